@@ -1,0 +1,50 @@
+# Each target does its own set-up; a second run starts at once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CODE := server sdk training benchmarks tests
+
+.PHONY: serve test check fmt bench train install clean
+.DEFAULT_GOAL := serve
+
+serve: install
+	$(BIN)/darkroom serve $(ARGS)
+
+test: install
+	$(BIN)/pytest $(ARGS)
+
+check: install
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: install
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+bench: install
+	$(BIN)/python -m benchmarks $(ARGS)
+
+train: $(VENV)/.training
+	$(BIN)/python -m training $(ARGS)
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml sdk/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Darkroom needs Python 3.11 or newer; this is $$($(PYTHON) -V). Try: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || \
+		{ echo "Python's venv module is missing. On Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --editable ./sdk --group dev
+	@touch $@
+
+$(VENV)/.training: $(VENV)/.installed
+	@command -v npm >/dev/null || { echo "Training fetches its pictures with npm. On Debian: apt-get install npm"; exit 1; }
+	$(BIN)/python -m pip install --quiet --group train
+	@touch $@
+
+clean:
+	rm -rf $(VENV) data
