@@ -1,0 +1,1 @@
+"""How tintype, the embedded model, was made. Imports torch and diffusers, never `darkroom`."""
