@@ -1,0 +1,120 @@
+"""The schedulers by their common names, and what each is in diffusers.
+
+Names follow k-diffusers; classes follow the table in diffusers' documentation
+(https://huggingface.co/docs/diffusers/api/schedulers/overview).
+"""
+
+import difflib
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from darkroom.schemas import SchedulerInfo
+
+# Suffix → the diffusers argument that spaces the noise levels that way.
+SPACINGS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
+    {
+        "karras": {"use_karras_sigmas": True},
+        "exponential": {"use_exponential_sigmas": True},
+        "beta": {"use_beta_sigmas": True},
+        "sgm_uniform": {"timestep_spacing": "trailing"},
+    }
+)
+SIGMAS = ("karras", "exponential", "beta")
+
+
+@dataclass(frozen=True)
+class SchedulerEntry:
+    """One row of the table.
+
+    Attributes:
+        title: as A1111 labels it.
+        cls: class name in diffusers, without `Scheduler`.
+        options: arguments that single it out within the class.
+        spacings: suffixes it supports.
+    """
+
+    title: str
+    cls: str
+    options: dict[str, Any] = field(default_factory=dict)
+    spacings: tuple[str, ...] = ("sgm_uniform",)
+
+
+_EVERY = (*SIGMAS, "sgm_uniform")
+SCHEDULERS: MappingProxyType[str, SchedulerEntry] = MappingProxyType(
+    {
+        "ddim": SchedulerEntry("DDIM", "DDIM"),
+        "ddpm": SchedulerEntry("DDPM", "DDPM"),
+        "pndm": SchedulerEntry("PLMS", "PNDM", {"skip_prk_steps": True}),
+        "lms": SchedulerEntry("LMS", "LMSDiscrete", spacings=_EVERY),
+        "euler": SchedulerEntry("Euler", "EulerDiscrete", spacings=_EVERY),
+        "euler_a": SchedulerEntry("Euler a", "EulerAncestralDiscrete"),
+        "heun": SchedulerEntry("Heun", "HeunDiscrete", spacings=_EVERY),
+        "dpm2": SchedulerEntry("DPM2", "KDPM2Discrete", spacings=_EVERY),
+        "dpm2_a": SchedulerEntry("DPM2 a", "KDPM2AncestralDiscrete", spacings=_EVERY),
+        "dpmpp_2m": SchedulerEntry(
+            "DPM++ 2M", "DPMSolverMultistep", {"algorithm_type": "dpmsolver++"}, _EVERY
+        ),
+        "dpmpp_2m_sde": SchedulerEntry(
+            "DPM++ 2M SDE", "DPMSolverMultistep", {"algorithm_type": "sde-dpmsolver++"}, _EVERY
+        ),
+        "dpmpp_sde": SchedulerEntry(
+            "DPM++ SDE", "DPMSolverSinglestep", {"algorithm_type": "sde-dpmsolver++"}, SIGMAS
+        ),
+        "dpmpp_3m_sde": SchedulerEntry(
+            "DPM++ 3M SDE",
+            "DPMSolverMultistep",
+            {"algorithm_type": "sde-dpmsolver++", "solver_order": 3},
+            _EVERY,
+        ),
+        "unipc": SchedulerEntry("UniPC", "UniPCMultistep", spacings=_EVERY),
+        "deis": SchedulerEntry("DEIS", "DEISMultistep", spacings=_EVERY),
+        "lcm": SchedulerEntry("LCM", "LCM"),
+        "tcd": SchedulerEntry("TCD", "TCD"),
+    }
+)
+
+
+class UnknownSchedulerError(ValueError):
+    """No such scheduler, or it does not support that spacing."""
+
+
+def find(name: str) -> tuple[SchedulerEntry, str | None]:
+    """Take a full name apart.
+
+    Returns:
+        The scheduler and the spacing suffix, if there is one.
+
+    Raises:
+        UnknownSchedulerError: says what was probably meant.
+    """
+    entry = SCHEDULERS.get(name)
+    if entry is not None:
+        return entry, None
+    for spacing in SPACINGS:
+        base = SCHEDULERS.get(name.removesuffix(f"_{spacing}"))
+        if base is not None and spacing in base.spacings:
+            return base, spacing
+    close = difflib.get_close_matches(name, full_names(), 1, cutoff=0.5)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise UnknownSchedulerError(f"there is no scheduler {name!r}{hint} (see GET /schedulers)")
+
+
+def full_names() -> list[str]:
+    """Every accepted name."""
+    return [
+        full
+        for name, entry in SCHEDULERS.items()
+        for full in (name, *(f"{name}_{spacing}" for spacing in entry.spacings))
+    ]
+
+
+def infos() -> tuple[SchedulerInfo, ...]:
+    return tuple(
+        SchedulerInfo(
+            name=name,
+            title=entry.title,
+            variants=tuple(f"{name}_{spacing}" for spacing in entry.spacings),
+        )
+        for name, entry in SCHEDULERS.items()
+    )

@@ -1,0 +1,143 @@
+"""The command line. Imports what a command needs when it runs: `--help` must not load torch."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from pydantic import ValidationError
+
+import darkroom
+from darkroom import config, logs
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that serve, web, worker and doctor share."""
+    for option in (
+        click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file."),
+        click.option("--data-dir", type=click.Path(path_type=Path), help="Database and pictures."),
+        click.option("--port", type=int, help="Default 7860."),
+        click.option("--host", help="Address to listen on; default 127.0.0.1."),
+    ):
+        function = option(function)
+    return function
+
+
+def fail(message: str) -> NoReturn:
+    """End with a line a person can act on."""
+    click.secho(f"darkroom: {message}", fg="red", err=True)
+    sys.exit(1)
+
+
+def load(config_file: Path | None, **overrides: Any) -> config.Settings:
+    """Read the settings, or end with what is wrong with them."""
+    if config_file is not None:
+        os.environ[config.CONFIG_VARIABLE] = str(config_file)
+    try:
+        settings = config.load(overrides)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
+        )
+        fail(f"the settings are not valid: {wrong}")
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    if settings.host not in LOOPBACK:
+        fail(
+            f"will not listen on {settings.host}: this version has no tokens yet, so it serves "
+            "programs on its own machine only (127.0.0.1)"
+        )
+    return settings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(darkroom.__version__)
+def main() -> None:
+    """Your own GPU box develops images for everyone on the local network."""
+
+
+@main.command()
+@options
+def serve(**given: Any) -> None:
+    """Start the server: web and worker, each restarted if it dies."""
+    from darkroom.jobs import database
+    from darkroom.supervisor import PortTakenError, Supervisor
+
+    settings = load(**given)
+    logs.configure(settings.log_format, "serve")
+    database.migrate(settings.database_path)
+    arguments = ["--host", settings.host, "--port", str(settings.port)]
+    arguments += ["--data-dir", str(settings.data_dir)]
+    with database.exclusively(settings.data_dir / "serve.lock") as alone:
+        if not alone:
+            fail(f"a server already runs on {settings.data_dir}; stop it or choose --data-dir")
+        try:
+            Supervisor(settings, arguments, click.echo).run()
+        except PortTakenError as error:
+            fail(f"{error}; choose another --port, or stop what listens there")
+
+
+@main.command()
+@options
+def web(**given: Any) -> None:
+    """Start the web process alone."""
+    from darkroom.jobs import database
+    from darkroom.web.server import Server
+
+    settings = load(**given)
+    logs.configure(settings.log_format, "web")
+    database.migrate(settings.database_path)
+    Server(settings).run()
+
+
+@main.command()
+@options
+def worker(**given: Any) -> None:
+    """Start the worker process alone."""
+    settings = load(**given)
+    logs.configure(settings.log_format, "worker")
+    from darkroom import worker as process
+
+    try:
+        process.run(settings)
+    except (process.AlreadyRunningError, OSError, ValueError) as error:
+        fail(str(error))
+
+
+@main.group()
+def models() -> None:
+    """The models on this box."""
+
+
+@models.command("list")
+@options
+def list_models(**given: Any) -> None:
+    """Say which models there are and what they take."""
+    from darkroom.catalog.models import ModelCatalog
+
+    settings = load(**given)
+    for info in ModelCatalog(settings.models_dir, settings.models.default).infos():
+        star = "*" if info.default else " "
+        size = f"{info.defaults.width}×{info.defaults.height}"
+        click.echo(f"{star} {info.name}  {info.family}  {size}  {info.description}")
+
+
+@main.command()
+@options
+def doctor(**given: Any) -> None:
+    """Look for what could keep this box from serving."""
+    from darkroom.doctor import examine
+
+    settings = load(**given)
+    well = True
+    for finding in examine(settings):
+        mark = click.style("ok  ", fg="green") if finding.ok else click.style("FAIL", fg="red")
+        click.echo(f"{mark} {finding.name:9} {finding.detail}")
+        if not finding.ok:
+            well = False
+            click.echo(f"               {finding.advice}")
+    sys.exit(0 if well else 1)

@@ -1,0 +1,122 @@
+"""Settings: `config.yaml`, then `DARKROOM_*` environment variables, then the command line.
+
+Nested settings take two underscores in the environment: `DARKROOM_ENGINE__DEVICE=cpu`.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+CONFIG_VARIABLE = "DARKROOM_CONFIG"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WebSettings(Section):
+    threads: int = Field(64, ge=2, le=512)
+    max_upload_bytes: int = Field(32 * 2**20, ge=2**16)
+    max_upload_pixels: int = Field(50_000_000, ge=2**14)
+    max_body_bytes: int = Field(96 * 2**20, ge=2**16)
+    heartbeat_s: float = Field(15.0, gt=0)
+
+
+class QueueSettings(Section):
+    lease_s: float = Field(30.0, gt=1)
+    max_attempts: int = Field(3, ge=1)
+    poll_s: float = Field(0.5, gt=0)
+    flush_s: float = Field(0.2, gt=0)
+    min_free_bytes: int = Field(256 * 2**20, ge=0)
+    shutdown_timeout_s: float = Field(10.0, gt=0)
+
+
+class EngineSettings(Section):
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    max_jobs_in_flight: int = Field(4, ge=1, le=64)
+    max_batch_rows: int = Field(16, ge=1, le=256)
+    preview_every_s: float = Field(0.3, gt=0)
+
+
+class ModelSettings(Section):
+    default: str = "tintype"
+
+
+class Settings(BaseSettings):
+    """Every setting with its default. `config.yaml` says what each one does."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DARKROOM_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(7860, ge=1, le=65535)
+    data_dir: Path = Path("data")
+    log_format: Literal["console", "json"] = "console"
+    web: WebSettings = WebSettings()
+    queue: QueueSettings = QueueSettings()
+    engine: EngineSettings = EngineSettings()
+    models: ModelSettings = ModelSettings()
+
+    @property
+    def database_path(self) -> Path:
+        return self.data_dir / "darkroom.db"
+
+    @property
+    def images_dir(self) -> Path:
+        return self.data_dir / "images"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.data_dir / "models"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = YamlConfigSettingsSource(settings_cls, yaml_file=config_path())
+        return (init_settings, env_settings, file)
+
+
+def config_path() -> Path | None:
+    """The file named by `DARKROOM_CONFIG`, else `config.yaml` here if there is one."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    here = Path("config.yaml")
+    return here if here.is_file() else None
+
+
+def load(overrides: dict[str, Any]) -> Settings:
+    """Read the settings.
+
+    Args:
+        overrides: from the command line; None means not given.
+
+    Raises:
+        pydantic.ValidationError: a value is out of range, or a setting is not known.
+        FileNotFoundError: the named configuration file is not there.
+    """
+    path = config_path()
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(f"no configuration file at {path}")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    settings = Settings(**given)
+    return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})

@@ -1,0 +1,158 @@
+"""`darkroom doctor`: what could keep this box from serving, and what to do about it."""
+
+import os
+import platform
+import shutil
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from darkroom.catalog.models import ModelCatalog
+from darkroom.config import Settings
+from darkroom.engine.base import Broken, EngineEvent, EngineJob
+from darkroom.schemas import ResolvedRequest, Task
+from darkroom.supervisor import PortTakenError, check_port, url
+
+GIB = 2**30
+MIN_MEMORY_BYTES = 2 * GIB
+MIN_DISK_BYTES = 2 * GIB
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check.
+
+    Attributes:
+        name: what was looked at.
+        ok: whether the server can work with it.
+        detail: what was found.
+        advice: what to do when it is not ok.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Run every check, each as it is asked for; one that crashes is a finding too."""
+    checks: tuple[tuple[str, Callable[[Settings], Finding]], ...] = (
+        ("python", _python),
+        ("torch", _torch),
+        ("gpu", _gpu),
+        ("memory", _memory),
+        ("disk", _disk),
+        ("port", _port),
+        ("database", _database),
+        ("model", _model),
+        ("picture", _picture),
+    )
+    for name, check in checks:
+        try:
+            yield check(settings)
+        except Exception as error:
+            detail = f"{type(error).__name__}: {error}"
+            yield Finding(name, False, detail, "run `make install`, then `darkroom doctor` again")
+
+
+def _python(_settings: Settings) -> Finding:
+    ok = sys.version_info >= (3, 11)
+    return Finding("python", ok, platform.python_version(), "install Python 3.11 or newer")
+
+
+def _torch(_settings: Settings) -> Finding:
+    import torch
+
+    return Finding("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def _gpu(settings: Settings) -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        name = torch.cuda.get_device_name()
+        return Finding("gpu", True, f"{name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free")
+    wanted = settings.engine.device == "cuda"
+    advice = "install the NVIDIA driver, or set engine.device to auto"
+    return Finding("gpu", not wanted, "none; the CPU does the work", advice)
+
+
+def _memory(_settings: Settings) -> Finding:
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    ok = free >= MIN_MEMORY_BYTES
+    return Finding("memory", ok, f"{free / GIB:.1f} GiB free", "close something; 2 GiB are needed")
+
+
+def _disk(settings: Settings) -> Finding:
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    probe = settings.data_dir / ".doctor"
+    probe.write_bytes(b"x")
+    probe.unlink()
+    free = shutil.disk_usage(settings.data_dir).free
+    detail = f"{free / GIB:.1f} GiB free in {settings.data_dir}"
+    advice = "make room, or choose another --data-dir"
+    return Finding("disk", free >= MIN_DISK_BYTES, detail, advice)
+
+
+def _port(settings: Settings) -> Finding:
+    try:
+        check_port(settings.host, settings.port)
+    except PortTakenError as error:
+        advice = "if that is not a darkroom already running, choose another --port"
+        return Finding("port", False, str(error), advice)
+    return Finding("port", True, f"{url(settings.host, settings.port)} is free")
+
+
+def _database(settings: Settings) -> Finding:
+    path = settings.database_path
+    if not path.exists():
+        return Finding("database", True, "none yet; the first start makes it")
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        (verdict,) = connection.execute("PRAGMA quick_check").fetchone()
+        (jobs,) = connection.execute("SELECT count(*) FROM jobs").fetchone()
+    finally:
+        connection.close()
+    advice = f"stop the server, move {path} away, start again"
+    return Finding("database", verdict == "ok", f"{path}: {verdict}, {jobs} jobs", advice)
+
+
+def _model(settings: Settings) -> Finding:
+    catalog = ModelCatalog(settings.models_dir, settings.models.default)
+    names = [info.name for info in catalog.infos()]
+    ok = settings.models.default in names
+    advice = f"set models.default to one of these, or put a model in {settings.models_dir}"
+    return Finding("model", ok, f"{settings.models.default}; there is {', '.join(names)}", advice)
+
+
+def _picture(settings: Settings) -> Finding:
+    from darkroom.engine.engine import DiffusersEngine
+
+    catalog = ModelCatalog(settings.models_dir, settings.models.default)
+    info = catalog.find(None).info
+    engine = DiffusersEngine(catalog, settings.engine)
+    began = time.monotonic()
+    engine.warm_up()
+    loaded = time.monotonic()
+    request = ResolvedRequest(
+        task=Task.TXT2IMG,
+        model=info.name,
+        prompt="a red fox",
+        negative_prompt="",
+        num_images=1,
+        seed=7,
+        **info.defaults.model_dump(),
+    )
+    engine.submit(EngineJob("doctor", request))
+    last: EngineEvent | None = None
+    while engine.in_flight():
+        last = engine.tick()[-1]
+    if isinstance(last, Broken):
+        return Finding("picture", False, last.detail, "see the lines above, and the log")
+    seconds = time.monotonic() - loaded
+    detail = f"{seconds:.1f} s on {engine.device}, after {loaded - began:.1f} s to load the model"
+    return Finding("picture", True, detail)

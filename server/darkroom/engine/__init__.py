@@ -1,0 +1,7 @@
+"""Turning requests into pictures. The only place torch lives; knows neither Flask nor SQL."""
+
+import os
+
+# Read when transformers is first imported, which is too early for a call to have effect: it would
+# otherwise advise every owner to install torchvision, which nothing here needs.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

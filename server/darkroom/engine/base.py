@@ -1,0 +1,110 @@
+"""The interface between the queue and whatever makes pictures. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL.Image import Image
+
+from darkroom.schemas import ResolvedRequest
+
+
+@dataclass(frozen=True)
+class EngineJob:
+    """Work for an engine.
+
+    Attributes:
+        id: echoed in every event.
+        request: what to make.
+        image: RGB source picture of img2img and inpaint.
+        mask: L, the size of `image`; white is repainted.
+    """
+
+    id: str
+    request: ResolvedRequest
+    image: Image | None = None
+    mask: Image | None = None
+
+
+@dataclass(frozen=True)
+class Started:
+    job_id: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """`step` of `steps` denoising steps are done, over all images of the job."""
+
+    job_id: str
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Previewed:
+    """What the first image of the job seems to become: a small WebP."""
+
+    job_id: str
+    webp: bytes
+
+
+@dataclass(frozen=True)
+class Developed:
+    """Image `index` of the job is done."""
+
+    job_id: str
+    index: int
+    seed: int
+    picture: Image
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All images of the job have been handed over."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The job cannot be done; the engine goes on with the others.
+
+    Attributes:
+        kind: `out-of-memory`, `model` or `engine`.
+        detail: for the person who asked.
+    """
+
+    job_id: str
+    kind: str
+    detail: str
+
+
+EngineEvent = Started | Stepped | Previewed | Developed | Finished | Broken
+
+
+class Engine(Protocol):
+    """Makes pictures, a step at a time. Used from one thread.
+
+    A job is in flight from `submit` until `Finished` or `Broken` was yielded for it, or until
+    `cancel`. Events of one job come in the order Started, then Stepped and Previewed, then
+    Developed once an image, then Finished.
+    """
+
+    def warm_up(self) -> None:
+        """Load what the first job will need, so that it does not wait for it.
+
+        Raises:
+            OSError: the default model cannot be read.
+        """
+
+    def submit(self, job: EngineJob) -> None:
+        """Take a job on. Does no work yet; what goes wrong with it comes as `Broken`."""
+
+    def cancel(self, job_id: str) -> None:
+        """Drop a job; no event of it will follow. Unknown ids are ignored."""
+
+    def in_flight(self) -> int:
+        """How many jobs are being worked on."""
+
+    def tick(self) -> list[EngineEvent]:
+        """Do one unit of work, about one denoising step, and say what came of it."""

@@ -1,0 +1,308 @@
+"""The one vocabulary: what callers ask for, what the queue holds, what the engine is given.
+
+Everything here is frozen and knows neither HTTP, SQL nor torch.
+"""
+
+import enum
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_SEED = 2**32 - 1
+MAX_PROMPT_CHARS = 8_000
+MAX_IMAGES_PER_JOB = 8
+
+
+class Words(BaseModel):
+    """A frozen model that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Task(enum.StrEnum):
+    TXT2IMG = "txt2img"
+    IMG2IMG = "img2img"
+    INPAINT = "inpaint"
+
+
+class JobStatus(enum.StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class OutputFormat(enum.StrEnum):
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+    @property
+    def content_type(self) -> str:
+        return f"image/{self.value}"
+
+
+class Lora(Words):
+    """A low-rank adapter and how strongly it is applied."""
+
+    name: str = Field(min_length=1, max_length=200)
+    scale: float = Field(1.0, ge=-4, le=4)
+
+
+# --- requests ------------------------------------------------------------------------------
+
+PositiveSize = Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
+Strength = Annotated[float, Field(gt=0, le=1)]
+ImageSource = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="A file part, base64, a data URI, or `image:<id>` of a stored picture.",
+        json_schema_extra={"examples": ["image:0192c7d1a3f04c2e-0"]},
+    ),
+]
+
+
+class Txt2ImgRequest(Words):
+    """Develop a picture from words. What is left out takes the model's default."""
+
+    prompt: str = Field(max_length=MAX_PROMPT_CHARS, examples=["a red fox"])
+    negative_prompt: str = Field("", max_length=MAX_PROMPT_CHARS)
+    width: PositiveSize | None = Field(None, description="Pixels, a multiple of 8.")
+    height: PositiveSize | None = Field(None, description="Pixels, a multiple of 8.")
+    num_inference_steps: int | None = Field(None, ge=1, le=150)
+    guidance_scale: float | None = Field(
+        None, ge=0, le=30, description="1 or less turns guidance off and halves the work."
+    )
+    num_images: int = Field(
+        1, ge=1, le=MAX_IMAGES_PER_JOB, description="Image i is made from seed + i."
+    )
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Random when left out.")
+    scheduler: str | None = Field(None, description="A name from `GET /schedulers`.")
+    model: str | None = Field(None, description="A name from `GET /models`.")
+    loras: list[Lora] = Field(default_factory=list, max_length=8)
+    clip_skip: int = Field(0, ge=0, le=11, description="Last text-encoder layers to leave out.")
+    output_format: OutputFormat = OutputFormat.PNG
+    exact: bool = Field(
+        False, description="Never share a UNet call, so that bytes do not depend on company."
+    )
+
+
+class Img2ImgRequest(Txt2ImgRequest):
+    """Develop a picture from another one and words."""
+
+    image: ImageSource
+    strength: Strength = Field(0.75, description="How much may change: 0 nothing, 1 everything.")
+
+
+class InpaintRequest(Txt2ImgRequest):
+    """Repaint the white part of a mask."""
+
+    image: ImageSource
+    mask_image: ImageSource
+    strength: Strength = 1.0
+    mask_blur: int = Field(0, ge=0, le=256, description="Gaussian radius in pixels of the image.")
+    padding_mask_crop: int | None = Field(
+        None,
+        ge=0,
+        le=4096,
+        description="Repaint only the mask's surroundings, this wide, enlarged.",
+    )
+    invert_mask: bool = Field(False, description="Repaint the black part instead.")
+    keep_unmasked: bool = Field(
+        True, description="Put the original's pixels back where the mask is black, exactly."
+    )
+
+
+REQUEST_TYPES: dict[Task, type[Txt2ImgRequest]] = {
+    Task.TXT2IMG: Txt2ImgRequest,
+    Task.IMG2IMG: Img2ImgRequest,
+    Task.INPAINT: InpaintRequest,
+}
+
+
+class ResolvedRequest(Words):
+    """A request with nothing left open: the engine's whole input beside the pictures.
+
+    `image` and `mask_image` are `image:<id>` references by now. Sent back to the route of its
+    task, without `task`, it makes the same picture again.
+    """
+
+    task: Task
+    model: str
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    num_images: int
+    seed: int
+    scheduler: str
+    loras: tuple[Lora, ...] = ()
+    clip_skip: int = 0
+    output_format: OutputFormat = OutputFormat.PNG
+    exact: bool = False
+    image: str | None = None
+    strength: float | None = None
+    mask_image: str | None = None
+    mask_blur: int | None = None
+    padding_mask_crop: int | None = None
+    invert_mask: bool | None = None
+    keep_unmasked: bool | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """The JSON form that the task's route accepts."""
+        return self.model_dump(mode="json", exclude={"task"}, exclude_none=True)
+
+    def seed_of(self, index: int) -> int:
+        """Image `index`'s seed; past the largest seed it begins again at 0."""
+        return (self.seed + index) % (MAX_SEED + 1)
+
+
+# --- answers -------------------------------------------------------------------------------
+
+
+class FieldError(Words):
+    """One thing wrong with one field."""
+
+    pointer: str = Field(description="A JSON pointer as a URI fragment.", examples=["#/width"])
+    detail: str
+
+
+class Problem(Words):
+    """RFC 9457 problem details."""
+
+    type: str = Field(examples=["urn:darkroom:problem:validation"])
+    title: str
+    status: int
+    detail: str
+    errors: tuple[FieldError, ...] = ()
+    request_id: str | None = None
+
+
+class Progress(Words):
+    """Denoising steps over all images of a job that have been made, and how many there are."""
+
+    step: int = Field(ge=0)
+    steps: int = Field(ge=0)
+
+
+class Image(Words):
+    """A stored picture."""
+
+    id: str
+    job_id: str
+    index: int
+    seed: int
+    width: int
+    height: int
+    content_type: str
+    bytes: int
+    sha256: str
+    created_at: datetime
+    url: str
+
+
+class Job(Words):
+    """What was asked, how it stands, and what came of it."""
+
+    id: str
+    task: Task
+    status: JobStatus
+    position: int | None = Field(description="Jobs ahead of it while queued, else null.")
+    eta_seconds: float | None = Field(description="Measured estimate to the end, or null.")
+    progress: Progress
+    attempts: int
+    request: dict[str, Any]
+    images: tuple[Image, ...]
+    error: Problem | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    url: str
+
+
+class JobPage(Words):
+    """Jobs newest first, and how to get the older ones."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: str | None
+
+
+class EventType(enum.StrEnum):
+    QUEUED = "queued"
+    STARTED = "started"
+    PROGRESS = "progress"
+    PREVIEW = "preview"
+    IMAGE = "image"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELLED)
+
+
+class Event(Words):
+    """One line of the event log. Ids grow, over all jobs."""
+
+    id: int
+    job_id: str
+    type: EventType
+    data: dict[str, Any]
+
+
+class ModelDefaults(Words):
+    """What a request takes when it does not say."""
+
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    scheduler: str
+
+
+class ModelLimits(Words):
+    """What a request may say. Sizes in pixels."""
+
+    min_side: int
+    max_side: int
+    max_pixels: int
+    multiple_of: int
+    max_clip_skip: int
+
+
+class ModelInfo(Words):
+    """A model that may be asked for."""
+
+    name: str
+    family: str
+    description: str
+    tasks: tuple[Task, ...]
+    defaults: ModelDefaults
+    limits: ModelLimits
+    default: bool = Field(description="Whether it answers requests that name no model.")
+
+
+class ModelList(Words):
+    models: tuple[ModelInfo, ...]
+
+
+class SchedulerInfo(Words):
+    """A scheduler and the ways its noise levels may be spaced."""
+
+    name: str
+    title: str
+    variants: tuple[str, ...] = Field(description="Full names with a spacing suffix.")
+
+
+class SchedulerList(Words):
+    schedulers: tuple[SchedulerInfo, ...]

@@ -1,0 +1,61 @@
+"""The worker process: owns the GPU, takes jobs from the queue. A composition root."""
+
+import signal
+import socket
+from types import FrameType
+
+from darkroom.catalog.models import ModelCatalog
+from darkroom.config import Settings
+from darkroom.engine.engine import DiffusersEngine
+from darkroom.jobs import database, doorbell
+from darkroom.jobs.dispatcher import Dispatcher
+from darkroom.jobs.doorbell import Doorbell
+from darkroom.jobs.files import Files
+from darkroom.jobs.store import Store
+
+
+class AlreadyRunningError(RuntimeError):
+    """Another worker works on this data folder."""
+
+
+def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT.
+
+    Raises:
+        AlreadyRunningError: see there.
+        OSError: the default model cannot be loaded.
+    """
+    database.migrate(settings.database_path)
+    # The lock proves that no other process carries this worker's id, so whatever is still leased
+    # to the id was left behind by a dead one and can be taken up at once.
+    with database.exclusively(settings.data_dir / "worker.lock") as alone:
+        if not alone:
+            raise AlreadyRunningError(f"a worker already works on {settings.data_dir}")
+        _work(settings)
+
+
+def _work(settings: Settings) -> None:
+    catalog = ModelCatalog(settings.models_dir, settings.models.default)
+    engine = DiffusersEngine(catalog, settings.engine)
+    web_bell = doorbell.address(settings.data_dir, "web")
+    store = Store(settings.database_path)
+    with Doorbell(doorbell.address(settings.data_dir, "worker")) as bell:
+        dispatcher = Dispatcher(
+            store=store,
+            files=Files(settings.images_dir),
+            engine=engine,
+            bell=bell,
+            ring_web=lambda: doorbell.ring(web_bell),
+            settings=settings.queue,
+            worker=socket.gethostname(),
+            device=engine.device,
+            max_in_flight=settings.engine.max_jobs_in_flight,
+        )
+
+        def stop(_signal: int, _frame: FrameType | None) -> None:
+            dispatcher.stop()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        dispatcher.run()
+    store.close()
