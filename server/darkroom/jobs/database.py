@@ -1,0 +1,86 @@
+"""Opening the database: connections, durability, migrations."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from alembic import command
+from alembic.config import Config
+from filelock import FileLock
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_TIMEOUT_S = 30
+
+Durability = Literal["FULL", "NORMAL"]
+
+
+def connect(path: Path, durability: Durability) -> Engine:
+    """An engine over the SQLite file.
+
+    Every transaction begins IMMEDIATE: a reader that later writes could otherwise fail with
+    "database is locked" however long it is willing to wait
+    (https://sqlite.org/lang_transaction.html).
+
+    Args:
+        path: of the database; its folder exists.
+        durability: FULL survives a power cut after each commit; NORMAL, in WAL mode, may lose
+            the last commits but never corrupts.
+    """
+    engine = create_engine(
+        URL.create("sqlite+pysqlite", database=str(path)),
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        pool_size=8,
+        max_overflow=64,
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we begin transactions ourselves, below
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={durability}")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        read_only = connection.get_execution_options().get("read_only", False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def migrate(path: Path) -> None:
+    """Bring the database at `path` to the newest schema, making it if needed.
+
+    Processes that start together take turns.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".migrating")):
+        engine = connect(path, "FULL")
+        try:
+            config = Config()
+            config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+            with engine.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def exclusively(path: Path) -> Iterator[bool]:
+    """Hold a lock that dies with this process. Yields whether it was free."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except TimeoutError:
+        yield False
+        return
+    try:
+        path.write_text(str(os.getpid()))
+        yield True
+    finally:
+        lock.release()

@@ -1,0 +1,340 @@
+"""The worker's loop: claim → engine → events → result."""
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import structlog
+from PIL import Image
+
+from darkroom import pictures
+from darkroom.config import QueueSettings
+from darkroom.engine.base import (
+    Broken,
+    Developed,
+    Engine,
+    EngineEvent,
+    EngineJob,
+    Finished,
+    Previewed,
+    Started,
+    Stepped,
+)
+from darkroom.jobs import metadata
+from darkroom.jobs.doorbell import Doorbell
+from darkroom.jobs.eta import Speed
+from darkroom.jobs.files import Files
+from darkroom.jobs.records import Claim, NewEvent
+from darkroom.jobs.store import LeaseLostError, Store
+from darkroom.jobs.tables import ImageRow
+from darkroom.schemas import EventType, JobStatus, OutputFormat, Problem
+
+log = structlog.get_logger()
+
+PROBLEMS = {
+    "out-of-memory": ("Not enough memory", 507),
+    "model": ("The model cannot be loaded", 500),
+    "engine": ("The picture could not be developed", 500),
+    "storage": ("The picture could not be stored", 507),
+    "source": ("The source picture is gone", 410),
+}
+
+
+@dataclass
+class _Running:
+    """A claimed job and what has been measured of it."""
+
+    claim: Claim
+    source_sha256: str | None = None
+    mask_sha256: str | None = None
+    step: int = 0
+    steps: int = 0
+    step_seconds: float = 0.0
+    other_seconds: float = 0.0
+
+
+@dataclass
+class _Pending:
+    """Progress not yet written."""
+
+    events: list[NewEvent] = field(default_factory=list)
+    steps: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class Dispatcher:
+    """Feeds one engine from the queue until told to stop.
+
+    Args:
+        store: the queue.
+        files: where pictures go.
+        engine: what makes them; used from the thread that calls `run`.
+        bell: rings when there is something to look at.
+        ring_web: wakes those who wait for events.
+        settings: lease, attempts, intervals.
+        worker: this worker's id; no two live workers share one.
+        device: what the engine runs on, for people.
+        max_in_flight: jobs the engine works on at once.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        files: Files,
+        engine: Engine,
+        bell: Doorbell,
+        ring_web: Callable[[], None],
+        settings: QueueSettings,
+        worker: str,
+        device: str,
+        max_in_flight: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._engine = engine
+        self._bell = bell
+        self._ring_web = ring_web
+        self._settings = settings
+        self._worker = worker
+        self._device = device
+        self._max_in_flight = max_in_flight
+        self._clock = clock
+        self._stopping = threading.Event()
+        self._stop_by = float("inf")
+        self._ready = threading.Event()
+        self._running: dict[str, _Running] = {}
+        self._pending = _Pending()
+        self._flushed_at = float("-inf")
+
+    def stop(self) -> None:
+        """Finish what is in flight if that is quick, hand the rest back. From any thread."""
+        self._stop_by = self._clock() + self._settings.shutdown_timeout_s
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until `stop`.
+
+        Raises:
+            OSError: the default model cannot be loaded.
+        """
+        interrupted = self._store.recover(self._settings.max_attempts, self._worker)
+        if interrupted:
+            log.warning("jobs were interrupted and run again", jobs=interrupted)
+            self._ring_web()
+        heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        heart.start()
+        try:
+            self._engine.warm_up()
+            self._ready.set()
+            self._store.heartbeat(
+                self._worker, self._settings.lease_s, ready=True, device=self._device
+            )
+            self._ring_web()
+            log.info("ready", worker=self._worker, device=self._device)
+            while not self._done():
+                self._turn()
+        finally:
+            self._stopping.set()
+            heart.join()
+            self._flush()
+            returned = self._store.give_back(self._worker)
+            if returned:
+                log.info("jobs handed back", jobs=returned)
+            self._store.forget_worker(self._worker)
+            self._ring_web()
+
+    def _done(self) -> bool:
+        if not self._stopping.is_set():
+            return False
+        return not self._running or self._clock() > self._stop_by
+
+    def _beat(self) -> None:
+        """Keep leases alive from a thread of its own: a tick may be long, a model load longer."""
+        while True:
+            try:
+                self._store.heartbeat(
+                    self._worker,
+                    self._settings.lease_s,
+                    ready=self._ready.is_set(),
+                    device=self._device,
+                )
+            except Exception:
+                log.exception("heartbeat failed")  # the next one may do
+            if self._stopping.wait(self._settings.lease_s / 4):
+                return
+
+    def _turn(self) -> None:
+        """One round: cancels, claims, one engine tick, its events."""
+        for job_id in self._store.cancel_requests(self._worker):
+            self._cancel(job_id)
+        if not self._stopping.is_set():
+            self._claim()
+        if not self._running:
+            self._flush()
+            if not self._stopping.is_set():
+                self._bell.wait(self._settings.poll_s)
+            return
+        began = self._clock()
+        events = self._engine.tick()
+        seconds = self._clock() - began
+        for event in events:
+            self._handle(event, seconds if event is events[0] else 0.0)
+        if self._clock() - self._flushed_at >= self._settings.flush_s:
+            self._flush()
+
+    def _claim(self) -> None:
+        """Fill the engine up. A job that was interrupted before stays alone in it."""
+        self._store.recover(self._settings.max_attempts)
+        while len(self._running) < self._max_in_flight:
+            if any(running.claim.attempt > 1 for running in self._running.values()):
+                return
+            claim = self._store.claim(
+                self._worker, self._settings.lease_s, busy=bool(self._running)
+            )
+            if claim is None:
+                return
+            running = _Running(claim)
+            self._running[claim.job_id] = running
+            try:
+                job = self._load(running)
+            except (OSError, ValueError) as error:
+                self._fail(claim.job_id, "source", f"a source picture cannot be read: {error}")
+            else:
+                log.info("job claimed", job_id=claim.job_id, attempt=claim.attempt)
+                self._engine.submit(job)
+
+    def _load(self, running: _Running) -> EngineJob:
+        request = running.claim.request
+        image = mask = None
+        if request.image is not None:
+            data = self._files.read(request.image.removeprefix("image:"))
+            running.source_sha256 = sha256(data).hexdigest()
+            image = pictures.opaque(Image.open(io.BytesIO(data)))
+        if request.mask_image is not None:
+            data = self._files.read(request.mask_image.removeprefix("image:"))
+            running.mask_sha256 = sha256(data).hexdigest()
+            mask = pictures.as_mask(Image.open(io.BytesIO(data)))
+        return EngineJob(running.claim.job_id, request, image, mask)
+
+    def _handle(self, event: EngineEvent, seconds: float) -> None:
+        running = self._running[event.job_id]
+        if isinstance(event, Stepped):
+            running.step_seconds += seconds
+        else:
+            running.other_seconds += seconds
+        try:
+            self._pass_on(event, running)
+        except LeaseLostError:
+            log.warning("lease lost", job_id=event.job_id)
+            self._drop(event.job_id)
+        except OSError as error:
+            log.exception("picture not stored", job_id=event.job_id)
+            self._fail(
+                event.job_id, "storage", f"the picture could not be stored: {error.strerror}"
+            )
+
+    def _pass_on(self, event: EngineEvent, running: _Running) -> None:
+        job_id = event.job_id
+        match event:
+            case Started(steps=steps):
+                running.steps = steps
+                self._append(job_id, EventType.STARTED, {"attempt": running.claim.attempt})
+                self._pending.steps[job_id] = (0, steps)
+                self._flush()
+            case Stepped(step=step, steps=steps):
+                running.step, running.steps = step, steps
+                eta = self._store.seconds_left(running.claim, step)
+                data: dict[str, object] = {"step": step, "steps": steps}
+                data["eta_seconds"] = None if eta is None else round(eta, 2)
+                self._append(job_id, EventType.PROGRESS, data)
+                self._pending.steps[job_id] = (step, steps)
+            case Previewed(webp=webp):
+                image = "data:image/webp;base64," + base64.b64encode(webp).decode()
+                self._append(job_id, EventType.PREVIEW, {"image": image})
+            case Developed():
+                self._flush()
+                self._keep(event, running)
+                self._ring_web()
+            case Finished():
+                self._flush()
+                self._store.finish(self._worker, job_id, JobStatus.SUCCEEDED)
+                self._learn(running)
+                self._drop(job_id)
+            case Broken(kind=kind, detail=detail):
+                self._fail(job_id, kind, detail)
+
+    def _keep(self, event: Developed, running: _Running) -> None:
+        """Store a picture: bytes first, then the record, so that no record lacks its bytes."""
+        request = running.claim.request
+        text = metadata.text_chunks(
+            request, event.index, running.source_sha256, running.mask_sha256
+        )
+        began = self._clock()
+        data = pictures.encode(event.picture, request.output_format, text)
+        image_id = f"{event.job_id}-{event.index}"
+        self._files.write(image_id, data)
+        self._store.add_image(
+            self._worker,
+            ImageRow(
+                id=image_id,
+                job_id=event.job_id,
+                index=event.index,
+                seed=event.seed,
+                width=event.picture.width,
+                height=event.picture.height,
+                content_type=OutputFormat(request.output_format).content_type,
+                bytes=len(data),
+                sha256=sha256(data).hexdigest(),
+            ),
+        )
+        running.other_seconds += self._clock() - began
+
+    def _learn(self, running: _Running) -> None:
+        request = running.claim.request
+        if running.step:
+            speed = Speed(
+                running.step_seconds / running.step, running.other_seconds / request.num_images
+            )
+            self._store.learn_speed(request.model, request.width * request.height, speed)
+
+    def _cancel(self, job_id: str) -> None:
+        if job_id in self._running:
+            self._flush()
+            self._store.finish(self._worker, job_id, JobStatus.CANCELLED)
+            log.info("job cancelled", job_id=job_id)
+            self._drop(job_id)
+
+    def _fail(self, job_id: str, kind: str, detail: str) -> None:
+        title, status = PROBLEMS[kind]
+        problem = Problem(
+            type=f"urn:darkroom:problem:{kind}", title=title, status=status, detail=detail
+        )
+        self._flush()
+        try:
+            self._store.finish(self._worker, job_id, JobStatus.FAILED, problem)
+        except LeaseLostError:
+            log.warning("lease lost", job_id=job_id)
+        self._drop(job_id)
+
+    def _drop(self, job_id: str) -> None:
+        """Have nothing more to do with a job."""
+        self._engine.cancel(job_id)
+        self._running.pop(job_id, None)
+        self._ring_web()
+
+    def _append(self, job_id: str, kind: EventType, data: dict[str, object]) -> None:
+        self._pending.events.append(NewEvent(job_id, kind, data))
+
+    def _flush(self) -> None:
+        """Write the progress gathered so far."""
+        self._flushed_at = self._clock()
+        pending, self._pending = self._pending, _Pending()
+        if pending.events or pending.steps:
+            self._store.record(self._worker, pending.events, pending.steps)
+            self._ring_web()

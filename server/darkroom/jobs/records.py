@@ -1,0 +1,144 @@
+"""Rows to and from the types the rest of the house speaks."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from darkroom.jobs.eta import Estimator
+from darkroom.jobs.tables import EventRow, ImageRow, JobRow
+from darkroom.schemas import (
+    Event,
+    EventType,
+    Image,
+    Job,
+    JobStatus,
+    Problem,
+    Progress,
+    ResolvedRequest,
+)
+
+
+@dataclass(frozen=True)
+class NewUpload:
+    """A picture that came with a request; its PNG is in the files under `id`."""
+
+    id: str
+    sha256: str
+    width: int
+    height: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What web hands to the queue.
+
+    Attributes:
+        client: who asks.
+        request: with `image:<id>` references only.
+        uploads: pictures that came along.
+        fingerprint: SHA-256 of what the caller sent, to tell a repeat from a mistake.
+        idempotency_key: of the caller's, or None.
+    """
+
+    client: str
+    request: ResolvedRequest
+    uploads: tuple[NewUpload, ...]
+    fingerprint: str
+    idempotency_key: str | None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job that a worker holds a lease on."""
+
+    job_id: str
+    request: ResolvedRequest
+    attempt: int
+
+
+@dataclass(frozen=True)
+class StoredPicture:
+    """An output or upload: enough to answer with its bytes."""
+
+    id: str
+    content_type: str
+    sha256: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    job_id: str
+    type: EventType
+    data: dict[str, object]
+
+
+def timestamp(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def request_of(row: JobRow) -> ResolvedRequest:
+    return ResolvedRequest.model_validate_json(row.request)
+
+
+def image_of(row: ImageRow) -> Image:
+    created = timestamp(row.created_at)
+    assert created is not None
+    return Image(
+        id=row.id,
+        job_id=row.job_id,
+        index=row.index,
+        seed=row.seed,
+        width=row.width,
+        height=row.height,
+        content_type=row.content_type,
+        bytes=row.bytes,
+        sha256=row.sha256,
+        created_at=created,
+        url=f"/images/{row.id}",
+    )
+
+
+def event_of(row: EventRow) -> Event:
+    return Event(id=row.id, job_id=row.job_id, type=EventType(row.type), data=json.loads(row.data))
+
+
+def job_of(
+    row: JobRow, images: Sequence[ImageRow], ahead: Sequence[JobRow], estimator: Estimator
+) -> Job:
+    """The wire form of a job.
+
+    Args:
+        row: of the job.
+        images: of the job.
+        ahead: unfinished jobs accepted before it, oldest first; used while it is queued.
+        estimator: for the ETA.
+    """
+    status = JobStatus(row.status)
+    position, eta = None, None
+    if status is JobStatus.QUEUED:
+        position = sum(1 for other in ahead if other.status == JobStatus.QUEUED)
+        eta = estimator.queue_seconds([(request_of(other), other.step) for other in (*ahead, row)])
+    elif status is JobStatus.RUNNING:
+        eta = estimator.seconds(request_of(row), row.step)
+    created = timestamp(row.created_at)
+    assert created is not None
+    return Job(
+        id=row.id,
+        task=request_of(row).task,
+        status=status,
+        position=position,
+        eta_seconds=None if eta is None else round(eta, 2),
+        progress=Progress(step=row.step, steps=row.steps),
+        attempts=row.attempts,
+        request=request_of(row).wire(),
+        images=tuple(image_of(image) for image in sorted(images, key=lambda image: image.index)),
+        error=None if row.error is None else Problem.model_validate_json(row.error),
+        created_at=created,
+        started_at=timestamp(row.started_at),
+        finished_at=timestamp(row.finished_at),
+        url=f"/jobs/{row.id}",
+    )

@@ -1,0 +1,105 @@
+"""The tables. Times are seconds since the epoch, UTC; JSON is text."""
+
+from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Table(DeclarativeBase):
+    pass
+
+
+class JobRow(Table):
+    """A job. `sequence` orders all jobs by acceptance."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("client", "idempotency_key"),
+        Index("jobs_by_status", "status", "sequence"),
+        Index("jobs_by_client", "client", "sequence"),
+        {"sqlite_autoincrement": True},
+    )
+
+    sequence: Mapped[int] = mapped_column(Integer, primary_key=True)
+    id: Mapped[str] = mapped_column(String(64), unique=True)
+    client: Mapped[str] = mapped_column(String(200))
+    task: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16))
+    request: Mapped[str] = mapped_column(Text)
+    step: Mapped[int] = mapped_column(Integer, default=0)
+    steps: Mapped[int] = mapped_column(Integer, default=0)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    worker: Mapped[str | None] = mapped_column(String(200), index=True)
+    lease_until: Mapped[float | None] = mapped_column(Float)
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[float] = mapped_column(Float)
+    started_at: Mapped[float | None] = mapped_column(Float)
+    finished_at: Mapped[float | None] = mapped_column(Float)
+
+
+class ImageRow(Table):
+    """A developed picture. The id is the job's id and the index, so a second run cannot add one."""
+
+    __tablename__ = "images"
+
+    id: Mapped[str] = mapped_column(String(80), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    index: Mapped[int] = mapped_column(Integer)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    width: Mapped[int] = mapped_column(Integer)
+    height: Mapped[int] = mapped_column(Integer)
+    content_type: Mapped[str] = mapped_column(String(32))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[float] = mapped_column(Float)
+
+
+class UploadRow(Table):
+    """A picture that came with a request, decoded and stored anew as PNG."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(String(80), primary_key=True)
+    client: Mapped[str] = mapped_column(String(200))
+    sha256: Mapped[str] = mapped_column(String(64))
+    width: Mapped[int] = mapped_column(Integer)
+    height: Mapped[int] = mapped_column(Integer)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[float] = mapped_column(Float)
+
+
+class EventRow(Table):
+    """The event log; ids only grow."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("events_by_job", "job_id", "id"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    type: Mapped[str] = mapped_column(String(16))
+    data: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[float] = mapped_column(Float)
+
+
+class SpeedRow(Table):
+    """How fast a worker has been: seconds a step of one image, by model and pixels."""
+
+    __tablename__ = "speeds"
+
+    model: Mapped[str] = mapped_column(String(200), primary_key=True)
+    pixels: Mapped[int] = mapped_column(Integer, primary_key=True)
+    step_seconds: Mapped[float] = mapped_column(Float)
+    other_seconds: Mapped[float] = mapped_column(Float)
+
+
+class WorkerRow(Table):
+    """A worker that is there, and whether its model is loaded."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    ready: Mapped[bool] = mapped_column(default=False)
+    device: Mapped[str] = mapped_column(String(64))
+    seen_at: Mapped[float] = mapped_column(Float)
