@@ -1,0 +1,1 @@
+"""Flask. Parses, enqueues, renders; computes nothing and never imports torch."""

@@ -1,0 +1,43 @@
+"""The application factory: the one place in web that names concrete classes."""
+
+from flask import Flask
+
+from darkroom.catalog.models import ModelCatalog
+from darkroom.config import Settings
+from darkroom.jobs import doorbell
+from darkroom.jobs.doorbell import Doorbell
+from darkroom.jobs.files import Files
+from darkroom.jobs.store import Store
+from darkroom.jobs.tail import Tail
+from darkroom.web import auth, catalog, context, errors, generate, images, jobs, system
+from darkroom.web.openapi import spec
+
+
+def create_app(settings: Settings) -> Flask:
+    """The web application, its event tail running. The database must be migrated."""
+    app = Flask("darkroom.web")
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.config["MAX_CONTENT_LENGTH"] = settings.web.max_body_bytes
+    app.config["MAX_FORM_MEMORY_SIZE"] = settings.web.max_body_bytes
+    app.url_map.strict_slashes = False
+
+    store = Store(settings.database_path)
+    bell = Doorbell(doorbell.address(settings.data_dir, "web"))
+    tail = Tail(store, bell, settings.queue.poll_s)
+    tail.start()
+    context.install(
+        app,
+        context.Context(
+            settings=settings,
+            store=store,
+            files=Files(settings.images_dir),
+            catalog=ModelCatalog(settings.models_dir, settings.models.default),
+            tail=tail,
+        ),
+    )
+    errors.install(app)
+    auth.install(app)
+    for module in (generate, jobs, images, catalog, system):
+        app.register_blueprint(module.blueprint)
+    spec.app = app
+    return app

@@ -1,0 +1,37 @@
+"""What the handlers work with, kept on the app instead of in module globals."""
+
+from dataclasses import dataclass
+
+from flask import Flask, current_app
+
+from darkroom.catalog.models import ModelCatalog
+from darkroom.config import Settings
+from darkroom.jobs import doorbell
+from darkroom.jobs.files import Files
+from darkroom.jobs.store import Store
+from darkroom.jobs.tail import Tail
+
+_KEY = "darkroom"
+
+
+@dataclass(frozen=True)
+class Context:
+    settings: Settings
+    store: Store
+    files: Files
+    catalog: ModelCatalog
+    tail: Tail
+
+    def ring_worker(self) -> None:
+        """Tell the worker that there is something in the queue."""
+        doorbell.ring(doorbell.address(self.settings.data_dir, "worker"))
+
+
+def context() -> Context:
+    found = current_app.extensions[_KEY]
+    assert isinstance(found, Context)
+    return found
+
+
+def install(app: Flask, value: Context) -> None:
+    app.extensions[_KEY] = value

@@ -1,0 +1,162 @@
+"""The one error shape: RFC 9457 problem details, for every failure of every route."""
+
+import difflib
+import secrets
+from collections.abc import Iterable
+
+import structlog
+from flask import Flask, Response, g, request
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from darkroom.schemas import FieldError, Problem
+
+log = structlog.get_logger()
+
+CONTENT_TYPE = "application/problem+json"
+
+# What other tools call our fields.
+ALIASES = {
+    "steps": "num_inference_steps",
+    "cfg": "guidance_scale",
+    "cfg_scale": "guidance_scale",
+    "sampler": "scheduler",
+    "sampler_name": "scheduler",
+    "n": "num_images",
+    "batch_size": "num_images",
+    "num_images_per_prompt": "num_images",
+    "denoising_strength": "strength",
+    "denoise": "strength",
+    "mask": "mask_image",
+    "init_image": "image",
+    "size": "width",
+    "format": "output_format",
+}
+
+
+class ProblemError(Exception):
+    """Ends the request with a problem.
+
+    Args:
+        status: HTTP status.
+        kind: last part of the problem's type.
+        title: the same for every problem of this type.
+        detail: what happened this time, and what to do.
+        errors: one for each wrong field.
+        headers: of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        title: str,
+        detail: str,
+        errors: Iterable[FieldError] = (),
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.problem = Problem(
+            type=f"urn:darkroom:problem:{kind}",
+            title=title,
+            status=status,
+            detail=detail,
+            errors=tuple(errors),
+            request_id=g.get("request_id"),
+        )
+        self.headers = headers or {}
+
+
+def invalid(errors: Iterable[FieldError], status: int = 422) -> ProblemError:
+    """One or more fields are wrong."""
+    found = tuple(errors)
+    detail = "; ".join(f"{error.pointer.removeprefix('#/')}: {error.detail}" for error in found)
+    return ProblemError(status, "validation", "The request is not valid", detail, found)
+
+
+def not_found(what: str) -> ProblemError:
+    return ProblemError(404, "not-found", "Not found", f"there is no {what}")
+
+
+def pointer(*path: str | int) -> str:
+    """A JSON pointer as a URI fragment (RFC 6901, section 6)."""
+    return "#" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+
+
+def field_errors(error: ValidationError, known: Iterable[str]) -> list[FieldError]:
+    """Pydantic's findings in our words, with a hint for a misspelt field."""
+    found = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        path = item["loc"]
+        detail = item["msg"]
+        match item["type"]:
+            case "extra_forbidden":
+                detail = "there is no such field" + _hint(str(path[-1]), list(known))
+            case "missing":
+                detail = "is required"
+        found.append(FieldError(pointer=pointer(*path), detail=detail))
+    return found
+
+
+def _hint(name: str, known: list[str]) -> str:
+    meant = ALIASES.get(name)
+    if meant not in known:
+        meant = next(iter(difflib.get_close_matches(name, known, 1, cutoff=0.6)), None)
+    return f"; did you mean {meant}?" if meant else ""
+
+
+def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    body = problem.model_dump_json(exclude_none=True, exclude_defaults=True)
+    return Response(body, problem.status, headers, content_type=CONTENT_TYPE)
+
+
+def install(app: Flask) -> None:
+    """Give the app request ids, and turn every exception into a problem."""
+
+    @app.before_request
+    def number_request() -> None:
+        given = request.headers.get("X-Request-Id", "")
+        plain = given.replace("-", "").replace("_", "")
+        usable = 8 <= len(given) <= 128 and plain.isascii() and plain.isalnum()
+        g.request_id = given if usable else secrets.token_hex(8)
+
+    @app.after_request
+    def show_number(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.request_id
+        return response
+
+    @app.errorhandler(ProblemError)
+    def on_problem(error: ProblemError) -> Response:
+        return respond(error.problem, error.headers)
+
+    @app.errorhandler(HTTPException)
+    def on_http(error: HTTPException) -> Response:
+        status = error.code or 500
+        response = respond(
+            Problem(
+                type="about:blank",
+                title=error.name,
+                status=status,
+                detail=error.description or error.name,
+                request_id=g.request_id,
+            )
+        )
+        for name, value in error.get_headers():
+            if name.lower() in ("allow", "retry-after"):
+                response.headers[name] = value
+        return response
+
+    @app.errorhandler(Exception)
+    def on_crash(error: Exception) -> Response:
+        log.exception(
+            "request failed", request_id=g.request_id, path=request.path, error=str(error)
+        )
+        return respond(
+            Problem(
+                type="urn:darkroom:problem:internal",
+                title="Internal error",
+                status=500,
+                detail="The server made a mistake. Its log has more, under this request id.",
+                request_id=g.request_id,
+            )
+        )

@@ -1,0 +1,178 @@
+"""POST /txt2img, /img2img, /inpaint: ask, and wait in whichever way suits."""
+
+import re
+import select
+import socket
+from collections.abc import Callable
+from queue import Empty
+from time import monotonic
+
+from flask import Blueprint, Response, g, request
+
+from darkroom.jobs.records import NewJob
+from darkroom.jobs.store import IdempotencyConflictError
+from darkroom.schemas import REQUEST_TYPES, Job, JobStatus, Problem, Task
+from darkroom.web import auth, intake
+from darkroom.web.context import context
+from darkroom.web.errors import ProblemError, respond
+from darkroom.web.images import send_picture
+from darkroom.web.openapi import GENERATED, form_model, spec
+from darkroom.web.rendering import send_model
+
+blueprint = Blueprint("generate", __name__)
+
+MAX_KEY_CHARS = 255
+LOOK_FOR_CALLER_S = 0.25
+
+
+def _route(task: Task, summary: str) -> None:
+    def handler() -> Response:
+        return generate(task)
+
+    handler.__name__ = task.value
+    handler.__doc__ = (
+        f"{summary}\n\nAnswers the job when it is done, or its first image's bytes to "
+        "`Accept: image/*`. `Prefer: respond-async` answers 202 at once, `Prefer: wait=N` after N "
+        "seconds at most. `Idempotency-Key` makes a repeat return the first one's job."
+    )
+    documented: Callable[[], Response] = spec.validate(
+        json=REQUEST_TYPES[task],
+        form=form_model(task),
+        resp=GENERATED,
+        tags=["develop"],
+        skip_validation=True,
+        operation_id=task.value,
+    )(handler)
+    blueprint.post(f"/{task.value}")(documented)
+
+
+_route(Task.TXT2IMG, "Develop a picture from words.")
+_route(Task.IMG2IMG, "Develop a picture from another one and words.")
+_route(Task.INPAINT, "Repaint the white part of a mask.")
+
+
+def generate(task: Task) -> Response:
+    """Accept the current request as a job of `task`, and answer as its headers ask."""
+    here = context()
+    free = here.files.free_bytes()
+    if free < here.settings.queue.min_free_bytes:
+        raise ProblemError(
+            507, "disk-full", "The disk is full", f"only {free} bytes are left; nothing is accepted"
+        )
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not 1 <= len(key) <= MAX_KEY_CHARS:
+        raise ProblemError(
+            400,
+            "idempotency",
+            "Unusable Idempotency-Key",
+            f"it has 1 to {MAX_KEY_CHARS} characters",
+        )
+    taken = intake.read(task)
+    job_id = _accept(taken, key)
+    wait_s = _patience()
+    if wait_s == 0:
+        return _accepted(job_id)
+    cancels = request.args.get("cancel_on_disconnect", "").lower() in ("1", "true", "yes")
+    job = _wait(job_id, wait_s, cancels)
+    if not job.status.terminal:
+        return _accepted(job_id)
+    return _result(job)
+
+
+def _accept(taken: intake.Intake, key: str | None) -> str:
+    here = context()
+    uploads = taken.store()
+    new = NewJob(auth.client(), taken.request, uploads, taken.fingerprint, key)
+    job_id, fresh = None, False
+    try:
+        job_id, fresh = here.store.accept(new)
+    except IdempotencyConflictError:
+        raise ProblemError(
+            422,
+            "idempotency",
+            "Idempotency-Key used before",
+            "this key belongs to a different request; use a new one for a new request",
+        ) from None
+    finally:
+        if not fresh:  # refused, failed, or a repeat: nobody refers to these files
+            for upload in uploads:
+                here.files.delete(upload.id)
+    here.ring_worker()
+    return job_id
+
+
+def _patience() -> float | None:
+    """Seconds to wait by the `Prefer` header (RFC 7240); None is as long as it takes."""
+    wants = request.headers.get("Prefer", "")
+    if re.search(r"(^|[,;\s])respond-async($|[,;\s])", wants) and "wait" not in wants:
+        return 0
+    found = re.search(r"(^|[,;\s])wait\s*=\s*\"?(\d+)", wants)
+    return float(found.group(2)) if found else None
+
+
+def _wait(job_id: str, wait_s: float | None, cancels: bool) -> Job:
+    """Until the job ends, patience does, or the caller is gone."""
+    here = context()
+    deadline = None if wait_s is None else monotonic() + wait_s
+    with here.tail.subscribe(job_id) as subscription:
+        job = _job(job_id)
+        while not job.status.terminal:
+            left = LOOK_FOR_CALLER_S if deadline is None else deadline - monotonic()
+            if left <= 0:
+                return job
+            try:
+                event = subscription.queue.get(timeout=min(left, LOOK_FOR_CALLER_S))
+            except Empty:
+                if caller_is_gone():
+                    if cancels:
+                        here.store.cancel(job_id, auth.client())
+                        here.ring_worker()
+                    return job
+                continue
+            if event.type.terminal:
+                job = _job(job_id)
+    return job
+
+
+def _job(job_id: str) -> Job:
+    job = context().store.job(job_id, auth.client())
+    assert job is not None
+    return job
+
+
+def caller_is_gone() -> bool:
+    """Whether the caller has closed the connection, as far as this server's socket knows."""
+    connection: socket.socket | None = request.environ.get("gunicorn.socket")
+    if connection is None:
+        return False
+    try:
+        readable, _, _ = select.select([connection], [], [], 0)
+        return bool(readable) and connection.recv(1, socket.MSG_PEEK) == b""
+    except (OSError, ValueError):
+        return True
+
+
+def _accepted(job_id: str) -> Response:
+    job = _job(job_id)
+    headers = {"Location": job.url}
+    if request.headers.get("Prefer"):
+        headers["Preference-Applied"] = request.headers["Prefer"]
+    return send_model(job, 202, headers)
+
+
+def _result(job: Job) -> Response:
+    headers = {"Location": job.url}
+    if job.status is JobStatus.CANCELLED:
+        problem = Problem(
+            type="urn:darkroom:problem:cancelled",
+            title="The job was cancelled",
+            status=409,
+            detail="Somebody cancelled this job while you waited for it.",
+            request_id=g.request_id,
+        )
+        return respond(problem, headers)
+    if job.error is not None:
+        return respond(job.error.model_copy(update={"request_id": g.request_id}), headers)
+    if intake.wants_image() and job.images:
+        return send_picture(job.images[0].id, headers)
+    return send_model(job, 200, headers)

@@ -1,0 +1,96 @@
+"""/images: stored pictures, thumbnails, other formats."""
+
+from flask import Blueprint, Response, request
+from pydantic import BaseModel, ConfigDict, Field
+
+from darkroom import pictures
+from darkroom.schemas import OutputFormat
+from darkroom.web import auth
+from darkroom.web.context import context
+from darkroom.web.errors import ProblemError, not_found
+from darkroom.web.openapi import answers, refuse, spec
+
+blueprint = Blueprint("images", __name__)
+
+# A picture never changes under its id; `private` keeps it out of shared caches.
+CACHE = "private, max-age=31536000, immutable"
+
+
+class ImageQuery(BaseModel):
+    """How to send a picture."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    w: int | None = Field(None, ge=16, le=2048, description="At most this wide, as WebP.")
+
+
+@blueprint.get("/images/<image_id>")
+@spec.validate(query=ImageQuery, resp=answers(HTTP_200=None), before=refuse, tags=["images"])
+def show_image(image_id: str, query: ImageQuery) -> Response:
+    """A picture's bytes, as stored unless `w` or `Accept` asks for something else."""
+    return send_picture(image_id, {}, query.w)
+
+
+@blueprint.delete("/images/<image_id>")
+@spec.validate(resp=answers(HTTP_204=None), tags=["images"])
+def delete_image(image_id: str) -> Response:
+    """Forget a picture."""
+    here = context()
+    if here.store.picture(image_id, auth.client()) is None:
+        raise not_found(f"picture {image_id!r}")
+    if here.store.picture_in_use(image_id):
+        raise ProblemError(
+            409, "in-use", "In use", "a job that has not ended needs this picture; cancel it first"
+        )
+    if here.store.delete_picture(image_id, auth.client()):
+        here.files.delete(image_id)
+    return Response(status=204)
+
+
+def send_picture(image_id: str, headers: dict[str, str], width: int | None = None) -> Response:
+    """Answer with one of the caller's pictures.
+
+    Args:
+        image_id: of an output or an upload.
+        headers: to add.
+        width: of a thumbnail in pixels, or None for the picture itself.
+    """
+    stored = context().store.picture(image_id, auth.client())
+    if stored is None:
+        raise not_found(f"picture {image_id!r}")
+    output_format = _negotiate(OutputFormat(stored.content_type.removeprefix("image/")))
+    content_type = output_format.content_type
+    variant = "" if content_type == stored.content_type else f"-{output_format.value}"
+    if width is not None:
+        content_type, variant = "image/webp", f"-w{width}"
+    response = Response(content_type=content_type, headers=headers)
+    response.set_etag(stored.sha256 + variant)
+    response.headers["Cache-Control"] = CACHE
+    response.headers["Vary"] = "Accept"
+    if not request.if_none_match.contains(stored.sha256 + variant):
+        response.data = _bytes(image_id, output_format, width, bool(variant))
+    response.make_conditional(request)
+    return response
+
+
+def _bytes(image_id: str, output_format: OutputFormat, width: int | None, changed: bool) -> bytes:
+    try:
+        data = context().files.read(image_id)
+    except FileNotFoundError:
+        raise not_found(f"file of picture {image_id!r} any more") from None
+    if width is not None:
+        return pictures.thumbnail(data, width)
+    return pictures.transcode(data, output_format) if changed else data
+
+
+def _negotiate(stored: OutputFormat) -> OutputFormat:
+    """The stored format if the caller takes it, else the best one that they take."""
+    accept = request.accept_mimetypes
+    if not accept or accept.quality(stored.content_type) or accept.quality("application/json"):
+        return stored
+    best = accept.best_match([output_format.content_type for output_format in OutputFormat])
+    if best is None:
+        raise ProblemError(
+            406, "not-acceptable", "Not acceptable", "pictures come as PNG, JPEG or WebP"
+        )
+    return OutputFormat(best.removeprefix("image/"))
