@@ -39,6 +39,8 @@ BACKGROUNDS = {
 
 WHOLE_GROUPS = ("Animals & Nature", "Food & Drink")
 NOUNS = Path(__file__).with_name("nouns.txt")
+COMMON = Path(__file__).with_name("common.txt")
+COMMON_WEIGHT = 3.0  # how much oftener what people ask for first is shown
 MAX_SUBJECTS_PER_WORD = 4  # a word that fits more things than this names none of them
 MAX_KEYWORDS = 3  # per subject: emojilib puts the telling ones first
 
@@ -52,12 +54,14 @@ class Subject:
         synonyms: other words that single it out.
         colours: words for its main colour, possibly none.
         path: the RGBA picture, 256×256.
+        weight: how often it is shown, relative to others.
     """
 
     name: str
     synonyms: tuple[str, ...]
     colours: tuple[str, ...]
     path: Path
+    weight: float = 1.0
 
     def rgba(self) -> Image.Image:
         return Image.open(self.path).convert("RGBA")
@@ -122,6 +126,7 @@ def subjects(root: Path) -> tuple[Subject, ...]:
     keywords = json.loads((root / "emojilib/package/dist/emoji-en-US.json").read_text())
     pictures = root / "fluent-emoji-3d/package/assets"
     listed = set(NOUNS.read_text().splitlines())
+    common = {name.lower() for name in COMMON.read_text().splitlines()}
 
     chosen: list[tuple[str, Path, list[str]]] = []
     for char, entry in emoji.items():
@@ -153,7 +158,8 @@ def subjects(root: Path) -> tuple[Subject, ...]:
         ][:MAX_KEYWORDS]
         with Image.open(path) as picture:
             colours = main_colours(picture.convert("RGBA"))
-        found.append(Subject(name, tuple(dict.fromkeys(synonyms)), colours, path))
+        weight = COMMON_WEIGHT if name in common else 1.0
+        found.append(Subject(name, tuple(dict.fromkeys(synonyms)), colours, path, weight))
     return tuple(found)
 
 

@@ -20,10 +20,11 @@ from training import loop, text
 from training.data import BACKGROUNDS, SIZE, Subject, caption, compose
 from training.vae import to_tensor
 
-STEPS = 12_000
+STEPS = 6_500
 BATCH = 32
 PEAK_LR = 1e-3
 CAPTION_DROPOUT = 0.1
+TIMESTEP_POWER = 0.7  # below 1: more of the noisy end, where it is decided what the picture shows
 BLOCKS = (64, 128, 224)  # attention only below 16×16, where the grid is small
 
 
@@ -94,11 +95,12 @@ def train(
     encoder = text.build(tokenizer).to(device)
     alphas = build_scheduler().alphas_cumprod.to(device)  # (1000,)
     backgrounds = list(BACKGROUNDS)
+    weights = [subject.weight for subject in subjects]
 
     def loss(step: int) -> torch.Tensor:
         rng = random.Random(step)
         generator = torch.Generator().manual_seed(step)
-        which = rng.choices(range(len(subjects)), k=BATCH)
+        which = rng.choices(range(len(subjects)), weights, k=BATCH)
         where = rng.choices(range(len(backgrounds)), k=BATCH)
         captions = [
             "" if rng.random() < CAPTION_DROPOUT else caption(subjects[s], backgrounds[b], rng)
@@ -110,7 +112,8 @@ def train(
         latents = mean[which, where] + std[which, where] * torch.randn(shape, generator=generator)
         latents = (latents * scale).to(device, memory_format=torch.channels_last)
         noise = torch.randn(shape, generator=generator).to(device)
-        timesteps = torch.randint(len(alphas), (BATCH,), generator=generator).to(device)
+        uniform = torch.rand(BATCH, generator=generator)
+        timesteps = (len(alphas) * uniform**TIMESTEP_POWER).long().to(device)
         signal = alphas[timesteps].sqrt().view(-1, 1, 1, 1)
         spread = (1 - alphas[timesteps]).sqrt().view(-1, 1, 1, 1)
 

@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from darkroom.schemas import OutputFormat
 
-READABLE = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF")
+READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF")
 MAX_SIDE = 16_384  # pixels; beyond any camera, and a 50,000×1 strip is a mistake or an attack
 JPEG_QUALITY = 92
 WEBP_QUALITY = 90
@@ -76,7 +76,7 @@ def _check_size(picture: Image.Image, max_pixels: int) -> None:
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16") or picture.mode == "I":
-        picture = picture.convert("I").point(lambda value: value / 257).convert("L")
+        picture = picture.convert("I").point(lambda value: value / 257 + 0.5).convert("L")
     if picture.mode in ("RGB", "RGBA", "L"):
         return picture
     if picture.has_transparency_data:

@@ -45,6 +45,11 @@ class StableDiffusion:
             feature_extractor=None,
             requires_safety_checker=False,
         ).to(device)
+        encoder = pipeline.text_encoder
+        if not hasattr(encoder, "text_model"):
+            # transformers 5 took this wrapper out; diffusers 0.42 still reaches through it for
+            # clip_skip. Set around nn.Module, which would register the module as its own child.
+            object.__setattr__(encoder, "text_model", encoder)
         parts = {**pipeline.components, "requires_safety_checker": False}
         self._pipelines: dict[Task, Any] = {
             Task.TXT2IMG: pipeline,
@@ -114,6 +119,10 @@ class StableDiffusion:
         where = (self.dtype, self.device, generator)
         size = (request.height, request.width)
         if request.task is Task.TXT2IMG:
+            if hasattr(pipeline.scheduler, "set_begin_index"):
+                # Left to itself a scheduler looks its first timestep up, and starts one too late
+                # where beta spacing repeats it (diffusers `index_for_timestep`).
+                pipeline.scheduler.set_begin_index(0)
             channels = self.unet.config.in_channels
             latents = pipeline.prepare_latents(1, channels, *size, *where)
             return latents, pipeline.scheduler.timesteps, None

@@ -1,0 +1,85 @@
+"""The real engine on the embedded model, and stock diffusers to compare it with."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from darkroom.catalog.models import ModelCatalog
+from darkroom.config import EngineSettings
+from darkroom.engine.base import Broken, Developed, EngineEvent, EngineJob
+from darkroom.engine.engine import DiffusersEngine
+from darkroom.schemas import ResolvedRequest, Task
+
+
+@pytest.fixture(scope="session")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> ModelCatalog:
+    return ModelCatalog(tmp_path_factory.mktemp("models"), "tintype")
+
+
+@pytest.fixture(scope="session")
+def engine(catalog: ModelCatalog) -> DiffusersEngine:
+    return DiffusersEngine(catalog, EngineSettings(device="cpu", dtype="float32"))
+
+
+@pytest.fixture(scope="session")
+def source(photo: Path) -> Image.Image:
+    """A photograph at the model's own size."""
+    with Image.open(photo) as opened:
+        return opened.convert("RGB").resize((128, 128), Image.Resampling.LANCZOS)
+
+
+@pytest.fixture(scope="session")
+def source_mask() -> Image.Image:
+    mask = Image.new("L", (128, 128), 0)
+    ImageDraw.Draw(mask).ellipse((30, 30, 100, 90), fill=255)
+    return mask
+
+
+def request(task: Task = Task.TXT2IMG, **fields: Any) -> ResolvedRequest:
+    """A resolved request with small numbers."""
+    values: dict[str, Any] = {
+        "task": task,
+        "model": "tintype",
+        "prompt": "a red fox",
+        "negative_prompt": "a blue house",
+        "width": 128,
+        "height": 128,
+        "num_inference_steps": 6,
+        "guidance_scale": 3.0,
+        "num_images": 1,
+        "seed": 7,
+        "scheduler": "ddim",
+    }
+    if task is not Task.TXT2IMG:
+        values |= {"image": "image:x", "strength": 0.7}
+    if task is Task.INPAINT:
+        values |= {"mask_image": "image:y", "keep_unmasked": False}
+    return ResolvedRequest(**values | fields)
+
+
+Develop = Callable[..., list[Image.Image]]
+
+
+def run(engine: DiffusersEngine, *jobs: EngineJob) -> list[EngineEvent]:
+    """Every event of these jobs, worked on together."""
+    for job in jobs:
+        engine.submit(job)
+    events: list[EngineEvent] = []
+    while engine.in_flight():
+        events += engine.tick()
+    return events
+
+
+def developed(events: list[EngineEvent], job_id: str = "job") -> list[Image.Image]:
+    """The pictures of one job; a broken one fails the test."""
+    broken = [event for event in events if isinstance(event, Broken)]
+    assert not broken, broken
+    return [e.picture for e in events if isinstance(e, Developed) and e.job_id == job_id]
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(seed)

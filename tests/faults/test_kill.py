@@ -1,0 +1,108 @@
+"""The plug is pulled: any process dies at any moment, and nothing accepted is lost."""
+
+import hashlib
+import signal
+import threading
+from pathlib import Path
+
+import httpx2
+
+from tests.serving import RunningServer, running
+
+
+def sha256(server: RunningServer, job: dict[str, object]) -> str:
+    (image,) = job["images"]  # type: ignore[misc]
+    return hashlib.sha256(server.http.get(image["url"]).content).hexdigest()  # type: ignore[index]
+
+
+def test_a_job_whose_worker_is_killed_is_finished_by_the_next_one(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        undisturbed = server.finished(server.submit(num_inference_steps=60)["id"])
+        job = server.submit(num_inference_steps=60)
+        events = server.events(job["id"])
+        next(event for event in events if event["event"] == "progress")
+
+        victim = server.child("worker")
+        victim.send_signal(signal.SIGKILL)
+
+        kinds = [event["event"] for event in events]  # the same stream goes on
+        assert "queued" in kinds
+        assert kinds[-1] == "succeeded"
+        finished = server.http.get(job["url"]).json()
+        assert finished["attempts"] == 2
+        assert sha256(server, finished) == sha256(server, undisturbed)
+        assert server.child("worker").pid != victim.pid
+
+
+def test_who_waits_gets_the_picture_although_the_worker_was_killed(tmp_path: Path) -> None:
+    with running(tmp_path) as server, httpx2.Client(base_url=server.url, timeout=120) as other:
+        answers: list[httpx2.Response] = []
+        waiting = threading.Thread(
+            target=lambda: answers.append(
+                other.post("/txt2img", json={"prompt": "a fox", "num_inference_steps": 60})
+            )
+        )
+        with server.http.stream("GET", "/events") as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            waiting.start()
+            next(line for line in lines if line == "event: progress")
+        server.child("worker").send_signal(signal.SIGKILL)
+        waiting.join()
+
+        assert answers[0].json()["status"] == "succeeded"
+
+
+def test_web_is_killed_and_the_job_goes_on(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        job = server.submit(num_inference_steps=40)
+        web = server.child("web")
+        for process in (web, *web.children()):
+            process.send_signal(signal.SIGKILL)
+
+        server.wait_until_ready()
+
+        assert server.finished(job["id"])["status"] == "succeeded"
+
+
+def test_everything_is_killed_and_what_was_accepted_is_done_after_the_next_start(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path) as server:
+        jobs = [server.submit(num_inference_steps=30, seed=seed) for seed in range(3)]
+        next(e for e in server.events(jobs[0]["id"]) if e["event"] == "progress")
+        children = [server.child("worker"), server.child("web")]
+        children += [child for process in children for child in process.children()]
+        server.process.kill()
+        for process in children:
+            process.send_signal(signal.SIGKILL)
+        server.process.wait()
+
+    with running(tmp_path) as server:
+        finished = [server.finished(job["id"]) for job in jobs]
+
+    assert [job["status"] for job in finished] == ["succeeded"] * 3
+    files = [path for path in (tmp_path / "images").rglob("*") if path.is_file()]
+    assert sorted(path.name for path in files) == sorted(f"{job['id']}-0" for job in jobs)
+
+
+def test_the_children_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        children = [server.child("worker"), server.child("web")]
+        server.process.kill()
+
+        for child in children:
+            child.wait(60)
+
+
+def test_a_stopped_server_hands_its_jobs_to_the_next_one(tmp_path: Path) -> None:
+    with running(tmp_path, DARKROOM_QUEUE__SHUTDOWN_TIMEOUT_S="0.5") as server:
+        job = server.submit(num_inference_steps=150, num_images=8)
+        next(event for event in server.events(job["id"]) if event["event"] == "progress")
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+
+    with running(tmp_path, process="web") as server:
+        job = server.http.get(job["url"]).json()
+
+    assert (job["status"], job["attempts"]) == ("queued", 0)

@@ -1,0 +1,42 @@
+"""The doorbell wakes; nothing depends on it."""
+
+import time
+from pathlib import Path
+
+from darkroom.jobs import doorbell
+from darkroom.jobs.doorbell import Doorbell
+
+
+def test_a_ring_wakes_who_waits(tmp_path: Path) -> None:
+    path = doorbell.address(tmp_path, "worker")
+    with Doorbell(path) as bell:
+        doorbell.ring(path)
+        began = time.monotonic()
+
+        assert bell.wait(60)
+        assert time.monotonic() - began < 30
+        assert not bell.wait(0)  # one ring, one waking
+
+
+def test_a_ring_that_nobody_hears_is_fine(tmp_path: Path) -> None:
+    doorbell.ring(tmp_path / "nobody.bell")
+
+
+def test_the_folder_may_have_any_length(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    path = doorbell.address(deep, "web")
+
+    with Doorbell(path) as bell:
+        doorbell.ring(path)
+        assert bell.wait(60)
+
+
+def test_a_bell_left_by_a_dead_process_is_taken_over(tmp_path: Path) -> None:
+    path = doorbell.address(tmp_path, "web")
+    dead = Doorbell(path)
+    dead._socket.close()  # as the kernel does after kill -9; the file stays
+
+    with Doorbell(path) as bell:
+        doorbell.ring(path)
+        assert bell.wait(60)

@@ -1,0 +1,28 @@
+"""The `parameters` chunk is what other tools parse."""
+
+from darkroom.jobs.metadata import parameters
+from darkroom.schemas import Task
+from tests.engine.conftest import request
+
+
+def test_values_with_a_comma_are_quoted() -> None:
+    assert 'Model: "one, two"' in parameters(request(model="one, two"), 0)
+
+
+def test_what_was_not_used_is_not_said() -> None:
+    text = parameters(request(negative_prompt=""), 0)
+
+    assert "Negative prompt" not in text
+    assert "Denoising strength" not in text
+    assert "Schedule type" not in text
+
+
+def test_clip_skip_is_counted_as_a1111_counts() -> None:
+    assert "Clip skip: 2" in parameters(request(clip_skip=1), 0)
+
+
+def test_each_image_has_its_own_seed() -> None:
+    text = parameters(request(Task.IMG2IMG, seed=41), 1)
+
+    assert "Seed: 42" in text
+    assert "Denoising strength: 0.7" in text

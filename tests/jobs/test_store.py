@@ -1,0 +1,254 @@
+"""The queue in SQL, on a real database, with a clock and ids of the test's own."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from darkroom.jobs import database
+from darkroom.jobs.eta import Speed
+from darkroom.jobs.records import NewEvent, NewJob
+from darkroom.jobs.store import IdempotencyConflictError, LeaseLostError, Store
+from darkroom.jobs.tables import ImageRow, Table
+from darkroom.schemas import EventType, JobStatus, Problem
+from tests.engine.conftest import request
+
+ME = "address:127.0.0.1"
+PROBLEM = Problem(type="urn:x", title="x", status=500, detail="x")
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
+    path = tmp_path / "darkroom.db"
+    database.migrate(path)
+    numbers = count(1)
+    opened = Store(path, clock, lambda: f"job{next(numbers)}")
+    yield opened
+    opened.close()
+
+
+def accept(store: Store, client: str = ME, key: str | None = None, fingerprint: str = "f") -> str:
+    job_id, _ = store.accept(NewJob(client, request(), (), fingerprint, key))
+    return job_id
+
+
+def kinds(store: Store, job_id: str) -> list[str]:
+    return [event.type.value for event in store.events_after(0, job_id)]
+
+
+def status(store: Store, job_id: str) -> JobStatus:
+    job = store.job(job_id, ME)
+    assert job is not None
+    return job.status
+
+
+def image(job_id: str, index: int = 0) -> ImageRow:
+    return ImageRow(
+        id=f"{job_id}-{index}",
+        job_id=job_id,
+        index=index,
+        seed=7,
+        width=8,
+        height=8,
+        content_type="image/png",
+        bytes=3,
+        sha256="0" * 64,
+    )
+
+
+def test_the_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
+    path = tmp_path / "darkroom.db"
+    database.migrate(path)
+    engine = database.connect(path, "FULL")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
+    engine.dispose()
+
+
+def test_migrating_twice_changes_nothing(store: Store, tmp_path: Path) -> None:
+    job = accept(store)
+    database.migrate(tmp_path / "darkroom.db")
+
+    assert status(store, job) is JobStatus.QUEUED
+
+
+def test_an_accepted_job_outlives_the_process(tmp_path: Path, store: Store) -> None:
+    job = accept(store)
+    reopened = Store(tmp_path / "darkroom.db")
+
+    assert status(reopened, job) is JobStatus.QUEUED
+    reopened.close()
+
+
+def test_jobs_are_claimed_oldest_first_and_once(store: Store) -> None:
+    first, second = accept(store), accept(store)
+
+    claims = [store.claim("w", 30, busy=False) for _ in range(3)]
+
+    assert [claim and claim.job_id for claim in claims] == [first, second, None]
+
+
+def test_a_clients_jobs_are_its_own(store: Store) -> None:
+    job = accept(store, client="somebody else")
+
+    assert store.job(job, ME) is None
+    assert store.cancel(job, ME) is None
+    assert store.jobs(ME, before=None, limit=10, status=None) == ([], None)
+
+
+def test_a_repeated_key_finds_the_first_job(store: Store) -> None:
+    first = accept(store, key="k")
+
+    assert accept(store, key="k") == first
+    assert accept(store, client="another", key="k") != first
+    with pytest.raises(IdempotencyConflictError):
+        accept(store, key="k", fingerprint="different")
+
+
+def test_a_heartbeat_keeps_the_lease(store: Store, clock: Clock) -> None:
+    job = accept(store)
+    store.claim("w", 30, busy=False)
+    clock.now += 20
+    store.heartbeat("w", 30, ready=True, device="cpu")
+    clock.now += 20
+
+    assert store.recover(3) == 0
+    assert status(store, job) is JobStatus.RUNNING
+
+
+def test_a_lapsed_lease_puts_the_job_back(store: Store, clock: Clock) -> None:
+    job = accept(store)
+    store.claim("w", 30, busy=False)
+    clock.now += 31
+
+    assert store.recover(3) == 1
+    assert status(store, job) is JobStatus.QUEUED
+    again = store.claim("other", 30, busy=False)
+    assert again is not None
+    assert again.attempt == 2
+    assert kinds(store, job) == ["queued", "queued"]
+
+
+def test_a_job_interrupted_too_often_fails_with_the_reason(store: Store, clock: Clock) -> None:
+    job = accept(store)
+    for _ in range(3):
+        store.claim("w", 30, busy=False)
+        clock.now += 31
+        store.recover(3)
+
+    found = store.job(job, ME)
+    assert found is not None
+    assert found.status is JobStatus.FAILED
+    assert found.error is not None
+    assert found.error.type == "urn:darkroom:problem:interrupted"
+    assert kinds(store, job)[-1] == "failed"
+
+
+def test_an_interrupted_job_runs_without_neighbours(store: Store) -> None:
+    accept(store)
+    store.claim("w", 30, busy=False)
+    store.recover(3, "w")
+    accept(store)
+
+    assert store.claim("w", 30, busy=True) is None
+    assert store.claim("w", 30, busy=False) is not None
+
+
+def test_a_worker_that_lost_its_lease_changes_nothing(store: Store, clock: Clock) -> None:
+    job = accept(store)
+    store.claim("slow", 30, busy=False)
+    clock.now += 31
+    store.recover(3)
+    store.claim("quick", 30, busy=False)
+
+    store.record("slow", [NewEvent(job, EventType.PROGRESS, {"step": 9})], {job: (9, 9)})
+    with pytest.raises(LeaseLostError):
+        store.add_image("slow", image(job))
+    with pytest.raises(LeaseLostError):
+        store.finish("slow", job, JobStatus.SUCCEEDED)
+
+    assert status(store, job) is JobStatus.RUNNING
+    assert "progress" not in kinds(store, job)
+
+
+def test_a_job_reaches_one_end(store: Store) -> None:
+    job = accept(store)
+    store.claim("w", 30, busy=False)
+    store.finish("w", job, JobStatus.FAILED, PROBLEM)
+
+    with pytest.raises(LeaseLostError):
+        store.finish("w", job, JobStatus.SUCCEEDED)
+    store.cancel(job, ME)
+
+    assert status(store, job) is JobStatus.FAILED
+    assert kinds(store, job) == ["queued", "failed"]
+
+
+def test_a_second_run_adds_no_second_picture(store: Store) -> None:
+    job = accept(store)
+    store.claim("w", 30, busy=False)
+    store.add_image("w", image(job))
+    store.recover(3, "w")
+    store.claim("w", 30, busy=False)
+    store.add_image("w", image(job))
+
+    assert [stored.id for stored in store.images(job)] == [f"{job}-0"]
+    assert kinds(store, job).count("image") == 1
+
+
+def test_a_cancelled_job_whose_worker_died_is_not_run_again(store: Store) -> None:
+    job = accept(store)
+    store.claim("w", 30, busy=False)
+    store.cancel(job, ME)
+    assert store.cancel_requests("w") == [job]
+
+    store.recover(3, "w")
+
+    assert status(store, job) is JobStatus.CANCELLED
+
+
+def test_a_stopping_worker_hands_its_jobs_back_uncounted(store: Store) -> None:
+    job = accept(store)
+    store.claim("w", 30, busy=False)
+
+    assert store.give_back("w") == 1
+    again = store.claim("w", 30, busy=False)
+    assert again is not None
+    assert (again.job_id, again.attempt) == (job, 1)
+
+
+def test_the_eta_of_a_queued_job_counts_those_before_it(store: Store) -> None:
+    store.learn_speed("tintype", 128 * 128, Speed(step_seconds=0.5, other_seconds=1.0))
+    first, second = accept(store), accept(store)
+
+    etas = []
+    for job_id in (first, second):
+        job = store.job(job_id, ME)
+        assert job is not None
+        etas.append((job.position, job.eta_seconds))
+
+    assert etas == [(0, 4.0), (1, 8.0)]  # six steps and the rest, then twice that
+
+
+def test_a_worker_not_seen_lately_is_not_there(store: Store, clock: Clock) -> None:
+    store.heartbeat("w", 30, ready=True, device="cpu")
+    assert store.workers() == [("w", True, "cpu")]
+
+    clock.now += 21
+
+    assert store.workers() == []

@@ -1,0 +1,46 @@
+"""Clients of the shared servers, and worse networks than this machine's."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from darkroom_client import Client
+from tests.sdk.lossy import LossyProxy
+from tests.sdk.scripted import Reply, ScriptedServer
+from tests.serving import RunningServer
+
+
+@pytest.fixture(scope="module")
+def client(server: RunningServer) -> Iterator[Client]:
+    with Client(server.url, timeout_s=120) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def idle_client(idle_server: RunningServer) -> Iterator[Client]:
+    """Of a server where what is queued stays queued."""
+    with Client(idle_server.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[..., ScriptedServer]]:
+    """Starts a server that gives the replies it is told to."""
+    with ExitStack() as stack:
+
+        def start(*replies: Reply) -> ScriptedServer:
+            return stack.enter_context(ScriptedServer(replies))
+
+        yield start
+
+
+@pytest.fixture
+def lossy() -> Iterator[Callable[..., LossyProxy]]:
+    """Starts a proxy that cuts connections."""
+    with ExitStack() as stack:
+
+        def start(url: str, *allowances: int) -> LossyProxy:
+            return stack.enter_context(LossyProxy(url, allowances))
+
+        yield start

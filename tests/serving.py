@@ -1,0 +1,143 @@
+"""Running the real server for a test."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+
+START_TIMEOUT_S = 120  # the machine may be busy; a server that is fine takes ten seconds
+
+
+@dataclass
+class RunningServer:
+    """A `darkroom serve` of a test's own.
+
+    Attributes:
+        url: base URL.
+        data_dir: its database and pictures.
+        process: the supervisor.
+        http: a client with the base URL set.
+    """
+
+    url: str
+    data_dir: Path
+    process: subprocess.Popen[bytes]
+    http: httpx2.Client
+    log: Path
+
+    def child(self, name: str) -> psutil.Process:
+        """The running web or worker process, found as a person would: by its command line."""
+        for process in psutil.Process(self.process.pid).children():
+            if name in process.cmdline():
+                return process
+        raise LookupError(f"no {name} process")
+
+    def wait_until_ready(self) -> None:
+        self.wait_for("/readyz")
+
+    def wait_for(self, path: str) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the server ended:\n{self.log.read_text()}")
+            try:
+                if self.http.get(path).status_code == 200:
+                    return
+            except httpx2.TransportError:
+                pass
+            time.sleep(0.05)
+        raise TimeoutError(f"{path} did not answer:\n{self.log.read_text()}")
+
+    def txt2img(self, prompt: str = "a red fox", **fields: Any) -> httpx2.Response:
+        body = {"prompt": prompt, "seed": 7, "num_inference_steps": 2, **fields}
+        return self.http.post("/txt2img", json=body)
+
+    def submit(self, prompt: str = "a red fox", **fields: Any) -> dict[str, Any]:
+        """Ask without waiting; the accepted job."""
+        body = {"prompt": prompt, "seed": 7, "num_inference_steps": 2, **fields}
+        answer = self.http.post("/txt2img", json=body, headers={"prefer": "respond-async"})
+        assert answer.status_code == 202, answer.text
+        job: dict[str, Any] = answer.json()
+        return job
+
+    def events(self, job_id: str, after: int | None = None) -> Iterator[dict[str, Any]]:
+        """The job's event stream, parsed: id, event, data."""
+        headers = {} if after is None else {"last-event-id": str(after)}
+        with self.http.stream("GET", f"/jobs/{job_id}/events", headers=headers) as answer:
+            assert answer.status_code == 200, answer.read()
+            yield from parse_events(answer.iter_lines())
+
+    def finished(self, job_id: str) -> dict[str, Any]:
+        """The job at its end."""
+        for _ in self.events(job_id):
+            pass
+        job: dict[str, Any] = self.http.get(f"/jobs/{job_id}").json()
+        return job
+
+
+def parse_events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line.startswith(":"):
+            continue
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif "event" in fields:
+            yield {
+                "id": int(fields["id"]),
+                "event": fields["event"],
+                "data": json.loads(fields["data"]),
+            }
+            fields = {}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(
+    data_dir: Path, *, process: str = "serve", **environment: str
+) -> Iterator[RunningServer]:
+    """Start the server, and end it in order.
+
+    Args:
+        data_dir: made if need be.
+        process: `serve` for all of it, `web` for a server whose queue nobody works on.
+        environment: settings, as `DARKROOM_*` variables.
+    """
+    port = free_port()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    log = data_dir / "server.log"
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "darkroom", process, "--port", str(port)]
+    with log.open("ab") as output:
+        server = subprocess.Popen(
+            [*command, "--data-dir", str(data_dir)],
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **environment},
+        )
+    try:
+        with httpx2.Client(base_url=url, timeout=120) as http:
+            started = RunningServer(url, data_dir, server, http, log)
+            started.wait_for("/readyz" if process == "serve" else "/healthz")
+            yield started
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(60)

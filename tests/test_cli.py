@@ -1,0 +1,139 @@
+"""The command line, run as a person runs it."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.serving import RunningServer, free_port
+
+
+def darkroom(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "darkroom", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def test_help_names_every_command() -> None:
+    text = darkroom("--help").stdout
+
+    for command in ("serve", "web", "worker", "models", "doctor"):
+        assert command in text
+
+
+def test_models_list_shows_the_embedded_model(tmp_path: Path) -> None:
+    result = darkroom("models", "list", "--data-dir", str(tmp_path))
+
+    assert result.returncode == 0
+    assert "* tintype" in result.stdout
+
+
+def test_doctor_finds_a_healthy_box_healthy(tmp_path: Path) -> None:
+    result = darkroom("doctor", "--data-dir", str(tmp_path), "--port", str(free_port()))
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    checks = [line.split()[1] for line in result.stdout.splitlines()]
+    assert checks == [
+        "python", "torch", "gpu", "memory", "disk", "port", "database", "model", "picture",
+    ]  # fmt: skip
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = darkroom(
+            "doctor",
+            "--data-dir", str(tmp_path),
+            "--port", str(taken.getsockname()[1]),
+            DARKROOM_MODELS__DEFAULT="missing",
+        )  # fmt: skip
+
+    assert result.returncode == 1
+    assert "FAIL port" in result.stdout
+    assert "choose another --port" in result.stdout
+    assert "FAIL model" in result.stdout
+    assert "there is tintype" in result.stdout
+
+
+def test_doctor_finds_a_broken_database(tmp_path: Path) -> None:
+    (tmp_path / "darkroom.db").write_bytes(b"SQLite format 3\x00" + b"\xff" * 5000)
+    result = darkroom("doctor", "--data-dir", str(tmp_path), "--port", str(free_port()))
+
+    assert result.returncode == 1
+    assert "FAIL database" in result.stdout
+
+
+def test_a_taken_port_is_said_plainly(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = darkroom("serve", "--data-dir", str(tmp_path), "--port", port)
+
+    assert result.returncode == 1
+    assert f"port {port}" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_data_folder_serves_one_server(server: RunningServer) -> None:
+    arguments = ("--data-dir", str(server.data_dir), "--port", str(free_port()))
+
+    for command, words in (
+        ("serve", "a server already runs"),
+        ("worker", "a worker already works"),
+    ):
+        result = darkroom(command, *arguments)
+        assert result.returncode == 1
+        assert words in result.stderr
+
+
+def test_it_does_not_listen_beyond_this_machine_yet(tmp_path: Path) -> None:
+    result = darkroom("serve", "--data-dir", str(tmp_path), "--host", "0.0.0.0")
+
+    assert result.returncode == 1
+    assert "will not listen on 0.0.0.0" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("yaml", "words"),
+    [
+        ("port: high", "port"),
+        ("colour: red", "colour"),
+        ("web: {threads: 0}", "web.threads"),
+        ("port: [", "while parsing"),
+        ("- port", "settings"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, yaml: str, words: str) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml)
+    result = darkroom("models", "list", "--config", str(config))
+
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_missing_configuration_file_is_named(tmp_path: Path) -> None:
+    result = darkroom("models", "list", "--config", str(tmp_path / "none.yaml"))
+
+    assert result.returncode == 1
+    assert "none.yaml" in result.stderr
+
+
+def test_web_starts_without_torch() -> None:
+    code = "import sys, darkroom.web.server; print('torch' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert result.stdout.strip() == "False"
+
+
+def test_the_worker_is_found_by_its_command_line(server: RunningServer) -> None:
+    assert "worker" in " ".join(server.child("worker").cmdline())

@@ -1,0 +1,121 @@
+"""Health, metrics, documentation pages, and the door."""
+
+import httpx2
+import pytest
+
+from darkroom.catalog import schedulers
+from tests.serving import RunningServer
+
+
+def test_web_is_healthy_without_a_worker_but_not_ready(idle_server: RunningServer) -> None:
+    ready = idle_server.http.get("/readyz")
+
+    assert idle_server.http.get("/healthz").json()["status"] == "ok"
+    assert ready.status_code == 503
+    assert "retry-after" in ready.headers
+
+
+def test_a_server_with_a_loaded_model_is_ready(server: RunningServer) -> None:
+    answer = server.http.get("/readyz").json()
+
+    assert answer["status"] == "ready"
+    assert [worker["ready"] for worker in answer["workers"]] == [True]
+
+
+def test_models_tell_their_defaults_and_limits(server: RunningServer) -> None:
+    (tintype,) = server.http.get("/models").json()["models"]
+
+    assert tintype["name"] == "tintype"
+    assert tintype["default"]
+    assert (tintype["defaults"]["width"], tintype["defaults"]["height"]) == (128, 128)
+    assert tintype["limits"]["multiple_of"] == 8
+
+
+def test_every_listed_scheduler_is_accepted(idle_server: RunningServer) -> None:
+    listed = idle_server.http.get("/schedulers").json()["schedulers"]
+    names = [name for entry in listed for name in (entry["name"], *entry["variants"])]
+
+    assert names == schedulers.full_names()
+    for name in names:
+        idle_server.submit(scheduler=name)
+
+
+def test_the_api_document_describes_every_route(server: RunningServer) -> None:
+    document = server.http.get("/openapi.json").json()
+
+    assert document["openapi"].startswith("3.1")
+    for path in (
+        "/txt2img",
+        "/img2img",
+        "/inpaint",
+        "/jobs",
+        "/jobs/{job_id}",
+        "/images/{image_id}",
+    ):
+        assert path in document["paths"]
+    content = document["paths"]["/inpaint"]["post"]["requestBody"]["content"]
+    assert content.keys() == {"application/json", "multipart/form-data"}
+
+
+def test_the_docs_page_needs_no_internet(server: RunningServer) -> None:
+    page = server.http.get("/docs").text
+
+    assert "http" not in page.replace("http-equiv", "")
+    for path in ("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/static/docs.js"):
+        assert path in page
+        assert server.http.get(path).status_code == 200
+
+
+def test_the_first_page_says_what_this_is(server: RunningServer) -> None:
+    page = server.http.get("/")
+
+    assert page.status_code == 200
+    assert "Darkroom" in page.text
+    assert f"curl {server.url}/txt2img" in page.text
+
+
+def test_metrics_count_jobs(server: RunningServer) -> None:
+    server.txt2img()
+    lines = server.http.get("/metrics").text.splitlines()
+
+    assert "darkroom_workers_ready 1.0" in lines
+    assert any(line.startswith('darkroom_jobs{status="succeeded"} ') for line in lines)
+
+
+def test_every_answer_carries_a_request_id(server: RunningServer) -> None:
+    given = server.http.get("/healthz", headers={"x-request-id": "from-the-caller-1"})
+    forged = server.http.get("/healthz", headers={"x-request-id": "<script>"})
+
+    assert given.headers["x-request-id"] == "from-the-caller-1"
+    assert "<" not in forged.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example"},  # DNS rebinding: a stranger's name that resolves to us
+        {"host": "localhost.evil.example"},
+        {"origin": "https://evil.example"},  # a page in the owner's browser
+        {"origin": "null"},
+        {"x-forwarded-for": "203.0.113.9"},  # a proxy that lets strangers in
+        {"forwarded": "for=203.0.113.9"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/txt2img", "/jobs", "/models"])
+def test_the_door_is_shut_to_web_pages_and_proxies(
+    server: RunningServer, headers: dict[str, str], path: str
+) -> None:
+    method = "POST" if path == "/txt2img" else "GET"
+    answer = server.http.request(method, path, json={"prompt": "a fox"}, headers=headers)
+
+    assert answer.status_code == 403
+    assert answer.json()["type"] == "urn:darkroom:problem:door"
+
+
+def test_a_page_of_ours_may_use_the_server(server: RunningServer) -> None:
+    assert server.http.get("/models", headers={"origin": server.url}).status_code == 200
+
+
+def test_localhost_is_a_name_of_ours(server: RunningServer) -> None:
+    port = httpx2.URL(server.url).port
+    assert server.http.get("/models", headers={"host": f"localhost:{port}"}).status_code == 200
