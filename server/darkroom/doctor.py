@@ -1,6 +1,5 @@
 """`darkroom doctor`: what could keep this box from serving, and what to do about it."""
 
-import os
 import platform
 import shutil
 import sqlite3
@@ -8,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from darkroom.catalog.models import ModelCatalog
 from darkroom.config import Settings
@@ -82,7 +82,8 @@ def _gpu(settings: Settings) -> Finding:
 
 
 def _memory(_settings: Settings) -> Finding:
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
     ok = free >= MIN_MEMORY_BYTES
     return Finding("memory", ok, f"{free / GIB:.1f} GiB free", "close something; 2 GiB are needed")
 

@@ -53,6 +53,7 @@ class _Running:
     mask_sha256: str | None = None
     step: int = 0
     steps: int = 0
+    started_at: float = 0.0
     step_seconds: float = 0.0
     other_seconds: float = 0.0
 
@@ -111,6 +112,8 @@ class Dispatcher:
         self._running: dict[str, _Running] = {}
         self._pending = _Pending()
         self._flushed_at = float("-inf")
+        self._looked_at = float("-inf")
+        self._news = True  # whether the queue may have changed without a ring
 
     def stop(self) -> None:
         """Finish what is in flight if that is quick, hand the rest back. From any thread."""
@@ -170,15 +173,11 @@ class Dispatcher:
                 return
 
     def _turn(self) -> None:
-        """One round: cancels, claims, one engine tick, its events."""
-        for job_id in self._store.cancel_requests(self._worker):
-            self._cancel(job_id)
-        if not self._stopping.is_set():
-            self._claim()
+        """One round: look at the queue if there may be news, one engine tick, its events."""
+        rung = self._bell.wait(0 if self._running or self._news else self._settings.poll_s)
+        if rung or self._news or self._clock() - self._looked_at >= self._settings.poll_s:
+            self._look()
         if not self._running:
-            self._flush()
-            if not self._stopping.is_set():
-                self._bell.wait(self._settings.poll_s)
             return
         began = self._clock()
         events = self._engine.tick()
@@ -187,6 +186,15 @@ class Dispatcher:
             self._handle(event, seconds if event is events[0] else 0.0)
         if self._clock() - self._flushed_at >= self._settings.flush_s:
             self._flush()
+
+    def _look(self) -> None:
+        """Read the queue: who is cancelled, who is next."""
+        self._looked_at = self._clock()
+        self._news = False
+        for job_id in self._store.cancel_requests(self._worker):
+            self._cancel(job_id)
+        if not self._stopping.is_set():
+            self._claim()
 
     def _claim(self) -> None:
         """Fill the engine up. A job that was interrupted before stays alone in it."""
@@ -244,14 +252,15 @@ class Dispatcher:
         match event:
             case Started(steps=steps):
                 running.steps = steps
+                running.started_at = self._clock()
                 self._append(job_id, EventType.STARTED, {"attempt": running.claim.attempt})
                 self._pending.steps[job_id] = (0, steps)
                 self._flush()
             case Stepped(step=step, steps=steps):
                 running.step, running.steps = step, steps
-                eta = self._store.seconds_left(running.claim, step)
-                data: dict[str, object] = {"step": step, "steps": steps}
-                data["eta_seconds"] = None if eta is None else round(eta, 2)
+                elapsed = self._clock() - running.started_at
+                eta = round(elapsed / step * (steps - step), 2)
+                data: dict[str, object] = {"step": step, "steps": steps, "eta_seconds": eta}
                 self._append(job_id, EventType.PROGRESS, data)
                 self._pending.steps[job_id] = (step, steps)
             case Previewed(webp=webp):
@@ -326,6 +335,7 @@ class Dispatcher:
         """Have nothing more to do with a job."""
         self._engine.cancel(job_id)
         self._running.pop(job_id, None)
+        self._news = True  # there is room for another one
         self._ring_web()
 
     def _append(self, job_id: str, kind: EventType, data: dict[str, object]) -> None:

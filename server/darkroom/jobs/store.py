@@ -481,11 +481,6 @@ class Store:
                 blended = Speed(row.step_seconds, row.other_seconds).blended(speed)
                 row.step_seconds, row.other_seconds = blended.step_seconds, blended.other_seconds
 
-    def seconds_left(self, claim: Claim, step: int) -> float | None:
-        """A running job's ETA."""
-        with self._read() as session:
-            return self._estimator(session).seconds(claim.request, step)
-
 
 def _interrupted(attempts: int) -> Problem:
     return Problem(

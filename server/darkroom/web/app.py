@@ -10,7 +10,6 @@ from darkroom.jobs.files import Files
 from darkroom.jobs.store import Store
 from darkroom.jobs.tail import Tail
 from darkroom.web import auth, catalog, context, errors, generate, images, jobs, system
-from darkroom.web.openapi import spec
 
 
 def create_app(settings: Settings) -> Flask:
@@ -39,5 +38,4 @@ def create_app(settings: Settings) -> Flask:
     auth.install(app)
     for module in (generate, jobs, images, catalog, system):
         app.register_blueprint(module.blueprint)
-    spec.app = app
     return app

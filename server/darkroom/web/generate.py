@@ -1,9 +1,6 @@
 """POST /txt2img, /img2img, /inpaint: ask, and wait in whichever way suits."""
 
 import re
-import select
-import socket
-from collections.abc import Callable
 from queue import Empty
 from time import monotonic
 
@@ -13,16 +10,16 @@ from darkroom.jobs.records import NewJob
 from darkroom.jobs.store import IdempotencyConflictError
 from darkroom.schemas import REQUEST_TYPES, Job, JobStatus, Problem, Task
 from darkroom.web import auth, intake
+from darkroom.web.connection import LOOK_FOR_CALLER_S, caller_is_gone
 from darkroom.web.context import context
 from darkroom.web.errors import ProblemError, respond
 from darkroom.web.images import send_picture
-from darkroom.web.openapi import GENERATED, form_model, spec
+from darkroom.web.openapi import GENERATED, document, form_model
 from darkroom.web.rendering import send_model
 
 blueprint = Blueprint("generate", __name__)
 
 MAX_KEY_CHARS = 255
-LOOK_FOR_CALLER_S = 0.25
 
 
 def _route(task: Task, summary: str) -> None:
@@ -35,15 +32,16 @@ def _route(task: Task, summary: str) -> None:
         "`Accept: image/*`. `Prefer: respond-async` answers 202 at once, `Prefer: wait=N` after N "
         "seconds at most. `Idempotency-Key` makes a repeat return the first one's job."
     )
-    documented: Callable[[], Response] = spec.validate(
+    document.route(
+        blueprint,
+        "POST",
+        f"/{task.value}",
         json=REQUEST_TYPES[task],
         form=form_model(task),
         resp=GENERATED,
         tags=["develop"],
-        skip_validation=True,
         operation_id=task.value,
     )(handler)
-    blueprint.post(f"/{task.value}")(documented)
 
 
 _route(Task.TXT2IMG, "Develop a picture from words.")
@@ -83,7 +81,7 @@ def _accept(taken: intake.Intake, key: str | None) -> str:
     here = context()
     uploads = taken.store()
     new = NewJob(auth.client(), taken.request, uploads, taken.fingerprint, key)
-    job_id, fresh = None, False
+    fresh = False
     try:
         job_id, fresh = here.store.accept(new)
     except IdempotencyConflictError:
@@ -138,18 +136,6 @@ def _job(job_id: str) -> Job:
     job = context().store.job(job_id, auth.client())
     assert job is not None
     return job
-
-
-def caller_is_gone() -> bool:
-    """Whether the caller has closed the connection, as far as this server's socket knows."""
-    connection: socket.socket | None = request.environ.get("gunicorn.socket")
-    if connection is None:
-        return False
-    try:
-        readable, _, _ = select.select([connection], [], [], 0)
-        return bool(readable) and connection.recv(1, socket.MSG_PEEK) == b""
-    except (OSError, ValueError):
-        return True
 
 
 def _accepted(job_id: str) -> Response:

@@ -8,7 +8,7 @@ from darkroom.schemas import OutputFormat
 from darkroom.web import auth
 from darkroom.web.context import context
 from darkroom.web.errors import ProblemError, not_found
-from darkroom.web.openapi import answers, refuse, spec
+from darkroom.web.openapi import answers, document, read_query
 
 blueprint = Blueprint("images", __name__)
 
@@ -24,15 +24,22 @@ class ImageQuery(BaseModel):
     w: int | None = Field(None, ge=16, le=2048, description="At most this wide, as WebP.")
 
 
-@blueprint.get("/images/<image_id>")
-@spec.validate(query=ImageQuery, resp=answers(HTTP_200=None), before=refuse, tags=["images"])
-def show_image(image_id: str, query: ImageQuery) -> Response:
+@document.route(
+    blueprint,
+    "GET",
+    "/images/<image_id>",
+    query=ImageQuery,
+    resp=answers(HTTP_200=None),
+    tags=["images"],
+)
+def show_image(image_id: str) -> Response:
     """A picture's bytes, as stored unless `w` or `Accept` asks for something else."""
-    return send_picture(image_id, {}, query.w)
+    return send_picture(image_id, {}, read_query(ImageQuery).w)
 
 
-@blueprint.delete("/images/<image_id>")
-@spec.validate(resp=answers(HTTP_204=None), tags=["images"])
+@document.route(
+    blueprint, "DELETE", "/images/<image_id>", resp=answers(HTTP_204=None), tags=["images"]
+)
 def delete_image(image_id: str) -> Response:
     """Forget a picture."""
     here = context()

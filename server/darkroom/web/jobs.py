@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from queue import Empty
+from time import monotonic
 
 from flask import Blueprint, Response, request, stream_with_context
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from darkroom.jobs.tail import Subscription
 from darkroom.schemas import Event, FieldError, Job, JobPage, JobStatus
 from darkroom.web import auth
+from darkroom.web.connection import LOOK_FOR_CALLER_S, caller_is_gone
 from darkroom.web.context import context
 from darkroom.web.errors import invalid, not_found
-from darkroom.web.openapi import answers, refuse, spec
+from darkroom.web.openapi import answers, document, read_query
 from darkroom.web.rendering import send_model
 
 blueprint = Blueprint("jobs", __name__)
@@ -28,10 +30,12 @@ class JobQuery(BaseModel):
     status: JobStatus | None = None
 
 
-@blueprint.get("/jobs")
-@spec.validate(query=JobQuery, resp=answers(HTTP_200=JobPage), before=refuse, tags=["jobs"])
-def list_jobs(query: JobQuery) -> Response:
+@document.route(
+    blueprint, "GET", "/jobs", query=JobQuery, resp=answers(HTTP_200=JobPage), tags=["jobs"]
+)
+def list_jobs() -> Response:
     """My jobs, newest first."""
+    query = read_query(JobQuery)
     jobs, cursor = context().store.jobs(
         auth.client(), before=query.cursor, limit=query.limit, status=query.status
     )
@@ -40,15 +44,13 @@ def list_jobs(query: JobQuery) -> Response:
     )
 
 
-@blueprint.get("/jobs/<job_id>")
-@spec.validate(resp=answers(HTTP_200=Job), tags=["jobs"])
+@document.route(blueprint, "GET", "/jobs/<job_id>", resp=answers(HTTP_200=Job), tags=["jobs"])
 def show_job(job_id: str) -> Response:
     """How a job stands."""
     return send_model(_find(job_id))
 
 
-@blueprint.delete("/jobs/<job_id>")
-@spec.validate(resp=answers(HTTP_200=Job), tags=["jobs"])
+@document.route(blueprint, "DELETE", "/jobs/<job_id>", resp=answers(HTTP_200=Job), tags=["jobs"])
 def cancel_job(job_id: str) -> Response:
     """Cancel a job. A running one stops within one step; a finished one stays as it is."""
     here = context()
@@ -59,8 +61,9 @@ def cancel_job(job_id: str) -> Response:
     return send_model(job)
 
 
-@blueprint.get("/jobs/<job_id>/events")
-@spec.validate(resp=answers(HTTP_200=None), tags=["jobs"])
+@document.route(
+    blueprint, "GET", "/jobs/<job_id>/events", resp=answers(HTTP_200=None), tags=["jobs"]
+)
 def job_events(job_id: str) -> Response:
     """What happens to a job, as `text/event-stream`, from its beginning or `Last-Event-ID`.
 
@@ -74,8 +77,7 @@ def job_events(job_id: str) -> Response:
     return _stream(job_id, after)
 
 
-@blueprint.get("/events")
-@spec.validate(resp=answers(HTTP_200=None), tags=["jobs"])
+@document.route(blueprint, "GET", "/events", resp=answers(HTTP_200=None), tags=["jobs"])
 def all_events() -> Response:
     """What happens to all my jobs, from now or `Last-Event-ID` on. Does not end."""
     after = _last_event_id()
@@ -130,12 +132,17 @@ def _events(job_id: str | None, after: int, client: str) -> Iterator[str]:
 
 
 def _coming(subscription: Subscription, heartbeat_s: float) -> Iterator[Event | None]:
-    """Events as they come; None after each `heartbeat_s` without one."""
-    while True:
+    """Events as they come, None after each `heartbeat_s` without one, until the caller is gone."""
+    beat_at = monotonic() + heartbeat_s
+    while not caller_is_gone():
+        left = max(0.0, beat_at - monotonic())
         try:
-            yield subscription.queue.get(timeout=heartbeat_s)
+            yield subscription.queue.get(timeout=min(left, LOOK_FOR_CALLER_S))
         except Empty:
+            if left > LOOK_FOR_CALLER_S:
+                continue
             yield None
+        beat_at = monotonic() + heartbeat_s
 
 
 def _is_mine(event: Event, mine: dict[str, bool], client: str) -> bool:

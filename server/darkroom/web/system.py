@@ -14,7 +14,7 @@ from darkroom.jobs.store import Store
 from darkroom.schemas import JobStatus
 from darkroom.web.context import context
 from darkroom.web.errors import ProblemError
-from darkroom.web.openapi import spec
+from darkroom.web.openapi import document
 
 blueprint = Blueprint("system", __name__, template_folder="templates")
 
@@ -73,7 +73,7 @@ def metrics() -> Response:
 @blueprint.get("/openapi.json")
 def openapi_document() -> Response:
     """This API, in OpenAPI 3.1."""
-    return jsonify(spec.spec)
+    return jsonify(document.write())
 
 
 @blueprint.get("/docs")

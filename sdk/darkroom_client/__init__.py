@@ -1,0 +1,81 @@
+"""Python client of a Darkroom server: pictures from your own GPU box, without torch."""
+
+from darkroom_client.client import Client
+from darkroom_client.core.catalog import Health, Model, ModelDefaults, ModelLimits, Scheduler
+from darkroom_client.core.errors import (
+    APIError,
+    ConnectionFailedError,
+    DarkroomError,
+    InvalidRequestError,
+    JobCancelledError,
+    JobFailedError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ServerError,
+    UnexpectedResponseError,
+    WaitTimeoutError,
+)
+from darkroom_client.core.events import (
+    CancelledEvent,
+    FailedEvent,
+    ImageEvent,
+    PreviewEvent,
+    ProgressEvent,
+    QueuedEvent,
+    StartedEvent,
+    SucceededEvent,
+)
+from darkroom_client.core.lora import Lora
+from darkroom_client.core.problem import FieldError, Problem
+from darkroom_client.core.records import JobStatus, Progress, Task
+from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img
+from darkroom_client.core.sources import PictureSource
+from darkroom_client.effects import Effects
+from darkroom_client.job import Job
+from darkroom_client.picture import Image, Picture
+from darkroom_client.watch import Event
+
+__all__ = [
+    "APIError",
+    "CancelledEvent",
+    "Client",
+    "ConnectionFailedError",
+    "DarkroomError",
+    "Effects",
+    "Event",
+    "FailedEvent",
+    "FieldError",
+    "Health",
+    "Image",
+    "ImageEvent",
+    "Img2Img",
+    "Inpaint",
+    "InvalidRequestError",
+    "Job",
+    "JobCancelledError",
+    "JobFailedError",
+    "JobStatus",
+    "Lora",
+    "Model",
+    "ModelDefaults",
+    "ModelLimits",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "Picture",
+    "PictureSource",
+    "PreviewEvent",
+    "Problem",
+    "Progress",
+    "ProgressEvent",
+    "QueuedEvent",
+    "RateLimitedError",
+    "Scheduler",
+    "ServerError",
+    "StartedEvent",
+    "SucceededEvent",
+    "Task",
+    "Txt2Img",
+    "UnexpectedResponseError",
+    "WaitTimeoutError",
+]

@@ -1,0 +1,126 @@
+"""An HTTP request as plain data."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from darkroom_client.core import sources
+from darkroom_client.core.requests import ImageFormat, Txt2Img
+
+PICTURES = ("image", "mask_image")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that may be sent more than once with the effect of once.
+
+    Attributes:
+        path: below the server's address.
+        json: the body, or None.
+        form: text fields of a multipart body.
+        files: file parts of a multipart body.
+        retries: whether a passing refusal is worth another attempt.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    json: Mapping[str, Any] | None = None
+    form: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    retries: bool = True
+
+
+def submit(request: Txt2Img, key: str) -> Call:
+    """Put a job in the queue and hear of it at once.
+
+    Pictures are read here, so that every attempt sends the same bytes.
+
+    Args:
+        request: of any task.
+        key: unique to this job, 1 to 255 characters; makes a repeat return the same job.
+
+    Raises:
+        OSError: a picture's file cannot be read.
+        TypeError: a picture is none.
+    """
+    given = request.given()
+    pictures = {name: sources.read(given.pop(name)) for name in PICTURES if name in given}
+    if "loras" in given:
+        given["loras"] = [dataclasses.asdict(lora) for lora in given["loras"]]
+    given |= {name: value for name, value in pictures.items() if isinstance(value, str)}
+    files = {name: value for name, value in pictures.items() if isinstance(value, bytes)}
+    path = f"/{request.task}"
+    headers = {"Prefer": "respond-async", "Idempotency-Key": key}
+    if files:
+        form = {name: _text(value) for name, value in given.items()}
+        return Call("POST", path, headers=headers, form=form, files=files)
+    return Call("POST", path, headers=headers, json=given)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def show_job(job_id: str) -> Call:
+    return Call("GET", f"/jobs/{_segment(job_id)}")
+
+
+def cancel_job(job_id: str) -> Call:
+    return Call("DELETE", f"/jobs/{_segment(job_id)}")
+
+
+def list_jobs(status: str | None, limit: int, cursor: str | None) -> Call:
+    query = {"limit": str(limit)}
+    if status is not None:
+        query["status"] = str(status)
+    if cursor is not None:
+        query["cursor"] = cursor
+    return Call("GET", "/jobs", query)
+
+
+def job_events(job_id: str, after: int) -> Call:
+    """Open a job's event stream after the event of id `after`; 0 is the beginning."""
+    headers = {"Accept": "text/event-stream"}
+    if after:
+        headers["Last-Event-ID"] = str(after)
+    return Call("GET", f"/jobs/{_segment(job_id)}/events", headers=headers)
+
+
+def show_image(
+    picture_id: str, image_format: ImageFormat | None = None, width: int | None = None
+) -> Call:
+    """Get a picture, as stored or in another format, or a thumbnail in WebP `width` pixels wide."""
+    query = {} if width is None else {"w": str(width)}
+    headers = {} if image_format is None else {"Accept": f"image/{image_format}"}
+    return Call("GET", f"/images/{_segment(picture_id)}", query, headers)
+
+
+def delete_image(picture_id: str) -> Call:
+    return Call("DELETE", f"/images/{_segment(picture_id)}")
+
+
+def list_models() -> Call:
+    return Call("GET", "/models")
+
+
+def list_schedulers() -> Call:
+    return Call("GET", "/schedulers")
+
+
+def health() -> Call:
+    return Call("GET", "/healthz")
+
+
+def ready() -> Call:
+    """Ask whether a worker is ready: "no" is an answer, not a reason to ask again."""
+    return Call("GET", "/readyz", retries=False)
+
+
+def _segment(identifier: str) -> str:
+    """One segment of a path, whatever the caller takes for an id."""
+    return quote(identifier, safe="")

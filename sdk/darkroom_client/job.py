@@ -1,0 +1,152 @@
+"""A job on the server."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, Self
+
+from darkroom_client.core import call
+from darkroom_client.core.errors import JobCancelledError, JobFailedError
+from darkroom_client.core.problem import Problem
+from darkroom_client.core.records import JobRecord, JobStatus, Progress, Task
+from darkroom_client.picture import Image
+from darkroom_client.transport import Transport
+from darkroom_client.watch import Event, Watch
+
+
+class Job:
+    """A job as it was when the server was last asked.
+
+    The properties cost nothing and never ask; `refresh`, `wait`, `cancel` and the end of `events`
+    renew them. Those raise ConnectionFailedError and APIError besides what they name.
+
+    Args:
+        transport: to the server that has the job.
+        record: what it said of it.
+        reattach_for_s: how long to look for a server that went away.
+    """
+
+    def __init__(self, transport: Transport, record: JobRecord, reattach_for_s: float) -> None:
+        self._transport = transport
+        self._reattach_for_s = reattach_for_s
+        self.record = record
+
+    def refresh(self) -> Self:
+        """Ask how the job stands."""
+        self.record = self._transport.send(call.show_job(self.id)).read(JobRecord.from_wire)
+        return self
+
+    def wait(self, timeout_s: float | None = None) -> Self:
+        """Wait until the job has its pictures.
+
+        Args:
+            timeout_s: how long to wait; None is as long as it takes.
+
+        Raises:
+            JobFailedError: it ended without pictures.
+            JobCancelledError: somebody cancelled it.
+            WaitTimeoutError: it goes on, and may be waited for again.
+        """
+        if not self.status.terminal:
+            for _ in self.events(timeout_s):
+                pass
+        if self.status is JobStatus.FAILED:
+            raise JobFailedError(self.record)
+        if self.status is JobStatus.CANCELLED:
+            raise JobCancelledError(self.record)
+        return self
+
+    def events(self, timeout_s: float | None = None) -> Iterator[Event]:
+        """What happens to the job, from its beginning to its end, each event once.
+
+        A connection that breaks is replaced by another. When the last event comes out, the job
+        has been refreshed.
+
+        Args:
+            timeout_s: how long to listen; None is as long as it takes.
+
+        Raises:
+            WaitTimeoutError: it goes on, and may be listened to again.
+        """
+        for event in Watch(self._transport, self.id, self._reattach_for_s, timeout_s):
+            if event.terminal:
+                self.refresh()
+            yield event
+        if not self.status.terminal:
+            self.refresh()
+
+    def __iter__(self) -> Iterator[Event]:
+        return self.events()
+
+    def cancel(self) -> Self:
+        """Cancel the job: at once while it is queued, within a step when it runs.
+
+        A job that has ended stays as it is.
+        """
+        self.record = self._transport.send(call.cancel_job(self.id)).read(JobRecord.from_wire)
+        return self
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def task(self) -> Task:
+        return self.record.task
+
+    @property
+    def status(self) -> JobStatus:
+        return self.record.status
+
+    @property
+    def position(self) -> int | None:
+        """Jobs ahead of it while it is queued, else None."""
+        return self.record.position
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Measured estimate of the time to its end, or None."""
+        return self.record.eta_seconds
+
+    @property
+    def progress(self) -> Progress:
+        """Steps done and steps in all, over all its images."""
+        return self.record.progress
+
+    @property
+    def attempts(self) -> int:
+        """How often a worker began it."""
+        return self.record.attempts
+
+    @property
+    def request(self) -> Mapping[str, Any]:
+        """Its fields with nothing left open.
+
+        As arguments of the same task they make the same pictures again:
+        `client.txt2img(**job.request)`.
+        """
+        return self.record.request
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The pictures that are finished."""
+        return tuple(Image.of(image, self._transport) for image in self.record.images)
+
+    @property
+    def error(self) -> Problem | None:
+        """Why it failed, if it did."""
+        return self.record.error
+
+    @property
+    def created_at(self) -> datetime:
+        return self.record.created_at
+
+    @property
+    def started_at(self) -> datetime | None:
+        return self.record.started_at
+
+    @property
+    def finished_at(self) -> datetime | None:
+        return self.record.finished_at
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.task} {self.status}>"
