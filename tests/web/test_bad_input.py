@@ -24,6 +24,7 @@ def post(idle_server: RunningServer) -> Iterator[Post]:
     def jobs() -> int:
         text = idle_server.http.get("/metrics").text
         lines = [line for line in text.splitlines() if line.startswith("darkroom_jobs{")]
+        assert lines
         return sum(int(float(line.split()[-1])) for line in lines)
 
     def pictures() -> int:

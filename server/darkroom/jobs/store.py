@@ -257,13 +257,13 @@ class Store:
         """The client of each job."""
         with self._read() as session:
             rows = session.execute(select(JobRow.id, JobRow.client).where(JobRow.id.in_(job_ids)))
-            return dict(rows.tuples())
+            return dict(rows.tuples().all())
 
     def counts(self) -> dict[str, int]:
         """Jobs by status."""
         with self._read() as session:
             rows = session.execute(select(JobRow.status, func.count()).group_by(JobRow.status))
-            return dict(rows.tuples())
+            return dict(rows.tuples().all())
 
     # --- cancelling ------------------------------------------------------------------------
 
