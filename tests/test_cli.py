@@ -105,8 +105,8 @@ def test_it_does_not_listen_beyond_this_machine_yet(tmp_path: Path) -> None:
         ("port: high", "port"),
         ("colour: red", "colour"),
         ("web: {threads: 0}", "web.threads"),
-        ("port: [", "while parsing"),
-        ("- port", "settings"),
+        ("port: [", "is not YAML"),
+        ("- port", "does not hold settings"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, yaml: str, words: str) -> None:

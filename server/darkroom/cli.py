@@ -133,6 +133,7 @@ def doctor(**given: Any) -> None:
     from darkroom.doctor import examine
 
     settings = load(**given)
+    logs.configure(settings.log_format, "doctor")
     well = True
     for finding in examine(settings):
         mark = click.style("ok  ", fg="green") if finding.ok else click.style("FAIL", fg="red")

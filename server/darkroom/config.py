@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import (
     BaseSettings,
@@ -104,6 +105,17 @@ def config_path() -> Path | None:
     return here if here.is_file() else None
 
 
+def _check_file(path: Path) -> None:
+    if path.is_dir() or not path.exists():
+        raise FileNotFoundError(f"no configuration file at {path}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
+    if not isinstance(content, dict | None):
+        raise ValueError(f"{path} does not hold settings by name")
+
+
 def load(overrides: dict[str, Any]) -> Settings:
     """Read the settings.
 
@@ -113,10 +125,11 @@ def load(overrides: dict[str, Any]) -> Settings:
     Raises:
         pydantic.ValidationError: a value is out of range, or a setting is not known.
         FileNotFoundError: the named configuration file is not there.
+        ValueError: it is not YAML, or not settings by name.
     """
     path = config_path()
-    if path is not None and not path.is_file():
-        raise FileNotFoundError(f"no configuration file at {path}")
+    if path is not None:
+        _check_file(path)
     given = {name: value for name, value in overrides.items() if value is not None}
     settings = Settings(**given)
     return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})

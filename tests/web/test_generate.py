@@ -4,8 +4,9 @@ import base64
 import io
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -315,9 +316,15 @@ def test_an_idempotency_key_makes_a_repeat_the_same_job(server: RunningServer) -
     assert conflict.json()["type"] == "urn:darkroom:problem:idempotency"
 
 
+def newest(server: RunningServer) -> dict[str, Any]:
+    job: dict[str, Any] = server.http.get("/jobs?limit=1").json()["jobs"][0]
+    return job
+
+
 @pytest.fixture
-def hang_up(idle_server: RunningServer) -> Iterator[object]:
+def hang_up(idle_server: RunningServer) -> Callable[[str], None]:
     """Sends a POST and closes the connection without reading the answer."""
+    idle_server.submit()  # so that there is a newest job
 
     def send(path: str) -> None:
         body = b'{"prompt": "hang up"}'
@@ -326,28 +333,28 @@ def hang_up(idle_server: RunningServer) -> Iterator[object]:
             f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        before = len(idle_server.http.get("/jobs").json()["jobs"])
+        before = newest(idle_server)["id"]
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(head.encode() + body)
-            while len(idle_server.http.get("/jobs").json()["jobs"]) == before:
+            while newest(idle_server)["id"] == before:
                 pass  # until it was accepted
 
-    return send  # type: ignore[return-value]
+    return send
 
 
-def test_a_caller_that_goes_away_loses_nothing(idle_server: RunningServer, hang_up: object) -> None:
-    hang_up("/txt2img")  # type: ignore[operator]
-    newest = idle_server.http.get("/jobs").json()["jobs"][0]
+def test_a_caller_that_goes_away_loses_nothing(
+    idle_server: RunningServer, hang_up: Callable[[str], None]
+) -> None:
+    hang_up("/txt2img")
 
-    assert newest["status"] == "queued"
+    assert newest(idle_server)["status"] == "queued"
 
 
 def test_a_caller_may_want_its_job_cancelled_with_it(
-    idle_server: RunningServer, hang_up: object
+    idle_server: RunningServer, hang_up: Callable[[str], None]
 ) -> None:
-    hang_up("/txt2img?cancel_on_disconnect=true")  # type: ignore[operator]
-    newest = idle_server.http.get("/jobs").json()["jobs"][0]
+    hang_up("/txt2img?cancel_on_disconnect=true")
 
-    kinds = [event["event"] for event in idle_server.events(newest["id"])]
+    kinds = [event["event"] for event in idle_server.events(newest(idle_server)["id"])]
 
     assert kinds == ["queued", "cancelled"]
