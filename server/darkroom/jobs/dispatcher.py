@@ -231,7 +231,9 @@ class Dispatcher:
         return EngineJob(running.claim.job_id, request, image, mask)
 
     def _handle(self, event: EngineEvent, seconds: float) -> None:
-        running = self._running[event.job_id]
+        running = self._running.get(event.job_id)
+        if running is None:
+            return  # dropped because of an event before this one
         if isinstance(event, Stepped):
             running.step_seconds += seconds
         else:

@@ -1,6 +1,5 @@
 """One thread reads the event log and hands every event to whoever waits for it."""
 
-import contextlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,8 +67,7 @@ class Tail:
                 self._read()
             except Exception:
                 log.exception("event log cannot be read")
-                with contextlib.suppress(Exception):
-                    self._stopping.wait(1.0)
+                self._stopping.wait(1.0)
 
     def _read(self) -> None:
         while events := self._store.events_after(self._last_id):
