@@ -11,7 +11,7 @@ from darkroom.jobs import database, doorbell
 from darkroom.jobs.dispatcher import Dispatcher
 from darkroom.jobs.doorbell import Doorbell
 from darkroom.jobs.files import Files
-from darkroom.jobs.store import Store
+from darkroom.jobs.leases import Leases
 
 
 class AlreadyRunningError(RuntimeError):
@@ -38,16 +38,21 @@ def _work(settings: Settings) -> None:
     catalog = ModelCatalog(settings.models_dir, settings.models.default)
     engine = DiffusersEngine(catalog, settings.engine)
     web_bell = doorbell.address(settings.data_dir, "web")
-    store = Store(settings.database_path)
+    opened = database.Database(settings.database_path)
+    leases = Leases(
+        opened,
+        socket.gethostname(),
+        lease_s=settings.queue.lease_s,
+        max_attempts=settings.queue.max_attempts,
+    )
     with Doorbell(doorbell.address(settings.data_dir, "worker")) as bell:
         dispatcher = Dispatcher(
-            store=store,
+            leases=leases,
             files=Files(settings.images_dir),
             engine=engine,
             bell=bell,
             ring_web=lambda: doorbell.ring(web_bell),
             settings=settings.queue,
-            worker=socket.gethostname(),
             device=engine.device,
             max_in_flight=settings.engine.max_jobs_in_flight,
         )
@@ -58,4 +63,4 @@ def _work(settings: Settings) -> None:
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
         dispatcher.run()
-    store.close()
+    opened.close()

@@ -1,6 +1,6 @@
 """The queue in SQL, on a real database, with a clock and ids of the test's own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -9,9 +9,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from darkroom.jobs import database
+from darkroom.jobs.database import Database
 from darkroom.jobs.eta import Speed
+from darkroom.jobs.leases import LeaseLostError, Leases
 from darkroom.jobs.records import NewEvent, NewJob
-from darkroom.jobs.store import IdempotencyConflictError, LeaseLostError, Store
+from darkroom.jobs.store import IdempotencyConflictError, Store
 from darkroom.jobs.tables import ImageRow, Table
 from darkroom.schemas import EventType, JobStatus, Problem
 from tests.engine.conftest import request
@@ -33,13 +35,32 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
+def opened(tmp_path: Path) -> Iterator[Database]:
     path = tmp_path / "darkroom.db"
     database.migrate(path)
-    numbers = count(1)
-    opened = Store(path, clock, lambda: f"job{next(numbers)}")
+    opened = Database(path)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def store(opened: Database, clock: Clock) -> Store:
+    numbers = count(1)
+    return Store(opened, clock, lambda: f"job{next(numbers)}")
+
+
+Hire = Callable[[str], Leases]
+
+
+@pytest.fixture
+def hire(opened: Database, clock: Clock) -> Hire:
+    """Workers by name, on the test's clock."""
+    return lambda name: Leases(opened, name, lease_s=30, max_attempts=3, clock=clock)
+
+
+@pytest.fixture
+def worker(hire: Hire) -> Leases:
+    return hire("w")
 
 
 def accept(store: Store, client: str = ME, key: str | None = None, fingerprint: str = "f") -> str:
@@ -89,16 +110,16 @@ def test_migrating_twice_changes_nothing(store: Store, tmp_path: Path) -> None:
 
 def test_an_accepted_job_outlives_the_process(tmp_path: Path, store: Store) -> None:
     job = accept(store)
-    reopened = Store(tmp_path / "darkroom.db")
+    another = Database(tmp_path / "darkroom.db")
 
-    assert status(reopened, job) is JobStatus.QUEUED
-    reopened.close()
+    assert status(Store(another), job) is JobStatus.QUEUED
+    another.close()
 
 
-def test_jobs_are_claimed_oldest_first_and_once(store: Store) -> None:
+def test_jobs_are_claimed_oldest_first_and_once(store: Store, worker: Leases) -> None:
     first, second = accept(store), accept(store)
 
-    claims = [store.claim("w", 30, busy=False) for _ in range(3)]
+    claims = [worker.claim(busy=False) for _ in range(3)]
 
     assert [claim and claim.job_id for claim in claims] == [first, second, None]
 
@@ -120,36 +141,40 @@ def test_a_repeated_key_finds_the_first_job(store: Store) -> None:
         accept(store, key="k", fingerprint="different")
 
 
-def test_a_heartbeat_keeps_the_lease(store: Store, clock: Clock) -> None:
+def test_a_heartbeat_keeps_the_lease(store: Store, clock: Clock, worker: Leases) -> None:
     job = accept(store)
-    store.claim("w", 30, busy=False)
+    worker.claim(busy=False)
     clock.now += 20
-    store.heartbeat("w", 30, ready=True, device="cpu")
+    worker.heartbeat(ready=True, device="cpu")
     clock.now += 20
 
-    assert store.recover(3) == 0
+    assert worker.recover_lapsed() == 0
     assert status(store, job) is JobStatus.RUNNING
 
 
-def test_a_lapsed_lease_puts_the_job_back(store: Store, clock: Clock) -> None:
+def test_a_lapsed_lease_puts_the_job_back(
+    store: Store, clock: Clock, worker: Leases, hire: Hire
+) -> None:
     job = accept(store)
-    store.claim("w", 30, busy=False)
+    worker.claim(busy=False)
     clock.now += 31
 
-    assert store.recover(3) == 1
+    assert worker.recover_lapsed() == 1
     assert status(store, job) is JobStatus.QUEUED
-    again = store.claim("other", 30, busy=False)
+    again = hire("other").claim(busy=False)
     assert again is not None
     assert again.attempt == 2
     assert kinds(store, job) == ["queued", "queued"]
 
 
-def test_a_job_interrupted_too_often_fails_with_the_reason(store: Store, clock: Clock) -> None:
+def test_a_job_interrupted_too_often_fails_with_the_reason(
+    store: Store, clock: Clock, worker: Leases
+) -> None:
     job = accept(store)
     for _ in range(3):
-        store.claim("w", 30, busy=False)
+        worker.claim(busy=False)
         clock.now += 31
-        store.recover(3)
+        worker.recover_lapsed()
 
     found = store.job(job, ME)
     assert found is not None
@@ -159,81 +184,84 @@ def test_a_job_interrupted_too_often_fails_with_the_reason(store: Store, clock: 
     assert kinds(store, job)[-1] == "failed"
 
 
-def test_an_interrupted_job_runs_without_neighbours(store: Store) -> None:
+def test_an_interrupted_job_runs_without_neighbours(store: Store, worker: Leases) -> None:
     accept(store)
-    store.claim("w", 30, busy=False)
-    store.recover(3, "w")
+    worker.claim(busy=False)
+    worker.recover_own()
     accept(store)
 
-    assert store.claim("w", 30, busy=True) is None
-    assert store.claim("w", 30, busy=False) is not None
+    assert worker.claim(busy=True) is None
+    assert worker.claim(busy=False) is not None
 
 
-def test_a_worker_that_lost_its_lease_changes_nothing(store: Store, clock: Clock) -> None:
+def test_a_worker_that_lost_its_lease_changes_nothing(
+    store: Store, clock: Clock, hire: Hire
+) -> None:
+    slow, quick = hire("slow"), hire("quick")
     job = accept(store)
-    store.claim("slow", 30, busy=False)
+    slow.claim(busy=False)
     clock.now += 31
-    store.recover(3)
-    store.claim("quick", 30, busy=False)
+    quick.recover_lapsed()
+    quick.claim(busy=False)
 
-    store.record("slow", [NewEvent(job, EventType.PROGRESS, {"step": 9})], {job: (9, 9)})
+    slow.record([NewEvent(job, EventType.PROGRESS, {"step": 9})], {job: (9, 9)})
     with pytest.raises(LeaseLostError):
-        store.add_image("slow", image(job))
+        slow.add_image(image(job))
     with pytest.raises(LeaseLostError):
-        store.finish("slow", job, JobStatus.SUCCEEDED)
+        slow.finish(job, JobStatus.SUCCEEDED)
 
     assert status(store, job) is JobStatus.RUNNING
     assert "progress" not in kinds(store, job)
 
 
-def test_a_job_reaches_one_end(store: Store) -> None:
+def test_a_job_reaches_one_end(store: Store, worker: Leases) -> None:
     job = accept(store)
-    store.claim("w", 30, busy=False)
-    store.finish("w", job, JobStatus.FAILED, PROBLEM)
+    worker.claim(busy=False)
+    worker.finish(job, JobStatus.FAILED, PROBLEM)
 
     with pytest.raises(LeaseLostError):
-        store.finish("w", job, JobStatus.SUCCEEDED)
+        worker.finish(job, JobStatus.SUCCEEDED)
     store.cancel(job, ME)
 
     assert status(store, job) is JobStatus.FAILED
     assert kinds(store, job) == ["queued", "failed"]
 
 
-def test_a_second_run_adds_no_second_picture(store: Store) -> None:
+def test_a_second_run_adds_no_second_picture(store: Store, worker: Leases) -> None:
     job = accept(store)
-    store.claim("w", 30, busy=False)
-    store.add_image("w", image(job))
-    store.recover(3, "w")
-    store.claim("w", 30, busy=False)
-    store.add_image("w", image(job))
+    worker.claim(busy=False)
+    worker.add_image(image(job))
+    worker.recover_own()
+    worker.claim(busy=False)
+    worker.add_image(image(job))
 
     assert [stored.id for stored in store.images(job)] == [f"{job}-0"]
     assert kinds(store, job).count("image") == 1
 
 
-def test_a_cancelled_job_whose_worker_died_is_not_run_again(store: Store) -> None:
+def test_a_cancelled_job_whose_worker_died_is_not_run_again(store: Store, worker: Leases) -> None:
     job = accept(store)
-    store.claim("w", 30, busy=False)
+    worker.claim(busy=False)
     store.cancel(job, ME)
-    assert store.cancel_requests("w") == [job]
+    assert worker.cancel_requests() == [job]
 
-    store.recover(3, "w")
+    worker.recover_own()
 
     assert status(store, job) is JobStatus.CANCELLED
 
 
-def test_a_stopping_worker_hands_its_jobs_back_uncounted(store: Store) -> None:
+def test_a_stopping_worker_hands_its_jobs_back_uncounted(store: Store, worker: Leases) -> None:
     job = accept(store)
-    store.claim("w", 30, busy=False)
+    worker.claim(busy=False)
 
-    assert store.give_back("w") == 1
-    again = store.claim("w", 30, busy=False)
+    assert worker.give_back() == 1
+    again = worker.claim(busy=False)
     assert again is not None
     assert (again.job_id, again.attempt) == (job, 1)
 
 
-def test_the_eta_of_a_queued_job_counts_those_before_it(store: Store) -> None:
-    store.learn_speed("tintype", 128 * 128, Speed(step_seconds=0.5, other_seconds=1.0))
+def test_the_eta_of_a_queued_job_counts_those_before_it(store: Store, worker: Leases) -> None:
+    worker.learn_speed("tintype", 128 * 128, Speed(step_seconds=0.5, other_seconds=1.0))
     first, second = accept(store), accept(store)
 
     etas = []
@@ -245,8 +273,8 @@ def test_the_eta_of_a_queued_job_counts_those_before_it(store: Store) -> None:
     assert etas == [(0, 4.0), (1, 8.0)]  # six steps and the rest, then twice that
 
 
-def test_a_worker_not_seen_lately_is_not_there(store: Store, clock: Clock) -> None:
-    store.heartbeat("w", 30, ready=True, device="cpu")
+def test_a_worker_not_seen_lately_is_not_there(store: Store, clock: Clock, worker: Leases) -> None:
+    worker.heartbeat(ready=True, device="cpu")
     assert store.workers() == [("w", True, "cpu")]
 
     clock.now += 21

@@ -11,6 +11,7 @@ from alembic.config import Config
 from filelock import FileLock
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
+from sqlalchemy.orm import Session
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 30
@@ -50,6 +51,40 @@ def connect(path: Path, durability: Durability) -> Engine:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+class Database:
+    """Sessions on one SQLite file, from any thread or process.
+
+    Args:
+        path: of the database, already migrated.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._durable = connect(path, "FULL")
+        self._relaxed = connect(path, "NORMAL")
+        self._reading = self._relaxed.execution_options(read_only=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A consistent view that keeps no writer waiting."""
+        with Session(self._reading) as session:
+            yield session
+
+    @contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[Session]:
+        """One transaction, committed at the end of the block unless it raises.
+
+        Args:
+            durable: whether it is on disk when the block is left; what is not may be lost in a
+                power cut, and is never half there.
+        """
+        with Session(self._durable if durable else self._relaxed) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        self._durable.dispose()
+        self._relaxed.dispose()
 
 
 def migrate(path: Path) -> None:

@@ -28,8 +28,8 @@ from darkroom.jobs import metadata
 from darkroom.jobs.doorbell import Doorbell
 from darkroom.jobs.eta import Speed
 from darkroom.jobs.files import Files
+from darkroom.jobs.leases import LeaseLostError, Leases
 from darkroom.jobs.records import Claim, NewEvent
-from darkroom.jobs.store import LeaseLostError, Store
 from darkroom.jobs.tables import ImageRow
 from darkroom.schemas import EventType, JobStatus, OutputFormat, Problem
 
@@ -70,13 +70,12 @@ class Dispatcher:
     """Feeds one engine from the queue until told to stop.
 
     Args:
-        store: the queue.
+        leases: this worker's side of the queue.
         files: where pictures go.
         engine: what makes them; used from the thread that calls `run`.
         bell: rings when there is something to look at.
         ring_web: wakes those who wait for events.
         settings: lease, attempts, intervals.
-        worker: this worker's id; no two live workers share one.
         device: what the engine runs on, for people.
         max_in_flight: jobs the engine works on at once.
         clock: seconds, monotonic.
@@ -85,24 +84,22 @@ class Dispatcher:
     def __init__(
         self,
         *,
-        store: Store,
+        leases: Leases,
         files: Files,
         engine: Engine,
         bell: Doorbell,
         ring_web: Callable[[], None],
         settings: QueueSettings,
-        worker: str,
         device: str,
         max_in_flight: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store = store
+        self._leases = leases
         self._files = files
         self._engine = engine
         self._bell = bell
         self._ring_web = ring_web
         self._settings = settings
-        self._worker = worker
         self._device = device
         self._max_in_flight = max_in_flight
         self._clock = clock
@@ -126,7 +123,7 @@ class Dispatcher:
         Raises:
             OSError: the default model cannot be loaded.
         """
-        interrupted = self._store.recover(self._settings.max_attempts, self._worker)
+        interrupted = self._leases.recover_own()
         if interrupted:
             log.warning("jobs were interrupted and run again", jobs=interrupted)
             self._ring_web()
@@ -135,21 +132,18 @@ class Dispatcher:
         try:
             self._engine.warm_up()
             self._ready.set()
-            self._store.heartbeat(
-                self._worker, self._settings.lease_s, ready=True, device=self._device
-            )
+            self._leases.heartbeat(ready=True, device=self._device)
             self._ring_web()
-            log.info("ready", worker=self._worker, device=self._device)
+            log.info("ready", worker=self._leases.worker, device=self._device)
             while not self._done():
                 self._turn()
         finally:
             self._stopping.set()
             heart.join()
             self._flush()
-            returned = self._store.give_back(self._worker)
+            returned = self._leases.give_back()
             if returned:
                 log.info("jobs handed back", jobs=returned)
-            self._store.forget_worker(self._worker)
             self._ring_web()
 
     def _done(self) -> bool:
@@ -161,15 +155,10 @@ class Dispatcher:
         """Keep leases alive from a thread of its own: a tick may be long, a model load longer."""
         while True:
             try:
-                self._store.heartbeat(
-                    self._worker,
-                    self._settings.lease_s,
-                    ready=self._ready.is_set(),
-                    device=self._device,
-                )
+                self._leases.heartbeat(ready=self._ready.is_set(), device=self._device)
             except Exception:
                 log.exception("heartbeat failed")  # the next one may do
-            if self._stopping.wait(self._settings.lease_s / 4):
+            if self._stopping.wait(self._leases.lease_s / 4):
                 return
 
     def _turn(self) -> None:
@@ -191,20 +180,18 @@ class Dispatcher:
         """Read the queue: who is cancelled, who is next."""
         self._looked_at = self._clock()
         self._news = False
-        for job_id in self._store.cancel_requests(self._worker):
+        for job_id in self._leases.cancel_requests():
             self._cancel(job_id)
         if not self._stopping.is_set():
             self._claim()
 
     def _claim(self) -> None:
         """Fill the engine up. A job that was interrupted before stays alone in it."""
-        self._store.recover(self._settings.max_attempts)
+        self._leases.recover_lapsed()
         while len(self._running) < self._max_in_flight:
             if any(running.claim.attempt > 1 for running in self._running.values()):
                 return
-            claim = self._store.claim(
-                self._worker, self._settings.lease_s, busy=bool(self._running)
-            )
+            claim = self._leases.claim(busy=bool(self._running))
             if claim is None:
                 return
             running = _Running(claim)
@@ -274,7 +261,7 @@ class Dispatcher:
                 self._ring_web()
             case Finished():
                 self._flush()
-                self._store.finish(self._worker, job_id, JobStatus.SUCCEEDED)
+                self._leases.finish(job_id, JobStatus.SUCCEEDED)
                 self._learn(running)
                 self._drop(job_id)
             case Broken(kind=kind, detail=detail):
@@ -290,8 +277,7 @@ class Dispatcher:
         data = pictures.encode(event.picture, request.output_format, text)
         image_id = f"{event.job_id}-{event.index}"
         self._files.write(image_id, data)
-        self._store.add_image(
-            self._worker,
+        self._leases.add_image(
             ImageRow(
                 id=image_id,
                 job_id=event.job_id,
@@ -312,12 +298,12 @@ class Dispatcher:
             speed = Speed(
                 running.step_seconds / running.step, running.other_seconds / request.num_images
             )
-            self._store.learn_speed(request.model, request.width * request.height, speed)
+            self._leases.learn_speed(request.model, request.width * request.height, speed)
 
     def _cancel(self, job_id: str) -> None:
         if job_id in self._running:
             self._flush()
-            self._store.finish(self._worker, job_id, JobStatus.CANCELLED)
+            self._leases.finish(job_id, JobStatus.CANCELLED)
             log.info("job cancelled", job_id=job_id)
             self._drop(job_id)
 
@@ -328,7 +314,7 @@ class Dispatcher:
         )
         self._flush()
         try:
-            self._store.finish(self._worker, job_id, JobStatus.FAILED, problem)
+            self._leases.finish(job_id, JobStatus.FAILED, problem)
         except LeaseLostError:
             log.warning("lease lost", job_id=job_id)
         self._drop(job_id)
@@ -348,5 +334,5 @@ class Dispatcher:
         self._flushed_at = self._clock()
         pending, self._pending = self._pending, _Pending()
         if pending.events or pending.steps:
-            self._store.record(self._worker, pending.events, pending.steps)
+            self._leases.record(pending.events, pending.steps)
             self._ring_web()

@@ -5,6 +5,7 @@ from flask import Flask
 from darkroom.catalog.models import ModelCatalog
 from darkroom.config import Settings
 from darkroom.jobs import doorbell
+from darkroom.jobs.database import Database
 from darkroom.jobs.doorbell import Doorbell
 from darkroom.jobs.files import Files
 from darkroom.jobs.store import Store
@@ -20,7 +21,7 @@ def create_app(settings: Settings) -> Flask:
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.web.max_body_bytes
     app.url_map.strict_slashes = False
 
-    store = Store(settings.database_path)
+    store = Store(Database(settings.database_path))
     bell = Doorbell(doorbell.address(settings.data_dir, "web"))
     tail = Tail(store, bell, settings.queue.poll_s)
     tail.start()
