@@ -40,7 +40,7 @@ BACKGROUNDS = {
 WHOLE_GROUPS = ("Animals & Nature", "Food & Drink")
 NOUNS = Path(__file__).with_name("nouns.txt")
 COMMON = Path(__file__).with_name("common.txt")
-COMMON_WEIGHT = 3.0  # how much oftener what people ask for first is shown
+COMMON_WEIGHT = 8.0  # how much oftener what people ask for first is shown
 MAX_SUBJECTS_PER_WORD = 4  # a word that fits more things than this names none of them
 MAX_KEYWORDS = 3  # per subject: emojilib puts the telling ones first
 

@@ -20,7 +20,7 @@ from training import loop, text
 from training.data import BACKGROUNDS, SIZE, Subject, caption, compose
 from training.vae import to_tensor
 
-STEPS = 6_500
+STEPS = 4_900
 BATCH = 32
 PEAK_LR = 1e-3
 CAPTION_DROPOUT = 0.1
@@ -92,7 +92,7 @@ def train(
 
     torch.manual_seed(0)
     unet = build().to(device, memory_format=torch.channels_last)
-    encoder = text.build(tokenizer).to(device)
+    encoder = text.train(subjects, mean * scale, tokenizer, runs / "text.pt")
     alphas = build_scheduler().alphas_cumprod.to(device)  # (1000,)
     backgrounds = list(BACKGROUNDS)
     weights = [subject.weight for subject in subjects]

@@ -1,7 +1,6 @@
 """The worker's loop: claim → engine → events → result."""
 
 import base64
-import io
 import threading
 import time
 from collections.abc import Callable
@@ -9,7 +8,6 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 import structlog
-from PIL import Image
 
 from darkroom import pictures
 from darkroom.config import QueueSettings
@@ -18,18 +16,16 @@ from darkroom.engine.base import (
     Developed,
     Engine,
     EngineEvent,
-    EngineJob,
     Finished,
     Previewed,
     Started,
     Stepped,
 )
-from darkroom.jobs import metadata
 from darkroom.jobs.doorbell import Doorbell
-from darkroom.jobs.eta import Speed
 from darkroom.jobs.files import Files
 from darkroom.jobs.leases import LeaseLostError, Leases
-from darkroom.jobs.records import Claim, NewEvent
+from darkroom.jobs.records import NewEvent
+from darkroom.jobs.running import Running
 from darkroom.jobs.tables import ImageRow
 from darkroom.schemas import EventType, JobStatus, OutputFormat, Problem
 
@@ -42,20 +38,6 @@ PROBLEMS = {
     "storage": ("The picture could not be stored", 507),
     "source": ("The source picture is gone", 410),
 }
-
-
-@dataclass
-class _Running:
-    """A claimed job and what has been measured of it."""
-
-    claim: Claim
-    source_sha256: str | None = None
-    mask_sha256: str | None = None
-    step: int = 0
-    steps: int = 0
-    started_at: float = 0.0
-    step_seconds: float = 0.0
-    other_seconds: float = 0.0
 
 
 @dataclass
@@ -106,7 +88,7 @@ class Dispatcher:
         self._stopping = threading.Event()
         self._stop_by = float("inf")
         self._ready = threading.Event()
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Running] = {}
         self._pending = _Pending()
         self._flushed_at = float("-inf")
         self._looked_at = float("-inf")
@@ -194,28 +176,15 @@ class Dispatcher:
             claim = self._leases.claim(busy=bool(self._running))
             if claim is None:
                 return
-            running = _Running(claim)
+            running = Running(claim)
             self._running[claim.job_id] = running
             try:
-                job = self._load(running)
+                job = running.load(self._files)
             except (OSError, ValueError) as error:
                 self._fail(claim.job_id, "source", f"a source picture cannot be read: {error}")
             else:
                 log.info("job claimed", job_id=claim.job_id, attempt=claim.attempt)
                 self._engine.submit(job)
-
-    def _load(self, running: _Running) -> EngineJob:
-        request = running.claim.request
-        image = mask = None
-        if request.image is not None:
-            data = self._files.read(request.image.removeprefix("image:"))
-            running.source_sha256 = sha256(data).hexdigest()
-            image = pictures.opaque(Image.open(io.BytesIO(data)))
-        if request.mask_image is not None:
-            data = self._files.read(request.mask_image.removeprefix("image:"))
-            running.mask_sha256 = sha256(data).hexdigest()
-            mask = pictures.as_mask(Image.open(io.BytesIO(data)))
-        return EngineJob(running.claim.job_id, request, image, mask)
 
     def _handle(self, event: EngineEvent, seconds: float) -> None:
         running = self._running.get(event.job_id)
@@ -236,7 +205,7 @@ class Dispatcher:
                 event.job_id, "storage", f"the picture could not be stored: {error.strerror}"
             )
 
-    def _pass_on(self, event: EngineEvent, running: _Running) -> None:
+    def _pass_on(self, event: EngineEvent, running: Running) -> None:
         job_id = event.job_id
         match event:
             case Started(steps=steps):
@@ -247,8 +216,7 @@ class Dispatcher:
                 self._flush()
             case Stepped(step=step, steps=steps):
                 running.step, running.steps = step, steps
-                elapsed = self._clock() - running.started_at
-                eta = round(elapsed / step * (steps - step), 2)
+                eta = running.eta_seconds(self._clock())
                 data: dict[str, object] = {"step": step, "steps": steps, "eta_seconds": eta}
                 self._append(job_id, EventType.PROGRESS, data)
                 self._pending.steps[job_id] = (step, steps)
@@ -267,14 +235,13 @@ class Dispatcher:
             case Broken(kind=kind, detail=detail):
                 self._fail(job_id, kind, detail)
 
-    def _keep(self, event: Developed, running: _Running) -> None:
+    def _keep(self, event: Developed, running: Running) -> None:
         """Store a picture: bytes first, then the record, so that no record lacks its bytes."""
         request = running.claim.request
-        text = metadata.text_chunks(
-            request, event.index, running.source_sha256, running.mask_sha256
-        )
         began = self._clock()
-        data = pictures.encode(event.picture, request.output_format, text)
+        data = pictures.encode(
+            event.picture, request.output_format, running.text_chunks(event.index)
+        )
         image_id = f"{event.job_id}-{event.index}"
         self._files.write(image_id, data)
         self._leases.add_image(
@@ -292,12 +259,9 @@ class Dispatcher:
         )
         running.other_seconds += self._clock() - began
 
-    def _learn(self, running: _Running) -> None:
-        request = running.claim.request
-        if running.step:
-            speed = Speed(
-                running.step_seconds / running.step, running.other_seconds / request.num_images
-            )
+    def _learn(self, running: Running) -> None:
+        request, speed = running.claim.request, running.speed()
+        if speed is not None:
             self._leases.learn_speed(request.model, request.width * request.height, speed)
 
     def _cancel(self, job_id: str) -> None:

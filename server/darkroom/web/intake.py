@@ -1,7 +1,5 @@
-"""From an HTTP body to a request with nothing left open, or to a problem that names each field."""
+"""From what was sent to a request with nothing left open, or to a problem that names each field."""
 
-import base64
-import binascii
 import json
 import secrets
 from dataclasses import dataclass
@@ -10,8 +8,6 @@ from typing import Any
 
 from flask import request
 from PIL import Image
-from pydantic import ValidationError
-from werkzeug.datastructures import FileStorage
 
 from darkroom import pictures
 from darkroom.catalog import schedulers
@@ -19,7 +15,6 @@ from darkroom.catalog.models import UnknownModelError
 from darkroom.jobs.records import NewUpload
 from darkroom.schemas import (
     MAX_SEED,
-    REQUEST_TYPES,
     FieldError,
     Img2ImgRequest,
     InpaintRequest,
@@ -29,29 +24,12 @@ from darkroom.schemas import (
     Task,
     Txt2ImgRequest,
 )
-from darkroom.web import auth, sizes
+from darkroom.web import body, sizes
 from darkroom.web.context import context
-from darkroom.web.errors import ProblemError, field_errors, invalid, pointer
+from darkroom.web.errors import invalid, pointer
+from darkroom.web.sources import REFERENCE, Source, find
 
-FILE_FIELDS = ("image", "mask_image")
-REFERENCE = "image:"
-FORM = "multipart/form-data"
 IMAGE_TYPES = tuple(output_format.content_type for output_format in OutputFormat)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A picture of the request.
-
-    Attributes:
-        picture: decoded, when it came along; None when it is one we have.
-        reference: `image:<id>`, of the stored picture or of the one to be stored.
-        size: width and height in pixels.
-    """
-
-    picture: Image.Image | None
-    reference: str
-    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -88,15 +66,15 @@ def read(task: Task) -> Intake:
     Raises:
         ProblemError: 400, 413, 415 or 422.
     """
-    fields, files, asked = _parse(task)
+    fields, files, asked = body.parse(task)
     model = _find_model(asked)
     sources: dict[str, Source] = {}
     errors: list[FieldError] = []
-    for name in FILE_FIELDS:
+    for name in body.FILE_FIELDS:
         value = files.get(name, getattr(asked, name, None))
         if value is not None:
             try:
-                sources[name] = _source(name, value)
+                sources[name] = find(name, value)
             except pictures.PictureError as error:
                 errors.append(FieldError(pointer=pointer(name), detail=str(error)))
     errors += _check(asked, model, sources)
@@ -111,120 +89,6 @@ def read(task: Task) -> Intake:
         sources=tuple(sources.values()),
         fingerprint=_fingerprint(task, fields, files),
     )
-
-
-# --- parsing -------------------------------------------------------------------------------
-
-
-def _parse(task: Task) -> tuple[dict[str, Any], dict[str, bytes], Txt2ImgRequest]:
-    """The fields as sent, the file parts, and the validated request."""
-    cls = REQUEST_TYPES[task]
-    if request.mimetype == FORM:
-        fields, files = _parse_form()
-        placeholders = dict.fromkeys(files, "file part")
-        try:
-            return fields, files, cls.model_validate({**fields, **placeholders})
-        except ValidationError as error:
-            raise invalid(field_errors(error, cls.model_fields)) from None
-    body = request.get_data()
-    if body and not request.is_json:
-        hint = (
-            "; with curl, add -H 'content-type: application/json'"
-            if request.mimetype == "application/x-www-form-urlencoded"
-            else ""
-        )
-        raise ProblemError(
-            415,
-            "content-type",
-            "Unsupported content type",
-            f"send application/json or {FORM}, not {request.mimetype or 'nothing'}{hint}",
-        )
-    body = body or b"{}"
-    try:
-        asked = cls.model_validate_json(body, strict=True)
-    except ValidationError as error:
-        malformed = any(item["type"] == "json_invalid" for item in error.errors())
-        raise invalid(field_errors(error, cls.model_fields), 400 if malformed else 422) from None
-    return json.loads(body), {}, asked
-
-
-def _parse_form() -> tuple[dict[str, Any], dict[str, bytes]]:
-    fields: dict[str, Any] = {}
-    errors = []
-    for name, values in request.form.lists():
-        if len(values) > 1:
-            errors.append(FieldError(pointer=pointer(name), detail="is given more than once"))
-        fields[name] = values[0]
-    if "loras" in fields:
-        try:
-            fields["loras"] = json.loads(fields["loras"])
-        except ValueError:
-            errors.append(FieldError(pointer="#/loras", detail="is not JSON"))
-    files: dict[str, bytes] = {}
-    for name, part in request.files.items(multi=True):
-        if name not in FILE_FIELDS:
-            errors.append(FieldError(pointer=pointer(name), detail="takes no file"))
-        elif name in files or name in fields:
-            errors.append(FieldError(pointer=pointer(name), detail="is given more than once"))
-        else:
-            files[name] = _read_part(name, part)
-    if errors:
-        raise invalid(errors)
-    return fields, files
-
-
-def _read_part(name: str, part: FileStorage) -> bytes:
-    limit = context().settings.web.max_upload_bytes
-    data = part.stream.read(limit + 1)
-    _check_bytes(name, len(data), limit)
-    return data
-
-
-def _check_bytes(name: str, size: int, limit: int) -> None:
-    if size == 0:
-        raise invalid([FieldError(pointer=pointer(name), detail="is empty")])
-    if size > limit:
-        detail = f"is larger than {limit} bytes"
-        raise invalid([FieldError(pointer=pointer(name), detail=detail)], 413)
-
-
-# --- pictures ------------------------------------------------------------------------------
-
-
-def _source(name: str, value: str | bytes) -> Source:
-    """Find or decode one picture.
-
-    Raises:
-        PictureError: says what is wrong with it.
-    """
-    if isinstance(value, str) and value.startswith(REFERENCE):
-        stored = context().store.picture(value.removeprefix(REFERENCE), auth.client())
-        if stored is None:
-            raise pictures.PictureError(f"there is no picture {value.removeprefix(REFERENCE)!r}")
-        return Source(None, value, (stored.width, stored.height))
-    settings = context().settings.web
-    if isinstance(value, str):
-        value = _from_base64(value)
-        _check_bytes(name, len(value), settings.max_upload_bytes)
-    picture = pictures.decode(value, settings.max_upload_pixels)
-    picture = pictures.opaque(picture) if name == "image" else pictures.as_mask(picture)
-    return Source(picture, f"{REFERENCE}up{secrets.token_hex(12)}", picture.size)
-
-
-def _from_base64(value: str) -> bytes:
-    if value.startswith(("http://", "https://")):
-        raise pictures.PictureError("is an address; nothing is ever fetched, send the bytes")
-    if value.startswith("data:"):
-        head, _, value = value.partition(",")
-        if not head.endswith(";base64"):
-            raise pictures.PictureError("is a data URI without base64")
-    try:
-        return base64.b64decode("".join(value.split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise pictures.PictureError("is neither base64 nor an image:<id> reference") from None
-
-
-# --- checking and resolving ----------------------------------------------------------------
 
 
 def _find_model(asked: Txt2ImgRequest) -> ModelInfo:

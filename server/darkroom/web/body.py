@@ -1,0 +1,100 @@
+"""From an HTTP body, JSON or multipart, to validated fields and file parts."""
+
+import json
+from typing import Any
+
+from flask import request
+from pydantic import ValidationError
+from werkzeug.datastructures import FileStorage
+
+from darkroom.schemas import REQUEST_TYPES, FieldError, Task, Txt2ImgRequest
+from darkroom.web.context import context
+from darkroom.web.errors import ProblemError, field_errors, invalid, pointer
+
+FILE_FIELDS = ("image", "mask_image")
+FORM = "multipart/form-data"
+
+
+def parse(task: Task) -> tuple[dict[str, Any], dict[str, bytes], Txt2ImgRequest]:
+    """Read the current request.
+
+    Returns:
+        The fields as sent, the file parts, and the validated request, in which a file part stands
+        as a placeholder.
+
+    Raises:
+        ProblemError: 400, 413, 415 or 422.
+    """
+    cls = REQUEST_TYPES[task]
+    if request.mimetype == FORM:
+        fields, files = _parse_form()
+        placeholders = dict.fromkeys(files, "file part")
+        try:
+            return fields, files, cls.model_validate({**fields, **placeholders})
+        except ValidationError as error:
+            raise invalid(field_errors(error, cls.model_fields)) from None
+    body = request.get_data()
+    if body and not request.is_json:
+        hint = (
+            "; with curl, add -H 'content-type: application/json'"
+            if request.mimetype == "application/x-www-form-urlencoded"
+            else ""
+        )
+        raise ProblemError(
+            415,
+            "content-type",
+            "Unsupported content type",
+            f"send application/json or {FORM}, not {request.mimetype or 'nothing'}{hint}",
+        )
+    body = body or b"{}"
+    try:
+        asked = cls.model_validate_json(body, strict=True)
+    except ValidationError as error:
+        malformed = any(item["type"] == "json_invalid" for item in error.errors())
+        raise invalid(field_errors(error, cls.model_fields), 400 if malformed else 422) from None
+    return json.loads(body), {}, asked
+
+
+def _parse_form() -> tuple[dict[str, Any], dict[str, bytes]]:
+    fields: dict[str, Any] = {}
+    errors = []
+    for name, values in request.form.lists():
+        if len(values) > 1:
+            errors.append(FieldError(pointer=pointer(name), detail="is given more than once"))
+        fields[name] = values[0]
+    if "loras" in fields:
+        try:
+            fields["loras"] = json.loads(fields["loras"])
+        except ValueError:
+            errors.append(FieldError(pointer="#/loras", detail="is not JSON"))
+    files: dict[str, bytes] = {}
+    for name, part in request.files.items(multi=True):
+        if name not in FILE_FIELDS:
+            errors.append(FieldError(pointer=pointer(name), detail="takes no file"))
+        elif name in files or name in fields:
+            errors.append(FieldError(pointer=pointer(name), detail="is given more than once"))
+        else:
+            files[name] = _read_part(name, part)
+    if errors:
+        raise invalid(errors)
+    return fields, files
+
+
+def _read_part(name: str, part: FileStorage) -> bytes:
+    limit = context().settings.web.max_upload_bytes
+    data = part.stream.read(limit + 1)
+    check_bytes(name, len(data), limit)
+    return data
+
+
+def check_bytes(name: str, size: int, limit: int) -> None:
+    """See whether a picture's bytes may be looked at.
+
+    Raises:
+        ProblemError: 413 or 422.
+    """
+    if size == 0:
+        raise invalid([FieldError(pointer=pointer(name), detail="is empty")])
+    if size > limit:
+        detail = f"is larger than {limit} bytes"
+        raise invalid([FieldError(pointer=pointer(name), detail=detail)], 413)

@@ -1,0 +1,63 @@
+"""The pictures of a request: found, or decoded from what came along."""
+
+import base64
+import binascii
+import secrets
+from dataclasses import dataclass
+
+from PIL import Image
+
+from darkroom import pictures
+from darkroom.web import auth
+from darkroom.web.body import check_bytes
+from darkroom.web.context import context
+
+REFERENCE = "image:"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture of the request.
+
+    Attributes:
+        picture: decoded, when it came along; None when it is one we have.
+        reference: `image:<id>`, of the stored picture or of the one to be stored.
+        size: width and height in pixels.
+    """
+
+    picture: Image.Image | None
+    reference: str
+    size: tuple[int, int]
+
+
+def find(name: str, value: str | bytes) -> Source:
+    """Find or decode one picture.
+
+    Raises:
+        PictureError: says what is wrong with it.
+    """
+    if isinstance(value, str) and value.startswith(REFERENCE):
+        stored = context().store.picture(value.removeprefix(REFERENCE), auth.client())
+        if stored is None:
+            raise pictures.PictureError(f"there is no picture {value.removeprefix(REFERENCE)!r}")
+        return Source(None, value, (stored.width, stored.height))
+    settings = context().settings.web
+    if isinstance(value, str):
+        value = _from_base64(value)
+        check_bytes(name, len(value), settings.max_upload_bytes)
+    picture = pictures.decode(value, settings.max_upload_pixels)
+    picture = pictures.opaque(picture) if name == "image" else pictures.as_mask(picture)
+    return Source(picture, f"{REFERENCE}up{secrets.token_hex(12)}", picture.size)
+
+
+def _from_base64(value: str) -> bytes:
+    if value.startswith(("http://", "https://")):
+        raise pictures.PictureError("is an address; nothing is ever fetched, send the bytes")
+    if value.startswith("data:"):
+        head, _, value = value.partition(",")
+        if not head.endswith(";base64"):
+            raise pictures.PictureError("is a data URI without base64")
+    try:
+        return base64.b64decode("".join(value.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise pictures.PictureError("is neither base64 nor an image:<id> reference") from None
