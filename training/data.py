@@ -213,3 +213,21 @@ def caption(subject: Subject, background: str, rng: random.Random) -> str:
             (f" on a {background} background", f", {background} background", f" on {background}")
         )
     return text
+
+
+def draw(
+    subjects: tuple[Subject, ...], count: int, rng: random.Random
+) -> tuple[list[int], list[int], list[str]]:
+    """Choose a batch, common subjects oftener.
+
+    Returns:
+        Positions in `subjects`, positions in `BACKGROUNDS`, and a caption for each.
+    """
+    backgrounds = list(BACKGROUNDS)
+    weights = [subject.weight for subject in subjects]
+    which = rng.choices(range(len(subjects)), weights, k=count)
+    where = rng.choices(range(len(backgrounds)), k=count)
+    captions = [
+        caption(subjects[s], backgrounds[b], rng) for s, b in zip(which, where, strict=True)
+    ]
+    return which, where, captions

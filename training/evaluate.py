@@ -18,7 +18,7 @@ from training.data import BACKGROUNDS, Subject, article, compose
 
 SEED = 7
 SHEET_COLUMNS = 12
-RETRIEVED = 120  # subjects drawn for the number
+RETRIEVED = 60  # subjects drawn for the number
 SHEET = ("red fox", "cat", "dog face", "penguin", "pizza", "red apple", "strawberry", "house",
          "red heart", "rocket", "sunflower", "evergreen tree", "automobile", "guitar", "robot",
          "ghost", "octopus", "butterfly", "banana", "hamburger", "birthday cake", "umbrella",

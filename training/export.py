@@ -51,6 +51,14 @@ def preview_matrix(vae: AutoencoderKL, subjects: tuple[Subject, ...]) -> list[li
     return [[round(float(value), 5) for value in row] for row in solution]
 
 
+def card(subjects: tuple[Subject, ...]) -> str:
+    """The model's card, with what it was shown often and what seldom."""
+    often = sorted(subject.name for subject in subjects if subject.weight > 1)
+    seldom = sorted(subject.name for subject in subjects if subject.weight == 1)
+    text = (BESIDE / "card.md").read_text()
+    return text.replace("{often}", ", ".join(often)).replace("{seldom}", ", ".join(seldom))
+
+
 def save(
     unet: UNet2DConditionModel,
     encoder: CLIPTextModel,
@@ -79,9 +87,7 @@ def save(
         shutil.rmtree(folder)
     pipeline.save_pretrained(folder, safe_serialization=True)
     (folder / "darkroom.json").write_text(json.dumps(notes, indent=2) + "\n")
-    names = ", ".join(sorted(subject.name for subject in subjects))
-    card = (BESIDE / "card.md").read_text().replace("{subjects}", names)
-    (folder / "README.md").write_text(card)
+    (folder / "README.md").write_text(card(subjects))
     shutil.copy(BESIDE / "MODEL_LICENSE", folder / "LICENSE")
     size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     if size > MAX_BYTES:

@@ -17,10 +17,10 @@ from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from training import loop, text
-from training.data import BACKGROUNDS, SIZE, Subject, caption, compose
+from training.data import BACKGROUNDS, SIZE, Subject, compose, draw
 from training.vae import to_tensor
 
-STEPS = 4_900
+STEPS = 3_300
 BATCH = 32
 PEAK_LR = 1e-3
 CAPTION_DROPOUT = 0.1
@@ -94,18 +94,12 @@ def train(
     unet = build().to(device, memory_format=torch.channels_last)
     encoder = text.train(subjects, mean * scale, tokenizer, runs / "text.pt")
     alphas = build_scheduler().alphas_cumprod.to(device)  # (1000,)
-    backgrounds = list(BACKGROUNDS)
-    weights = [subject.weight for subject in subjects]
 
     def loss(step: int) -> torch.Tensor:
         rng = random.Random(step)
         generator = torch.Generator().manual_seed(step)
-        which = rng.choices(range(len(subjects)), weights, k=BATCH)
-        where = rng.choices(range(len(backgrounds)), k=BATCH)
-        captions = [
-            "" if rng.random() < CAPTION_DROPOUT else caption(subjects[s], backgrounds[b], rng)
-            for s, b in zip(which, where, strict=True)
-        ]
+        which, where, captions = draw(subjects, BATCH, rng)
+        captions = ["" if rng.random() < CAPTION_DROPOUT else said for said in captions]
         tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
 
         shape = (BATCH, *mean.shape[2:])  # (B, 4, 16, 16)

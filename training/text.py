@@ -18,14 +18,15 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from training import loop
-from training.data import BACKGROUNDS, Subject, caption
+from training.data import BACKGROUNDS, Subject, caption, draw
 
 WIDTH = 192
 LAYERS = 3
 MAX_TOKENS = 77  # CLIP's context, which every tool around diffusers expects
 MERGES = 1400
 CAPTIONS_PER_SUBJECT = 60
-STEPS, BATCH, PEAK_LR = 1200, 64, 1e-3  # of the transformer's first part
+STEPS, BATCH, PEAK_LR = 1300, 64, 1e-3  # of the transformer's first part
+GRID = 8
 END_OF_WORD = "</w>"
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -81,6 +82,25 @@ def build(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
 
 
+def layout(latents: torch.Tensor) -> torch.Tensor:
+    """What each padding position is taught to say.
+
+    Args:
+        latents: (N, 4, 16, 16), of unit variance.
+
+    Returns:
+        (N, 64, 22): for each cell of an 8×8 grid, row by row, its 2×2×4 latents, and cosines of
+        where it lies, by which cross-attention can tell the cells apart.
+    """
+    cells = F.pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)  # (N, 64, 16)
+    along = (torch.arange(GRID) + 0.5) / GRID  # (8,)
+    waves = torch.cos(torch.pi * along[:, None] * torch.arange(1, 4))  # (8, 3)
+    rows = waves[:, None].expand(GRID, GRID, 3)
+    columns = waves[None, :].expand(GRID, GRID, 3)
+    where = torch.cat([rows, columns], dim=-1).flatten(0, 1)  # (64, 6)
+    return torch.cat([cells, where.expand(len(cells), -1, -1)], dim=-1)
+
+
 def train(
     subjects: tuple[Subject, ...],
     latents: torch.Tensor,
@@ -89,8 +109,10 @@ def train(
 ) -> CLIPTextModel:
     """Teach the transformer what captions look like.
 
-    From its states at the end marker and after it, a linear map predicts the latents at a quarter
-    of the resolution; the map is thrown away afterwards.
+    A caption is short, and most of the 77 positions are padding that attends to it. The last 64
+    of them are taught to say, through a linear map that is thrown away afterwards, what the
+    picture looks like in one cell each of an 8×8 grid. So the UNet finds in the text not only
+    what to draw but, cell by cell, where.
 
     Args:
         subjects: to caption.
@@ -100,27 +122,18 @@ def train(
     """
     torch.manual_seed(0)
     device = loop.device()
-    rough = F.avg_pool2d(latents.flatten(0, 1), 4).unflatten(0, latents.shape[:2]).flatten(2)
-    rough = rough / rough.std()  # (subjects, backgrounds, 64)
+    targets = layout(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
     encoder = build(tokenizer).to(device)
-    head = nn.Linear(WIDTH, rough.shape[-1]).to(device)
-    backgrounds = list(BACKGROUNDS)
-    weights = [subject.weight for subject in subjects]
+    head = nn.Linear(WIDTH, targets.shape[-1]).to(device)
 
     def loss(step: int) -> torch.Tensor:
         rng = random.Random(step)
-        which = rng.choices(range(len(subjects)), weights, k=BATCH)
-        where = rng.choices(range(len(backgrounds)), k=BATCH)
-        captions = [
-            caption(subjects[s], backgrounds[b], rng) for s, b in zip(which, where, strict=True)
-        ]
+        which, where, captions = draw(subjects, BATCH, rng)
         tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         with loop.mixed_precision():
             states = encoder(tokens.input_ids.to(device)).last_hidden_state  # (B, 77, WIDTH)
-            predicted = head(states)  # (B, 77, 64)
-        ended = (tokens.input_ids == tokenizer.eos_token_id).to(device)  # padding is the end marker
-        target = rough[which, where].to(device)[:, None]  # (B, 1, 64)
-        return ((predicted.float() - target) ** 2).mean(dim=-1)[ended].mean()
+            predicted = head(states[:, -GRID * GRID :])  # (B, 64, 22)
+        return F.mse_loss(predicted.float(), targets[which, where].to(device))
 
     average = loop.train(
         name="text encoder",
