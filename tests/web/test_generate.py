@@ -98,7 +98,8 @@ def test_the_request_of_a_job_makes_it_again(server: RunningServer) -> None:
 
 
 def test_a_picture_says_how_it_was_made_and_nothing_else(server: RunningServer) -> None:
-    job = server.txt2img("a fox, (red)", negative_prompt="blur", scheduler="dpmpp_2m_karras").json()
+    options = {"negative_prompt": "blur", "scheduler": "dpmpp_2m_karras", "guidance_scale": 3.0}
+    job = server.txt2img("a fox, (red)", **options).json()
     text = picture(server.http.get(job["images"][0]["url"]).content).text  # type: ignore[attr-defined]
 
     assert text["parameters"] == (
