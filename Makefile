@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := server sdk training benchmarks tests
 
-.PHONY: serve test check fmt bench train install clean
+.PHONY: serve test check fmt bench train install browser clean
 .DEFAULT_GOAL := serve
 
 serve: install
 	$(BIN)/darkroom serve $(ARGS)
 
-test: install
+test: install browser
 	$(BIN)/pytest $(ARGS)
 
 check: install
@@ -30,6 +30,16 @@ train: $(VENV)/.training
 	$(BIN)/python -m training $(ARGS)
 
 install: $(VENV)/.installed
+
+# Pages are tested in a real browser.
+browser:
+	@command -v chromium >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get -qq update && apt-get -qq install -y chromium >/dev/null; \
+		else \
+			echo "Tests open pages in Chromium. Install it; on Debian: sudo apt-get install chromium"; \
+			exit 1; \
+		fi; }
 
 $(VENV)/.installed: pyproject.toml sdk/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -3,7 +3,7 @@
 import math
 from typing import Protocol
 
-from darkroom.schemas import FieldError, InpaintRequest, ModelInfo, ModelLimits, Txt2ImgRequest
+from darkroom.schemas import FieldError, InpaintRequest, ModelInfo, Txt2ImgRequest
 
 
 class HasSize(Protocol):
@@ -21,24 +21,28 @@ def choose(asked: Txt2ImgRequest, model: ModelInfo, source: HasSize | None) -> t
     width, height = model.defaults.width, model.defaults.height
     crops = isinstance(asked, InpaintRequest) and asked.padding_mask_crop is not None
     if source is not None and not crops:
-        width, height = fit(*source.size, model.limits)
+        width, height = fit(*source.size, model)
     return asked.width or width, asked.height or height
 
 
-def fit(width: int, height: int, limits: ModelLimits) -> tuple[int, int]:
-    """The size nearest to `width` × `height`, in about its proportions, that the model can do."""
-    scale = min(
-        1.0,
-        math.sqrt(limits.max_pixels / (width * height)),
-        limits.max_side / max(width, height),
-    )
+def fit(width: int, height: int, model: ModelInfo) -> tuple[int, int]:
+    """The size for a source of `width` × `height` pixels, in about its proportions.
+
+    It stays what it is if the model can do it. A larger one, like any phone's photograph, comes
+    down to as many pixels as the model was made for, where it draws best and fastest.
+    """
+    limits = model.limits
+    pixels = limits.max_pixels
+    if width * height > pixels or max(width, height) > limits.max_side:
+        pixels = model.defaults.width * model.defaults.height
+    scale = min(1.0, math.sqrt(pixels / (width * height)), limits.max_side / max(width, height))
     scale = max(scale, limits.min_side / min(width, height))
     step = limits.multiple_of
     sides = [
         min(max(round(side * scale / step) * step, limits.min_side), limits.max_side)
         for side in (width, height)
     ]
-    while sides[0] * sides[1] > limits.max_pixels:
+    while sides[0] * sides[1] > limits.max_pixels and max(sides) > limits.min_side:
         longer = sides.index(max(sides))
         sides[longer] -= step
     return sides[0], sides[1]

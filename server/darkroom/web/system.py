@@ -1,13 +1,12 @@
 """Health, metrics, the API document and pages for people."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from importlib.resources import as_file, files
 
 from flask import Blueprint, Response, jsonify, render_template, send_from_directory
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
-from swagger_ui_bundle import swagger_ui_path
 
 import darkroom
 from darkroom.jobs.store import Store
@@ -85,7 +84,8 @@ def docs() -> str:
 @blueprint.get("/docs/<any('swagger-ui.css', 'swagger-ui-bundle.js'):name>")
 def docs_file(name: str) -> Response:
     """Swagger UI's own files: the page works without the internet."""
-    return send_from_directory(Path(swagger_ui_path), name, max_age=86400)
+    with as_file(files("swagger_ui") / "static") as folder:
+        return send_from_directory(folder, name, max_age=86400)
 
 
 @blueprint.get("/")
