@@ -1,6 +1,5 @@
 """The real engine on the embedded model, and stock diffusers to compare it with."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +58,6 @@ def request(task: Task = Task.TXT2IMG, **fields: Any) -> ResolvedRequest:
     if task is Task.INPAINT:
         values |= {"mask_image": "image:y", "keep_unmasked": False}
     return ResolvedRequest(**values | fields)
-
-
-Develop = Callable[..., list[Image.Image]]
 
 
 def run(engine: DiffusersEngine, *jobs: EngineJob) -> list[EngineEvent]:

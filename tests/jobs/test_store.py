@@ -235,7 +235,9 @@ def test_a_second_run_adds_no_second_picture(store: Store, worker: Leases) -> No
     worker.claim(busy=False)
     worker.add_image(image(job))
 
-    assert [stored.id for stored in store.images(job)] == [f"{job}-0"]
+    found = store.job(job, ME)
+    assert found is not None
+    assert [stored.id for stored in found.images] == [f"{job}-0"]
     assert kinds(store, job).count("image") == 1
 
 

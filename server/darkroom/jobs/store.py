@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from darkroom.jobs.database import Database
 from darkroom.jobs.eta import expected_steps
-from darkroom.jobs.records import NewJob, StoredPicture, event_of, image_of, request_of
+from darkroom.jobs.records import NewJob, StoredPicture, event_of, request_of
 from darkroom.jobs.tables import EventRow, ImageRow, JobRow, UploadRow, WorkerRow
 from darkroom.jobs.transitions import UNFINISHED, end, enqueue, view
-from darkroom.schemas import Event, Image, Job, JobStatus
+from darkroom.schemas import Event, Job, JobStatus
 
 WORKER_FRESH_S = 20.0  # a worker not seen for longer is not there
 
@@ -146,12 +146,6 @@ class Store:
             return [(row.id, row.ready, row.device) for row in rows]
 
     # --- pictures --------------------------------------------------------------------------
-
-    def images(self, job_id: str) -> list[Image]:
-        """The pictures of a job."""
-        with self._database.read() as session:
-            rows = session.scalars(select(ImageRow).where(ImageRow.job_id == job_id))
-            return [image_of(row) for row in rows]
 
     def picture(self, picture_id: str, client: str) -> StoredPicture | None:
         """An output or an upload of this client's."""
