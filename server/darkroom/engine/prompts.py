@@ -1,0 +1,259 @@
+"""Turning prompts into what the UNet attends to: weights, any length, cached.
+
+What diffusers' `encode_prompt` gives for a prompt without markup that fits one window, this gives
+to the bit. On top come brackets and `BREAK` (see `prompt_syntax`), and prompts of any length,
+which diffusers cuts off.
+
+Weights follow A1111, whose numbers people bring along: each token's vector, as it leaves the
+encoder, is multiplied by its weight, then the window is scaled back to its former mean. compel
+2.5.1, the library for this, could not be used: its weights below 1 blend in encodings that lack
+the word, one run of the encoder for each word and window (1,207 runs for 200 words in six); it asks
+for the `text_model` that transformers 5 took out, so has no clip_skip, and never had one of more
+than a layer; and it ends a window at its last comma even where that is the second token.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from darkroom.engine import prompt_syntax
+from darkroom.engine.prompt_syntax import MAX_WEIGHT, Passage, PromptError
+
+MAX_WINDOWS = 128  # 8,000 characters of English take about 27
+COMMA_REACH = 20  # tokens; A1111's default for "Prompt word wrap length limit"
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """An encoded prompt. The tensors are shared with whoever asks next: do not write to them.
+
+    Attributes:
+        embeds: (1, tokens, dim) in the encoder's dtype; `tokens` is a multiple of 77.
+        pooled: (1, dim) from SDXL's second encoder; None for SD 1.x and 2.x.
+    """
+
+    embeds: torch.Tensor
+    pooled: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class _Token:
+    id: int
+    weight: float
+
+
+Window = Sequence[_Token]  # without begin, end and padding
+
+
+@dataclass(frozen=True)
+class _Tower:
+    """A tokenizer and its encoder; SDXL has two, its refiner only the second of them."""
+
+    tokenizer: Any
+    encoder: Any
+    comma: int | None
+
+    @property
+    def room(self) -> int:
+        """Tokens that fit a window beside begin and end: 75."""
+        return int(self.tokenizer.model_max_length) - 2
+
+
+class PromptEncoder:
+    """Encodes prompts for one loaded model. Used from one thread.
+
+    Args:
+        pipeline: a diffusers StableDiffusion or StableDiffusionXL pipeline of any task; text
+            encoders may be changed in place (see `forget`), not exchanged.
+        device: where the encoders are, and where the results go.
+        expand: rewrites text before it is tokenized, to name every vector of a textual inversion.
+        capacity: windows of 77 tokens to remember, least recently used out first; one of SDXL
+            takes 315 kB in fp16.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        device: torch.device,
+        expand: Callable[[str], str] = lambda text: text,
+        capacity: int = 256,
+    ) -> None:
+        self._xl = hasattr(pipeline, "text_encoder_2")
+        pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
+        if self._xl:
+            pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
+        self._towers = [
+            _Tower(tokenizer, encoder, tokenizer.get_vocab().get(",</w>"))
+            for tokenizer, encoder in pairs
+            if encoder is not None
+        ]
+        self._zeros_for_empty = self._xl and pipeline.config.force_zeros_for_empty_prompt
+        self._device = device
+        self._expand = expand
+        self._capacity = capacity
+        self._kept: dict[Hashable, Conditioning] = {}  # least recently used first
+
+    def encode(
+        self, prompt: str, *, clip_skip: int = 0, negative: bool = False, variant: Hashable = ()
+    ) -> Conditioning:
+        """Encode a prompt, or remember it.
+
+        Args:
+            prompt: with markup.
+            clip_skip: last encoder layers to leave out. A negative prompt is always encoded by
+                all of them, as in diffusers.
+            negative: that it is the negative prompt. An empty one becomes zeros in an SDXL model
+                that was trained so, which is what diffusers does for `negative_prompt=None`.
+            variant: what else the weights of the encoders depend on, e.g. the LoRAs at work.
+
+        Raises:
+            PromptError: a weight is out of range, there are over `MAX_WINDOWS` windows, or
+                clip_skip leaves no layer.
+        """
+        key = (prompt, clip_skip, negative, variant)
+        conditioning = self._kept.pop(key, None)
+        if conditioning is None:
+            conditioning = self._encode(prompt, 0 if negative else clip_skip)
+            if negative and prompt == "" and self._zeros_for_empty:
+                assert conditioning.pooled is not None
+                conditioning = Conditioning(
+                    torch.zeros_like(conditioning.embeds), torch.zeros_like(conditioning.pooled)
+                )
+        self._kept[key] = conditioning
+        window = self._towers[0].room + 2
+        while sum(kept.embeds.shape[1] for kept in self._kept.values()) > self._capacity * window:
+            del self._kept[next(iter(self._kept))]
+        return conditioning
+
+    def forget(self) -> None:
+        """Remember nothing: the encoders or their vocabulary have changed."""
+        self._kept.clear()
+
+    @torch.no_grad()
+    def _encode(self, prompt: str, clip_skip: int) -> Conditioning:
+        passages = prompt_syntax.parse(prompt)
+        prompt_syntax.check(passages)
+        cuts = [self._windows(tower, passages) for tower in self._towers]
+        # A textual inversion known to one tokenizer only can make the other need more windows.
+        count = max(len(windows) for windows in cuts)
+        if count > MAX_WINDOWS:
+            raise PromptError(
+                f"the prompt takes {count} windows of {self._towers[0].room} tokens; at most "
+                f"{MAX_WINDOWS} are allowed: shorten it, or use BREAK less"
+            )
+        embeds, pooled = [], None
+        for tower, windows in zip(self._towers, cuts, strict=True):
+            windows += [()] * (count - len(windows))
+            # One at a time: in a batch, the bits of a window would depend on how many there are.
+            runs = [self._run(tower, window, clip_skip) for window in windows]
+            embeds.append(torch.cat([hidden for hidden, _ in runs], dim=1))  # (1, tokens, dim)
+            pooled = runs[0][1]  # of the first window, as in A1111, and by the last encoder
+        joined = torch.cat(embeds, dim=-1)
+        return Conditioning(joined.to(self._device, self._towers[-1].encoder.dtype), pooled)
+
+    def _windows(self, tower: _Tower, passages: Sequence[Passage]) -> list[Window]:
+        """Tokenize, and cut into windows."""
+        windows: list[Window] = []
+        for index, passage in enumerate(passages):
+            texts = [self._expand(fragment.text) for fragment in passage]
+            # `verbose` would warn of text longer than a window, which is why it is cut.
+            options = {"add_special_tokens": False, "verbose": False}
+            ids = tower.tokenizer(texts, **options).input_ids if texts else []
+            tokens = [
+                _Token(number, fragment.weight)
+                for fragment, numbers in zip(passage, ids, strict=True)
+                for number in numbers
+            ]
+            if tokens or index == 0 or index < len(passages) - 1:  # a BREAK at the end adds nothing
+                windows += cut(tokens, tower.comma, tower.room)
+        return windows
+
+    def _run(
+        self, tower: _Tower, window: Window, clip_skip: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Encode one window as `encode_prompt` of StableDiffusion(XL)Pipeline does, then weigh it.
+
+        Returns:
+            Hidden states, (1, 77, dim), and the pooled output, (1, dim), where there is one.
+        """
+        tokenizer, encoder = tower.tokenizer, tower.encoder
+        padding = [tokenizer.pad_token_id] * (tower.room - len(window))
+        numbers = [token.id for token in window]
+        ids = torch.tensor(
+            [[tokenizer.bos_token_id, *numbers, tokenizer.eos_token_id, *padding]],
+            device=self._device,
+        )  # (1, 77)
+        options: dict[str, Any] = {}
+        if not self._xl and getattr(encoder.config, "use_attention_mask", False):
+            mask = [1] * (len(window) + 2) + [0] * len(padding)
+            options["attention_mask"] = torch.tensor([mask], device=self._device)
+        if self._xl or clip_skip:
+            options["output_hidden_states"] = True
+        output = encoder(ids, **options)
+        hidden = output[0]  # (1, 77, dim); unless it is SDXL's
+        if self._xl:
+            hidden = _layer(output, clip_skip, start=2)  # it was trained on the last layer but one
+        elif clip_skip:
+            # transformers 5 took the wrapper out that diffusers 0.42 still reaches through.
+            model = getattr(encoder, "text_model", encoder)
+            hidden = model.final_layer_norm(_layer(output, clip_skip, start=1))
+        weights = [1.0, *(token.weight for token in window), 1.0, *(1.0 for _ in padding)]
+        return weigh(hidden, weights), getattr(output, "text_embeds", None)
+
+
+def _layer(output: Any, clip_skip: int, start: int) -> torch.Tensor:
+    """Hidden states `clip_skip` layers before the one that is `start`th from the end."""
+    states = output.hidden_states  # of the input, then of every layer
+    if not 0 <= clip_skip <= len(states) - start:
+        raise PromptError(
+            f"clip_skip is {clip_skip}, and must be from 0 to {len(states) - start} with this model"
+        )
+    hidden: torch.Tensor = states[-(clip_skip + start)]
+    return hidden
+
+
+def cut(tokens: Sequence[_Token], comma: int | None, room: int) -> Iterator[Window]:
+    """Cut tokens into windows where they are full, as A1111 does.
+
+    A window ends early, behind its last comma, if that is one of its last `COMMA_REACH` tokens,
+    so that a phrase stays whole. No tokens make one empty window.
+
+    Args:
+        tokens: of one passage.
+        comma: id of the comma; None if the vocabulary has none.
+        room: tokens a window takes.
+    """
+    start = 0
+    while len(tokens) - start > room:
+        end = start + room
+        if tokens[end].id != comma:
+            near = range(end, end - COMMA_REACH, -1)
+            end = next((stop for stop in near if tokens[stop - 1].id == comma), end)
+        yield tokens[start:end]
+        start = end
+    yield tokens[start:]
+
+
+def weigh(hidden: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    """Multiply each token's vector by its weight, and restore the window's mean.
+
+    The mean keeps a prompt of many strong words from drowning the rest of the picture. In models
+    whose vectors have hardly a mean (tintype: a ten-thousandth of their spread) the ratio would be
+    one of rounding errors; there, or where it leaves the range of weights, vectors stay as
+    multiplied, which is A1111's "No norm".
+
+    Args:
+        hidden: (1, tokens, dim); comes back as it is, to the bit, if all weights are 1.
+        weights: one a token.
+    """
+    if all(weight == 1 for weight in weights):
+        return hidden
+    plain = hidden.float()
+    weighted = plain * torch.tensor(weights, device=hidden.device)[None, :, None]
+    mean, spread = float(plain.mean()), float(plain.std())
+    ratio = mean / (float(weighted.mean()) or float("nan"))
+    if abs(mean) > 0.01 * spread and 1 / MAX_WEIGHT <= ratio <= MAX_WEIGHT:
+        weighted *= ratio
+    return weighted.to(hidden.dtype)
