@@ -306,3 +306,44 @@ class SchedulerInfo(Words):
 
 class SchedulerList(Words):
     schedulers: tuple[SchedulerInfo, ...]
+
+
+class BrokenFile(Words):
+    """A file that lies where the server looks, but cannot be used."""
+
+    file: str
+    reason: str
+
+
+class LoraInfo(Words):
+    """A LoRA that may be asked for."""
+
+    name: str
+    family: str = Field(description="sd1, sd2, sdxl, width-<text_dim>, or unknown.")
+    text_dim: int | None = Field(
+        description="Width of the text it was trained on; it fits models of the same width."
+    )
+    title: str
+    description: str
+    trigger_words: tuple[str, ...] = Field(description="What to write in the prompt to wake it.")
+    models: tuple[str, ...] = Field((), description="Models on this box that it fits.")
+
+
+class LoraList(Words):
+    loras: tuple[LoraInfo, ...]
+    broken: tuple[BrokenFile, ...]
+
+
+class EmbeddingInfo(Words):
+    """A textual inversion: write its name in a prompt."""
+
+    name: str
+    family: str = Field(description="sd1, sd2, sdxl, or width-<text_dim>.")
+    text_dim: int = Field(description="Width of the text it was trained on.")
+    vectors: int = Field(description="Tokens of the prompt that it takes up.")
+    models: tuple[str, ...] = Field((), description="Models on this box that it fits.")
+
+
+class EmbeddingList(Words):
+    embeddings: tuple[EmbeddingInfo, ...]
+    broken: tuple[BrokenFile, ...]
