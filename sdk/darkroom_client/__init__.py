@@ -1,7 +1,15 @@
 """Python client of a Darkroom server: pictures from your own GPU box, without torch."""
 
 from darkroom_client.client import Client
-from darkroom_client.core.catalog import Health, Model, ModelDefaults, ModelLimits, Scheduler
+from darkroom_client.core.catalog import (
+    EmbeddingInfo,
+    Health,
+    LoraInfo,
+    Model,
+    ModelDefaults,
+    ModelLimits,
+    Scheduler,
+)
 from darkroom_client.core.errors import (
     APIError,
     ConnectionFailedError,
@@ -43,6 +51,7 @@ __all__ = [
     "ConnectionFailedError",
     "DarkroomError",
     "Effects",
+    "EmbeddingInfo",
     "Event",
     "FailedEvent",
     "FieldError",
@@ -57,6 +66,7 @@ __all__ = [
     "JobFailedError",
     "JobStatus",
     "Lora",
+    "LoraInfo",
     "Model",
     "ModelDefaults",
     "ModelLimits",

@@ -10,7 +10,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 import httpx2
 
 from darkroom_client.core import call, catalog
-from darkroom_client.core.catalog import Health, Model, Scheduler
+from darkroom_client.core.catalog import EmbeddingInfo, Health, LoraInfo, Model, Scheduler
 from darkroom_client.core.errors import ServerError
 from darkroom_client.core.records import JobPage, JobRecord, JobStatus
 from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img
@@ -190,6 +190,14 @@ class Client:
     def schedulers(self) -> tuple[Scheduler, ...]:
         """What may be asked for as `scheduler`."""
         return self._transport.send(call.list_schedulers()).read(catalog.schedulers)
+
+    def loras(self) -> tuple[LoraInfo, ...]:
+        """What may be asked for in `loras`, each by its name as `Lora(name, scale)`."""
+        return self._transport.send(call.list_loras()).read(catalog.loras)
+
+    def embeddings(self) -> tuple[EmbeddingInfo, ...]:
+        """What may be written in a prompt beside words."""
+        return self._transport.send(call.list_embeddings()).read(catalog.embeddings)
 
     def health(self) -> Health:
         """What the server says of itself if it lives."""

@@ -112,6 +112,14 @@ def list_schedulers() -> Call:
     return Call("GET", "/schedulers")
 
 
+def list_loras() -> Call:
+    return Call("GET", "/loras")
+
+
+def list_embeddings() -> Call:
+    return Call("GET", "/embeddings")
+
+
 def health() -> Call:
     return Call("GET", "/healthz")
 

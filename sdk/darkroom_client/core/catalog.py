@@ -1,4 +1,4 @@
-"""What may be asked of a server: its models and schedulers."""
+"""What may be asked of a server: its models, schedulers, LoRAs and embeddings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,6 +97,66 @@ class Scheduler:
 
 
 @dataclass(frozen=True)
+class LoraInfo:
+    """A LoRA that may be asked for by `name`.
+
+    Attributes:
+        family: sd1, sd2, sdxl, width-<text_dim>, or unknown.
+        text_dim: width of the text it was trained on; None where the file does not tell.
+        trigger_words: what to write in the prompt to wake it.
+        models: names of the models that it fits.
+    """
+
+    name: str
+    family: str
+    text_dim: int | None
+    title: str
+    description: str
+    trigger_words: tuple[str, ...]
+    models: tuple[str, ...]
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            name=data["name"],
+            family=data["family"],
+            text_dim=data["text_dim"],
+            title=data["title"],
+            description=data["description"],
+            trigger_words=tuple(data["trigger_words"]),
+            models=tuple(data["models"]),
+        )
+
+
+@dataclass(frozen=True)
+class EmbeddingInfo:
+    """A textual inversion: write its `name` in a prompt.
+
+    Attributes:
+        family: sd1, sd2, sdxl, or width-<text_dim>.
+        text_dim: width of the text it was trained on.
+        vectors: tokens of the prompt that it takes up.
+        models: names of the models that it fits.
+    """
+
+    name: str
+    family: str
+    text_dim: int
+    vectors: int
+    models: tuple[str, ...]
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            name=data["name"],
+            family=data["family"],
+            text_dim=data["text_dim"],
+            vectors=data["vectors"],
+            models=tuple(data["models"]),
+        )
+
+
+@dataclass(frozen=True)
 class Health:
     """What a living server says of itself."""
 
@@ -114,3 +174,11 @@ def models(data: Mapping[str, Any]) -> tuple[Model, ...]:
 
 def schedulers(data: Mapping[str, Any]) -> tuple[Scheduler, ...]:
     return tuple(Scheduler.from_wire(scheduler) for scheduler in data["schedulers"])
+
+
+def loras(data: Mapping[str, Any]) -> tuple[LoraInfo, ...]:
+    return tuple(LoraInfo.from_wire(lora) for lora in data["loras"])
+
+
+def embeddings(data: Mapping[str, Any]) -> tuple[EmbeddingInfo, ...]:
+    return tuple(EmbeddingInfo.from_wire(embedding) for embedding in data["embeddings"])

@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+from darkroom.catalog.adapters import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.config import Settings
 from darkroom.jobs import doorbell
@@ -32,6 +33,7 @@ def create_app(settings: Settings) -> Flask:
             store=store,
             files=Files(settings.images_dir),
             catalog=ModelCatalog(settings.models_dir, settings.models.default),
+            adapters=AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
             tail=tail,
         ),
     )

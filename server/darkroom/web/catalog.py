@@ -1,9 +1,10 @@
-"""/models and /schedulers: what may be asked for."""
+"""/models, /schedulers, /loras and /embeddings: what may be asked for."""
 
 from flask import Blueprint, Response
 
 from darkroom.catalog import schedulers
-from darkroom.schemas import ModelList, SchedulerList
+from darkroom.catalog.adapters import model_text_dim
+from darkroom.schemas import EmbeddingList, LoraList, ModelList, SchedulerList
 from darkroom.web.context import context
 from darkroom.web.openapi import answers, document
 from darkroom.web.rendering import send_model
@@ -23,3 +24,36 @@ def list_models() -> Response:
 def list_schedulers() -> Response:
     """The schedulers, each with the spacings it supports."""
     return send_model(SchedulerList(schedulers=schedulers.infos()))
+
+
+@document.route(blueprint, "GET", "/loras", resp=answers(HTTP_200=LoraList), tags=["catalog"])
+def list_loras() -> Response:
+    """The LoRAs, each with the models it fits, and files that cannot be used."""
+    catalog = context().adapters
+    loras = tuple(
+        entry.info.model_copy(update={"models": _models_of(entry.info.text_dim)})
+        for entry in catalog.loras()
+    )
+    return send_model(LoraList(loras=loras, broken=catalog.broken_loras()))
+
+
+@document.route(
+    blueprint, "GET", "/embeddings", resp=answers(HTTP_200=EmbeddingList), tags=["catalog"]
+)
+def list_embeddings() -> Response:
+    """The textual inversions, each with the models it fits, and files that cannot be used."""
+    catalog = context().adapters
+    embeddings = tuple(
+        entry.info.model_copy(update={"models": _models_of(entry.info.text_dim)})
+        for entry in catalog.embeddings()
+    )
+    return send_model(EmbeddingList(embeddings=embeddings, broken=catalog.broken_embeddings()))
+
+
+def _models_of(text_dim: int | None) -> tuple[str, ...]:
+    """Models that read text of this width; all where it is not known."""
+    return tuple(
+        entry.info.name
+        for entry in context().catalog.entries()
+        if text_dim is None or model_text_dim(entry.folder) in (text_dim, None)
+    )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from flask import Flask, current_app
 
+from darkroom.catalog.adapters import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.config import Settings
 from darkroom.jobs import doorbell
@@ -20,6 +21,7 @@ class Context:
     store: Store
     files: Files
     catalog: ModelCatalog
+    adapters: AdapterCatalog
     tail: Tail
 
     def ring_worker(self) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from darkroom import pictures
 from darkroom.catalog import schedulers
-from darkroom.catalog.models import UnknownModelError
+from darkroom.catalog.models import ModelEntry, UnknownModelError
 from darkroom.jobs.records import NewUpload
 from darkroom.schemas import (
     MAX_SEED,
@@ -24,7 +24,7 @@ from darkroom.schemas import (
     Task,
     Txt2ImgRequest,
 )
-from darkroom.web import body, sizes
+from darkroom.web import body, loras, sizes
 from darkroom.web.context import context
 from darkroom.web.errors import invalid, pointer
 from darkroom.web.sources import REFERENCE, Source, find
@@ -67,7 +67,8 @@ def read(task: Task) -> Intake:
         ProblemError: 400, 413, 415 or 422.
     """
     fields, files, asked = body.parse(task)
-    model = _find_model(asked)
+    entry = _find_model(asked)
+    model = entry.info
     sources: dict[str, Source] = {}
     errors: list[FieldError] = []
     for name in body.FILE_FIELDS:
@@ -78,6 +79,7 @@ def read(task: Task) -> Intake:
             except pictures.PictureError as error:
                 errors.append(FieldError(pointer=pointer(name), detail=str(error)))
     errors += _check(asked, model, sources)
+    errors += loras.check(asked.loras, entry)
     if errors:
         raise invalid(errors)
     width, height = sizes.choose(asked, model, sources.get("image"))
@@ -91,9 +93,9 @@ def read(task: Task) -> Intake:
     )
 
 
-def _find_model(asked: Txt2ImgRequest) -> ModelInfo:
+def _find_model(asked: Txt2ImgRequest) -> ModelEntry:
     try:
-        return context().catalog.find(asked.model).info
+        return context().catalog.find(asked.model)
     except UnknownModelError as error:
         raise invalid([FieldError(pointer="#/model", detail=str(error))]) from None
 
@@ -112,9 +114,6 @@ def _check(asked: Txt2ImgRequest, model: ModelInfo, sources: dict[str, Source]) 
     if asked.clip_skip > model.limits.max_clip_skip:
         detail = f"{model.name} has layers to leave out up to {model.limits.max_clip_skip}"
         errors.append(FieldError(pointer="#/clip_skip", detail=detail))
-    for index, lora in enumerate(asked.loras):
-        detail = f"there is no LoRA {lora.name!r} on this box"
-        errors.append(FieldError(pointer=pointer("loras", index, "name"), detail=detail))
     if isinstance(asked, Img2ImgRequest | InpaintRequest):
         steps = asked.num_inference_steps or model.defaults.num_inference_steps
         if int(steps * asked.strength) < 1:
@@ -153,7 +152,7 @@ def _resolve(
         "scheduler": defaults.scheduler,
         "seed": secrets.randbelow(MAX_SEED + 1 - asked.num_images),
     }
-    chosen |= asked.model_dump(exclude_none=True, exclude={"loras"})
+    chosen |= asked.model_dump(exclude_none=True)
     chosen |= {name: source.reference for name, source in sources.items()}
     chosen |= {"task": task, "model": model.name, "width": width, "height": height}
     if "output_format" not in asked.model_fields_set:
