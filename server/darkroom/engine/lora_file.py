@@ -1,0 +1,155 @@
+"""A LoRA file as low-rank updates of layers, whichever program saved it.
+
+diffusers renames the layers. Strengths (alpha) are put into the weights here, because on diffusers'
+way from the file to peft those of attention layers are lost where they differ between layers
+(`get_peft_kwargs` in 0.42 looks for them under names that the UNet does not have), as they do in
+every LoCon with a `conv_alpha` of its own.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
+from diffusers.utils.state_dict_utils import (
+    StateDictType,
+    convert_state_dict_to_peft,
+    convert_unet_state_dict_to_peft,
+)
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from darkroom.catalog import headers, lora_keys
+
+PARTS = ("unet", "text_encoder", "text_encoder_2")
+# Files from before diffusers 0.17 hold the UNet's attention layers and do not say so.
+_UNET_ALONE = ("down_blocks.", "mid_block.", "up_blocks.")
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """An update of one layer: ΔW = up · down.
+
+    Attributes:
+        down: (rank, in), or (rank, in, kernel, kernel) of a convolution.
+        up: (out, rank), or (out, rank, 1, 1); its strength within it.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+
+# Part of the pipeline → name of a layer in it → its update.
+Updates = Mapping[str, Mapping[str, LowRank]]
+
+
+def read(path: Path, unet_config: Any) -> Updates:
+    """Read a LoRA.
+
+    Layers of text encoders are named as diffusers saves them, below `text_model.`.
+
+    Args:
+        path: of a safetensors file.
+        unet_config: of the UNet it is for; says how many layers a block of the original naming
+            has.
+
+    Raises:
+        ValueError: says why it is no LoRA, or a broken one.
+    """
+    try:
+        metadata = headers.read(path).metadata
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"cannot be read ({error})") from None
+    layers = lora_keys.group(tensors)
+    strengths = _Strengths(metadata)
+    weights: dict[str, torch.Tensor] = {}
+    for name, layer in layers.items():
+        down, up = tensors[layer.down].float(), tensors[layer.up].float()
+        if not (down.isfinite().all() and up.isfinite().all()):
+            raise ValueError(f"holds numbers that are infinite or none at all, in {name}")
+        rank = down.shape[0]
+        alpha = None if layer.alpha is None else float(tensors[layer.alpha])
+        weights[_whole(layer.down)] = down
+        weights[_whole(layer.up)] = up * strengths.of(name, rank, alpha)
+    try:
+        renamed, _ = StableDiffusionLoraLoaderMixin.lora_state_dict(
+            weights, unet_config=unet_config
+        )
+        return {part: _updates(renamed, f"{part}.") for part in PARTS}
+    except (KeyError, IndexError, AttributeError, ValueError) as error:
+        # What diffusers' renaming raises on names that it cannot take apart.
+        raise ValueError(f"names layers in a way that is not known ({error!s:.200})") from None
+
+
+def _whole(key: str) -> str:
+    return f"unet.{key}" if key.startswith(_UNET_ALONE) else key
+
+
+def _updates(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, LowRank]:
+    """The layers of one part, by their names in it."""
+    mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    if prefix != "unet.":
+        # diffusers' own guess of the naming fails on files that hold a text projection.
+        mine = convert_state_dict_to_peft(mine, original_type=StateDictType.DIFFUSERS_OLD)
+    mine = convert_unet_state_dict_to_peft(mine)
+    names = [key.removesuffix(".lora_A.weight") for key in mine if key.endswith(".lora_A.weight")]
+    if 2 * len(names) != len(mine):
+        raise ValueError(", ".join(sorted(mine)))
+    return {
+        name: LowRank(mine[f"{name}.lora_A.weight"], mine[f"{name}.lora_B.weight"])
+        for name in names
+    }
+
+
+class _Strengths:
+    """How strong each layer is: alpha / rank, with alpha from the file's tensors or metadata.
+
+    Only numbers are taken from the metadata. peft's whole configuration stands there too, and
+    could ask for an initialisation that changes the base model's weights.
+
+    Raises:
+        ValueError: the metadata is not what diffusers writes, or asks for more than LoRA.
+    """
+
+    def __init__(self, metadata: Mapping[str, str]) -> None:
+        try:
+            self._config: dict[str, Any] = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}"))
+            if any(self._config.get(f"{part}.use_dora") for part in PARTS):
+                raise ValueError("is a DoRA; only LoRA and LoCon can be used")
+        except (json.JSONDecodeError, AttributeError):
+            raise ValueError("holds metadata that diffusers did not write") from None
+
+    def of(self, layer: str, rank: int, alpha: float | None) -> float:
+        """What to multiply the layer's update with.
+
+        Args:
+            layer: its name in the file.
+            rank: of it.
+            alpha: that the file's tensors give it.
+        """
+        part, _, name = layer.partition(".")
+        if alpha is None:
+            alpha = self._alpha(part, name)
+        if alpha is None:
+            return 1.0
+        return alpha / rank**0.5 if self._config.get(f"{part}.use_rslora") else alpha / rank
+
+    def _alpha(self, part: str, name: str) -> float | None:
+        pattern = self._config.get(f"{part}.alpha_pattern") or {}
+        alpha = self._config.get(f"{part}.lora_alpha")
+        for key, value in pattern.items():
+            plain = key.removeprefix("^")  # diffusers' mark for "from the beginning"
+            if name == plain or (plain == key and name.endswith(f".{key}")):
+                alpha = value
+        if alpha is not None and not isinstance(alpha, int | float):
+            raise ValueError("holds metadata that diffusers did not write")
+        return alpha

@@ -1,0 +1,162 @@
+"""A textual inversion is a word of the prompt, and nothing to prompts without it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from darkroom.catalog.adapters import AdapterCatalog
+from darkroom.engine.embeddings import Embeddings, load_embeddings
+from tests.engine.lora_files import outputs, tiny_sd, tiny_sdxl
+
+PROMPTS = ["a red fox", "", "drinking inkling, (ink:1.2)", "a fox " * 60]
+
+
+def vectors(count: int, width: int, seed: int = 5) -> torch.Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Embeddings for a text encoder 32 wide, and one for SDXL in small."""
+    save_file({"emb_params": vectors(1, 32, 1)}, tmp_path / "Kodachrome.safetensors")
+    save_file({"emb_params": vectors(3, 32, 2)}, tmp_path / "bad-hands-5.safetensors")
+    save_file({"<cat-toy>": vectors(1, 32, 3)[0]}, tmp_path / "cattoy.safetensors")
+    pair = {"clip_l": vectors(2, 16, 4), "clip_g": vectors(2, 32, 5)}
+    save_file(pair, tmp_path / "velvia.safetensors")
+    return tmp_path
+
+
+def load(pipeline: Any, folder: Path) -> Embeddings:
+    return load_embeddings(pipeline, AdapterCatalog(folder / "none", folder).embeddings())
+
+
+@torch.inference_mode()
+def said(pipeline: Any, embeddings: Embeddings, prompt: str) -> torch.Tensor:
+    """What the first encoder makes of a prompt, (1, 77, width)."""
+    ids = pipeline.tokenizer(
+        embeddings.expand(prompt),
+        padding="max_length",
+        max_length=77,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
+    hidden: torch.Tensor = pipeline.text_encoder(ids).last_hidden_state
+    return hidden
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a fox, Kodachrome, sharp",
+        "bad-hands-5",
+        "cattoy and Kodachrome and bad-hands-5",
+        "(Kodachrome:1.3) fox",
+    ],
+)
+def test_words_mean_what_diffusers_makes_of_them(folder: Path, prompt: str) -> None:
+    ours, theirs = tiny_sd(), tiny_sd()
+    for name in ("Kodachrome", "bad-hands-5", "cattoy"):
+        tensor = next(iter(load_file(folder / f"{name}.safetensors").values()))
+        theirs.load_textual_inversion(tensor, token=name)
+
+    embeddings = load(ours, folder)
+
+    assert embeddings.names == ("Kodachrome", "bad-hands-5", "cattoy")
+    expected = outputs(theirs, prompt)[0]
+    assert torch.equal(said(ours, embeddings, prompt), expected)
+    assert not torch.equal(outputs(tiny_sd(), prompt)[0], expected)
+
+
+@pytest.mark.parametrize("make", [tiny_sd, tiny_sdxl])
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_prompts_without_the_words_keep_their_bytes(folder: Path, make: Any, prompt: str) -> None:
+    save_file({"emb_params": vectors(2, 32)}, folder / "inkl.safetensors")
+    plain, equipped = make(), make()
+
+    embeddings = load(equipped, folder)
+
+    assert embeddings.names
+    assert embeddings.expand(prompt) == prompt
+    for mine, other in zip(outputs(equipped, prompt), outputs(plain, prompt), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_sdxl_takes_pairs_and_finds_the_end_of_the_text(folder: Path) -> None:
+    pipeline = tiny_sdxl()
+    base = outputs(pipeline, "a fox")
+
+    embeddings = load(pipeline, folder)
+    prompt = embeddings.expand("a velvia fox")
+
+    assert embeddings.names == ("velvia",)
+    assert prompt == "a velvia velvia_1 fox"
+    for encoder, tokenizer, key in (
+        (pipeline.text_encoder, pipeline.tokenizer, "clip_l"),
+        (pipeline.text_encoder_2, pipeline.tokenizer_2, "clip_g"),
+    ):
+        ids = tokenizer.convert_tokens_to_ids(["velvia", "velvia_1"])
+        rows = encoder.get_input_embeddings().weight[ids]
+        assert torch.equal(rows, load_file(folder / "velvia.safetensors")[key])
+    # The configuration says that the largest id is the end, which the new words' now are: the
+    # pooled text would have been that of the word, with nothing after it.
+    ours = outputs(pipeline, prompt)
+    longer = outputs(pipeline, f"{prompt} in the snow")
+    assert not torch.equal(ours[1], longer[1])
+    assert not torch.equal(ours[1], base[1])
+
+
+def test_several_vectors_are_written_out_once() -> None:
+    embeddings = Embeddings({"grain": ("grain",), "fog": ("fog", "fog_1", "fog_2")})
+
+    assert embeddings.expand("Fog, foggy (fog:1.2) grain") == (
+        "fog fog_1 fog_2, foggy (fog fog_1 fog_2:1.2) grain"
+    )
+    once = embeddings.expand("a fog")
+    assert embeddings.expand(once) == once
+
+
+def test_the_longest_name_is_meant() -> None:
+    embeddings = Embeddings({"bad": ("bad", "bad_1"), "bad-hands": ("bad-hands",)})
+
+    assert embeddings.expand("bad-hands, bad") == "bad-hands, bad bad_1"
+
+
+def test_words_are_found_whatever_their_case(folder: Path) -> None:
+    pipeline = tiny_sd()
+    embeddings = load(pipeline, folder)
+
+    same = [said(pipeline, embeddings, f"a {word} fox") for word in ("Kodachrome", "kodachrome")]
+
+    assert torch.equal(*same)
+
+
+def test_none_is_needed(tmp_path: Path) -> None:
+    pipeline = tiny_sd()
+    rows = len(pipeline.text_encoder.get_input_embeddings().weight)
+
+    embeddings = load(pipeline, tmp_path)
+
+    assert embeddings.names == ()
+    assert embeddings.expand("a fox") == "a fox"
+    assert len(pipeline.text_encoder.get_input_embeddings().weight) == rows
+
+
+@pytest.mark.parametrize("name", ["fox", "Fox", "kodachrome"])
+def test_a_word_that_is_taken_is_left_out(folder: Path, name: str) -> None:
+    pipeline = tiny_sd()
+    assert "fox</w>" in pipeline.tokenizer.get_vocab()
+    save_file({"emb_params": vectors(1, 32)}, folder / f"{name}.safetensors")
+
+    embeddings = load(pipeline, folder)
+
+    assert name not in embeddings.names
+    assert "Kodachrome" in embeddings.names
+
+
+def test_an_embedding_with_holes_is_left_out(folder: Path) -> None:
+    save_file({"emb_params": vectors(1, 32) * torch.inf}, folder / "loud.safetensors")
+
+    assert "loud" not in load(tiny_sd(), folder).names
