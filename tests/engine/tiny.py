@@ -41,7 +41,10 @@ from transformers import (
 from darkroom.catalog.models import EMBEDDED
 
 SIZE = 64  # pixels a side that each model is made for
-HIDDEN = 32  # width of every text encoder
+HIDDEN = 32  # width of a text encoder
+HIDDEN_2 = (
+    48  # width of SDXL's second one; another, as in life, so that mixing them up is found out
+)
 TIME_IDS_WIDTH = 8  # SDXL's sizes and crops are embedded this wide, each
 TOKENIZER = EMBEDDED / "tintype" / "tokenizer"
 
@@ -63,15 +66,15 @@ def tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(TOKENIZER)
 
 
-def text_encoder(projected: bool = False, act: str = "quick_gelu", layers: int = 3) -> Any:
+def text_encoder(projected: bool = False, act: str = "quick_gelu", width: int = HIDDEN) -> Any:
     """A CLIP text encoder; `projected` has the pooled output that SDXL reads too."""
     words = tokenizer()
     config = CLIPTextConfig(
         vocab_size=len(words),
-        hidden_size=HIDDEN,
-        projection_dim=HIDDEN,
-        intermediate_size=2 * HIDDEN,
-        num_hidden_layers=layers,
+        hidden_size=width,
+        projection_dim=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=3,
         num_attention_heads=4,
         max_position_embeddings=77,
         hidden_act=act,
@@ -139,11 +142,13 @@ def unet(**options: Any) -> UNet2DConditionModel:
     return built
 
 
-def sdxl_unet(encoders: int = 2, time_ids: int = 6, **options: Any) -> UNet2DConditionModel:
+def sdxl_unet(
+    words: int = HIDDEN + HIDDEN_2, time_ids: int = 6, **options: Any
+) -> UNet2DConditionModel:
     """SDXL's: reads the pooled words and the sizes beside the timestep.
 
     Args:
-        encoders: whose outputs stand side by side.
+        words: width of the encoders' outputs side by side.
         time_ids: numbers beside the picture: 6, or 5 with an aesthetic score.
     """
     config: dict[str, Any] = {
@@ -154,8 +159,8 @@ def sdxl_unet(encoders: int = 2, time_ids: int = 6, **options: Any) -> UNet2DCon
         "use_linear_projection": True,
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": TIME_IDS_WIDTH,
-        "projection_class_embeddings_input_dim": time_ids * TIME_IDS_WIDTH + HIDDEN,
-        "cross_attention_dim": encoders * HIDDEN,
+        "projection_class_embeddings_input_dim": time_ids * TIME_IDS_WIDTH + HIDDEN_2,
+        "cross_attention_dim": words,
     }
     return unet(**config | options)
 
@@ -189,7 +194,7 @@ def _sdxl_parts(noise_predictor: UNet2DConditionModel, **parts: Any) -> dict[str
     return {
         "vae": vae(scaling_factor=0.13025),
         "text_encoder": text_encoder(),
-        "text_encoder_2": text_encoder(projected=True, act="gelu"),
+        "text_encoder_2": text_encoder(projected=True, act="gelu", width=HIDDEN_2),
         "tokenizer": tokenizer(),
         "tokenizer_2": tokenizer(),
         "unet": noise_predictor,
@@ -244,7 +249,7 @@ def sdxl_refiner(folder: Path) -> Path:
     """SDXL's second half: no first text encoder, an aesthetic score instead of a target size."""
     torch.manual_seed(6)
     parts = _sdxl_parts(
-        sdxl_unet(encoders=1, time_ids=5),
+        sdxl_unet(words=HIDDEN_2, time_ids=5),
         text_encoder=None,
         tokenizer=None,
         requires_aesthetics_score=True,
@@ -291,9 +296,9 @@ def sd3(folder: Path) -> Path:
         num_layers=2,
         attention_head_dim=8,
         num_attention_heads=4,
-        joint_attention_dim=2 * HIDDEN,
+        joint_attention_dim=HIDDEN + HIDDEN_2,
         caption_projection_dim=32,
-        pooled_projection_dim=2 * HIDDEN,
+        pooled_projection_dim=HIDDEN + HIDDEN_2,
         pos_embed_max_size=32,
     )
     pipeline = StableDiffusion3Pipeline(
@@ -302,7 +307,7 @@ def sd3(folder: Path) -> Path:
         vae=vae(latent_channels=16, scaling_factor=1.5305, shift_factor=0.0609),
         text_encoder=text_encoder(projected=True),
         tokenizer=tokenizer(),
-        text_encoder_2=text_encoder(projected=True, act="gelu"),
+        text_encoder_2=text_encoder(projected=True, act="gelu", width=HIDDEN_2),
         tokenizer_2=tokenizer(),
         text_encoder_3=None,
         tokenizer_3=None,
