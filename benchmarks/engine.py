@@ -25,7 +25,7 @@ def measure() -> list[Figure]:
         engine = DiffusersEngine(catalog, EngineSettings(dtype="float32"))
         engine.warm_up()
         stock = StableDiffusionPipeline.from_pretrained(
-            catalog.find(None).folder,
+            catalog.find(None).path,
             dtype=torch.float32,
             safety_checker=None,
             requires_safety_checker=False,

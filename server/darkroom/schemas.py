@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 MAX_SEED = 2**32 - 1
 MAX_PROMPT_CHARS = 8_000
 MAX_IMAGES_PER_JOB = 8
+MAX_CLIP_SKIP = 11
 
 
 class Words(BaseModel):
@@ -87,7 +88,9 @@ class Txt2ImgRequest(Words):
     scheduler: str | None = Field(None, description="A name from `GET /schedulers`.")
     model: str | None = Field(None, description="A name from `GET /models`.")
     loras: list[Lora] = Field(default_factory=list, max_length=8)
-    clip_skip: int = Field(0, ge=0, le=11, description="Last text-encoder layers to leave out.")
+    clip_skip: int = Field(
+        0, ge=0, le=MAX_CLIP_SKIP, description="Last text-encoder layers to leave out."
+    )
     output_format: OutputFormat = OutputFormat.PNG
     exact: bool = Field(
         False, description="Never share a UNet call, so that bytes do not depend on company."

@@ -31,7 +31,7 @@ PIPELINES = {
 @pytest.fixture(scope="module")
 def components(catalog: ModelCatalog) -> dict[str, Any]:
     pipeline = StableDiffusionPipeline.from_pretrained(
-        catalog.find("tintype").folder,
+        catalog.find("tintype").path,
         dtype=torch.float32,
         safety_checker=None,
         feature_extractor=None,

@@ -1,56 +1,105 @@
-"""Which models are on this box, read from their folders' JSON without loading anything.
+"""Which models are on this box, read from JSON and headers without loading anything.
 
-A model is a folder in the diffusers format: the embedded tintype, and every folder under the
-models directory. A `darkroom.json` beside `model_index.json` may set defaults and limits.
+A model is a folder in the diffusers format or a single `.safetensors` file: the embedded
+tintype, and whatever lies in the models directory. What lies there and cannot be used is known
+too, with the reason.
 """
 
 import difflib
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from darkroom.schemas import ModelDefaults, ModelInfo, ModelLimits, Task
+from darkroom.catalog import anatomy, checkpoints, folders, notes
+from darkroom.catalog.anatomy import Anatomy
+from darkroom.catalog.notes import NOTES, Notes
+from darkroom.catalog.reading import Remembered, UnusableError, read_header
+from darkroom.catalog.weights import PICKLES, Variant
+from darkroom.schemas import ModelDefaults, ModelInfo, ModelLimits
 
 EMBEDDED = Path(__file__).parent.parent / "models"
-NOTES = "darkroom.json"
-
-# Pipelines whose components our own sampling loop drives.
-FAMILIES = {
-    "StableDiffusionPipeline": "sd",
-    "StableDiffusionImg2ImgPipeline": "sd",
-    "StableDiffusionInpaintPipeline": "sd",
-}
+CONFIGS = EMBEDDED / "configs"  # of the architectures that single files are of
+SAFETENSORS = ".safetensors"
 
 
 class UnknownModelError(ValueError):
-    """No model of that name is on this box."""
+    """No model of that name can be used on this box."""
+
+
+class BrokenModelError(UnknownModelError):
+    """There is a model of that name, and a reason why it cannot be used."""
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model and where it lies."""
+    """A model, where it lies and how to load it.
+
+    Attributes:
+        path: the folder or file.
+        config: the folder of JSON that describes it; `path` itself if that is a folder.
+        layout: what `path` is.
+        pipeline: the class in diffusers that holds all its parts.
+        variant: of the weights of a folder, such as `fp16`; None for the plain ones.
+        scheduler: goes over the configuration of the model's own scheduler.
+        vae: file or folder of the VAE to load instead of its own; None for its own.
+        tiny_vae: file or folder of a small VAE for it.
+        latent_rgb: colours of its latents for previews, see `Notes`.
+    """
 
     info: ModelInfo
-    folder: Path
+    path: Path
+    config: Path
+    layout: Literal["folder", "file"]
+    pipeline: str
+    variant: Variant = None
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+    vae: Path | None = None
+    tiny_vae: Path | None = None
+    latent_rgb: tuple[tuple[float, float, float], ...] | None = None
+
+
+@dataclass(frozen=True)
+class BrokenModel:
+    """Something among the models that cannot be used, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """What lies among the models, not looked into yet."""
+
+    name: str
+    path: Path
+    read: Callable[["_Candidate"], ModelEntry]
 
 
 class ModelCatalog:
     """The models of this box by name.
 
     Args:
-        models_dir: the owner's folder of models; it need not exist.
+        models_dir: the owner's folder of models; it need not exist. VAEs lie beside it in `vae/`,
+            configurations of unusual single files in `configs/`.
         default: name of the model that answers requests that name none.
     """
 
     def __init__(self, models_dir: Path, default: str) -> None:
         self._models_dir = models_dir
+        self._vae_dir = models_dir.parent / "vae"
+        self._configs_dir = models_dir.parent / "configs"
         self._default = default
+        self._recognise = Remembered(checkpoints.recognise)
+        self._check_header = Remembered(lambda path: bool(read_header(path)))
 
     def entries(self) -> list[ModelEntry]:
-        """Read afresh, so that a model dropped into the folder is there at once."""
-        return [read(folder, self._default) for folder in self._folders()]
+        """Looked for afresh, so that a model dropped into the folder is there at once."""
+        return [found for found in self._all() if isinstance(found, ModelEntry)]
+
+    def broken(self) -> tuple[BrokenModel, ...]:
+        """What lies there and cannot be used."""
+        return tuple(found for found in self._all() if isinstance(found, BrokenModel))
 
     def infos(self) -> tuple[ModelInfo, ...]:
         return tuple(entry.info for entry in self.entries())
@@ -59,74 +108,165 @@ class ModelCatalog:
         """Look up a model; None is the default one.
 
         Raises:
+            BrokenModelError: says why it cannot be used.
             UnknownModelError: says what there is.
         """
         wanted = name or self._default
-        for folder in self._folders():  # names are compared with folders, never joined to a path
-            if folder.name == wanted:
-                return read(folder, self._default)
-        names = [folder.name for folder in self._folders()]
+        for candidate in self._candidates():  # names are compared, never joined to a path
+            if candidate.name == wanted:
+                found = self._look(candidate)
+                if isinstance(found, BrokenModel):
+                    raise BrokenModelError(f"model {wanted!r} cannot be used: {found.reason}")
+                return found
+        names = [entry.info.name for entry in self.entries()]
         close = difflib.get_close_matches(wanted, names, 1, cutoff=0.5)
         hint = f"; did you mean {close[0]}?" if close else f"; there is {', '.join(names)}"
         raise UnknownModelError(f"there is no model {wanted!r}{hint} (see GET /models)")
 
-    def _folders(self) -> Iterator[Path]:
-        for root in (EMBEDDED, self._models_dir):
-            if root.is_dir():
-                for folder in sorted(root.iterdir()):
-                    if _readable(folder):
-                        yield folder
+    def _all(self) -> Iterator[ModelEntry | BrokenModel]:
+        return (self._look(candidate) for candidate in self._candidates())
+
+    def _look(self, candidate: _Candidate) -> ModelEntry | BrokenModel:
+        try:
+            return candidate.read(candidate)
+        except UnusableError as error:
+            return BrokenModel(candidate.name, str(error))
+        except OSError as error:
+            return BrokenModel(candidate.name, f"it cannot be read: {error.strerror or error}")
+
+    # --- what lies there ---------------------------------------------------------------------
+
+    def _candidates(self) -> Iterator[_Candidate]:
+        """Folders before files, so that of two with one name the folder has it."""
+        taken = set()
+        for path in self._paths():
+            if path.is_dir():
+                name, read = path.name, self._read_folder
+            elif path.suffix == SAFETENSORS:
+                name, read = path.stem, self._read_file
+            elif path.suffix in PICKLES:
+                name, read = path.stem, _refuse_pickle
+                if name in taken:
+                    continue  # the safe copy of it is there
+            else:
+                continue
+            if name in taken:
+                name, read = path.name, _refuse_namesake
+            taken.add(name)
+            yield _Candidate(name, path, read)
+
+    def _paths(self) -> Iterator[Path]:
+        yield from (path for path in _listed(EMBEDDED) if path != CONFIGS)
+        found = _listed(self._models_dir)
+        yield from sorted(found, key=lambda path: (path.is_file(), path.suffix in PICKLES))
+
+    # --- reading one -------------------------------------------------------------------------
+
+    def _read_folder(self, candidate: _Candidate) -> ModelEntry:
+        folder = candidate.path
+        if not (folder / folders.INDEX).is_file():
+            raise UnusableError(_no_index(folder))
+        noted = notes.read(folder / NOTES)
+        if noted.config is not None:
+            raise UnusableError(f"its notes {NOTES}: config is for single files")
+        body = anatomy.examine(folder)
+        variant = folders.check(folder, body.family, self._check_header)
+        return self._entry(candidate, folder, "folder", body, noted, variant=variant)
+
+    def _read_file(self, candidate: _Candidate) -> ModelEntry:
+        file = candidate.path
+        checkpoint = self._recognise(file)
+        noted = notes.read(file.with_suffix(".json"))
+        config = self._config(noted.config or checkpoint.config)
+        entry = self._entry(
+            candidate,
+            config,
+            "file",
+            anatomy.examine(config),
+            noted,
+            scheduler=dict(checkpoint.scheduler),
+        )
+        if entry.vae is None and not checkpoint.has_vae:
+            raise UnusableError("it holds no VAE; name one as `vae` in its notes")
+        return entry
+
+    def _entry(
+        self,
+        candidate: _Candidate,
+        config: Path,
+        layout: Literal["folder", "file"],
+        body: Anatomy,
+        noted: Notes,
+        *,
+        variant: Variant = None,
+        scheduler: Mapping[str, Any] | None = None,
+    ) -> ModelEntry:
+        trained = {"prediction_type", "rescale_betas_zero_snr", "timestep_spacing"}
+        if body.family == anatomy.WHOLE and noted.model_fields_set & {*trained, "vae", "tiny_vae"}:
+            raise UnusableError("its notes say what only SD and SDXL models know")
+        said = noted.defaults.model_dump(exclude_none=True)
+        limited = noted.limits.model_dump(exclude_none=True)
+        return ModelEntry(
+            info=ModelInfo(
+                name=candidate.name,
+                family=body.family,
+                description=noted.description,
+                tasks=body.tasks,
+                defaults=ModelDefaults(**{**body.defaults.model_dump(), **said}),
+                limits=ModelLimits(**{**body.limits.model_dump(), **limited}),
+                default=candidate.name == self._default,
+            ),
+            path=candidate.path,
+            config=config,
+            layout=layout,
+            pipeline=body.pipeline,
+            variant=variant,
+            scheduler={
+                **(scheduler or {}),
+                **noted.model_dump(include=trained, exclude_none=True),
+            },
+            vae=self._vae(noted.vae),
+            tiny_vae=self._vae(noted.tiny_vae),
+            latent_rgb=noted.latent_rgb,
+        )
+
+    def _config(self, name: str) -> Path:
+        for root in (CONFIGS, self._configs_dir):
+            for path in _listed(root):
+                if path.name == name and (path / folders.INDEX).is_file():
+                    return path
+        raise UnusableError(f"its notes name the configuration {name!r}, and there is none")
+
+    def _vae(self, name: str | None) -> Path | None:
+        if name is None:
+            return None
+        for path in _listed(self._vae_dir):
+            if path.is_dir() and path.name == name and (path / "config.json").is_file():
+                return path
+            if path.suffix == SAFETENSORS and path.stem == name:
+                self._check_header(path)
+                return path
+        raise UnusableError(f"its notes name the VAE {name!r}, which is not in {self._vae_dir}")
 
 
-def _readable(folder: Path) -> bool:
-    try:
-        return _json(folder / "model_index.json").get("_class_name") in FAMILIES
-    except (OSError, ValueError):
-        return False
+def _listed(folder: Path) -> list[Path]:
+    """What lies in a folder and is not hidden; nothing if it is not there."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    value = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} does not hold a JSON object")
-    return value
+def _no_index(folder: Path) -> str:
+    inside = sorted(path.name for path in _listed(folder))
+    files = [name for name in inside if name.endswith((SAFETENSORS, *PICKLES))]
+    if files:
+        return f"it is a folder of checkpoints ({files[0]} …); put them one level up"
+    return f"it has no {folders.INDEX}, so it is no folder in the diffusers format"
 
 
-def read(folder: Path, default: str) -> ModelEntry:
-    """Describe one model folder."""
-    index = _json(folder / "model_index.json")
-    unet = _json(folder / "unet" / "config.json")
-    vae = _json(folder / "vae" / "config.json")
-    text_encoder = _json(folder / "text_encoder" / "config.json")
-    notes = _json(folder / NOTES) if (folder / NOTES).is_file() else {}
+def _refuse_pickle(candidate: _Candidate) -> ModelEntry:
+    raise UnusableError(f"{candidate.path.name} is a pickled checkpoint: {folders.PICKLED}")
 
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    native = int(unet["sample_size"]) * factor
-    defaults = {
-        "width": native,
-        "height": native,
-        "num_inference_steps": 25,
-        "guidance_scale": 7.5,
-        "scheduler": "dpmpp_2m",
-        **notes.get("defaults", {}),
-    }
-    limits = {
-        "min_side": max(64, native // 4),
-        "max_side": native * 4,
-        "max_pixels": 4 * native * native,
-        "multiple_of": factor,
-        "max_clip_skip": int(text_encoder["num_hidden_layers"]) - 1,
-        **notes.get("limits", {}),
-    }
-    return ModelEntry(
-        info=ModelInfo(
-            name=folder.name,
-            family=FAMILIES[index["_class_name"]],
-            description=notes.get("description", ""),
-            tasks=tuple(Task),
-            defaults=ModelDefaults(**defaults),
-            limits=ModelLimits(**limits),
-            default=folder.name == default,
-        ),
-        folder=folder,
-    )
+
+def _refuse_namesake(candidate: _Candidate) -> ModelEntry:
+    raise UnusableError(f"another model has the name of {candidate.path.name}; rename one of them")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from darkroom.schemas import SchedulerInfo
+from darkroom.schemas import ModelInfo, SchedulerInfo
 
 # Suffix → the diffusers argument that spaces the noise levels that way.
 SPACINGS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
@@ -21,6 +21,9 @@ SPACINGS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
     }
 )
 SIGMAS = ("karras", "exponential", "beta")
+
+# What a model takes that has a scheduler of its own kind: the one it was published with.
+NATIVE = "native"
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,19 @@ def find(name: str) -> tuple[SchedulerEntry, str | None]:
     close = difflib.get_close_matches(name, full_names(), 1, cutoff=0.5)
     hint = f"; did you mean {close[0]}?" if close else ""
     raise UnknownSchedulerError(f"there is no scheduler {name!r}{hint} (see GET /schedulers)")
+
+
+def check(name: str, model: ModelInfo) -> None:
+    """See that a model may be sampled with a scheduler.
+
+    Raises:
+        UnknownSchedulerError: there is none of that name, or the model does not take it.
+    """
+    if model.defaults.scheduler == NATIVE:
+        if name != NATIVE:
+            raise UnknownSchedulerError(f"{model.name} takes no other scheduler than {NATIVE!r}")
+        return
+    find(name)
 
 
 def full_names() -> list[str]:

@@ -55,8 +55,8 @@ class Models:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             log.info("loading model", model=entry.info.name, device=str(self.device))
-            family = FAMILIES[entry.info.family](entry.folder, self.device, self.dtype)
-            self._loaded = LoadedModel(entry.info.name, family, Preview(entry.folder))
+            family = FAMILIES[entry.info.family](entry.path, self.device, self.dtype)
+            self._loaded = LoadedModel(entry.info.name, family, Preview(entry.path))
         return self._loaded
 
 

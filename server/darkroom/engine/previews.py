@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from darkroom.catalog.models import NOTES
+from darkroom.catalog.notes import NOTES
 
 SCALE = 4  # preview pixels a latent pixel
 QUALITY = 70

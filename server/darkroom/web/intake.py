@@ -67,7 +67,7 @@ def read(task: Task) -> Intake:
         ProblemError: 400, 413, 415 or 422.
     """
     fields, files, asked = body.parse(task)
-    entry = _find_model(asked)
+    entry = _find_model(asked, task)
     model = entry.info
     sources: dict[str, Source] = {}
     errors: list[FieldError] = []
@@ -93,11 +93,20 @@ def read(task: Task) -> Intake:
     )
 
 
-def _find_model(asked: Txt2ImgRequest) -> ModelEntry:
+def _find_model(asked: Txt2ImgRequest, task: Task) -> ModelEntry:
+    """The model asked for, or the default one, if it can do the task."""
+    catalog = context().catalog
     try:
-        return context().catalog.find(asked.model)
+        entry = catalog.find(asked.model)
     except UnknownModelError as error:
         raise invalid([FieldError(pointer="#/model", detail=str(error))]) from None
+    model = entry.info
+    if task not in model.tasks:
+        able = [info.name for info in catalog.infos() if task in info.tasks]
+        hint = f"; {', '.join(able)} can" if able else ""
+        detail = f"{model.name} does {', '.join(model.tasks)}, not {task}{hint}"
+        raise invalid([FieldError(pointer="#/model", detail=detail)])
+    return entry
 
 
 def _check(asked: Txt2ImgRequest, model: ModelInfo, sources: dict[str, Source]) -> list[FieldError]:
@@ -108,7 +117,7 @@ def _check(asked: Txt2ImgRequest, model: ModelInfo, sources: dict[str, Source]) 
         errors.append(FieldError(pointer=pointer(name), detail="holds a NUL character"))
     if asked.scheduler is not None:
         try:
-            schedulers.find(asked.scheduler)
+            schedulers.check(asked.scheduler, model)
         except schedulers.UnknownSchedulerError as error:
             errors.append(FieldError(pointer="#/scheduler", detail=str(error)))
     if asked.clip_skip > model.limits.max_clip_skip:

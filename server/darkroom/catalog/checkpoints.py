@@ -1,0 +1,139 @@
+"""Single-file checkpoints: which architecture a safetensors file holds, told by its header alone.
+
+The names of tensors are those of the original repositories, by which diffusers tells them too
+(`diffusers.loaders.single_file_utils.infer_diffusers_model_type`); where it looks for widths, the
+kind of text encoder is looked at here, so that models of other sizes are told as well.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from darkroom.catalog.anatomy import INPAINTING, OTHER_CHANNELS, PLAIN
+from darkroom.catalog.reading import Header, UnusableError, read_header
+
+UNET = "model.diffusion_model."
+FIRST_LAYER = UNET + "input_blocks.0.0.weight"
+VAE = "first_stage_model."
+
+CLIP_L = "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"
+CLIP_L_OLD = "cond_stage_model.transformer.embeddings.position_embedding.weight"
+CLIP_H = "cond_stage_model.model.token_embedding.weight"
+SDXL_CLIP_L = "conditioner.embedders.0.transformer.text_model.embeddings.position_embedding.weight"
+SDXL_CLIP_G = "conditioner.embedders.1.model.positional_embedding"
+REFINER_CLIP_G = "conditioner.embedders.0.model.text_projection"
+
+# What stands at the beginning or within a tensor's name → what the file is.
+FOREIGN = (
+    (("lora_", ".lora", "hada_w", "lokr_w"), "is a LoRA, not a model"),
+    (("emb_params", "clip_l", "clip_g", "t5xxl"), "is a textual inversion, not a model"),
+    (("control_model.", "controlnet_", "control_"), "is a ControlNet, not a model"),
+    (("down_blocks.", "mid_block."), "is the UNet or VAE of a diffusers folder, without the rest"),
+    (
+        ("double_blocks.", "joint_blocks.", "transformer_blocks.", "context_refiner."),
+        "holds a diffusion transformer, which is read from a diffusers folder only",
+    ),
+    (("encoder.down.", "decoder.up.", VAE), "is a VAE: it belongs in the folder vae"),
+    (("model.layers.", "transformer.h.", "lm_head."), "is a language model"),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        config: name of the configuration that describes it, one of those carried.
+        has_vae: whether it holds a VAE, which most do.
+        scheduler: what its maker says of its noise, over the configuration's.
+    """
+
+    config: str
+    has_vae: bool
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+
+
+def recognise(path: Path) -> Checkpoint:
+    """Tell the architecture.
+
+    Raises:
+        UnusableError: it is something else, or damaged.
+    """
+    header = read_header(path)
+    if FIRST_LAYER not in header.shapes:
+        raise UnusableError(f"{path.name} {_foreign(header)}")
+    try:
+        channels = header.shapes[FIRST_LAYER][1]
+    except IndexError:
+        raise UnusableError(f"{path.name} is damaged: its first layer is no convolution") from None
+    if channels not in (PLAIN, INPAINTING):
+        reads = OTHER_CHANNELS.get(channels, f"{channels} channels")
+        raise UnusableError(f"its UNet reads {reads}, which no request carries")
+    kind = _kind(header)
+    scheduler = _scheduler(header)
+    if channels == INPAINTING:
+        if kind == "sdxl-refiner":
+            raise UnusableError("it is a refiner that reads a mask, which is not known")
+        config = f"{kind}-inpaint"
+    elif kind == "sd2":
+        config = _second_version(header)
+    else:
+        config = kind
+    return Checkpoint(config, any(name.startswith(VAE) for name in header.shapes), scheduler)
+
+
+def _kind(header: Header) -> str:
+    """The architecture by its text encoder."""
+    names = header.shapes
+    if SDXL_CLIP_L in names and SDXL_CLIP_G in names:
+        return "sdxl"
+    if REFINER_CLIP_G in names:
+        return "sdxl-refiner"
+    if CLIP_H in names:
+        if UNET + "label_emb.0.0.weight" in names:
+            raise UnusableError("it is an unCLIP, which draws from a picture's embedding")
+        return "sd2"
+    if CLIP_L in names:
+        return "sd1"
+    if CLIP_L_OLD in names:
+        raise UnusableError(
+            "its text encoder has names that diffusers does not read; saving it again with a "
+            "current program mends that"
+        )
+    raise UnusableError("it holds a UNet but no text encoder that is known")
+
+
+def _second_version(header: Header) -> str:
+    """SD 2 at 512 pixels predicts the noise, at 768 the velocity; their tensors are alike.
+
+    The maker may have said which, as the model spec provides
+    (https://github.com/Stability-AI/ModelSpec); else it is 768, as with diffusers. The owner's
+    notes have the last word.
+    """
+    says_512 = header.metadata.get("modelspec.architecture") == "stable-diffusion-v2-512"
+    predicts_noise = header.metadata.get("modelspec.prediction_type") == "epsilon"
+    return "sd2-512" if says_512 or predicts_noise else "sd2-768"
+
+
+def _scheduler(header: Header) -> dict[str, Any]:
+    if "edm_mean" in header.shapes or "edm_vpred.sigma_max" in header.shapes:
+        raise UnusableError("it was trained on EDM's noise levels, for which no scheduler is here")
+    found: dict[str, Any] = {}
+    # Empty tensors by which trainers of SDXL mark v-prediction and zero terminal SNR.
+    marked = "v_pred" in header.shapes
+    if marked or header.metadata.get("modelspec.prediction_type") == "v":
+        found["prediction_type"] = "v_prediction"
+        if "ztsnr" in header.shapes:
+            found["rescale_betas_zero_snr"] = True
+    return found
+
+
+def _foreign(header: Header) -> str:
+    for marks, what in FOREIGN:
+        for name in header.shapes:
+            if name.startswith(marks) or any(f".{mark.strip('.')}" in name for mark in marks):
+                return what
+    if any(name.startswith(UNET) for name in header.shapes):
+        return "holds a diffusion model that is not Stable Diffusion"
+    return "is no Stable Diffusion checkpoint"

@@ -1,0 +1,86 @@
+"""What the owner says of a model: `darkroom.json` in its folder, `<name>.json` beside its file."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from darkroom.catalog import schedulers
+from darkroom.catalog.reading import UnusableError, read_json
+from darkroom.schemas import MAX_CLIP_SKIP, PositiveSize, Words
+
+NOTES = "darkroom.json"
+
+
+class NotedDefaults(Words):
+    """What requests take that do not say; see `ModelDefaults`."""
+
+    width: PositiveSize | None = None
+    height: PositiveSize | None = None
+    num_inference_steps: int | None = Field(None, ge=1, le=150)
+    guidance_scale: float | None = Field(None, ge=0, le=30)
+    scheduler: str | None = None
+
+
+class NotedLimits(Words):
+    """What requests may say; see `ModelLimits`."""
+
+    min_side: int | None = Field(None, ge=8, le=8192)
+    max_side: int | None = Field(None, ge=8, le=8192)
+    max_pixels: int | None = Field(None, ge=64)
+    multiple_of: int | None = Field(None, ge=1, le=1024)
+    max_clip_skip: int | None = Field(None, ge=0, le=MAX_CLIP_SKIP)
+
+
+class Notes(Words):
+    """The owner's word, over what the files say.
+
+    Attributes:
+        description: one line for people.
+        prediction_type: what the UNet was trained to predict.
+        rescale_betas_zero_snr: whether it was trained down to no signal at all
+            (arXiv 2305.08891).
+        timestep_spacing: which timesteps few steps are; distilled models want `trailing`.
+        config: describes a single file: one of those that come with the server, or a folder in
+            `configs/`.
+        vae: decodes instead of the model's own: a file or folder in `vae/`.
+        tiny_vae: decodes quickly where a setting asks for it: a file or folder in `vae/`.
+        latent_rgb: a row of red, green and blue for each latent channel and one of offsets, for
+            previews.
+    """
+
+    description: str = Field("", max_length=1000)
+    defaults: NotedDefaults = NotedDefaults()
+    limits: NotedLimits = NotedLimits()
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = None
+    rescale_betas_zero_snr: bool | None = None
+    timestep_spacing: Literal["leading", "linspace", "trailing"] | None = None
+    config: str | None = None
+    vae: str | None = None
+    tiny_vae: str | None = None
+    latent_rgb: tuple[tuple[float, float, float], ...] | None = None
+
+
+def read(path: Path) -> Notes:
+    """Read notes; a model without them has empty ones.
+
+    Raises:
+        UnusableError: names the key that is wrong.
+    """
+    if not path.is_file():
+        return Notes()
+    try:
+        noted = Notes.model_validate(read_json(path))
+    except ValidationError as error:
+        wrong = "; ".join(
+            ".".join(map(str, item["loc"]))
+            + (" is no key of ours" if item["type"] == "extra_forbidden" else f": {item['msg']}")
+            for item in error.errors(include_url=False, include_input=False)
+        )
+        raise UnusableError(f"its notes {path.name} are not valid: {wrong}") from None
+    if noted.defaults.scheduler is not None:
+        try:
+            schedulers.find(noted.defaults.scheduler)
+        except schedulers.UnknownSchedulerError as error:
+            raise UnusableError(f"its notes {path.name}: {error}") from None
+    return noted

@@ -1,0 +1,125 @@
+"""diffusers' pipelines that our own sampling loop does not drive, and which run whole.
+
+The rows are those of diffusers' AutoPipeline (`diffusers.pipelines.auto_pipeline`), written down
+here because web cannot afford to import diffusers; a test holds the two together. Left out are
+those that need what no request of ours carries, a second repository, or make something else than
+one picture: see `LEFT_OUT`.
+"""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from darkroom.schemas import Task
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One kind of model: its class for each task, and the defaults of its `__call__`.
+
+    Attributes:
+        steps: num_inference_steps.
+        guidance: guidance_scale, or true_cfg_scale where that is the name.
+        txt2img: class name without `Pipeline`; None where diffusers has none for the task.
+    """
+
+    steps: int
+    guidance: float
+    txt2img: str | None
+    img2img: str | None = None
+    inpaint: str | None = None
+
+    def pipeline(self, task: Task) -> str | None:
+        """Class name in diffusers for the task."""
+        name = {
+            Task.TXT2IMG: self.txt2img,
+            Task.IMG2IMG: self.img2img,
+            Task.INPAINT: self.inpaint,
+        }[task]
+        return None if name is None else f"{name}Pipeline"
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return tuple(task for task in Task if self.pipeline(task) is not None)
+
+
+WHOLE: MappingProxyType[str, Whole] = MappingProxyType(
+    {
+        "stable-diffusion-3": Whole(
+            28, 7.0, "StableDiffusion3", "StableDiffusion3Img2Img", "StableDiffusion3Inpaint"
+        ),
+        "stable-diffusion-3-pag": Whole(
+            28, 7.0, "StableDiffusion3PAG", "StableDiffusion3PAGImg2Img"
+        ),
+        "hunyuan": Whole(50, 5.0, "HunyuanDiT"),
+        "hunyuan-pag": Whole(50, 5.0, "HunyuanDiTPAG"),
+        "kandinsky3": Whole(25, 3.0, "Kandinsky3", "Kandinsky3Img2Img"),
+        "pixart-alpha": Whole(20, 4.5, "PixArtAlpha"),
+        "pixart-sigma": Whole(20, 4.5, "PixArtSigma"),
+        "sana": Whole(20, 4.5, "Sana"),
+        "sana-pag": Whole(20, 4.5, "SanaPAG"),
+        "stable-diffusion-pag": Whole(
+            50, 7.5, "StableDiffusionPAG", "StableDiffusionPAGImg2Img", "StableDiffusionPAGInpaint"
+        ),
+        "stable-diffusion-xl-pag": Whole(
+            50,
+            5.0,
+            "StableDiffusionXLPAG",
+            "StableDiffusionXLPAGImg2Img",
+            "StableDiffusionXLPAGInpaint",
+        ),
+        "pixart-sigma-pag": Whole(20, 4.5, "PixArtSigmaPAG"),
+        "auraflow": Whole(50, 3.5, "AuraFlow"),
+        "flux": Whole(28, 3.5, "Flux", "FluxImg2Img", "FluxInpaint"),
+        "flux-kontext": Whole(28, 3.5, "FluxKontext", "FluxKontext"),
+        "flux2-klein": Whole(50, 4.0, "Flux2Klein", "Flux2Klein"),
+        "flux2": Whole(50, 4.0, "Flux2", "Flux2"),
+        "ideogram4": Whole(48, 4.0, "Ideogram4"),
+        "krea2": Whole(28, 4.5, "Krea2"),
+        "lumina": Whole(30, 4.0, "Lumina"),
+        "lumina2": Whole(30, 4.0, "Lumina2"),
+        "chroma": Whole(35, 5.0, "Chroma"),
+        "cogview3": Whole(50, 5.0, "CogView3Plus"),
+        "cogview4": Whole(50, 5.0, "CogView4"),
+        "glm_image": Whole(50, 1.5, "GlmImage"),
+        "nucleusmoe-image": Whole(50, 4.0, "NucleusMoEImage"),
+        "qwenimage": Whole(50, 4.0, "QwenImage", "QwenImageImg2Img", "QwenImageInpaint"),
+        "qwenimage21": Whole(40, 4.0, "QwenImage21"),
+        "z-image": Whole(50, 5.0, "ZImage", "ZImageImg2Img", "ZImageInpaint"),
+        "z-image-omni": Whole(50, 5.0, "ZImageOmni"),
+        "ovis": Whole(50, 5.0, "OvisImage"),
+        "prx": Whole(28, 4.0, "PRX"),
+        "qwenimage-edit": Whole(50, 4.0, None, "QwenImageEdit", "QwenImageEditInpaint"),
+        "qwenimage-edit-plus": Whole(50, 4.0, None, "QwenImageEditPlus"),
+        "kolors": Whole(50, 5.0, "Kolors", "KolorsImg2Img"),
+        "kolors-pag": Whole(50, 5.0, "KolorsPAG"),
+    }
+)
+
+# Part of a class name → why models of that kind cannot be asked for.
+LEFT_OUT: MappingProxyType[str, str] = MappingProxyType(
+    {
+        "Control": "it needs a control picture, which no request carries",
+        "Kandinsky": "it is two models in two repositories",
+        "Wuerstchen": "it is two models in two repositories",
+        "StableCascade": "it is two models in two repositories",
+        "IF": "its pictures of 64×64 pixels need a second model",
+        "Helios": "it makes videos",
+        "Layered": "it makes layers instead of a picture",
+    }
+)
+
+
+def why_not(class_name: str) -> str:
+    """Why a class without a row is not run."""
+    for part, reason in LEFT_OUT.items():
+        if part in class_name:
+            return reason
+    return "diffusers' AutoPipeline does not know it"
+
+
+def find(class_name: str) -> Whole | None:
+    """The row that a class of diffusers belongs to, for whichever task."""
+    for row in WHOLE.values():
+        if any(row.pipeline(task) == class_name for task in Task):
+            return row
+    return None

@@ -1,0 +1,244 @@
+"""From what lies on disk to a diffusers pipeline, or to one error that says why not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from darkroom.catalog import folders
+from darkroom.catalog.models import ModelEntry
+from darkroom.engine.tokenizing import clip_tokenizer
+
+MAX_REASON_CHARS = 300
+
+
+class ModelLoadError(OSError):
+    """A model cannot be loaded.
+
+    Args:
+        name: of the model.
+        reason: for the owner of the box.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"model {name!r}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+def load_pipeline(entry: ModelEntry, device: torch.device, dtype: torch.dtype) -> DiffusionPipeline:
+    """Load a model whole, from safetensors alone and without a network.
+
+    The class is the one that fits the model: text to picture where it can do that, repainting for
+    a UNet that reads a mask, picture to picture for a refiner. Pipelines for other tasks are made
+    from its `components`.
+
+    Args:
+        entry: from the catalog.
+        device: where all parts are put.
+        dtype: of all parts.
+
+    Raises:
+        ModelLoadError: whatever is wrong with its files.
+        torch.OutOfMemoryError: it does not fit.
+    """
+    try:
+        pipeline: DiffusionPipeline = _load(entry, dtype).to(device)
+        return pipeline
+    except (ModelLoadError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        # Damaged files make the libraries stumble wherever they happen to: KeyError for a tensor
+        # that is missing, ValueError for a shape, SafetensorError, JSONDecodeError, …
+        raise ModelLoadError(entry.info.name, _reason(entry, error)) from error
+
+
+def load_tiny_vae(
+    entry: ModelEntry, device: torch.device, dtype: torch.dtype
+) -> AutoencoderTiny | None:
+    """Load the small VAE that the owner's notes name; None if they name none.
+
+    Raises:
+        ModelLoadError: it cannot be read, or is none.
+        torch.OutOfMemoryError: it does not fit.
+    """
+    if entry.tiny_vae is None:
+        return None
+    try:
+        if entry.tiny_vae.is_dir():
+            vae: Any = AutoencoderTiny.from_pretrained(
+                entry.tiny_vae, dtype=dtype, use_safetensors=True, local_files_only=True
+            )
+        else:
+            vae = AutoencoderTiny()  # its defaults are those of TAESD
+            vae.load_state_dict(load_file(entry.tiny_vae))
+        _check_filled(entry, "tiny_vae", vae)
+        small: AutoencoderTiny = vae.eval().to(device, dtype)
+        return small
+    except (ModelLoadError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        reason = f"its tiny VAE {entry.tiny_vae.name}: {_reason(entry, error)}"
+        raise ModelLoadError(entry.info.name, reason) from error
+
+
+def _load(entry: ModelEntry, dtype: torch.dtype) -> Any:
+    cls: Any = getattr(diffusers, entry.pipeline)
+    given: dict[str, Any] = dict.fromkeys(folders.absent(entry.config))
+    if entry.info.family != "whole":
+        given |= {name: None for name in folders.UNUSED if name in _expected(cls)}
+    if "requires_safety_checker" in _expected(cls):
+        given["requires_safety_checker"] = False
+    if entry.vae is not None:
+        given["vae"] = _vae(entry, entry.vae, dtype)
+    if entry.layout == "folder":
+        given |= _encoders(entry, dtype)
+        pipeline = cls.from_pretrained(
+            entry.path,
+            dtype=dtype,
+            variant=entry.variant,
+            use_safetensors=True,
+            local_files_only=True,
+            **given,
+        )
+    else:
+        given |= _tokenizers(entry)
+        pipeline = cls.from_single_file(
+            str(entry.path),
+            config=str(entry.config),
+            dtype=dtype,
+            local_files_only=True,
+            **given,
+        )
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            _check_filled(entry, name, part)
+    _check_latents(entry, pipeline)
+    if entry.scheduler:
+        pipeline.scheduler = _retrained(pipeline.scheduler, entry.scheduler)
+    return pipeline
+
+
+def _expected(cls: Any) -> set[str]:
+    modules, options = cls._get_signature_keys(cls)
+    return {*modules, *options}
+
+
+def _encoders(entry: ModelEntry, dtype: torch.dtype) -> dict[str, Any]:
+    """The parts that are transformers' models.
+
+    Loaded here, because transformers fills what is missing with random numbers and only tells
+    those who ask.
+    """
+    found = {}
+    for name, class_name in folders.parts(entry.path, entry.info.family).items():
+        cls: Any = getattr(transformers, class_name, None)
+        if transformers.PreTrainedModel not in getattr(cls, "__mro__", ()):
+            continue
+        part = entry.path / name
+        has_variant = any(f".{entry.variant}" in file.name for file in part.iterdir())
+        model, report = cls.from_pretrained(
+            part,
+            dtype=dtype,
+            variant=entry.variant if has_variant else None,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+        if report["missing_keys"]:
+            raise ModelLoadError(entry.info.name, _lacks(name, sorted(report["missing_keys"])))
+        found[name] = model
+    return found
+
+
+def _tokenizers(entry: ModelEntry) -> dict[str, Any]:
+    """Tokenizers of a single file whose configuration has no vocabulary of its own."""
+    found = {}
+    for name, class_name in folders.parts(entry.config, entry.info.family).items():
+        folder = entry.config / name
+        if class_name != "CLIPTokenizer":
+            continue
+        if not any((folder / file).is_file() for file in folders.TOKENIZER_FILES):
+            said = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+            found[name] = clip_tokenizer(said["pad_token"])
+    return found
+
+
+def _vae(entry: ModelEntry, path: Path, dtype: torch.dtype) -> Any:
+    """The VAE that goes instead of the model's own; a file takes the own one's configuration."""
+    if path.is_dir():
+        vae = AutoencoderKL.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+    else:
+        vae = AutoencoderKL.from_single_file(
+            str(path), config=str(entry.config), subfolder="vae", dtype=dtype, local_files_only=True
+        )
+    _check_filled(entry, f"VAE {path.name}", vae)
+    return vae
+
+
+def _check_filled(entry: ModelEntry, name: str, part: torch.nn.Module) -> None:
+    """diffusers leaves what no file filled without memory, and fails when it is first used."""
+    empty = sorted(key for key, value in part.named_parameters() if value.is_meta)
+    if empty:
+        raise ModelLoadError(entry.info.name, _lacks(name, empty))
+
+
+def _check_latents(entry: ModelEntry, pipeline: Any) -> None:
+    unet, vae = pipeline.components.get("unet"), pipeline.components.get("vae")
+    if unet is None or vae is None:
+        return
+    if vae.config.latent_channels != unet.config.out_channels:
+        reason = (
+            f"its VAE has {vae.config.latent_channels} latent channels, "
+            f"its UNet {unet.config.out_channels}"
+        )
+        raise ModelLoadError(entry.info.name, reason)
+
+
+def _retrained(scheduler: Any, said: Any) -> Any:
+    """The scheduler with what is said of the model's training over its configuration.
+
+    Values that stand there by default are left out: diffusers does not hand them on to a
+    scheduler of another class, and would leave out what is said with them.
+    """
+    config = dict(scheduler.config)
+    by_default = config.pop("_use_default_values", ())
+    kept = {key: value for key, value in config.items() if key not in by_default}
+    return type(scheduler).from_config({**kept, **said})
+
+
+def _lacks(part: str, keys: list[str]) -> str:
+    more = f" and {len(keys) - 1} more tensors" if len(keys) > 1 else ""
+    return f"its part {part} lacks {keys[0]}{more}"
+
+
+def _reason(entry: ModelEntry, error: BaseException) -> str:
+    """What an exception of the libraries means, without this machine's paths."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, SafetensorError):
+            return f"its weights are cut short or damaged ({cause})"
+        cause = cause.__cause__ or cause.__context__
+    if "meta tensor" in str(error):  # how diffusers says that no file filled it
+        return f"its weights lack tensors that its configuration asks for{_unusual(entry)}"
+    text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    for path in (entry.path, entry.config):
+        text = text.replace(f"{path.parent}/", "")
+    if isinstance(error, KeyError):
+        text = f"it lacks {text}"
+    return text[:MAX_REASON_CHARS] + (_unusual(entry) if "shape" in text else "")
+
+
+def _unusual(entry: ModelEntry) -> str:
+    """What may help with a single file that does not fit the configuration for its kind."""
+    if entry.layout == "folder":
+        return ""
+    return "; if it is whole, it is of unusual size and needs a `config` in its notes"
