@@ -120,10 +120,14 @@ def list_models(**given: Any) -> None:
     from darkroom.catalog.models import ModelCatalog
 
     settings = load(**given)
-    for info in ModelCatalog(settings.models_dir, settings.models.default).infos():
+    catalog = ModelCatalog(settings.models_dir, settings.models.default)
+    for info in catalog.infos():
         star = "*" if info.default else " "
         size = f"{info.defaults.width}×{info.defaults.height}"
-        click.echo(f"{star} {info.name}  {info.family}  {size}  {info.description}")
+        tasks = ", ".join(info.tasks)
+        click.echo(f"{star} {info.name}  {info.family}  {size}  {tasks}  {info.description}")
+    for broken in catalog.broken():
+        click.secho(f"! {broken.name}  cannot be used: {broken.reason}", fg="yellow")
 
 
 @main.command()

@@ -127,7 +127,11 @@ def _model(settings: Settings) -> Finding:
     names = [info.name for info in catalog.infos()]
     ok = settings.models.default in names
     advice = f"set models.default to one of these, or put a model in {settings.models_dir}"
-    return Finding("model", ok, f"{settings.models.default}; there is {', '.join(names)}", advice)
+    detail = f"{settings.models.default}; there is {', '.join(names)}"
+    broken = ", ".join(found.name for found in catalog.broken())
+    if broken:
+        detail += f"; not usable: {broken} (`darkroom models list` says why)"
+    return Finding("model", ok, detail, advice)
 
 
 def _picture(settings: Settings) -> Finding:

@@ -337,7 +337,7 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused(
 def test_a_checkpoint_of_another_size_is_refused(box: Path, built: Callable[[str], Path]) -> None:
     ldm.single_file(built("sd1"), box / "models" / "model.safetensors")  # by the carried one
 
-    with pytest.raises(ModelLoadError, match="shape.* needs a `config` in its notes"):
+    with pytest.raises(ModelLoadError, match=r"shape.* needs a `config` in its notes"):
         load(box)
 
 

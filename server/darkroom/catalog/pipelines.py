@@ -83,7 +83,7 @@ WHOLE: MappingProxyType[str, Whole] = MappingProxyType(
         "glm_image": Whole(50, 1.5, "GlmImage"),
         "nucleusmoe-image": Whole(50, 4.0, "NucleusMoEImage"),
         "qwenimage": Whole(50, 4.0, "QwenImage", "QwenImageImg2Img", "QwenImageInpaint"),
-        "qwenimage21": Whole(40, 4.0, "QwenImage21"),
+        "qwenimage21": Whole(40, 1.0, "QwenImage21"),
         "z-image": Whole(50, 5.0, "ZImage", "ZImageImg2Img", "ZImageInpaint"),
         "z-image-omni": Whole(50, 5.0, "ZImageOmni"),
         "ovis": Whole(50, 5.0, "OvisImage"),

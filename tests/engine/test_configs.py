@@ -1,0 +1,85 @@
+"""The carried configurations describe the published models."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+import transformers
+from diffusers import DDIMScheduler
+
+from darkroom.catalog.models import CONFIGS
+
+# Parameters of each part of the published models. A UNet that reads a mask has 5 more channels
+# in a first layer of 320 filters of 3×3; the refiner's follows from sgm's sd_xl_refiner.yaml.
+VAE = 83_653_863
+CLIP_L, CLIP_H, CLIP_G = 123_060_480, 340_387_840, 694_659_840
+PARAMETERS = {
+    "sd1": {"unet": 859_520_964, "vae": VAE, "text_encoder": CLIP_L},
+    "sd1-inpaint": {"unet": 859_535_364, "vae": VAE, "text_encoder": CLIP_L},
+    "sd2-512": {"unet": 865_910_724, "vae": VAE, "text_encoder": CLIP_H},
+    "sd2-768": {"unet": 865_910_724, "vae": VAE, "text_encoder": CLIP_H},
+    "sd2-inpaint": {"unet": 865_925_124, "vae": VAE, "text_encoder": CLIP_H},
+    "sdxl": {
+        "unet": 2_567_463_684,
+        "vae": VAE,
+        "text_encoder": CLIP_L,
+        "text_encoder_2": CLIP_G,
+    },
+    "sdxl-inpaint": {
+        "unet": 2_567_478_084,
+        "vae": VAE,
+        "text_encoder": CLIP_L,
+        "text_encoder_2": CLIP_G,
+    },
+    "sdxl-refiner": {"unet": 2_259_526_660, "vae": VAE, "text_encoder_2": CLIP_G},
+}
+
+
+def index(name: str) -> dict[str, Any]:
+    parts: dict[str, Any] = json.loads((CONFIGS / name / "model_index.json").read_text())
+    return {part: value for part, value in parts.items() if isinstance(value, list) and value[0]}
+
+
+def built(folder: Path, library: str, class_name: str) -> Any:
+    """The part without memory for its weights."""
+    with torch.device("meta"):
+        if library == "diffusers":
+            cls = getattr(diffusers, class_name)
+            return cls.from_config(cls.load_config(folder))
+        cls = getattr(transformers, class_name)
+        return cls(cls.config_class.from_pretrained(folder))
+
+
+def test_every_configuration_is_checked() -> None:
+    carried = {path.parent.name for path in CONFIGS.glob("*/model_index.json")}
+
+    assert carried == set(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parts_have_as_many_parameters_as_the_published_ones(name: str) -> None:
+    counted = {
+        part: sum(value.numel() for value in built(CONFIGS / name / part, *value).parameters())
+        for part, value in index(name).items()
+        if (CONFIGS / name / part / "config.json").is_file()
+    }
+
+    assert counted == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_another_scheduler_neither_clips_nor_ends_early(name: str) -> None:
+    """diffusers' defaults are for pixels; latents go beyond ±1."""
+    cls = getattr(diffusers, index(name)["scheduler"][1])
+    own = cls.from_pretrained(CONFIGS / name / "scheduler")
+
+    ddim = DDIMScheduler.from_config(own.config)
+
+    assert ddim.config.clip_sample is False
+    assert ddim.config.set_alpha_to_one is False
+    assert ddim.config.steps_offset == 1
+    expected = "v_prediction" if name == "sd2-768" else "epsilon"
+    assert ddim.config.prediction_type == expected
