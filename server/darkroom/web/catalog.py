@@ -55,5 +55,5 @@ def _models_of(text_dim: int | None) -> tuple[str, ...]:
     return tuple(
         entry.info.name
         for entry in context().catalog.entries()
-        if text_dim is None or model_text_dim(entry.folder) in (text_dim, None)
+        if text_dim is None or model_text_dim(entry.config) in (text_dim, None)
     )

@@ -12,7 +12,7 @@ from darkroom.web.errors import pointer
 def check(asked: Sequence[Lora], model: ModelEntry) -> list[FieldError]:
     """What is wrong with them, each pointed at by its place in the list."""
     errors = []
-    text_dim = adapters.model_text_dim(model.folder) if asked else None
+    text_dim = adapters.model_text_dim(model.config) if asked else None
     seen: set[str] = set()
     for index, lora in enumerate(asked):
         if lora.name in seen:
