@@ -132,6 +132,11 @@ class Job:
         return tuple(Image.of(image, self._transport) for image in self.record.images)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done differently from what was asked, and what else to know; often nothing."""
+        return self.record.notes
+
+    @property
     def error(self) -> Problem | None:
         """Why it failed, if it did."""
         return self.record.error

@@ -225,6 +225,10 @@ class Job(Words):
     attempts: int
     request: dict[str, Any]
     images: tuple[Image, ...]
+    notes: tuple[str, ...] = Field(
+        description="What was done differently from what was asked, and what else to know.",
+        examples=[["memory was short: images were developed one at a time"]],
+    )
     error: Problem | None
     created_at: datetime
     started_at: datetime | None
@@ -244,6 +248,7 @@ class EventType(enum.StrEnum):
     STARTED = "started"
     PROGRESS = "progress"
     PREVIEW = "preview"
+    NOTE = "note"
     IMAGE = "image"
     SUCCEEDED = "succeeded"
     FAILED = "failed"

@@ -1,71 +1,20 @@
 """The queue in SQL, on a real database, with a clock and ids of the test's own."""
 
-from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 
 from darkroom.jobs import database
 from darkroom.jobs.database import Database
 from darkroom.jobs.eta import Speed
 from darkroom.jobs.leases import LeaseLostError, Leases
-from darkroom.jobs.records import NewEvent, NewJob
+from darkroom.jobs.records import NewEvent
 from darkroom.jobs.store import IdempotencyConflictError, Store
-from darkroom.jobs.tables import ImageRow, Table
+from darkroom.jobs.tables import ImageRow
 from darkroom.schemas import EventType, JobStatus, Problem
-from tests.engine.conftest import request
+from tests.jobs.conftest import ME, Clock, Hire, accept
 
-ME = "address:127.0.0.1"
 PROBLEM = Problem(type="urn:x", title="x", status=500, detail="x")
-
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Database]:
-    path = tmp_path / "darkroom.db"
-    database.migrate(path)
-    opened = Database(path)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def store(opened: Database, clock: Clock) -> Store:
-    numbers = count(1)
-    return Store(opened, clock, lambda: f"job{next(numbers)}")
-
-
-Hire = Callable[[str], Leases]
-
-
-@pytest.fixture
-def hire(opened: Database, clock: Clock) -> Hire:
-    """Workers by name, on the test's clock."""
-    return lambda name: Leases(opened, name, lease_s=30, max_attempts=3, clock=clock)
-
-
-@pytest.fixture
-def worker(hire: Hire) -> Leases:
-    return hire("w")
-
-
-def accept(store: Store, client: str = ME, key: str | None = None, fingerprint: str = "f") -> str:
-    job_id, _ = store.accept(NewJob(client, request(), (), fingerprint, key))
-    return job_id
 
 
 def kinds(store: Store, job_id: str) -> list[str]:
@@ -90,15 +39,6 @@ def image(job_id: str, index: int = 0) -> ImageRow:
         bytes=3,
         sha256="0" * 64,
     )
-
-
-def test_the_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
-    path = tmp_path / "darkroom.db"
-    database.migrate(path)
-    engine = database.connect(path, "FULL")
-    with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
-    engine.dispose()
 
 
 def test_migrating_twice_changes_nothing(store: Store, tmp_path: Path) -> None:
@@ -206,12 +146,36 @@ def test_a_worker_that_lost_its_lease_changes_nothing(
 
     slow.record([NewEvent(job, EventType.PROGRESS, {"step": 9})], {job: (9, 9)})
     with pytest.raises(LeaseLostError):
+        slow.add_note(job, "lost")
+    with pytest.raises(LeaseLostError):
         slow.add_image(image(job))
     with pytest.raises(LeaseLostError):
         slow.finish(job, JobStatus.SUCCEEDED)
 
     assert status(store, job) is JobStatus.RUNNING
     assert "progress" not in kinds(store, job)
+
+
+def test_a_note_is_kept_once(store: Store, worker: Leases) -> None:
+    job = accept(store)
+    worker.claim(busy=False)
+    for text in ("the VAE was tiled", "größer ging nicht", "the VAE was tiled"):
+        worker.add_note(job, text)
+
+    found = store.job(job, ME)
+    assert found is not None
+    assert found.notes == ("the VAE was tiled", "größer ging nicht")
+    assert kinds(store, job) == ["queued", "note", "note"]
+
+
+def test_a_second_run_says_nothing_twice(store: Store, worker: Leases) -> None:
+    job = accept(store)
+    for _ in range(2):
+        worker.claim(busy=False)
+        worker.add_note(job, "the VAE was tiled")
+        worker.recover_own()
+
+    assert kinds(store, job) == ["queued", "note", "queued", "queued"]
 
 
 def test_a_job_reaches_one_end(store: Store, worker: Leases) -> None:

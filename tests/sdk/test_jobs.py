@@ -15,6 +15,7 @@ from darkroom_client import (
     JobCancelledError,
     JobFailedError,
     JobStatus,
+    NoteEvent,
     NotFoundError,
     QueuedEvent,
     WaitTimeoutError,
@@ -36,6 +37,7 @@ QUEUED = {
     "attempts": 0,
     "request": {"prompt": "a fox", "loras": [{"name": "film", "scale": 0.5}]},
     "images": [],
+    "notes": [],
     "error": None,
     "created_at": "2026-01-01T00:00:00Z",
     "started_at": None,
@@ -140,6 +142,20 @@ def test_a_failed_job_tells_why(scripted: Scripted) -> None:
             job.wait()
     assert caught.value.problem == job.error
     assert caught.value.job.id == "abc"
+
+
+def test_what_the_server_did_differently_is_told(scripted: Scripted) -> None:
+    note = "memory was short: the VAE was tiled"
+    server = scripted(
+        json_reply(QUEUED),
+        stream(event(1, "note", f', "note": "{note}"'), event(2, "succeeded")),
+        json_reply({**QUEUED, "status": "succeeded", "notes": [note]}),
+    )
+    with Client(server.url) as client:
+        job = client.job("abc")
+        assert job.notes == ()
+        assert [told.note for told in job if isinstance(told, NoteEvent)] == [note]
+    assert job.notes == (note,)
 
 
 def test_an_answer_lost_on_the_way_makes_no_second_job(

@@ -1,9 +1,12 @@
 """Health, metrics, documentation pages, and the door."""
 
+import re
+
 import httpx2
 import pytest
 
 from darkroom.catalog import schedulers
+from darkroom.schemas import EventType
 from tests.serving import RunningServer
 
 
@@ -55,6 +58,13 @@ def test_the_api_document_describes_every_route(server: RunningServer) -> None:
         assert path in document["paths"]
     content = document["paths"]["/inpaint"]["post"]["requestBody"]["content"]
     assert content.keys() == {"application/json", "multipart/form-data"}
+
+
+def test_the_api_document_names_every_event(server: RunningServer) -> None:
+    paths = server.http.get("/openapi.json").json()["paths"]
+    described = paths["/jobs/{job_id}/events"]["get"]["description"]
+
+    assert set(re.findall(r"`(\w+)`", described)) >= {kind.value for kind in EventType}
 
 
 def test_the_docs_page_needs_no_internet(server: RunningServer) -> None:

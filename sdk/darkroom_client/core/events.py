@@ -61,6 +61,14 @@ class PreviewEvent(BaseEvent):
 
 
 @dataclass(frozen=True)
+class NoteEvent(BaseEvent):
+    """The server does something differently from what was asked, or knows what one should know."""
+
+    type = "note"
+    note: str
+
+
+@dataclass(frozen=True)
 class ImageEvent(BaseEvent, Generic[ImageT]):
     """A picture is finished and stored."""
 
@@ -98,6 +106,7 @@ AnyEvent: TypeAlias = (
     | StartedEvent
     | ProgressEvent
     | PreviewEvent
+    | NoteEvent
     | ImageEvent[ImageT]
     | SucceededEvent
     | FailedEvent
@@ -138,6 +147,8 @@ def _event_of(
             head, _, encoded = data["image"].partition(",")
             content_type = head.removeprefix("data:").removesuffix(";base64")
             return PreviewEvent(event_id, job_id, content_type, base64.b64decode(encoded))
+        case NoteEvent.type:
+            return NoteEvent(event_id, job_id, data["note"])
         case ImageEvent.type:
             return ImageEvent(event_id, job_id, image_of(ImageRecord.from_wire(data["image"])))
         case SucceededEvent.type:

@@ -99,6 +99,7 @@ class JobRecord:
         attempts: how often a worker began it.
         request: its fields with nothing left open. As arguments of the same task they make the
             same pictures again.
+        notes: what was done differently from what was asked, and what else to know.
         error: of a failed job.
         url: path on the server.
     """
@@ -112,6 +113,7 @@ class JobRecord:
     attempts: int
     request: Mapping[str, Any]
     images: tuple[ImageRecord, ...]
+    notes: tuple[str, ...]
     error: Problem | None
     created_at: datetime
     started_at: datetime | None
@@ -131,6 +133,7 @@ class JobRecord:
             attempts=data["attempts"],
             request=MappingProxyType({**data["request"], "loras": loras}),
             images=tuple(ImageRecord.from_wire(image) for image in data["images"]),
+            notes=tuple(data["notes"]),
             error=None if data["error"] is None else Problem.from_wire(data["error"]),
             created_at=datetime.fromisoformat(data["created_at"]),
             started_at=_moment(data["started_at"]),

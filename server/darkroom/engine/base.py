@@ -49,6 +49,19 @@ class Previewed:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Something that the one who asked should know, though their job goes on.
+
+    Attributes:
+        note: what is done differently from what was asked, and why: "memory was short: images
+            were developed one at a time". One sentence; said again it changes nothing.
+    """
+
+    job_id: str
+    note: str
+
+
+@dataclass(frozen=True)
 class Developed:
     """Image `index` of the job is done."""
 
@@ -79,7 +92,7 @@ class Broken:
     detail: str
 
 
-EngineEvent = Started | Stepped | Previewed | Developed | Finished | Broken
+EngineEvent = Started | Stepped | Previewed | Noted | Developed | Finished | Broken
 
 
 class Engine(Protocol):
@@ -87,7 +100,8 @@ class Engine(Protocol):
 
     A job is in flight from `submit` until `Finished` or `Broken` was yielded for it, or until
     `cancel`. Events of one job come in the order Started, then Stepped and Previewed, then
-    Developed once an image, then Finished.
+    Developed once an image, then Finished. Noted may come at any time between Started and the end.
+    One tick may bring events of several jobs: those that shared its work.
     """
 
     def warm_up(self) -> None:

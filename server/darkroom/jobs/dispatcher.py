@@ -17,6 +17,7 @@ from darkroom.engine.base import (
     Engine,
     EngineEvent,
     Finished,
+    Noted,
     Previewed,
     Started,
     Stepped,
@@ -223,6 +224,10 @@ class Dispatcher:
             case Previewed(webp=webp):
                 image = "data:image/webp;base64," + base64.b64encode(webp).decode()
                 self._append(job_id, EventType.PREVIEW, {"image": image})
+            case Noted(note=note):
+                self._flush()
+                self._leases.add_note(job_id, note)
+                self._ring_web()
             case Developed():
                 self._flush()
                 self._keep(event, running)

@@ -14,7 +14,7 @@ from darkroom.jobs.database import Database
 from darkroom.jobs.eta import Speed
 from darkroom.jobs.records import Claim, NewEvent, image_of, request_of
 from darkroom.jobs.tables import ImageRow, JobRow, SpeedRow, WorkerRow
-from darkroom.jobs.transitions import end, enqueue, log
+from darkroom.jobs.transitions import end, enqueue, log, note
 from darkroom.schemas import EventType, JobStatus, Problem
 
 
@@ -172,6 +172,15 @@ class Leases:
             log(session, self._clock(), *(event for event in events if event.job_id in held))
             for job_id in steps.keys() & held.keys():
                 held[job_id].step, held[job_id].steps = steps[job_id]
+
+    def add_note(self, job_id: str, text: str) -> None:
+        """Record something to know about a job. The same again, in a second run too, adds nothing.
+
+        Raises:
+            LeaseLostError: the job is not this worker's any more.
+        """
+        with self._database.write(durable=False) as session:
+            note(session, self._held(session, job_id), self._clock(), text)
 
     def add_image(self, image: ImageRow) -> None:
         """Record a picture whose bytes are on disk. A second run of a job adds none.

@@ -136,6 +136,7 @@ def job_of(
         attempts=row.attempts,
         request=request_of(row).wire(),
         images=tuple(image_of(image) for image in sorted(images, key=lambda image: image.index)),
+        notes=tuple(json.loads(row.notes)),
         error=None if row.error is None else Problem.model_validate_json(row.error),
         created_at=created,
         started_at=timestamp(row.started_at),

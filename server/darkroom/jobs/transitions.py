@@ -49,6 +49,15 @@ def end(
     log(session, now, NewEvent(row.id, EventType(status.value), data))
 
 
+def note(session: Session, row: JobRow, now: float, text: str) -> None:
+    """Tell the one who asked something about a job, unless it has been told."""
+    notes: list[str] = json.loads(row.notes)
+    if text in notes:
+        return
+    row.notes = json.dumps([*notes, text], ensure_ascii=False)
+    log(session, now, NewEvent(row.id, EventType.NOTE, {"note": text}))
+
+
 def view(session: Session, row: JobRow) -> Job:
     """A job as the rest of the house sees it."""
     images = session.scalars(select(ImageRow).where(ImageRow.job_id == row.id)).all()

@@ -67,6 +67,10 @@ def cancel_job(job_id: str) -> Response:
 def job_events(job_id: str) -> Response:
     """What happens to a job, as `text/event-stream`, from its beginning or `Last-Event-ID`.
 
+    Events and their data, beside `job_id`: `queued` {position, eta_seconds}, `started` {attempt},
+    `progress` {step, steps, eta_seconds}, `preview` {image: a data URI}, `note` {note}, `image`
+    {image}, and at the end one of `succeeded`, `failed` {problem} and `cancelled`.
+
     Ends after the job's last event. A client that reconnects after that gets 204, which tells an
     `EventSource` to stop.
     """

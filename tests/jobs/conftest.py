@@ -1,0 +1,101 @@
+"""A real database with a clock and ids of the test's own, and a dispatcher over it."""
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from darkroom.config import QueueSettings
+from darkroom.engine.base import EngineEvent
+from darkroom.jobs import database, doorbell
+from darkroom.jobs.database import Database
+from darkroom.jobs.dispatcher import Dispatcher
+from darkroom.jobs.doorbell import Doorbell
+from darkroom.jobs.files import Files
+from darkroom.jobs.leases import Leases
+from darkroom.jobs.records import NewJob
+from darkroom.jobs.store import Store
+from tests.engine.conftest import request
+from tests.jobs.scripted import ScriptedEngine
+
+ME = "address:127.0.0.1"
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Database]:
+    path = tmp_path / "darkroom.db"
+    database.migrate(path)
+    opened = Database(path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store(opened: Database, clock: Clock) -> Store:
+    numbers = count(1)
+    return Store(opened, clock, lambda: f"job{next(numbers)}")
+
+
+Hire = Callable[[str], Leases]
+
+
+@pytest.fixture
+def hire(opened: Database, clock: Clock) -> Hire:
+    """Workers by name, on the test's clock."""
+    return lambda name: Leases(opened, name, lease_s=30, max_attempts=3, clock=clock)
+
+
+@pytest.fixture
+def worker(hire: Hire) -> Leases:
+    return hire("w")
+
+
+Play = Callable[..., None]
+
+
+@pytest.fixture
+def play(worker: Leases, clock: Clock, tmp_path: Path) -> Play:
+    """Runs the dispatcher over an engine that says what it is told, until its jobs are over."""
+
+    def run(*ticks: list[EngineEvent], tick_s: float = 0.0) -> None:
+        def work() -> None:
+            clock.now += tick_s
+
+        engine = ScriptedEngine(ticks, work)
+        with Doorbell(doorbell.address(tmp_path, "worker")) as bell:
+            dispatcher = Dispatcher(
+                leases=worker,
+                files=Files(tmp_path / "images"),
+                engine=engine,
+                bell=bell,
+                ring_web=lambda: None,
+                settings=QueueSettings(),
+                device="cpu",
+                max_in_flight=4,
+                clock=clock,
+            )
+            engine.on_idle = dispatcher.stop
+            dispatcher.run()
+
+    return run
+
+
+def accept(
+    store: Store, client: str = ME, key: str | None = None, fingerprint: str = "f", **fields: object
+) -> str:
+    """Put a small job in the queue; its id."""
+    job_id, _ = store.accept(NewJob(client, request(**fields), (), fingerprint, key))
+    return job_id

@@ -1,0 +1,61 @@
+"""What an engine says becomes what the queue knows."""
+
+import pytest
+from PIL import Image
+
+from darkroom.engine.base import Broken, Developed, Finished, Noted, Previewed, Started, Stepped
+from darkroom.jobs.store import Store
+from darkroom.schemas import Job, JobStatus
+from tests.jobs.conftest import ME, Play, accept
+
+NOTE = "memory was short: images were developed one at a time"
+PICTURE = Image.new("RGB", (8, 8), "red")
+
+
+def ended(store: Store, job_id: str) -> Job:
+    job = store.job(job_id, ME)
+    assert job is not None
+    assert job.status.terminal
+    return job
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "title"),
+    [
+        ("out-of-memory", 507, "Not enough memory"),
+        ("model", 500, "The model cannot be loaded"),
+        ("engine", 500, "The picture could not be developed"),
+    ],
+)
+def test_every_way_to_break_has_its_status(
+    store: Store, play: Play, kind: str, status: int, title: str
+) -> None:
+    job_id = accept(store)
+
+    play([Started(job_id, 6)], [Broken(job_id, kind, "lcm was distilled for at most 50 steps")])
+
+    job = ended(store, job_id)
+    assert job.status is JobStatus.FAILED
+    assert job.error is not None
+    assert (job.error.type, job.error.status, job.error.title) == (
+        f"urn:darkroom:problem:{kind}",
+        status,
+        title,
+    )
+    assert job.error.detail == "lcm was distilled for at most 50 steps"
+
+
+def test_a_note_stands_where_it_was_said(store: Store, play: Play) -> None:
+    job_id = accept(store)
+
+    play(
+        [Started(job_id, 1)],
+        [Stepped(job_id, 1, 1), Noted(job_id, NOTE), Previewed(job_id, b"webp")],
+        [Noted(job_id, NOTE), Developed(job_id, 0, 7, PICTURE), Finished(job_id)],
+    )
+
+    assert ended(store, job_id).notes == (NOTE,)
+    events = store.events_after(0, job_id)
+    told = ["queued", "started", "progress", "note", "preview", "image", "succeeded"]
+    assert [event.type.value for event in events] == told
+    assert events[3].data == {"note": NOTE}

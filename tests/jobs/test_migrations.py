@@ -1,0 +1,94 @@
+"""Schemas of earlier versions come up to date with everything in them."""
+
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from darkroom.jobs import database
+from darkroom.jobs.database import Database
+from darkroom.jobs.store import Store
+from darkroom.jobs.tables import Table
+from darkroom.schemas import EventType, JobStatus
+from tests.engine.conftest import request
+
+ME = "address:127.0.0.1"
+
+
+def bring(path: Path, revision: str) -> None:
+    """Take the database at `path` up or down to a revision."""
+    engine = database.connect(path, "FULL")
+    config = Config()
+    config.set_main_option("script_location", str(database.MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        up = MigrationContext.configure(connection).get_current_revision() is None
+        (command.upgrade if up else command.downgrade)(config, revision)
+    engine.dispose()
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Path:
+    """A database as version 0001 left it: a job with its picture and its story, a speed."""
+    path = tmp_path / "darkroom.db"
+    bring(path, "0001")
+    engine = database.connect(path, "FULL")
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO jobs VALUES (1, 'old', :client, 'txt2img', 'succeeded', :request,"
+                " 6, 6, 1, 0, NULL, NULL, NULL, 'f', NULL, 1, 2, 3)"
+            ),
+            {"client": ME, "request": request().model_dump_json()},
+        )
+        for statement in (
+            "INSERT INTO images VALUES ('old-0', 'old', 0, 7, 8, 8, 'image/png', 3, 'aa', 3)",
+            "INSERT INTO events VALUES (1, 'old', 'queued', '{}', 1)",
+            "INSERT INTO events VALUES (2, 'old', 'succeeded', '{}', 3)",
+            "INSERT INTO speeds VALUES ('tintype', 16384, 0.5, 1.0)",
+            "INSERT INTO workers VALUES ('box', 1, 'cpu', 3)",
+        ):
+            connection.execute(text(statement))
+    engine.dispose()
+    return path
+
+
+def test_the_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
+    path = tmp_path / "darkroom.db"
+    database.migrate(path)
+
+    engine = database.connect(path, "FULL")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
+    engine.dispose()
+
+
+def test_what_the_first_version_stored_is_still_there(first: Path) -> None:
+    database.migrate(first)
+
+    opened = Database(first)
+    store = Store(opened)
+    job = store.job("old", ME)
+    assert job is not None
+    assert job.status is JobStatus.SUCCEEDED
+    assert job.notes == ()
+    assert [image.id for image in job.images] == ["old-0"]
+    kinds = [event.type for event in store.events_after(0, "old")]
+    assert kinds == [EventType.QUEUED, EventType.SUCCEEDED]
+    opened.close()
+
+
+def test_the_way_back_keeps_what_the_first_version_knew(first: Path) -> None:
+    database.migrate(first)
+    bring(first, "0001")
+
+    engine = database.connect(first, "FULL")
+    with engine.begin() as connection:
+        assert connection.scalar(text("SELECT id FROM jobs")) == "old"
+        assert connection.scalar(text("SELECT count(*) FROM events")) == 2
+        assert connection.scalar(text("SELECT step_seconds FROM speeds")) == 0.5
+    engine.dispose()
