@@ -22,6 +22,7 @@ def ended(store: Store, job_id: str) -> Job:
 @pytest.mark.parametrize(
     ("kind", "status", "title"),
     [
+        ("request", 422, "The request cannot be done"),
         ("out-of-memory", 507, "Not enough memory"),
         ("model", 500, "The model cannot be loaded"),
         ("engine", 500, "The picture could not be developed"),

@@ -83,7 +83,9 @@ class Broken:
     """The job cannot be done; the engine goes on with the others.
 
     Attributes:
-        kind: `out-of-memory`, `model` or `engine`.
+        kind: `out-of-memory`; `model`, which cannot be loaded; `request`, whose parameters do not
+            go together for this model or scheduler, so that it fails however often it is tried;
+            or `engine`, for everything else.
         detail: for the person who asked.
     """
 

@@ -35,6 +35,7 @@ log = structlog.get_logger()
 PROBLEMS = {
     "out-of-memory": ("Not enough memory", 507),
     "model": ("The model cannot be loaded", 500),
+    "request": ("The request cannot be done", 422),
     "engine": ("The picture could not be developed", 500),
     "storage": ("The picture could not be stored", 507),
     "source": ("The source picture is gone", 410),
