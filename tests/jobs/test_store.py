@@ -239,10 +239,15 @@ def test_the_eta_of_a_queued_job_counts_those_before_it(store: Store, worker: Le
     assert etas == [(0, 4.0), (1, 8.0)]  # six steps and the rest, then twice that
 
 
-def test_a_worker_not_seen_lately_is_not_there(store: Store, clock: Clock, worker: Leases) -> None:
+@pytest.mark.parametrize("lease_s", [2, 30, 600])
+def test_a_worker_is_there_as_long_as_its_lease(
+    store: Store, opened: Database, clock: Clock, lease_s: float
+) -> None:
+    worker = Leases(opened, "w", lease_s=lease_s, max_attempts=3, clock=clock)
     worker.heartbeat(ready=True, device="cpu")
+
+    clock.now += lease_s - 1
     assert store.workers() == [("w", True, "cpu")]
 
-    clock.now += 21
-
+    clock.now += 2
     assert store.workers() == []

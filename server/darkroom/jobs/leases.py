@@ -82,8 +82,8 @@ class Leases:
 
     def heartbeat(self, *, ready: bool, device: str) -> None:
         """Say that the worker is alive, and extend its leases."""
-        now = self._clock()
-        values = {"ready": ready, "device": device, "seen_at": now}
+        lease_until = self._clock() + self.lease_s
+        values = {"ready": ready, "device": device, "lease_until": lease_until}
         with self._database.write(durable=False) as session:
             session.execute(
                 insert(WorkerRow)
@@ -93,7 +93,7 @@ class Leases:
             session.execute(
                 update(JobRow)
                 .where(JobRow.worker == self.worker, JobRow.status == JobStatus.RUNNING)
-                .values(lease_until=now + self.lease_s)
+                .values(lease_until=lease_until)
             )
 
     def give_back(self) -> int:

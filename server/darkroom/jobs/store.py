@@ -14,8 +14,6 @@ from darkroom.jobs.tables import EventRow, ImageRow, JobRow, UploadRow, WorkerRo
 from darkroom.jobs.transitions import UNFINISHED, end, enqueue, view
 from darkroom.schemas import Event, Job, JobStatus
 
-WORKER_FRESH_S = 20.0  # a worker not seen for longer is not there
-
 
 class IdempotencyConflictError(Exception):
     """The key was used before, for something else."""
@@ -139,10 +137,10 @@ class Store:
             return dict(rows.tuples().all())
 
     def workers(self) -> list[tuple[str, bool, str]]:
-        """Id, readiness and device of the workers seen lately."""
-        fresh = WorkerRow.seen_at > self._clock() - WORKER_FRESH_S
+        """Id, readiness and device of the workers whose lease has not lapsed."""
+        alive = WorkerRow.lease_until > self._clock()
         with self._database.read() as session:
-            rows = session.scalars(select(WorkerRow).where(fresh).order_by(WorkerRow.id))
+            rows = session.scalars(select(WorkerRow).where(alive).order_by(WorkerRow.id))
             return [(row.id, row.ready, row.device) for row in rows]
 
     # --- pictures --------------------------------------------------------------------------

@@ -96,11 +96,11 @@ class SpeedRow(Table):
 
 
 class WorkerRow(Table):
-    """A worker that is there, and whether its model is loaded."""
+    """A worker, and whether its model is loaded. It counts until its lease lapses."""
 
     __tablename__ = "workers"
 
     id: Mapped[str] = mapped_column(String(200), primary_key=True)
     ready: Mapped[bool] = mapped_column(default=False)
     device: Mapped[str] = mapped_column(String(64))
-    seen_at: Mapped[float] = mapped_column(Float)
+    lease_until: Mapped[float] = mapped_column(Float)
