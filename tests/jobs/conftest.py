@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,7 +95,7 @@ def play(worker: Leases, clock: Clock, tmp_path: Path) -> Play:
 
 
 def accept(
-    store: Store, client: str = ME, key: str | None = None, fingerprint: str = "f", **fields: object
+    store: Store, client: str = ME, key: str | None = None, fingerprint: str = "f", **fields: Any
 ) -> str:
     """Put a small job in the queue; its id."""
     job_id, _ = store.accept(NewJob(client, request(**fields), (), fingerprint, key))

@@ -3,7 +3,11 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from PIL import Image
+
 from darkroom.engine.base import EngineEvent, EngineJob
+
+PICTURE = Image.new("RGB", (8, 8), "red")
 
 
 class ScriptedEngine:

@@ -1,15 +1,14 @@
 """What an engine says becomes what the queue knows."""
 
 import pytest
-from PIL import Image
 
 from darkroom.engine.base import Broken, Developed, Finished, Noted, Previewed, Started, Stepped
 from darkroom.jobs.store import Store
 from darkroom.schemas import Job, JobStatus
 from tests.jobs.conftest import ME, Play, accept
+from tests.jobs.scripted import PICTURE
 
 NOTE = "memory was short: images were developed one at a time"
-PICTURE = Image.new("RGB", (8, 8), "red")
 
 
 def ended(store: Store, job_id: str) -> Job:
@@ -60,3 +59,21 @@ def test_a_note_stands_where_it_was_said(store: Store, play: Play) -> None:
     told = ["queued", "started", "progress", "note", "preview", "image", "succeeded"]
     assert [event.type.value for event in events] == told
     assert events[3].data == {"note": NOTE}
+
+
+def test_jobs_that_share_steps_share_their_time(store: Store, play: Play) -> None:
+    one, two = accept(store), accept(store)
+    together = [[Stepped(one, step, 6), Stepped(two, step, 6)] for step in range(1, 7)]
+
+    play(
+        [Started(one, 6)],
+        [Started(two, 6)],
+        *together,
+        [Developed(one, 0, 7, PICTURE), Finished(one)],
+        [Developed(two, 0, 7, PICTURE), Finished(two)],
+        tick_s=0.5,
+    )
+
+    job = store.job(accept(store), ME)
+    assert job is not None
+    assert job.eta_seconds == 6 * 0.25 + 2 * 0.5

@@ -1,34 +1,98 @@
 """Estimates come from measurements."""
 
+from typing import Any
+
 import pytest
 
-from darkroom.jobs.eta import Estimator, Speed, expected_steps
+from darkroom.engine.base import Developed, Previewed, Started, Stepped
+from darkroom.jobs.eta import Estimator, Kind, Speed, Work, expected_steps, power_of_two
+from darkroom.jobs.records import Claim
+from darkroom.jobs.running import Running, share_out
 from darkroom.schemas import Task
 from tests.engine.conftest import request
+from tests.jobs.scripted import PICTURE
 
-MEASURED = Estimator({("tintype", 128 * 128): Speed(step_seconds=0.1, other_seconds=0.2)})
+SIZE = 128 * 128
+ALONE = {Kind("tintype", SIZE, 1): Speed(step_seconds=0.1, other_seconds=0.2)}
+# A GPU on which a step of four images takes 0.16 s, hardly longer than one of one image.
+SHARED = ALONE | {Kind("tintype", SIZE, 4): Speed(step_seconds=0.04, other_seconds=0.2)}
+
+
+def work(step: int = 0, **fields: Any) -> Work:
+    """A job of ten steps an image, unless it is told otherwise."""
+    asked = request(**{"num_inference_steps": 10, **fields})
+    return Work(asked, step, expected_steps(asked))
+
+
+def seconds(
+    *queue: Work, speeds: dict[Kind, Speed] = ALONE, together: int = 1
+) -> list[float | None]:
+    return Estimator(speeds, together).seconds(queue)
 
 
 def test_nothing_measured_nothing_promised() -> None:
-    assert Estimator({}).seconds(request()) is None
-    assert MEASURED.queue_seconds([(request(model="other"), 0)]) is None
+    assert seconds(work(), speeds={}) == [None]
+
+
+def test_who_waits_behind_an_unknown_model_is_promised_nothing() -> None:
+    ends = seconds(work(), work(model="other"), work())
+
+    assert ends == [pytest.approx(1.2), None, None]
 
 
 def test_steps_and_images_count() -> None:
-    asked = request(num_inference_steps=10, num_images=2)
-
-    assert MEASURED.seconds(asked) == pytest.approx(20 * 0.1 + 2 * 0.2)
-    assert MEASURED.seconds(asked, steps_done=15) == pytest.approx(5 * 0.1 + 2 * 0.2)
+    assert seconds(work(num_images=2)) == [pytest.approx(20 * 0.1 + 2 * 0.2)]
+    assert seconds(work(15, num_images=2)) == [pytest.approx(5 * 0.1 + 2 * 0.2)]
 
 
 def test_a_size_never_measured_is_scaled_from_the_nearest() -> None:
-    asked = request(width=256, height=128, num_inference_steps=10)
-
-    assert MEASURED.seconds(asked) == pytest.approx(2 * (10 * 0.1 + 0.2))
+    assert seconds(work(width=256, height=128)) == [pytest.approx(2 * (10 * 0.1 + 0.2))]
 
 
 def test_strength_shortens_a_job() -> None:
     assert expected_steps(request(Task.IMG2IMG, strength=0.5, num_inference_steps=20)) == 10
+
+
+def test_jobs_that_take_turns_wait_for_each_other() -> None:
+    assert seconds(work(), work()) == [pytest.approx(1.2), pytest.approx(2.4)]
+
+
+def test_jobs_in_flight_pay_for_each_other() -> None:
+    """Where nothing is gained by sharing, two jobs at once end when the second would anyway."""
+    assert seconds(work(), work(), together=2) == [pytest.approx(2.4)] * 2
+
+
+def test_a_short_job_in_flight_leaves_the_rest_to_the_long_one() -> None:
+    short, long = seconds(work(num_inference_steps=3), work(), together=2)
+
+    assert short == pytest.approx(2 * 0.5)  # 0.5 s of its own, and the same of the other's
+    assert long == pytest.approx(1.2 + 0.5)
+
+
+def test_who_waits_comes_in_when_a_place_is_free() -> None:
+    ends = seconds(work(5), work(), work(), together=2)
+
+    first = 2 * 0.7  # half done: 0.7 s left of its own
+    second = first + 2 * 0.5  # had 0.5 s left when the third joined
+    assert ends == [pytest.approx(first), pytest.approx(second), pytest.approx(0.7 + 1.2 + 1.2)]
+
+
+def test_sharing_the_engine_is_quicker_than_taking_turns() -> None:
+    ends = seconds(*[work()] * 4, speeds=SHARED, together=4)
+
+    assert ends == [pytest.approx(10 * 0.16 + 4 * 0.2)] * 4
+
+
+def test_the_company_nearest_to_one_measured_counts() -> None:
+    (three,) = seconds(work(num_images=3), speeds=SHARED)
+
+    assert three == pytest.approx(30 * 0.04 + 3 * 0.2)
+
+
+def test_a_long_queue_is_foreseen_to_its_end() -> None:
+    ends = seconds(*[work()] * 1000, speeds=SHARED, together=4)
+
+    assert ends[-1] == pytest.approx(250 * (10 * 0.16 + 4 * 0.2))
 
 
 def test_newer_measurements_count_more_and_more() -> None:
@@ -38,3 +102,64 @@ def test_newer_measurements_count_more_and_more() -> None:
 
     assert speed.step_seconds == pytest.approx(2.0, rel=0.01)
     assert speed.other_seconds == pytest.approx(3.0, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("images", "nearest"), [(1, 1), (1.3, 1), (1.5, 2), (2.7, 2), (3, 4), (8, 8), (500, 512)]
+)
+def test_company_is_counted_in_powers_of_two(images: float, nearest: int) -> None:
+    assert power_of_two(images) == nearest
+
+
+def flight(**images: int) -> dict[str, Running]:
+    """Jobs in flight, by name, with so many images each."""
+    return {
+        name: Running(Claim(name, request(num_images=count), 1)) for name, count in images.items()
+    }
+
+
+def test_a_tick_is_charged_by_the_steps_made_in_it() -> None:
+    jobs = flight(one=1, three=3)
+
+    share_out(0.4, [Stepped("one", 1, 6), Stepped("three", 3, 18), Previewed("one", b"")], jobs)
+
+    assert [job.step_seconds for job in jobs.values()] == [pytest.approx(0.1), pytest.approx(0.3)]
+    assert [job.other_seconds for job in jobs.values()] == [0, 0]
+
+
+def test_what_is_no_step_is_charged_as_one() -> None:
+    jobs = flight(one=1, two=1)
+
+    share_out(0.4, [Stepped("one", 1, 6), Developed("two", 0, 7, PICTURE)], jobs)
+
+    assert jobs["one"].step_seconds == pytest.approx(0.2)
+    assert jobs["two"].other_seconds == pytest.approx(0.2)
+
+
+def test_who_took_no_part_in_a_tick_pays_nothing() -> None:
+    jobs = flight(one=1, two=1)
+
+    share_out(0.4, [Started("one", 6), Stepped("stranger", 1, 6)], jobs)
+    share_out(0.4, [], jobs)
+
+    assert jobs["one"].other_seconds == pytest.approx(0.4)
+    assert (jobs["two"].step_seconds, jobs["two"].other_seconds) == (0, 0)
+
+
+def test_a_job_learns_how_fast_it_went_in_what_company() -> None:
+    """Recorded: three images of one job and one of another, eight ticks of 0.16 s."""
+    jobs = flight(one=1, three=3)
+    for tick in range(1, 9):
+        share_out(0.16, [Stepped("one", tick, 8), Stepped("three", 3 * tick, 24)], jobs)
+        jobs["one"].step, jobs["three"].step = tick, 3 * tick
+    share_out(0.2, [Developed("one", 0, 7, PICTURE)], jobs)
+
+    learned = [job.measured() for job in jobs.values()]
+    assert [kind for kind, _ in filter(None, learned)] == [Kind("tintype", SIZE, 4)] * 2
+    speeds = [speed for _, speed in filter(None, learned)]
+    assert [speed.step_seconds for speed in speeds] == [pytest.approx(0.04)] * 2
+    assert [speed.other_seconds for speed in speeds] == [pytest.approx(0.2), 0]
+
+
+def test_a_job_without_a_step_teaches_nothing() -> None:
+    assert flight(one=1)["one"].measured() is None

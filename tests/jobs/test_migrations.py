@@ -12,7 +12,7 @@ from sqlalchemy import text
 from darkroom.jobs import database
 from darkroom.jobs.database import Database
 from darkroom.jobs.store import Store
-from darkroom.jobs.tables import Table
+from darkroom.jobs.tables import SpeedRow, Table
 from darkroom.schemas import EventType, JobStatus
 from tests.engine.conftest import request
 
@@ -79,6 +79,10 @@ def test_what_the_first_version_stored_is_still_there(first: Path) -> None:
     assert [image.id for image in job.images] == ["old-0"]
     kinds = [event.type for event in store.events_after(0, "old")]
     assert kinds == [EventType.QUEUED, EventType.SUCCEEDED]
+    with opened.read() as session:
+        speed = session.get(SpeedRow, ("tintype", 16384, 1))
+        assert speed is not None
+        assert speed.step_seconds == 0.5
     opened.close()
 
 

@@ -1,12 +1,13 @@
 """The queue in SQL, on a real database, with a clock and ids of the test's own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from darkroom.jobs import database
 from darkroom.jobs.database import Database
-from darkroom.jobs.eta import Speed
+from darkroom.jobs.eta import Kind, Speed
 from darkroom.jobs.leases import LeaseLostError, Leases
 from darkroom.jobs.records import NewEvent
 from darkroom.jobs.store import IdempotencyConflictError, Store
@@ -14,6 +15,7 @@ from darkroom.jobs.tables import ImageRow
 from darkroom.schemas import EventType, JobStatus, Problem
 from tests.jobs.conftest import ME, Clock, Hire, accept
 
+KIND = Kind("tintype", 128 * 128, 1)
 PROBLEM = Problem(type="urn:x", title="x", status=500, detail="x")
 
 
@@ -85,7 +87,7 @@ def test_a_heartbeat_keeps_the_lease(store: Store, clock: Clock, worker: Leases)
     job = accept(store)
     worker.claim(busy=False)
     clock.now += 20
-    worker.heartbeat(ready=True, device="cpu")
+    worker.heartbeat(ready=True, device="cpu", max_in_flight=1)
     clock.now += 20
 
     assert worker.recover_lapsed() == 0
@@ -226,17 +228,34 @@ def test_a_stopping_worker_hands_its_jobs_back_uncounted(store: Store, worker: L
     assert (again.job_id, again.attempt) == (job, 1)
 
 
+def outlook(store: Store, *jobs: str) -> list[tuple[int | None, float | None]]:
+    """Position and ETA of each job."""
+    found = {job.id: job for job in store.jobs(ME, before=None, limit=100, status=None)[0]}
+    return [(found[job].position, found[job].eta_seconds) for job in jobs]
+
+
 def test_the_eta_of_a_queued_job_counts_those_before_it(store: Store, worker: Leases) -> None:
-    worker.learn_speed("tintype", 128 * 128, Speed(step_seconds=0.5, other_seconds=1.0))
-    first, second = accept(store), accept(store)
+    worker.learn_speed(KIND, Speed(step_seconds=0.5, other_seconds=1.0))
+    jobs = accept(store), accept(store)
 
-    etas = []
-    for job_id in (first, second):
-        job = store.job(job_id, ME)
-        assert job is not None
-        etas.append((job.position, job.eta_seconds))
+    assert outlook(store, *jobs) == [(0, 4.0), (1, 8.0)]  # six steps and the rest, then twice that
 
-    assert etas == [(0, 4.0), (1, 8.0)]  # six steps and the rest, then twice that
+
+def test_the_eta_knows_that_jobs_run_together(store: Store, worker: Leases) -> None:
+    worker.heartbeat(ready=True, device="cpu", max_in_flight=2)
+    worker.learn_speed(KIND, Speed(step_seconds=0.5, other_seconds=1.0))
+    running, next_one, last = accept(store), accept(store), accept(store)
+    worker.claim(busy=False)
+    worker.record([], {running: (3, 6)})
+
+    assert outlook(store, running, next_one, last) == [(None, 5.0), (0, 8.0), (1, 10.5)]
+
+
+def test_speeds_are_kept_apart_by_company(store: Store, worker: Leases) -> None:
+    worker.learn_speed(KIND, Speed(step_seconds=0.5, other_seconds=1.0))
+    worker.learn_speed(replace(KIND, in_flight=4), Speed(step_seconds=0.1, other_seconds=0.0))
+
+    assert outlook(store, accept(store, num_images=4)) == [(0, 2.4)]
 
 
 @pytest.mark.parametrize("lease_s", [2, 30, 600])
@@ -244,7 +263,7 @@ def test_a_worker_is_there_as_long_as_its_lease(
     store: Store, opened: Database, clock: Clock, lease_s: float
 ) -> None:
     worker = Leases(opened, "w", lease_s=lease_s, max_attempts=3, clock=clock)
-    worker.heartbeat(ready=True, device="cpu")
+    worker.heartbeat(ready=True, device="cpu", max_in_flight=1)
 
     clock.now += lease_s - 1
     assert store.workers() == [("w", True, "cpu")]

@@ -26,7 +26,7 @@ from darkroom.jobs.doorbell import Doorbell
 from darkroom.jobs.files import Files
 from darkroom.jobs.leases import LeaseLostError, Leases
 from darkroom.jobs.records import NewEvent
-from darkroom.jobs.running import Running
+from darkroom.jobs.running import Running, share_out
 from darkroom.jobs.tables import ImageRow
 from darkroom.schemas import EventType, JobStatus, OutputFormat, Problem
 
@@ -116,7 +116,7 @@ class Dispatcher:
         try:
             self._engine.warm_up()
             self._ready.set()
-            self._leases.heartbeat(ready=True, device=self._device)
+            self._say_alive()
             self._ring_web()
             log.info("ready", worker=self._leases.worker, device=self._device)
             while not self._done():
@@ -139,11 +139,16 @@ class Dispatcher:
         """Keep leases alive from a thread of its own: a tick may be long, a model load longer."""
         while True:
             try:
-                self._leases.heartbeat(ready=self._ready.is_set(), device=self._device)
+                self._say_alive()
             except Exception:
                 log.exception("heartbeat failed")  # the next one may do
             if self._stopping.wait(self._leases.lease_s / 4):
                 return
+
+    def _say_alive(self) -> None:
+        self._leases.heartbeat(
+            ready=self._ready.is_set(), device=self._device, max_in_flight=self._max_in_flight
+        )
 
     def _turn(self) -> None:
         """One round: look at the queue if there may be news, one engine tick, its events."""
@@ -154,9 +159,9 @@ class Dispatcher:
             return
         began = self._clock()
         events = self._engine.tick()
-        seconds = self._clock() - began
+        share_out(self._clock() - began, events, self._running)
         for event in events:
-            self._handle(event, seconds if event is events[0] else 0.0)
+            self._handle(event)
         if self._clock() - self._flushed_at >= self._settings.flush_s:
             self._flush()
 
@@ -188,14 +193,10 @@ class Dispatcher:
                 log.info("job claimed", job_id=claim.job_id, attempt=claim.attempt)
                 self._engine.submit(job)
 
-    def _handle(self, event: EngineEvent, seconds: float) -> None:
+    def _handle(self, event: EngineEvent) -> None:
         running = self._running.get(event.job_id)
         if running is None:
             return  # dropped because of an event before this one
-        if isinstance(event, Stepped):
-            running.step_seconds += seconds
-        else:
-            running.other_seconds += seconds
         try:
             self._pass_on(event, running)
         except LeaseLostError:
@@ -236,7 +237,9 @@ class Dispatcher:
             case Finished():
                 self._flush()
                 self._leases.finish(job_id, JobStatus.SUCCEEDED)
-                self._learn(running)
+                measured = running.measured()
+                if measured is not None:
+                    self._leases.learn_speed(*measured)
                 self._drop(job_id)
             case Broken(kind=kind, detail=detail):
                 self._fail(job_id, kind, detail)
@@ -264,11 +267,6 @@ class Dispatcher:
             ),
         )
         running.other_seconds += self._clock() - began
-
-    def _learn(self, running: Running) -> None:
-        request, speed = running.claim.request, running.speed()
-        if speed is not None:
-            self._leases.learn_speed(request.model, request.width * request.height, speed)
 
     def _cancel(self, job_id: str) -> None:
         if job_id in self._running:

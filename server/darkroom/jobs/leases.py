@@ -11,7 +11,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
 
 from darkroom.jobs.database import Database
-from darkroom.jobs.eta import Speed
+from darkroom.jobs.eta import Kind, Speed
 from darkroom.jobs.records import Claim, NewEvent, image_of, request_of
 from darkroom.jobs.tables import ImageRow, JobRow, SpeedRow, WorkerRow
 from darkroom.jobs.transitions import end, enqueue, log, note
@@ -80,10 +80,21 @@ class Leases:
             row.started_at = row.started_at or now
             return Claim(row.id, request_of(row), row.attempts)
 
-    def heartbeat(self, *, ready: bool, device: str) -> None:
-        """Say that the worker is alive, and extend its leases."""
+    def heartbeat(self, *, ready: bool, device: str, max_in_flight: int) -> None:
+        """Say that the worker is alive, and extend its leases.
+
+        Args:
+            ready: whether its model is loaded.
+            device: what it runs on, for people.
+            max_in_flight: jobs that it works on together.
+        """
         lease_until = self._clock() + self.lease_s
-        values = {"ready": ready, "device": device, "lease_until": lease_until}
+        values = {
+            "ready": ready,
+            "device": device,
+            "max_in_flight": max_in_flight,
+            "lease_until": lease_until,
+        }
         with self._database.write(durable=False) as session:
             session.execute(
                 insert(WorkerRow)
@@ -216,12 +227,12 @@ class Leases:
             raise LeaseLostError(job_id)
         return row
 
-    def learn_speed(self, model: str, pixels: int, speed: Speed) -> None:
+    def learn_speed(self, kind: Kind, speed: Speed) -> None:
         """Take a measurement into the estimates."""
         with self._database.write(durable=False) as session:
-            row = session.get(SpeedRow, (model, pixels))
+            row = session.get(SpeedRow, (kind.model, kind.pixels, kind.in_flight))
             if row is None:
-                session.add(SpeedRow(model=model, pixels=pixels, **vars(speed)))
+                session.add(SpeedRow(**vars(kind), **vars(speed)))
             else:
                 blended = Speed(row.step_seconds, row.other_seconds).blended(speed)
                 row.step_seconds, row.other_seconds = blended.step_seconds, blended.other_seconds

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from darkroom.jobs.eta import Estimator
+from darkroom.jobs.eta import Work
 from darkroom.jobs.tables import EventRow, ImageRow, JobRow
 from darkroom.schemas import (
     Event,
@@ -84,6 +84,10 @@ def request_of(row: JobRow) -> ResolvedRequest:
     return ResolvedRequest.model_validate_json(row.request)
 
 
+def work_of(row: JobRow) -> Work:
+    return Work(request_of(row), row.step, row.steps)
+
+
 def image_of(row: ImageRow) -> Image:
     created = timestamp(row.created_at)
     assert created is not None
@@ -106,35 +110,28 @@ def event_of(row: EventRow) -> Event:
     return Event(id=row.id, job_id=row.job_id, type=EventType(row.type), data=json.loads(row.data))
 
 
-def job_of(
-    row: JobRow, images: Sequence[ImageRow], ahead: Sequence[JobRow], estimator: Estimator
-) -> Job:
-    """The wire form of a job.
+@dataclass(frozen=True)
+class Outlook:
+    """What a job may expect: see `Job`."""
 
-    Args:
-        row: of the job.
-        images: of the job.
-        ahead: unfinished jobs accepted before it, oldest first; used while it is queued.
-        estimator: for the ETA.
-    """
-    status = JobStatus(row.status)
-    position, eta = None, None
-    if status is JobStatus.QUEUED:
-        position = sum(1 for other in ahead if other.status == JobStatus.QUEUED)
-        eta = estimator.queue_seconds([(request_of(other), other.step) for other in (*ahead, row)])
-    elif status is JobStatus.RUNNING:
-        eta = estimator.seconds(request_of(row), row.step)
+    position: int | None = None
+    eta_seconds: float | None = None
+
+
+def job_of(row: JobRow, images: Sequence[ImageRow], outlook: Outlook) -> Job:
+    """The wire form of a job."""
     created = timestamp(row.created_at)
     assert created is not None
+    request, eta = request_of(row), outlook.eta_seconds
     return Job(
         id=row.id,
-        task=request_of(row).task,
-        status=status,
-        position=position,
+        task=request.task,
+        status=JobStatus(row.status),
+        position=outlook.position,
         eta_seconds=None if eta is None else round(eta, 2),
         progress=Progress(step=row.step, steps=row.steps),
         attempts=row.attempts,
-        request=request_of(row).wire(),
+        request=request.wire(),
         images=tuple(image_of(image) for image in sorted(images, key=lambda image: image.index)),
         notes=tuple(json.loads(row.notes)),
         error=None if row.error is None else Problem.model_validate_json(row.error),

@@ -1,15 +1,16 @@
 """A job in a worker's hands, and what is measured of it."""
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
 from PIL import Image
 
 from darkroom import pictures
-from darkroom.engine.base import EngineJob
+from darkroom.engine.base import EngineEvent, EngineJob, Stepped
 from darkroom.jobs import metadata
-from darkroom.jobs.eta import Speed
+from darkroom.jobs.eta import Kind, Speed, power_of_two
 from darkroom.jobs.files import Files
 from darkroom.jobs.records import Claim
 
@@ -23,8 +24,9 @@ class Running:
         step: denoising steps done, over all its images.
         steps: in all.
         started_at: when the first step began, monotonic seconds.
-        step_seconds: spent in steps.
-        other_seconds: spent in everything else.
+        step_seconds: its share of the engine's time that went into steps.
+        other_seconds: and into everything else.
+        company: images in flight, its own among them, summed over its steps.
         source_sha256: of the source picture's file.
         mask_sha256: of the mask's.
     """
@@ -35,6 +37,7 @@ class Running:
     started_at: float = 0.0
     step_seconds: float = 0.0
     other_seconds: float = 0.0
+    company: int = 0
     source_sha256: str | None = None
     mask_sha256: str | None = None
 
@@ -64,9 +67,42 @@ class Running:
         """To the end of its steps, at the pace so far; other jobs in flight are in that pace."""
         return round((now - self.started_at) / self.step * (self.steps - self.step), 2)
 
-    def speed(self) -> Speed | None:
-        """What was measured, for the estimates of jobs to come; None if it did no step."""
+    def measured(self) -> tuple[Kind, Speed] | None:
+        """What was learned, for the estimates of jobs to come; None if it did no step."""
         if not self.step:
             return None
-        images = self.claim.request.num_images
-        return Speed(self.step_seconds / self.step, self.other_seconds / images)
+        request = self.claim.request
+        in_flight = power_of_two(self.company / self.step)
+        return (
+            Kind(request.model, request.width * request.height, in_flight),
+            Speed(self.step_seconds / self.step, self.other_seconds / request.num_images),
+        )
+
+
+def share_out(
+    seconds: float, events: Sequence[EngineEvent], in_flight: Mapping[str, Running]
+) -> None:
+    """Charge a tick's time to the jobs that it worked on.
+
+    Each pays for the denoising steps that it made, one of eight images eight times what one of a
+    single image pays; a job that made none, because it was prepared or decoded, as if for one. So
+    the shares add up to the clock, however many jobs an engine serves in one tick.
+
+    Args:
+        seconds: that the tick took.
+        events: of the tick, not yet passed on: `Running.step` is as it was before.
+        in_flight: jobs by id; one that is not among them pays nothing.
+    """
+    made = {event.job_id: 0 for event in events if event.job_id in in_flight}
+    for event in events:
+        if isinstance(event, Stepped) and event.job_id in made:
+            made[event.job_id] = event.step - in_flight[event.job_id].step
+    whole = sum(max(1, steps) for steps in made.values())
+    images = sum(running.claim.request.num_images for running in in_flight.values())
+    for job_id, steps in made.items():
+        running = in_flight[job_id]
+        if steps:
+            running.step_seconds += seconds * steps / whole
+            running.company += steps * images
+        else:
+            running.other_seconds += seconds / whole

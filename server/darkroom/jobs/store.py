@@ -11,7 +11,7 @@ from darkroom.jobs.database import Database
 from darkroom.jobs.eta import expected_steps
 from darkroom.jobs.records import NewJob, StoredPicture, event_of, request_of
 from darkroom.jobs.tables import EventRow, ImageRow, JobRow, UploadRow, WorkerRow
-from darkroom.jobs.transitions import UNFINISHED, end, enqueue, view
+from darkroom.jobs.transitions import UNFINISHED, end, enqueue, view, views
 from darkroom.schemas import Event, Job, JobStatus
 
 
@@ -90,7 +90,7 @@ class Store:
             elif row.status == JobStatus.RUNNING:
                 row.cancel_requested = True
             session.flush()
-            return view(session, row)
+            return view(session, row, self._clock())
 
     # --- jobs ------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ class Store:
         """One of this client's jobs."""
         with self._database.read() as session:
             row = _job_row(session, job_id, client)
-            return None if row is None else view(session, row)
+            return None if row is None else view(session, row, self._clock())
 
     def jobs(
         self, client: str, *, before: int | None, limit: int, status: JobStatus | None
@@ -121,7 +121,7 @@ class Store:
             query = query.where(JobRow.status == status)
         with self._database.read() as session:
             rows = list(session.scalars(query.limit(limit + 1)))
-            jobs = [view(session, row) for row in rows[:limit]]
+            jobs = views(session, rows[:limit], self._clock())
             return jobs, rows[limit - 1].sequence if len(rows) > limit else None
 
     def counts(self) -> dict[str, int]:

@@ -85,12 +85,13 @@ class EventRow(Table):
 
 
 class SpeedRow(Table):
-    """How fast a worker has been: seconds a step of one image, by model and pixels."""
+    """How fast the engine has been: `eta.Speed` by `eta.Kind`."""
 
     __tablename__ = "speeds"
 
     model: Mapped[str] = mapped_column(String(200), primary_key=True)
     pixels: Mapped[int] = mapped_column(Integer, primary_key=True)
+    in_flight: Mapped[int] = mapped_column(Integer, primary_key=True)
     step_seconds: Mapped[float] = mapped_column(Float)
     other_seconds: Mapped[float] = mapped_column(Float)
 
@@ -103,4 +104,5 @@ class WorkerRow(Table):
     id: Mapped[str] = mapped_column(String(200), primary_key=True)
     ready: Mapped[bool] = mapped_column(default=False)
     device: Mapped[str] = mapped_column(String(64))
+    max_in_flight: Mapped[int] = mapped_column(Integer)
     lease_until: Mapped[float] = mapped_column(Float)

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from darkroom.jobs.eta import Estimator, Speed
-from darkroom.jobs.records import NewEvent, job_of
-from darkroom.jobs.tables import EventRow, ImageRow, JobRow, SpeedRow
+from darkroom.jobs.eta import Estimator, Kind, Speed
+from darkroom.jobs.records import NewEvent, Outlook, job_of, work_of
+from darkroom.jobs.tables import EventRow, ImageRow, JobRow, SpeedRow, WorkerRow
 from darkroom.schemas import EventType, Job, JobStatus, Problem
 
 UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING)
@@ -29,7 +29,7 @@ def enqueue(session: Session, row: JobRow, now: float) -> None:
     row.step = 0
     session.add(row)
     session.flush()
-    job = view(session, row)
+    job = view(session, row, now)
     data: dict[str, object] = {"position": job.position, "eta_seconds": job.eta_seconds}
     log(session, now, NewEvent(row.id, EventType.QUEUED, data))
 
@@ -58,18 +58,40 @@ def note(session: Session, row: JobRow, now: float, text: str) -> None:
     log(session, now, NewEvent(row.id, EventType.NOTE, {"note": text}))
 
 
-def view(session: Session, row: JobRow) -> Job:
+def view(session: Session, row: JobRow, now: float) -> Job:
     """A job as the rest of the house sees it."""
-    images = session.scalars(select(ImageRow).where(ImageRow.job_id == row.id)).all()
-    ahead: Sequence[JobRow] = ()
-    if row.status == JobStatus.QUEUED:
-        ahead = session.scalars(
-            select(JobRow)
-            .where(JobRow.status.in_(UNFINISHED), JobRow.sequence < row.sequence)
-            .order_by(JobRow.sequence)
-        ).all()
+    return views(session, [row], now)[0]
+
+
+def views(session: Session, rows: Sequence[JobRow], now: float) -> list[Job]:
+    """Jobs as the rest of the house sees them."""
+    images: dict[str, list[ImageRow]] = {row.id: [] for row in rows}
+    for image in session.scalars(select(ImageRow).where(ImageRow.job_id.in_(images))):
+        images[image.job_id].append(image)
+    outlooks: dict[str, Outlook] = {}
+    if any(row.status in UNFINISHED for row in rows):
+        outlooks = _outlooks(session, now)
+    return [job_of(row, images[row.id], outlooks.get(row.id, Outlook())) for row in rows]
+
+
+def _outlooks(session: Session, now: float) -> dict[str, Outlook]:
+    """What every unfinished job may expect, by id."""
+    rows = session.scalars(
+        select(JobRow).where(JobRow.status.in_(UNFINISHED)).order_by(JobRow.sequence)
+    ).all()
+    running = [row for row in rows if row.status == JobStatus.RUNNING]
+    queued = [row for row in rows if row.status == JobStatus.QUEUED]
     speeds = {
-        (speed.model, speed.pixels): Speed(speed.step_seconds, speed.other_seconds)
-        for speed in session.scalars(select(SpeedRow))
+        Kind(row.model, row.pixels, row.in_flight): Speed(row.step_seconds, row.other_seconds)
+        for row in session.scalars(select(SpeedRow))
     }
-    return job_of(row, images, ahead, Estimator(speeds))
+    together = session.scalar(
+        select(func.sum(WorkerRow.max_in_flight)).where(WorkerRow.lease_until > now)
+    )
+    estimator = Estimator(speeds, together or 1)
+    etas = estimator.seconds([work_of(row) for row in (*running, *queued)])
+    positions = (*(None for _ in running), *range(len(queued)))
+    return {
+        row.id: Outlook(position, eta)
+        for row, position, eta in zip((*running, *queued), positions, etas, strict=True)
+    }

@@ -1,4 +1,4 @@
-"""Jobs carry notes, workers say how long they count"""
+"""Notes of jobs, leases of workers, speeds by how many images share the engine"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,12 +20,45 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=200), nullable=False),
         sa.Column("ready", sa.Boolean(), nullable=False),
         sa.Column("device", sa.String(length=64), nullable=False),
+        sa.Column("max_in_flight", sa.Integer(), nullable=False),
         sa.Column("lease_until", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
 
+    # SQLite cannot change a primary key. What was measured before counts as measured alone.
+    op.rename_table("speeds", "speeds_0001")
+    op.create_table(
+        "speeds",
+        sa.Column("model", sa.String(length=200), nullable=False),
+        sa.Column("pixels", sa.Integer(), nullable=False),
+        sa.Column("in_flight", sa.Integer(), nullable=False),
+        sa.Column("step_seconds", sa.Float(), nullable=False),
+        sa.Column("other_seconds", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "pixels", "in_flight"),
+    )
+    op.execute(
+        "INSERT INTO speeds (model, pixels, in_flight, step_seconds, other_seconds)"
+        " SELECT model, pixels, 1, step_seconds, other_seconds FROM speeds_0001"
+    )
+    op.drop_table("speeds_0001")
+
 
 def downgrade() -> None:
+    op.rename_table("speeds", "speeds_0002")
+    op.create_table(
+        "speeds",
+        sa.Column("model", sa.String(length=200), nullable=False),
+        sa.Column("pixels", sa.Integer(), nullable=False),
+        sa.Column("step_seconds", sa.Float(), nullable=False),
+        sa.Column("other_seconds", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "pixels"),
+    )
+    op.execute(
+        "INSERT INTO speeds (model, pixels, step_seconds, other_seconds)"
+        " SELECT model, pixels, step_seconds, other_seconds FROM speeds_0002 WHERE in_flight = 1"
+    )
+    op.drop_table("speeds_0002")
+
     op.drop_table("workers")
     op.create_table(
         "workers",
