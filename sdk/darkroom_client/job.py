@@ -77,6 +77,16 @@ class Job:
     def __iter__(self) -> Iterator[Event]:
         return self.events()
 
+    def timeline(self) -> bytes:
+        """How its first picture developed: a small animated WebP file, the picture last.
+
+        Of a job that still runs it shows what there is so far.
+
+        Raises:
+            NotFoundError: there are no previews, or none yet; its detail says which.
+        """
+        return self._transport.send(call.show_timeline(self.id)).body
+
     def cancel(self) -> Self:
         """Cancel the job: at once while it is queued, within a step when it runs.
 

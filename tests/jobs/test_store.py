@@ -9,7 +9,7 @@ from darkroom.jobs import database
 from darkroom.jobs.database import Database
 from darkroom.jobs.eta import Kind, Speed
 from darkroom.jobs.leases import LeaseLostError, Leases
-from darkroom.jobs.records import NewEvent
+from darkroom.jobs.records import NewEvent, preview_data
 from darkroom.jobs.store import IdempotencyConflictError, Store
 from darkroom.jobs.tables import ImageRow
 from darkroom.schemas import EventType, JobStatus, Problem
@@ -178,6 +178,29 @@ def test_a_second_run_says_nothing_twice(store: Store, worker: Leases) -> None:
         worker.recover_own()
 
     assert kinds(store, job) == ["queued", "note", "queued", "queued"]
+
+
+def preview(job_id: str, webp: bytes) -> NewEvent:
+    return NewEvent(job_id, EventType.PREVIEW, preview_data(webp))
+
+
+def test_previews_are_those_of_the_last_run(store: Store, worker: Leases) -> None:
+    job = accept(store)
+    for run in (b"first", b"second"):
+        worker.claim(busy=False)
+        worker.record([preview(job, run + b" a"), preview(job, run + b" b")], {})
+        if run == b"first":
+            worker.recover_own()
+
+    assert [found.webp for found in store.previews(job, 10)] == [b"second a", b"second b"]
+
+
+def test_many_previews_are_thinned_evenly(store: Store, worker: Leases) -> None:
+    job = accept(store)
+    worker.claim(busy=False)
+    worker.record([preview(job, bytes([number])) for number in range(101)], {})
+
+    assert [found.webp[0] for found in store.previews(job, 5)] == [0, 25, 50, 75, 100]
 
 
 def test_a_job_reaches_one_end(store: Store, worker: Leases) -> None:

@@ -60,6 +60,12 @@ def test_events_come_in_order_and_typed(job: Job) -> None:
         assert picture.get_format_mimetype() == preview.content_type
 
 
+def test_a_job_shows_how_its_picture_developed(job: Job) -> None:
+    with Image.open(io.BytesIO(job.timeline())) as film:
+        assert film.format == "WEBP"
+        assert film.n_frames > 1
+
+
 def test_a_job_followed_live_is_renewed_by_its_last_event(client: Client) -> None:
     followed = client.txt2img("a red fox", num_inference_steps=2)
     assert not followed.status.terminal

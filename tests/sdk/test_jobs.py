@@ -85,6 +85,13 @@ def test_an_unknown_job_is_not_found(idle_client: Client, job_id: str) -> None:
     assert caught.value.request_id is not None
 
 
+def test_a_job_that_waits_has_no_timeline_yet(idle_client: Client) -> None:
+    job = idle_client.txt2img("a fox")
+    with pytest.raises(NotFoundError, match="no previews yet; the job is queued"):
+        job.timeline()
+    job.cancel()
+
+
 def test_waiting_for_a_cancelled_job_says_so(idle_client: Client) -> None:
     job = idle_client.txt2img("a fox")
     idle_client.job(job.id).cancel()

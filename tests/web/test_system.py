@@ -53,6 +53,7 @@ def test_the_api_document_describes_every_route(server: RunningServer) -> None:
         "/inpaint",
         "/jobs",
         "/jobs/{job_id}",
+        "/jobs/{job_id}/timeline",
         "/images/{image_id}",
     ):
         assert path in document["paths"]

@@ -91,6 +91,10 @@ def job_events(job_id: str, after: int) -> Call:
     return Call("GET", f"/jobs/{_segment(job_id)}/events", headers=headers)
 
 
+def show_timeline(job_id: str) -> Call:
+    return Call("GET", f"/jobs/{_segment(job_id)}/timeline")
+
+
 def show_image(
     picture_id: str, image_format: ImageFormat | None = None, width: int | None = None
 ) -> Call:

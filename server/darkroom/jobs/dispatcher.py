@@ -1,6 +1,5 @@
 """The worker's loop: claim → engine → events → result."""
 
-import base64
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from darkroom.engine.base import (
 from darkroom.jobs.doorbell import Doorbell
 from darkroom.jobs.files import Files
 from darkroom.jobs.leases import LeaseLostError, Leases
-from darkroom.jobs.records import NewEvent
+from darkroom.jobs.records import NewEvent, preview_data
 from darkroom.jobs.running import Running, share_out
 from darkroom.jobs.tables import ImageRow
 from darkroom.schemas import EventType, JobStatus, OutputFormat, Problem
@@ -224,8 +223,7 @@ class Dispatcher:
                 self._append(job_id, EventType.PROGRESS, data)
                 self._pending.steps[job_id] = (step, steps)
             case Previewed(webp=webp):
-                image = "data:image/webp;base64," + base64.b64encode(webp).decode()
-                self._append(job_id, EventType.PREVIEW, {"image": image})
+                self._append(job_id, EventType.PREVIEW, preview_data(webp))
             case Noted(note=note):
                 self._flush()
                 self._leases.add_note(job_id, note)

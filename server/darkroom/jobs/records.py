@@ -1,5 +1,6 @@
 """Rows to and from the types the rest of the house speaks."""
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from darkroom.schemas import (
     Progress,
     ResolvedRequest,
 )
+
+DATA_URI = "data:image/webp;base64,"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,19 @@ class StoredPicture:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What a picture looked like on the way.
+
+    Attributes:
+        id: of the event that told of it.
+        webp: a small file.
+    """
+
+    id: int
+    webp: bytes
+
+
+@dataclass(frozen=True)
 class NewEvent:
     job_id: str
     type: EventType
@@ -116,6 +132,16 @@ class Outlook:
 
     position: int | None = None
     eta_seconds: float | None = None
+
+
+def preview_data(webp: bytes) -> dict[str, object]:
+    """The data of a preview's event."""
+    return {"image": DATA_URI + base64.b64encode(webp).decode()}
+
+
+def preview_of(row: EventRow) -> Preview:
+    image: str = json.loads(row.data)["image"]
+    return Preview(row.id, base64.b64decode(image.removeprefix(DATA_URI)))
 
 
 def job_of(row: JobRow, images: Sequence[ImageRow], outlook: Outlook) -> Job:

@@ -4,15 +4,23 @@ import secrets
 import time
 from collections.abc import Callable
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from darkroom.jobs.database import Database
 from darkroom.jobs.eta import expected_steps
-from darkroom.jobs.records import NewJob, StoredPicture, event_of, request_of
+from darkroom.jobs.records import (
+    NewJob,
+    Preview,
+    StoredPicture,
+    event_of,
+    preview_of,
+    request_of,
+)
 from darkroom.jobs.tables import EventRow, ImageRow, JobRow, UploadRow, WorkerRow
 from darkroom.jobs.transitions import UNFINISHED, end, enqueue, view, views
-from darkroom.schemas import Event, Job, JobStatus
+from darkroom.schemas import Event, EventType, Job, JobStatus
+from darkroom.timeline import evenly
 
 
 class IdempotencyConflictError(Exception):
@@ -155,11 +163,20 @@ class Store:
             return StoredPicture(row.id, content_type, row.sha256, row.width, row.height)
 
     def delete_picture(self, picture_id: str, client: str) -> bool:
-        """Forget a picture; its bytes are the caller's to delete. Returns whether it was there."""
+        """Forget a picture; its bytes are the caller's to delete. Returns whether it was there.
+
+        Previews show a job's first picture, and go with it.
+        """
         with self._database.write() as session:
             row = _picture_row(session, picture_id, client)
             if row is None:
                 return False
+            if isinstance(row, ImageRow) and row.index == 0:
+                session.execute(
+                    delete(EventRow).where(
+                        EventRow.job_id == row.job_id, EventRow.type == EventType.PREVIEW
+                    )
+                )
             session.delete(row)
             return True
 
@@ -184,6 +201,21 @@ class Store:
             query = query.where(EventRow.job_id == job_id)
         with self._database.read() as session:
             return [event_of(row) for row in session.scalars(query)]
+
+    def previews(self, job_id: str, limit: int) -> list[Preview]:
+        """The previews of a job's last run, oldest first; at most `limit`, evenly chosen."""
+        of_job = EventRow.job_id == job_id
+        with self._database.read() as session:
+            began = session.scalar(
+                select(func.max(EventRow.id)).where(of_job, EventRow.type == EventType.QUEUED)
+            )
+            ids = session.scalars(
+                select(EventRow.id)
+                .where(of_job, EventRow.type == EventType.PREVIEW, EventRow.id > began)
+                .order_by(EventRow.id)
+            ).all()
+            chosen = select(EventRow).where(EventRow.id.in_(evenly(ids, limit)))
+            return [preview_of(row) for row in session.scalars(chosen.order_by(EventRow.id))]
 
     def last_event_id(self) -> int:
         """The id of the newest event; 0 if there is none."""

@@ -11,7 +11,17 @@ from darkroom.jobs.doorbell import Doorbell
 from darkroom.jobs.files import Files
 from darkroom.jobs.store import Store
 from darkroom.jobs.tail import Tail
-from darkroom.web import auth, catalog, context, errors, generate, images, jobs, system
+from darkroom.web import (
+    auth,
+    catalog,
+    context,
+    errors,
+    generate,
+    images,
+    jobs,
+    system,
+    timeline,
+)
 
 
 def create_app(settings: Settings) -> Flask:
@@ -39,6 +49,6 @@ def create_app(settings: Settings) -> Flask:
     )
     errors.install(app)
     auth.install(app)
-    for module in (generate, jobs, images, catalog, system):
+    for module in (generate, jobs, timeline, images, catalog, system):
         app.register_blueprint(module.blueprint)
     return app

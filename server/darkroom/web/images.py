@@ -41,7 +41,7 @@ def show_image(image_id: str) -> Response:
     blueprint, "DELETE", "/images/<image_id>", resp=answers(HTTP_204=None), tags=["images"]
 )
 def delete_image(image_id: str) -> Response:
-    """Forget a picture."""
+    """Forget a picture. With a job's first one go its previews, which show the same."""
     here = context()
     if here.store.picture(image_id, auth.client()) is None:
         raise not_found(f"picture {image_id!r}")

@@ -47,7 +47,7 @@ def list_jobs() -> Response:
 @document.route(blueprint, "GET", "/jobs/<job_id>", resp=answers(HTTP_200=Job), tags=["jobs"])
 def show_job(job_id: str) -> Response:
     """How a job stands."""
-    return send_model(_find(job_id))
+    return send_model(find_job(job_id))
 
 
 @document.route(blueprint, "DELETE", "/jobs/<job_id>", resp=answers(HTTP_200=Job), tags=["jobs"])
@@ -74,7 +74,7 @@ def job_events(job_id: str) -> Response:
     Ends after the job's last event. A client that reconnects after that gets 204, which tells an
     `EventSource` to stop.
     """
-    job = _find(job_id)
+    job = find_job(job_id)
     after = _last_event_id() or 0
     if job.status.terminal and after and not context().store.events_after(after, job_id, 1):
         return Response(status=204)
@@ -88,7 +88,12 @@ def all_events() -> Response:
     return _stream(None, context().store.last_event_id() if after is None else after)
 
 
-def _find(job_id: str) -> Job:
+def find_job(job_id: str) -> Job:
+    """A job of the caller's.
+
+    Raises:
+        ProblemError: 404.
+    """
     job = context().store.job(job_id, auth.client())
     if job is None:
         raise not_found(f"job {job_id!r}")

@@ -1,0 +1,50 @@
+"""/jobs/{id}/timeline: watch a picture develop."""
+
+from flask import Blueprint, Response, request
+
+from darkroom import timeline
+from darkroom.schemas import Job
+from darkroom.web.context import context
+from darkroom.web.errors import ProblemError, not_found
+from darkroom.web.images import CACHE
+from darkroom.web.jobs import find_job
+from darkroom.web.openapi import answers, document
+
+blueprint = Blueprint("timeline", __name__)
+
+
+@document.route(
+    blueprint, "GET", "/jobs/<job_id>/timeline", resp=answers(HTTP_200=None), tags=["jobs"]
+)
+def show_timeline(job_id: str) -> Response:
+    """The previews of a job's first picture, then that picture, as one small animated WebP.
+
+    Of a job that still runs it is what there is so far. 404 while there are no previews.
+    """
+    job = find_job(job_id)  # before its previews: if it has ended, no more of them come
+    previews = context().store.previews(job_id, timeline.MAX_FRAMES)
+    if not previews:
+        raise ProblemError(404, "no-previews", "No previews", _why_none(job))
+    picture = next((image for image in job.images if image.index == 0), None)
+    etag = f"{previews[-1].id}-{picture.sha256 if picture else 'developing'}"
+    response = Response(content_type="image/webp")
+    response.set_etag(etag)
+    response.headers["Cache-Control"] = CACHE if job.status.terminal else "private, no-cache"
+    if not request.if_none_match.contains(etag):
+        finished = None if picture is None else _file(picture.id)
+        response.data = timeline.animate([preview.webp for preview in previews], finished)
+    response.make_conditional(request)
+    return response
+
+
+def _why_none(job: Job) -> str:
+    if job.status.terminal:
+        return f"there are no previews; the job has ended: {job.status}"
+    return f"no previews yet; the job is {job.status}"
+
+
+def _file(image_id: str) -> bytes:
+    try:
+        return context().files.read(image_id)
+    except FileNotFoundError:
+        raise not_found(f"file of picture {image_id!r} any more") from None
