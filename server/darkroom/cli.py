@@ -130,6 +130,37 @@ def list_models(**given: Any) -> None:
         click.secho(f"! {broken.name}  cannot be used: {broken.reason}", fg="yellow")
 
 
+@models.command("pull")
+@click.argument("repository")
+@click.option("--file", help="A single-file checkpoint in it; REPOSITORY:FILE says the same.")
+@click.option("--revision", help="Branch, tag or commit; default is the main branch.")
+@click.option("--name", help="What the model is called here; default is its own name.")
+@click.option("--variant", help="Of the weights, such as fp16 or plain; default is the smallest.")
+@options
+def pull_model(
+    repository: str,
+    file: str | None,
+    revision: str | None,
+    name: str | None,
+    variant: str | None,
+    **given: Any,
+) -> None:
+    """Fetch a model from the hub: REPOSITORY is owner/name.
+
+    Run again after an interruption, it goes on where it was.
+    """
+    from darkroom.catalog import hub
+
+    settings = load(**given)
+    identity, _, part = repository.partition(":")
+    order = hub.Order(identity, file or part or None, revision, name, variant)
+    try:
+        target = hub.pull(order, settings.models_dir, click.echo)
+    except hub.PullError as error:
+        fail(str(error))
+    click.echo(f"model {target.name.removesuffix('.safetensors')} is in {target}")
+
+
 @main.command()
 @options
 def doctor(**given: Any) -> None:
