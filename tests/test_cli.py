@@ -36,10 +36,23 @@ def test_models_list_shows_the_embedded_model(tmp_path: Path) -> None:
     assert "* tintype" in result.stdout
 
 
+def test_models_list_says_why_a_model_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "old.ckpt").write_bytes(b"")
+    result = darkroom("models", "list", "--data-dir", str(tmp_path))
+
+    assert result.returncode == 0
+    assert "* tintype" in result.stdout
+    assert "! old  cannot be used: old.ckpt is a pickled checkpoint" in result.stdout
+
+
 def test_doctor_finds_a_healthy_box_healthy(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "old.ckpt").write_bytes(b"")
     result = darkroom("doctor", "--data-dir", str(tmp_path), "--port", str(free_port()))
 
     assert result.returncode == 0, result.stdout + result.stderr
+    assert "not usable: old" in result.stdout
     checks = [line.split()[1] for line in result.stdout.splitlines()]
     assert checks == [
         "python", "torch", "gpu", "memory", "disk", "port", "database", "model", "picture",

@@ -1,0 +1,78 @@
+"""Asking for models over HTTP: what each can do, and why some cannot be used."""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.catalog.conftest import checkpoint, folder
+from tests.engine import tiny
+from tests.serving import RunningServer, running
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with models of several kinds, whose queue nobody works on."""
+    box = tmp_path_factory.mktemp("studio")
+    (box / "models").mkdir()
+    checkpoint(box, "repaint", "sd1-inpaint")
+    checkpoint(box, "refine", "sdxl-refiner")
+    folder(box, "empty")
+    (box / "models" / "empty" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"")
+    (box / "models" / "old.ckpt").write_bytes(b"PK")
+    tiny.sd3(box / "models" / "foreign")
+    with running(box, process="web") as started:
+        yield started
+
+
+def refused(server: RunningServer, path: str = "/txt2img", **fields: object) -> dict[str, str]:
+    """Detail by pointer of a refused request."""
+    answer = server.http.post(path, json={"prompt": "a fox", **fields})
+    assert answer.status_code == 422, answer.text
+    return {error["pointer"]: error["detail"] for error in answer.json()["errors"]}
+
+
+def test_models_tell_what_they_can_do(studio: RunningServer) -> None:
+    listed = studio.http.get("/models").json()["models"]
+
+    assert {model["name"]: (model["family"], model["tasks"]) for model in listed} == {
+        "tintype": ("sd", ["txt2img", "img2img", "inpaint"]),
+        "foreign": ("whole", ["txt2img", "img2img", "inpaint"]),
+        "refine": ("sdxl", ["img2img", "inpaint"]),
+        "repaint": ("sd", ["inpaint"]),
+    }
+
+
+def test_a_task_that_the_model_cannot_do_is_refused_with_those_that_can(
+    studio: RunningServer, photo: Path
+) -> None:
+    image = base64.b64encode(photo.read_bytes()).decode()
+
+    drawn = refused(studio, model="repaint")["#/model"]
+    changed = refused(studio, "/img2img", model="repaint", image=image)["#/model"]
+
+    assert drawn == "repaint does inpaint, not txt2img; tintype, foreign can"
+    assert changed == "repaint does inpaint, not img2img; tintype, foreign, refine can"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("empty", "its part unet: diffusion_pytorch_model.safetensors is cut short or damaged"),
+        ("old", "old.ckpt is a pickled checkpoint"),
+    ],
+)
+def test_a_model_that_cannot_be_used_says_why(studio: RunningServer, name: str, words: str) -> None:
+    detail = refused(studio, model=name)["#/model"]
+
+    assert words in detail
+    assert "there is no model" not in detail
+    assert str(studio.data_dir) not in detail
+
+
+def test_a_foreign_model_keeps_its_own_scheduler(studio: RunningServer) -> None:
+    assert "'native'" in refused(studio, model="foreign", scheduler="euler")["#/scheduler"]
+    assert studio.submit(model="foreign")["request"]["scheduler"] == "native"
+    assert studio.submit(model="foreign", scheduler="native")["status"] == "queued"
+    assert "native" in refused(studio, scheduler="native")["#/scheduler"]
