@@ -56,8 +56,29 @@ def single_file(folder: Path, file: Path, metadata: dict[str, str] | None = None
     weights |= {VAE + name: value for name, value in vae(folder / "vae").items()}
     for prefix, encoder in _encoders(folder):
         weights |= {prefix + name: value for name, value in encoder.items()}
-    save_file({name: value.contiguous() for name, value in weights.items()}, file, metadata)
+    weights |= _ballast(list(weights))
+    save_file({name: value.contiguous().clone() for name, value in weights.items()}, file, metadata)
     return file
+
+
+def _ballast(names: list[str]) -> Weights:
+    """What published checkpoints hold beside: training's leftovers, layers unread."""
+    number = torch.ones(1)
+    leftovers = {
+        "betas": number,
+        "model_ema.decay": number,
+        "first_stage_model.loss.logvar": number,
+    }
+    for name in names:
+        if name.endswith("text_model.embeddings.position_embedding.weight"):
+            leftovers[name.replace("position_embedding.weight", "position_ids")] = torch.arange(77)
+        if name.endswith("model.positional_embedding"):
+            leftovers[name.replace("positional_embedding", "logit_scale")] = number
+        if name.startswith(
+            "cond_stage_model.model.transformer.resblocks.0."
+        ):  # SD 2 reads 23 of 24
+            leftovers[name.replace("resblocks.0.", "resblocks.23.")] = number
+    return leftovers
 
 
 def _encoders(folder: Path) -> list[tuple[str, Weights]]:

@@ -326,6 +326,7 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused(
     file = box / "models" / "model.safetensors"
     weights = load_file(file)
     within = [key for key in weights if key.startswith(part) or part == "encoder"]
+    within = [key for key in within if ".23." not in key]  # a layer that is not read
     norms = [key for key in within if "ln_2" in key or "layer_norm2" in key or "out.0" in key]
     weights.pop((norms or [key for key in within if "norm_out" in key])[-1])
     save_file(weights, file)
