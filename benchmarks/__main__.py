@@ -1,63 +1,49 @@
 """`python -m benchmarks`: measure, print, and with `--write` record."""
 
 import argparse
-import platform
-from datetime import UTC, datetime
-from pathlib import Path
+import time
 
-import psutil
-import torch
+from benchmarks import engine, gpu, large, page, previews, single, startup, traffic
+from benchmarks.servers import ROOT
+from benchmarks.suite import FULL, QUICK, Suite
 
-import darkroom
-from benchmarks import engine, serving
-
-PAGE = Path("docs/benchmarks.md")
-
-
-def machine() -> str:
-    """What it ran on, in a line."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    cpu = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
+PAGE = ROOT / "docs" / "benchmarks.md"
+SUITES: dict[str, Suite] = {
+    suite.name: suite
+    for suite in (
+        startup.SUITE,
+        single.SUITE,
+        engine.SUITE,
+        *traffic.SUITES,
+        previews.SUITE,
+        large.SUITE,
+        *gpu.SUITES,
     )
-    memory = psutil.virtual_memory().total / 2**30
-    return (
-        f"{psutil.cpu_count()} cores ({cpu}), {memory:.0f} GiB, {gpu}, "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
-    )
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE}")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    parser.add_argument("--only", nargs="+", choices=SUITES, metavar="NAME", help=", ".join(SUITES))
+    parser.add_argument("--quick", action="store_true", help="few runs: whether it works at all")
     arguments = parser.parse_args()
-    figures = [*serving.measure(), *engine.measure()]
-    page = "\n".join(
-        [
-            "# Benchmarks",
-            "",
-            "Written by `make bench ARGS=--write`. Medians, with the range over all counted runs.",
-            "Memory is the process and its children, shared pages counted once.",
-            "",
-            f"Darkroom {darkroom.__version__}, {datetime.now(UTC):%Y-%m-%d}, on {machine()}.",
-            "",
-            "| what | median | range | runs | held against |",
-            "|---|---|---|---|---|",
-            *(figure.row() for figure in figures),
-            "",
-        ]
-    )
-    print(page)
+    if arguments.write and (arguments.only or arguments.quick):
+        parser.error("--write records a whole run; leave out --only and --quick")
+
+    measured = []
+    for name in arguments.only or SUITES:
+        suite, began = SUITES[name], time.monotonic()
+        print(f"{suite.title} …", flush=True)
+        figures = suite.measure(QUICK if arguments.quick else FULL)
+        print(f"{page.section(suite, figures)}\n\n{time.monotonic() - began:.0f} s\n", flush=True)
+        measured.append((suite, figures))
     if arguments.write:
-        PAGE.write_text(page)
-    missed = [figure.name for figure in figures if figure.limit and figure.median >= figure.limit]
+        PAGE.write_text(page.render(measured), encoding="utf-8")
+
+    missed = [figure.name for _, figures in measured for figure in figures if figure.missed]
     if missed:
-        raise SystemExit(f"over the limit: {', '.join(missed)}")
+        raise SystemExit("beyond the limit:\n" + "\n".join(f"- {name}" for name in missed))
 
 
 if __name__ == "__main__":

@@ -1,78 +1,44 @@
-"""Our sampling loop against the stock diffusers pipeline called in a loop, in turns, in one run."""
+"""Our sampling loop against the stock diffusers pipeline called in a loop."""
 
 import tempfile
 import time
 from pathlib import Path
 
-import torch
-from diffusers import StableDiffusionPipeline
-
+from benchmarks import ours, stock
+from benchmarks.baseline import TINTYPE
 from benchmarks.figure import Figure
-from darkroom.catalog.models import ModelCatalog
+from benchmarks.suite import Effort, Suite
 from darkroom.config import EngineSettings
-from darkroom.engine.base import EngineJob
-from darkroom.engine.engine import DiffusersEngine
-from darkroom.schemas import ResolvedRequest, Task
 
-RUNS = 9
-STEPS = 20
+STEPS, GUIDANCE, SIDE = 20, 3.0, 128
+
+HOW = """\
+Our engine and the stock `StableDiffusionPipeline` in one process, on tintype, with the same threads
+and dtype, in turns; each turn's two times are divided. The first turn warms up and is not counted.
+Several images are one job of ours (`num_images`), and as many calls of the pipeline."""
 
 
-def measure() -> list[Figure]:
-    """Ratios of our time to stock's, for one picture and for four of one job."""
+def measure(effort: Effort) -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder:
-        catalog = ModelCatalog(Path(folder), "tintype")
-        engine = DiffusersEngine(catalog, EngineSettings(dtype="float32"))
+        engine = ours.engine(EngineSettings(dtype="float32"), Path(folder))
         engine.warm_up()
-        stock = StableDiffusionPipeline.from_pretrained(
-            catalog.find(None).path,
-            dtype=torch.float32,
-            safety_checker=None,
-            requires_safety_checker=False,
-        ).to(engine.device)
-        stock.set_progress_bar_config(disable=True)
-        return [_against(engine, stock, images) for images in (1, 4)]
+        pipeline = stock.load(TINTYPE, device=stock.pick_device())
+
+        def ratio(images: int) -> float:
+            asked = ours.request(steps=STEPS, guidance_scale=GUIDANCE, side=SIDE, images=images)
+            seconds = ours.seconds(engine, [asked])
+            began = time.perf_counter()
+            stock.develop(pipeline, images, steps=STEPS, guidance_scale=GUIDANCE)
+            return seconds / (time.perf_counter() - began)
+
+        return [
+            Figure(
+                f"time of our loop ÷ stock pipeline in a loop, {images} image(s), {STEPS} steps",
+                tuple(ratio(images) for _ in range(effort.pictures + 1))[1:],
+                "×",
+            )
+            for images in (1, 4)
+        ]
 
 
-def _against(engine: DiffusersEngine, stock: StableDiffusionPipeline, images: int) -> Figure:
-    ratios = []
-    for run in range(RUNS + 1):
-        ours = _ours(engine, images)
-        ratio = ours / _stock(stock, images)
-        if run:  # the first one warms up
-            ratios.append(ratio)
-    name = f"time of our loop ÷ stock pipeline in a loop, {images} image(s), {STEPS} steps"
-    return Figure(name, tuple(ratios), "×")
-
-
-def _ours(engine: DiffusersEngine, images: int) -> float:
-    request = ResolvedRequest(
-        task=Task.TXT2IMG,
-        model="tintype",
-        prompt="a red fox",
-        negative_prompt="",
-        width=128,
-        height=128,
-        num_inference_steps=STEPS,
-        guidance_scale=3.0,
-        num_images=images,
-        seed=7,
-        scheduler="ddim",
-    )
-    began = time.perf_counter()
-    engine.submit(EngineJob("bench", request))
-    while engine.in_flight():
-        engine.tick()
-    return time.perf_counter() - began
-
-
-def _stock(stock: StableDiffusionPipeline, images: int) -> float:
-    began = time.perf_counter()
-    for image in range(images):
-        stock(
-            "a red fox",
-            num_inference_steps=STEPS,
-            guidance_scale=3.0,
-            generator=torch.Generator("cpu").manual_seed(7 + image),
-        )
-    return time.perf_counter() - began
+SUITE = Suite("engine", "The sampling loop", HOW, measure)

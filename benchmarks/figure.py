@@ -1,7 +1,35 @@
-"""One measured number."""
+"""One measured number, and what it is held against."""
 
 from dataclasses import dataclass
 from statistics import median
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A value that a figure may reach but not pass.
+
+    Attributes:
+        sense: `≤` where less is better, `≥` where more is.
+        value: in the figure's unit.
+    """
+
+    sense: Literal["≤", "≥"]
+    value: float
+
+    def holds(self, measured: float) -> bool:
+        return measured <= self.value if self.sense == "≤" else measured >= self.value
+
+    def __str__(self) -> str:
+        return f"{self.sense} {self.value:g}"
+
+
+def at_most(value: float) -> Bound:
+    return Bound("≤", value)
+
+
+def at_least(value: float) -> Bound:
+    return Bound("≥", value)
 
 
 @dataclass(frozen=True)
@@ -10,25 +38,38 @@ class Figure:
 
     Attributes:
         name: what was measured.
-        values: every counted run.
-        unit: of the values.
-        limit: what it is held against, in the same unit; None if nothing.
+        values: every counted run, at least one.
+        unit: of the values and bounds.
+        limit: missing it fails the run; None if nothing is asked.
+        aim: where we want to be; missing it is only shown.
     """
 
     name: str
     values: tuple[float, ...]
     unit: str
-    limit: float | None = None
+    limit: Bound | None = None
+    aim: Bound | None = None
 
     @property
     def median(self) -> float:
         return median(self.values)
 
+    @property
+    def missed(self) -> bool:
+        """Whether the median is beyond the limit."""
+        return self.limit is not None and not self.limit.holds(self.median)
+
     def row(self) -> str:
         """A line of a Markdown table."""
         low, high = min(self.values), max(self.values)
-        limit = "" if self.limit is None else f"under {self.limit:g} {self.unit}"
+        limit = "" if self.limit is None else f"{self.limit} {self.unit}"
+        aim = "" if self.aim is None else f"{self.aim} {self.unit}"
         return (
-            f"| {self.name} | {self.median:.2f} {self.unit} | {low:.2f}–{high:.2f} "
-            f"| {len(self.values)} | {limit} |"
+            f"| {self.name} | {'**missed** ' if self.missed else ''}{self.median:.2f} {self.unit} "
+            f"| {low:.2f}–{high:.2f} | {len(self.values)} | {limit} | {aim} |"
         )
+
+
+def ratios(over: tuple[float, ...], under: tuple[float, ...]) -> tuple[float, ...]:
+    """Turn by turn, `over` ÷ `under`: what disturbed both of a turn cancels out."""
+    return tuple(a / b for a, b in zip(over, under, strict=True))

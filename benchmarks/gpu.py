@@ -1,0 +1,140 @@
+"""Models of real sizes on the GPU, eager and compiled, and how much of the chip they use."""
+
+import functools
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import torch
+
+from benchmarks.figure import Figure, ratios
+from benchmarks.geometry import SD15, SDXL, Geometry, unet_flops, write_apart
+from benchmarks.suite import Effort, Suite, order
+from benchmarks.turn import Turn, engine_can_compile
+from darkroom.catalog.models import ModelCatalog, UnknownModelError
+
+Contestant = Literal["ours", "stock"]
+
+STEPS = 20
+TOGETHER = (1, 8)  # pictures at once
+ROWS = 2  # of the UNet for a picture with guidance
+MATRIX_SIDE = 8192  # large enough that the tensor cores are the limit
+MATRIX_RUNS = 20
+TERA = 1e12
+
+
+def how(geometry: Geometry) -> str:
+    return f"""\
+The shapes of {geometry.title} with random weights in fp16, {geometry.side}×{geometry.side},
+{STEPS} steps with guidance: one picture, and {TOGETHER[-1]} at once ({TOGETHER[-1]} jobs of ours in
+flight together; as many calls of the stock pipeline one after the other). Eager, and with the UNet
+compiled on both sides (stock: channels-last, `mode="reduce-overhead"`, `fullgraph=True`). In turns,
+each a process of its own, warmed up at the same shapes; each turn's two medians are divided.
+TFLOP/s are the UNet's operations, counted by `torch.utils.flop_counter`, over the whole time of the
+pictures, text encoder and VAE included. The ceiling is the product of two fp16 matrices of
+{MATRIX_SIDE}×{MATRIX_SIDE}, timed in the same run."""
+
+
+def measure(geometry: Geometry, effort: Effort) -> list[Figure]:
+    """No figures without a GPU."""
+    if not torch.cuda.is_available():
+        return []
+    peaks = ceiling()
+    figures = [Figure("ceiling: fp16 matrix product", peaks, "TFLOP/s")]
+    with tempfile.TemporaryDirectory(prefix="darkroom-bench-") as folder:
+        write_apart(geometry, Path(folder))
+        for compiled in (False, True):
+            times = _times(geometry, folder, compiled, effort)
+            mode = "compiled" if compiled else "eager"
+            figures += _figures(geometry, mode, times, median(peaks))
+    return figures
+
+
+def ceiling() -> tuple[float, ...]:
+    """TFLOP/s of a large matrix product, run by run."""
+    left, right = (
+        torch.randn(MATRIX_SIDE, MATRIX_SIDE, device="cuda", dtype=torch.float16) for _ in range(2)
+    )
+    left @ right
+    rates = []
+    for _ in range(MATRIX_RUNS):
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        began.record()
+        left @ right
+        ended.record()
+        ended.synchronize()
+        rates.append(2 * MATRIX_SIDE**3 / (began.elapsed_time(ended) / 1e3) / TERA)
+    return tuple(rates)
+
+
+def _times(
+    geometry: Geometry, folder: str, compiled: bool, effort: Effort
+) -> dict[Contestant, dict[int, tuple[float, ...]]]:
+    """Seconds by contestant and number at once, a turn each.
+
+    Ours is left out where this version does not serve the model, or cannot compile.
+    """
+    contestants: tuple[Contestant, ...] = ("stock",)
+    if _served(geometry, folder) and (engine_can_compile() or not compiled):
+        contestants = ("ours", "stock")
+    taken: dict[Contestant, list[dict[int, list[float]]]] = {name: [] for name in contestants}
+    for number in range(effort.large_turns):
+        for contestant in order(contestants, number):
+            turn = Turn(
+                contestant,
+                folder,
+                geometry.name,
+                geometry.side,
+                STEPS,
+                together=TOGETHER,
+                repeats=effort.rounds,
+                device="cuda",
+                dtype="float16",
+                compiled=compiled,
+            )
+            taken[contestant].append(turn.take())
+    return {
+        contestant: {count: tuple(median(turn[count]) for turn in turns) for count in TOGETHER}
+        for contestant, turns in taken.items()
+    }
+
+
+def _served(geometry: Geometry, folder: str) -> bool:
+    try:
+        ModelCatalog(Path(folder), geometry.name).find(geometry.name)
+    except UnknownModelError:
+        return False
+    return True
+
+
+def _figures(
+    geometry: Geometry,
+    mode: str,
+    times: dict[Contestant, dict[int, tuple[float, ...]]],
+    peak: float,
+) -> list[Figure]:
+    """Args: times from `_times`; peak in TFLOP/s."""
+    picture = STEPS * unet_flops(geometry, geometry.side, ROWS) / TERA
+    figures = []
+    for count in TOGETHER:
+        if "ours" in times:
+            values = ratios(times["ours"][count], times["stock"][count])
+            figures.append(Figure(f"time, ours ÷ stock, {mode}, {count} at once", values, "×"))
+        for contestant, seconds in times.items():
+            rates = tuple(count * picture / value for value in seconds[count])
+            share = f"{median(rates) / peak:.0%} of the ceiling"
+            name = f"UNet rate, {contestant}, {mode}, {count} at once: {share}"
+            figures.append(Figure(name, rates, "TFLOP/s"))
+    return figures
+
+
+SUITES = tuple(
+    Suite(
+        f"gpu-{geometry.name}",
+        f"{geometry.title} on a GPU",
+        how(geometry),
+        functools.partial(measure, geometry),
+    )
+    for geometry in (SD15, SDXL)
+)

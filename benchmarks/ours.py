@@ -1,0 +1,60 @@
+"""Our engine in this process, driven through its interface."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.stock import PROMPT, SEED
+from darkroom.catalog.models import ModelCatalog
+from darkroom.config import EngineSettings
+from darkroom.engine.base import Broken, EngineJob
+from darkroom.engine.engine import DiffusersEngine
+from darkroom.schemas import ResolvedRequest, Task
+
+TINTYPE = "tintype"
+
+
+def engine(settings: EngineSettings, models_dir: Path, model: str = TINTYPE) -> DiffusersEngine:
+    """An engine that has loaded nothing yet."""
+    return DiffusersEngine(ModelCatalog(models_dir, model), settings)
+
+
+def request(
+    *,
+    steps: int,
+    guidance_scale: float,
+    side: int,
+    model: str = TINTYPE,
+    images: int = 1,
+    seed: int = SEED,
+) -> ResolvedRequest:
+    """What `stock.develop` makes, as our engine is asked for it."""
+    return ResolvedRequest(
+        task=Task.TXT2IMG,
+        model=model,
+        prompt=PROMPT,
+        negative_prompt="",
+        width=side,
+        height=side,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        num_images=images,
+        seed=seed,
+        scheduler="ddim",
+    )
+
+
+def seconds(engine: DiffusersEngine, requests: Sequence[ResolvedRequest]) -> float:
+    """How long these take, a job each, all in flight from the beginning.
+
+    Raises:
+        RuntimeError: one of them broke.
+    """
+    began = time.perf_counter()
+    for number, asked in enumerate(requests):
+        engine.submit(EngineJob(f"bench-{number}", asked))
+    while engine.in_flight():
+        for event in engine.tick():
+            if isinstance(event, Broken):
+                raise RuntimeError(f"{event.kind}: {event.detail}")
+    return time.perf_counter() - began

@@ -1,0 +1,184 @@
+"""Servers as processes: ours and the baseline, started, paused while the other is measured, ended.
+
+Two servers on one machine compete even when one is idle, so a server that is not being measured is
+stopped with SIGSTOP; it keeps its model and goes on where it was.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import psutil
+
+ROOT = Path(__file__).parent.parent
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 60.0
+MIB = 2**20
+
+# More jobs in flight than any closed-loop row has clients: sharing is measured, not the cap.
+JOBS_IN_FLIGHT = {"DARKROOM_ENGINE__MAX_JOBS_IN_FLIGHT": "16"}
+NO_PREVIEWS = {"DARKROOM_ENGINE__PREVIEW_EVERY_S": "1e9"}
+
+
+@dataclass(frozen=True, eq=False)
+class Server:
+    """A running server.
+
+    Attributes:
+        http: a client of it; threads may share it.
+        process: the one that was started; the others are its children.
+        began: when, on the monotonic clock.
+        alive: a path that answers 200 whenever the server listens.
+        log: what it wrote.
+    """
+
+    http: httpx2.Client
+    process: psutil.Process
+    began: float
+    alive: str
+    log: Path
+
+    def until(self, path: str) -> float:
+        """Wait for a 200; seconds since the start.
+
+        Raises:
+            RuntimeError: the server ended, or is not there in time. Says what it wrote.
+        """
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline and self.process.status() != psutil.STATUS_ZOMBIE:
+            try:
+                if self.http.get(path).status_code == 200:
+                    return time.monotonic() - self.began
+            except httpx2.TransportError:
+                pass
+            time.sleep(0.01)
+        raise RuntimeError(f"{path} did not answer:\n{self.log.read_text()}")
+
+    def child(self, name: str) -> psutil.Process:
+        """The `web` or `worker` process, by its command line.
+
+        Raises:
+            LookupError: there is none.
+        """
+        for process in self.process.children():
+            if name in process.cmdline():
+                return process
+        raise LookupError(f"no {name} process")
+
+    def pause(self) -> None:
+        for process in self._family():
+            process.suspend()
+
+    def resume(self) -> None:
+        """Let it go on, the innermost processes first.
+
+        gunicorn ends a child that has given no sign of life for 30 s. A child gives one each time
+        round its loop, so after two answers it has, and those that watch it may wake.
+        """
+        family = self._family()
+        watching = [process for process in family if process.children()]
+        for process in family:
+            if process not in watching:
+                process.resume()
+        for _ in range(2):
+            self.until(self.alive)
+        for process in watching:
+            process.resume()
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """A turn of a paused server."""
+        self.resume()
+        try:
+            yield
+        finally:
+            self.pause()
+
+    def _family(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
+
+
+@contextmanager
+def darkroom(**environment: str) -> Iterator[Server]:
+    """A fresh `darkroom serve` with an empty data folder, in fp32 like the baseline.
+
+    Args:
+        environment: settings, as `DARKROOM_*` variables.
+    """
+    settings = {"DARKROOM_ENGINE__DTYPE": "float32", **JOBS_IN_FLIGHT, **environment}
+    with _started(["darkroom", "serve"], settings, "/healthz") as server:
+        yield server
+
+
+@contextmanager
+def baseline() -> Iterator[Server]:
+    """A fresh `benchmarks/baseline.py`."""
+    with _started(["benchmarks.baseline"], {}, "/healthz") as server:
+        yield server
+
+
+@contextmanager
+def _started(module: list[str], environment: dict[str, str], alive: str) -> Iterator[Server]:
+    port = _free_port()
+    with tempfile.TemporaryDirectory(prefix="darkroom-bench-") as name:
+        folder = Path(name)
+        log = folder / "log"
+        began = time.monotonic()
+        # The folder is the working directory too, so that nobody's config.yaml is read.
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *module, "--port", str(port)],
+                cwd=folder,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+                    "DARKROOM_DATA_DIR": str(folder / "data"),
+                    **environment,
+                },
+                stdout=output,
+                stderr=output,
+            )
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+        try:
+            with httpx2.Client(
+                base_url=f"http://127.0.0.1:{port}", timeout=600, limits=limits
+            ) as http:
+                yield Server(http, psutil.Process(process.pid), began, alive, log)
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, to a paused one too. A killed parent takes its children along in both servers."""
+    if process.poll() is None:
+        parent = psutil.Process(process.pid)
+        family = [parent, *parent.children(recursive=True)]
+        process.terminate()
+        for member in family:
+            member.resume()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def memory(process: psutil.Process) -> float:
+    """MiB of a process and its children; pages shared between them are counted once (PSS)."""
+    family = [process, *process.children(recursive=True)]
+    return float(sum(member.memory_full_info().pss for member in family)) / MIB
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,45 @@
+"""One request over HTTP against the bare pipeline call: what the queue, SQL and HTTP cost."""
+
+import time
+
+from benchmarks import load, servers, stock
+from benchmarks.baseline import TINTYPE
+from benchmarks.figure import Figure, at_most, ratios
+from benchmarks.suite import Effort, Suite
+
+STEPS, GUIDANCE = 20, 3.0
+
+HOW = f"""\
+One caller, one request of {STEPS} steps at tintype's defaults: a blocking `POST /txt2img` that is
+answered with the PNG, against a call of the stock pipeline in the benchmark's own process, which
+has no HTTP, no queue, no disk and no PNG to write. In turns; each turn's two times are divided."""
+
+
+def measure(effort: Effort) -> list[Figure]:
+    pipeline = stock.load(TINTYPE, device=stock.pick_device())
+
+    def bare() -> float:
+        began = time.perf_counter()
+        stock.develop(pipeline, 1, steps=STEPS, guidance_scale=GUIDANCE)
+        return time.perf_counter() - began
+
+    with servers.darkroom() as server:
+        server.until("/readyz")
+        served, called = [], []
+        for _ in range(effort.pictures + 1):
+            served.append(load.one(server, load.txt2img(STEPS, seed=stock.SEED)))
+            called.append(bare())
+    over_http, in_process = tuple(served[1:]), tuple(called[1:])  # the first warms up
+    return [
+        Figure(
+            f"one request over HTTP ÷ bare pipeline call, {STEPS} steps",
+            ratios(over_http, in_process),
+            "×",
+            at_most(1.05),
+            at_most(1.0),
+        ),
+        Figure(f"txt2img, {STEPS} steps, over HTTP", over_http, "s", at_most(3)),
+    ]
+
+
+SUITE = Suite("single", "One request", HOW, measure)
