@@ -1,6 +1,8 @@
 """`python -m benchmarks`: measure, print, and with `--write` record."""
 
 import argparse
+import signal
+import sys
 import time
 
 from benchmarks import engine, gpu, large, page, previews, single, startup, traffic
@@ -31,6 +33,8 @@ def main() -> None:
     if arguments.write and (arguments.only or arguments.quick):
         parser.error("--write records a whole run; leave out --only and --quick")
 
+    # Like Ctrl-C: on the way out the servers are ended, of which one is paused.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     measured = []
     for name in arguments.only or SUITES:
         suite, began = SUITES[name], time.monotonic()

@@ -25,6 +25,7 @@ from transformers import (
     CLIPTokenizer,
 )
 
+from benchmarks import stock
 from benchmarks.baseline import TINTYPE
 from benchmarks.servers import ROOT
 
@@ -117,6 +118,7 @@ GEOMETRIES = {geometry.name: geometry for geometry in (SD15, SDXL)}
 
 def write(geometry: Geometry, models_dir: Path) -> Path:
     """Draw weights and write the model as half-precision safetensors; its folder."""
+    stock.hush()
     folder = models_dir / geometry.name
     special = json.loads((TINTYPE / "text_encoder" / "config.json").read_text())
     ids = {name: special[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}

@@ -14,8 +14,8 @@ SIDE, STEPS = 256, 4
 HOW = f"""\
 The shapes of Stable Diffusion 1.5 (UNet of 860 M parameters, CLIP-L, its VAE) with random weights,
 fp32, on the CPU: one picture of {SIDE}×{SIDE} in {STEPS} steps with guidance. Our engine and the
-stock pipeline in turns, each turn a process of its own, which loads the model, warms up with two
-steps and then makes its pictures: there is never more than one model in memory. Each turn's two
+stock pipeline in turns, each turn a process of its own, which loads the model, warms up with one
+step and then makes its pictures: there is never more than one model in memory. Each turn's two
 medians are divided."""
 
 

@@ -116,6 +116,13 @@ def closed_loop(server: Server, jobs: Sequence[Job], clients: int) -> float:
     return time.perf_counter() - began
 
 
+def warm_up(server: Server, ready: str, clients: int) -> None:
+    """Wait until `ready` answers, have every client's job done once, and pause the server."""
+    server.until(ready)
+    closed_loop(server, mixed(clients, seed=0), clients)
+    server.pause()
+
+
 def open_loop(server: Server, jobs: Sequence[Job], moments: Sequence[float]) -> list[float]:
     """Send each job at its moment, however many are still unanswered.
 

@@ -48,17 +48,16 @@ def _by_the_engine(effort: Effort) -> Figure:
 
 
 def _over_http(effort: Effort) -> Figure:
-    with servers.darkroom() as shown, servers.darkroom(**servers.NO_PREVIEWS) as hidden:
-        rates: dict[Server, list[float]] = {shown: [], hidden: []}
-        for server in rates:
-            server.until("/readyz")
-            load.closed_loop(server, load.mixed(JOBS, seed=0), JOBS)
-            server.pause()
-        for turn in range(2 * effort.rounds):
-            jobs = load.mixed(effort.jobs // 2, seed=turn)
-            for server in order((shown, hidden), turn):
-                with server.awake():
-                    rates[server].append(len(jobs) / load.closed_loop(server, jobs, JOBS))
+    with servers.darkroom() as shown:
+        load.warm_up(shown, "/readyz", JOBS)
+        with servers.darkroom(**servers.NO_PREVIEWS) as hidden:
+            load.warm_up(hidden, "/readyz", JOBS)
+            rates: dict[Server, list[float]] = {shown: [], hidden: []}
+            for turn in range(2 * effort.rounds):
+                jobs = load.mixed(effort.jobs // 2, seed=turn)
+                for server in order((shown, hidden), turn):
+                    with server.awake():
+                        rates[server].append(len(jobs) / load.closed_loop(server, jobs, JOBS))
     return Figure(
         f"images a second with previews over without, {JOBS} clients, over HTTP",
         ratios(tuple(rates[shown]), tuple(rates[hidden])),

@@ -17,6 +17,12 @@ def pick_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def hush() -> None:
+    """Keep progress bars out of the report."""
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
 def load(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
     """The pipeline that the folder's `model_index.json` names, as diffusers' pages load it.
 
@@ -25,8 +31,7 @@ def load(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") 
         dtype: of weights and activations.
         device: where it lives.
     """
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+    hush()
     pipeline = DiffusionPipeline.from_pretrained(
         folder, dtype=dtype, local_files_only=True, use_safetensors=True
     ).to(device)

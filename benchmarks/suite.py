@@ -30,8 +30,8 @@ class Effort:
     large_pictures: int
 
 
-FULL = Effort(starts=3, pictures=15, rounds=5, jobs=64, large_turns=2, large_pictures=2)
-QUICK = Effort(starts=1, pictures=3, rounds=1, jobs=16, large_turns=1, large_pictures=1)
+FULL = Effort(starts=3, pictures=12, rounds=4, jobs=64, large_turns=2, large_pictures=2)
+QUICK = Effort(starts=1, pictures=2, rounds=1, jobs=12, large_turns=1, large_pictures=1)
 
 
 @dataclass(frozen=True)

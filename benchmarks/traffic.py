@@ -44,13 +44,12 @@ servers, in turns; each turn's percentiles are divided."""
 
 @contextmanager
 def contestants() -> Iterator[tuple[Server, Server]]:
-    """Ours and the baseline, loaded, warmed up and paused."""
-    with servers.darkroom() as ours, servers.baseline() as theirs:
-        for server, ready in ((ours, "/readyz"), (theirs, "/healthz")):
-            server.until(ready)
-            load.closed_loop(server, load.mixed(CLIENTS, seed=0), CLIENTS)
-            server.pause()
-        yield ours, theirs
+    """Ours and the baseline, loaded one after the other, warmed up and paused."""
+    with servers.darkroom() as ours:
+        load.warm_up(ours, "/readyz", CLIENTS)
+        with servers.baseline() as theirs:
+            load.warm_up(theirs, "/healthz", CLIENTS)
+            yield ours, theirs
 
 
 # --- throughput ----------------------------------------------------------------------------

@@ -65,7 +65,7 @@ class Turn:
         develop = _our_side(self) if self.contestant == "ours" else _stock_side(self)
         times: dict[int, list[float]] = {}
         for count in self.together:
-            develop(count, 2)  # warms up, at the shapes that follow
+            develop(count, 3 if self.compiled else 1)  # CUDA graphs are recorded at the second call
             times[count] = [develop(count, self.steps) for _ in range(self.repeats)]
         return times
 
