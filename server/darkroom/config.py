@@ -5,7 +5,7 @@ Nested settings take two underscores in the environment: `DARKROOM_ENGINE__DEVIC
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,8 +43,13 @@ class QueueSettings(Section):
 class EngineSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    max_jobs_in_flight: int = Field(4, ge=1, le=64)
-    max_batch_rows: int = Field(16, ge=1, le=256)
+    max_jobs_in_flight: int = Field(16, ge=1, le=64)
+    max_batch_rows: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
+    memory_budget_bytes: Literal["auto"] | Annotated[int, Field(ge=2**20)] = "auto"
+    offload: Literal["none", "model", "sequential"] = "none"
+    vae_tile_side: int = Field(1536, ge=256, multiple_of=64)
+    tiny_vae: bool = False
+    deep_cache_interval: int = Field(1, ge=1, le=10)
     preview_every_s: float = Field(0.3, gt=0)
 
 

@@ -77,7 +77,7 @@ def _gpu(settings: Settings) -> Finding:
         name = torch.cuda.get_device_name()
         return Finding("gpu", True, f"{name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free")
     wanted = settings.engine.device == "cuda"
-    advice = "install the NVIDIA driver, or set engine.device to auto"
+    advice = "install the NVIDIA driver, or set working.device to auto"
     return Finding("gpu", not wanted, "none; the CPU does the work", advice)
 
 
@@ -135,13 +135,13 @@ def _model(settings: Settings) -> Finding:
 
 
 def _picture(settings: Settings) -> Finding:
-    from darkroom.engine.engine import DiffusersEngine
+    from darkroom.engine import engine
 
     catalog = ModelCatalog(settings.models_dir, settings.models.default)
     info = catalog.find(None).info
-    engine = DiffusersEngine(catalog, settings.engine)
+    working = engine.from_settings(settings)
     began = time.monotonic()
-    engine.warm_up()
+    working.warm_up()
     loaded = time.monotonic()
     request = ResolvedRequest(
         task=Task.TXT2IMG,
@@ -152,12 +152,13 @@ def _picture(settings: Settings) -> Finding:
         seed=7,
         **info.defaults.model_dump(),
     )
-    engine.submit(EngineJob("doctor", request))
+    working.submit(EngineJob("doctor", request))
     last: EngineEvent | None = None
-    while engine.in_flight():
-        last = engine.tick()[-1]
+    while working.in_flight():
+        for event in working.tick():
+            last = event
     if isinstance(last, Broken):
         return Finding("picture", False, last.detail, "see the lines above, and the log")
     seconds = time.monotonic() - loaded
-    detail = f"{seconds:.1f} s on {engine.device}, after {loaded - began:.1f} s to load the model"
+    detail = f"{seconds:.1f} s on {working.device}, after {loaded - began:.1f} s to load the model"
     return Finding("picture", True, detail)

@@ -4,9 +4,8 @@ import signal
 import socket
 from types import FrameType
 
-from darkroom.catalog.models import ModelCatalog
 from darkroom.config import Settings
-from darkroom.engine.engine import DiffusersEngine
+from darkroom.engine import engine
 from darkroom.jobs import database, doorbell
 from darkroom.jobs.dispatcher import Dispatcher
 from darkroom.jobs.doorbell import Doorbell
@@ -35,8 +34,7 @@ def run(settings: Settings) -> None:
 
 
 def _work(settings: Settings) -> None:
-    catalog = ModelCatalog(settings.models_dir, settings.models.default)
-    engine = DiffusersEngine(catalog, settings.engine)
+    working = engine.from_settings(settings)
     web_bell = doorbell.address(settings.data_dir, "web")
     opened = database.Database(settings.database_path)
     leases = Leases(
@@ -49,11 +47,11 @@ def _work(settings: Settings) -> None:
         dispatcher = Dispatcher(
             leases=leases,
             files=Files(settings.images_dir),
-            engine=engine,
+            engine=working,
             bell=bell,
             ring_web=lambda: doorbell.ring(web_bell),
             settings=settings.queue,
-            device=engine.device,
+            device=working.device,
             max_in_flight=settings.engine.max_jobs_in_flight,
         )
 

@@ -1,27 +1,29 @@
 """The real engine on the embedded model, and stock diffusers to compare it with."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image, ImageDraw
 
 from darkroom.catalog.models import ModelCatalog
-from darkroom.config import EngineSettings
+from darkroom.config import EngineSettings, Settings
 from darkroom.engine.base import Broken, Developed, EngineEvent, EngineJob
-from darkroom.engine.engine import DiffusersEngine
+from darkroom.engine.engine import DiffusersEngine, from_settings
 from darkroom.schemas import ResolvedRequest, Task
 
 
 @pytest.fixture(scope="session")
 def catalog(tmp_path_factory: pytest.TempPathFactory) -> ModelCatalog:
-    return ModelCatalog(tmp_path_factory.mktemp("models"), "tintype")
+    """Of tintype alone."""
+    return ModelCatalog(tmp_path_factory.mktemp("data") / "models", "tintype")
 
 
 @pytest.fixture(scope="session")
-def engine(catalog: ModelCatalog) -> DiffusersEngine:
-    return DiffusersEngine(catalog, EngineSettings(device="cpu", dtype="float32"))
+def engine(tmp_path_factory: pytest.TempPathFactory) -> DiffusersEngine:
+    return make_engine(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +38,14 @@ def source_mask() -> Image.Image:
     mask = Image.new("L", (128, 128), 0)
     ImageDraw.Draw(mask).ellipse((30, 30, 100, 90), fill=255)
     return mask
+
+
+def make_engine(
+    data_dir: Path, clock: Callable[[], float] = time.monotonic, **settings: Any
+) -> DiffusersEngine:
+    """An engine on the CPU in float32, with what lies in a data folder and with tintype."""
+    chosen = EngineSettings(**{"device": "cpu", "dtype": "float32", **settings})
+    return from_settings(Settings(data_dir=data_dir, engine=chosen), clock)
 
 
 def request(task: Task = Task.TXT2IMG, **fields: Any) -> ResolvedRequest:
@@ -75,7 +85,3 @@ def developed(events: list[EngineEvent], job_id: str = "job") -> list[Image.Imag
     broken = [event for event in events if isinstance(event, Broken)]
     assert not broken, broken
     return [e.picture for e in events if isinstance(e, Developed) and e.job_id == job_id]
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator("cpu").manual_seed(seed)

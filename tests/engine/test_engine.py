@@ -1,12 +1,10 @@
-"""The loop: turns, events, cancelling, failures that stay alone."""
+"""The loop: sharing, turns, events, cancelling, failures that stay alone."""
 
-from collections.abc import Iterator
+from pathlib import Path
 
-import torch
+import pytest
+from PIL import Image
 
-from darkroom.catalog.models import ModelCatalog
-from darkroom.config import EngineSettings
-from darkroom.engine import batching
 from darkroom.engine.base import (
     Broken,
     Developed,
@@ -17,9 +15,9 @@ from darkroom.engine.base import (
     Stepped,
 )
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.engine.sample import Sample
 from darkroom.schemas import Task
-from tests.engine.conftest import developed, request, run
+from tests.engine import hardware, tiny
+from tests.engine.conftest import developed, make_engine, request, run
 
 
 def test_events_come_in_order(engine: DiffusersEngine) -> None:
@@ -27,20 +25,56 @@ def test_events_come_in_order(engine: DiffusersEngine) -> None:
 
     assert events[0] == Started("job", steps=6)
     steps = [event.step for event in events if isinstance(event, Stepped)]
-    assert steps == [2, 4, 6]
+    assert steps == sorted(steps)
+    assert steps[-1] == 6
     assert [e.index for e in events if isinstance(e, Developed)] == [0, 1]
     assert events[-1] == Finished("job")
 
 
-def test_strength_leaves_the_first_steps_out(engine: DiffusersEngine, source: object) -> None:
+def test_strength_leaves_the_first_steps_out(engine: DiffusersEngine, source: Image.Image) -> None:
     asked = request(Task.IMG2IMG, strength=0.5, num_inference_steps=8)
 
-    events = run(engine, EngineJob("job", asked, source))  # type: ignore[arg-type]
+    events = run(engine, EngineJob("job", asked, source))
 
     assert events[0] == Started("job", steps=4)
 
 
-def test_jobs_in_flight_take_turns(engine: DiffusersEngine) -> None:
+def test_unlike_jobs_share_their_calls(
+    engine: DiffusersEngine, source: Image.Image, source_mask: Image.Image
+) -> None:
+    jobs = [
+        EngineJob("a", request(scheduler="euler_a", num_inference_steps=5)),
+        EngineJob("b", request(Task.IMG2IMG, scheduler="dpmpp_2m"), source),
+        EngineJob("c", request(Task.INPAINT, scheduler="unipc"), source, source_mask),
+        EngineJob("d", request(prompt="fox " * 100, num_inference_steps=4)),
+    ]
+
+    with hardware.counting(engine) as calls:
+        run(engine, *jobs)
+
+    alone = 5 + 4 + 4 + 4
+    assert max(calls) > 2
+    assert len(calls) < alone
+    assert sum(calls) == 2 * alone
+
+
+def test_without_guidance_a_picture_takes_one_row(engine: DiffusersEngine) -> None:
+    with hardware.counting(engine) as calls:
+        run(engine, EngineJob("job", request(guidance_scale=1.0, num_inference_steps=3)))
+
+    assert calls == [1, 1, 1]
+
+
+def test_exact_jobs_share_no_call(engine: DiffusersEngine) -> None:
+    exact = request(exact=True, num_images=2, num_inference_steps=3)
+
+    with hardware.counting(engine) as calls:
+        run(engine, EngineJob("a", exact), EngineJob("b", exact))
+
+    assert calls == [2] * 12
+
+
+def test_a_short_job_overtakes_a_long_one(engine: DiffusersEngine) -> None:
     long = EngineJob("long", request(num_inference_steps=20))
     short = EngineJob("short", request(num_inference_steps=2))
 
@@ -48,6 +82,17 @@ def test_jobs_in_flight_take_turns(engine: DiffusersEngine) -> None:
 
     finished = [event.job_id for event in events if isinstance(event, Finished)]
     assert finished == ["short", "long"]
+
+
+def test_sizes_that_cannot_share_take_turns(engine: DiffusersEngine) -> None:
+    big = EngineJob("big", request(width=192, height=192, num_inference_steps=6))
+    small = EngineJob("small", request(num_inference_steps=6))
+
+    events = run(engine, big, small)
+
+    order = [event.job_id for event in events if isinstance(event, Stepped)]
+    assert "small" in order[:2]
+    assert "big" in order[:2]
 
 
 def test_a_cancelled_job_says_nothing_more(engine: DiffusersEngine) -> None:
@@ -59,21 +104,28 @@ def test_a_cancelled_job_says_nothing_more(engine: DiffusersEngine) -> None:
     assert engine.tick() == []
 
 
-def test_previews_come_no_more_often_than_set(catalog: ModelCatalog) -> None:
-    def clock() -> Iterator[float]:
-        now = 0.0
-        while True:
-            yield now
-            now += 0.1  # a tenth of a second passes at each step
+class Clock:
+    """Goes on by `step` seconds whenever somebody looks."""
 
-    ticks = clock()
-    engine = DiffusersEngine(
-        catalog, EngineSettings(device="cpu", preview_every_s=0.3), lambda: next(ticks)
-    )
+    now, step = 0.0, 1.0
 
-    events = run(engine, EngineJob("job", request(num_inference_steps=9)))
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
 
-    previews = [event for event in events if isinstance(event, Previewed)]
+
+def test_previews_come_no_more_often_than_set(tmp_path: Path) -> None:
+    clock = Clock()
+    engine = make_engine(tmp_path, clock, preview_every_s=0.3)
+    hardware.model(engine)  # which is measured, and takes time
+    clock.step = 0.0
+    engine.submit(EngineJob("job", request(num_inference_steps=9)))
+
+    previews: list[Previewed] = []
+    while engine.in_flight():
+        clock.now += 0.1
+        previews += [event for event in engine.tick() if isinstance(event, Previewed)]
+
     assert len(previews) == 3
     assert previews[0].webp.startswith(b"RIFF")
 
@@ -84,8 +136,39 @@ def test_a_job_that_cannot_be_done_leaves_its_neighbours_alone(engine: Diffusers
 
     events = run(engine, impossible, fine)
 
-    assert [type(e) for e in events if e.job_id == "bad"] == [Broken]
+    broken = [event for event in events if event.job_id == "bad"]
+    assert [type(event) for event in broken] == [Broken]
+    assert broken[0].kind == "request"  # type: ignore[union-attr]
     assert [type(e) for e in events if e.job_id == "good"][-1] is Finished
+
+
+def test_a_scheduler_that_cannot_go_on_breaks_its_job_only(engine: DiffusersEngine) -> None:
+    """LCM was distilled for 50 steps at the most."""
+    too_many = EngineJob("bad", request(scheduler="lcm", num_inference_steps=60))
+    fine = EngineJob("good", request(num_inference_steps=2))
+
+    events = run(engine, too_many, fine)
+
+    (broken,) = [event for event in events if isinstance(event, Broken)]
+    assert (broken.job_id, broken.kind) == ("bad", "request")
+    assert "50" in broken.detail
+    assert developed([e for e in events if e.job_id == "good"], "good")
+
+
+def test_a_call_that_fails_is_made_again_for_each_alone(engine: DiffusersEngine) -> None:
+    """Only the one whose fault it is breaks; the others lose nothing."""
+    jobs = [EngineJob(name, request(num_inference_steps=4)) for name in ("a", "b")]
+    poison = EngineJob("poison", request(prompt="poison", num_inference_steps=4))
+
+    with hardware.failing_on(engine, poison.request):
+        events = run(engine, *jobs, poison)
+
+    (broken,) = [event for event in events if isinstance(event, Broken)]
+    assert (broken.job_id, broken.kind) == ("poison", "engine")
+    alone = developed(run(engine, EngineJob("alone", jobs[0].request)), "alone")
+    for job in jobs:
+        (picture,) = developed([e for e in events if e.job_id == job.id], job.id)
+        assert picture.tobytes() == alone[0].tobytes()
 
 
 def test_a_model_that_is_gone_breaks_its_job_only(engine: DiffusersEngine) -> None:
@@ -93,43 +176,94 @@ def test_a_model_that_is_gone_breaks_its_job_only(engine: DiffusersEngine) -> No
 
     assert isinstance(event, Broken)
     assert event.kind == "model"
+    assert "gone" in event.detail
 
 
-def guided_sample(index: int) -> Sample:
-    nothing = torch.zeros(1)
-    return Sample(
-        index=index,
-        seed=index,
-        latents=nothing,
-        scheduler=None,
-        timesteps=torch.arange(3),
-        generator=torch.Generator(),
-        prompt_embeds=nothing,
-        negative_prompt_embeds=nothing,
-        guidance_scale=3.0,
-        step_options={},
-    )
+def test_no_call_has_more_rows_than_set(tmp_path: Path) -> None:
+    engine = make_engine(tmp_path, max_batch_rows=2)
+
+    with hardware.counting(engine) as calls:
+        run(engine, EngineJob("job", request(num_images=3, num_inference_steps=2)))
+
+    assert set(calls) == {2}
 
 
-def test_samples_over_the_row_limit_go_in_turns() -> None:
-    samples = [guided_sample(index) for index in range(5)]
-
-    first = batching.choose(samples, max_rows=6)
-    for sample in first:
-        sample.step += 1
-
-    assert [sample.index for sample in first] == [0, 1, 2]  # two rows each
-    assert [sample.index for sample in batching.choose(samples, 6)] == [3, 4, 0]
+# --- models ------------------------------------------------------------------------------------
 
 
-def test_few_rows_a_call_make_the_same_pictures(
-    engine: DiffusersEngine, catalog: ModelCatalog
-) -> None:
-    job = EngineJob("job", request(num_images=3, num_inference_steps=3))
-    narrow = DiffusersEngine(catalog, EngineSettings(device="cpu", max_batch_rows=2))
+@pytest.fixture(scope="module")
+def two_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data_dir = tmp_path_factory.mktemp("data")
+    tiny.sd1(data_dir / "models" / "sd1")
+    tiny.sdxl(data_dir / "models" / "sdxl")
+    return data_dir
 
-    wide_pictures = developed(run(engine, job))
-    narrow_pictures = developed(run(narrow, job))
 
-    for one, other in zip(wide_pictures, narrow_pictures, strict=True):
-        assert max(abs(a - b) for a, b in zip(one.tobytes(), other.tobytes(), strict=True)) <= 1
+def small(model: str, **fields: object) -> EngineJob:
+    size = {"width": tiny.SIZE, "height": tiny.SIZE}
+    return EngineJob(model, request(**{"model": model, **size, **fields}))
+
+
+def test_models_that_fit_take_turns(two_models: Path) -> None:
+    engine = make_engine(two_models)
+
+    events = run(engine, small("sd1"), small("sdxl"))
+
+    order = [event.job_id for event in events if isinstance(event, Stepped)]
+    assert order != sorted(order)
+    assert len(developed(events, "sd1")) == len(developed(events, "sdxl")) == 1
+
+
+def test_models_that_do_not_fit_follow_each_other(two_models: Path) -> None:
+    """With room for one, the second waits, and nobody overtakes it to keep the first one there."""
+    engine = make_engine(two_models, memory_budget_bytes=2**20)
+    engine.submit(small("sd1"))
+    engine.submit(small("sdxl"))
+    events = engine.tick()
+
+    events += run(engine, EngineJob("late", small("sd1").request))
+
+    finished = [event.job_id for event in events if isinstance(event, Finished)]
+    assert finished == ["sd1", "sdxl", "late"]
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+def notes(events: list[object]) -> list[str]:
+    return [event.note for event in events if isinstance(event, hardware.Noted)]
+
+
+def test_with_little_memory_calls_are_cut_and_the_job_says_so(tmp_path: Path) -> None:
+    engine = make_engine(tmp_path)
+    asked = EngineJob("job", request(num_images=2, num_inference_steps=3))
+    plenty = developed(run(engine, asked))
+
+    with hardware.unet_memory(engine, rows=1):
+        events = run(engine, asked)
+
+    assert "memory was short: UNet calls of at most 1 row(s)" in notes(events)
+    for ours, theirs in zip(developed(events), plenty, strict=True):
+        hardware.assert_close(ours, theirs)
+
+
+def test_with_little_memory_the_vae_works_in_tiles(tmp_path: Path) -> None:
+    engine = make_engine(tmp_path)
+    asked = EngineJob("job", request(width=512, height=512, num_inference_steps=1))
+
+    with hardware.vae_memory(engine, pixels=256 * 256):
+        events = run(engine, asked)
+
+    assert notes(events) == ["memory was short: VAE in tiles of 256 pixels"]
+    assert developed(events)[0].size == (512, 512)
+
+
+def test_with_no_memory_the_job_breaks_and_the_next_one_does_not(tmp_path: Path) -> None:
+    engine = make_engine(tmp_path)
+
+    with hardware.unet_memory(engine, rows=0):
+        events = run(engine, EngineJob("job", request(num_inference_steps=1)))
+
+    assert isinstance(events[-1], Broken)
+    assert events[-1].kind == "out-of-memory"
+    assert developed(run(engine, EngineJob("next", request(num_inference_steps=1))), "next")

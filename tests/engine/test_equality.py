@@ -1,109 +1,134 @@
-"""The engine's pictures equal the stock diffusers pipelines' for the same seed, within 1/255."""
+"""The engine's pictures equal the stock diffusers pipelines' for the same seed, within 1/255.
+
+Alone and in company: for tintype and a tiny model of every architecture, every task that it can
+do and every scheduler.
+"""
 
 import itertools
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from diffusers import (
-    StableDiffusionImg2ImgPipeline,
-    StableDiffusionInpaintPipeline,
-    StableDiffusionPipeline,
-)
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from darkroom.catalog import schedulers as table
-from darkroom.catalog.models import ModelCatalog
-from darkroom.engine import schedulers
+from darkroom.catalog.models import EMBEDDED
 from darkroom.engine.base import EngineJob
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.schemas import ResolvedRequest, Task
-from tests.engine.conftest import developed, generator, request, run
+from darkroom.schemas import Task
+from tests.engine import tiny
+from tests.engine.conftest import developed, make_engine, request, run
+from tests.engine.stock import Stock, assert_equal
 
-PIPELINES = {
-    Task.TXT2IMG: StableDiffusionPipeline,
-    Task.IMG2IMG: StableDiffusionImg2ImgPipeline,
-    Task.INPAINT: StableDiffusionInpaintPipeline,
+EVERY = tuple(Task)
+MODELS: dict[str, tuple[Task, ...]] = {
+    "tintype": EVERY,
+    "sd1": EVERY,
+    "sd1_inpaint": (Task.INPAINT,),
+    "sd2": EVERY,
+    "sdxl": EVERY,
+    "sdxl_inpaint": (Task.INPAINT,),
+    "sdxl_refiner": (Task.IMG2IMG, Task.INPAINT),
+    "lcm": EVERY,
+    "turbo": EVERY,
 }
 
 
 @pytest.fixture(scope="module")
-def components(catalog: ModelCatalog) -> dict[str, Any]:
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        catalog.find("tintype").path,
-        dtype=torch.float32,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    encoder = pipeline.text_encoder
-    object.__setattr__(encoder, "text_model", encoder)  # as in engine/families/sd.py
-    return {**pipeline.components, "requires_safety_checker": False}
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "models"
+    for name in MODELS.keys() - {"tintype"}:
+        tiny.BUILDERS[name](folder / name)
+    return folder
 
 
-def stock(
-    components: dict[str, Any],
-    asked: ResolvedRequest,
-    index: int = 0,
-    image: Image.Image | None = None,
-    mask: Image.Image | None = None,
-) -> Image.Image:
-    """The same picture by diffusers' own pipeline, called as its documentation says."""
-    config = components["scheduler"].config
-    scheduler = schedulers.build(asked.scheduler, config)
-    pipeline = PIPELINES[asked.task](**{**components, "scheduler": scheduler})
-    pipeline.set_progress_bar_config(disable=True)
-    options: dict[str, Any] = {}
-    if asked.task is Task.IMG2IMG:
-        options = {"image": image, "strength": asked.strength}
-    if asked.task is Task.INPAINT:
-        size = {"width": asked.width, "height": asked.height}
-        options = {"image": image, "mask_image": mask, "strength": asked.strength, **size}
-        options["padding_mask_crop"] = asked.padding_mask_crop
-    if asked.task is Task.TXT2IMG:
-        options = {"width": asked.width, "height": asked.height}
-    picture: Image.Image = pipeline(
-        asked.prompt,
-        negative_prompt=asked.negative_prompt,
-        num_inference_steps=asked.num_inference_steps,
-        guidance_scale=asked.guidance_scale,
-        clip_skip=asked.clip_skip or None,
-        generator=generator(asked.seed_of(index)),
-        **options,
-    ).images[0]
-    return picture
+@pytest.fixture(scope="module")
+def engine(models_dir: Path) -> DiffusersEngine:
+    return make_engine(models_dir.parent)
 
 
-def assert_equal(ours: Image.Image, theirs: Image.Image) -> None:
-    difference = np.asarray(ours, dtype=np.int16) - np.asarray(theirs, dtype=np.int16)
-    assert np.abs(difference).max() <= 1
+@pytest.fixture(scope="module")
+def stock(models_dir: Path) -> Callable[[str], Stock]:
+    made: dict[str, Stock] = {}
+
+    def of(model: str) -> Stock:
+        folder = (EMBEDDED if model == "tintype" else models_dir) / model
+        return made.setdefault(model, Stock(folder))
+
+    return of
 
 
-@pytest.mark.parametrize("task", list(Task))
+@pytest.fixture(scope="module")
+def job(photo: Path) -> Callable[..., EngineJob]:
+    """Makes a job at its model's size, with a photograph and a mask where it needs them."""
+
+    def make(model: str, task: Task = Task.TXT2IMG, name: str = "job", **fields: Any) -> EngineJob:
+        side = 128 if model == "tintype" else tiny.SIZE
+        asked = request(task, **{"model": model, "width": side, "height": side, **fields})
+        with Image.open(photo) as opened:
+            image = opened.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+        mask = Image.new("L", (side, side), 0)
+        ImageDraw.Draw(mask).ellipse((side // 4, side // 4, side - 20, side - 30), fill=255)
+        return EngineJob(name, asked, image, mask)
+
+    return make
+
+
 @pytest.mark.parametrize("scheduler", list(table.SCHEDULERS))
-def test_every_scheduler_for_every_task(
+@pytest.mark.parametrize(
+    ("model", "task"), [(model, task) for model, tasks in MODELS.items() for task in tasks]
+)
+def test_alone(
     engine: DiffusersEngine,
-    components: dict[str, Any],
-    source: Image.Image,
-    source_mask: Image.Image,
-    scheduler: str,
+    stock: Callable[[str], Stock],
+    job: Callable[..., EngineJob],
+    model: str,
     task: Task,
+    scheduler: str,
 ) -> None:
-    asked = request(task, scheduler=scheduler)
-    image = None if task is Task.TXT2IMG else source
-    mask = source_mask if task is Task.INPAINT else None
+    asked = job(model, task, scheduler=scheduler)
 
-    (ours,) = developed(run(engine, EngineJob("job", asked, image, mask)))
+    (ours,) = developed(run(engine, asked))
 
-    assert_equal(ours, stock(components, asked, 0, image, mask))
+    assert_equal(ours, stock(model).picture(asked))
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_in_company(
+    engine: DiffusersEngine,
+    stock: Callable[[str], Stock],
+    job: Callable[..., EngineJob],
+    model: str,
+) -> None:
+    """Eight and more unlike jobs share their calls, and no picture is changed by that."""
+    unlike = itertools.cycle(
+        [
+            {"guidance_scale": 1.0, "num_inference_steps": 5},
+            {"negative_prompt": "", "seed": 11},
+            {"guidance_scale": 7.5, "num_inference_steps": 9, "prompt": "a green apple"},
+        ]
+    )
+    jobs = [
+        job(model, task, f"{task}-{scheduler}", scheduler=scheduler, **next(unlike))
+        for scheduler in table.SCHEDULERS
+        for task in MODELS[model]
+    ]
+
+    events = run(engine, *jobs)
+
+    for each in jobs:
+        (ours,) = developed(events, each.id)
+        assert_equal(ours, stock(model).picture(each))
 
 
 @pytest.mark.parametrize("scheduler", ["dpmpp_2m_beta", "unipc_beta"])
-def test_repeated_timesteps_do_not_end_a_job(engine: DiffusersEngine, scheduler: str) -> None:
-    asked = request(scheduler=scheduler)  # the stock pipeline raises an IndexError
+def test_repeated_timesteps_do_not_end_a_job(
+    engine: DiffusersEngine, job: Callable[..., EngineJob], scheduler: str
+) -> None:
+    asked = job("tintype", scheduler=scheduler)  # the stock pipeline raises an IndexError
 
-    assert len(developed(run(engine, EngineJob("job", asked)))) == 1
+    assert len(developed(run(engine, asked))) == 1
 
 
 @pytest.mark.parametrize(
@@ -116,15 +141,20 @@ def test_repeated_timesteps_do_not_end_a_job(engine: DiffusersEngine, scheduler:
     ],
 )
 def test_every_spacing(
-    engine: DiffusersEngine, components: dict[str, Any], scheduler: str, spacing: str
+    engine: DiffusersEngine,
+    stock: Callable[[str], Stock],
+    job: Callable[..., EngineJob],
+    scheduler: str,
+    spacing: str,
 ) -> None:
-    asked = request(scheduler=f"{scheduler}_{spacing}")
+    asked = job("tintype", scheduler=f"{scheduler}_{spacing}")
 
-    (ours,) = developed(run(engine, EngineJob("job", asked)))
+    (ours,) = developed(run(engine, asked))
 
-    assert_equal(ours, stock(components, asked))
+    assert_equal(ours, stock("tintype").picture(asked))
 
 
+@pytest.mark.parametrize("model", ["tintype", "sd2", "sdxl"])
 @pytest.mark.parametrize(
     "fields",
     [
@@ -135,55 +165,75 @@ def test_every_spacing(
         {"width": 160, "height": 96},
         {"num_inference_steps": 1},
         {"prompt": ""},
-        {"prompt": "fox " * 200},
         {"prompt": "một con cáo đỏ 🦊"},
     ],
     ids=str,
 )
 def test_every_kind_of_request(
-    engine: DiffusersEngine, components: dict[str, Any], fields: dict[str, Any]
+    engine: DiffusersEngine,
+    stock: Callable[[str], Stock],
+    job: Callable[..., EngineJob],
+    model: str,
+    fields: dict[str, Any],
 ) -> None:
-    asked = request(**fields)
+    asked = job(model, **fields)
 
-    (ours,) = developed(run(engine, EngineJob("job", asked)))
+    (ours,) = developed(run(engine, asked))
 
-    assert_equal(ours, stock(components, asked))
+    assert_equal(ours, stock(model).picture(asked))
+
+
+@pytest.mark.parametrize("model", ["sd1_inpaint", "sdxl_inpaint", "sd1", "sdxl"])
+def test_everything_repainted(
+    engine: DiffusersEngine,
+    stock: Callable[[str], Stock],
+    job: Callable[..., EngineJob],
+    model: str,
+) -> None:
+    asked = job(model, Task.INPAINT, strength=1.0, scheduler="euler_a")
+
+    (ours,) = developed(run(engine, asked))
+
+    assert_equal(ours, stock(model).picture(asked))
 
 
 def test_images_of_one_job_share_calls_and_stay_themselves(
-    engine: DiffusersEngine, components: dict[str, Any]
+    engine: DiffusersEngine, stock: Callable[[str], Stock], job: Callable[..., EngineJob]
 ) -> None:
-    asked = request(num_images=3, scheduler="euler_a")
+    asked = job("tintype", Task.IMG2IMG, num_images=3, scheduler="euler_a")
 
-    pictures = developed(run(engine, EngineJob("job", asked)))
+    pictures = developed(run(engine, asked))
 
     for index, ours in enumerate(pictures):
-        assert_equal(ours, stock(components, asked, index))
+        assert_equal(ours, stock("tintype").picture(asked, index))
 
 
-def test_unlike_jobs_in_flight_together_do_not_touch_each_other(
-    engine: DiffusersEngine, source: Image.Image, source_mask: Image.Image
+def test_exact_jobs_have_the_same_bytes_whatever_else_runs(
+    engine: DiffusersEngine, job: Callable[..., EngineJob]
 ) -> None:
-    jobs = [
-        EngineJob("a", request(scheduler="euler_a", num_inference_steps=5)),
-        EngineJob("b", request(Task.IMG2IMG, scheduler="dpmpp_2m"), source),
-        EngineJob("c", request(Task.INPAINT, scheduler="unipc"), source, source_mask),
-        EngineJob("d", request(scheduler="ddim", guidance_scale=1.0, num_inference_steps=9)),
+    exact = job("tintype", Task.IMG2IMG, "exact", exact=True, num_images=2, scheduler="euler_a")
+    others = [
+        job("tintype", task, f"{task}-{scheduler}", scheduler=scheduler, num_inference_steps=9)
+        for scheduler in ("ddim", "dpmpp_2m_sde", "unipc")
+        for task in Task
     ]
-    together = run(engine, *jobs)
+    twins = [EngineJob(name, exact.request, exact.image) for name in ("twin", "other twin")]
 
-    for job in jobs:
-        (alone,) = developed(run(engine, job), job.id)
-        (in_company,) = developed(together, job.id)
-        assert alone.tobytes() == in_company.tobytes()
+    alone = developed(run(engine, exact), "exact")
+    in_company = run(engine, *others[:4], exact, *others[4:], *twins)
+
+    for name in ("exact", "twin", "other twin"):
+        pictures = developed(in_company, name)
+        assert [p.tobytes() for p in pictures] == [p.tobytes() for p in alone]
 
 
 def test_inpainting_of_the_surroundings_only(
-    engine: DiffusersEngine, components: dict[str, Any], photo: Any, mask: Any
+    engine: DiffusersEngine, stock: Callable[[str], Stock], photo: Path, mask: Path
 ) -> None:
-    asked = request(Task.INPAINT, padding_mask_crop=20, keep_unmasked=True, strength=1.0)
+    fields = {"padding_mask_crop": 20, "keep_unmasked": True, "strength": 1.0}
     image, marked = Image.open(photo).convert("RGB"), Image.open(mask).convert("L")
+    asked = EngineJob("job", request(Task.INPAINT, **fields), image, marked)
 
-    (ours,) = developed(run(engine, EngineJob("job", asked, image, marked)))
+    (ours,) = developed(run(engine, asked))
 
-    assert_equal(ours, stock(components, asked, 0, image, marked))
+    assert_equal(ours, stock("tintype").picture(asked))

@@ -47,7 +47,7 @@ def tiny(cls: type[Any], layers: int) -> Any:
 
 
 def tokenizer(catalog: ModelCatalog, pad: str = "<|endoftext|>") -> Any:
-    folder = catalog.find("tintype").folder / "tokenizer"
+    folder = catalog.find("tintype").path / "tokenizer"
     return CLIPTokenizer.from_pretrained(folder, pad_token=pad)
 
 
@@ -95,7 +95,7 @@ def refiner(catalog: ModelCatalog) -> Any:
 
 def tintype(catalog: ModelCatalog) -> Any:
     return StableDiffusionPipeline.from_pretrained(
-        catalog.find("tintype").folder, dtype=torch.float32, safety_checker=None
+        catalog.find("tintype").path, dtype=torch.float32, safety_checker=None
     )
 
 

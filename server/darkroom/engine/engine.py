@@ -1,175 +1,323 @@
-"""The loop: admit, step, preview, decode, emit."""
+"""The loop: admit, prepare, step, preview, decode, emit."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 import structlog
 import torch
 
+from darkroom.catalog.adapters import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog, UnknownModelError
-from darkroom.config import EngineSettings
-from darkroom.engine import batching
+from darkroom.config import EngineSettings, Settings
+from darkroom.engine import batching, failures
 from darkroom.engine.base import (
     Broken,
     Developed,
     EngineEvent,
     EngineJob,
     Finished,
+    Noted,
     Previewed,
     Started,
     Stepped,
 )
-from darkroom.engine.models import LoadedModel, Models
-from darkroom.engine.sample import Sample
-from darkroom.schemas import ResolvedRequest, Task
+from darkroom.engine.batching import Candidate
+from darkroom.engine.flight import Flight
+from darkroom.engine.models import Models, SteppedModel, WholeModel
+from darkroom.engine.sample import Key, Sample
+from darkroom.engine.turns import Turns
 
 log = structlog.get_logger()
 
-
-@dataclass
-class _Flight:
-    """A job between `submit` and its last event."""
-
-    job: EngineJob
-    samples: list[Sample] = field(default_factory=list)
-    developed: set[int] = field(default_factory=set)
-    previewed_at: float = float("-inf")
-
-    @property
-    def steps(self) -> int:
-        return sum(len(sample.timesteps) for sample in self.samples)
-
-    @property
-    def step(self) -> int:
-        return sum(sample.step for sample in self.samples)
+PREVIEW_SHARE = 0.015  # of the engine's time, at most
 
 
 class DiffusersEngine:
     """An `Engine` over diffusers components, one denoising step at a time.
 
-    Jobs in flight take turns a step each, so that a long one does not make a short one wait for
-    its end. Only jobs of the model that the oldest one wants take part: the others come when it
-    is their turn to be oldest, and the model is switched then.
+    A tick is one call of one network: the VAE decodes what is denoised, or newcomers are
+    prepared, or else the UNet takes all samples that can share its call one step further.
 
     Args:
         catalog: where models lie.
-        settings: device, dtype, previews.
+        adapters: where LoRAs and embeddings lie.
+        settings: device, dtype, previews, limits.
         clock: seconds, monotonic.
     """
 
     def __init__(
         self,
         catalog: ModelCatalog,
+        adapters: AdapterCatalog,
         settings: EngineSettings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._models = Models(catalog, settings)
+        self._models = Models(catalog, adapters, settings, clock)
         self._settings = settings
         self._clock = clock
-        self._flights: dict[str, _Flight] = {}  # oldest first
-        self._turns: list[str] = []
+        self._flights: dict[str, Flight] = {}  # oldest first
+        self._turns = Turns()
+        self._busy_s = 0.0
+        self._previewing_s = 0.0
 
     @property
     def device(self) -> str:
         return str(self._models.device)
 
+    @torch.inference_mode()
     def warm_up(self) -> None:
-        """Load the default model and take one step with it: first calls are slow."""
-        with torch.inference_mode():
-            model = self._models.get(None)
-            size = model.family.unet.config.sample_size * 8
-            request = ResolvedRequest(
-                task=Task.TXT2IMG,
-                model=model.name,
-                prompt="",
-                negative_prompt="",
-                width=size,
-                height=size,
-                num_inference_steps=1,
-                guidance_scale=2.0,
-                num_images=1,
-                seed=0,
-                scheduler="ddim",
-            )
-            sample = model.family.prepare(request, 0, None, None)
-            model.family.step([sample])
-            model.family.decode(sample)
+        """Load the default model, which also measures and warms it."""
+        self._models.get(None)
 
     def submit(self, job: EngineJob) -> None:
-        self._flights[job.id] = _Flight(job)
-        self._turns.append(job.id)
+        self._flights[job.id] = Flight(job)
 
     def cancel(self, job_id: str) -> None:
-        if self._flights.pop(job_id, None) is not None:
-            self._turns.remove(job_id)
+        flight = self._flights.pop(job_id, None)
+        if flight is not None and flight.whole is not None:
+            flight.whole.close()
 
     def in_flight(self) -> int:
         return len(self._flights)
 
     @torch.inference_mode()
     def tick(self) -> list[EngineEvent]:
-        flight = self._next()
-        if flight is None:
-            return []
-        job_id = flight.job.id
-        try:
-            events = self._work(flight, self._models.get(flight.job.request.model))
-        except torch.OutOfMemoryError:
-            log.exception("out of memory", job_id=job_id)
-            torch.cuda.empty_cache()
-            events = [Broken(job_id, "out-of-memory", "there is not enough memory for this job")]
-        except (UnknownModelError, OSError) as error:
-            log.exception("model cannot be loaded", job_id=job_id)
-            events = [Broken(job_id, "model", f"the model cannot be loaded: {error}")]
-        except Exception as error:
-            # One job's failure, whatever it is, must not take its neighbours with it.
-            log.exception("job failed", job_id=job_id)
-            events = [Broken(job_id, "engine", f"{type(error).__name__}: {error}")]
-        if isinstance(events[-1], Finished | Broken):
-            self.cancel(job_id)
-        return events
+        began = self._clock()
+        for work in (self._decode, self._prepare, self._denoise):
+            events = work()
+            if events is not None:
+                self._busy_s += self._clock() - began
+                return events
+        return []
 
-    def _next(self) -> _Flight | None:
-        """Whose turn it is, among the jobs of the oldest one's model."""
-        if not self._flights:
+    # --- prepare ---------------------------------------------------------------------------
+
+    def _prepare(self) -> list[EngineEvent] | None:
+        """Set the oldest newcomers of one model up; None if there are none, or no room for it.
+
+        Nobody overtakes a job that waits for room for its model: those in flight would keep
+        theirs in memory for ever.
+        """
+        first = next((f for f in self._flights.values() if not f.prepared), None)
+        if first is None:
             return None
-        model = next(iter(self._flights.values())).job.request.model
-        turn = next(i for i in self._turns if self._flights[i].job.request.model == model)
-        self._turns.remove(turn)
-        self._turns.append(turn)
-        return self._flights[turn]
+        in_use = {flight.model for flight in self._flights.values() if flight.prepared}
+        try:
+            model = self._models.get(first.model, in_use)
+        except (UnknownModelError, OSError, torch.OutOfMemoryError) as error:
+            return [self._break(first, error)]
+        if model is None:
+            return None
+        if isinstance(model, WholeModel):
+            return self._prepare_whole(first, model)
+        flights = self._newcomers_like(first, model.room.max_coded)
+        try:
+            model.adapters.activate(first.job.request.loras)
+            samples = model.family.prepare([flight.job for flight in flights])
+        except Exception as error:
+            return self._failed(flights, model, error, pictures=len(flights))
+        for flight in flights:
+            flight.samples = samples[flight.job.id]
+            flight.shape = tuple(flight.samples[0].latents.shape[1:])
+        return [Started(flight.job.id, flight.steps) for flight in flights]
 
-    def _work(self, flight: _Flight, model: LoadedModel) -> list[EngineEvent]:
-        """One turn of one job: prepare it, or step its samples, or decode one image."""
-        job = flight.job
-        if not flight.samples:
-            flight.samples = [
-                model.family.prepare(job.request, index, job.image, job.mask)
-                for index in range(job.request.num_images)
-            ]
-            return [Started(job.id, flight.steps)]
+    def _prepare_whole(self, flight: Flight, model: WholeModel) -> list[EngineEvent]:
+        try:
+            flight.whole = model.family.start(flight.job)
+        except ValueError as error:
+            return [self._break(flight, error)]
+        return [Started(flight.job.id, flight.whole.steps)]
 
-        batch = batching.choose(flight.samples, self._settings.max_batch_rows)
-        if batch:
-            model.family.step(batch)
-            events: list[EngineEvent] = [Stepped(job.id, flight.step, flight.steps)]
-            return events + self._preview(flight, model)
+    def _newcomers_like(self, first: Flight, limit: int) -> list[Flight]:
+        """Those that can be prepared in one go."""
+        if first.key.alone:
+            return [first]
+        waiting = (flight for flight in self._flights.values() if not flight.prepared)
+        return [flight for flight in waiting if flight.key == first.key][:limit]
 
-        sample = next(s for s in flight.samples if s.index not in flight.developed)
-        picture = model.family.decode(sample)
-        flight.developed.add(sample.index)
-        events = [Developed(job.id, sample.index, sample.seed, picture)]
-        if len(flight.developed) == len(flight.samples):
-            events.append(Finished(job.id))
+    # --- denoise ---------------------------------------------------------------------------
+
+    def _denoise(self) -> list[EngineEvent] | None:
+        """One UNet call, and each of its samples' own scheduler step; None if none waits."""
+        waiting = self._undenoised()
+        if not waiting:
+            return None
+        key = self._turns.next(waiting)
+        model = self._models.resident(key.model)
+        began = self._clock()
+        if isinstance(model, WholeModel):
+            events = self._resume(waiting[key][0])
+        else:
+            events = self._step(key, waiting[key], model)
+        self._turns.charge(key, self._clock() - began)
         return events
 
-    def _preview(self, flight: _Flight, model: LoadedModel) -> list[EngineEvent]:
+    def _undenoised(self) -> dict[Key, list[Flight]]:
+        """Who waits for a step, by whom they may share it with."""
+        waiting: dict[Key, list[Flight]] = defaultdict(list)
+        busy: set[str] = set()  # pipelines that run whole do one job at a time
+        for flight in self._flights.values():
+            if flight.undenoised():
+                waiting[flight.key].append(flight)
+            elif flight.whole is not None and flight.model not in busy:
+                busy.add(flight.model)
+                waiting[flight.key].append(flight)
+        return waiting
+
+    def _resume(self, flight: Flight) -> list[EngineEvent]:
+        """One step of a pipeline that runs whole."""
+        job, whole = flight.job, flight.whole
+        assert whole is not None
+        try:
+            picture = whole.resume()
+        except Exception as error:
+            return [self._break(flight, error)]
+        events: list[EngineEvent] = [Stepped(job.id, whole.step, whole.steps)]
+        if picture is not None:
+            index = whole.index - 1
+            events.append(Developed(job.id, index, job.request.seed_of(index), picture))
+            if whole.index == job.request.num_images:
+                events.append(Finished(job.id))
+                self.cancel(job.id)
+        return events
+
+    def _step(self, key: Key, waiting: Sequence[Flight], model: SteppedModel) -> list[EngineEvent]:
+        chosen = self._choose(key, waiting, model)
+        flights = [f for f in waiting if any(s in chosen for s in f.samples)]
+        try:
+            model.adapters.activate(flights[0].job.request.loras)
+            failed = model.family.denoiser.step(chosen, model.room.max_rows)
+        except Exception as error:
+            rows = sum(len(sample.rows) for sample in chosen)
+            return self._failed(flights, model, error, rows=rows)
+        events: list[EngineEvent] = []
+        for flight in sorted(flights, key=lambda flight: flight.previewed_at):
+            failure = next((error for sample, error in failed if sample in flight.samples), None)
+            if failure is not None:
+                events.append(self._break(flight, failure))
+            else:
+                events.append(Stepped(flight.job.id, flight.step, flight.steps))
+                events += self._preview(flight, model)
+        return events
+
+    def _choose(self, key: Key, flights: Sequence[Flight], model: SteppedModel) -> list[Sample]:
+        candidates = [Candidate(s, f.steps) for f in flights for s in f.undenoised()]
+        area = key.shape[-2] * key.shape[-1]
+        if flights[0].job.request.exact:
+            return [candidates[0].sample]
+        budget = self._row_budget(model, area)
+        return batching.choose(candidates, lambda rows: model.costs.seconds(rows, area), budget)
+
+    def _row_budget(self, model: SteppedModel, area: int) -> int:
+        rows = self._settings.max_batch_rows
+        return model.costs.knee(area) if isinstance(rows, str) else rows
+
+    def _preview(self, flight: Flight, model: SteppedModel) -> list[EngineEvent]:
+        """A preview if one is due, and if previews have not had their share of the time."""
         now = self._clock()
-        if now - flight.previewed_at < self._settings.preview_every_s:
-            return []
-        latents = model.family.predicted_latents(flight.samples[0])
-        if latents is None:
+        due = now - flight.previewed_at >= self._settings.preview_every_s
+        latents = flight.samples[0].predicted_latents() if due else None
+        if latents is None or self._previewing_s > PREVIEW_SHARE * self._busy_s:
             return []
         flight.previewed_at = now
-        return [Previewed(flight.job.id, model.preview.render(latents))]
+        webp = model.preview.render(latents)
+        self._previewing_s += self._clock() - now
+        return [Previewed(flight.job.id, webp)]
+
+    # --- decode ----------------------------------------------------------------------------
+
+    def _decode(self) -> list[EngineEvent] | None:
+        """One VAE call for images that are denoised; None if there are none."""
+        first = next((f for f in self._flights.values() if any(f.undeveloped())), None)
+        if first is None:
+            return None
+        model = self._models.resident(first.model)
+        assert isinstance(model, SteppedModel)
+        count = 1 if first.job.request.exact else model.room.max_coded
+        pairs = [
+            (flight, sample)
+            for flight in self._flights.values()
+            if flight.key == first.key
+            for sample in flight.undeveloped()
+        ][:count]
+        began = self._clock()
+        try:
+            pictures = model.family.decode([sample for _, sample in pairs])
+        except Exception as error:
+            flights = list({flight.job.id: flight for flight, _ in pairs}.values())
+            return self._failed(flights, model, error, pictures=len(pairs))
+        self._turns.charge(first.key, self._clock() - began)
+        events: list[EngineEvent] = []
+        for (flight, sample), picture in zip(pairs, pictures, strict=True):
+            flight.developed.add(sample.index)
+            events.append(Developed(flight.job.id, sample.index, sample.seed, picture))
+            if len(flight.developed) == len(flight.samples):
+                events.append(Finished(flight.job.id))
+                self.cancel(flight.job.id)
+        return events
+
+    # --- when it goes wrong ----------------------------------------------------------------
+
+    def _failed(
+        self,
+        flights: Sequence[Flight],
+        model: SteppedModel,
+        error: Exception,
+        *,
+        rows: int = 0,
+        pictures: int = 0,
+    ) -> list[EngineEvent]:
+        """A call failed. Do with less memory, or find out whose fault it is, or give the job up.
+
+        Args:
+            flights: whose call it was.
+            model: whose call it was.
+            error: what it raised.
+            rows: of a UNet call.
+            pictures: of a VAE call.
+        """
+        if failures.is_out_of_memory(error):
+            note = self._shrink(flights, model, rows, pictures)
+            if note is not None:
+                log.warning(note, model=model.name)
+                return [Noted(flight.job.id, note) for flight in flights]
+        elif isinstance(error, torch.AcceleratorError):
+            raise error  # the GPU's context is lost: only a new process can go on
+        elif len(flights) > 1:
+            for flight in flights:
+                flight.apart = True
+            return []
+        return [self._break(flight, error) for flight in flights]
+
+    def _shrink(
+        self, flights: Sequence[Flight], model: SteppedModel, rows: int, pictures: int
+    ) -> str | None:
+        if self._models.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if rows:
+            note = model.room.shrink_denoising(rows)
+        else:
+            requests = [flight.job.request for flight in flights]
+            side = max(max(request.width, request.height) for request in requests)
+            note = model.room.shrink_coding(pictures, side)
+        model.apply_room()
+        return note
+
+    def _break(self, flight: Flight, error: Exception) -> Broken:
+        kind, detail = failures.describe(error)
+        log.error("job failed", job_id=flight.job.id, kind=kind, exc_info=error)
+        self.cancel(flight.job.id)
+        return Broken(flight.job.id, kind, detail)
+
+
+def from_settings(
+    settings: Settings, clock: Callable[[], float] = time.monotonic
+) -> DiffusersEngine:
+    """The engine over what lies in the data folder."""
+    return DiffusersEngine(
+        ModelCatalog(settings.models_dir, settings.models.default),
+        AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
+        settings.engine,
+        clock,
+    )

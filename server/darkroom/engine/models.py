@@ -1,27 +1,89 @@
-"""Loading models and keeping them in memory."""
+"""Models in memory: loaded on demand, the least recently used put away when room is needed."""
 
+import gc
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import structlog
 import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from darkroom.catalog.models import ModelCatalog
+from darkroom.catalog.adapters import AdapterCatalog
+from darkroom.catalog.models import ModelCatalog, ModelEntry
 from darkroom.config import EngineSettings
-from darkroom.engine.families.sd import StableDiffusion
+from darkroom.engine import costs, loading, memory, packing
+from darkroom.engine.adapters import Adapters
+from darkroom.engine.costs import Costs
+from darkroom.engine.denoiser import Denoiser
+from darkroom.engine.embeddings import load_embeddings
+from darkroom.engine.families import sd, sdxl
+from darkroom.engine.families.unet import UNetFamily
+from darkroom.engine.families.whole import WholeRequest
+from darkroom.engine.memory import Room
 from darkroom.engine.previews import Preview
+from darkroom.engine.prompts import PromptEncoder
+from darkroom.engine.rehearsal import Rehearsal
+from darkroom.engine.vae import Vae
+from darkroom.schemas import ModelInfo
 
 log = structlog.get_logger()
 
-FAMILIES = {"sd": StableDiffusion}
+MAX_CODED = 4  # pictures in one VAE call: more bring little, and hold the others up
+
+FAMILIES: dict[str, tuple[type[UNetFamily], Callable[..., dict[Any, Any]]]] = {
+    "sd": (UNetFamily, sd.pipelines),
+    "sdxl": (sdxl.StableDiffusionXL, sdxl.pipelines),
+}
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class WholeModel:
+    """A model in memory that only its own pipeline can run.
+
+    Attributes:
+        name: in the catalog.
+        family: does its work.
+        weight_bytes: it takes.
+    """
+
     name: str
-    family: StableDiffusion
+    family: WholeRequest
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class SteppedModel:
+    """A model in memory whose samples are stepped together.
+
+    Attributes:
+        name: in the catalog.
+        family: does its work.
+        adapters: its LoRAs.
+        preview: shows its latents.
+        costs: what its UNet calls take.
+        room: what of it fits in memory at once.
+        weight_bytes: it takes.
+    """
+
+    name: str
+    family: UNetFamily
+    adapters: Adapters
     preview: Preview
+    costs: Costs
+    room: Room
+    weight_bytes: int
+
+    def apply_room(self) -> None:
+        """Make what has changed in `room` true."""
+        self.family.vae.tile(self.room.tile_side)
+        if self.room.offload and not self.family.offloaded:
+            self.family.offload("model")
+
+
+LoadedModel = WholeModel | SteppedModel
 
 
 def hush() -> None:
@@ -33,31 +95,140 @@ def hush() -> None:
 
 
 class Models:
-    """The loaded model. Asking for another one puts the first one away."""
+    """The models of the catalog, those in use of them in memory.
 
-    def __init__(self, catalog: ModelCatalog, settings: EngineSettings) -> None:
+    Args:
+        catalog: where models lie.
+        adapters: where LoRAs and embeddings lie.
+        settings: device, dtype, how much memory they may take.
+        clock: seconds, for measuring them.
+    """
+
+    def __init__(
+        self,
+        catalog: ModelCatalog,
+        adapters: AdapterCatalog,
+        settings: EngineSettings,
+        clock: Callable[[], float],
+    ) -> None:
         hush()
         self._catalog = catalog
+        self._adapters = adapters
+        self._settings = settings
+        self._clock = clock
         self.device = pick_device(settings.device)
         self.dtype = pick_dtype(settings.dtype, self.device)
-        self._loaded: LoadedModel | None = None
+        self._budget = memory.budget_bytes(settings.memory_budget_bytes, self.device)
+        self._resident: dict[str, LoadedModel] = {}  # the most recently used last
 
-    def get(self, name: str | None) -> LoadedModel:
-        """The model of that name, loaded; None is the default one.
+    def resident(self, name: str) -> LoadedModel:
+        """One that is in memory, as those in use are."""
+        return self._resident[name]
+
+    def get(self, name: str | None, in_use: Collection[str] = ()) -> LoadedModel | None:
+        """The model of that name, in memory; None as a name is the default one.
+
+        Args:
+            name: in the catalog.
+            in_use: models that must stay.
+
+        Returns:
+            None if there is no room for it beside those in use.
 
         Raises:
             UnknownModelError: there is none of that name any more.
-            OSError: its folder misses a part.
+            OSError: it cannot be read.
         """
         entry = self._catalog.find(name)
-        if self._loaded is None or self._loaded.name != entry.info.name:
-            self._loaded = None  # freed before the next one comes in
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            log.info("loading model", model=entry.info.name, device=str(self.device))
-            family = FAMILIES[entry.info.family](entry.path, self.device, self.dtype)
-            self._loaded = LoadedModel(entry.info.name, family, Preview(entry.path))
-        return self._loaded
+        name = entry.info.name
+        if name not in self._resident:
+            if not self._make_room(_expected_bytes(entry.path, self.dtype), in_use):
+                return None
+            self._resident[name] = self._load(entry, in_use)
+        self._resident[name] = self._resident.pop(name)
+        return self._resident[name]
+
+    def _make_room(self, wanted: int, in_use: Collection[str]) -> bool:
+        """Put models away, the least recently used first, until `wanted` bytes fit.
+
+        A model that does not fit by itself is tried nevertheless, once it can be alone.
+        """
+        taken = sum(model.weight_bytes for model in self._resident.values())
+        for name in [name for name in self._resident if name not in in_use]:
+            if taken + wanted <= self._budget:
+                break
+            taken -= self._resident.pop(name).weight_bytes
+            log.info("model put away", model=name)
+            self._free()
+        return taken + wanted <= self._budget or not self._resident
+
+    def _load(self, entry: ModelEntry, in_use: Collection[str]) -> LoadedModel:
+        log.info("loading model", model=entry.info.name, device=str(self.device))
+        try:
+            return self._build(entry)
+        except torch.OutOfMemoryError:
+            for name in [name for name in self._resident if name not in in_use]:
+                del self._resident[name]
+            self._free()
+            return self._build(entry)
+
+    def _build(self, entry: ModelEntry) -> LoadedModel:
+        pipeline: Any = loading.load_pipeline(entry, self.device, self.dtype)
+        weight_bytes = _weight_bytes(pipeline)
+        if entry.info.family not in FAMILIES:
+            whole = WholeRequest(pipeline, entry.info.tasks)
+            return WholeModel(entry.info.name, whole, weight_bytes)
+        settings = self._settings
+        family_class, pipelines = FAMILIES[entry.info.family]
+        tiny = loading.load_tiny_vae(entry, self.device, self.dtype) if settings.tiny_vae else None
+        vae = Vae(pipeline.vae, self.device, self.dtype, settings.vae_tile_side, tiny)
+        adapters = Adapters(pipeline, self._adapters)
+        words = load_embeddings(pipeline, self._adapters.embeddings())
+        prompts = PromptEncoder(pipeline, self.device, words.expand)
+        by_task = pipelines(pipeline, entry.info.tasks)
+        denoiser = Denoiser(pipeline.unet, settings.deep_cache_interval)
+        family = family_class(by_task, prompts, vae, denoiser, self.device, self.dtype)
+        if settings.offload != "none":
+            family.offload(settings.offload)
+        measured = self._warm_up(family, entry.info)
+        log.info("model loaded", model=entry.info.name, rows_seconds=measured.points)
+        can_offload = self.device.type == "cuda" and settings.offload == "none"
+        return SteppedModel(
+            name=entry.info.name,
+            family=family,
+            adapters=adapters,
+            preview=Preview(entry.info.family, entry.latent_rgb),
+            costs=measured,
+            room=Room(MAX_CODED, settings.vae_tile_side, can_offload),
+            weight_bytes=weight_bytes,
+        )
+
+    def _warm_up(self, family: UNetFamily, info: ModelInfo) -> Costs:
+        """Lay the weights out for this machine, and measure what calls take."""
+        family.unet.to(memory_format=torch.channels_last)
+        rehearsal = Rehearsal(family, info)
+        packing.pack(family.unet, lambda: rehearsal.denoise(2))
+        packing.pack(family.vae.model.decoder, rehearsal.decode)
+        packing.pack(family.vae.model.encoder, rehearsal.encode)
+        rehearsal.decode()
+        return costs.measure(rehearsal.denoise, self._clock, rehearsal.area)
+
+    def _free(self) -> None:
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _weight_bytes(pipeline: Any) -> int:
+    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    parameters = [parameter for part in parts for parameter in part.parameters()]
+    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+
+
+def _expected_bytes(path: Path, dtype: torch.dtype) -> int:
+    """What a model on disk may take in memory: its files, twice that where halves become floats."""
+    files = [path] if path.is_file() else path.rglob("*.safetensors")
+    return sum(file.stat().st_size for file in files) * (2 if dtype == torch.float32 else 1)
 
 
 def pick_device(setting: str) -> torch.device:

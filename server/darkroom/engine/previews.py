@@ -1,24 +1,38 @@
 """Previews cheap enough to be always on: a linear map from latents to colours, no VAE."""
 
 import io
-import json
-from pathlib import Path
+from collections.abc import Sequence
+from types import MappingProxyType
 
 import torch
 from PIL import Image
 
-from darkroom.catalog.notes import NOTES
-
-SCALE = 4  # preview pixels a latent pixel
+SCALE = 4  # preview pixels a latent pixel, at most
+LONGEST_SIDE = 256  # preview pixels: larger ones cost more than they show
 QUALITY = 70
+FASTEST = 0  # of WebP's methods: half the time of the usual one for a tenth more bytes
 
-# Red, green and blue of each latent channel of the SD 1.x VAE, fitted by the community
-# (https://discuss.huggingface.co/t/decoding-latents-to-rgb-without-upscaling/23204).
-SD_FACTORS = (
-    (0.298, 0.207, 0.208),
-    (0.187, 0.286, 0.173),
-    (-0.158, 0.189, 0.264),
-    (-0.184, -0.271, -0.473),
+Rows = Sequence[tuple[float, float, float]]
+
+# Red, green and blue of each latent channel, then what is added: fitted by the community to the
+# VAEs of SD 1.x and 2.x, and of SDXL (ComfyUI, comfy/latent_formats.py).
+FACTORS: MappingProxyType[str, Rows] = MappingProxyType(
+    {
+        "sd": (
+            (0.3512, 0.2297, 0.3227),
+            (0.3250, 0.4974, 0.2350),
+            (-0.2829, 0.1762, 0.2721),
+            (-0.2120, -0.2616, -0.7177),
+            (0.0, 0.0, 0.0),
+        ),
+        "sdxl": (
+            (0.3651, 0.4232, 0.4341),
+            (-0.2533, -0.0042, 0.1068),
+            (0.1076, 0.1111, -0.0362),
+            (-0.3165, -0.2492, -0.2188),
+            (0.1084, -0.0175, -0.0011),
+        ),
+    }
 )
 
 
@@ -26,15 +40,13 @@ class Preview:
     """The map of one model.
 
     Args:
-        folder: of the model; its notes may hold `latent_rgb`, a row a latent channel and one more
-            row of offsets, fitted to scaled latents and colours in [-1, 1].
+        family: whose VAE it has if nothing else is known.
+        fitted: the model's own rows, from its notes: one a latent channel and one more of offsets,
+            for scaled latents and colours in [-1, 1].
     """
 
-    def __init__(self, folder: Path) -> None:
-        notes = folder / NOTES
-        fitted = json.loads(notes.read_text()).get("latent_rgb") if notes.is_file() else None
-        rows = fitted or [*SD_FACTORS, (0.0, 0.0, 0.0)]
-        self._matrix = torch.tensor(rows, dtype=torch.float32)  # (C + 1, 3)
+    def __init__(self, family: str, fitted: Rows | None = None) -> None:
+        self._matrix = torch.tensor(fitted or FACTORS[family], dtype=torch.float32)  # (C + 1, 3)
 
     def render(self, latents: torch.Tensor) -> bytes:
         """A small WebP.
@@ -46,7 +58,10 @@ class Preview:
         colours = columns @ self._matrix[:-1] + self._matrix[-1]  # (h, w, 3)
         pixels = ((colours.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
         picture = Image.fromarray(pixels, "RGB")
-        larger = (picture.width * SCALE, picture.height * SCALE)
+        scale = min(SCALE, LONGEST_SIDE / max(picture.size))
+        size = (round(picture.width * scale), round(picture.height * scale))
         buffer = io.BytesIO()
-        picture.resize(larger, Image.Resampling.BICUBIC).save(buffer, "WEBP", quality=QUALITY)
+        picture.resize(size, Image.Resampling.BICUBIC).save(
+            buffer, "WEBP", quality=QUALITY, method=FASTEST
+        )
         return buffer.getvalue()

@@ -1,10 +1,26 @@
 """One image being denoised."""
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from PIL.Image import Image
+
+from darkroom.engine.prompts import Conditioning
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one row of a UNet call is told about the picture.
+
+    Attributes:
+        conditioning: the encoded prompt.
+        time_ids: (1, 5 or 6) sizes and crop, or score, that SDXL is conditioned on; else None.
+    """
+
+    conditioning: Conditioning
+    time_ids: torch.Tensor | None = None
 
 
 @dataclass
@@ -15,7 +31,8 @@ class Inpainting:
         mask: (1, 1, h, w) in latent pixels; 1 is repainted.
         noise: (1, 4, h, w), drawn once; the kept part is noised with it at every step.
         image_latents: (1, 4, h, w), the source encoded; None for 9-channel UNets.
-        masked_image_latents: (1, 4, h, w), the source without the masked part.
+        masked_image_latents: (1, 4, h, w), the source without the masked part, for 9-channel
+            UNets; else None.
         source: the picture to put back where the mask is black; None leaves the VAE's version.
         mask_picture: L, the size of `source`.
         crop: left, top, right, bottom in `source` of the part being repainted, None for all.
@@ -24,7 +41,7 @@ class Inpainting:
     mask: torch.Tensor
     noise: torch.Tensor
     image_latents: torch.Tensor | None
-    masked_image_latents: torch.Tensor
+    masked_image_latents: torch.Tensor | None
     source: Image | None
     mask_picture: Image
     crop: tuple[int, int, int, int] | None
@@ -39,7 +56,24 @@ class Prediction:
     timestep: torch.Tensor  # ()
 
 
-@dataclass
+@dataclass(frozen=True)
+class Key:
+    """Samples with equal keys may share a UNet call.
+
+    Attributes:
+        model: by name.
+        shape: (C, h, w) of the latents.
+        loras: the active set with its scales.
+        alone: whose samples share with nobody, not even each other; None for the sociable.
+    """
+
+    model: str
+    shape: tuple[int, ...]
+    loras: Hashable = ()
+    alone: str | None = None
+
+
+@dataclass(eq=False)
 class Sample:
     """One image being denoised, with everything that is its own.
 
@@ -50,12 +84,15 @@ class Sample:
         scheduler: its own instance, timesteps set.
         timesteps: (n,), those still to do at the start; shorter than asked for when strength < 1.
         generator: on the CPU, so that a seed means the same on every device.
-        prompt_embeds: (1, tokens, dim).
-        negative_prompt_embeds: the same shape; None when guidance is off.
+        rows: one, or with guidance two: the negative prompt's, then the prompt's.
         guidance_scale: weight of the prompt against the negative prompt.
         step_options: extra arguments of `scheduler.step`.
+        guidance_embedding: (1, dim), for UNets that were distilled to be told the guidance.
         inpainting: None unless inpainting.
         step: how many timesteps are done.
+        prediction: the last one; None before the first step.
+        deep: (1 or 2, C', h', w'), what the deep part of the UNet last gave, where that is kept.
+        skipped: how many calls of its key went by without it since its last step.
     """
 
     index: int
@@ -64,18 +101,15 @@ class Sample:
     scheduler: Any
     timesteps: torch.Tensor
     generator: torch.Generator
-    prompt_embeds: torch.Tensor
-    negative_prompt_embeds: torch.Tensor | None
+    rows: tuple[Row, ...]
     guidance_scale: float
-    step_options: dict[str, Any]
+    step_options: dict[str, Any] = field(default_factory=dict)
+    guidance_embedding: torch.Tensor | None = None
     inpainting: Inpainting | None = None
     step: int = 0
     prediction: Prediction | None = None
-
-    @property
-    def rows(self) -> int:
-        """Rows it contributes to a UNet call: guidance takes two."""
-        return 1 if self.negative_prompt_embeds is None else 2
+    deep: torch.Tensor | None = None
+    skipped: int = 0
 
     @property
     def denoised(self) -> bool:
@@ -85,3 +119,64 @@ class Sample:
     def timestep(self) -> torch.Tensor:
         """The timestep to do next, ()."""
         return self.timesteps[self.step]
+
+    @property
+    def model_input(self) -> torch.Tensor:
+        """What the UNet is to see, (1, C, h, w), without inpainting's extra channels."""
+        scaled: torch.Tensor = self.scheduler.scale_model_input(self.latents, self.timestep)
+        return scaled
+
+    def advance(self, model_input: torch.Tensor, predicted: torch.Tensor) -> None:
+        """Guide, then let the sample's own scheduler take the step.
+
+        Args:
+            model_input: (1, C, h, w), as the UNet saw it.
+            predicted: (1 or 2, C, h, w), an output a row.
+        """
+        if len(self.rows) == 2:
+            unconditional, conditional = predicted.chunk(2)
+            output = unconditional + self.guidance_scale * (conditional - unconditional)
+        else:
+            output = predicted
+        timestep = self.timestep
+        self.prediction = Prediction(model_input, output, timestep)
+        self.latents = self.scheduler.step(
+            output, timestep, self.latents, **self.step_options, return_dict=False
+        )[0].to(self.latents.dtype)
+        self.step += 1
+        self.skipped = 0
+        if self.inpainting is not None and self.inpainting.image_latents is not None:
+            self._keep_unmasked(self.inpainting.mask, self.inpainting.image_latents)
+
+    def _keep_unmasked(self, mask: torch.Tensor, kept: torch.Tensor) -> None:
+        assert self.inpainting is not None
+        if not self.denoised:
+            noise = self.inpainting.noise
+            kept = self.scheduler.add_noise(kept, noise, self.timestep.reshape(1))
+        self.latents = (1 - mask) * kept + mask * self.latents
+
+    def predicted_latents(self) -> torch.Tensor | None:
+        """What the latents would be if the last prediction were right; None before the first.
+
+        The UNet's input is x = sqrt(ā)·x₀ + sqrt(1−ā)·ε whatever the scheduler, because
+        `scale_model_input` brings it there; so this needs nothing of the scheduler but ā.
+
+        Returns:
+            (1, C, h, w), scaled as the UNet sees them.
+        """
+        last = self.prediction
+        if last is None:
+            return None
+        alphas = self.scheduler.alphas_cumprod
+        position = int(last.timestep.round().clamp(0, len(alphas) - 1))
+        signal = alphas[position].to(last.output).clamp(min=1e-6)
+        noise = (1 - signal).sqrt() * last.output
+        latents: torch.Tensor
+        match self.scheduler.config.prediction_type:
+            case "v_prediction":
+                latents = signal.sqrt() * last.model_input - noise
+            case "sample":
+                latents = last.output
+            case _:
+                latents = (last.model_input - noise) / signal.sqrt()
+        return latents

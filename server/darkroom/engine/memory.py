@@ -1,0 +1,77 @@
+"""How much memory there is, and what to do when it was not enough."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+GPU_SHARE = 0.8  # of the GPU's memory that weights may take; the rest is for activations
+CPU_SHARE = 0.5
+SMALLEST_TILE = 256  # pixels; below this the seams show
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def budget_bytes(setting: int | str, device: torch.device) -> int:
+    """What resident models may take together.
+
+    Args:
+        setting: bytes, or `auto` for a share of what the device has.
+    """
+    if not isinstance(setting, str):
+        return setting
+    if device.type == "cuda":
+        return int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else "max"
+    return int(CPU_SHARE * (machine if limit == "max" else min(machine, int(limit))))
+
+
+@dataclass
+class Room:
+    """What fits in memory of one model's work. It starts as set, and shrinks by running out.
+
+    Attributes:
+        max_coded: pictures in one VAE call.
+        tile_side: pixels; larger pictures go through the VAE in tiles.
+        can_offload: whether weights could wait in the CPU's memory while another part works.
+        max_rows: of one UNet call; larger ones are cut.
+        offload: whether weights do wait there.
+    """
+
+    max_coded: int
+    tile_side: int
+    can_offload: bool
+    max_rows: int = sys.maxsize
+    offload: bool = False
+
+    def shrink_denoising(self, rows: int) -> str | None:
+        """After a UNet call of so many rows did not fit.
+
+        Returns:
+            What is different from now on, for people; None if there is nothing left to try.
+        """
+        rows = min(rows, self.max_rows)
+        if rows > 1:
+            self.max_rows = rows // 2
+            return f"memory was short: UNet calls of at most {self.max_rows} row(s)"
+        return self._offload()
+
+    def shrink_coding(self, pictures: int, side: int) -> str | None:
+        """After the VAE did not fit with so many pictures of that longer side; as above."""
+        pictures = min(pictures, self.max_coded)
+        if pictures > 1:
+            self.max_coded = pictures // 2
+            return f"memory was short: {self.max_coded} picture(s) at a time through the VAE"
+        side = min(side, self.tile_side)
+        if side > SMALLEST_TILE:
+            self.tile_side = max(SMALLEST_TILE, side // 2)
+            return f"memory was short: VAE in tiles of {self.tile_side} pixels"
+        return self._offload()
+
+    def _offload(self) -> str | None:
+        if self.offload or not self.can_offload:
+            return None
+        self.offload = True
+        return "memory was short: weights wait in the CPU's memory"

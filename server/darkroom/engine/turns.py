@@ -1,0 +1,39 @@
+"""Whose turn it is, when not everybody can share one call."""
+
+from collections.abc import Hashable, Iterable
+from typing import TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Turns:
+    """Deals time out evenly between keys, by what each has been given so far.
+
+    Deficit round robin with time itself as the currency: a key is charged what its turn took, and
+    the one charged least goes next. So a picture whose steps take a second gets one for every
+    second's worth of quick ones, and neither starves the other
+    (Shreedhar and Varghese, https://doi.org/10.1145/217391.217453).
+    """
+
+    def __init__(self) -> None:
+        self._charged: dict[Hashable, float] = {}
+
+    def next(self, keys: Iterable[K]) -> K:
+        """The key whose turn it is.
+
+        Keys not named are forgotten: credit is not saved up by staying away. A newcomer begins
+        where the least charged one stands.
+
+        Args:
+            keys: of all work that is waiting, the longest waiting first; one at least.
+        """
+        waiting = list(dict.fromkeys(keys))
+        known = [self._charged[key] for key in waiting if key in self._charged]
+        start = min(known, default=0.0)
+        self._charged = {key: self._charged.get(key, start) for key in waiting}
+        return min(waiting, key=lambda key: self._charged[key])
+
+    def charge(self, key: Hashable, seconds: float) -> None:
+        """Note what a turn of `key` took."""
+        if key in self._charged:
+            self._charged[key] += seconds

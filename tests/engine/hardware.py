@@ -1,0 +1,84 @@
+"""A machine with less memory, or with faults, under a real engine: hooks on its real networks."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from darkroom.engine.base import Noted
+from darkroom.engine.engine import DiffusersEngine
+from darkroom.schemas import ResolvedRequest
+
+__all__ = ["Noted", "assert_close", "counting", "failing_on", "unet_memory", "vae_memory"]
+
+
+def model(engine: DiffusersEngine, name: str | None = None) -> Any:
+    """A model in the engine's memory; the default one if no other is named."""
+    with torch.inference_mode():
+        return engine._models.get(name)
+
+
+@contextmanager
+def _before(module: torch.nn.Module, look: Any) -> Iterator[None]:
+    hook = module.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def counting(engine: DiffusersEngine) -> Iterator[list[int]]:
+    """The rows of each UNet call."""
+    calls: list[int] = []
+    unet = model(engine).family.unet
+    with _before(unet, lambda _m, _a, given: calls.append(len(given["sample"]))):
+        yield calls
+
+
+@contextmanager
+def unet_memory(engine: DiffusersEngine, rows: int) -> Iterator[None]:
+    """Room for UNet calls of so many rows."""
+
+    def look(_module: Any, _arguments: Any, given: dict[str, Any]) -> None:
+        if len(given["sample"]) > rows:
+            raise torch.OutOfMemoryError("out of memory")
+
+    with _before(model(engine).family.unet, look):
+        yield
+
+
+@contextmanager
+def vae_memory(engine: DiffusersEngine, pixels: int) -> Iterator[None]:
+    """Room for the VAE's decoder to make so many pixels at a time."""
+    vae = model(engine).family.vae
+
+    def look(_module: Any, arguments: tuple[torch.Tensor], _given: Any) -> None:
+        latents = arguments[0]
+        if len(latents) * latents[0, 0].numel() * vae.factor**2 > pixels:
+            raise torch.OutOfMemoryError("out of memory")
+
+    with _before(vae.model.decoder, look):
+        yield
+
+
+@contextmanager
+def failing_on(engine: DiffusersEngine, request: ResolvedRequest) -> Iterator[None]:
+    """UNet calls fail that have this prompt in them."""
+    prompts = model(engine).family._prompts
+    words = prompts.encode(request.prompt, clip_skip=0, variant=request.loras).embeds
+
+    def look(_module: Any, _arguments: Any, given: dict[str, Any]) -> None:
+        if any(torch.equal(row, words[0]) for row in given["encoder_hidden_states"]):
+            raise RuntimeError("this one cannot be done")
+
+    with _before(model(engine).family.unet, look):
+        yield
+
+
+def assert_close(ours: Image.Image, theirs: Image.Image) -> None:
+    difference = np.asarray(ours, dtype=np.int16) - np.asarray(theirs, dtype=np.int16)
+    assert np.abs(difference).max() <= 1

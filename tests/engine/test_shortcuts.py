@@ -1,0 +1,109 @@
+"""What may be switched on to be faster, each against the engine without it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from darkroom.engine.base import EngineJob
+from darkroom.engine.deep_cache import DeepCache
+from darkroom.engine.denoiser import collate
+from darkroom.schemas import Task
+from tests.engine import hardware, tiny
+from tests.engine.conftest import developed, make_engine, request, run
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("sd1", "sdxl", "lcm"):
+        tiny.BUILDERS[name](folder / "models" / name)
+    return folder
+
+
+def small(model: str, name: str = "job", **fields: object) -> EngineJob:
+    size = {"width": tiny.SIZE, "height": tiny.SIZE}
+    return EngineJob(name, request(**{"model": model, **size, **fields}))
+
+
+def unlikeness(ours: Image.Image, theirs: Image.Image) -> float:
+    """Mean difference of their pixels, of 255."""
+    difference = np.asarray(ours, dtype=np.int16) - np.asarray(theirs, dtype=np.int16)
+    return float(np.abs(difference).mean())
+
+
+# --- deep cache --------------------------------------------------------------------------------
+
+
+def test_deep_cache_gives_nearly_the_same_picture(data_dir: Path) -> None:
+    fields = {"num_inference_steps": 12, "guidance_scale": 3.0}
+    asked = EngineJob("job", request(**fields))
+    (exact,) = developed(run(make_engine(data_dir), asked))
+    (other,) = developed(run(make_engine(data_dir), EngineJob("job", request(**fields, seed=8))))
+
+    (cached,) = developed(run(make_engine(data_dir, deep_cache_interval=2), asked))
+
+    assert cached.tobytes() != exact.tobytes()
+    assert unlikeness(cached, exact) < unlikeness(other, exact) / 2
+
+
+@pytest.mark.parametrize("model", ["tintype", "sd1", "sdxl", "lcm"])
+def test_the_outer_layers_are_called_as_the_unet_calls_them(data_dir: Path, model: str) -> None:
+    """With the deep part's true answer they give the UNet's output."""
+    engine = make_engine(data_dir)
+    asked = EngineJob("job", request(model=model)) if model == "tintype" else small(model)
+    run(engine, asked)
+    family = hardware.model(engine, model).family
+    with torch.inference_mode():
+        sample = family.prepare([asked])["job"][0]
+        call = collate([sample], [sample.model_input])
+        cache = DeepCache(family.unet, 2)
+
+        whole, deep = cache({**call, "deep": None})
+        outer, _ = cache({**call, "deep": deep})
+
+        assert torch.equal(whole, family.unet(**call, return_dict=False)[0])
+        assert torch.allclose(outer, whole, atol=1e-5)
+
+
+def test_deep_cache_is_each_samples_own(data_dir: Path) -> None:
+    """At different steps in one call, each uses what was kept for it."""
+    engine = make_engine(data_dir, deep_cache_interval=3)
+    engine.warm_up()
+    jobs = [small("sd1", f"{steps}", num_inference_steps=steps) for steps in (5, 7, 8)]
+    alone = [developed(run(engine, job), job.id)[0] for job in jobs]
+
+    for _ in range(2):
+        engine.submit(jobs[1])
+        engine.tick()
+    in_company = run(engine, jobs[0], jobs[2])
+
+    for job, picture in zip(jobs, alone, strict=True):
+        (ours,) = developed(in_company, job.id)
+        hardware.assert_close(ours, picture)
+
+
+def test_deep_cache_does_less(data_dir: Path) -> None:
+    engine = make_engine(data_dir, deep_cache_interval=3)
+
+    with hardware.counting(engine) as whole_calls:
+        run(engine, EngineJob("job", request(num_inference_steps=9)))
+
+    assert len(whole_calls) == 3
+
+
+# --- packed ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_any_size_runs_on_weights_laid_out_for_another(data_dir: Path, task: Task) -> None:
+    engine = make_engine(data_dir)
+    grey, white = Image.new("RGB", (200, 104), "grey"), Image.new("L", (200, 104), 255)
+
+    (picture,) = developed(
+        run(engine, EngineJob("job", request(task, width=200, height=104), grey, white))
+    )
+
+    assert picture.size == (200, 104)

@@ -1,0 +1,118 @@
+"""Models that only their own pipeline can run: step by step, in turns, stoppable."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline
+from PIL import Image
+
+from darkroom.engine.base import Broken, EngineJob, Finished, Started, Stepped
+from darkroom.schemas import Lora, Task
+from tests.engine import tiny
+from tests.engine.conftest import developed, make_engine, request, run
+from tests.engine.stock import assert_equal
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    tiny.sd3(folder / "models" / "sd3")
+    return folder
+
+
+def job(name: str = "job", task: Task = Task.TXT2IMG, **fields: object) -> EngineJob:
+    size = {"width": tiny.SIZE, "height": tiny.SIZE}
+    asked = request(task, **{"model": "sd3", "scheduler": "native", **size, **fields})
+    grey = Image.new("RGB", (tiny.SIZE, tiny.SIZE), "grey")
+    mask = Image.new("L", (tiny.SIZE, tiny.SIZE), 0)
+    mask.paste(255, (16, 16, 48, 48))
+    return EngineJob(name, asked, grey, mask)
+
+
+def whole_threads() -> int:
+    return sum(thread.name == "whole" for thread in threading.enumerate())
+
+
+def test_the_picture_is_its_pipelines(data_dir: Path) -> None:
+    asked = job(num_inference_steps=4)
+    stock = StableDiffusion3Pipeline.from_pretrained(
+        data_dir / "models" / "sd3", dtype=torch.float32, text_encoder_3=None, tokenizer_3=None
+    )
+    stock.set_progress_bar_config(disable=True)
+
+    (ours,) = developed(run(make_engine(data_dir), asked))
+
+    theirs = stock(
+        asked.request.prompt,
+        negative_prompt=asked.request.negative_prompt,
+        width=tiny.SIZE,
+        height=tiny.SIZE,
+        num_inference_steps=4,
+        guidance_scale=asked.request.guidance_scale,
+        generator=torch.Generator("cpu").manual_seed(asked.request.seed),
+    ).images[0]
+    assert_equal(ours, theirs)
+
+
+def test_every_step_is_told(data_dir: Path) -> None:
+    events = run(make_engine(data_dir), job(num_images=2, num_inference_steps=3))
+
+    assert events[0] == Started("job", 6)
+    assert sorted({e.step for e in events if isinstance(e, Stepped)}) == [1, 2, 3, 4, 5, 6]
+    assert len(developed(events)) == 2
+    assert events[-1] == Finished("job")
+    assert whole_threads() == 0
+
+
+def test_others_have_their_turns_between_its_steps(data_dir: Path) -> None:
+    engine = make_engine(data_dir)
+    engine.warm_up()
+    tintype = EngineJob("tintype", request(num_inference_steps=4))
+
+    events = run(engine, job("whole", num_inference_steps=4), job("second"), tintype)
+
+    order = [event.job_id for event in events if isinstance(event, Stepped)]
+    first_of_others = order.index("tintype")
+    assert first_of_others < len(order) - 1 - order[::-1].index("whole")
+    assert order.index("second") > order.index("whole") + 3  # one at a time
+    for name in ("whole", "second", "tintype"):
+        assert developed(events, name)
+
+
+def test_cancelling_takes_effect_at_the_next_step(data_dir: Path) -> None:
+    engine = make_engine(data_dir)
+    engine.submit(job(num_inference_steps=50))
+    while not any(isinstance(event, Stepped) for event in engine.tick()):
+        pass
+    assert whole_threads() == 1
+
+    engine.cancel("job")
+
+    assert whole_threads() == 0
+    assert engine.tick() == []
+    assert developed(run(engine, job("next", num_inference_steps=2)), "next")
+
+
+@pytest.mark.parametrize("task", [Task.IMG2IMG, Task.INPAINT])
+def test_other_tasks(data_dir: Path, task: Task) -> None:
+    (picture,) = developed(run(make_engine(data_dir), job(task=task, num_inference_steps=4)))
+
+    assert picture.size == (tiny.SIZE, tiny.SIZE)
+
+
+def test_unmasked_pixels_are_kept(data_dir: Path) -> None:
+    asked = job(task=Task.INPAINT, keep_unmasked=True, num_inference_steps=2)
+
+    (picture,) = developed(run(make_engine(data_dir), asked))
+
+    assert picture.getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_what_it_cannot_do_is_refused_by_name(data_dir: Path) -> None:
+    (event,) = run(make_engine(data_dir), job(loras=(Lora(name="x"),)))
+
+    assert isinstance(event, Broken)
+    assert event.kind == "request"
+    assert "LoRA" in event.detail
