@@ -1,9 +1,11 @@
 """What everyone writes first: the diffusers pipelines behind Flask and a lock.
 
 Meant to be good at what it is. The three pipelines share one set of weights; pictures are decoded
-and encoded outside the lock; the UNet and the VAE are channels-last, a tenth faster on a CPU;
-gunicorn serves it with threads and keep-alive. What it cannot do is work on two requests at once:
-a diffusers pipeline is not safe to call from two threads (huggingface/diffusers #3672).
+and encoded outside the lock; the UNet and the VAE are channels-last; gunicorn serves it with
+threads and keep-alive; and all of torch runs in one thread, since on a CPU each thread that calls
+it has an OpenMP team of its own, and two teams halve each other's speed. What it cannot do is work
+on two requests at once: a diffusers pipeline is not safe to call from two threads
+(huggingface/diffusers #3672).
 
     python -m benchmarks.baseline --port 7861
 """
@@ -12,6 +14,7 @@ import argparse
 import base64
 import io
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,28 +55,24 @@ def create_app(folder: Path = TINTYPE, device: str | None = None) -> Flask:
     """
     app = Flask(__name__)
     lock = threading.Lock()
-    device = device or stock.pick_device()
-    txt2img = stock.load(folder, torch.float32, device)
-    txt2img.unet.to(memory_format=torch.channels_last)
-    txt2img.vae.to(memory_format=torch.channels_last)
-    img2img: Any = diffusers.StableDiffusionImg2ImgPipeline(**txt2img.components)
-    inpaint: Any = diffusers.StableDiffusionInpaintPipeline(**txt2img.components)
-    for pipeline in (img2img, inpaint):
-        pipeline.set_progress_bar_config(disable=True)
+    worker = ThreadPoolExecutor(1)
+    txt2img, img2img, inpaint = worker.submit(load, folder, device or stock.pick_device()).result()
     config = txt2img.scheduler.config
 
     def develop(pipeline: Any, fields: dict[str, Any], **pictures: Any) -> Response:
         scheduler = SCHEDULERS[fields["scheduler"]].from_config(config)
         with lock:
             pipeline.scheduler = scheduler
-            picture = pipeline(
+            call = worker.submit(
+                pipeline,
                 fields["prompt"],
                 negative_prompt=fields["negative_prompt"],
                 num_inference_steps=fields["num_inference_steps"],
                 guidance_scale=fields["guidance_scale"],
                 generator=torch.Generator("cpu").manual_seed(fields["seed"]),
                 **pictures,
-            ).images[0]
+            )
+            picture = call.result().images[0]
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
         return Response(buffer.getvalue(), mimetype="image/png")
@@ -107,6 +106,18 @@ def create_app(folder: Path = TINTYPE, device: str | None = None) -> Flask:
         )
 
     return app
+
+
+def load(folder: Path, device: str) -> tuple[Any, Any, Any]:
+    """A pipeline for each task, around the same parts."""
+    txt2img = stock.load(folder, torch.float32, device)
+    txt2img.unet.to(memory_format=torch.channels_last)
+    txt2img.vae.to(memory_format=torch.channels_last)
+    img2img: Any = diffusers.StableDiffusionImg2ImgPipeline(**txt2img.components)
+    inpaint: Any = diffusers.StableDiffusionInpaintPipeline(**txt2img.components)
+    for pipeline in (img2img, inpaint):
+        pipeline.set_progress_bar_config(disable=True)
+    return txt2img, img2img, inpaint
 
 
 def read() -> dict[str, Any]:

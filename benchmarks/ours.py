@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.stock import PROMPT, SEED
+from darkroom.catalog.adapters import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.config import EngineSettings
 from darkroom.engine.base import Broken, EngineJob
@@ -16,7 +17,8 @@ TINTYPE = "tintype"
 
 def engine(settings: EngineSettings, models_dir: Path, model: str = TINTYPE) -> DiffusersEngine:
     """An engine that has loaded nothing yet."""
-    return DiffusersEngine(ModelCatalog(models_dir, model), settings)
+    adapters = AdapterCatalog(models_dir / "loras", models_dir / "embeddings")  # there are none
+    return DiffusersEngine(ModelCatalog(models_dir, model), adapters, settings)
 
 
 def request(

@@ -23,8 +23,6 @@ START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
 MIB = 2**20
 
-# More jobs in flight than any closed-loop row has clients: sharing is measured, not the cap.
-JOBS_IN_FLIGHT = {"DARKROOM_ENGINE__MAX_JOBS_IN_FLIGHT": "16"}
 NO_PREVIEWS = {"DARKROOM_ENGINE__PREVIEW_EVERY_S": "1e9"}
 
 
@@ -113,7 +111,7 @@ def darkroom(**environment: str) -> Iterator[Server]:
     Args:
         environment: settings, as `DARKROOM_*` variables.
     """
-    settings = {"DARKROOM_ENGINE__DTYPE": "float32", **JOBS_IN_FLIGHT, **environment}
+    settings = {"DARKROOM_ENGINE__DTYPE": "float32", **environment}
     with _started(["darkroom", "serve"], settings, "/healthz") as server:
         yield server
 
