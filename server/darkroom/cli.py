@@ -150,13 +150,14 @@ def pull_model(
     Run again after an interruption, it goes on where it was.
     """
     from darkroom.catalog import hub
+    from darkroom.catalog.remote import Order, PullError
 
     settings = load(**given)
     identity, _, part = repository.partition(":")
-    order = hub.Order(identity, file or part or None, revision, name, variant)
+    order = Order(identity, file or part or None, revision, name, variant)
     try:
         target = hub.pull(order, settings.models_dir, click.echo)
-    except hub.PullError as error:
+    except PullError as error:
         fail(str(error))
     click.echo(f"model {target.name.removesuffix('.safetensors')} is in {target}")
 

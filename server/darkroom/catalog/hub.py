@@ -1,13 +1,13 @@
 """`darkroom models pull`: a model from a hub into the models directory, whole or not at all."""
 
 import hashlib
+import os
+import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from errno import ENOSPC
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import httpx2
 from filelock import FileLock, Timeout
@@ -24,54 +24,12 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # made late
 
-from darkroom.catalog import anatomy, checkpoints, folders, pipelines, weights
-from darkroom.catalog.anatomy import FAMILIES
+from darkroom.catalog import anatomy, checkpoints, folders, remote
 from darkroom.catalog.models import SAFETENSORS
 from darkroom.catalog.reading import UnusableError, read_header, read_json
+from darkroom.catalog.remote import Order, PullError, Remote, Remotes
 
 GIB = 2**30
-
-# What a folder is loaded from, beside weights: JSON, and vocabularies.
-PLAIN_FILES = (".json", ".txt", ".model")
-
-
-class PullError(Exception):
-    """A model cannot be pulled; says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What to pull.
-
-    Attributes:
-        repository: `owner/name` on the hub.
-        file: a single-file checkpoint in it; None for a repository in the diffusers format.
-        revision: branch, tag or commit; None for the main branch.
-        name: what the model is called here; None for the repository's or file's name.
-        variant: of the weights; None for the smallest that loses nothing on a GPU, `plain` for
-            those without a variant.
-    """
-
-    repository: str
-    file: str | None = None
-    revision: str | None = None
-    name: str | None = None
-    variant: str | None = None
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A file on the hub.
-
-    Attributes:
-        sha256: of its content; None where the hub does not say, as for small files.
-    """
-
-    size_bytes: int
-    sha256: str | None = None
-
-
-Remotes = Mapping[str, Remote]  # by path within the repository
 
 
 def pull(order: Order, models_dir: Path, echo: Callable[[str], None]) -> Path:
@@ -110,17 +68,19 @@ def _pull(order: Order, workplace: Path, target: Path, echo: Callable[[str], Non
         for sibling in info.siblings or ()
         if _stays_inside(sibling.rfilename)
     }
-    commit = str(info.sha)
+    commit = info.sha or ""
+    if re.fullmatch(r"[0-9a-f]{40,64}", commit) is None:
+        raise PullError(f"the hub does not say which commit of {order.repository} this is")
     unfinished = workplace / commit  # what has arrived of another commit does not go with this one
     chosen = _choose(order, there, commit, unfinished)
-    total = sum(remote.size_bytes for remote in chosen.values())
+    total = sum(file.size_bytes for file in chosen.values())
     echo(f"{order.repository}: {len(chosen)} files, {total / GIB:.2f} GiB")
     for path in unfinished.rglob("*") if unfinished.is_dir() else ():
         if path.is_file() and path.relative_to(unfinished).as_posix() not in chosen:
             path.unlink()  # from a pull that asked for another variant
     _check_room(total, unfinished, target.parent)
-    for file, remote in chosen.items():
-        _fetch(order, commit, file, remote, unfinished / file)
+    for name, file in chosen.items():
+        _fetch(order, commit, name, file, unfinished / name)
     try:
         _check(order, unfinished)
     except UnusableError as error:
@@ -130,104 +90,14 @@ def _pull(order: Order, workplace: Path, target: Path, echo: Callable[[str], Non
     shutil.rmtree(workplace, ignore_errors=True)
 
 
-# --- what to fetch -------------------------------------------------------------------------
-
-
 def _choose(order: Order, there: Remotes, commit: str, unfinished: Path) -> Remotes:
     if order.file is not None:
-        return {order.file: _single(order, order.file, there)}
+        return {order.file: remote.single(order, order.file, there)}
     if folders.INDEX not in there:
-        raise PullError(_no_index(order, there))
+        raise PullError(remote.why_no_model(order, there))
     index = unfinished / folders.INDEX
     _fetch(order, commit, folders.INDEX, there[folders.INDEX], index)
-    return {file: there[file] for file in choose(there, read_json(index), order.variant)}
-
-
-def _single(order: Order, file: str, there: Remotes) -> Remote:
-    if file.endswith(weights.PICKLES):
-        raise PullError(f"{file} is pickled: loading it could run code. Look for a safetensors one")
-    if file not in there or not file.endswith(SAFETENSORS):
-        raise PullError(f"{order.repository} has no checkpoint {file}{_offer(there)}")
-    return there[file]
-
-
-def _no_index(order: Order, there: Remotes) -> str:
-    singles = _checkpoints(there)
-    pickled = [file for file in there if file.endswith(weights.PICKLES)]
-    if singles:
-        return (
-            f"{order.repository} is not in the diffusers format{_offer(there)}; "
-            f"pull one with {order.repository}:{singles[0]}"
-        )
-    if pickled:
-        return f"{order.repository} holds pickles only ({pickled[0]}): loading one could run code"
-    return f"{order.repository} holds no model in the diffusers format"
-
-
-def _checkpoints(there: Remotes) -> list[str]:
-    return sorted(file for file in there if file.endswith(SAFETENSORS) and "/" not in file)
-
-
-def _offer(there: Remotes) -> str:
-    found = _checkpoints(there)
-    return f"; there is {', '.join(found)}" if found else ""
-
-
-def choose(files: Iterable[str], index: Mapping[str, Any], variant: str | None) -> list[str]:
-    """The files of a repository that a model is loaded from.
-
-    Args:
-        files: all there are.
-        index: `model_index.json`.
-        variant: see `Order`.
-
-    Raises:
-        PullError: it could not be used here.
-    """
-    cls = index.get("_class_name")
-    if not isinstance(cls, str) or (cls not in FAMILIES and pipelines.find(cls) is None):
-        raise PullError(f"{cls} is not served: {pipelines.why_not(str(cls))}")
-    paths = [PurePosixPath(file) for file in files]
-    chosen = [folders.INDEX]
-    weighing: dict[str, weights.Variants] = {}
-    for part, value in index.items():
-        match value:
-            case [str(), str(part_class)] if cls not in FAMILIES or part not in folders.UNUSED:
-                inside = [path.name for path in paths if path.parent == PurePosixPath(part)]
-            case _:
-                continue
-        chosen += [
-            f"{part}/{file}"
-            for file in inside
-            if file.endswith(PLAIN_FILES) and ".index." not in file
-        ]
-        if "config.json" in inside and "Tokenizer" not in part_class:
-            weighing[part] = _weights(part, inside)
-    order: tuple[str | None, ...] = ("fp16", "bf16", None)
-    if variant is not None:
-        order = (None if variant == "plain" else variant,)
-    known, found = weights.choose(weighing.values(), order)
-    if not known or (variant is not None and found != order[0]):
-        there = sorted({str(v or "plain") for part in weighing.values() for v in part})
-        raise PullError(f"there is no variant {variant!r} of it; there is {', '.join(there)}")
-    for part, variants in weighing.items():
-        chosen += [f"{part}/{file}" for file in weights.names(variants, found)]
-    return chosen
-
-
-def _weights(part: str, inside: list[str]) -> weights.Variants:
-    found = weights.variants(inside)
-    if found:
-        return found
-    pickled = [file for file in inside if file.endswith(weights.PICKLES)]
-    if pickled:
-        raise PullError(
-            f"its part {part} is there as a pickle only ({pickled[0]}): loading it could run code"
-        )
-    raise PullError(f"its part {part} has no weights")
-
-
-# --- fetching ------------------------------------------------------------------------------
+    return {file: there[file] for file in remote.choose(there, read_json(index), order.variant)}
 
 
 def _check_room(total_bytes: int, unfinished: Path, models_dir: Path) -> None:
@@ -237,7 +107,7 @@ def _check_room(total_bytes: int, unfinished: Path, models_dir: Path) -> None:
         raise PullError(f"it needs {needed / GIB:.2f} GiB more, and {free / GIB:.2f} GiB are free")
 
 
-def _fetch(order: Order, commit: str, file: str, remote: Remote, path: Path) -> None:
+def _fetch(order: Order, commit: str, name: str, file: Remote, path: Path) -> None:
     """Fetch what is missing of one file.
 
     The hub's own `snapshot_download` begins a file anew when the process was interrupted in it,
@@ -245,25 +115,27 @@ def _fetch(order: Order, commit: str, file: str, remote: Remote, path: Path) -> 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as opened:
-        if opened.tell() < remote.size_bytes:
+        if opened.tell() < file.size_bytes:
             http_get(
-                hf_hub_url(order.repository, file, revision=commit),
+                hf_hub_url(order.repository, name, revision=commit),
                 opened,
                 resume_size=opened.tell(),
                 headers=build_hf_headers(),
-                expected_size=remote.size_bytes,
-                displayed_filename=file,
+                expected_size=file.size_bytes,
+                displayed_filename=name,
             )
-    if path.stat().st_size != remote.size_bytes or not _is_intact(path, remote):
+            opened.flush()
+            os.fsync(opened.fileno())
+    if path.stat().st_size != file.size_bytes or not _is_intact(path, file):
         path.unlink()
-        raise PullError(f"{file} arrived damaged; run the same command again")
+        raise PullError(f"{name} arrived damaged; run the same command again")
 
 
-def _is_intact(path: Path, remote: Remote) -> bool:
-    if remote.sha256 is None:
+def _is_intact(path: Path, file: Remote) -> bool:
+    if file.sha256 is None:
         return True
     with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest() == remote.sha256
+        return hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
 
 
 def _stays_inside(file: str) -> bool:

@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 
 Found = TypeVar("Found")
 
-# How files begin that often lie under the name of weights.
+# How files begin that often lie under the name of weights. Looked at when a file is no
+# safetensors only: those begin with a number, whose bytes may be any of these.
 MASKS = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the weights: run `git lfs pull`"),
     (b"PK\x03\x04", "is a pickled checkpoint under another name: loading it could run code"),
@@ -63,23 +64,26 @@ def read_header(path: Path) -> Header:
         UnusableError: it is no safetensors file, or not the whole of one.
     """
     try:
-        with path.open("rb") as file:
-            beginning = file.read(32)
-        for mask, reason in MASKS:
-            if beginning.startswith(mask):
-                raise UnusableError(f"{path.name} {reason}")
         # Of the frameworks it knows, numpy is the one that web can afford to import.
         with safe_open(path, framework="np") as opened:
             names = opened.keys()
             shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
             metadata = opened.metadata() or {}
     except SafetensorError as error:
-        raise UnusableError(f"{path.name} is cut short or damaged ({error})") from None
+        reason = _mask(path) or f"is cut short or damaged ({error})"
+        raise UnusableError(f"{path.name} {reason}") from None
     except OSError as error:
         raise UnusableError(f"{path.name} cannot be read: {error.strerror or error}") from None
     if not shapes:
         raise UnusableError(f"{path.name} holds no tensors")
     return Header(shapes, metadata)
+
+
+def _mask(path: Path) -> str | None:
+    """What a file is that is no safetensors, if its beginning tells."""
+    with path.open("rb") as file:
+        beginning = file.read(32)
+    return next((reason for mask, reason in MASKS if beginning.startswith(mask)), None)
 
 
 class Remembered(Generic[Found]):

@@ -1,0 +1,142 @@
+"""What a repository on a hub holds, and which of its files a model is loaded from."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from darkroom.catalog import folders, pipelines, weights
+from darkroom.catalog.anatomy import FAMILIES
+from darkroom.catalog.models import SAFETENSORS
+
+# What a folder is loaded from, beside weights: JSON, and vocabularies.
+PLAIN_FILES = (".json", ".txt", ".model")
+
+
+class PullError(Exception):
+    """A model cannot be pulled; says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to pull.
+
+    Attributes:
+        repository: `owner/name` on the hub.
+        file: a single-file checkpoint in it; None for a repository in the diffusers format.
+        revision: branch, tag or commit; None for the main branch.
+        name: what the model is called here; None for the repository's or file's name.
+        variant: of the weights; None for the smallest that loses nothing on a GPU, `plain` for
+            those without a variant.
+    """
+
+    repository: str
+    file: str | None = None
+    revision: str | None = None
+    name: str | None = None
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file on the hub.
+
+    Attributes:
+        sha256: of its content; None where the hub does not say, as for small files.
+    """
+
+    size_bytes: int
+    sha256: str | None = None
+
+
+Remotes = Mapping[str, Remote]  # by path within the repository
+
+
+def single(order: Order, file: str, there: Remotes) -> Remote:
+    """The checkpoint that was ordered by name.
+
+    Raises:
+        PullError: there is none, or it is a pickle.
+    """
+    if file.endswith(weights.PICKLES):
+        raise PullError(f"{file} is pickled: loading it could run code. Look for a safetensors one")
+    if file not in there or not file.endswith(SAFETENSORS):
+        raise PullError(f"{order.repository} has no checkpoint {file}{_offer(there)}")
+    return there[file]
+
+
+def why_no_model(order: Order, there: Remotes) -> str:
+    """What a repository without `model_index.json` is, and what can be pulled of it."""
+    singles = _checkpoints(there)
+    pickled = [file for file in there if file.endswith(weights.PICKLES)]
+    if singles:
+        return (
+            f"{order.repository} is not in the diffusers format{_offer(there)}; "
+            f"pull one with {order.repository}:{singles[0]}"
+        )
+    if pickled:
+        return f"{order.repository} holds pickles only ({pickled[0]}): loading one could run code"
+    return f"{order.repository} holds no model in the diffusers format"
+
+
+def _checkpoints(there: Remotes) -> list[str]:
+    return sorted(file for file in there if file.endswith(SAFETENSORS) and "/" not in file)
+
+
+def _offer(there: Remotes) -> str:
+    found = _checkpoints(there)
+    return f"; there is {', '.join(found)}" if found else ""
+
+
+def choose(files: Iterable[str], index: Mapping[str, Any], variant: str | None) -> list[str]:
+    """The files of a repository that a model is loaded from.
+
+    Args:
+        files: all there are.
+        index: `model_index.json`.
+        variant: see `Order`.
+
+    Raises:
+        PullError: it could not be used here.
+    """
+    cls = index.get("_class_name")
+    if not isinstance(cls, str) or (cls not in FAMILIES and pipelines.find(cls) is None):
+        raise PullError(f"{cls} is not served: {pipelines.why_not(str(cls))}")
+    paths = [PurePosixPath(file) for file in files]
+    chosen = [folders.INDEX]
+    weighing: dict[str, weights.Variants] = {}
+    for part, value in index.items():
+        match value:
+            case [str(), str(part_class)] if cls not in FAMILIES or part not in folders.UNUSED:
+                inside = [path.name for path in paths if path.parent == PurePosixPath(part)]
+            case _:
+                continue
+        chosen += [
+            f"{part}/{file}"
+            for file in inside
+            if file.endswith(PLAIN_FILES) and ".index." not in file
+        ]
+        if "config.json" in inside and "Tokenizer" not in part_class:
+            weighing[part] = _weights(part, inside)
+    order: tuple[str | None, ...] = ("fp16", "bf16", None)
+    if variant is not None:
+        order = (None if variant == "plain" else variant,)
+    known, found = weights.choose(weighing.values(), order)
+    if not known or (variant is not None and found != order[0]):
+        there = sorted({str(v or "plain") for part in weighing.values() for v in part})
+        raise PullError(f"there is no variant {variant!r} of it; there is {', '.join(there)}")
+    for part, variants in weighing.items():
+        chosen += [f"{part}/{file}" for file in weights.names(variants, found)]
+    return chosen
+
+
+def _weights(part: str, inside: list[str]) -> weights.Variants:
+    found = weights.variants(inside)
+    if found:
+        return found
+    pickled = [file for file in inside if file.endswith(weights.PICKLES)]
+    if pickled:
+        raise PullError(
+            f"its part {part} is there as a pickle only ({pickled[0]}): loading it could run code"
+        )
+    raise PullError(f"its part {part} has no weights")

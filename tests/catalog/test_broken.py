@@ -1,0 +1,278 @@
+"""What lies among the models and cannot be used: each with its reason, the others unharmed."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkroom.catalog.models import BrokenModelError, ModelCatalog
+from tests.catalog.conftest import checkpoint, edit, folder, tensors_of, write
+
+
+def reason(catalog: ModelCatalog, name: str = "model") -> str:
+    """Why the one broken model is; asking for it says so too, and the others stay."""
+    (broken,) = catalog.broken()
+    usable = [info.name for info in catalog.infos()]
+    assert broken.name == name
+    assert "tintype" in usable
+    assert name not in usable
+    with pytest.raises(BrokenModelError) as raised:
+        catalog.find(name)
+    assert broken.reason in str(raised.value)
+    return broken.reason
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".bin"])
+def test_a_pickled_checkpoint_is_refused(box: Path, catalog: ModelCatalog, suffix: str) -> None:
+    (box / "models" / f"model{suffix}").write_bytes(b"PK\x03\x04")
+
+    assert "could run code. Convert it to safetensors" in reason(catalog)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "cut short or damaged"),
+        (b"\xff" * 100, "cut short or damaged"),
+        ((5).to_bytes(8, "little") + b'{"a":', "cut short or damaged"),
+        ((2).to_bytes(8, "little") + b"{}", "holds no tensors"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"PK\x03\x04" + b"\0" * 100, "pickled checkpoint under another name"),
+        (b"<!DOCTYPE html><title>Login</title>", "web page"),
+    ],
+)
+def test_what_only_calls_itself_safetensors_is_refused(
+    box: Path, catalog: ModelCatalog, content: bytes, words: str
+) -> None:
+    (box / "models" / "model.safetensors").write_bytes(content)
+
+    assert words in reason(catalog)
+
+
+def test_a_file_cut_short_is_refused(box: Path, catalog: ModelCatalog) -> None:
+    path = checkpoint(box)
+    path.write_bytes(path.read_bytes()[:-1])
+
+    assert "cut short" in reason(catalog)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        ("lora_unet_down_blocks_0_attentions_0.lora_down.weight", "a LoRA"),
+        ("unet.down_blocks.0.attentions.0.to_q.lora_A.weight", "a LoRA"),
+        ("emb_params", "a textual inversion"),
+        ("clip_l", "a textual inversion"),
+        ("control_model.input_blocks.0.0.weight", "a ControlNet"),
+        ("model.layers.0.self_attn.q_proj.weight", "a language model"),
+        ("double_blocks.0.img_attn.proj.weight", "from a diffusers folder only"),
+        ("model.diffusion_model.joint_blocks.0.x_block.attn.proj.weight", "from a diffusers fol"),
+        ("encoder.down.0.block.0.conv1.weight", "belongs in the folder vae"),
+        ("down_blocks.0.resnets.0.conv1.weight", "without the rest"),
+        ("model.diffusion_model.stem.weight", "is not Stable Diffusion"),
+        ("something.else", "no Stable Diffusion checkpoint"),
+    ],
+)
+def test_a_foreign_file_is_named(box: Path, catalog: ModelCatalog, tensor: str, words: str) -> None:
+    write(box / "models" / "model.safetensors", {tensor: (1,)})
+
+    assert words in reason(catalog)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "words"),
+    [
+        ("sd1", {"model.diffusion_model.input_blocks.0.0.weight": (2, 8, 3, 3)}, "picture to edit"),
+        ("sd2", {"model.diffusion_model.input_blocks.0.0.weight": (2, 5, 3, 3)}, "depth"),
+        ("sd1", {"model.diffusion_model.input_blocks.0.0.weight": (2,)}, "damaged"),
+        ("sd2", {"model.diffusion_model.label_emb.0.0.weight": (1,)}, "unCLIP"),
+        ("sdxl", {"edm_mean": (1,)}, "EDM"),
+    ],
+)
+def test_relatives_that_need_more_than_words_are_refused(
+    box: Path, catalog: ModelCatalog, kind: str, change: dict[str, Any], words: str
+) -> None:
+    write(box / "models" / "model.safetensors", tensors_of(kind) | change)
+
+    assert words in reason(catalog)
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("cond_stage_model.", "no text encoder"), ("first_stage_model.", "no VAE")],
+)
+def test_half_a_checkpoint_is_refused(
+    box: Path, catalog: ModelCatalog, missing: str, words: str
+) -> None:
+    kept = {n: s for n, s in tensors_of("sd1").items() if not n.startswith(missing)}
+    write(box / "models" / "model.safetensors", kept)
+
+    assert words in reason(catalog)
+
+
+def without_index(path: Path) -> None:
+    (path / "model_index.json").unlink()
+
+
+def with_checkpoints_inside(path: Path) -> None:
+    shutil.rmtree(path)
+    path.mkdir()
+    write(path / "v1.safetensors", tensors_of("sd1"))
+
+
+def with_unreadable_index(path: Path) -> None:
+    (path / "model_index.json").write_text("{")
+
+
+def with_binary_config(path: Path) -> None:
+    (path / "unet" / "config.json").write_bytes(b"\xff\xfe")
+
+
+def with_a_list_for_config(path: Path) -> None:
+    (path / "vae" / "config.json").write_text("[]")
+
+
+def without_the_unet(path: Path) -> None:
+    shutil.rmtree(path / "unet")
+
+
+def without_a_tokenizer(path: Path) -> None:
+    shutil.rmtree(path / "tokenizer")
+
+
+def without_a_vocabulary(path: Path) -> None:
+    (path / "tokenizer" / "vocab.json").unlink()
+
+
+def without_weights(path: Path) -> None:
+    (path / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+
+
+def with_pickled_weights(path: Path) -> None:
+    weights = path / "text_encoder" / "model.safetensors"
+    weights.rename(weights.with_name("pytorch_model.bin"))
+
+
+def with_a_cut_part(path: Path) -> None:
+    weights = path / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+
+def with_a_shard_missing(path: Path) -> None:
+    weights = path / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_name("diffusion_pytorch_model-00001-of-00002.safetensors"))
+
+
+def with_variants_that_do_not_match(path: Path) -> None:
+    for part, variant in (("unet", "fp16"), ("vae", "bf16")):
+        weights = path / part / "diffusion_pytorch_model.safetensors"
+        weights.rename(weights.with_name(f"diffusion_pytorch_model.{variant}.safetensors"))
+
+
+def with_code_in_a_part(path: Path) -> None:
+    (path / "unet" / "mine.py").write_text("raise SystemExit")
+    edit(path / "model_index.json", unet=["mine", "Mine"])
+
+
+def with_a_pipeline_of_its_own(path: Path) -> None:
+    edit(path / "model_index.json", _class_name=["pipeline", "Mine"])
+
+
+def with_a_part_elsewhere(path: Path) -> None:
+    edit(path / "model_index.json", **{"../../vae": ["diffusers", "AutoencoderKL"]})
+
+
+def of_an_unknown_class(path: Path) -> None:
+    edit(path / "model_index.json", _class_name="StableVideoDiffusionPipeline")
+
+
+def of_a_control_net(path: Path) -> None:
+    edit(path / "model_index.json", _class_name="StableDiffusionControlNetPipeline")
+
+
+def with_eight_channels(path: Path) -> None:
+    edit(path / "unet" / "config.json", in_channels=8)
+
+
+def with_nonsense_for_numbers(path: Path) -> None:
+    edit(path / "text_encoder" / "config.json", num_hidden_layers="many")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (without_index, "has no model_index.json"),
+        (with_checkpoints_inside, "a folder of checkpoints (v1.safetensors …)"),
+        (with_unreadable_index, "model/model_index.json is not JSON"),
+        (with_binary_config, "unet/config.json is not JSON"),
+        (with_a_list_for_config, "vae/config.json does not hold a JSON object"),
+        (without_the_unet, "unet/config.json is missing"),
+        (without_a_tokenizer, "its part tokenizer is missing"),
+        (without_a_vocabulary, "its part tokenizer lacks its vocabulary"),
+        (without_weights, "its part vae lacks its weights"),
+        (with_pickled_weights, "its part text_encoder is pickled (pytorch_model.bin)"),
+        (with_a_cut_part, "its part unet: diffusion_pytorch_model.safetensors is cut short"),
+        (with_a_shard_missing, "its part unet lacks some of its shards"),
+        (with_variants_that_do_not_match, "no variant common to all"),
+        (with_code_in_a_part, "its part unet is code of its own"),
+        (with_a_pipeline_of_its_own, "its pipeline is code of its own"),
+        (with_a_part_elsewhere, "its part ../../vae is missing"),
+        (of_an_unknown_class, "StableVideoDiffusionPipeline is not served"),
+        (of_a_control_net, "needs a control picture"),
+        (with_eight_channels, "reads a picture to edit"),
+        (with_nonsense_for_numbers, "not as diffusers writes it"),
+    ],
+)
+def test_a_broken_folder_is_named_with_its_reason(
+    box: Path, catalog: ModelCatalog, damage: Callable[[Path], None], words: str
+) -> None:
+    damage(folder(box))
+
+    assert words in reason(catalog)
+
+
+@pytest.mark.parametrize(
+    ("notes", "words"),
+    [
+        ({"guidance": 3}, "guidance is no key of ours"),
+        ({"defaults": {"num_inference_steps": 0}}, "defaults.num_inference_steps"),
+        ({"defaults": {"scheduler": "dpmpp_2m_karas"}}, "did you mean dpmpp_2m_karras"),
+        ({"limits": {"max_side": "large"}}, "limits.max_side"),
+        ({"prediction_type": "v"}, "prediction_type"),
+        ({"vae": "none"}, "the VAE 'none'"),
+        ({"vae": "../models/model"}, "the VAE '../models/model'"),
+        ({"config": "none"}, "the configuration 'none'"),
+        ({"config": "../configs/sd1"}, "the configuration '../configs/sd1'"),
+    ],
+)
+def test_wrong_notes_are_named(
+    box: Path, catalog: ModelCatalog, notes: dict[str, Any], words: str
+) -> None:
+    checkpoint(box, **notes)
+
+    assert words in reason(catalog)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"x"'])
+def test_notes_that_are_not_json_are_named(box: Path, catalog: ModelCatalog, content: str) -> None:
+    checkpoint(box, description="x").with_suffix(".json").write_text(content)
+
+    assert "model.json" in reason(catalog)
+
+
+def test_a_vae_that_is_cut_short_breaks_the_model_that_wants_it(
+    box: Path, catalog: ModelCatalog
+) -> None:
+    vae = write(box / "vae" / "better.safetensors", {"x": (8,)})
+    vae.write_bytes(vae.read_bytes()[:-1])
+    checkpoint(box, vae="better")
+
+    assert "better.safetensors is cut short" in reason(catalog)
+
+
+def test_a_link_to_a_disk_that_is_away_is_named(box: Path, catalog: ModelCatalog) -> None:
+    (box / "models" / "model.safetensors").symlink_to(box / "away" / "model.safetensors")
+
+    assert "cannot be read: No such file" in reason(catalog)
