@@ -3,6 +3,7 @@
 import pytest
 
 from darkroom.engine.base import Broken, Developed, Finished, Noted, Previewed, Started, Stepped
+from darkroom.jobs.leases import Leases
 from darkroom.jobs.store import Store
 from darkroom.schemas import Job, JobStatus
 from tests.jobs.conftest import ME, Play, accept
@@ -77,3 +78,30 @@ def test_jobs_that_share_steps_share_their_time(store: Store, play: Play) -> Non
     job = store.job(accept(store), ME)
     assert job is not None
     assert job.eta_seconds == 6 * 0.25 + 2 * 0.5
+
+
+def test_a_job_that_brings_the_worker_down_each_time_comes_to_an_end(
+    store: Store, worker: Leases, play: Play
+) -> None:
+    job_id = accept(store)
+
+    for _ in range(3):
+        with pytest.raises(IndexError):
+            play([Started(job_id, 6)])  # and then the engine is gone
+    worker.recover_own()
+
+    job = ended(store, job_id)
+    assert job.status is JobStatus.FAILED
+    assert job.attempts == 3
+
+
+def test_a_picture_that_cannot_be_described_fails_its_job_only(store: Store, play: Play) -> None:
+    bad, good = accept(store, scheduler="gone"), accept(store)
+
+    play(
+        [Started(bad, 1), Started(good, 1)],
+        [Developed(bad, 0, 7, PICTURE), Developed(good, 0, 7, PICTURE), Finished(good)],
+    )
+
+    assert ended(store, bad).status is JobStatus.FAILED
+    assert ended(store, good).status is JobStatus.SUCCEEDED

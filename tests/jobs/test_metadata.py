@@ -26,3 +26,7 @@ def test_each_image_has_its_own_seed() -> None:
 
     assert "Seed: 42" in text
     assert "Denoising strength: 0.7" in text
+
+
+def test_a_model_with_a_scheduler_of_its_own_names_no_sampler() -> None:
+    assert "Sampler" not in parameters(request(scheduler="native"), 0)

@@ -120,13 +120,15 @@ class Dispatcher:
             log.info("ready", worker=self._leases.worker, device=self._device)
             while not self._done():
                 self._turn()
-        finally:
-            self._stopping.set()
-            heart.join()
             self._flush()
+            # Only here: after an error the jobs count as interrupted, so that one that brings the
+            # worker down each time comes to an end.
             returned = self._leases.give_back()
             if returned:
                 log.info("jobs handed back", jobs=returned)
+        finally:
+            self._stopping.set()
+            heart.join()
             self._ring_web()
 
     def _done(self) -> bool:
@@ -206,6 +208,10 @@ class Dispatcher:
             self._fail(
                 event.job_id, "storage", f"the picture could not be stored: {error.strerror}"
             )
+        except (ValueError, TypeError, LookupError) as error:
+            # A fault of ours in what this job needs must not take its neighbours with it.
+            log.exception("job failed", job_id=event.job_id)
+            self._fail(event.job_id, "engine", f"{type(error).__name__}: {error}")
 
     def _pass_on(self, event: EngineEvent, running: Running) -> None:
         job_id = event.job_id

@@ -34,13 +34,13 @@ def text_chunks(
 
 def parameters(request: ResolvedRequest, index: int) -> str:
     """The prompt and settings in the format of AUTOMATIC1111's web UI (its `infotext`)."""
-    entry, spacing = schedulers.find(request.scheduler)
-    settings: dict[str, object] = {
-        "Steps": request.num_inference_steps,
-        "Sampler": entry.title,
-    }
-    if spacing is not None:
-        settings["Schedule type"] = "SGM Uniform" if spacing == "sgm_uniform" else spacing.title()
+    settings: dict[str, object] = {"Steps": request.num_inference_steps}
+    if request.scheduler != schedulers.NATIVE:
+        entry, spacing = schedulers.find(request.scheduler)
+        settings["Sampler"] = entry.title
+        if spacing is not None:
+            uniform = spacing == "sgm_uniform"
+            settings["Schedule type"] = "SGM Uniform" if uniform else spacing.title()
     settings |= {
         "CFG scale": f"{request.guidance_scale:g}",
         "Seed": request.seed_of(index),
