@@ -36,7 +36,7 @@ def _by_the_engine(effort: Effort) -> Figure:
             ours.request(steps=STEPS, guidance_scale=GUIDANCE, side=SIDE, seed=seed)
             for seed in range(JOBS)
         ]
-        for turn in range(2 * effort.rounds + 1):
+        for turn in range(2 * effort.pictures + 1):
             for engine in order((shown, hidden), turn):
                 rates[engine].append(JOBS / ours.seconds(engine, jobs))
     return Figure(

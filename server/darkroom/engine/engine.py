@@ -30,7 +30,7 @@ from darkroom.engine.turns import Turns
 
 log = structlog.get_logger()
 
-PREVIEW_SHARE = 0.015  # of the engine's time, at most
+PREVIEW_SHARE = 0.01  # of the engine's time that previews after the first of a job may take
 
 
 class DiffusersEngine:
@@ -214,11 +214,14 @@ class DiffusersEngine:
         return model.costs.knee(area) if isinstance(rows, str) else rows
 
     def _preview(self, flight: Flight, model: SteppedModel) -> list[EngineEvent]:
-        """A preview if one is due, and if previews have not had their share of the time."""
+        """A preview if one is due; after a job's first, if previews have time of theirs left."""
         now = self._clock()
         due = now - flight.previewed_at >= self._settings.preview_every_s
+        again = flight.previewed_at != float("-inf")
+        if again and self._previewing_s > PREVIEW_SHARE * self._busy_s:
+            return []
         latents = flight.samples[0].predicted_latents() if due else None
-        if latents is None or self._previewing_s > PREVIEW_SHARE * self._busy_s:
+        if latents is None:
             return []
         flight.previewed_at = now
         webp = model.preview.render(latents)
