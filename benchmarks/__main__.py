@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-from benchmarks import engine, gpu, large, page, previews, single, startup, traffic
+from benchmarks import engine, gpu, large, page, previews, shortcuts, single, startup, traffic
 from benchmarks.servers import ROOT
 from benchmarks.suite import FULL, QUICK, Suite
 
@@ -18,6 +18,7 @@ SUITES: dict[str, Suite] = {
         engine.SUITE,
         *traffic.SUITES,
         previews.SUITE,
+        shortcuts.SUITE,
         large.SUITE,
         *gpu.SUITES,
     )

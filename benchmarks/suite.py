@@ -30,7 +30,7 @@ class Effort:
     large_pictures: int
 
 
-FULL = Effort(starts=3, pictures=12, rounds=4, jobs=64, large_turns=2, large_pictures=2)
+FULL = Effort(starts=3, pictures=8, rounds=2, jobs=40, large_turns=2, large_pictures=1)
 QUICK = Effort(starts=1, pictures=2, rounds=1, jobs=12, large_turns=1, large_pictures=1)
 
 

@@ -107,3 +107,20 @@ def test_any_size_runs_on_weights_laid_out_for_another(data_dir: Path, task: Tas
     )
 
     assert picture.size == (200, 104)
+
+
+# --- tiny VAE ----------------------------------------------------------------------------------
+
+
+def test_the_tiny_vae_decodes_where_it_is_switched_on(tmp_path: Path) -> None:
+    folder = tiny.sd1(tmp_path / "models" / "sd1")
+    (folder / "darkroom.json").write_text('{"tiny_vae": "small"}')
+    tiny.tiny_vae().save_pretrained(tmp_path / "vae" / "small")
+    asked = small("sd1", num_inference_steps=2)
+
+    (own,) = developed(run(make_engine(tmp_path), asked))
+    engine = make_engine(tmp_path, tiny_vae=True)
+    (rough,) = developed(run(engine, asked))
+
+    assert rough.size == own.size
+    assert rough.tobytes() != own.tobytes()
