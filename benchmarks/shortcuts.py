@@ -30,6 +30,7 @@ def measure(effort: Effort) -> list[Figure]:
             for name, settings in (
                 ("`deep_cache_interval: 2`", {"deep_cache_interval": 2}),
                 ("`deep_cache_interval: 3`", {"deep_cache_interval": 3}),
+                ("`fuse_qkv: true`", {"fuse_qkv": True}),
                 ("`tiny_vae: true`", {"tiny_vae": True}),
             )
         ]

@@ -49,6 +49,7 @@ class EngineSettings(Section):
     offload: Literal["none", "model", "sequential"] = "none"
     vae_tile_side: int = Field(1536, ge=256, multiple_of=64)
     tiny_vae: bool = False
+    fuse_qkv: bool = False
     deep_cache_interval: int = Field(1, ge=1, le=10)
     preview_every_s: float = Field(0.3, gt=0)
 

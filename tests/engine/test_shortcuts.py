@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from darkroom.engine.base import EngineJob
+from darkroom.engine.base import Broken, EngineJob
 from darkroom.engine.deep_cache import DeepCache
 from darkroom.engine.denoiser import collate
-from darkroom.schemas import Task
+from darkroom.schemas import Lora, Task
 from tests.engine import hardware, tiny
 from tests.engine.conftest import developed, make_engine, request, run
 
@@ -107,6 +107,22 @@ def test_any_size_runs_on_weights_laid_out_for_another(data_dir: Path, task: Tas
     )
 
     assert picture.size == (200, 104)
+
+
+# --- fused projections -------------------------------------------------------------------------
+
+
+def test_fused_projections_give_the_same_picture_and_exclude_loras(tmp_path: Path) -> None:
+    asked = EngineJob("job", request(num_inference_steps=4))
+    (plain,) = developed(run(make_engine(tmp_path), asked))
+    engine = make_engine(tmp_path, fuse_qkv=True)
+
+    (fused,) = developed(run(engine, asked))
+
+    hardware.assert_close(fused, plain)
+    (event,) = run(engine, EngineJob("lora", request(loras=(Lora(name="ink"),))))
+    assert isinstance(event, Broken)
+    assert (event.kind, "fuse_qkv" in event.detail) == ("request", True)
 
 
 # --- tiny VAE ----------------------------------------------------------------------------------

@@ -111,6 +111,9 @@ class DiffusersEngine:
             return None
         if isinstance(model, WholeModel):
             return self._prepare_whole(first, model)
+        if first.job.request.loras and self._settings.fuse_qkv:
+            # Their layers would stand in front of projections that are no longer called.
+            return [self._break(first, ValueError("engine.fuse_qkv is on, which excludes LoRAs"))]
         flights = self._newcomers_like(first, model.room.max_coded)
         try:
             model.adapters.activate(first.job.request.loras)

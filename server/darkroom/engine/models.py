@@ -188,6 +188,8 @@ class Models:
         by_task = pipelines(pipeline, entry.info.tasks)
         denoiser = Denoiser(pipeline.unet, settings.deep_cache_interval)
         family = family_class(by_task, prompts, vae, denoiser, self.device, self.dtype)
+        if settings.fuse_qkv:
+            pipeline.unet.fuse_qkv_projections()
         if settings.offload != "none":
             family.offload(settings.offload)
         measured = self._warm_up(family, entry.info)
