@@ -4,15 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
-from darkroom.engine.base import Noted
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.schemas import ResolvedRequest
-
-__all__ = ["Noted", "assert_close", "counting", "failing_on", "unet_memory", "vae_memory"]
 
 
 def model(engine: DiffusersEngine, name: str | None = None) -> Any:
@@ -77,8 +72,3 @@ def failing_on(engine: DiffusersEngine, request: ResolvedRequest) -> Iterator[No
 
     with _before(model(engine).family.unet, look):
         yield
-
-
-def assert_close(ours: Image.Image, theirs: Image.Image) -> None:
-    difference = np.asarray(ours, dtype=np.int16) - np.asarray(theirs, dtype=np.int16)
-    assert np.abs(difference).max() <= 1

@@ -10,6 +10,7 @@ from darkroom.engine.base import (
     Developed,
     EngineJob,
     Finished,
+    Noted,
     Previewed,
     Started,
     Stepped,
@@ -18,6 +19,7 @@ from darkroom.engine.engine import DiffusersEngine
 from darkroom.schemas import Task
 from tests.engine import hardware, tiny
 from tests.engine.conftest import developed, make_engine, request, run
+from tests.engine.stock import assert_equal
 
 
 def test_events_come_in_order(engine: DiffusersEngine) -> None:
@@ -231,7 +233,7 @@ def test_models_that_do_not_fit_follow_each_other(two_models: Path) -> None:
 
 
 def notes(events: list[object]) -> list[str]:
-    return [event.note for event in events if isinstance(event, hardware.Noted)]
+    return [event.note for event in events if isinstance(event, Noted)]
 
 
 def test_with_little_memory_calls_are_cut_and_the_job_says_so(tmp_path: Path) -> None:
@@ -244,7 +246,7 @@ def test_with_little_memory_calls_are_cut_and_the_job_says_so(tmp_path: Path) ->
 
     assert "memory was short: UNet calls of at most 1 row(s)" in notes(events)
     for ours, theirs in zip(developed(events), plenty, strict=True):
-        hardware.assert_close(ours, theirs)
+        assert_equal(ours, theirs)
 
 
 def test_with_little_memory_the_vae_works_in_tiles(tmp_path: Path) -> None:

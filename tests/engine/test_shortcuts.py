@@ -13,6 +13,7 @@ from darkroom.engine.denoiser import collate
 from darkroom.schemas import Lora, Task
 from tests.engine import hardware, tiny
 from tests.engine.conftest import developed, make_engine, request, run
+from tests.engine.stock import assert_equal
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_deep_cache_is_each_samples_own(data_dir: Path) -> None:
 
     for job, picture in zip(jobs, alone, strict=True):
         (ours,) = developed(in_company, job.id)
-        hardware.assert_close(ours, picture)
+        assert_equal(ours, picture)
 
 
 def test_deep_cache_does_less(data_dir: Path) -> None:
@@ -119,7 +120,7 @@ def test_fused_projections_give_the_same_picture_and_exclude_loras(tmp_path: Pat
 
     (fused,) = developed(run(engine, asked))
 
-    hardware.assert_close(fused, plain)
+    assert_equal(fused, plain)
     (event,) = run(engine, EngineJob("lora", request(loras=(Lora(name="ink"),))))
     assert isinstance(event, Broken)
     assert (event.kind, "fuse_qkv" in event.detail) == ("request", True)

@@ -27,6 +27,20 @@ class Header:
     metadata: Mapping[str, str]
 
 
+def parse(path: Path) -> Header:
+    """The header, which the library checks against the file's length.
+
+    Raises:
+        SafetensorError: it is no safetensors file, or not the whole of one.
+        OSError: it cannot be read.
+    """
+    # Of the frameworks it knows, numpy is the one that web can afford to import.
+    with safe_open(path, framework="np") as opened:
+        names = opened.keys()
+        shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+        return Header(shapes, opened.metadata() or {})
+
+
 def read(path: Path) -> Header:
     """Read the header, and see that the tensors it promises are there.
 
@@ -40,9 +54,7 @@ def read(path: Path) -> Header:
             raise UnreadableFileError("is a pickle under another name; convert it to safetensors")
         if len(start) < 8 or int.from_bytes(start, "little") > MAX_HEADER_BYTES:
             raise UnreadableFileError("is not a safetensors file")
-        with safe_open(path, framework="numpy") as opened:
-            shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
-            return Header(shapes, opened.metadata() or {})
+        return parse(path)
     except SafetensorError as error:
         raise UnreadableFileError(f"is cut off or damaged ({error})") from None
     except OSError as error:

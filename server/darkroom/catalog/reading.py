@@ -1,12 +1,14 @@
 """Reading what lies on disk: JSON and the headers of weights, and remembering what was found."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+
+from darkroom.catalog import headers
+from darkroom.catalog.headers import Header
 
 Found = TypeVar("Found")
 
@@ -44,19 +46,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a safetensors file says of itself; its tensors are not read.
-
-    Attributes:
-        shapes: of every tensor, by name.
-        metadata: free text by key, as its maker wrote it.
-    """
-
-    shapes: Mapping[str, tuple[int, ...]]
-    metadata: Mapping[str, str]
-
-
 def read_header(path: Path) -> Header:
     """Read a safetensors file's header, which the library checks against the file's length.
 
@@ -64,19 +53,15 @@ def read_header(path: Path) -> Header:
         UnusableError: it is no safetensors file, or not the whole of one.
     """
     try:
-        # Of the frameworks it knows, numpy is the one that web can afford to import.
-        with safe_open(path, framework="np") as opened:
-            names = opened.keys()
-            shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
-            metadata = opened.metadata() or {}
+        header = headers.parse(path)
     except SafetensorError as error:
         reason = _mask(path) or f"is cut short or damaged ({error})"
         raise UnusableError(f"{path.name} {reason}") from None
     except OSError as error:
         raise UnusableError(f"{path.name} cannot be read: {error.strerror or error}") from None
-    if not shapes:
+    if not header.shapes:
         raise UnusableError(f"{path.name} holds no tensors")
-    return Header(shapes, metadata)
+    return header
 
 
 def _mask(path: Path) -> str | None:

@@ -154,12 +154,11 @@ class Models:
         A model that does not fit by itself is tried nevertheless, once it can be alone.
         """
         taken = sum(model.weight_bytes for model in self._resident.values())
-        for name in [name for name in self._resident if name not in in_use]:
+        for name in self._idle(in_use):
             if taken + wanted <= self._budget:
                 break
-            taken -= self._resident.pop(name).weight_bytes
-            log.info("model put away", model=name)
-            self._free()
+            taken -= self._resident[name].weight_bytes
+            self._put_away(name)
         return taken + wanted <= self._budget or not self._resident
 
     def _load(self, entry: ModelEntry, in_use: Collection[str]) -> LoadedModel:
@@ -167,9 +166,9 @@ class Models:
         try:
             return self._build(entry)
         except torch.OutOfMemoryError:
-            for name in [name for name in self._resident if name not in in_use]:
-                del self._resident[name]
-            self._free()
+            for name in self._idle(in_use):
+                self._put_away(name)
+            self._free()  # of what the attempt left, too
             return self._build(entry)
 
     def _build(self, entry: ModelEntry) -> LoadedModel:
@@ -214,6 +213,15 @@ class Models:
         packing.pack(family.vae.model.encoder, rehearsal.encode)
         rehearsal.decode()
         return costs.measure(rehearsal.denoise, self._clock, rehearsal.area)
+
+    def _idle(self, in_use: Collection[str]) -> list[str]:
+        """Models that may go, the least recently used first."""
+        return [name for name in self._resident if name not in in_use]
+
+    def _put_away(self, name: str) -> None:
+        del self._resident[name]
+        log.info("model put away", model=name)
+        self._free()
 
     def _free(self) -> None:
         gc.collect()
