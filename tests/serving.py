@@ -125,7 +125,8 @@ def running(
     data_dir.mkdir(parents=True, exist_ok=True)
     log = data_dir / "server.log"
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "darkroom", process, "--port", str(port)]
+    command = [sys.executable, "-m", "darkroom", process, "--host", "127.0.0.1"]
+    command += ["--port", str(port)]
     with log.open("ab") as output:
         server = subprocess.Popen(
             [*command, "--data-dir", str(data_dir)],

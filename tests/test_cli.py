@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.serving import RunningServer, free_port
 
 
@@ -103,33 +101,6 @@ def test_a_data_folder_serves_one_server(server: RunningServer) -> None:
         result = darkroom(command, *arguments)
         assert result.returncode == 1
         assert words in result.stderr
-
-
-def test_it_does_not_listen_beyond_this_machine_yet(tmp_path: Path) -> None:
-    result = darkroom("serve", "--data-dir", str(tmp_path), "--host", "0.0.0.0")
-
-    assert result.returncode == 1
-    assert "will not listen on 0.0.0.0" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("yaml", "words"),
-    [
-        ("port: high", "port"),
-        ("colour: red", "colour"),
-        ("web: {threads: 0}", "web.threads"),
-        ("port: [", "is not YAML"),
-        ("- port", "does not hold settings"),
-    ],
-)
-def test_a_wrong_setting_is_named(tmp_path: Path, yaml: str, words: str) -> None:
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml)
-    result = darkroom("models", "list", "--config", str(config))
-
-    assert result.returncode == 1
-    assert words in result.stderr
-    assert "Traceback" not in result.stderr
 
 
 def test_a_missing_configuration_file_is_named(tmp_path: Path) -> None:

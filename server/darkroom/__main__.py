@@ -2,4 +2,5 @@
 
 from darkroom.cli import main
 
-main()
+if __name__ == "__main__":  # processes that decode pictures import this under another name
+    main()

@@ -12,8 +12,6 @@ from pydantic import ValidationError
 import darkroom
 from darkroom import config, logs
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
 
 def options(function: Callable[..., None]) -> Callable[..., None]:
     """The options that serve, web, worker and doctor share."""
@@ -21,7 +19,7 @@ def options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file."),
         click.option("--data-dir", type=click.Path(path_type=Path), help="Database and pictures."),
         click.option("--port", type=int, help="Default 7860."),
-        click.option("--host", help="Address to listen on; default 127.0.0.1."),
+        click.option("--host", help="Address to listen on; default 0.0.0.0, everywhere."),
     ):
         function = option(function)
     return function
@@ -46,11 +44,6 @@ def load(config_file: Path | None, **overrides: Any) -> config.Settings:
         fail(f"the settings are not valid: {wrong}")
     except (OSError, ValueError) as error:
         fail(str(error))
-    if settings.host not in LOOPBACK:
-        fail(
-            f"will not listen on {settings.host}: this version has no tokens yet, so it serves "
-            "programs on its own machine only (127.0.0.1)"
-        )
     return settings
 
 

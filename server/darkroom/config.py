@@ -23,17 +23,42 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class AuthSettings(Section):
+    enabled: bool = True
+    trust_loopback: bool = True
+    host_names: tuple[str, ...] = ()
+    pairing_code_s: float = Field(300.0, gt=0)
+    requests_per_minute: int = Field(1200, ge=1)
+    failures_per_minute: int = Field(20, ge=1)
+
+
+class TlsSettings(Section):
+    mode: Literal["off", "files", "local_ca"] = "off"
+    certificate: Path | None = None
+    key: Path | None = None
+
+
 class WebSettings(Section):
-    threads: int = Field(64, ge=2, le=512)
+    threads: int = Field(16, ge=2, le=512)
+    max_connections: int = Field(2000, ge=8)
+    max_header_bytes: int = Field(16_384, ge=1024)
+    header_timeout_s: float = Field(10.0, gt=0)
+    body_timeout_s: float = Field(30.0, gt=0)
     max_upload_bytes: int = Field(32 * 2**20, ge=2**16)
     max_upload_pixels: int = Field(50_000_000, ge=2**14)
     max_body_bytes: int = Field(96 * 2**20, ge=2**16)
+    decoders: int = Field(2, ge=1, le=16)
+    decode_timeout_s: float = Field(20.0, gt=0)
+    decode_memory_bytes: int = Field(2 * 2**30, ge=256 * 2**20)
     heartbeat_s: float = Field(15.0, gt=0)
 
 
 class QueueSettings(Section):
     lease_s: float = Field(30.0, gt=1)
     max_attempts: int = Field(3, ge=1)
+    max_pending: int = Field(1000, ge=1)
+    max_pending_per_client: int = Field(200, ge=1)
+    max_in_flight_per_client: int = Field(12, ge=1)
     poll_s: float = Field(0.5, gt=0)
     flush_s: float = Field(0.2, gt=0)
     min_free_bytes: int = Field(256 * 2**20, ge=0)
@@ -43,6 +68,7 @@ class QueueSettings(Section):
 class EngineSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    stall_timeout_s: float = Field(300.0, ge=1)
     max_jobs_in_flight: int = Field(16, ge=1, le=64)
     max_batch_rows: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
     memory_budget_bytes: Literal["auto"] | Annotated[int, Field(ge=2**20)] = "auto"
@@ -52,6 +78,15 @@ class EngineSettings(Section):
     fuse_qkv: bool = False
     deep_cache_interval: int = Field(1, ge=1, le=10)
     preview_every_s: float = Field(0.3, gt=0)
+
+
+class RetentionSettings(Section):
+    max_age_days: float = Field(0.0, ge=0)
+    max_pictures: int = Field(0, ge=0)
+    max_bytes: int = Field(0, ge=0)
+    preview_days: float = Field(30.0, ge=0)
+    orphan_days: float = Field(7.0, ge=0)
+    every_s: float = Field(600.0, gt=0)
 
 
 class ModelSettings(Section):
@@ -68,14 +103,17 @@ class Settings(BaseSettings):
         extra="forbid",
     )
 
-    host: str = "127.0.0.1"
+    host: str = "0.0.0.0"
     port: int = Field(7860, ge=1, le=65535)
     data_dir: Path = Path("data")
     log_format: Literal["console", "json"] = "console"
+    auth: AuthSettings = AuthSettings()
+    tls: TlsSettings = TlsSettings()
     web: WebSettings = WebSettings()
     queue: QueueSettings = QueueSettings()
     engine: EngineSettings = EngineSettings()
     models: ModelSettings = ModelSettings()
+    retention: RetentionSettings = RetentionSettings()
 
     @property
     def database_path(self) -> Path:

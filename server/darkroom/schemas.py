@@ -39,6 +39,13 @@ class JobStatus(enum.StrEnum):
         return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
+class Scope(enum.StrEnum):
+    """What a token lets its holder do."""
+
+    USE = "use"  # ask for pictures, and see one's own
+    OWN = "own"  # and see everybody's, and let others in
+
+
 class OutputFormat(enum.StrEnum):
     PNG = "png"
     JPEG = "jpeg"
@@ -217,6 +224,7 @@ class Job(Words):
     """What was asked, how it stands, and what came of it."""
 
     id: str
+    client: str = Field(description="Who asked: the name of their token.")
     task: Task
     status: JobStatus
     position: int | None = Field(description="Jobs ahead of it while queued, else null.")

@@ -157,7 +157,7 @@ class Supervisor:
 
 def url(host: str, port: int) -> str:
     """The server's address for a person on this machine."""
-    name = "localhost" if host in ("127.0.0.1", "::1") else host
+    name = "localhost" if host in ("127.0.0.1", "::1", "0.0.0.0", "::") else host
     return f"http://{name}:{port}"
 
 

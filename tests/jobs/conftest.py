@@ -20,7 +20,7 @@ from darkroom.jobs.store import Store
 from tests.engine.conftest import request
 from tests.jobs.scripted import ScriptedEngine
 
-ME = "address:127.0.0.1"
+ME = "local"
 
 
 class Clock:
@@ -98,5 +98,5 @@ def accept(
     store: Store, client: str = ME, key: str | None = None, fingerprint: str = "f", **fields: Any
 ) -> str:
     """Put a small job in the queue; its id."""
-    job_id, _ = store.accept(NewJob(client, request(**fields), (), fingerprint, key))
+    job_id, _ = store.accept(NewJob(client, client, request(**fields), (), fingerprint, key))
     return job_id

@@ -16,8 +16,6 @@ from darkroom.jobs.tables import SpeedRow, Table
 from darkroom.schemas import EventType, JobStatus
 from tests.engine.conftest import request
 
-ME = "address:127.0.0.1"
-
 
 def bring(path: Path, revision: str) -> None:
     """Take the database at `path` up or down to a revision."""
@@ -43,7 +41,7 @@ def first(tmp_path: Path) -> Path:
                 "INSERT INTO jobs VALUES (1, 'old', :client, 'txt2img', 'succeeded', :request,"
                 " 6, 6, 1, 0, NULL, NULL, NULL, 'f', NULL, 1, 2, 3)"
             ),
-            {"client": ME, "request": request().model_dump_json()},
+            {"client": "address:127.0.0.1", "request": request().model_dump_json()},
         )
         for statement in (
             "INSERT INTO images VALUES ('old-0', 'old', 0, 7, 8, 8, 'image/png', 3, 'aa', 3)",
@@ -72,10 +70,11 @@ def test_what_the_first_version_stored_is_still_there(first: Path) -> None:
 
     opened = Database(first)
     store = Store(opened)
-    job = store.job("old", ME)
+    job = store.job("old", "local")
     assert job is not None
     assert job.status is JobStatus.SUCCEEDED
     assert job.notes == ()
+    assert job.client == "this machine"
     assert [image.id for image in job.images] == ["old-0"]
     kinds = [event.type for event in store.events_after(0, "old")]
     assert kinds == [EventType.QUEUED, EventType.SUCCEEDED]

@@ -19,6 +19,7 @@ from darkroom.schemas import (
     ResolvedRequest,
 )
 
+DEFAULT_URGENCY = 3  # RFC 9218, section 4.1
 DATA_URI = "data:image/webp;base64,"
 
 
@@ -38,18 +39,24 @@ class NewJob:
     """What web hands to the queue.
 
     Attributes:
-        client: who asks.
+        client: who asks: `local`, `token:<id>` or `address:<ip>`.
+        client_name: for people.
         request: with `image:<id>` references only.
         uploads: pictures that came along.
         fingerprint: SHA-256 of what the caller sent, to tell a repeat from a mistake.
         idempotency_key: of the caller's, or None.
+        urgency: 0 to 7, the most urgent first, among this client's jobs.
+        request_id: of the HTTP request, for the logs.
     """
 
     client: str
+    client_name: str
     request: ResolvedRequest
     uploads: tuple[NewUpload, ...]
     fingerprint: str
     idempotency_key: str | None
+    urgency: int = DEFAULT_URGENCY
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class Claim:
     job_id: str
     request: ResolvedRequest
     attempt: int
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,7 @@ def job_of(row: JobRow, images: Sequence[ImageRow], outlook: Outlook) -> Job:
     request, eta = request_of(row), outlook.eta_seconds
     return Job(
         id=row.id,
+        client=row.client_name,
         task=request.task,
         status=JobStatus(row.status),
         position=outlook.position,

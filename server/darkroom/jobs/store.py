@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select, true
 from sqlalchemy.orm import Session
 
 from darkroom.jobs.database import Database
@@ -29,6 +29,8 @@ class IdempotencyConflictError(Exception):
 
 class Store:
     """Jobs, pictures' records and events, for any number of threads.
+
+    Where a method takes a `client`, it finds only what is that client's; None finds everybody's.
 
     Args:
         database: migrated.
@@ -73,6 +75,9 @@ class Store:
             row = JobRow(
                 id=self._new_id(),
                 client=new.client,
+                client_name=new.client_name,
+                urgency=new.urgency,
+                request_id=new.request_id,
                 task=new.request.task,
                 request=new.request.model_dump_json(),
                 steps=expected_steps(new.request),
@@ -83,11 +88,11 @@ class Store:
             enqueue(session, row, now)
             return row.id, True
 
-    def cancel(self, job_id: str, client: str) -> Job | None:
+    def cancel(self, job_id: str, client: str | None) -> Job | None:
         """Cancel a queued job now, a running one at its next step; a finished one stays as it is.
 
         Returns:
-            The job as it is now, or None if this client has none of that id.
+            The job as it is now, or None if there is none of that id.
         """
         with self._database.write() as session:
             row = _job_row(session, job_id, client)
@@ -102,16 +107,16 @@ class Store:
 
     # --- jobs ------------------------------------------------------------------------------
 
-    def job(self, job_id: str, client: str) -> Job | None:
-        """One of this client's jobs."""
+    def job(self, job_id: str, client: str | None) -> Job | None:
+        """A job."""
         with self._database.read() as session:
             row = _job_row(session, job_id, client)
             return None if row is None else view(session, row, self._clock())
 
     def jobs(
-        self, client: str, *, before: int | None, limit: int, status: JobStatus | None
+        self, client: str | None, *, before: int | None, limit: int, status: JobStatus | None
     ) -> tuple[list[Job], int | None]:
-        """A page of a client's jobs, newest first.
+        """A page of jobs, newest first.
 
         Args:
             client: whose.
@@ -122,7 +127,7 @@ class Store:
         Returns:
             The page, and the cursor of the next one if there is one.
         """
-        query = select(JobRow).where(JobRow.client == client).order_by(JobRow.sequence.desc())
+        query = select(JobRow).where(_of(client)).order_by(JobRow.sequence.desc())
         if before is not None:
             query = query.where(JobRow.sequence < before)
         if status is not None:
@@ -153,8 +158,8 @@ class Store:
 
     # --- pictures --------------------------------------------------------------------------
 
-    def picture(self, picture_id: str, client: str) -> StoredPicture | None:
-        """An output or an upload of this client's."""
+    def picture(self, picture_id: str, client: str | None) -> StoredPicture | None:
+        """An output or an upload."""
         with self._database.read() as session:
             row = _picture_row(session, picture_id, client)
             if row is None:
@@ -162,7 +167,7 @@ class Store:
             content_type = row.content_type if isinstance(row, ImageRow) else "image/png"
             return StoredPicture(row.id, content_type, row.sha256, row.width, row.height)
 
-    def delete_picture(self, picture_id: str, client: str) -> bool:
+    def delete_picture(self, picture_id: str, client: str | None) -> bool:
         """Forget a picture; its bytes are the caller's to delete. Returns whether it was there.
 
         Previews show a job's first picture, and go with it.
@@ -223,15 +228,21 @@ class Store:
             return session.scalar(select(func.max(EventRow.id))) or 0
 
 
-def _job_row(session: Session, job_id: str, client: str) -> JobRow | None:
-    return session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.client == client))
+def _of(client: str | None) -> ColumnElement[bool]:
+    """Whether a job is this client's; None is everybody."""
+    return true() if client is None else JobRow.client == client
 
 
-def _picture_row(session: Session, picture_id: str, client: str) -> ImageRow | UploadRow | None:
+def _job_row(session: Session, job_id: str, client: str | None) -> JobRow | None:
+    return session.scalar(select(JobRow).where(JobRow.id == job_id, _of(client)))
+
+
+def _picture_row(
+    session: Session, picture_id: str, client: str | None
+) -> ImageRow | UploadRow | None:
+    upload = select(UploadRow).where(UploadRow.id == picture_id)
     return session.scalar(
         select(ImageRow)
         .join(JobRow, JobRow.id == ImageRow.job_id)
-        .where(ImageRow.id == picture_id, JobRow.client == client)
-    ) or session.scalar(
-        select(UploadRow).where(UploadRow.id == picture_id, UploadRow.client == client)
-    )
+        .where(ImageRow.id == picture_id, _of(client))
+    ) or session.scalar(upload if client is None else upload.where(UploadRow.client == client))

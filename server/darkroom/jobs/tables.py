@@ -9,25 +9,39 @@ class Table(DeclarativeBase):
 
 
 class JobRow(Table):
-    """A job. `sequence` orders all jobs by acceptance."""
+    """A job.
+
+    Attributes:
+        sequence: orders all jobs by acceptance.
+        client: who asked: `local`, `token:<id>` or `address:<ip>`.
+        client_name: for people, as it was when they asked.
+        urgency: 0 to 7, the most urgent first, among one client's jobs (RFC 9218).
+        apart: whether it was in flight when a worker died, and must run alone from now on.
+        predicted_s: from acceptance to the end, as foreseen when it was accepted.
+        request_id: of the HTTP request that brought it.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (
         UniqueConstraint("client", "idempotency_key"),
         Index("jobs_by_status", "status", "sequence"),
         Index("jobs_by_client", "client", "sequence"),
+        Index("jobs_by_fingerprint", "client", "fingerprint"),
         {"sqlite_autoincrement": True},
     )
 
     sequence: Mapped[int] = mapped_column(Integer, primary_key=True)
     id: Mapped[str] = mapped_column(String(64), unique=True)
     client: Mapped[str] = mapped_column(String(200))
+    client_name: Mapped[str] = mapped_column(String(100), default="")
     task: Mapped[str] = mapped_column(String(16))
     status: Mapped[str] = mapped_column(String(16))
     request: Mapped[str] = mapped_column(Text)
     step: Mapped[int] = mapped_column(Integer, default=0)
     steps: Mapped[int] = mapped_column(Integer, default=0)
+    urgency: Mapped[int] = mapped_column(Integer, default=3)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
+    apart: Mapped[bool] = mapped_column(default=False)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     worker: Mapped[str | None] = mapped_column(String(200), index=True)
     lease_until: Mapped[float | None] = mapped_column(Float)
@@ -38,6 +52,8 @@ class JobRow(Table):
     created_at: Mapped[float] = mapped_column(Float)
     started_at: Mapped[float | None] = mapped_column(Float)
     finished_at: Mapped[float | None] = mapped_column(Float)
+    predicted_s: Mapped[float | None] = mapped_column(Float)
+    request_id: Mapped[str | None] = mapped_column(String(64))
 
 
 class ImageRow(Table):
@@ -97,7 +113,10 @@ class SpeedRow(Table):
 
 
 class WorkerRow(Table):
-    """A worker, and whether its model is loaded. It counts until its lease lapses."""
+    """A worker, and whether its model is loaded. It counts until its lease lapses.
+
+    `metrics` is what it measured of itself, in Prometheus' text format.
+    """
 
     __tablename__ = "workers"
 
@@ -106,3 +125,38 @@ class WorkerRow(Table):
     device: Mapped[str] = mapped_column(String(64))
     max_in_flight: Mapped[int] = mapped_column(Integer)
     lease_until: Mapped[float] = mapped_column(Float)
+    metrics: Mapped[str] = mapped_column(Text, default="")
+
+
+class ClientRow(Table):
+    """Whose turn it is: `served` grows over all clients with each job that is claimed."""
+
+    __tablename__ = "clients"
+
+    client: Mapped[str] = mapped_column(String(200), primary_key=True)
+    served: Mapped[int] = mapped_column(BigInteger)
+
+
+class TokenRow(Table):
+    """A device's token, of which only the SHA-256 is kept: it is 256 random bits."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    scope: Mapped[str] = mapped_column(String(8))
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[float] = mapped_column(Float)
+    used_at: Mapped[float | None] = mapped_column(Float)
+    revoked_at: Mapped[float | None] = mapped_column(Float)
+
+
+class PairingCodeRow(Table):
+    """A code that is good for one token. It is deleted when it is used."""
+
+    __tablename__ = "pairing_codes"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    scope: Mapped[str] = mapped_column(String(8))
+    created_at: Mapped[float] = mapped_column(Float)
+    expires_at: Mapped[float] = mapped_column(Float)

@@ -1,10 +1,12 @@
 """The door. Without tokens yet, only programs on this machine come in, and no web page does."""
 
 import ipaddress
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from flask import Flask, request
 
+from darkroom.schemas import Scope
 from darkroom.web.errors import ProblemError
 
 FORWARDING = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip")
@@ -20,9 +22,29 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def client() -> str:
-    """Who is asking: whose jobs and pictures they see."""
-    return f"address:{request.remote_addr}"
+@dataclass(frozen=True)
+class Caller:
+    """Who is asking.
+
+    Attributes:
+        client: what the queue knows them by: `local`, `token:<id>` or `address:<ip>`.
+        name: for people.
+        scope: what they may do.
+    """
+
+    client: str
+    name: str
+    scope: Scope
+
+    @property
+    def sees(self) -> str | None:
+        """Whose jobs and pictures they may see; None is everybody's."""
+        return None if self.scope is Scope.OWN else self.client
+
+
+def caller() -> Caller:
+    """Who is asking."""
+    return Caller("local", "this machine", Scope.OWN)
 
 
 def _refuse(detail: str) -> ProblemError:

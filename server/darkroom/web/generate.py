@@ -80,7 +80,16 @@ def generate(task: Task) -> Response:
 def _accept(taken: intake.Intake, key: str | None) -> str:
     here = context()
     uploads = taken.store()
-    new = NewJob(auth.client(), taken.request, uploads, taken.fingerprint, key)
+    who = auth.caller()
+    new = NewJob(
+        who.client,
+        who.name,
+        taken.request,
+        uploads,
+        taken.fingerprint,
+        key,
+        request_id=g.request_id,
+    )
     fresh = False
     try:
         job_id, fresh = here.store.accept(new)
@@ -123,7 +132,7 @@ def _wait(job_id: str, wait_s: float | None, cancels: bool) -> Job:
             except Empty:
                 if caller_is_gone():
                     if cancels:
-                        here.store.cancel(job_id, auth.client())
+                        here.store.cancel(job_id, auth.caller().sees)
                         here.ring_worker()
                     return job
                 continue
@@ -133,7 +142,7 @@ def _wait(job_id: str, wait_s: float | None, cancels: bool) -> Job:
 
 
 def _job(job_id: str) -> Job:
-    job = context().store.job(job_id, auth.client())
+    job = context().store.job(job_id, auth.caller().sees)
     assert job is not None
     return job
 

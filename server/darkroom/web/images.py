@@ -43,13 +43,13 @@ def show_image(image_id: str) -> Response:
 def delete_image(image_id: str) -> Response:
     """Forget a picture. With a job's first one go its previews, which show the same."""
     here = context()
-    if here.store.picture(image_id, auth.client()) is None:
+    if here.store.picture(image_id, auth.caller().sees) is None:
         raise not_found(f"picture {image_id!r}")
     if here.store.picture_in_use(image_id):
         raise ProblemError(
             409, "in-use", "In use", "a job that has not ended needs this picture; cancel it first"
         )
-    if here.store.delete_picture(image_id, auth.client()):
+    if here.store.delete_picture(image_id, auth.caller().sees):
         here.files.delete(image_id)
     return Response(status=204)
 
@@ -62,7 +62,7 @@ def send_picture(image_id: str, headers: dict[str, str], width: int | None = Non
         headers: to add.
         width: of a thumbnail in pixels, or None for the picture itself.
     """
-    stored = context().store.picture(image_id, auth.client())
+    stored = context().store.picture(image_id, auth.caller().sees)
     if stored is None:
         raise not_found(f"picture {image_id!r}")
     output_format = _negotiate(OutputFormat(stored.content_type.removeprefix("image/")))

@@ -34,10 +34,10 @@ class JobQuery(BaseModel):
     blueprint, "GET", "/jobs", query=JobQuery, resp=answers(HTTP_200=JobPage), tags=["jobs"]
 )
 def list_jobs() -> Response:
-    """My jobs, newest first."""
+    """My jobs, newest first; to an owner everybody's."""
     query = read_query(JobQuery)
     jobs, cursor = context().store.jobs(
-        auth.client(), before=query.cursor, limit=query.limit, status=query.status
+        auth.caller().sees, before=query.cursor, limit=query.limit, status=query.status
     )
     return send_model(
         JobPage(jobs=tuple(jobs), next_cursor=None if cursor is None else str(cursor))
@@ -54,7 +54,7 @@ def show_job(job_id: str) -> Response:
 def cancel_job(job_id: str) -> Response:
     """Cancel a job. A running one stops within one step; a finished one stays as it is."""
     here = context()
-    job = here.store.cancel(job_id, auth.client())
+    job = here.store.cancel(job_id, auth.caller().sees)
     if job is None:
         raise not_found(f"job {job_id!r}")
     here.ring_worker()
@@ -83,7 +83,7 @@ def job_events(job_id: str) -> Response:
 
 @document.route(blueprint, "GET", "/events", resp=answers(HTTP_200=None), tags=["jobs"])
 def all_events() -> Response:
-    """What happens to all my jobs, from now or `Last-Event-ID` on. Does not end."""
+    """What happens to all jobs that I may see, from now or `Last-Event-ID` on. Does not end."""
     after = _last_event_id()
     return _stream(None, context().store.last_event_id() if after is None else after)
 
@@ -94,7 +94,7 @@ def find_job(job_id: str) -> Job:
     Raises:
         ProblemError: 404.
     """
-    job = context().store.job(job_id, auth.client())
+    job = context().store.job(job_id, auth.caller().sees)
     if job is None:
         raise not_found(f"job {job_id!r}")
     return job
@@ -112,13 +112,13 @@ def _last_event_id() -> int | None:
 
 def _stream(job_id: str | None, after: int) -> Response:
     return Response(
-        stream_with_context(_events(job_id, after, auth.client())),
+        stream_with_context(_events(job_id, after, auth.caller().sees)),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-def _events(job_id: str | None, after: int, client: str) -> Iterator[str]:
+def _events(job_id: str | None, after: int, client: str | None) -> Iterator[str]:
     """First what the log has, then what comes, each event once."""
     here = context()
     mine: dict[str, bool] = {} if job_id is None else {job_id: True}
@@ -154,7 +154,9 @@ def _coming(subscription: Subscription, heartbeat_s: float) -> Iterator[Event | 
         beat_at = monotonic() + heartbeat_s
 
 
-def _is_mine(event: Event, mine: dict[str, bool], client: str) -> bool:
+def _is_mine(event: Event, mine: dict[str, bool], client: str | None) -> bool:
+    if client is None:
+        return True
     if event.job_id not in mine:
         mine[event.job_id] = context().store.owners({event.job_id}).get(event.job_id) == client
     return mine[event.job_id]

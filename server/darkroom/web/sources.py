@@ -37,7 +37,7 @@ def find(name: str, value: str | bytes) -> Source:
         PictureError: says what is wrong with it.
     """
     if isinstance(value, str) and value.startswith(REFERENCE):
-        stored = context().store.picture(value.removeprefix(REFERENCE), auth.client())
+        stored = context().store.picture(value.removeprefix(REFERENCE), auth.caller().sees)
         if stored is None:
             raise pictures.PictureError(f"there is no picture {value.removeprefix(REFERENCE)!r}")
         return Source(None, value, (stored.width, stored.height))
