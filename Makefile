@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := server sdk training benchmarks tests
 
-.PHONY: serve test check fmt bench train install browser clean
+.PHONY: serve test soak check fmt bench train install browser clean
 .DEFAULT_GOAL := serve
 
 serve: install
@@ -12,6 +12,10 @@ serve: install
 
 test: install browser
 	$(BIN)/pytest $(ARGS)
+
+# The tests that kill, flood and forge, in their full numbers: two hours.
+soak: install browser
+	DARKROOM_SOAK=1 $(BIN)/pytest tests/faults tests/security tests/jobs $(ARGS)
 
 check: install
 	$(BIN)/ruff check $(CODE)

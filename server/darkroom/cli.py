@@ -94,10 +94,16 @@ def worker(**given: Any) -> None:
     settings = load(**given)
     logs.configure(settings.log_format, "worker")
     from darkroom import worker as process
+    from darkroom.jobs.database import DatabaseUnavailableError
 
     try:
         process.run(settings)
-    except (process.AlreadyRunningError, OSError, ValueError) as error:
+    except (
+        process.AlreadyRunningError,
+        DatabaseUnavailableError,
+        OSError,
+        ValueError,
+    ) as error:
         fail(str(error))
 
 

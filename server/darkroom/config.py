@@ -60,6 +60,7 @@ class QueueSettings(Section):
     max_pending_per_client: int = Field(200, ge=1)
     max_in_flight_per_client: int = Field(12, ge=1)
     poll_s: float = Field(0.5, gt=0)
+    database_timeout_s: float = Field(10.0, gt=0)
     flush_s: float = Field(0.2, gt=0)
     min_free_bytes: int = Field(256 * 2**20, ge=0)
     shutdown_timeout_s: float = Field(10.0, gt=0)

@@ -36,7 +36,7 @@ def run(settings: Settings) -> None:
 def _work(settings: Settings) -> None:
     working = engine.from_settings(settings)
     web_bell = doorbell.address(settings.data_dir, "web")
-    opened = database.Database(settings.database_path)
+    opened = database.Database(settings.database_path, settings.queue.database_timeout_s)
     leases = Leases(
         opened,
         socket.gethostname(),

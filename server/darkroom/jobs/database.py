@@ -1,6 +1,7 @@
 """Opening the database: connections, durability, migrations."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +12,51 @@ from alembic.config import Config
 from filelock import FileLock
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-BUSY_TIMEOUT_S = 30
+BUSY_TIMEOUT_S = 10.0
+
+# By SQLite's primary result code (https://sqlite.org/rescode.html).
+PASSING_TROUBLE = {
+    sqlite3.SQLITE_BUSY: "another process has locked the database",
+    sqlite3.SQLITE_LOCKED: "another process has locked the database",
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_IOERR: "the disk does not take or give what is asked of it",
+    sqlite3.SQLITE_CANTOPEN: "the database cannot be opened",
+    sqlite3.SQLITE_READONLY: "the database cannot be written",
+}
 
 Durability = Literal["FULL", "NORMAL"]
 
 
-def connect(path: Path, durability: Durability) -> Engine:
+class DatabaseUnavailableError(Exception):
+    """The database cannot be used now. What was to be written is not; another time it may be.
+
+    Attributes:
+        full: whether it is for want of space.
+    """
+
+    def __init__(self, reason: str, *, full: bool) -> None:
+        super().__init__(reason)
+        self.full = full
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What may pass by itself as DatabaseUnavailableError; everything else is a fault of ours."""
+    try:
+        yield
+    except OperationalError as error:
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        if code not in PASSING_TROUBLE:
+            raise
+        full = code == sqlite3.SQLITE_FULL
+        raise DatabaseUnavailableError(PASSING_TROUBLE[code], full=full) from error
+
+
+def connect(path: Path, durability: Durability, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
     """An engine over the SQLite file.
 
     Every transaction begins IMMEDIATE: a reader that later writes could otherwise fail with
@@ -30,10 +67,11 @@ def connect(path: Path, durability: Durability) -> Engine:
         path: of the database; its folder exists.
         durability: FULL survives a power cut after each commit; NORMAL, in WAL mode, may lose
             the last commits but never corrupts.
+        busy_timeout_s: how long to wait while another process holds the lock.
     """
     engine = create_engine(
         URL.create("sqlite+pysqlite", database=str(path)),
-        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        connect_args={"timeout": busy_timeout_s, "check_same_thread": False},
         pool_size=8,
         max_overflow=64,
     )
@@ -58,17 +96,22 @@ class Database:
 
     Args:
         path: of the database, already migrated.
+        busy_timeout_s: how long to wait while another process holds the lock.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._durable = connect(path, "FULL")
-        self._relaxed = connect(path, "NORMAL")
+    def __init__(self, path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+        self._durable = connect(path, "FULL", busy_timeout_s)
+        self._relaxed = connect(path, "NORMAL", busy_timeout_s)
         self._reading = self._relaxed.execution_options(read_only=True)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A consistent view that keeps no writer waiting."""
-        with Session(self._reading) as session:
+        """A consistent view that keeps no writer waiting.
+
+        Raises:
+            DatabaseUnavailableError: not now.
+        """
+        with _translated(), Session(self._reading) as session:
             yield session
 
     @contextmanager
@@ -78,8 +121,12 @@ class Database:
         Args:
             durable: whether it is on disk when the block is left; what is not may be lost in a
                 power cut, and is never half there.
+
+        Raises:
+            DatabaseUnavailableError: nothing was written.
         """
-        with Session(self._durable if durable else self._relaxed) as session, session.begin():
+        engine = self._durable if durable else self._relaxed
+        with _translated(), Session(engine) as session, session.begin():
             yield session
 
     def close(self) -> None:
@@ -91,6 +138,9 @@ def migrate(path: Path) -> None:
     """Bring the database at `path` to the newest schema, making it if needed.
 
     Processes that start together take turns.
+
+    Raises:
+        DatabaseUnavailableError: not now.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".migrating")):
@@ -98,7 +148,7 @@ def migrate(path: Path) -> None:
         try:
             config = Config()
             config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-            with engine.begin() as connection:
+            with _translated(), engine.begin() as connection:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
         finally:

@@ -1,5 +1,6 @@
 """The worker's loop: claim → engine → events → result."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from darkroom.engine.base import (
     Started,
     Stepped,
 )
+from darkroom.jobs.database import DatabaseUnavailableError
 from darkroom.jobs.doorbell import Doorbell
 from darkroom.jobs.files import Files
 from darkroom.jobs.leases import LeaseLostError, Leases
@@ -30,6 +32,9 @@ from darkroom.jobs.tables import ImageRow
 from darkroom.schemas import EventType, JobStatus, OutputFormat, Problem
 
 log = structlog.get_logger()
+
+AGAIN_S = 1.0  # between attempts to write what must not be lost
+MAX_PENDING_EVENTS = 2000  # progress that is kept while the database takes none
 
 PROBLEMS = {
     "out-of-memory": ("Not enough memory", 507),
@@ -123,13 +128,20 @@ class Dispatcher:
             self._flush()
             # Only here: after an error the jobs count as interrupted, so that one that brings the
             # worker down each time comes to an end.
-            returned = self._leases.give_back()
-            if returned:
-                log.info("jobs handed back", jobs=returned)
+            self._give_back()
         finally:
             self._stopping.set()
             heart.join()
             self._ring_web()
+
+    def _give_back(self) -> None:
+        try:
+            returned = self._leases.give_back()
+        except DatabaseUnavailableError as error:
+            log.warning("jobs not handed back; they count as interrupted", reason=str(error))
+        else:
+            if returned:
+                log.info("jobs handed back", jobs=returned)
 
     def _done(self) -> bool:
         if not self._stopping.is_set():
@@ -170,10 +182,13 @@ class Dispatcher:
         """Read the queue: who is cancelled, who is next."""
         self._looked_at = self._clock()
         self._news = False
-        for job_id in self._leases.cancel_requests():
-            self._cancel(job_id)
-        if not self._stopping.is_set():
-            self._claim()
+        try:
+            for job_id in self._leases.cancel_requests():
+                self._cancel(job_id)
+            if not self._stopping.is_set():
+                self._claim()
+        except DatabaseUnavailableError as error:
+            log.warning("the queue cannot be read", reason=str(error))  # the next look may do
 
     def _claim(self) -> None:
         """Fill the engine up. A job that was interrupted before stays alone in it."""
@@ -232,7 +247,7 @@ class Dispatcher:
                 self._append(job_id, EventType.PREVIEW, preview_data(webp))
             case Noted(note=note):
                 self._flush()
-                self._leases.add_note(job_id, note)
+                self._persist(lambda: self._leases.add_note(job_id, note))
                 self._ring_web()
             case Developed():
                 self._flush()
@@ -240,13 +255,17 @@ class Dispatcher:
                 self._ring_web()
             case Finished():
                 self._flush()
-                self._leases.finish(job_id, JobStatus.SUCCEEDED)
-                measured = running.measured()
-                if measured is not None:
-                    self._leases.learn_speed(*measured)
+                self._persist(lambda: self._leases.finish(job_id, JobStatus.SUCCEEDED))
+                self._learn(running)
                 self._drop(job_id)
             case Broken(kind=kind, detail=detail):
                 self._fail(job_id, kind, detail)
+
+    def _learn(self, running: Running) -> None:
+        measured = running.measured()
+        if measured is not None:
+            with contextlib.suppress(DatabaseUnavailableError):  # there will be others
+                self._leases.learn_speed(*measured)
 
     def _keep(self, event: Developed, running: Running) -> None:
         """Store a picture: bytes first, then the record, so that no record lacks its bytes."""
@@ -257,25 +276,28 @@ class Dispatcher:
         )
         image_id = f"{event.job_id}-{event.index}"
         self._files.write(image_id, data)
-        self._leases.add_image(
-            ImageRow(
-                id=image_id,
-                job_id=event.job_id,
-                index=event.index,
-                seed=event.seed,
-                width=event.picture.width,
-                height=event.picture.height,
-                content_type=OutputFormat(request.output_format).content_type,
-                bytes=len(data),
-                sha256=sha256(data).hexdigest(),
-            ),
+        digest = sha256(data).hexdigest()
+        self._persist(
+            lambda: self._leases.add_image(
+                ImageRow(
+                    id=image_id,
+                    job_id=event.job_id,
+                    index=event.index,
+                    seed=event.seed,
+                    width=event.picture.width,
+                    height=event.picture.height,
+                    content_type=OutputFormat(request.output_format).content_type,
+                    bytes=len(data),
+                    sha256=digest,
+                ),
+            )
         )
         running.other_seconds += self._clock() - began
 
     def _cancel(self, job_id: str) -> None:
         if job_id in self._running:
             self._flush()
-            self._leases.finish(job_id, JobStatus.CANCELLED)
+            self._persist(lambda: self._leases.finish(job_id, JobStatus.CANCELLED))
             log.info("job cancelled", job_id=job_id)
             self._drop(job_id)
 
@@ -286,7 +308,7 @@ class Dispatcher:
         )
         self._flush()
         try:
-            self._leases.finish(job_id, JobStatus.FAILED, problem)
+            self._persist(lambda: self._leases.finish(job_id, JobStatus.FAILED, problem))
         except LeaseLostError:
             log.warning("lease lost", job_id=job_id)
         self._drop(job_id)
@@ -302,9 +324,30 @@ class Dispatcher:
         self._pending.events.append(NewEvent(job_id, kind, data))
 
     def _flush(self) -> None:
-        """Write the progress gathered so far."""
+        """Write the progress gathered so far; what the database does not take waits."""
         self._flushed_at = self._clock()
         pending, self._pending = self._pending, _Pending()
-        if pending.events or pending.steps:
+        if not pending.events and not pending.steps:
+            return
+        try:
             self._leases.record(pending.events, pending.steps)
+        except DatabaseUnavailableError as error:
+            log.warning("progress cannot be written", reason=str(error))
+            self._pending = _Pending(pending.events[-MAX_PENDING_EVENTS:], pending.steps)
+        else:
             self._ring_web()
+
+    def _persist(self, write: Callable[[], None]) -> None:
+        """Write what must not be lost: again and again, until the database takes it.
+
+        Raises:
+            DatabaseUnavailableError: it has not, and the worker is to stop. Its jobs count as
+                interrupted, and run again.
+        """
+        while True:
+            try:
+                return write()
+            except DatabaseUnavailableError as error:
+                log.warning("a result cannot be written yet", reason=str(error))
+                if self._stopping.wait(AGAIN_S):
+                    raise

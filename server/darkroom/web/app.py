@@ -32,7 +32,7 @@ def create_app(settings: Settings) -> Flask:
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.web.max_body_bytes
     app.url_map.strict_slashes = False
 
-    store = Store(Database(settings.database_path))
+    store = Store(Database(settings.database_path, settings.queue.database_timeout_s))
     bell = Doorbell(doorbell.address(settings.data_dir, "web"))
     tail = Tail(store, bell, settings.queue.poll_s)
     tail.start()

@@ -1,6 +1,7 @@
 """The one error shape: RFC 9457 problem details, for every failure of every route."""
 
 import difflib
+import errno
 import secrets
 from collections.abc import Iterable
 
@@ -9,6 +10,7 @@ from flask import Flask, Response, g, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
+from darkroom.jobs.database import DatabaseUnavailableError
 from darkroom.schemas import FieldError, Problem
 
 log = structlog.get_logger()
@@ -146,8 +148,35 @@ def install(app: Flask) -> None:
                 response.headers[name] = value
         return response
 
+    @app.errorhandler(DatabaseUnavailableError)
+    def on_trouble(error: DatabaseUnavailableError) -> Response:
+        if error.full:
+            return on_full_disk()
+        log.error("database not available", reason=str(error))
+        problem = Problem(
+            type="urn:darkroom:problem:database",
+            title="The database is not available",
+            status=503,
+            detail=f"{error}; nothing was accepted or changed, try again later",
+            request_id=g.request_id,
+        )
+        return respond(problem, {"Retry-After": "5"})
+
+    def on_full_disk() -> Response:
+        log.error("the disk is full")
+        problem = Problem(
+            type="urn:darkroom:problem:disk-full",
+            title="The disk is full",
+            status=507,
+            detail="the server has no space left; nothing was accepted or changed",
+            request_id=g.request_id,
+        )
+        return respond(problem)
+
     @app.errorhandler(Exception)
     def on_crash(error: Exception) -> Response:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return on_full_disk()
         log.exception(
             "request failed", request_id=g.request_id, path=request.path, error=str(error)
         )
