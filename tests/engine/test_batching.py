@@ -11,7 +11,9 @@ from darkroom.engine.sample import Row, Sample
 COSTS = Costs(((1, 0.0144), (2, 0.0189), (4, 0.0279), (8, 0.0434), (16, 0.0841)), area=256)
 
 
-def candidate(work: int, index: int = 0, rows: int = 2, skipped: int = 0) -> Candidate:
+def candidate(
+    work: int, index: int = 0, rows: int = 2, skipped: int = 0, leads: bool = True
+) -> Candidate:
     nothing = torch.zeros(1)
     sample = Sample(
         index=index,
@@ -24,7 +26,7 @@ def candidate(work: int, index: int = 0, rows: int = 2, skipped: int = 0) -> Can
         guidance_scale=3.0,
         skipped=skipped,
     )
-    return Candidate(sample, work)
+    return Candidate(sample, work, leads)
 
 
 def chosen(*candidates: Candidate, max_rows: int = 8) -> list[int]:
@@ -53,6 +55,12 @@ def test_a_short_job_among_long_ones_goes_as_if_alone() -> None:
 
 def test_a_job_not_much_shorter_takes_the_others_along() -> None:
     assert chosen(candidate(30), candidate(25), candidate(20), candidate(30)) == [20, 25, 30, 30]
+
+
+def test_whose_turn_it_is_goes_first_and_others_fill_up() -> None:
+    others = [candidate(10, index, leads=False) for index in range(6)]
+
+    assert chosen(*others, candidate(20)) == [20, 10, 10, 10]
 
 
 def test_the_first_goes_even_if_it_is_over_the_limit() -> None:

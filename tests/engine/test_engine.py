@@ -269,3 +269,30 @@ def test_with_no_memory_the_job_breaks_and_the_next_one_does_not(tmp_path: Path)
     assert isinstance(events[-1], Broken)
     assert events[-1].kind == "out-of-memory"
     assert developed(run(engine, EngineJob("next", request(num_inference_steps=1))), "next")
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_one_job_does_not_wait_for_another_clients_twelve(
+    engine: DiffusersEngine, exact: bool
+) -> None:
+    asked = request(num_inference_steps=12, exact=exact)
+    for number in range(12):
+        engine.submit(EngineJob(f"a{number}", asked, client="a"))
+    for _ in range(5):
+        engine.tick()
+
+    ended = [
+        event.job_id for event in run_until_finished(engine, EngineJob("b", asked, client="b"))
+    ]
+
+    assert len(ended) <= 1 + 2
+    for number in range(12):
+        engine.cancel(f"a{number}")
+
+
+def run_until_finished(engine: DiffusersEngine, job: EngineJob) -> list[Finished]:
+    engine.submit(job)
+    ended: list[Finished] = []
+    while Finished(job.id) not in ended:
+        ended += [event for event in engine.tick() if isinstance(event, Finished)]
+    return ended

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from darkroom.engine.turns import Turns
+from darkroom.engine.turns import Rota, Turns
 
 
 def test_a_big_picture_and_small_ones_get_the_same_time() -> None:
@@ -42,3 +42,26 @@ def test_staying_away_earns_nothing() -> None:
         turns.charge(served[-1], 1.0)
 
     assert Counter(served) == {"a": 2, "b": 2}
+
+
+def test_clients_get_the_same_time_however_many_keys_they_have() -> None:
+    rota = Rota()
+    spent: Counter[str] = Counter()
+
+    for _ in range(120):
+        client, key = rota.next([("a", "128"), ("a", "256"), ("a", "512"), ("b", "64")])
+        rota.charge(key, 1.0, {client: 1})
+        spent[client] += 1
+        spent[key] += 1
+
+    assert spent == {"a": 60, "b": 60, "128": 20, "256": 20, "512": 20, "64": 60}
+
+
+def test_a_shared_call_is_paid_for_by_parts() -> None:
+    """Who has one of four rows in every call is charged a quarter, and so goes next."""
+    rota = Rota()
+    for _ in range(3):
+        rota.next([("a", "key"), ("b", "key")])
+        rota.charge("key", 1.0, {"a": 3, "b": 1})
+
+    assert rota.next([("a", "key"), ("b", "key")])[0] == "b"

@@ -114,7 +114,8 @@ def test_company_is_counted_in_powers_of_two(images: float, nearest: int) -> Non
 def flight(**images: int) -> dict[str, Running]:
     """Jobs in flight, by name, with so many images each."""
     return {
-        name: Running(Claim(name, request(num_images=count), 1)) for name, count in images.items()
+        name: Running(Claim(name, "somebody", request(num_images=count), 1))
+        for name, count in images.items()
     }
 
 

@@ -17,12 +17,14 @@ class EngineJob:
         request: what to make.
         image: RGB source picture of img2img and inpaint.
         mask: L, the size of `image`; white is repainted.
+        client: whose it is; the engine's time is dealt out evenly between clients.
     """
 
     id: str
     request: ResolvedRequest
     image: Image | None = None
     mask: Image | None = None
+    client: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,12 @@ class Candidate:
     Attributes:
         sample: not yet denoised.
         work: steps of its whole job, over all its images.
+        leads: whether it is the turn of whoever asked for it.
     """
 
     sample: Sample
     work: int
+    leads: bool = True
 
     @property
     def weight(self) -> float:
@@ -36,9 +38,10 @@ def choose(
 ) -> list[Sample]:
     """Pick the samples that share a call, so that the most worth is done a second.
 
-    One more sample makes a call longer for all in it, but less than it would take alone. Many like
-    jobs therefore go together up to the knee, while a short job that arrives among long ones
-    goes through nearly as if alone.
+    Those whose turn it is come first; the others fill up what is left. One more sample makes a
+    call longer for all in it, but less than it would take alone. Many like jobs therefore go
+    together up to the knee, while a short job that arrives among long ones goes through nearly as
+    if alone.
 
     Args:
         candidates: of one key; one at least.
@@ -46,9 +49,11 @@ def choose(
         max_rows: in one call; the first sample goes in even if it is over.
 
     Returns:
-        The samples, the weightiest first; the skipped ones have been told so.
+        The samples, in the order of their choice; the skipped ones have been told so.
     """
-    waiting = sorted(candidates, key=lambda c: (-c.weight / len(c.sample.rows), c.sample.index))
+    waiting = sorted(
+        candidates, key=lambda c: (not c.leads, -c.weight / len(c.sample.rows), c.sample.index)
+    )
     rows, weight, best, best_rate = 0, 0.0, 1, 0.0
     for count, candidate in enumerate(waiting, 1):
         rows += len(candidate.sample.rows)

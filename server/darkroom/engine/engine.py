@@ -1,7 +1,7 @@
 """The loop: admit, prepare, step, preview, decode, emit."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -26,7 +26,7 @@ from darkroom.engine.batching import Candidate
 from darkroom.engine.flight import Flight
 from darkroom.engine.models import Models, SteppedModel, WholeModel
 from darkroom.engine.sample import Key, Sample
-from darkroom.engine.turns import Turns
+from darkroom.engine.turns import Rota
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class DiffusersEngine:
         self._settings = settings
         self._clock = clock
         self._flights: dict[str, Flight] = {}  # oldest first
-        self._turns = Turns()
+        self._rota = Rota()
         self._busy_s = 0.0
         self._previewing_s = 0.0
 
@@ -146,15 +146,14 @@ class DiffusersEngine:
         waiting = self._undenoised()
         if not waiting:
             return None
-        key = self._turns.next(waiting)
+        client, key = self._rota.next(
+            [(flight.job.client, key) for key, flights in waiting.items() for flight in flights]
+        )
         model = self._models.resident(key.model)
-        began = self._clock()
         if isinstance(model, WholeModel):
-            events = self._resume(waiting[key][0])
-        else:
-            events = self._step(key, waiting[key], model)
-        self._turns.charge(key, self._clock() - began)
-        return events
+            return self._resume(waiting[key][0])
+        chosen = self._choose(key, waiting[key], model, client)
+        return self._step(waiting[key], model, chosen)
 
     def _undenoised(self) -> dict[Key, list[Flight]]:
         """Who waits for a step, by whom they may share it with."""
@@ -172,10 +171,12 @@ class DiffusersEngine:
         """One step of a pipeline that runs whole."""
         job, whole = flight.job, flight.whole
         assert whole is not None
+        began = self._clock()
         try:
             picture = whole.resume()
         except Exception as error:
             return [self._break(flight, error)]
+        self._rota.charge(flight.key, self._clock() - began, {job.client: 1})
         events: list[EngineEvent] = [Stepped(job.id, whole.step, whole.steps)]
         if picture is not None:
             index = whole.index - 1
@@ -185,15 +186,20 @@ class DiffusersEngine:
                 self.cancel(job.id)
         return events
 
-    def _step(self, key: Key, waiting: Sequence[Flight], model: SteppedModel) -> list[EngineEvent]:
-        chosen = self._choose(key, waiting, model)
+    def _step(
+        self, waiting: Sequence[Flight], model: SteppedModel, chosen: Sequence[Sample]
+    ) -> list[EngineEvent]:
         flights = [f for f in waiting if any(s in chosen for s in f.samples)]
+        rows: Counter[str] = Counter()  # by client
+        for flight in flights:
+            rows[flight.job.client] += sum(len(s.rows) for s in flight.samples if s in chosen)
+        began = self._clock()
         try:
             model.adapters.activate(flights[0].job.request.loras)
             failed = model.family.denoiser.step(chosen, model.room.max_rows)
         except Exception as error:
-            rows = sum(len(sample.rows) for sample in chosen)
-            return self._failed(flights, model, error, rows=rows)
+            return self._failed(flights, model, error, rows=rows.total())
+        self._rota.charge(flights[0].key, self._clock() - began, rows)
         events: list[EngineEvent] = []
         for flight in sorted(flights, key=lambda flight: flight.previewed_at):
             failure = next((error for sample, error in failed if sample in flight.samples), None)
@@ -204,8 +210,14 @@ class DiffusersEngine:
                 events += self._preview(flight, model)
         return events
 
-    def _choose(self, key: Key, flights: Sequence[Flight], model: SteppedModel) -> list[Sample]:
-        candidates = [Candidate(s, f.steps) for f in flights for s in f.undenoised()]
+    def _choose(
+        self, key: Key, flights: Sequence[Flight], model: SteppedModel, client: str
+    ) -> list[Sample]:
+        candidates = [
+            Candidate(sample, flight.steps, leads=flight.job.client == client)
+            for flight in flights
+            for sample in flight.undenoised()
+        ]
         area = key.shape[-2] * key.shape[-1]
         if flights[0].job.request.exact:
             return [candidates[0].sample]
@@ -253,7 +265,8 @@ class DiffusersEngine:
         except Exception as error:
             flights = list({flight.job.id: flight for flight, _ in pairs}.values())
             return self._failed(flights, model, error, pictures=len(pairs))
-        self._turns.charge(first.key, self._clock() - began)
+        clients = Counter(flight.job.client for flight, _ in pairs)
+        self._rota.charge(first.key, self._clock() - began, clients)
         events: list[EngineEvent] = []
         for (flight, sample), picture in zip(pairs, pictures, strict=True):
             flight.developed.add(sample.index)

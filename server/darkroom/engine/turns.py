@@ -1,6 +1,6 @@
 """Whose turn it is, when not everybody can share one call."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -37,3 +37,39 @@ class Turns:
         """Note what a turn of `key` took."""
         if key in self._charged:
             self._charged[key] += seconds
+
+
+class Rota:
+    """Deals time out evenly between clients, and what each one has between the keys of its work.
+
+    So whoever asks for one picture is not behind somebody's twelve, and a client who asks for
+    many sizes has no more of the engine than one who asks for one.
+    """
+
+    def __init__(self) -> None:
+        self._clients = Turns()
+        self._keys: dict[str, Turns] = {}
+
+    def next(self, waiting: Sequence[tuple[str, K]]) -> tuple[str, K]:
+        """The client whose turn it is, and the key of its work that is next.
+
+        Args:
+            waiting: client and key of all work, the longest waiting first; one at least.
+        """
+        whose = self._clients.next(client for client, _ in waiting)
+        self._keys = {client: self._keys.get(client, Turns()) for client, _ in waiting}
+        return whose, self._keys[whose].next(key for client, key in waiting if client == whose)
+
+    def charge(self, key: Hashable, seconds: float, parts: Mapping[str, int]) -> None:
+        """Note what a call took of each client whose work was in it.
+
+        Args:
+            key: of the work.
+            seconds: that the call took.
+            parts: how much of the call was each client's: rows, or pictures.
+        """
+        whole = sum(parts.values())
+        for client, part in parts.items():
+            self._clients.charge(client, seconds * part / whole)
+            if client in self._keys:
+                self._keys[client].charge(key, seconds * part / whole)

@@ -78,7 +78,7 @@ class Leases:
             row.lease_until = now + self.lease_s
             row.attempts += 1
             row.started_at = row.started_at or now
-            return Claim(row.id, request_of(row), row.attempts, row.request_id)
+            return Claim(row.id, row.client, request_of(row), row.attempts, row.request_id)
 
     def heartbeat(self, *, ready: bool, device: str, max_in_flight: int) -> None:
         """Say that the worker is alive, and extend its leases.

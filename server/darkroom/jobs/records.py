@@ -64,6 +64,7 @@ class Claim:
     """A job that a worker holds a lease on."""
 
     job_id: str
+    client: str
     request: ResolvedRequest
     attempt: int
     request_id: str | None = None

@@ -57,7 +57,7 @@ class Running:
             data = files.read(request.mask_image.removeprefix("image:"))
             self.mask_sha256 = sha256(data).hexdigest()
             mask = pictures.as_mask(Image.open(io.BytesIO(data)))
-        return EngineJob(self.claim.job_id, request, image, mask)
+        return EngineJob(self.claim.job_id, request, image, mask, self.claim.client)
 
     def text_chunks(self, index: int) -> dict[str, str]:
         """What image `index` says about its making."""
