@@ -1,5 +1,7 @@
 """The application factory: the one place in web that names concrete classes."""
 
+from threading import Semaphore
+
 from flask import Flask
 
 from darkroom.catalog.adapters import AdapterCatalog
@@ -22,6 +24,9 @@ from darkroom.web import (
     system,
     timeline,
 )
+from darkroom.web.decoders import Decoders
+
+RENDERINGS = 2  # thumbnails, other formats and timelines made at once
 
 
 def create_app(settings: Settings) -> Flask:
@@ -45,6 +50,13 @@ def create_app(settings: Settings) -> Flask:
             catalog=ModelCatalog(settings.models_dir, settings.models.default),
             adapters=AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
             tail=tail,
+            decoders=Decoders(
+                settings.web.decoders,
+                settings.web.decode_timeout_s,
+                settings.web.decode_memory_bytes,
+                settings.web.max_upload_pixels,
+            ),
+            rendering=Semaphore(RENDERINGS),
         ),
     )
     errors.install(app)

@@ -1,6 +1,7 @@
 """What the handlers work with, kept on the app instead of in module globals."""
 
 from dataclasses import dataclass
+from threading import Semaphore
 
 from flask import Flask, current_app
 
@@ -11,6 +12,7 @@ from darkroom.jobs import doorbell
 from darkroom.jobs.files import Files
 from darkroom.jobs.store import Store
 from darkroom.jobs.tail import Tail
+from darkroom.web.decoders import Decoders
 
 _KEY = "darkroom"
 
@@ -23,6 +25,8 @@ class Context:
     catalog: ModelCatalog
     adapters: AdapterCatalog
     tail: Tail
+    decoders: Decoders
+    rendering: Semaphore  # held while a stored picture is decoded, which takes its pixels' memory
 
     def ring_worker(self) -> None:
         """Tell the worker that there is something in the queue."""

@@ -85,9 +85,12 @@ def _bytes(image_id: str, output_format: OutputFormat, width: int | None, change
         data = context().files.read(image_id)
     except FileNotFoundError:
         raise not_found(f"file of picture {image_id!r} any more") from None
-    if width is not None:
-        return pictures.thumbnail(data, width)
-    return pictures.transcode(data, output_format) if changed else data
+    if not changed:
+        return data
+    with context().rendering:
+        if width is not None:
+            return pictures.thumbnail(data, width)
+        return pictures.transcode(data, output_format)
 
 
 def _negotiate(stored: OutputFormat) -> OutputFormat:

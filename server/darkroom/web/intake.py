@@ -7,11 +7,11 @@ from hashlib import sha256
 from typing import Any
 
 from flask import request
-from PIL import Image
 
 from darkroom import pictures
 from darkroom.catalog import schedulers
 from darkroom.catalog.models import ModelEntry, UnknownModelError
+from darkroom.decoding import Decoded
 from darkroom.jobs.records import NewUpload
 from darkroom.schemas import (
     MAX_SEED,
@@ -38,7 +38,7 @@ class Intake:
 
     Attributes:
         request: resolved.
-        sources: pictures, of which those with pixels are still to be stored.
+        sources: pictures, of which those that came along are still to be stored.
         fingerprint: SHA-256 of what was sent.
     """
 
@@ -50,8 +50,8 @@ class Intake:
         """Write the pictures that came along to disk."""
         uploads = []
         for source in self.sources:
-            if source.picture is not None:
-                data = pictures.encode_quickly(source.picture)
+            if source.upload is not None:
+                data = source.upload.png
                 upload_id = source.reference.removeprefix(REFERENCE)
                 context().files.write(upload_id, data)
                 uploads.append(
@@ -64,7 +64,7 @@ def read(task: Task) -> Intake:
     """Read the current request.
 
     Raises:
-        ProblemError: 400, 413, 415 or 422.
+        ProblemError: 400, 413, 415, 422 or 503.
     """
     fields, files, asked = body.parse(task)
     entry = _find_model(asked, task)
@@ -134,15 +134,14 @@ def _check(asked: Txt2ImgRequest, model: ModelInfo, sources: dict[str, Source]) 
             have, want = ("{}×{}".format(*s.size) for s in (mask, image))
             detail = f"is {have}, but the image is {want}"
             errors.append(FieldError(pointer="#/mask_image", detail=detail))
-        elif mask.picture is not None and _covers_nothing(mask.picture, asked.invert_mask):
+        elif mask.upload is not None and _covers_nothing(mask.upload, asked.invert_mask):
             detail = "marks nothing to repaint"
             errors.append(FieldError(pointer="#/mask_image", detail=detail))
     return errors
 
 
-def _covers_nothing(mask: Image.Image, inverted: bool) -> bool:
-    darkest, lightest = mask.getextrema()
-    return bool(darkest == 255) if inverted else bool(lightest == 0)
+def _covers_nothing(mask: Decoded, inverted: bool) -> bool:
+    return mask.darkest == 255 if inverted else mask.lightest == 0
 
 
 def _resolve(

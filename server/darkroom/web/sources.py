@@ -5,12 +5,13 @@ import binascii
 import secrets
 from dataclasses import dataclass
 
-from PIL import Image
-
 from darkroom import pictures
+from darkroom.decoding import Decoded, Purpose
 from darkroom.web import auth
 from darkroom.web.body import check_bytes
 from darkroom.web.context import context
+from darkroom.web.decoders import BusyError
+from darkroom.web.errors import ProblemError
 
 REFERENCE = "image:"
 
@@ -20,12 +21,12 @@ class Source:
     """A picture of the request.
 
     Attributes:
-        picture: decoded, when it came along; None when it is one we have.
+        upload: decoded, when it came along; None when it is one we have.
         reference: `image:<id>`, of the stored picture or of the one to be stored.
         size: width and height in pixels.
     """
 
-    picture: Image.Image | None
+    upload: Decoded | None
     reference: str
     size: tuple[int, int]
 
@@ -33,8 +34,13 @@ class Source:
 def find(name: str, value: str | bytes) -> Source:
     """Find or decode one picture.
 
+    Args:
+        name: of the field.
+        value: what it holds: a file's bytes, or text.
+
     Raises:
         PictureError: says what is wrong with it.
+        ProblemError: 503, nobody is free to decode it.
     """
     if isinstance(value, str) and value.startswith(REFERENCE):
         stored = context().store.picture(value.removeprefix(REFERENCE), auth.caller().sees)
@@ -45,9 +51,18 @@ def find(name: str, value: str | bytes) -> Source:
     if isinstance(value, str):
         value = _from_base64(value)
         check_bytes(name, len(value), settings.max_upload_bytes)
-    picture = pictures.decode(value, settings.max_upload_pixels)
-    picture = pictures.opaque(picture) if name == "image" else pictures.as_mask(picture)
-    return Source(picture, f"{REFERENCE}up{secrets.token_hex(12)}", picture.size)
+    try:
+        upload = context().decoders.decode(value, Purpose(name))
+    except BusyError:
+        raise ProblemError(
+            503,
+            "busy",
+            "Too busy",
+            "too many pictures wait to be decoded; send yours again in a moment",
+            headers={"Retry-After": "5"},
+        ) from None
+    reference = f"{REFERENCE}up{secrets.token_hex(12)}"
+    return Source(upload, reference, (upload.width, upload.height))
 
 
 def _from_base64(value: str) -> bytes:

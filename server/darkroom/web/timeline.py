@@ -32,7 +32,8 @@ def show_timeline(job_id: str) -> Response:
     response.headers["Cache-Control"] = CACHE if job.status.terminal else "private, no-cache"
     if not request.if_none_match.contains(etag):
         finished = None if picture is None else _file(picture.id)
-        response.data = timeline.animate([preview.webp for preview in previews], finished)
+        with context().rendering:
+            response.data = timeline.animate([preview.webp for preview in previews], finished)
     response.make_conditional(request)
     return response
 
