@@ -13,6 +13,7 @@ from darkroom.web.errors import ProblemError, field_errors, invalid, pointer
 
 FILE_FIELDS = ("image", "mask_image")
 FORM = "multipart/form-data"
+UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # what Werkzeug puts where bytes are not UTF-8
 
 
 def parse(task: Task) -> tuple[dict[str, Any], dict[str, bytes], Txt2ImgRequest]:
@@ -52,27 +53,46 @@ def parse(task: Task) -> tuple[dict[str, Any], dict[str, bytes], Txt2ImgRequest]
     except ValidationError as error:
         malformed = any(item["type"] == "json_invalid" for item in error.errors())
         raise invalid(field_errors(error, cls.model_fields), 400 if malformed else 422) from None
-    return json.loads(body), {}, asked
+    return json.loads(body, object_pairs_hook=_each_once), {}, asked
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a name given twice parsers take the first or the last, and nobody knows which."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = ", ".join(name for name in fields if names.count(name) > 1)
+        raise invalid([FieldError(pointer="#", detail=f"holds {twice} more than once")])
+    return fields
+
+
+def _twice(name: str) -> FieldError:
+    return FieldError(pointer=pointer(name), detail="is given more than once")
 
 
 def _parse_form() -> tuple[dict[str, Any], dict[str, bytes]]:
     fields: dict[str, Any] = {}
     errors = []
     for name, values in request.form.lists():
+        if name is None or UNREADABLE in name:
+            errors.append(FieldError(pointer="#", detail="a part has no name that can be read"))
+            continue
         if len(values) > 1:
-            errors.append(FieldError(pointer=pointer(name), detail="is given more than once"))
+            errors.append(_twice(name))
+        if UNREADABLE in values[0]:
+            errors.append(FieldError(pointer=pointer(name), detail="is not UTF-8"))
         fields[name] = values[0]
     if "loras" in fields:
         try:
-            fields["loras"] = json.loads(fields["loras"])
-        except ValueError:
+            fields["loras"] = json.loads(fields["loras"], object_pairs_hook=_each_once)
+        except (ValueError, RecursionError):
             errors.append(FieldError(pointer="#/loras", detail="is not JSON"))
     files: dict[str, bytes] = {}
     for name, part in request.files.items(multi=True):
         if name not in FILE_FIELDS:
             errors.append(FieldError(pointer=pointer(name), detail="takes no file"))
         elif name in files or name in fields:
-            errors.append(FieldError(pointer=pointer(name), detail="is given more than once"))
+            errors.append(_twice(name))
         else:
             files[name] = _read_part(name, part)
     if errors:

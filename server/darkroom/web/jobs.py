@@ -20,12 +20,17 @@ from darkroom.web.rendering import send_model
 blueprint = Blueprint("jobs", __name__)
 
 
+MAX_CURSOR = 2**63 - 1  # of SQL
+
+
 class JobQuery(BaseModel):
     """Which jobs to list."""
 
     model_config = ConfigDict(extra="forbid")
 
-    cursor: int | None = Field(None, ge=1, description="`next_cursor` of the page before.")
+    cursor: int | None = Field(
+        None, ge=1, le=MAX_CURSOR, description="`next_cursor` of the page before."
+    )
     limit: int = Field(20, ge=1, le=100)
     status: JobStatus | None = None
 

@@ -14,8 +14,8 @@ from spectree import Response as Answers
 from spectree import SpecTree
 
 import darkroom
-from darkroom.schemas import REQUEST_TYPES, ImageSource, Job, Problem, Task
-from darkroom.web.errors import field_errors, invalid
+from darkroom.schemas import REQUEST_TYPES, FieldError, ImageSource, Job, Problem, Task
+from darkroom.web.errors import field_errors, invalid, pointer
 
 Handler = TypeVar("Handler", bound=Callable[..., Response])
 Query = TypeVar("Query", bound=BaseModel)
@@ -100,6 +100,11 @@ def read_query(model: type[Query]) -> Query:
     Raises:
         ProblemError: 422, naming each parameter.
     """
+    twice = [name for name, values in request.args.lists() if len(values) > 1]
+    if twice:
+        raise invalid(
+            FieldError(pointer=pointer(name), detail="is given more than once") for name in twice
+        )
     try:
         return model.model_validate(request.args.to_dict())
     except ValidationError as error:
