@@ -14,6 +14,12 @@ MAX_PROMPT_CHARS = 8_000
 MAX_IMAGES_PER_JOB = 8
 MAX_CLIP_SKIP = 11
 
+# To try the API with: 8×8 pixels, as PNG.
+WHITE_PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADU"
+    "lEQVR42mP4z8SADAEPcQEOdvOI0AAAAABJRU5ErkJggg=="
+)
+
 
 class Words(BaseModel):
     """A frozen model that refuses fields it does not know."""
@@ -72,7 +78,7 @@ ImageSource = Annotated[
     Field(
         min_length=1,
         description="A file part, base64, a data URI, or `image:<id>` of a stored picture.",
-        json_schema_extra={"examples": ["image:0192c7d1a3f04c2e-0"]},
+        json_schema_extra={"examples": [WHITE_PICTURE, "image:0192c7d1a3f04c2e0192c7d1-0"]},
     ),
 ]
 

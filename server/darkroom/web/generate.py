@@ -5,6 +5,7 @@ from queue import Empty
 from time import monotonic
 
 from flask import Blueprint, Response, g, request
+from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.jobs.records import NewJob
 from darkroom.jobs.store import IdempotencyConflictError
@@ -14,12 +15,21 @@ from darkroom.web.connection import LOOK_FOR_CALLER_S, caller_is_gone
 from darkroom.web.context import context
 from darkroom.web.errors import ProblemError, respond
 from darkroom.web.images import send_picture
-from darkroom.web.openapi import GENERATED, document, form_model
+from darkroom.web.openapi import GENERATED, document, form_model, read_query
+from darkroom.web.operations import IDEMPOTENCY_KEY, IMAGES, PREFER, PRIORITY
 from darkroom.web.rendering import send_model
 
 blueprint = Blueprint("generate", __name__)
 
 MAX_KEY_CHARS = 255
+
+
+class GenerateQuery(BaseModel):
+    """What becomes of a job whose caller goes away."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cancel_on_disconnect: bool = Field(False, description="Cancel it, instead of going on.")
 
 
 def _route(task: Task, summary: str) -> None:
@@ -38,7 +48,10 @@ def _route(task: Task, summary: str) -> None:
         f"/{task.value}",
         json=REQUEST_TYPES[task],
         form=form_model(task),
+        query=GenerateQuery,
         resp=GENERATED,
+        sends={200: IMAGES},
+        takes=(PREFER, IDEMPOTENCY_KEY, PRIORITY),
         tags=["develop"],
         operation_id=task.value,
     )(handler)
@@ -65,12 +78,12 @@ def generate(task: Task) -> Response:
             "Unusable Idempotency-Key",
             f"it has 1 to {MAX_KEY_CHARS} characters",
         )
+    cancels = read_query(GenerateQuery).cancel_on_disconnect
     taken = intake.read(task)
     job_id = _accept(taken, key)
     wait_s = _patience()
     if wait_s == 0:
         return _accepted(job_id)
-    cancels = request.args.get("cancel_on_disconnect", "").lower() in ("1", "true", "yes")
     job = _wait(job_id, wait_s, cancels)
     if not job.status.terminal:
         return _accepted(job_id)

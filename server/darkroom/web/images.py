@@ -4,11 +4,12 @@ from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom import pictures
-from darkroom.schemas import OutputFormat
+from darkroom.schemas import OutputFormat, Problem
 from darkroom.web import auth
 from darkroom.web.context import context
 from darkroom.web.errors import ProblemError, not_found
 from darkroom.web.openapi import answers, document, read_query
+from darkroom.web.operations import IF_NONE_MATCH, IMAGES
 
 blueprint = Blueprint("images", __name__)
 
@@ -29,7 +30,9 @@ class ImageQuery(BaseModel):
     "GET",
     "/images/<image_id>",
     query=ImageQuery,
-    resp=answers(HTTP_200=None),
+    resp=answers(HTTP_200=None, HTTP_304=None, HTTP_406=Problem),
+    sends={200: IMAGES},
+    takes=(IF_NONE_MATCH,),
     tags=["images"],
 )
 def show_image(image_id: str) -> Response:
@@ -38,7 +41,11 @@ def show_image(image_id: str) -> Response:
 
 
 @document.route(
-    blueprint, "DELETE", "/images/<image_id>", resp=answers(HTTP_204=None), tags=["images"]
+    blueprint,
+    "DELETE",
+    "/images/<image_id>",
+    resp=answers(HTTP_204=None, HTTP_409=Problem),
+    tags=["images"],
 )
 def delete_image(image_id: str) -> Response:
     """Forget a picture. With a job's first one go its previews, which show the same."""

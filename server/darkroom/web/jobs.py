@@ -9,12 +9,13 @@ from flask import Blueprint, Response, request, stream_with_context
 from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.jobs.tail import Subscription
-from darkroom.schemas import Event, FieldError, Job, JobPage, JobStatus
+from darkroom.schemas import Event, FieldError, Job, JobPage, JobStatus, Problem
 from darkroom.web import auth
 from darkroom.web.connection import LOOK_FOR_CALLER_S, caller_is_gone
 from darkroom.web.context import context
 from darkroom.web.errors import invalid, not_found
 from darkroom.web.openapi import answers, document, read_query
+from darkroom.web.operations import EVENTS, LAST_EVENT_ID
 from darkroom.web.rendering import send_model
 
 blueprint = Blueprint("jobs", __name__)
@@ -67,7 +68,13 @@ def cancel_job(job_id: str) -> Response:
 
 
 @document.route(
-    blueprint, "GET", "/jobs/<job_id>/events", resp=answers(HTTP_200=None), tags=["jobs"]
+    blueprint,
+    "GET",
+    "/jobs/<job_id>/events",
+    resp=answers(HTTP_200=None, HTTP_204=None, HTTP_400=Problem),
+    sends={200: EVENTS},
+    takes=(LAST_EVENT_ID,),
+    tags=["jobs"],
 )
 def job_events(job_id: str) -> Response:
     """What happens to a job, as `text/event-stream`, from its beginning or `Last-Event-ID`.
@@ -86,7 +93,15 @@ def job_events(job_id: str) -> Response:
     return _stream(job_id, after)
 
 
-@document.route(blueprint, "GET", "/events", resp=answers(HTTP_200=None), tags=["jobs"])
+@document.route(
+    blueprint,
+    "GET",
+    "/events",
+    resp=answers(HTTP_200=None, HTTP_400=Problem),
+    sends={200: EVENTS},
+    takes=(LAST_EVENT_ID,),
+    tags=["jobs"],
+)
 def all_events() -> Response:
     """What happens to all jobs that I may see, from now or `Last-Event-ID` on. Does not end."""
     after = _last_event_id()

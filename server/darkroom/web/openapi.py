@@ -5,7 +5,8 @@ before the first byte is sent, event streams too; and one of our routes takes JS
 with one error shape. So it is shown a copy of the routes on an application that is never served.
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, Response, request
@@ -16,6 +17,7 @@ from spectree import SpecTree
 import darkroom
 from darkroom.schemas import REQUEST_TYPES, FieldError, ImageSource, Job, Problem, Task
 from darkroom.web.errors import field_errors, invalid, pointer
+from darkroom.web.operations import Parameter, Saying, finish
 
 Handler = TypeVar("Handler", bound=Callable[..., Response])
 Query = TypeVar("Query", bound=BaseModel)
@@ -26,6 +28,7 @@ class Document:
 
     def __init__(self) -> None:
         self._routes = Flask("darkroom.web.document", static_folder=None)
+        self._said: dict[tuple[str, str], Saying] = {}
         self._spec = SpecTree(
             "flask",
             app=self._routes,
@@ -35,10 +38,19 @@ class Document:
             description="Your own GPU box develops images for everyone on the local network.",
             annotations=False,
             page_templates={},
+            naming_strategy=lambda model: model.__name__,
+            nested_naming_strategy=lambda _parent, child: child,
         )
 
     def route(
-        self, blueprint: Blueprint, method: str, rule: str, **about: Any
+        self,
+        blueprint: Blueprint,
+        method: str,
+        rule: str,
+        *,
+        sends: Mapping[int, tuple[str, ...]] | None = None,
+        takes: tuple[Parameter, ...] = (),
+        **about: Any,
     ) -> Callable[[Handler], Handler]:
         """Serve a handler, untouched, and describe it.
 
@@ -46,14 +58,19 @@ class Document:
             blueprint: that serves it.
             method: GET, POST or DELETE.
             rule: of the URL.
+            sends: content types by status, where it is not JSON alone.
+            takes: parameters beside those of `query`.
             about: SpecTree's arguments: query, json, form, resp, tags.
         """
 
         def register(handler: Handler) -> Handler:
             blueprint.add_url_rule(rule, view_func=handler, methods=[method])
-            described = self._spec.validate(**about, skip_validation=True)(handler)
+            names = {"operation_id": handler.__name__, **about}
+            described = self._spec.validate(**names, skip_validation=True)(handler)
             name = f"{method} {rule}"
             self._routes.add_url_rule(rule, name, described, methods=[method])
+            path = rule.replace("<", "{").replace(">", "}")
+            self._said[method.lower(), path] = Saying(sends or {}, takes)
             return handler
 
         return register
@@ -61,12 +78,14 @@ class Document:
     def write(self) -> dict[str, Any]:
         """The document, as JSON."""
         with self._routes.app_context():
-            written: dict[str, Any] = self._spec.spec
-            return written
+            written: dict[str, Any] = copy.deepcopy(self._spec.spec)
+        finish(written, self._said)
+        return written
 
 
 document = Document()
 
+# Beside what every route answers: see `operations.EVERYWHERE`.
 GENERATED = Answers(
     HTTP_200=Job,
     HTTP_202=Job,
@@ -80,17 +99,23 @@ GENERATED = Answers(
 
 
 def answers(**models: Any) -> Answers:
-    """Documented answers of a route, with the one error shape added."""
-    return Answers(HTTP_404=Problem, HTTP_422=Problem, **models)
+    """Documented answers of a route, beside what every route answers.
+
+    What follows from its parameters need not be named: 404 where the path holds one, 422 where
+    there are any in the query.
+    """
+    return Answers(HTTP_500=Problem, **models)
 
 
 def form_model(task: Task) -> type[BaseModel]:
     """The multipart form of a task: the same fields, pictures as file parts or references."""
     cls = REQUEST_TYPES[task]
     binary = Field(json_schema_extra={"format": "binary"})
+    listed = Field("[]", description="A JSON list of `{name, scale}`.")
     parts: dict[str, Any] = {
         name: (ImageSource, binary) for name in ("image", "mask_image") if name in cls.model_fields
     }
+    parts["loras"] = (str, listed)
     return create_model(f"{cls.__name__.removesuffix('Request')}Form", __base__=cls, **parts)
 
 

@@ -9,12 +9,19 @@ from darkroom.web.errors import ProblemError, not_found
 from darkroom.web.images import CACHE
 from darkroom.web.jobs import find_job
 from darkroom.web.openapi import answers, document
+from darkroom.web.operations import IF_NONE_MATCH, TIMELINE
 
 blueprint = Blueprint("timeline", __name__)
 
 
 @document.route(
-    blueprint, "GET", "/jobs/<job_id>/timeline", resp=answers(HTTP_200=None), tags=["jobs"]
+    blueprint,
+    "GET",
+    "/jobs/<job_id>/timeline",
+    resp=answers(HTTP_200=None, HTTP_304=None),
+    sends={200: TIMELINE},
+    takes=(IF_NONE_MATCH,),
+    tags=["jobs"],
 )
 def show_timeline(job_id: str) -> Response:
     """The previews of a job's first picture, then that picture, as one small animated WebP.
