@@ -64,7 +64,7 @@ class Watch:
                     for event in events:
                         self._retries, self._lost_at = 0, None
                         if event is not None:
-                            self._after = event.id
+                            self._after = self._after if event.id is None else event.id
                             yield event
                             if event.terminal:
                                 return

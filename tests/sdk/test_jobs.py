@@ -256,3 +256,19 @@ def test_a_refusal_of_events_is_final(scripted: Scripted) -> None:
     server = scripted(json_reply(QUEUED), Reply(422))
     with Client(server.url) as client, pytest.raises(InvalidRequestError):
         client.job("abc").wait()
+
+
+def test_news_of_the_queue_come_without_moving_the_cursor(scripted: Scripted) -> None:
+    first = event(7, "queued", ', "position": 2, "eta_seconds": null')
+    news = event(0, "queued", ', "position": 1, "eta_seconds": 3.5').removeprefix("id: 0\n")
+    server = scripted(
+        json_reply(QUEUED),
+        stream(first, news),
+        stream(event(8, "cancelled")),
+        json_reply({**QUEUED, "status": "cancelled"}),
+    )
+    with Client(server.url, effects=Effects(sleep=lambda _: None)) as client:
+        *waiting, _ = client.job("abc")
+    heard = [(told.id, told.position) for told in waiting if isinstance(told, QueuedEvent)]
+    assert heard == [(7, 2), (None, 1)]
+    assert server.received[2].headers["Last-Event-ID"] == "7"

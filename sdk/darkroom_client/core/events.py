@@ -16,18 +16,21 @@ ImageT = TypeVar("ImageT")
 
 @dataclass(frozen=True)
 class BaseEvent:
-    """What all events have. Ids grow."""
+    """What all events have. Ids grow; what is not of the job's story, but news, has none."""
 
     type: ClassVar[str]
     terminal: ClassVar[bool] = False
 
-    id: int
+    id: int | None
     job_id: str
 
 
 @dataclass(frozen=True)
 class QueuedEvent(BaseEvent):
-    """The job waits, for the first time or again after its worker was lost."""
+    """The job waits, for the first time or again after its worker was lost.
+
+    It comes again, without an id, when its place or its ETA has changed.
+    """
 
     type = "queued"
     position: int | None
@@ -131,10 +134,10 @@ def event_of(
 def _event_of(
     message: Message, image_of: Callable[[ImageRecord], ImageT]
 ) -> AnyEvent[ImageT] | None:
-    if not message.id:
+    if not message.id and message.event != QueuedEvent.type:
         return None  # not of the log: the stream's own affairs
     data = json.loads(message.data)
-    event_id, job_id = int(message.id), data["job_id"]
+    event_id, job_id = int(message.id) if message.id else None, data["job_id"]
     match message.event:
         case QueuedEvent.type:
             return QueuedEvent(event_id, job_id, data["position"], data["eta_seconds"])
