@@ -72,11 +72,12 @@ class RunningServer:
         return job
 
     def events(self, job_id: str, after: int | None = None) -> Iterator[dict[str, Any]]:
-        """The job's event stream, parsed: id, event, data."""
+        """The job's logged events as they are streamed, parsed: id, event, data."""
         headers = {} if after is None else {"last-event-id": str(after)}
         with self.http.stream("GET", f"/jobs/{job_id}/events", headers=headers) as answer:
             assert answer.status_code == 200, answer.read()
-            yield from parse_events(answer.iter_lines())
+            parsed = parse_events(answer.iter_lines())
+            yield from (event for event in parsed if event["id"] is not None)
 
     def finished(self, job_id: str) -> dict[str, Any]:
         """The job at its end."""
@@ -87,6 +88,7 @@ class RunningServer:
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """A stream's events. The id is None of what the log does not keep."""
     fields: dict[str, str] = {}
     for line in lines:
         if line.startswith(":"):
@@ -96,7 +98,7 @@ def parse_events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
             fields[name] = value
         elif "event" in fields:
             yield {
-                "id": int(fields["id"]),
+                "id": int(fields["id"]) if "id" in fields else None,
                 "event": fields["event"],
                 "data": json.loads(fields["data"]),
             }

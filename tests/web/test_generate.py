@@ -304,6 +304,14 @@ def test_wait_n_answers_200_when_the_job_ends_first(server: RunningServer) -> No
     assert answer.status_code == 200
 
 
+def test_an_answer_that_was_waited_for_carries_its_requests_id(server: RunningServer) -> None:
+    body = {"prompt": "a fox", "num_inference_steps": 1}
+    answer = server.http.post("/txt2img", json=body, headers={"x-request-id": "from-the-caller-2"})
+
+    assert answer.json()["status"] == "succeeded"
+    assert answer.headers["x-request-id"] == "from-the-caller-2"
+
+
 def test_an_idempotency_key_makes_a_repeat_the_same_job(server: RunningServer) -> None:
     headers = {"idempotency-key": "tap-tap"}
     body = {"prompt": "a fox", "num_inference_steps": 1}

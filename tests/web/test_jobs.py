@@ -121,6 +121,21 @@ def test_a_queued_job_knows_its_place(idle_server: RunningServer) -> None:
     assert second["position"] == first["position"] + 1
 
 
+def test_who_waits_hears_when_it_moves_up(idle_server: RunningServer) -> None:
+    first, second = idle_server.submit(), idle_server.submit()
+
+    with idle_server.http.stream("GET", f"/jobs/{second['id']}/events") as answer:
+        events = parse_events(answer.iter_lines())
+        logged = next(events)
+        with httpx2.Client(base_url=idle_server.url) as other:
+            other.delete(first["url"])
+        news = next(events)
+
+    assert logged["data"]["position"] == second["position"]
+    assert (news["id"], news["event"]) == (None, "queued")
+    assert news["data"]["position"] == second["position"] - 1
+
+
 def test_jobs_are_listed_newest_first_a_page_at_a_time(idle_server: RunningServer) -> None:
     ids = [idle_server.submit()["id"] for _ in range(5)]
 

@@ -11,6 +11,7 @@ from darkroom.jobs.database import Database
 from darkroom.jobs.eta import expected_steps
 from darkroom.jobs.records import (
     NewJob,
+    Outlook,
     Preview,
     StoredPicture,
     event_of,
@@ -141,13 +142,13 @@ class Store:
         """Jobs by status."""
         with self._database.read() as session:
             rows = session.execute(select(JobRow.status, func.count()).group_by(JobRow.status))
-            return dict(rows.tuples().all())
+            return {status: count for status, count in rows}  # noqa: C416
 
     def owners(self, job_ids: set[str]) -> dict[str, str]:
         """The client of each job."""
         with self._database.read() as session:
             rows = session.execute(select(JobRow.id, JobRow.client).where(JobRow.id.in_(job_ids)))
-            return dict(rows.tuples().all())
+            return {job_id: client for job_id, client in rows}  # noqa: C416
 
     def workers(self) -> list[tuple[str, bool, str]]:
         """Id, readiness and device of the workers whose lease has not lapsed."""
@@ -155,6 +156,20 @@ class Store:
         with self._database.read() as session:
             rows = session.scalars(select(WorkerRow).where(alive).order_by(WorkerRow.id))
             return [(row.id, row.ready, row.device) for row in rows]
+
+    def has_ended(self, job_id: str) -> bool:
+        """Whether a job has come to one of its ends, or is no more."""
+        going_on = (JobRow.id == job_id, JobRow.status.in_(UNFINISHED))
+        with self._database.read() as session:
+            return session.scalar(select(JobRow.id).where(*going_on)) is None
+
+    def outlooks(self, job_ids: set[str]) -> dict[str, Outlook]:
+        """What those of the jobs that are queued may expect."""
+        queued = (JobRow.id.in_(job_ids), JobRow.status == JobStatus.QUEUED)
+        with self._database.read() as session:
+            rows = session.scalars(select(JobRow).where(*queued)).all()
+            jobs = views(session, rows, self._clock())
+        return {job.id: Outlook(job.position, job.eta_seconds) for job in jobs}
 
     # --- pictures --------------------------------------------------------------------------
 

@@ -1,9 +1,7 @@
-"""One thread reads the event log and hands every event to whoever waits for it."""
+"""One thread reads the event log, and hands what is new to whoever follows it."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from queue import SimpleQueue
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -14,29 +12,23 @@ from darkroom.schemas import Event
 log = structlog.get_logger()
 
 
-class Subscription:
-    """Events from the moment of subscribing on. `queue` yields them in order."""
-
-    def __init__(self, job_id: str | None) -> None:
-        self.job_id = job_id
-        self.queue: SimpleQueue[Event] = SimpleQueue()
-
-
 class Tail:
-    """Follows the event log.
+    """Follows the event log from now on.
 
     Args:
         store: to read from.
         bell: rings when something was written.
         poll_s: how often to look when it does not ring.
+        hear: gets events, oldest first and each once, in this thread.
     """
 
-    def __init__(self, store: Store, bell: Doorbell, poll_s: float) -> None:
+    def __init__(
+        self, store: Store, bell: Doorbell, poll_s: float, hear: Callable[[Sequence[Event]], None]
+    ) -> None:
         self._store = store
         self._bell = bell
         self._poll_s = poll_s
-        self._lock = threading.Lock()
-        self._subscriptions: set[Subscription] = set()
+        self._hear = hear
         self._stopping = threading.Event()
         self._last_id = store.last_event_id()
         self._thread = threading.Thread(target=self._follow, name="event tail", daemon=True)
@@ -45,20 +37,9 @@ class Tail:
         self._thread.start()
 
     def stop(self) -> None:
+        """Hear no more once this returns; it takes up to `poll_s`."""
         self._stopping.set()
         self._thread.join()
-
-    @contextmanager
-    def subscribe(self, job_id: str | None) -> Iterator[Subscription]:
-        """Listen to one job, or to all of them with None."""
-        subscription = Subscription(job_id)
-        with self._lock:
-            self._subscriptions.add(subscription)
-        try:
-            yield subscription
-        finally:
-            with self._lock:
-                self._subscriptions.discard(subscription)
 
     def _follow(self) -> None:
         while not self._stopping.is_set():
@@ -71,10 +52,5 @@ class Tail:
 
     def _read(self) -> None:
         while events := self._store.events_after(self._last_id):
+            self._hear(events)
             self._last_id = events[-1].id
-            with self._lock:
-                listening = tuple(self._subscriptions)
-            for event in events:
-                for subscription in listening:
-                    if subscription.job_id in (None, event.job_id):
-                        subscription.queue.put(event)

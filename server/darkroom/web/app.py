@@ -7,12 +7,9 @@ from flask import Flask
 from darkroom.catalog.adapters import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.config import Settings
-from darkroom.jobs import doorbell
 from darkroom.jobs.database import Database
-from darkroom.jobs.doorbell import Doorbell
 from darkroom.jobs.files import Files
 from darkroom.jobs.store import Store
-from darkroom.jobs.tail import Tail
 from darkroom.web import (
     auth,
     catalog,
@@ -25,22 +22,21 @@ from darkroom.web import (
     timeline,
 )
 from darkroom.web.decoders import Decoders
+from darkroom.web.streams import Streams
+from darkroom.web.waiting import Application
 
 RENDERINGS = 2  # thumbnails, other formats and timelines made at once
 
 
 def create_app(settings: Settings) -> Flask:
-    """The web application, its event tail running. The database must be migrated."""
-    app = Flask("darkroom.web")
+    """The web application. The database must be migrated."""
+    app = Application("darkroom.web")
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = settings.web.max_body_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.web.max_body_bytes
     app.url_map.strict_slashes = False
 
     store = Store(Database(settings.database_path, settings.queue.database_timeout_s))
-    bell = Doorbell(doorbell.address(settings.data_dir, "web"))
-    tail = Tail(store, bell, settings.queue.poll_s)
-    tail.start()
     context.install(
         app,
         context.Context(
@@ -49,7 +45,6 @@ def create_app(settings: Settings) -> Flask:
             files=Files(settings.images_dir),
             catalog=ModelCatalog(settings.models_dir, settings.models.default),
             adapters=AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
-            tail=tail,
             decoders=Decoders(
                 settings.web.decoders,
                 settings.web.decode_timeout_s,
@@ -57,6 +52,7 @@ def create_app(settings: Settings) -> Flask:
                 settings.web.max_upload_pixels,
             ),
             rendering=Semaphore(RENDERINGS),
+            streams=Streams(store, settings.web.heartbeat_s),
         ),
     )
     errors.install(app)

@@ -11,8 +11,8 @@ from darkroom.config import Settings
 from darkroom.jobs import doorbell
 from darkroom.jobs.files import Files
 from darkroom.jobs.store import Store
-from darkroom.jobs.tail import Tail
 from darkroom.web.decoders import Decoders
+from darkroom.web.streams import Streams
 
 _KEY = "darkroom"
 
@@ -24,9 +24,9 @@ class Context:
     files: Files
     catalog: ModelCatalog
     adapters: AdapterCatalog
-    tail: Tail
     decoders: Decoders
     rendering: Semaphore  # held while a stored picture is decoded, which takes its pixels' memory
+    streams: Streams
 
     def ring_worker(self) -> None:
         """Tell the worker that there is something in the queue."""
@@ -34,7 +34,12 @@ class Context:
 
 
 def context() -> Context:
-    found = current_app.extensions[_KEY]
+    """Of the application that serves the current request."""
+    return context_of(current_app)
+
+
+def context_of(app: Flask) -> Context:
+    found = app.extensions[_KEY]
     assert isinstance(found, Context)
     return found
 

@@ -1,8 +1,6 @@
 """POST /txt2img, /img2img, /inpaint: ask, and wait in whichever way suits."""
 
 import re
-from queue import Empty
-from time import monotonic
 
 from flask import Blueprint, Response, g, request
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,13 +9,13 @@ from darkroom.jobs.records import NewJob
 from darkroom.jobs.store import IdempotencyConflictError
 from darkroom.schemas import REQUEST_TYPES, Job, JobStatus, Problem, Task
 from darkroom.web import auth, intake
-from darkroom.web.connection import LOOK_FOR_CALLER_S, caller_is_gone
 from darkroom.web.context import context
 from darkroom.web.errors import ProblemError, respond
 from darkroom.web.images import send_picture
 from darkroom.web.openapi import GENERATED, document, form_model, read_query
 from darkroom.web.operations import IDEMPOTENCY_KEY, IMAGES, PREFER, PRIORITY
 from darkroom.web.rendering import send_model
+from darkroom.web.waiting import until_ended
 
 blueprint = Blueprint("generate", __name__)
 
@@ -84,10 +82,13 @@ def generate(task: Task) -> Response:
     wait_s = _patience()
     if wait_s == 0:
         return _accepted(job_id)
-    job = _wait(job_id, wait_s, cancels)
-    if not job.status.terminal:
-        return _accepted(job_id)
-    return _result(job)
+    return until_ended(
+        job_id,
+        wait_s,
+        has_ended=lambda: here.store.has_ended(job_id),
+        answer=lambda: _answer(job_id),
+        abandon=lambda: _abandon(job_id, cancels),
+    )
 
 
 def _accept(taken: intake.Intake, key: str | None) -> str:
@@ -130,28 +131,17 @@ def _patience() -> float | None:
     return float(found.group(2)) if found else None
 
 
-def _wait(job_id: str, wait_s: float | None, cancels: bool) -> Job:
-    """Until the job ends, patience does, or the caller is gone."""
-    here = context()
-    deadline = None if wait_s is None else monotonic() + wait_s
-    with here.tail.subscribe(job_id) as subscription:
-        job = _job(job_id)
-        while not job.status.terminal:
-            left = LOOK_FOR_CALLER_S if deadline is None else deadline - monotonic()
-            if left <= 0:
-                return job
-            try:
-                event = subscription.queue.get(timeout=min(left, LOOK_FOR_CALLER_S))
-            except Empty:
-                if caller_is_gone():
-                    if cancels:
-                        here.store.cancel(job_id, auth.caller().sees)
-                        here.ring_worker()
-                    return job
-                continue
-            if event.type.terminal:
-                job = _job(job_id)
-    return job
+def _answer(job_id: str) -> Response:
+    """However the job stands by now."""
+    job = _job(job_id)
+    return _result(job) if job.status.terminal else _accepted(job_id)
+
+
+def _abandon(job_id: str, cancels: bool) -> None:
+    """The caller is gone; the job goes on, unless it was to go with them."""
+    if cancels:
+        context().store.cancel(job_id, auth.caller().sees)
+        context().ring_worker()
 
 
 def _job(job_id: str) -> Job:

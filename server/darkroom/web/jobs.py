@@ -1,22 +1,16 @@
 """/jobs and event streams."""
 
-import json
-from collections.abc import Iterator
-from queue import Empty
-from time import monotonic
-
-from flask import Blueprint, Response, request, stream_with_context
+from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field
 
-from darkroom.jobs.tail import Subscription
-from darkroom.schemas import Event, FieldError, Job, JobPage, JobStatus, Problem
+from darkroom.schemas import FieldError, Job, JobPage, JobStatus, Problem
 from darkroom.web import auth
-from darkroom.web.connection import LOOK_FOR_CALLER_S, caller_is_gone
 from darkroom.web.context import context
 from darkroom.web.errors import invalid, not_found
 from darkroom.web.openapi import answers, document, read_query
 from darkroom.web.operations import EVENTS, LAST_EVENT_ID
 from darkroom.web.rendering import send_model
+from darkroom.web.waiting import EventStream, suspend
 
 blueprint = Blueprint("jobs", __name__)
 
@@ -83,12 +77,18 @@ def job_events(job_id: str) -> Response:
     `progress` {step, steps, eta_seconds}, `preview` {image: a data URI}, `note` {note}, `image`
     {image}, and at the end one of `succeeded`, `failed` {problem} and `cancelled`.
 
+    While the job waits, `queued` comes again when its place or its ETA changes. Such an event has
+    no id: it is news, not part of the story, and no replay has it.
+
     Ends after the job's last event. A client that reconnects after that gets 204, which tells an
     `EventSource` to stop.
     """
-    job = find_job(job_id)
+    store, sees = context().store, auth.caller().sees
+    owner = store.owners({job_id}).get(job_id)  # many may listen; this is all they need of the job
+    if owner is None or sees not in (None, owner):
+        raise not_found(f"job {job_id!r}")
     after = _last_event_id() or 0
-    if job.status.terminal and after and not context().store.events_after(after, job_id, 1):
+    if after and store.has_ended(job_id) and not store.events_after(after, job_id, 1):
         return Response(status=204)
     return _stream(job_id, after)
 
@@ -104,8 +104,7 @@ def job_events(job_id: str) -> Response:
 )
 def all_events() -> Response:
     """What happens to all jobs that I may see, from now or `Last-Event-ID` on. Does not end."""
-    after = _last_event_id()
-    return _stream(None, context().store.last_event_id() if after is None else after)
+    return _stream(None, _last_event_id())
 
 
 def find_job(job_id: str) -> Job:
@@ -130,59 +129,13 @@ def _last_event_id() -> int | None:
     return int(given)
 
 
-def _stream(job_id: str | None, after: int) -> Response:
-    return Response(
-        stream_with_context(_events(job_id, after, auth.caller().sees)),
+def _stream(job_id: str | None, after: int | None) -> Response:
+    """What comes after an event; after the newest if that is None, or was of another database."""
+    if after != 0:
+        newest = context().store.last_event_id()
+        after = newest if after is None else min(after, newest)
+    return suspend(
+        EventStream(job_id, after, auth.caller().sees),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
-
-
-def _events(job_id: str | None, after: int, client: str | None) -> Iterator[str]:
-    """First what the log has, then what comes, each event once."""
-    here = context()
-    mine: dict[str, bool] = {} if job_id is None else {job_id: True}
-    with here.tail.subscribe(job_id) as subscription:
-        yield "retry: 1000\n\n"
-        while logged := here.store.events_after(after, job_id):
-            for event in logged:
-                after = event.id
-                if _is_mine(event, mine, client):
-                    yield render(event)
-                    if job_id is not None and event.type.terminal:
-                        return
-        for coming in _coming(subscription, here.settings.web.heartbeat_s):
-            if coming is None:
-                yield ": still here\n\n"
-            elif coming.id > after and _is_mine(coming, mine, client):
-                yield render(coming)
-                if job_id is not None and coming.type.terminal:
-                    return
-
-
-def _coming(subscription: Subscription, heartbeat_s: float) -> Iterator[Event | None]:
-    """Events as they come, None after each `heartbeat_s` without one, until the caller is gone."""
-    beat_at = monotonic() + heartbeat_s
-    while not caller_is_gone():
-        left = max(0.0, beat_at - monotonic())
-        try:
-            yield subscription.queue.get(timeout=min(left, LOOK_FOR_CALLER_S))
-        except Empty:
-            if left > LOOK_FOR_CALLER_S:
-                continue
-            yield None
-        beat_at = monotonic() + heartbeat_s
-
-
-def _is_mine(event: Event, mine: dict[str, bool], client: str | None) -> bool:
-    if client is None:
-        return True
-    if event.job_id not in mine:
-        mine[event.job_id] = context().store.owners({event.job_id}).get(event.job_id) == client
-    return mine[event.job_id]
-
-
-def render(event: Event) -> str:
-    """An event in the format of server-sent events (HTML standard, section 9.2)."""
-    data = json.dumps({"job_id": event.job_id, **event.data}, ensure_ascii=False)
-    return f"id: {event.id}\nevent: {event.type}\ndata: {data}\n\n"

@@ -1,0 +1,127 @@
+"""What a handler answers when the answer takes time: the gateway goes on from here.
+
+A handler that blocked would hold a thread. Instead it returns one of these as the body of its
+response, and whoever serves it waits on the event loop. A WSGI server that knows nothing of them
+cannot serve them, and says so.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from flask import Flask, Response, copy_current_request_context, current_app, g
+
+WsgiApp = Callable[[dict[str, Any], Any], Any]
+
+
+class Suspended:
+    """The body of a response that is still to come."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise RuntimeError("only darkroom.web.gateway can serve this answer")
+
+
+@dataclass(frozen=True)
+class Waiting(Suspended):
+    """An answer that is due when a job ends, patience does, or the caller is gone.
+
+    All that is called is called in a thread, one at a time.
+
+    Attributes:
+        job_id: of the job.
+        deadline: on the monotonic clock, or None for as long as it takes.
+        has_ended: whether the job has ended, to be asked once its events are listened to.
+        answer: what is answered then, however the job stands.
+        abandon: called instead when the caller is gone.
+    """
+
+    job_id: str
+    deadline: float | None
+    has_ended: Callable[[], bool]
+    answer: WsgiApp
+    abandon: Callable[[], None]
+
+    def patience_s(self) -> float | None:
+        """What is left of it."""
+        return None if self.deadline is None else max(0.0, self.deadline - monotonic())
+
+
+@dataclass(frozen=True)
+class EventStream(Suspended):
+    """An answer that goes on: events as they happen.
+
+    Attributes:
+        job_id: whose, or None for those of all jobs; a job's stream ends with the job.
+        after: the id of the last event that the caller has.
+        client: whose jobs' events the caller may see; None is everybody's.
+        allowed: whether the caller may still listen; asked in a thread, at each heartbeat.
+    """
+
+    job_id: str | None
+    after: int
+    client: str | None
+    allowed: Callable[[], bool] | None = None
+
+
+class Application(Flask):
+    """Flask, which leaves a response alone that is to be made later: it is processed then."""
+
+    def process_response(self, response: Response) -> Response:
+        if isinstance(response.response, Waiting):
+            return response
+        return super().process_response(response)
+
+
+def until_ended(
+    job_id: str,
+    wait_s: float | None,
+    has_ended: Callable[[], bool],
+    answer: Callable[[], Response],
+    abandon: Callable[[], None],
+) -> Response:
+    """Answer the current request when a job has ended.
+
+    Args:
+        job_id: of the job.
+        wait_s: how long to wait at most; None is as long as it takes.
+        has_ended: see `Waiting`, as are the others; all are called as if in this request.
+        answer: makes the response, or raises a problem.
+        abandon: see `Waiting`.
+    """
+    waiting = Waiting(
+        job_id,
+        None if wait_s is None else monotonic() + wait_s,
+        copy_current_request_context(has_ended),
+        _later(answer),
+        copy_current_request_context(abandon),
+    )
+    return suspend(waiting)
+
+
+def suspend(body: Suspended, **about: Any) -> Response:
+    """A response that the gateway completes.
+
+    Args:
+        body: how.
+        about: arguments of the response.
+    """
+    return Response(body, direct_passthrough=True, **about)
+
+
+def _later(answer: Callable[[], Response]) -> WsgiApp:
+    """A WSGI application that goes on with the current request, as Flask would."""
+    known = {name: g.get(name) for name in g}
+
+    @copy_current_request_context
+    def resumed(environ: dict[str, Any], start_response: Any) -> Any:
+        for name, value in known.items():
+            setattr(g, name, value)
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        try:
+            response = app.make_response(answer())
+        except Exception as error:
+            response = app.make_response(app.handle_user_exception(error))
+        return app.process_response(response)(environ, start_response)
+
+    return resumed
