@@ -23,7 +23,7 @@ def darkroom(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 def test_help_names_every_command() -> None:
     text = darkroom("--help").stdout
 
-    for command in ("serve", "web", "worker", "models", "doctor"):
+    for command in ("serve", "web", "worker", "models", "backup", "doctor"):
         assert command in text
 
 
@@ -53,7 +53,8 @@ def test_doctor_finds_a_healthy_box_healthy(tmp_path: Path) -> None:
     assert "not usable: old" in result.stdout
     checks = [line.split()[1] for line in result.stdout.splitlines()]
     assert checks == [
-        "python", "torch", "gpu", "memory", "disk", "port", "database", "model", "picture",
+        "python", "torch", "gpu", "memory", "disk", "port", "database", "files", "locks", "model",
+        "picture",
     ]  # fmt: skip
 
 

@@ -78,13 +78,16 @@ def serve(**given: Any) -> None:
 @options
 def web(**given: Any) -> None:
     """Start the web process alone."""
-    from darkroom.jobs import database
+    from darkroom.jobs import database, reconcile
     from darkroom.web.server import Server
 
     settings = load(**given)
     logs.configure(settings.log_format, "web")
     database.migrate(settings.database_path)
-    Server(settings).run()
+    with database.exclusively(settings.data_dir / "web.lock") as alone:
+        if alone:  # else another web process may be writing uploads right now
+            reconcile.at_web_start(settings)
+        Server(settings).run()
 
 
 @main.command()
@@ -159,6 +162,28 @@ def pull_model(
     except PullError as error:
         fail(str(error))
     click.echo(f"model {target.name.removesuffix('.safetensors')} is in {target}")
+
+
+@main.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@options
+def backup(target: Path, **given: Any) -> None:
+    """Copy the database and all pictures to TARGET, also while the server runs.
+
+    TARGET is a data folder then: `darkroom serve --data-dir TARGET` goes on from there.
+    """
+    from darkroom.jobs.backup import BackupError
+    from darkroom.jobs.backup import backup as back_up
+
+    settings = load(**given)
+    logs.configure(settings.log_format, "backup")
+    try:
+        copied = back_up(settings, target.expanduser().absolute())
+    except BackupError as error:
+        fail(str(error))
+    click.echo(f"{copied.jobs} jobs and {copied.pictures} pictures are in {target}")
+    if copied.missing:
+        click.secho(f"! the files of {copied.missing} pictures were not there", fg="yellow")
 
 
 @main.command()

@@ -121,6 +121,18 @@ class Settings(BaseSettings):
         return self.data_dir / "darkroom.db"
 
     @property
+    def pulse_path(self) -> Path:
+        return self.data_dir / "worker.pulse"
+
+    @property
+    def tls_dir(self) -> Path:
+        return self.data_dir / "tls"
+
+    @property
+    def orphans_dir(self) -> Path:
+        return self.data_dir / "orphans"
+
+    @property
     def images_dir(self) -> Path:
         return self.data_dir / "images"
 

@@ -6,18 +6,23 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.catalog.models import ModelCatalog
 from darkroom.config import Settings
 from darkroom.engine.base import Broken, EngineEvent, EngineJob
+from darkroom.jobs import database, reconcile
+from darkroom.jobs.database import Database
+from darkroom.jobs.files import Files
 from darkroom.schemas import ResolvedRequest, Task
 from darkroom.supervisor import PortTakenError, check_port, url
 
 GIB = 2**30
 MIN_MEMORY_BYTES = 2 * GIB
 MIN_DISK_BYTES = 2 * GIB
+LOCKED_S = 5.0  # no transaction of ours takes so long
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
         ("memory", _memory),
         ("disk", _disk),
         ("port", _port),
-        ("database", _database),
+        ("database", check_database),
+        ("files", check_files),
+        ("locks", check_locks),
         ("model", _model),
         ("picture", _picture),
     )
@@ -77,7 +84,7 @@ def _gpu(settings: Settings) -> Finding:
         name = torch.cuda.get_device_name()
         return Finding("gpu", True, f"{name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free")
     wanted = settings.engine.device == "cuda"
-    advice = "install the NVIDIA driver, or set working.device to auto"
+    advice = "install the NVIDIA driver, or set engine.device to auto"
     return Finding("gpu", not wanted, "none; the CPU does the work", advice)
 
 
@@ -108,18 +115,63 @@ def _port(settings: Settings) -> Finding:
     return Finding("port", True, f"{url(settings.host, settings.port)} is free")
 
 
-def _database(settings: Settings) -> Finding:
+def check_database(settings: Settings) -> Finding:
     path = settings.database_path
     if not path.exists():
         return Finding("database", True, "none yet; the first start makes it")
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
-        (verdict,) = connection.execute("PRAGMA quick_check").fetchone()
+    with closing(sqlite3.connect(path, timeout=LOCKED_S, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            detail = f"{path}: another program has kept it locked for {LOCKED_S:.0f} s"
+            return Finding("database", False, detail, f"`fuser {path}` says which; end it")
+        (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
+        dangling = connection.execute("PRAGMA foreign_key_check").fetchall()
         (jobs,) = connection.execute("SELECT count(*) FROM jobs").fetchone()
-    finally:
-        connection.close()
-    advice = f"stop the server, move {path} away, start again"
+    if dangling:
+        verdict = f"records of jobs that are not there: {len(dangling)}"
+    advice = f"stop the server, put a backup in the place of {path}, or move it away; start again"
     return Finding("database", verdict == "ok", f"{path}: {verdict}, {jobs} jobs", advice)
+
+
+def check_files(settings: Settings) -> Finding:
+    """Whether the pictures are where the database says, and what lies about beside them."""
+    if not settings.database_path.exists():
+        return Finding("files", True, "none yet")
+    opened = Database(settings.database_path)
+    try:
+        missing = reconcile.missing(opened, Files(settings.images_dir))
+    finally:
+        opened.close()
+    orphans = sum(1 for _ in Files(settings.orphans_dir).names())
+    detail = f"recorded pictures whose file is not there: {missing}"
+    if orphans:
+        detail += f"; files that belonged to nothing, in {settings.orphans_dir}: {orphans}"
+    advice = f"is the disk of {settings.images_dir} there? a backup may have the files"
+    return Finding("files", missing == 0, detail, advice)
+
+
+def check_locks(settings: Settings) -> Finding:
+    """Who runs here. The kernel frees a lock with its process, so one that is held has a holder."""
+    held = []
+    for name in ("serve", "web", "worker"):
+        path = settings.data_dir / f"{name}.lock"
+        if not path.exists():
+            continue
+        written = path.read_text().strip()
+        with database.exclusively(path, mark=False) as free:
+            if not free:
+                held.append((name, written))
+    gone = [f"{name}.lock" for name, pid in held if not Path(f"/proc/{pid or 'none'}").exists()]
+    if gone:
+        detail = f"{', '.join(gone)}: held, but not by the process that took it"
+        advice = "a child of a process that was killed still runs; `fuser` on the file says which"
+        return Finding("locks", False, detail, advice)
+    running = ", ".join(f"{name} (process {pid})" for name, pid in held)
+    return Finding("locks", True, f"held by {running}" if held else "none is held")
 
 
 def _model(settings: Settings) -> Finding:

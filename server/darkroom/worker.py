@@ -6,7 +6,7 @@ from types import FrameType
 
 from darkroom.config import Settings
 from darkroom.engine import engine
-from darkroom.jobs import database, doorbell
+from darkroom.jobs import database, doorbell, reconcile
 from darkroom.jobs.dispatcher import Dispatcher
 from darkroom.jobs.doorbell import Doorbell
 from darkroom.jobs.files import Files
@@ -37,9 +37,11 @@ def _work(settings: Settings) -> None:
     working = engine.from_settings(settings)
     web_bell = doorbell.address(settings.data_dir, "web")
     opened = database.Database(settings.database_path, settings.queue.database_timeout_s)
+    name = socket.gethostname()
+    reconcile.at_worker_start(settings, opened, name)
     leases = Leases(
         opened,
-        socket.gethostname(),
+        name,
         lease_s=settings.queue.lease_s,
         max_attempts=settings.queue.max_attempts,
     )

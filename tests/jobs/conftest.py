@@ -15,7 +15,7 @@ from darkroom.jobs.dispatcher import Dispatcher
 from darkroom.jobs.doorbell import Doorbell
 from darkroom.jobs.files import Files
 from darkroom.jobs.leases import Leases
-from darkroom.jobs.records import NewJob
+from darkroom.jobs.records import NewJob, NewUpload
 from darkroom.jobs.store import Store
 from tests.engine.conftest import request
 from tests.jobs.scripted import ScriptedEngine
@@ -95,8 +95,18 @@ def play(worker: Leases, clock: Clock, tmp_path: Path) -> Play:
 
 
 def accept(
-    store: Store, client: str = ME, key: str | None = None, fingerprint: str = "f", **fields: Any
+    store: Store,
+    client: str = ME,
+    key: str | None = None,
+    fingerprint: str = "f",
+    uploads: tuple[NewUpload, ...] = (),
+    **fields: Any,
 ) -> str:
     """Put a small job in the queue; its id."""
-    job_id, _ = store.accept(NewJob(client, client, request(**fields), (), fingerprint, key))
+    job_id, _ = store.accept(NewJob(client, client, request(**fields), uploads, fingerprint, key))
     return job_id
+
+
+def upload_of(name: str, size: int = 1) -> NewUpload:
+    """The record of an upload."""
+    return NewUpload(name, "0" * 64, 8, 8, size)

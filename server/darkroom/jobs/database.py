@@ -72,6 +72,7 @@ def connect(path: Path, durability: Durability, busy_timeout_s: float = BUSY_TIM
     engine = create_engine(
         URL.create("sqlite+pysqlite", database=str(path)),
         connect_args={"timeout": busy_timeout_s, "check_same_thread": False},
+        hide_parameters=True,  # errors are logged, and these are people's words
         pool_size=8,
         max_overflow=64,
     )
@@ -100,6 +101,7 @@ class Database:
     """
 
     def __init__(self, path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+        self._path = path
         self._durable = connect(path, "FULL", busy_timeout_s)
         self._relaxed = connect(path, "NORMAL", busy_timeout_s)
         self._reading = self._relaxed.execution_options(read_only=True)
@@ -129,6 +131,17 @@ class Database:
         with _translated(), Session(engine) as session, session.begin():
             yield session
 
+    def shrink_log(self) -> None:
+        """Write the write-ahead log back and cut it, unless somebody is reading from it.
+
+        The database file itself stays as large as it ever was; what was freed in it is used again.
+        """
+        connection = sqlite3.connect(self._path, timeout=0.5)
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
+
     def close(self) -> None:
         self._durable.dispose()
         self._relaxed.dispose()
@@ -156,8 +169,13 @@ def migrate(path: Path) -> None:
 
 
 @contextmanager
-def exclusively(path: Path) -> Iterator[bool]:
-    """Hold a lock that dies with this process. Yields whether it was free."""
+def exclusively(path: Path, *, mark: bool = True) -> Iterator[bool]:
+    """Hold a lock that dies with this process. Yields whether it was free.
+
+    Args:
+        path: of the lock.
+        mark: whether to leave this process's id in it.
+    """
     lock = FileLock(path)
     try:
         lock.acquire(blocking=False)
@@ -165,7 +183,8 @@ def exclusively(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        path.write_text(str(os.getpid()))
+        if mark:
+            path.write_text(str(os.getpid()))
         yield True
     finally:
         lock.release()

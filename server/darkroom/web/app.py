@@ -9,6 +9,7 @@ from darkroom.catalog.models import ModelCatalog
 from darkroom.config import Settings
 from darkroom.jobs.database import Database
 from darkroom.jobs.files import Files
+from darkroom.jobs.retention import Janitor, Retention
 from darkroom.jobs.store import Store
 from darkroom.web import (
     auth,
@@ -36,13 +37,18 @@ def create_app(settings: Settings) -> Flask:
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.web.max_body_bytes
     app.url_map.strict_slashes = False
 
-    store = Store(Database(settings.database_path, settings.queue.database_timeout_s))
+    database = Database(settings.database_path, settings.queue.database_timeout_s)
+    files = Files(settings.images_dir)
+    store = Store(database)
+    orphans = Files(settings.orphans_dir)
+    retention = Retention(database, files, orphans, settings.retention)
+    Janitor(retention.sweep, settings.retention.every_s).start()
     context.install(
         app,
         context.Context(
             settings=settings,
             store=store,
-            files=Files(settings.images_dir),
+            files=files,
             catalog=ModelCatalog(settings.models_dir, settings.models.default),
             adapters=AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
             decoders=Decoders(

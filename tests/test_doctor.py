@@ -1,0 +1,103 @@
+"""What `darkroom doctor` says of data folders that are not well, check by check."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from darkroom import doctor
+from darkroom.config import Settings
+from darkroom.doctor import Finding
+from darkroom.jobs import database
+from darkroom.jobs.database import Database
+from darkroom.jobs.files import Files
+from darkroom.jobs.leases import Leases
+from darkroom.jobs.store import Store
+from tests.jobs.conftest import accept
+from tests.jobs.test_store import image
+from tests.serving import RunningServer
+
+IN_DATA = {"database", "files", "locks"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    settings = Settings(data_dir=tmp_path)
+    database.migrate(settings.database_path)
+    return settings
+
+
+@pytest.fixture
+def job(settings: Settings) -> Iterator[str]:
+    """A job with one recorded picture."""
+    opened = Database(settings.database_path)
+    leases = Leases(opened, "w", lease_s=30, max_attempts=3)
+    job_id = accept(Store(opened))
+    leases.claim(busy=False)
+    leases.add_image(image(job_id))
+    yield job_id
+    opened.close()
+
+
+def findings(settings: Settings) -> dict[str, Finding]:
+    """Of the checks that look into the data folder."""
+    checks = (doctor.check_database, doctor.check_files, doctor.check_locks)
+    return {finding.name: finding for finding in (check(settings) for check in checks)}
+
+
+def test_a_folder_where_all_is_well(settings: Settings, job: str) -> None:
+    Files(settings.images_dir).write(f"{job}-0", b"x")
+
+    found = findings(settings)
+
+    assert found.keys() == IN_DATA
+    assert all(finding.ok for finding in found.values())
+
+
+def test_pictures_without_files_are_counted(settings: Settings, job: str) -> None:
+    assert job
+    files = findings(settings)["files"]
+
+    assert not files.ok
+    assert "file is not there: 1" in files.detail
+
+
+def test_files_that_belonged_to_nothing_are_mentioned(settings: Settings) -> None:
+    Files(settings.orphans_dir).write("job1-0", b"x")
+
+    assert findings(settings)["files"].detail.endswith(f"in {settings.orphans_dir}: 1")
+
+
+def test_records_that_belong_to_no_job_are_found(settings: Settings) -> None:
+    with sqlite3.connect(settings.database_path) as connection:
+        connection.execute(
+            "INSERT INTO events (job_id, type, data, created_at) VALUES ('gone', 'note', '{}', 0)"
+        )
+    connection.close()
+
+    found = findings(settings)["database"]
+
+    assert not found.ok
+    assert "records of jobs that are not there: 1" in found.detail
+
+
+def test_a_locked_database_is_said_to_be_locked(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "LOCKED_S", 0.1)
+    holder = sqlite3.connect(settings.database_path)
+    holder.execute("BEGIN IMMEDIATE")
+
+    found = findings(settings)["database"]
+    holder.close()
+
+    assert not found.ok
+    assert "kept it locked" in found.detail
+
+
+def test_who_holds_the_locks_is_named(server: RunningServer) -> None:
+    locks = findings(Settings(data_dir=server.data_dir))["locks"]
+
+    assert locks.ok
+    assert f"worker (process {server.child('worker').pid})" in locks.detail
