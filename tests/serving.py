@@ -114,13 +114,15 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    data_dir: Path, *, process: str = "serve", **environment: str
+    data_dir: Path, *, process: str = "serve", ready: str | None = "", **environment: str
 ) -> Iterator[RunningServer]:
     """Start the server, and end it in order.
 
     Args:
         data_dir: made if need be.
-        process: `serve` for all of it, `web` for a server whose queue nobody works on.
+        process: `serve` for all of it, `web` for a server whose queue nobody works on, `worker`
+            for one that nobody can ask.
+        ready: the path that has to answer first; None waits for nothing.
         environment: settings, as `DARKROOM_*` variables.
     """
     port = free_port()
@@ -139,7 +141,8 @@ def running(
     try:
         with httpx2.Client(base_url=url, timeout=120) as http:
             started = RunningServer(url, data_dir, server, http, log)
-            started.wait_for("/readyz" if process == "serve" else "/healthz")
+            if ready is not None:
+                started.wait_for(ready or ("/readyz" if process == "serve" else "/healthz"))
             yield started
     finally:
         server.send_signal(signal.SIGTERM)

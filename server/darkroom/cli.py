@@ -69,7 +69,7 @@ def serve(**given: Any) -> None:
         if not alone:
             fail(f"a server already runs on {settings.data_dir}; stop it or choose --data-dir")
         try:
-            Supervisor(settings, arguments, click.echo).run()
+            Supervisor(settings, arguments, logs.tell).run()
         except PortTakenError as error:
             fail(f"{error}; choose another --port, or stop what listens there")
 

@@ -1,35 +1,113 @@
 """Logging: one line an event, for people or for machines."""
 
+import faulthandler
 import logging
+import os
 import sys
-from typing import Literal
+import threading
+from pathlib import Path
+from typing import Literal, TextIO
 
 import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+
+class Lines:
+    """Writes lines to a stream. It may be gone, or its disk full: then they are lost, no more.
+
+    Args:
+        file: open for writing.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+
+    def msg(self, message: str) -> None:
+        with self._lock:
+            tell(message, self._file)
+
+    log = debug = info = warning = error = critical = exception = msg
+
+
+class _Forward(logging.Handler):
+    """Takes what libraries log into our own lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+        )
+
+
+def tell(message: str, file: TextIO | None = None) -> None:
+    """Print a line, to standard output by default. Nobody there to read it is fine."""
+    file = file or sys.stdout
+    try:
+        file.write(message + "\n")
+        file.flush()
+    except BrokenPipeError:
+        # What is still buffered would fail again when Python ends, and make its exit status 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+    except (OSError, ValueError):
+        pass
 
 
 def configure(form: Literal["console", "json"], process: str) -> None:
-    """Set up structlog for this process.
+    """Set up logging for this process, and what it says when it crashes.
 
     Args:
         form: `console` for people, `json` for machines.
         process: named in every line.
     """
-    renderer: structlog.typing.Processor
+    _keep_standard_streams()
+    faulthandler.enable(file=2)
+
+    def name_process(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+        fields.setdefault("process", process)
+        return fields
+
+    rendering: list[Processor]
     if form == "json":
-        renderer = structlog.processors.JSONRenderer()
+        rendering = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
+        rendering = [
+            _on_one_line,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
+    lines = Lines(sys.stderr)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            name_process,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([structlog.processors.format_exc_info] if form == "json" else []),
-            renderer,
+            *rendering,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: lines,
     )
-    structlog.contextvars.bind_contextvars(process=process)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
+    logging.captureWarnings(True)
+
+
+def _on_one_line(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+    """What strangers chose, a path or a name, must not look like lines of ours."""
+    for name, value in fields.items():
+        if isinstance(value, str) and not value.isprintable():
+            fields[name] = ascii(value)[1:-1]
+    return fields
+
+
+def _keep_standard_streams() -> None:
+    """Open what was closed before the start (`2>&-`).
+
+    Otherwise the next file that is opened, the database for one, gets the number to which every
+    library writes its complaints.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115

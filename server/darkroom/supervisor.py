@@ -1,5 +1,6 @@
 """`darkroom serve`: web and worker as two processes, each started again when it dies."""
 
+import contextlib
 import ctypes
 import signal
 import socket
@@ -16,6 +17,7 @@ from types import FrameType
 import structlog
 
 from darkroom.config import Settings
+from darkroom.pulse import Watch
 
 log = structlog.get_logger()
 
@@ -23,6 +25,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 STEADY_S = 30.0  # a process that ran this long had not failed at its start
 GRACE_S = 5.0  # on top of the server's own shutdown time
+LAST_WORDS_S = 2.0  # for a process that hangs to say where
 
 
 class PortTakenError(OSError):
@@ -56,6 +59,7 @@ class _Child:
 
     name: str
     command: list[str]
+    watch: Watch | None = None
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     pause_s: float = 0.0
@@ -72,7 +76,8 @@ class _Child:
         log.info("started", child=self.name, pid=self.process.pid)
 
     def look(self, now: float) -> None:
-        """Notice its death; start it (again) when it is time."""
+        """Notice that it hangs or is dead; start it (again) when it is time."""
+        self._end_if_it_hangs(now)
         if self.process is not None and self.process.poll() is not None:
             log.error("died, starting it again", child=self.name, code=self.process.returncode)
             steady = now - self.started_at > STEADY_S
@@ -81,6 +86,21 @@ class _Child:
             self.process = None
         if self.process is None and now >= self.start_at:
             self.start()
+
+    def _end_if_it_hangs(self, now: float) -> None:
+        if self.process is None or self.watch is None or self.process.poll() is not None:
+            return
+        silent_s = self.watch.silent_s(self.started_at, now)
+        if silent_s is None:
+            return
+        log.error("hangs, ending it", child=self.name, pid=self.process.pid, silent_s=silent_s)
+        self.process.send_signal(signal.SIGABRT)  # it says where it is; one that is stopped cannot
+        try:
+            self.process.wait(LAST_WORDS_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver
+                self.process.wait(LAST_WORDS_S)
 
     def _longer_pause(self) -> float:
         return min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self.pause_s))
@@ -101,9 +121,11 @@ class Supervisor:
         self._settings = settings
         self._say = say
         self._stopping = threading.Event()
+        allowed_s = settings.engine.stall_timeout_s + settings.queue.poll_s
+        pulse = Watch(settings.pulse_path, allowed_s)
         self._children = [
-            _Child(name, [sys.executable, "-m", "darkroom", name, *arguments])
-            for name in ("web", "worker")
+            _Child(name, [sys.executable, "-m", "darkroom", name, *arguments], watch)
+            for name, watch in (("web", None), ("worker", pulse))
         ]
 
     def run(self) -> None:

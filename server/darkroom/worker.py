@@ -1,8 +1,14 @@
 """The worker process: owns the GPU, takes jobs from the queue. A composition root."""
 
+import resource
 import signal
 import socket
+import sys
 from types import FrameType
+
+import structlog
+import torch
+from prometheus_client import disable_created_metrics
 
 from darkroom.config import Settings
 from darkroom.engine import engine
@@ -11,6 +17,10 @@ from darkroom.jobs.dispatcher import Dispatcher
 from darkroom.jobs.doorbell import Doorbell
 from darkroom.jobs.files import Files
 from darkroom.jobs.leases import Leases
+from darkroom.jobs.meters import Meters
+from darkroom.pulse import Pulse
+
+log = structlog.get_logger()
 
 
 class AlreadyRunningError(RuntimeError):
@@ -30,11 +40,19 @@ def run(settings: Settings) -> None:
     with database.exclusively(settings.data_dir / "worker.lock") as alone:
         if not alone:
             raise AlreadyRunningError(f"a worker already works on {settings.data_dir}")
-        _work(settings)
+        # A core file would be as large as the models, and hold what people asked for.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        with Pulse(
+            settings.pulse_path, settings.engine.stall_timeout_s + settings.queue.poll_s
+        ) as pulse:
+            _work(settings, pulse)
 
 
-def _work(settings: Settings) -> None:
-    working = engine.from_settings(settings)
+def _work(settings: Settings, pulse: Pulse) -> None:
+    meters = Meters()
+    working = engine.from_settings(settings, meter=meters)
+    meters.describe(torch=torch.__version__, device=working.device, gpu_bytes=working.gpu_bytes)
     web_bell = doorbell.address(settings.data_dir, "web")
     opened = database.Database(settings.database_path, settings.queue.database_timeout_s)
     name = socket.gethostname()
@@ -55,10 +73,14 @@ def _work(settings: Settings) -> None:
             settings=settings.queue,
             device=working.device,
             max_in_flight=settings.engine.max_jobs_in_flight,
+            pulse=pulse.beat,
+            meters=meters,
         )
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
             dispatcher.stop()
+            if not dispatcher.ready:  # a model may load for minutes, and there is nothing to keep
+                sys.exit(0)
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)

@@ -99,6 +99,24 @@ class Broken:
 EngineEvent = Started | Stepped | Previewed | Noted | Developed | Finished | Broken
 
 
+class Meter(Protocol):
+    """Told what an engine's calls took, by the clock. On a GPU that is until they are launched."""
+
+    def denoised(self, rows: int, seconds: float) -> None:
+        """One step of `rows` rows; where memory is short they went through the UNet in parts."""
+
+    def decoded(self, pictures: int, seconds: float) -> None:
+        """One call of the VAE."""
+
+
+class NoMeter:
+    """For engines that nobody measures."""
+
+    def denoised(self, rows: int, seconds: float) -> None: ...
+
+    def decoded(self, pictures: int, seconds: float) -> None: ...
+
+
 class Engine(Protocol):
     """Makes pictures, a step at a time. Used from one thread.
 

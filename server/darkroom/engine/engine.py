@@ -17,6 +17,8 @@ from darkroom.engine.base import (
     EngineEvent,
     EngineJob,
     Finished,
+    Meter,
+    NoMeter,
     Noted,
     Previewed,
     Started,
@@ -44,6 +46,7 @@ class DiffusersEngine:
         adapters: where LoRAs and embeddings lie.
         settings: device, dtype, previews, limits.
         clock: seconds, monotonic.
+        meter: told what calls took.
     """
 
     def __init__(
@@ -52,10 +55,12 @@ class DiffusersEngine:
         adapters: AdapterCatalog,
         settings: EngineSettings,
         clock: Callable[[], float] = time.monotonic,
+        meter: Meter | None = None,
     ) -> None:
         self._models = Models(catalog, adapters, settings, clock)
         self._settings = settings
         self._clock = clock
+        self._meter = meter or NoMeter()
         self._flights: dict[str, Flight] = {}  # oldest first
         self._rota = Rota()
         self._busy_s = 0.0
@@ -64,6 +69,10 @@ class DiffusersEngine:
     @property
     def device(self) -> str:
         return str(self._models.device)
+
+    def gpu_bytes(self) -> int:
+        """Memory that this process has taken on the GPU; 0 without one. From any thread."""
+        return torch.cuda.memory_reserved() if self._models.device.type == "cuda" else 0
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -199,7 +208,9 @@ class DiffusersEngine:
             failed = model.family.denoiser.step(chosen, model.room.max_rows)
         except Exception as error:
             return self._failed(flights, model, error, rows=rows.total())
-        self._rota.charge(flights[0].key, self._clock() - began, rows)
+        seconds = self._clock() - began
+        self._meter.denoised(rows.total(), seconds)
+        self._rota.charge(flights[0].key, seconds, rows)
         events: list[EngineEvent] = []
         for flight in sorted(flights, key=lambda flight: flight.previewed_at):
             failure = next((error for sample, error in failed if sample in flight.samples), None)
@@ -265,8 +276,10 @@ class DiffusersEngine:
         except Exception as error:
             flights = list({flight.job.id: flight for flight, _ in pairs}.values())
             return self._failed(flights, model, error, pictures=len(pairs))
+        seconds = self._clock() - began
+        self._meter.decoded(len(pairs), seconds)
         clients = Counter(flight.job.client for flight, _ in pairs)
-        self._rota.charge(first.key, self._clock() - began, clients)
+        self._rota.charge(first.key, seconds, clients)
         events: list[EngineEvent] = []
         for (flight, sample), picture in zip(pairs, pictures, strict=True):
             flight.developed.add(sample.index)
@@ -331,7 +344,9 @@ class DiffusersEngine:
 
 
 def from_settings(
-    settings: Settings, clock: Callable[[], float] = time.monotonic
+    settings: Settings,
+    clock: Callable[[], float] = time.monotonic,
+    meter: Meter | None = None,
 ) -> DiffusersEngine:
     """The engine over what lies in the data folder."""
     return DiffusersEngine(
@@ -339,4 +354,5 @@ def from_settings(
         AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
         settings.engine,
         clock,
+        meter,
     )

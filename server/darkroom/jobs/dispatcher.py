@@ -26,6 +26,7 @@ from darkroom.jobs.database import DatabaseUnavailableError
 from darkroom.jobs.doorbell import Doorbell
 from darkroom.jobs.files import Files
 from darkroom.jobs.leases import LeaseLostError, Leases
+from darkroom.jobs.meters import Meters
 from darkroom.jobs.records import NewEvent, preview_data
 from darkroom.jobs.running import Running, share_out
 from darkroom.jobs.tables import ImageRow
@@ -35,6 +36,7 @@ log = structlog.get_logger()
 
 AGAIN_S = 1.0  # between attempts to write what must not be lost
 MAX_PENDING_EVENTS = 2000  # progress that is kept while the database takes none
+METRICS_EVERY_S = 5.0  # at least as often as this the worker's numbers are written down
 
 PROBLEMS = {
     "out-of-memory": ("Not enough memory", 507),
@@ -66,6 +68,8 @@ class Dispatcher:
         settings: lease, attempts, intervals.
         device: what the engine runs on, for people.
         max_in_flight: jobs the engine works on at once.
+        pulse: called in every turn of the loop, also when there is nothing to do.
+        meters: of this worker.
         clock: seconds, monotonic.
     """
 
@@ -80,6 +84,8 @@ class Dispatcher:
         settings: QueueSettings,
         device: str,
         max_in_flight: int,
+        pulse: Callable[[], None] = lambda: None,
+        meters: Meters | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._leases = leases
@@ -90,6 +96,8 @@ class Dispatcher:
         self._settings = settings
         self._device = device
         self._max_in_flight = max_in_flight
+        self._pulse = pulse
+        self._meters = meters or Meters()
         self._clock = clock
         self._stopping = threading.Event()
         self._stop_by = float("inf")
@@ -102,8 +110,14 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Finish what is in flight if that is quick, hand the rest back. From any thread."""
-        self._stop_by = self._clock() + self._settings.shutdown_timeout_s
+        if not self._stopping.is_set():
+            self._stop_by = self._clock() + self._settings.shutdown_timeout_s
         self._stopping.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the default model is loaded."""
+        return self._ready.is_set()
 
     def run(self) -> None:
         """Work until `stop`.
@@ -155,24 +169,31 @@ class Dispatcher:
                 self._say_alive()
             except Exception:
                 log.exception("heartbeat failed")  # the next one may do
-            if self._stopping.wait(self._leases.lease_s / 4):
+            if self._stopping.wait(min(self._leases.lease_s / 4, METRICS_EVERY_S)):
                 return
 
     def _say_alive(self) -> None:
         self._leases.heartbeat(
-            ready=self._ready.is_set(), device=self._device, max_in_flight=self._max_in_flight
+            ready=self.ready,
+            device=self._device,
+            max_in_flight=self._max_in_flight,
+            metrics=self._meters.text(),
         )
 
     def _turn(self) -> None:
         """One round: look at the queue if there may be news, one engine tick, its events."""
+        self._pulse()
         rung = self._bell.wait(0 if self._running or self._news else self._settings.poll_s)
         if rung or self._news or self._clock() - self._looked_at >= self._settings.poll_s:
             self._look()
         if not self._running:
+            self._meters.idle()
             return
         began = self._clock()
         events = self._engine.tick()
-        share_out(self._clock() - began, events, self._running)
+        seconds = self._clock() - began
+        self._meters.ticked(seconds, len(self._running))
+        share_out(seconds, events, self._running)
         for event in events:
             self._handle(event)
         if self._clock() - self._flushed_at >= self._settings.flush_s:
@@ -206,7 +227,7 @@ class Dispatcher:
             except (OSError, ValueError) as error:
                 self._fail(claim.job_id, "source", f"a source picture cannot be read: {error}")
             else:
-                log.info("job claimed", job_id=claim.job_id, attempt=claim.attempt)
+                log.info("job claimed", attempt=claim.attempt, **_names(running))
                 self._engine.submit(job)
 
     def _handle(self, event: EngineEvent) -> None:
@@ -216,16 +237,16 @@ class Dispatcher:
         try:
             self._pass_on(event, running)
         except LeaseLostError:
-            log.warning("lease lost", job_id=event.job_id)
+            self._lost(running)
             self._drop(event.job_id)
         except OSError as error:
-            log.exception("picture not stored", job_id=event.job_id)
+            log.exception("picture not stored", **_names(running))
             self._fail(
                 event.job_id, "storage", f"the picture could not be stored: {error.strerror}"
             )
         except (ValueError, TypeError, LookupError) as error:
             # A fault of ours in what this job needs must not take its neighbours with it.
-            log.exception("job failed", job_id=event.job_id)
+            log.exception("job failed", **_names(running))
             self._fail(event.job_id, "engine", f"{type(error).__name__}: {error}")
 
     def _pass_on(self, event: EngineEvent, running: Running) -> None:
@@ -257,6 +278,9 @@ class Dispatcher:
                 self._flush()
                 self._persist(lambda: self._leases.finish(job_id, JobStatus.SUCCEEDED))
                 self._learn(running)
+                log.info(
+                    "job succeeded", images=running.claim.request.num_images, **_names(running)
+                )
                 self._drop(job_id)
             case Broken(kind=kind, detail=detail):
                 self._fail(job_id, kind, detail)
@@ -295,10 +319,14 @@ class Dispatcher:
         running.other_seconds += self._clock() - began
 
     def _cancel(self, job_id: str) -> None:
-        if job_id in self._running:
+        running = self._running.get(job_id)
+        if running is not None:
             self._flush()
-            self._persist(lambda: self._leases.finish(job_id, JobStatus.CANCELLED))
-            log.info("job cancelled", job_id=job_id)
+            try:
+                self._persist(lambda: self._leases.finish(job_id, JobStatus.CANCELLED))
+                log.info("job cancelled", **_names(running))
+            except LeaseLostError:
+                self._lost(running)
             self._drop(job_id)
 
     def _fail(self, job_id: str, kind: str, detail: str) -> None:
@@ -307,10 +335,12 @@ class Dispatcher:
             type=f"urn:darkroom:problem:{kind}", title=title, status=status, detail=detail
         )
         self._flush()
+        running = self._running[job_id]
         try:
             self._persist(lambda: self._leases.finish(job_id, JobStatus.FAILED, problem))
+            log.warning("job failed", kind=kind, **_names(running))
         except LeaseLostError:
-            log.warning("lease lost", job_id=job_id)
+            self._lost(running)
         self._drop(job_id)
 
     def _drop(self, job_id: str) -> None:
@@ -319,6 +349,10 @@ class Dispatcher:
         self._running.pop(job_id, None)
         self._news = True  # there is room for another one
         self._ring_web()
+
+    def _lost(self, running: Running) -> None:
+        log.warning("lease lost", **_names(running))
+        self._meters.lease_lost()
 
     def _append(self, job_id: str, kind: EventType, data: dict[str, object]) -> None:
         self._pending.events.append(NewEvent(job_id, kind, data))
@@ -345,9 +379,15 @@ class Dispatcher:
                 interrupted, and run again.
         """
         while True:
+            self._pulse()
             try:
                 return write()
             except DatabaseUnavailableError as error:
                 log.warning("a result cannot be written yet", reason=str(error))
                 if self._stopping.wait(AGAIN_S):
                     raise
+
+
+def _names(running: Running) -> dict[str, str | None]:
+    """What a job is called in the logs, and the request that brought it."""
+    return {"job_id": running.claim.job_id, "request_id": running.claim.request_id}

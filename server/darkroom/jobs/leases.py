@@ -80,13 +80,14 @@ class Leases:
             row.started_at = row.started_at or now
             return Claim(row.id, row.client, request_of(row), row.attempts, row.request_id)
 
-    def heartbeat(self, *, ready: bool, device: str, max_in_flight: int) -> None:
+    def heartbeat(self, *, ready: bool, device: str, max_in_flight: int, metrics: str = "") -> None:
         """Say that the worker is alive, and extend its leases.
 
         Args:
             ready: whether its model is loaded.
             device: what it runs on, for people.
             max_in_flight: jobs that it works on together.
+            metrics: what it measured of itself, in Prometheus' text format.
         """
         lease_until = self._clock() + self.lease_s
         values = {
@@ -94,6 +95,7 @@ class Leases:
             "device": device,
             "max_in_flight": max_in_flight,
             "lease_until": lease_until,
+            "metrics": metrics,
         }
         with self._database.write(durable=False) as session:
             session.execute(

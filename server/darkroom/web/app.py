@@ -3,10 +3,12 @@
 from threading import Semaphore
 
 from flask import Flask
+from prometheus_client import disable_created_metrics
 
 from darkroom.catalog.adapters import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.config import Settings
+from darkroom.jobs.census import Census
 from darkroom.jobs.database import Database
 from darkroom.jobs.files import Files
 from darkroom.jobs.retention import Janitor, Retention
@@ -19,6 +21,7 @@ from darkroom.web import (
     generate,
     images,
     jobs,
+    journal,
     system,
     timeline,
 )
@@ -37,12 +40,14 @@ def create_app(settings: Settings) -> Flask:
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.web.max_body_bytes
     app.url_map.strict_slashes = False
 
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     database = Database(settings.database_path, settings.queue.database_timeout_s)
     files = Files(settings.images_dir)
     store = Store(database)
     orphans = Files(settings.orphans_dir)
     retention = Retention(database, files, orphans, settings.retention)
     Janitor(retention.sweep, settings.retention.every_s).start()
+    meters = journal.WebMeters()
     context.install(
         app,
         context.Context(
@@ -59,9 +64,12 @@ def create_app(settings: Settings) -> Flask:
             ),
             rendering=Semaphore(RENDERINGS),
             streams=Streams(store, settings.web.heartbeat_s),
+            census=Census(database),
+            meters=meters,
         ),
     )
     errors.install(app)
+    journal.install(app, meters)
     auth.install(app)
     for module in (generate, jobs, timeline, images, catalog, system):
         app.register_blueprint(module.blueprint)

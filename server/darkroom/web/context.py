@@ -9,9 +9,11 @@ from darkroom.catalog.adapters import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.config import Settings
 from darkroom.jobs import doorbell
+from darkroom.jobs.census import Census
 from darkroom.jobs.files import Files
 from darkroom.jobs.store import Store
 from darkroom.web.decoders import Decoders
+from darkroom.web.journal import WebMeters
 from darkroom.web.streams import Streams
 
 _KEY = "darkroom"
@@ -27,6 +29,8 @@ class Context:
     decoders: Decoders
     rendering: Semaphore  # held while a stored picture is decoded, which takes its pixels' memory
     streams: Streams
+    census: Census
+    meters: WebMeters
 
     def ring_worker(self) -> None:
         """Tell the worker that there is something in the queue."""

@@ -121,6 +121,11 @@ def install(app: Flask) -> None:
         plain = given.replace("-", "").replace("_", "")
         usable = 8 <= len(given) <= 128 and plain.isascii() and plain.isalnum()
         g.request_id = given if usable else secrets.token_hex(8)
+        structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+    @app.teardown_request
+    def forget_number(_error: BaseException | None) -> None:
+        structlog.contextvars.unbind_contextvars("request_id")
 
     @app.after_request
     def show_number(response: Response) -> Response:
@@ -177,9 +182,7 @@ def install(app: Flask) -> None:
     def on_crash(error: Exception) -> Response:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return on_full_disk()
-        log.exception(
-            "request failed", request_id=g.request_id, path=request.path, error=str(error)
-        )
+        log.exception("request failed", request_id=g.request_id, path=request.path)
         return respond(
             Problem(
                 type="urn:darkroom:problem:internal",

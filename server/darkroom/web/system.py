@@ -1,39 +1,16 @@
 """Health, metrics, the API document and pages for people."""
 
-from collections.abc import Iterator
 from importlib.resources import as_file, files
 
 from flask import Blueprint, Response, jsonify, render_template, send_from_directory
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 import darkroom
-from darkroom.jobs.store import Store
-from darkroom.schemas import JobStatus
 from darkroom.web.context import context
 from darkroom.web.errors import ProblemError
 from darkroom.web.openapi import document
 
 blueprint = Blueprint("system", __name__, template_folder="templates")
-
-
-class QueueCollector(Collector):
-    """Reads the queue's numbers when Prometheus asks."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        jobs = GaugeMetricFamily("darkroom_jobs", "Jobs by status.", labels=["status"])
-        counts = self._store.counts()
-        for status in JobStatus:
-            jobs.add_metric([status.value], counts.get(status.value, 0))
-        yield jobs
-        ready = sum(1 for _, is_ready, _ in self._store.workers() if is_ready)
-        yield GaugeMetricFamily("darkroom_workers_ready", "Workers with a loaded model.", ready)
-        free = context().files.free_bytes()
-        yield GaugeMetricFamily("darkroom_disk_free_bytes", "Space left for pictures.", free)
 
 
 @blueprint.get("/healthz")
@@ -64,9 +41,13 @@ def readyz() -> Response:
 @blueprint.get("/metrics")
 def metrics() -> Response:
     """For Prometheus."""
+    here = context()
     registry = CollectorRegistry()
-    registry.register(QueueCollector(context().store))
-    return Response(generate_latest(registry), content_type="text/plain; version=0.0.4")
+    registry.register(here.census)
+    free = Gauge("darkroom_disk_free_bytes", "Space left for pictures.", registry=registry)
+    free.set(here.files.free_bytes())
+    text = generate_latest(registry) + generate_latest(here.meters.registry)
+    return Response(text, content_type="text/plain; version=0.0.4")
 
 
 @blueprint.get("/openapi.json")

@@ -1,0 +1,87 @@
+"""What a worker measures of itself, for `/metrics` of the web process."""
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    generate_latest,
+)
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Meters:
+    """The numbers of one worker. An `engine.base.Meter`.
+
+    They begin at zero with the process, which Prometheus knows how to handle.
+    """
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(namespace="darkroom_worker", registry=self._registry)
+        self._ticks = self._seconds("darkroom_engine_tick_seconds", "One turn of the engine.")
+        self._steps = self._seconds(
+            "darkroom_unet_step_seconds", "One denoising step of all rows that share it."
+        )
+        self._rows = Histogram(
+            "darkroom_unet_step_rows",
+            "Rows that share a denoising step; an image with guidance takes two.",
+            buckets=ROWS,
+            registry=self._registry,
+        )
+        self._decodes = self._seconds("darkroom_vae_decode_seconds", "One decoding call.")
+        self._pictures = Counter(
+            "darkroom_vae_decoded_pictures", "Pictures decoded.", registry=self._registry
+        )
+        self._in_flight = Gauge(
+            "darkroom_engine_jobs_in_flight", "Jobs worked on.", registry=self._registry
+        )
+        self._leases_lost = Counter(
+            "darkroom_leases_lost", "Jobs that someone else took over.", registry=self._registry
+        )
+        self._gpu = Gauge(
+            "darkroom_gpu_memory_bytes", "Taken on the GPU by the worker.", registry=self._registry
+        )
+
+    def describe(self, *, torch: str, device: str, gpu_bytes: Callable[[], int]) -> None:
+        """Say what the engine is made of.
+
+        Args:
+            torch: its version.
+            device: it runs on.
+            gpu_bytes: memory it has taken there; asked from the heartbeat's thread.
+        """
+        info = Info("darkroom_engine", "What develops the pictures.", registry=self._registry)
+        info.info({"torch": torch, "device": device})
+        self._gpu.set_function(gpu_bytes)
+
+    def ticked(self, seconds: float, in_flight: int) -> None:
+        self._ticks.observe(seconds)
+        self._in_flight.set(in_flight)
+
+    def denoised(self, rows: int, seconds: float) -> None:
+        self._steps.observe(seconds)
+        self._rows.observe(rows)
+
+    def decoded(self, pictures: int, seconds: float) -> None:
+        self._decodes.observe(seconds)
+        self._pictures.inc(pictures)
+
+    def lease_lost(self) -> None:
+        self._leases_lost.inc()
+
+    def idle(self) -> None:
+        self._in_flight.set(0)
+
+    def text(self) -> str:
+        """All of them, in Prometheus' text format."""
+        return generate_latest(self._registry).decode()
+
+    def _seconds(self, name: str, text: str) -> Histogram:
+        return Histogram(name, text, buckets=SECONDS, registry=self._registry)
