@@ -47,7 +47,8 @@ def create_app(settings: Settings) -> Flask:
     orphans = Files(settings.orphans_dir)
     retention = Retention(database, files, orphans, settings.retention)
     Janitor(retention.sweep, settings.retention.every_s).start()
-    meters = journal.WebMeters()
+    streams = Streams(store, settings.web.heartbeat_s)
+    meters = journal.WebMeters(lambda: streams.open)
     context.install(
         app,
         context.Context(
@@ -63,7 +64,7 @@ def create_app(settings: Settings) -> Flask:
                 settings.web.max_upload_pixels,
             ),
             rendering=Semaphore(RENDERINGS),
-            streams=Streams(store, settings.web.heartbeat_s),
+            streams=streams,
             census=Census(database),
             meters=meters,
         ),

@@ -1,6 +1,7 @@
 """One line in the log for every request, and what requests are counted by."""
 
 import platform
+from collections.abc import Callable
 from time import monotonic
 from urllib.parse import quote
 
@@ -22,12 +23,14 @@ MAX_PATH_CHARS = 200
 class WebMeters:
     """What the web process measures of itself.
 
+    Args:
+        open_streams: how many event streams are open.
+
     Attributes:
         registry: of all of it.
-        streams: open event streams.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, open_streams: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(namespace="darkroom_web", registry=self.registry)
         build = Info("darkroom_build", "What runs here.", registry=self.registry)
@@ -45,9 +48,8 @@ class WebMeters:
             buckets=SECONDS,
             registry=self.registry,
         )
-        self.streams = Gauge(
-            "darkroom_event_streams", "Open event streams.", registry=self.registry
-        )
+        streams = Gauge("darkroom_event_streams", "Open event streams.", registry=self.registry)
+        streams.set_function(open_streams)
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         method = method if method in METHODS else "other"  # anybody can make one up
