@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -112,9 +113,22 @@ def free_port() -> int:
         return port
 
 
+def trust(root: Path) -> ssl.SSLContext:
+    """Trusts a root certificate once it is there."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not root.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return ssl.create_default_context(cafile=root)
+
+
 @contextmanager
 def running(
-    data_dir: Path, *, process: str = "serve", ready: str | None = "", **environment: str
+    data_dir: Path,
+    *,
+    process: str = "serve",
+    ready: str | None = "",
+    trusting: Path | ssl.SSLContext | None = None,
+    **environment: str,
 ) -> Iterator[RunningServer]:
     """Start the server, and end it in order.
 
@@ -123,12 +137,13 @@ def running(
         process: `serve` for all of it, `web` for a server whose queue nobody works on, `worker`
             for one that nobody can ask.
         ready: the path that has to answer first; None waits for nothing.
+        trusting: the root certificate of a server with TLS.
         environment: settings, as `DARKROOM_*` variables.
     """
     port = free_port()
     data_dir.mkdir(parents=True, exist_ok=True)
     log = data_dir / "server.log"
-    url = f"http://127.0.0.1:{port}"
+    url = f"{'http' if trusting is None else 'https'}://127.0.0.1:{port}"
     command = [sys.executable, "-m", "darkroom", process, "--host", "127.0.0.1"]
     command += ["--port", str(port)]
     with log.open("ab") as output:
@@ -139,7 +154,8 @@ def running(
             env={**os.environ, **environment},
         )
     try:
-        with httpx2.Client(base_url=url, timeout=120) as http:
+        verify = trust(trusting) if isinstance(trusting, Path) else trusting or True
+        with httpx2.Client(base_url=url, timeout=120, verify=verify) as http:
             started = RunningServer(url, data_dir, server, http, log)
             if ready is not None:
                 started.wait_for(ready or ("/readyz" if process == "serve" else "/healthz"))

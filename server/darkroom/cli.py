@@ -2,15 +2,19 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from pydantic import ValidationError
 
 import darkroom
 from darkroom import config, logs
+
+if TYPE_CHECKING:
+    from darkroom.jobs.tokens import Tokens
 
 
 def options(function: Callable[..., None]) -> Callable[..., None]:
@@ -47,6 +51,30 @@ def load(config_file: Path | None, **overrides: Any) -> config.Settings:
     return settings
 
 
+def certificate_for(settings: config.Settings) -> tuple[Path, Path] | None:
+    """What to serve TLS with, or the end with what is wrong with it."""
+    from darkroom.web import tls
+
+    try:
+        return tls.certificate(settings)
+    except tls.CertificateError as error:
+        fail(str(error))
+
+
+@contextmanager
+def tokens_of(settings: config.Settings) -> "Iterator[Tokens]":
+    """The tokens in the database, which is made if need be."""
+    from darkroom.jobs import database
+    from darkroom.jobs.tokens import Tokens
+
+    database.migrate(settings.database_path)
+    opened = database.Database(settings.database_path)
+    try:
+        yield Tokens(opened)
+    finally:
+        opened.close()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(darkroom.__version__)
 def main() -> None:
@@ -57,19 +85,26 @@ def main() -> None:
 @options
 def serve(**given: Any) -> None:
     """Start the server: web and worker, each restarted if it dies."""
+    from darkroom.announce import announce
     from darkroom.jobs import database
     from darkroom.supervisor import PortTakenError, Supervisor
 
     settings = load(**given)
     logs.configure(settings.log_format, "serve")
     database.migrate(settings.database_path)
+    certificate_for(settings)  # whatever is wrong with it is said at once, not by a web that dies
+
+    def welcome() -> None:
+        with tokens_of(settings) as tokens:
+            announce(settings, tokens, logs.tell, terminal=sys.stdout.isatty())
+
     arguments = ["--host", settings.host, "--port", str(settings.port)]
     arguments += ["--data-dir", str(settings.data_dir)]
     with database.exclusively(settings.data_dir / "serve.lock") as alone:
         if not alone:
             fail(f"a server already runs on {settings.data_dir}; stop it or choose --data-dir")
         try:
-            Supervisor(settings, arguments, logs.tell).run()
+            Supervisor(settings, arguments, logs.tell, welcome).run()
         except PortTakenError as error:
             fail(f"{error}; choose another --port, or stop what listens there")
 
@@ -87,7 +122,7 @@ def web(**given: Any) -> None:
     with database.exclusively(settings.data_dir / "web.lock") as alone:
         if alone:  # else another web process may be writing uploads right now
             reconcile.at_web_start(settings)
-        Server(settings).run()
+        Server(settings, certificate=certificate_for(settings)).run()
 
 
 @main.command()
@@ -108,6 +143,79 @@ def worker(**given: Any) -> None:
         ValueError,
     ) as error:
         fail(str(error))
+
+
+SCOPE = click.option(
+    "--scope",
+    type=click.Choice(["use", "own"]),
+    default="use",
+    show_default=True,
+    help="use: make pictures and see one's own. own: see everybody's too, and let others in.",
+)
+
+
+@main.command()
+@SCOPE
+@options
+def pair(scope: str, **given: Any) -> None:
+    """Make a code by which one device gets its token, and show it as a QR code."""
+    from darkroom.announce import invite
+    from darkroom.schemas import Scope
+
+    settings = load(**given)
+    with tokens_of(settings) as tokens:
+        invite(settings, tokens, Scope(scope), logs.tell, terminal=sys.stdout.isatty())
+
+
+@main.group()
+def token() -> None:
+    """The devices and programs that may use this box."""
+
+
+@token.command("create")
+@click.argument("name")
+@SCOPE
+@options
+def create_token(name: str, scope: str, **given: Any) -> None:
+    """Let a device or program called NAME in. Prints its token, which is shown this once."""
+    from darkroom.schemas import Scope, TokenRequest
+
+    settings = load(**given)
+    try:
+        asked = TokenRequest(name=name, scope=Scope(scope))
+    except ValidationError as error:
+        fail(f"the name cannot be used: {error.errors()[0]['msg']}")
+    with tokens_of(settings) as tokens:
+        _, secret = tokens.create(asked.name, asked.scope)
+    click.echo(secret)
+
+
+@token.command("list")
+@options
+def list_tokens(**given: Any) -> None:
+    """Say who was let in."""
+    with tokens_of(load(**given)) as tokens:
+        good = tokens.good()
+    for found in good:
+        used = f"used {found.used_at:%Y-%m-%d %H:%M}" if found.used_at else "never used"
+        since = f"{found.created_at:%Y-%m-%d %H:%M}"
+        click.echo(f"{found.id}  {found.scope:3}  since {since}, {used} UTC  {found.name}")
+
+
+@token.command("revoke")
+@click.argument("id_or_name")
+@options
+def revoke_token(id_or_name: str, **given: Any) -> None:
+    """Shut a device out, from its next request on."""
+    with tokens_of(load(**given)) as tokens:
+        found = [one for one in tokens.good() if id_or_name in (one.id, one.name)]
+        if not found:
+            fail(f"there is no token {id_or_name!r}; `darkroom token list` shows them")
+        if len(found) > 1:
+            ids = ", ".join(one.id for one in found)
+            fail(f"several tokens are named {id_or_name!r}; revoke one by its id: {ids}")
+        tokens.revoke(found[0].id)
+    click.echo(f"revoked {found[0].id}  {found[0].name}")
 
 
 @main.group()

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkroom.addresses import local_url
 from darkroom.catalog.models import ModelCatalog
 from darkroom.config import Settings
 from darkroom.engine.base import Broken, EngineEvent, EngineJob
@@ -17,7 +18,7 @@ from darkroom.jobs import database, reconcile
 from darkroom.jobs.database import Database
 from darkroom.jobs.files import Files
 from darkroom.schemas import ResolvedRequest, Task
-from darkroom.supervisor import PortTakenError, check_port, url
+from darkroom.supervisor import PortTakenError, check_port
 
 GIB = 2**30
 MIN_MEMORY_BYTES = 2 * GIB
@@ -112,7 +113,7 @@ def _port(settings: Settings) -> Finding:
     except PortTakenError as error:
         advice = "if that is not a darkroom already running, choose another --port"
         return Finding("port", False, str(error), advice)
-    return Finding("port", True, f"{url(settings.host, settings.port)} is free")
+    return Finding("port", True, f"{local_url(settings)} is free")
 
 
 def check_database(settings: Settings) -> Finding:

@@ -7,7 +7,7 @@ import enum
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MAX_SEED = 2**32 - 1
 MAX_PROMPT_CHARS = 8_000
@@ -369,3 +369,82 @@ class EmbeddingInfo(Words):
 class EmbeddingList(Words):
     embeddings: tuple[EmbeddingInfo, ...]
     broken: tuple[BrokenFile, ...]
+
+
+# --- the door ------------------------------------------------------------------------------
+
+
+def _printable(name: str) -> str:
+    """Names are printed on terminals, which obey control characters."""
+    if not name.isprintable() or name != name.strip():
+        raise ValueError("has characters that cannot be printed, or space at its ends")
+    return name
+
+
+DeviceName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=100,
+        description="What people call the device.",
+        examples=["Ada's phone"],
+    ),
+    AfterValidator(_printable),
+]
+
+
+class Token(Words):
+    """A device that was let in. Its secret is not kept."""
+
+    id: str
+    name: str
+    scope: Scope
+    created_at: datetime
+    used_at: datetime | None = Field(description="To the minute.")
+
+
+class IssuedToken(Token):
+    """A token and its secret, which is shown this once."""
+
+    token: str = Field(description="For `Authorization: Bearer`.", examples=["dk_…"])
+
+
+class TokenList(Words):
+    tokens: tuple[Token, ...]
+
+
+class TokenRequest(Words):
+    """Let a device in."""
+
+    name: DeviceName
+    scope: Scope = Scope.USE
+
+
+class PairRequest(Words):
+    """Turn a pairing code into a token."""
+
+    code: str = Field(max_length=32, examples=["7QX4-M2KD"])
+    name: DeviceName
+
+
+class CodeRequest(Words):
+    """Make a pairing code."""
+
+    scope: Scope = Scope.USE
+
+
+class PairingCode(Words):
+    """Good for one token, once."""
+
+    code: str
+    scope: Scope
+    url: str = Field(description="The first page, with the code filled in.")
+    expires_at: datetime
+
+
+class Me(Words):
+    """Who is asking, as the server sees it."""
+
+    client: str
+    name: str
+    scope: Scope

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from types import FrameType
 
 import structlog
 
+from darkroom import addresses
 from darkroom.config import Settings
 from darkroom.pulse import Watch
+from darkroom.web import tls
 
 log = structlog.get_logger()
 
@@ -113,13 +114,19 @@ class Supervisor:
         settings: for the address and the shutdown time.
         arguments: command-line options that both children get.
         say: prints a line for the owner.
+        welcome: tells the owner more once web answers.
     """
 
     def __init__(
-        self, settings: Settings, arguments: list[str], say: Callable[[str], None]
+        self,
+        settings: Settings,
+        arguments: list[str],
+        say: Callable[[str], None],
+        welcome: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._say = say
+        self._welcome = welcome
         self._stopping = threading.Event()
         allowed_s = settings.engine.stall_timeout_s + settings.queue.poll_s
         pulse = Watch(settings.pulse_path, allowed_s)
@@ -166,26 +173,26 @@ class Supervisor:
 
     def _announce(self) -> None:
         """Tell the owner where the server is, and when the model is loaded."""
-        base = url(self._settings.host, self._settings.port)
+        base = addresses.local_url(self._settings)
         began = time.monotonic()
         for path, words in (
             ("/healthz", f"Darkroom is at {base}"),
             ("/readyz", "Ready: pictures develop from here on"),
         ):
-            while not self._stopping.is_set() and not _answers(base + path):
-                time.sleep(0.1)
+            while not self._answers(base + path):
+                if self._stopping.wait(0.1):
+                    return
             self._say(f"{words}  ({time.monotonic() - began:.1f} s)")
+            if path == "/healthz":
+                try:
+                    self._welcome()
+                except Exception:  # a full disk has no room for a code; the server serves without
+                    log.exception("no device can be invited")
 
-
-def url(host: str, port: int) -> str:
-    """The server's address for a person on this machine."""
-    name = "localhost" if host in ("127.0.0.1", "::1", "0.0.0.0", "::") else host
-    return f"http://{name}:{port}"
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=2):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False
+    def _answers(self, address: str) -> bool:
+        try:
+            context = tls.client_context(self._settings)
+            with urllib.request.urlopen(address, timeout=2, context=context):
+                return True
+        except OSError:
+            return False

@@ -11,6 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from darkroom.schemas import Scope
+from tests.security.doors import tokens_in
 from tests.security.unlimited import UNLIMITED
 from tests.serving import RunningServer, running
 
@@ -23,9 +25,13 @@ def test_every_answer_to_every_request_is_as_documented(tmp_path: Path) -> None:
     """All of Schemathesis' checks, from examples to chains of requests along the links.
 
     On a server whose queue nobody works on, where no job costs anything. Event streams do not
-    end there; what they and finished jobs answer is looked at below.
+    end there; what they and finished jobs answer is looked at below. A token must not be revoked,
+    for it might be the one that this comes with.
     """
-    with running(tmp_path / "box", process="web", **UNLIMITED) as server:
+    closed = {"DARKROOM_AUTH__TRUST_LOOPBACK": "false", **UNLIMITED}
+    with running(tmp_path / "box", process="web", **closed) as server:
+        with tokens_in(server.data_dir) as tokens:
+            _, secret = tokens.create("schemathesis", Scope.OWN)
         command = [
             *(
                 sys.executable,
@@ -37,7 +43,8 @@ def test_every_answer_to_every_request_is_as_documented(tmp_path: Path) -> None:
             *("run", f"{server.url}/openapi.json"),
             *("--phases", "examples,coverage,fuzzing,stateful", "--continue-on-failure"),
             *("--max-examples", str(EXAMPLES), "--seed", "1", "--suppress-health-check", "all"),
-            *("--header", "Prefer: respond-async", "--exclude-path-regex", "events$"),
+            *("--header", f"Authorization: Bearer {secret}"),
+            *("--header", "Prefer: respond-async", "--exclude-path-regex", "events$|^/tokens/"),
             *("--generation-database", "none", "--no-color"),
         ]
         found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

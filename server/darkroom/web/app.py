@@ -13,17 +13,23 @@ from darkroom.jobs.database import Database
 from darkroom.jobs.files import Files
 from darkroom.jobs.retention import Janitor, Retention
 from darkroom.jobs.store import Store
+from darkroom.jobs.tokens import Tokens
 from darkroom.web import (
     auth,
+    authority,
     catalog,
     context,
     errors,
     generate,
+    headers,
     images,
     jobs,
     journal,
+    limits,
+    pairing,
     system,
     timeline,
+    tokens,
 )
 from darkroom.web.decoders import Decoders
 from darkroom.web.streams import Streams
@@ -49,29 +55,31 @@ def create_app(settings: Settings) -> Flask:
     Janitor(retention.sweep, settings.retention.every_s).start()
     streams = Streams(store, settings.web.heartbeat_s)
     meters = journal.WebMeters(lambda: streams.open)
-    context.install(
-        app,
-        context.Context(
-            settings=settings,
-            store=store,
-            files=files,
-            catalog=ModelCatalog(settings.models_dir, settings.models.default),
-            adapters=AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
-            decoders=Decoders(
-                settings.web.decoders,
-                settings.web.decode_timeout_s,
-                settings.web.decode_memory_bytes,
-                settings.web.max_upload_pixels,
-            ),
-            rendering=Semaphore(RENDERINGS),
-            streams=streams,
-            census=Census(database),
-            meters=meters,
+    here = context.Context(
+        settings=settings,
+        store=store,
+        files=files,
+        catalog=ModelCatalog(settings.models_dir, settings.models.default),
+        adapters=AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
+        decoders=Decoders(
+            settings.web.decoders,
+            settings.web.decode_timeout_s,
+            settings.web.decode_memory_bytes,
+            settings.web.max_upload_pixels,
         ),
+        rendering=Semaphore(RENDERINGS),
+        streams=streams,
+        census=Census(database),
+        meters=meters,
+        tokens=Tokens(database),
+        guesses=limits.Guesses(settings.auth.failures_per_minute),
     )
+    context.install(app, here)
     errors.install(app)
     journal.install(app, meters)
-    auth.install(app)
-    for module in (generate, jobs, timeline, images, catalog, system):
+    headers.install(app, strict_transport=settings.tls.mode == "files")
+    auth.install(app, auth.Door(here.tokens, here.guesses, settings.auth))
+    limits.install(app, settings.auth.requests_per_minute)
+    for module in (generate, jobs, timeline, images, catalog, pairing, tokens, authority, system):
         app.register_blueprint(module.blueprint)
     return app

@@ -53,10 +53,10 @@ def parse(task: Task) -> tuple[dict[str, Any], dict[str, bytes], Txt2ImgRequest]
     except ValidationError as error:
         malformed = any(item["type"] == "json_invalid" for item in error.errors())
         raise invalid(field_errors(error, cls.model_fields), 400 if malformed else 422) from None
-    return json.loads(body, object_pairs_hook=_each_once), {}, asked
+    return json.loads(body, object_pairs_hook=each_once), {}, asked
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Of a name given twice parsers take the first or the last, and nobody knows which."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
@@ -84,7 +84,7 @@ def _parse_form() -> tuple[dict[str, Any], dict[str, bytes]]:
         fields[name] = values[0]
     if "loras" in fields:
         try:
-            fields["loras"] = json.loads(fields["loras"], object_pairs_hook=_each_once)
+            fields["loras"] = json.loads(fields["loras"], object_pairs_hook=each_once)
         except (ValueError, RecursionError):
             errors.append(FieldError(pointer="#/loras", detail="is not JSON"))
     files: dict[str, bytes] = {}

@@ -12,8 +12,10 @@ from darkroom.jobs import doorbell
 from darkroom.jobs.census import Census
 from darkroom.jobs.files import Files
 from darkroom.jobs.store import Store
+from darkroom.jobs.tokens import Tokens
 from darkroom.web.decoders import Decoders
 from darkroom.web.journal import WebMeters
+from darkroom.web.limits import Guesses
 from darkroom.web.streams import Streams
 
 _KEY = "darkroom"
@@ -31,6 +33,8 @@ class Context:
     streams: Streams
     census: Census
     meters: WebMeters
+    tokens: Tokens
+    guesses: Guesses
 
     def ring_worker(self) -> None:
         """Tell the worker that there is something in the queue."""

@@ -135,7 +135,7 @@ def _stream(job_id: str | None, after: int | None) -> Response:
         newest = context().store.last_event_id()
         after = newest if after is None else min(after, newest)
     return suspend(
-        EventStream(job_id, after, auth.caller().sees),
+        EventStream(job_id, after, auth.caller().sees, auth.may_stay()),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )

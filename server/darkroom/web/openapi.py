@@ -12,15 +12,26 @@ from typing import Any, TypeVar
 from flask import Blueprint, Flask, Response, request
 from pydantic import BaseModel, Field, ValidationError, create_model
 from spectree import Response as Answers
-from spectree import SpecTree
+from spectree import SecurityScheme, SpecTree
+from spectree.models import InType, SecureType, SecuritySchemeData
 
 import darkroom
 from darkroom.schemas import REQUEST_TYPES, FieldError, ImageSource, Job, Problem, Task
+from darkroom.web.auth import COOKIE
 from darkroom.web.errors import field_errors, invalid, pointer
 from darkroom.web.operations import Parameter, Saying, finish
 
 Handler = TypeVar("Handler", bound=Callable[..., Response])
 Query = TypeVar("Query", bound=BaseModel)
+
+
+SECURITY_SCHEMES = [
+    SecurityScheme("bearer", SecuritySchemeData(SecureType.HTTP, scheme="bearer")),
+    SecurityScheme("basic", SecuritySchemeData(SecureType.HTTP, scheme="basic")),
+    SecurityScheme(
+        "cookie", SecuritySchemeData(SecureType.API_KEY, name=COOKIE, field_in=InType.COOKIE)
+    ),
+]
 
 
 class Document:
@@ -40,6 +51,8 @@ class Document:
             page_templates={},
             naming_strategy=lambda model: model.__name__,
             nested_naming_strategy=lambda _parent, child: child,
+            security_schemes=SECURITY_SCHEMES,
+            security=[{scheme.name: []} for scheme in SECURITY_SCHEMES],
         )
 
     def route(

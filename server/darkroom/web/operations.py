@@ -20,7 +20,11 @@ TIMELINE = ("image/webp",)
 
 SCHEMAS, RESPONSES = "#/components/schemas/", "#/components/responses/"
 HASH = "[0-9a-f]{24}"
-PATTERNS = {"job_id": f"^{HASH}$", "image_id": f"^(up{HASH}|{HASH}-[0-9])$"}
+PATTERNS = {
+    "job_id": f"^{HASH}$",
+    "image_id": f"^(up{HASH}|{HASH}-[0-9])$",
+    "token_id": "^[0-9a-f]{12}$",
+}
 
 # What stands before every handler answers these.
 EVERYWHERE = (401, 403, 429, 500, 503)

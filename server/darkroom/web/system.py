@@ -6,6 +6,7 @@ from flask import Blueprint, Response, jsonify, render_template, send_from_direc
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 import darkroom
+from darkroom.web import auth
 from darkroom.web.context import context
 from darkroom.web.errors import ProblemError
 from darkroom.web.openapi import document
@@ -14,14 +15,16 @@ blueprint = Blueprint("system", __name__, template_folder="templates")
 
 
 @blueprint.get("/healthz")
+@auth.open_to_all
 def healthz() -> Response:
     """Whether this process answers. Says nothing of the worker."""
     return jsonify(status="ok", version=darkroom.__version__)
 
 
 @blueprint.get("/readyz")
+@auth.open_to_all
 def readyz() -> Response:
-    """Whether a worker has its model loaded."""
+    """Whether a worker has its model loaded; which one is not for strangers."""
     workers = context().store.workers()
     if not any(ready for _, ready, _ in workers):
         state = "is loading its model" if workers else "has not started yet"
@@ -32,6 +35,8 @@ def readyz() -> Response:
             f"the worker {state}; jobs are accepted and will be done then",
             headers={"Retry-After": "2"},
         )
+    if auth.known_caller() is None:
+        return jsonify(status="ready")
     return jsonify(
         status="ready",
         workers=[{"id": name, "ready": ready, "device": device} for name, ready, device in workers],
@@ -70,6 +75,7 @@ def docs_file(name: str) -> Response:
 
 
 @blueprint.get("/")
+@auth.open_to_all
 def home() -> str:
     """What this is."""
     return render_template("home.html", version=darkroom.__version__)

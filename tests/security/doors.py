@@ -1,0 +1,71 @@
+"""Coming to a server as somebody else."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from darkroom.jobs.database import Database
+from darkroom.jobs.tokens import Tokens
+from tests.serving import RunningServer
+
+# A caller on this machine is trusted; one whose request was passed on is a stranger.
+PASSED_ON = {"x-forwarded-for": "203.0.113.9"}
+
+
+@contextmanager
+def client(
+    server: RunningServer, token: str | None = None, **headers: str
+) -> Iterator[httpx2.Client]:
+    """A caller from elsewhere, with a token or without."""
+    bearer = {} if token is None else {"authorization": f"Bearer {token}"}
+    with httpx2.Client(
+        base_url=server.url, headers={**PASSED_ON, **bearer, **headers}, timeout=120
+    ) as http:
+        yield http
+
+
+def issue(server: RunningServer, name: str, scope: str = "use") -> dict[str, Any]:
+    """A token, made by the owner: id, name, scope, token."""
+    answer = server.http.post("/tokens", json={"name": name, "scope": scope})
+    assert answer.status_code == 201, answer.text
+    issued: dict[str, Any] = answer.json()
+    return issued
+
+
+def new_code(server: RunningServer, scope: str = "use") -> str:
+    """A pairing code, made by the owner."""
+    answer = server.http.post("/pair/codes", json={"scope": scope})
+    assert answer.status_code == 201, answer.text
+    code: str = answer.json()["code"]
+    return code
+
+
+@contextmanager
+def tokens_in(data_dir: Path) -> Iterator[Tokens]:
+    """The tokens of a server, as its command line reaches them."""
+    database = Database(data_dir / "darkroom.db")
+    yield Tokens(database)
+    database.close()
+
+
+def jobs_in(data_dir: Path) -> int:
+    """How many jobs a server was given, read beside it."""
+    with sqlite3.connect(data_dir / "darkroom.db") as connection:
+        count: int = connection.execute("SELECT count(*) FROM jobs").fetchone()[0]
+    connection.close()
+    return count
+
+
+def assert_refused(answer: httpx2.Response, status: int, kind: str) -> None:
+    """The one error shape."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["type"] == f"urn:darkroom:problem:{kind}"
+    assert problem["status"] == status
+    assert problem["detail"]
+    assert problem["request_id"] == answer.headers["x-request-id"]
