@@ -62,6 +62,7 @@ def _work(settings: Settings, pulse: Pulse) -> None:
         name,
         lease_s=settings.queue.lease_s,
         max_attempts=settings.queue.max_attempts,
+        max_in_flight_per_client=settings.queue.max_in_flight_per_client,
     )
     with Doorbell(doorbell.address(settings.data_dir, "worker")) as bell:
         dispatcher = Dispatcher(

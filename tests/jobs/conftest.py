@@ -15,7 +15,7 @@ from darkroom.jobs.dispatcher import Dispatcher
 from darkroom.jobs.doorbell import Doorbell
 from darkroom.jobs.files import Files
 from darkroom.jobs.leases import Leases
-from darkroom.jobs.records import NewJob, NewUpload
+from darkroom.jobs.records import DEFAULT_URGENCY, NewJob, NewUpload
 from darkroom.jobs.store import Store
 from tests.engine.conftest import request
 from tests.jobs.scripted import ScriptedEngine
@@ -24,9 +24,21 @@ ME = "local"
 
 
 class Clock:
+    """Time of day and time that passes.
+
+    Attributes:
+        now: seconds since the epoch; time passes when it is moved on.
+        set_by: how far somebody has set the time of day forward.
+    """
+
     now = 1_000_000.0
+    set_by = 0.0
 
     def __call__(self) -> float:
+        return self.now + self.set_by
+
+    def monotonic(self) -> float:
+        """The time that nobody sets."""
         return self.now
 
 
@@ -55,8 +67,10 @@ Hire = Callable[[str], Leases]
 
 @pytest.fixture
 def hire(opened: Database, clock: Clock) -> Hire:
-    """Workers by name, on the test's clock."""
-    return lambda name: Leases(opened, name, lease_s=30, max_attempts=3, clock=clock)
+    """Workers by name, on the test's clocks."""
+    return lambda name: Leases(
+        opened, name, lease_s=30, max_attempts=3, clock=clock, monotonic=clock.monotonic
+    )
 
 
 @pytest.fixture
@@ -94,16 +108,31 @@ def play(worker: Leases, clock: Clock, tmp_path: Path) -> Play:
     return run
 
 
-def accept(
-    store: Store,
+def new_job(
     client: str = ME,
     key: str | None = None,
     fingerprint: str = "f",
+    urgency: int = DEFAULT_URGENCY,
+    collapses: bool = False,
     uploads: tuple[NewUpload, ...] = (),
     **fields: Any,
-) -> str:
+) -> NewJob:
+    """A small one."""
+    return NewJob(
+        client,
+        client,
+        request(**fields),
+        uploads,
+        fingerprint,
+        key,
+        urgency=urgency,
+        collapses=collapses,
+    )
+
+
+def accept(store: Store, client: str = ME, **fields: Any) -> str:
     """Put a small job in the queue; its id."""
-    job_id, _ = store.accept(NewJob(client, client, request(**fields), uploads, fingerprint, key))
+    job_id, _ = store.accept(new_job(client, **fields))
     return job_id
 
 

@@ -18,10 +18,11 @@ ALONE = {Kind("tintype", SIZE, 1): Speed(step_seconds=0.1, other_seconds=0.2)}
 SHARED = ALONE | {Kind("tintype", SIZE, 4): Speed(step_seconds=0.04, other_seconds=0.2)}
 
 
-def work(step: int = 0, **fields: Any) -> Work:
+def work(step: int = 0, client: str = "a", apart: bool = False, **fields: Any) -> Work:
     """A job of ten steps an image, unless it is told otherwise."""
     asked = request(**{"num_inference_steps": 10, **fields})
-    return Work(asked, step, expected_steps(asked))
+    pixels, steps = asked.width * asked.height, expected_steps(asked)
+    return Work(client, asked.model, pixels, asked.num_images, step, steps, apart)
 
 
 def seconds(

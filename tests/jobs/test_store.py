@@ -83,40 +83,43 @@ def test_a_repeated_key_finds_the_first_job(store: Store) -> None:
         accept(store, key="k", fingerprint="different")
 
 
-def test_a_heartbeat_keeps_the_lease(store: Store, clock: Clock, worker: Leases) -> None:
+def test_a_heartbeat_keeps_the_lease(
+    store: Store, clock: Clock, worker: Leases, hire: Hire
+) -> None:
+    other = hire("other")
     job = accept(store)
     worker.claim(busy=False)
+    assert other.recover_lapsed() == 0
     clock.now += 20
     worker.heartbeat(ready=True, device="cpu", max_in_flight=1)
     clock.now += 20
 
-    assert worker.recover_lapsed() == 0
+    assert other.recover_lapsed() == 0
     assert status(store, job) is JobStatus.RUNNING
 
 
 def test_a_lapsed_lease_puts_the_job_back(
     store: Store, clock: Clock, worker: Leases, hire: Hire
 ) -> None:
+    other = hire("other")
     job = accept(store)
     worker.claim(busy=False)
+    assert other.recover_lapsed() == 0
     clock.now += 31
 
-    assert worker.recover_lapsed() == 1
+    assert other.recover_lapsed() == 1
     assert status(store, job) is JobStatus.QUEUED
-    again = hire("other").claim(busy=False)
+    again = other.claim(busy=False)
     assert again is not None
     assert again.attempt == 2
     assert kinds(store, job) == ["queued", "queued"]
 
 
-def test_a_job_interrupted_too_often_fails_with_the_reason(
-    store: Store, clock: Clock, worker: Leases
-) -> None:
+def test_a_job_interrupted_too_often_fails_with_the_reason(store: Store, worker: Leases) -> None:
     job = accept(store)
     for _ in range(3):
         worker.claim(busy=False)
-        clock.now += 31
-        worker.recover_lapsed()
+        worker.recover_own()
 
     found = store.job(job, ME)
     assert found is not None
@@ -142,6 +145,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(
     slow, quick = hire("slow"), hire("quick")
     job = accept(store)
     slow.claim(busy=False)
+    quick.recover_lapsed()
     clock.now += 31
     quick.recover_lapsed()
     quick.claim(busy=False)

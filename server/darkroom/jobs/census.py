@@ -39,7 +39,7 @@ class Census(Collector):
     def __init__(
         self,
         database: Database,
-        eta_errors: Callable[[int], Sequence[float]] = lambda _limit: (),
+        eta_errors: Callable[[int], Sequence[float]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database

@@ -212,10 +212,10 @@ class Dispatcher:
             log.warning("the queue cannot be read", reason=str(error))  # the next look may do
 
     def _claim(self) -> None:
-        """Fill the engine up. A job that was interrupted before stays alone in it."""
+        """Fill the engine up. A job that was in flight when a worker died stays alone in it."""
         self._leases.recover_lapsed()
         while len(self._running) < self._max_in_flight:
-            if any(running.claim.attempt > 1 for running in self._running.values()):
+            if any(running.claim.apart for running in self._running.values()):
                 return
             claim = self._leases.claim(busy=bool(self._running))
             if claim is None:

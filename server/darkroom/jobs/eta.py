@@ -6,12 +6,16 @@ is the *clock*, on which the shares of everybody in flight pass.
 """
 
 import math
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import takewhile
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from itertools import count, takewhile
 
 from darkroom.schemas import ResolvedRequest
+
+FAINT = 0.1  # who comes again with less certainty than this is not expected
+AT_ONCE_S = 1.0  # who asks again within this time asks again at once, however short the job was
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,44 @@ class Speed:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Work:
-    """What is left of a job that has not ended: `step` of `steps` denoising steps are done."""
+    """A job that has not ended.
 
-    request: ResolvedRequest
+    Attributes:
+        client: whose it is.
+        model: by name.
+        pixels: width × height of an image.
+        images: how many.
+        step: denoising steps done, over all images.
+        steps: in all.
+        apart: whether nothing else may be in flight with it.
+    """
+
+    client: str
+    model: str
+    pixels: int
+    images: int
     step: int
     steps: int
+    apart: bool = False
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A job being worked on in the simulation.
+
+    Attributes:
+        index: in the queue; None of one that is only expected.
+        work: what it is.
+        certainty: that it is there at all, 0 to 1.
+        left: the part of its work still to do.
+    """
+
+    index: int | None
+    work: Work
+    certainty: float = 1.0
+    left: float = 1.0
 
 
 class Estimator:
@@ -64,68 +99,184 @@ class Estimator:
 
     Args:
         speeds: by what they are true of.
-        max_in_flight: jobs that are worked on together.
+        places: jobs that are worked on together.
+        per_client: how many of them may be one client's; None is all.
+        returning: how many of those whose job ends come again at once with such a job, 0 to 1:
+            see `returning`.
     """
 
-    def __init__(self, speeds: Mapping[Kind, Speed], max_in_flight: int) -> None:
+    def __init__(
+        self,
+        speeds: Mapping[Kind, Speed],
+        places: int,
+        *,
+        per_client: int | None = None,
+        returning: float = 0.0,
+    ) -> None:
         self._speeds = speeds
         self._models = {kind.model for kind in speeds}
-        self._max_in_flight = max_in_flight
-        self._found: dict[Kind, Speed] = {}
+        self._places = places
+        self._per_client = places if per_client is None else per_client
+        self._returning = returning
+        self._found: dict[tuple[str, int, int], Speed] = {}
 
     def seconds(self, queue: Sequence[Work]) -> list[float | None]:
-        """From now to the end of each job, by the clock, if nobody else comes.
+        """From now to the end of each job; see `ends`.
 
-        Images in flight get equal parts of the engine's time. When a job ends, the next one takes
-        its place and the parts change.
+        Returns:
+            A number a job; None from the first one on whose model was never measured.
+        """
+        found: list[float | None] = [None] * len(queue)
+        for index, end in self.ends(queue):
+            found[index] = end
+        return found
+
+    def ends(self, queue: Sequence[Work]) -> Iterator[tuple[int, float]]:
+        """Which job ends when, by the clock, from now on, the first one first.
+
+        Images in flight get equal parts of the engine's time. When a job ends, the next one that
+        may takes its place and the parts change. Those who lately came again when their job had
+        ended are expected to do so, behind all who wait already; nobody else is.
 
         Args:
             queue: the jobs in flight, then those that wait, in the order of their turns.
 
         Returns:
-            A number a job; None from the first one on whose model was never measured.
+            Index into the queue and seconds. Whoever waits behind a job whose model was never
+            measured is left out, and so is that job.
         """
-        jobs = list(takewhile(lambda job: job.request.model in self._models, queue))
-        ends: list[float | None] = [None] * len(queue)
-        waiting = deque(range(len(jobs)))
-        left: dict[int, float] = {}  # by job in flight, the part of its work still to do
-        now = 0.0
-        while waiting or left:
-            while waiting and len(left) < self._max_in_flight:
-                left[waiting.popleft()] = 1.0
-            images = sum(jobs[index].request.num_images for index in left)
-            clock = {index: part * self._clock(jobs[index], images) for index, part in left.items()}
-            passed = min(clock.values())
+        known = list(takewhile(lambda work: work.model in self._models, queue))
+        line = _Line([_Flight(index, work) for index, work in enumerate(known)], self._per_client)
+        flying: list[_Flight] = []
+        now, expected = 0.0, len(known)
+        while expected:
+            while len(flying) < self._places:
+                entering = line.next(bool(flying))
+                if entering is None:
+                    break
+                flying.append(entering)
+            images = sum(flight.certainty * flight.work.images for flight in flying)
+            clocks = [flight.left * self._clock(flight.work, images) for flight in flying]
+            passed = min(clocks)
             now += passed
-            for index, seconds in clock.items():
-                if seconds <= passed:
-                    ends[index] = now
-                    del left[index]
-                else:
-                    left[index] *= 1 - passed / seconds
-        return ends
+            staying = []
+            for flight, seconds in zip(flying, clocks, strict=True):
+                if seconds > passed:
+                    flight.left *= 1 - passed / seconds
+                    staying.append(flight)
+                    continue
+                line.ended(flight)
+                if flight.index is not None:
+                    yield flight.index, now
+                    expected -= 1
+                again = flight.certainty * self._returning
+                if again > FAINT:
+                    line.append(_Flight(None, replace(flight.work, step=0, apart=False), again))
+            flying = staying
 
-    def _clock(self, job: Work, images: int) -> float:
+    def _clock(self, work: Work, images: float) -> float:
         """From now to a job's end by the clock, if so many images stayed in flight."""
-        request = job.request
-        speed = self._speed(Kind(request.model, request.width * request.height, images))
-        steps = max(0, job.steps - job.step)
-        share = steps * speed.step_seconds + request.num_images * speed.other_seconds
-        return share * images / request.num_images
+        speed = self._speed(work.model, work.pixels, max(1, round(images)))
+        steps = max(0, work.steps - work.step)
+        share = steps * speed.step_seconds + work.images * speed.other_seconds
+        return share * max(images, work.images) / work.images
 
-    def _speed(self, kind: Kind) -> Speed:
+    def _speed(self, model: str, pixels: int, in_flight: int) -> Speed:
         """Of the nearest kind measured, by pixels and then by company; scaled by the pixels."""
-        if kind not in self._found:
+        key = (model, pixels, in_flight)
+        found = self._found.get(key)
+        if found is None:
             nearest = min(
-                (measured for measured in self._speeds if measured.model == kind.model),
+                (measured for measured in self._speeds if measured.model == model),
                 key=lambda measured: (
-                    abs(math.log(measured.pixels / kind.pixels)),
-                    abs(math.log(measured.in_flight / kind.in_flight)),
+                    abs(math.log(measured.pixels / pixels)),
+                    abs(math.log(measured.in_flight / in_flight)),
                 ),
             )
-            larger, speed = kind.pixels / nearest.pixels, self._speeds[nearest]
-            self._found[kind] = Speed(larger * speed.step_seconds, larger * speed.other_seconds)
-        return self._found[kind]
+            larger, speed = pixels / nearest.pixels, self._speeds[nearest]
+            found = Speed(larger * speed.step_seconds, larger * speed.other_seconds)
+            self._found[key] = found
+        return found
+
+
+class _Line:
+    """Jobs that wait in the simulation, of which the first one goes next whose client may.
+
+    Args:
+        flights: in the order of their turns.
+        per_client: jobs that one client may have in flight.
+    """
+
+    def __init__(self, flights: Sequence[_Flight], per_client: int) -> None:
+        self._per_client = per_client
+        self._in_flight: Counter[str] = Counter()
+        self._apart = 0  # in flight
+        self._numbers = count()
+        self._queues: dict[str, deque[tuple[int, _Flight]]] = defaultdict(deque)
+        self._heads: list[tuple[int, str]] = []  # the first one's number of each client that may go
+        for flight in flights:
+            self.append(flight)
+
+    def append(self, flight: _Flight) -> None:
+        """One more comes, behind all others."""
+        client, number = flight.work.client, next(self._numbers)
+        self._queues[client].append((number, flight))
+        if len(self._queues[client]) == 1 and self._in_flight[client] < self._per_client:
+            heappush(self._heads, (number, client))
+
+    def next(self, busy: bool) -> _Flight | None:
+        """Take the next one; None if nobody may go.
+
+        Args:
+            busy: whether others are in flight.
+        """
+        if self._apart or not self._heads:
+            return None
+        _, client = self._heads[0]
+        queue = self._queues[client]
+        flight = queue[0][1]
+        if flight.work.apart and busy:
+            return None  # it waits until it is alone, and nobody overtakes it
+        heappop(self._heads)
+        queue.popleft()
+        self._in_flight[client] += 1
+        self._apart += flight.work.apart
+        if queue and self._in_flight[client] < self._per_client:
+            heappush(self._heads, (queue[0][0], client))
+        return flight
+
+    def ended(self, flight: _Flight) -> None:
+        """A job is no longer in flight."""
+        client = flight.work.client
+        self._apart -= flight.work.apart
+        if self._in_flight[client] == self._per_client and self._queues[client]:
+            heappush(self._heads, (self._queues[client][0][0], client))
+        self._in_flight[client] -= 1
+
+
+def returning(spans: Sequence[tuple[float, float | None]], now: float) -> float:
+    """How many of those whose job ended came again at once, 0 to 1.
+
+    At once is within the time that the job took: who looks at a picture before asking for the next
+    one is not waited for. Each new job is counted for one that had ended, and those who have time
+    left are not counted.
+
+    Args:
+        spans: when each of the latest jobs was accepted, and ended if it did.
+        now: on the same clock.
+    """
+    arrivals = deque(sorted(began for began, _ in spans))
+    ends = sorted((end, max(end - began, AT_ONCE_S)) for began, end in spans if end is not None)
+    came = gone = 0
+    for end, patience in ends:
+        while arrivals and arrivals[0] < end:
+            arrivals.popleft()
+        if arrivals and arrivals[0] <= end + patience:
+            arrivals.popleft()
+            came += 1
+        elif end + patience < now:
+            gone += 1
+    return came / (came + gone) if came else 0.0
 
 
 def power_of_two(images: float) -> int:

@@ -5,21 +5,32 @@ Every change is one transaction, and is refused once the worker has lost its lea
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import Select, select, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
+from darkroom.jobs import outlook
 from darkroom.jobs.database import Database
 from darkroom.jobs.eta import Kind, Speed
+from darkroom.jobs.fairness import Rotation, Waiting
 from darkroom.jobs.records import Claim, NewEvent, image_of, request_of
 from darkroom.jobs.tables import ImageRow, JobRow, SpeedRow, WorkerRow
-from darkroom.jobs.transitions import end, enqueue, log, note
+from darkroom.jobs.transitions import end, log, note, requeue
 from darkroom.schemas import EventType, JobStatus, Problem
 
 
 class LeaseLostError(Exception):
     """Someone else has the job by now; what this worker made of it does not count."""
+
+
+@dataclass(frozen=True)
+class _SignOfLife:
+    """What a living worker changes with every heartbeat."""
+
+    worker: str
+    lease_until: float
+    jobs: int
 
 
 class Leases:
@@ -30,7 +41,9 @@ class Leases:
         worker: this worker's id; no two live workers share one.
         lease_s: how long a claim holds without a heartbeat.
         max_attempts: a job interrupted that often fails.
+        max_in_flight_per_client: jobs of one client that this worker takes on; None is all.
         clock: seconds since the epoch.
+        monotonic: seconds on a clock that nobody sets.
     """
 
     def __init__(
@@ -40,45 +53,74 @@ class Leases:
         *,
         lease_s: float,
         max_attempts: int,
+        max_in_flight_per_client: int | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self.worker = worker
         self.lease_s = lease_s
         self._max_attempts = max_attempts
+        self._per_client = max_in_flight_per_client
         self._clock = clock
+        self._monotonic = monotonic
+        self._first_seen: dict[_SignOfLife, float] = {}  # of other workers, monotonic
 
     # --- taking and giving back ------------------------------------------------------------
 
     def claim(self, *, busy: bool) -> Claim | None:
-        """Take the oldest queued job.
+        """Take the queued job whose turn it is.
 
-        A job that was interrupted before is given to an idle worker only, so that a job that
-        kills workers does not take its neighbours with it again.
+        A job that was in flight when a worker died is given to an idle worker only, and nobody
+        overtakes it meanwhile: if it kills workers, it does not take others' jobs with it again.
 
         Args:
             busy: whether the worker has other jobs in flight.
         """
-        oldest = (
-            select(JobRow)
-            .where(JobRow.status == JobStatus.QUEUED)
-            .order_by(JobRow.sequence)
-            .limit(1)
+        while True:
+            with self._database.read() as session:  # to look must not take the write lock
+                sequence = self._next(session, busy)
+            if sequence is None:
+                return None
+            with self._database.write() as session:
+                row = session.get(JobRow, sequence)
+                if row is None or row.status != JobStatus.QUEUED:
+                    continue  # it was cancelled, or another worker was quicker
+                now = self._clock()
+                outlook.serve(session, row.client)
+                row.status = JobStatus.RUNNING
+                row.worker = self.worker
+                row.lease_until = now + self.lease_s
+                row.attempts += 1
+                row.started_at = row.started_at or now
+                request = request_of(row)
+                return Claim(row.id, row.client, request, row.attempts, row.request_id, row.apart)
+
+    def _next(self, session: Session, busy: bool) -> int | None:
+        """The number of the job that this worker takes next."""
+        queued = session.execute(
+            select(JobRow.sequence, JobRow.client, JobRow.urgency).where(
+                JobRow.status == JobStatus.QUEUED
+            )
+        ).all()
+        if not queued:
+            return None
+        mine = session.scalars(select(JobRow.client).where(self._runs_here)).all()
+        rotation = Rotation(
+            (Waiting(*row) for row in queued),
+            outlook.read_tickets(session),
+            mine,
+            self._per_client or len(mine) + 1,
         )
-        with self._database.read() as session:  # to look must not take the write lock
-            if session.scalar(oldest) is None:
-                return None
-        with self._database.write() as session:
-            row = session.scalar(oldest)
-            if row is None or (row.attempts > 0 and busy):
-                return None
-            now = self._clock()
-            row.status = JobStatus.RUNNING
-            row.worker = self.worker
-            row.lease_until = now + self.lease_s
-            row.attempts += 1
-            row.started_at = row.started_at or now
-            return Claim(row.id, row.client, request_of(row), row.attempts, row.request_id)
+        job = rotation.next()
+        if job is None:
+            return None
+        apart = session.scalar(select(JobRow.apart).where(JobRow.sequence == job.sequence))
+        return None if apart and busy else job.sequence
+
+    @property
+    def _runs_here(self) -> ColumnElement[bool]:
+        return (JobRow.worker == self.worker) & (JobRow.status == JobStatus.RUNNING)
 
     def heartbeat(self, *, ready: bool, device: str, max_in_flight: int, metrics: str = "") -> None:
         """Say that the worker is alive, and extend its leases.
@@ -90,24 +132,18 @@ class Leases:
             metrics: what it measured of itself, in Prometheus' text format.
         """
         lease_until = self._clock() + self.lease_s
-        values = {
-            "ready": ready,
-            "device": device,
-            "max_in_flight": max_in_flight,
-            "lease_until": lease_until,
-            "metrics": metrics,
-        }
         with self._database.write(durable=False) as session:
-            session.execute(
-                insert(WorkerRow)
-                .values(id=self.worker, **values)
-                .on_conflict_do_update(index_elements=["id"], set_=values)
+            session.merge(
+                WorkerRow(
+                    id=self.worker,
+                    ready=ready,
+                    device=device,
+                    max_in_flight=max_in_flight,
+                    lease_until=lease_until,
+                    metrics=metrics,
+                )
             )
-            session.execute(
-                update(JobRow)
-                .where(JobRow.worker == self.worker, JobRow.status == JobStatus.RUNNING)
-                .values(lease_until=lease_until)
-            )
+            session.execute(update(JobRow).where(self._runs_here).values(lease_until=lease_until))
 
     def give_back(self) -> int:
         """Return the jobs of this stopping worker to the queue; the attempt does not count.
@@ -119,11 +155,16 @@ class Leases:
             present = session.get(WorkerRow, self.worker)
             if present is not None:
                 session.delete(present)
-            rows = session.scalars(select(JobRow).where(JobRow.worker == self.worker)).all()
+            rows = session.scalars(select(JobRow).where(self._runs_here)).all()
+            again = []
             for row in rows:
                 row.attempts -= 1
-                enqueue(session, row, self._clock())
-            return len(rows)
+                if row.cancel_requested:
+                    end(session, row, self._clock(), JobStatus.CANCELLED)
+                else:
+                    again.append(row)
+            requeue(session, again, self._clock(), self._per_client)
+            return len(again)
 
     def recover_own(self) -> int:
         """Put back what an earlier process with this worker's id left behind, dead for sure.
@@ -131,27 +172,59 @@ class Leases:
         Returns:
             How many jobs were interrupted.
         """
-        return self._recover(select(JobRow).where(JobRow.worker == self.worker))
+        return self._recover(self.worker)
 
     def recover_lapsed(self) -> int:
-        """Put back the jobs of any worker whose lease has lapsed; how many there were."""
-        return self._recover(select(JobRow).where(JobRow.lease_until < self._clock()))
+        """Put back the jobs of other workers who gave no sign of life for the time of a lease.
 
-    def _recover(self, interrupted: Select[JobRow]) -> int:
-        query = interrupted.where(JobRow.status == JobStatus.RUNNING)
+        The time passes on this worker's own clock from when it first saw the last sign, so that a
+        clock that is set, forward or back, takes nobody's jobs and leaves nobody's behind. Its own
+        jobs are not judged: it is alive, or it would not ask.
+
+        Returns:
+            How many jobs were interrupted.
+        """
+        with self._database.read() as session:
+            signs = _signs_of_life(session)
+        now = self._monotonic()
+        first_seen = {
+            sign: self._first_seen.get(sign, now) for sign in signs if sign.worker != self.worker
+        }
+        self._first_seen = first_seen
+        silent = [sign for sign, at in first_seen.items() if now - at > self.lease_s]
+        return sum(self._recover(sign.worker, sign) for sign in silent)
+
+    def _recover(self, worker: str, last: "_SignOfLife | None" = None) -> int:
+        """Put back the jobs of a worker that is dead.
+
+        Whatever was in flight together may have been the reason, so each is tried again apart.
+        Only one that was alone is to blame, and has used up an attempt.
+
+        Args:
+            worker: its id.
+            last: nothing is done if there was another sign of life by now.
+        """
+        query = select(JobRow).where(JobRow.worker == worker, JobRow.status == JobStatus.RUNNING)
         with self._database.read() as session:
             if session.scalar(query.limit(1)) is None:
                 return 0
         now = self._clock()
         with self._database.write() as session:
-            rows = session.scalars(query).all()
+            if last is not None and last not in _signs_of_life(session):
+                return 0
+            rows = session.scalars(query.order_by(JobRow.sequence)).all()
+            again = []
             for row in rows:
+                row.apart = True
+                if len(rows) > 1:
+                    row.attempts -= 1
                 if row.cancel_requested:
                     end(session, row, now, JobStatus.CANCELLED)
                 elif row.attempts >= self._max_attempts:
                     end(session, row, now, JobStatus.FAILED, _interrupted(row.attempts))
                 else:
-                    enqueue(session, row, now)
+                    again.append(row)
+            requeue(session, again, now, self._per_client)
             return len(rows)
 
     # --- reporting -------------------------------------------------------------------------
@@ -238,6 +311,20 @@ class Leases:
             else:
                 blended = Speed(row.step_seconds, row.other_seconds).blended(speed)
                 row.step_seconds, row.other_seconds = blended.step_seconds, blended.other_seconds
+
+
+def _signs_of_life(session: Session) -> set[_SignOfLife]:
+    """The last one of each worker that has jobs in flight."""
+    rows = session.execute(
+        select(JobRow.worker, func.max(JobRow.lease_until), func.count())
+        .where(JobRow.status == JobStatus.RUNNING)
+        .group_by(JobRow.worker)
+    )
+    return {
+        _SignOfLife(worker, lease_until, jobs)
+        for worker, lease_until, jobs in rows
+        if worker is not None and lease_until is not None
+    }
 
 
 def _interrupted(attempts: int) -> Problem:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from darkroom.jobs.eta import Work
 from darkroom.jobs.tables import EventRow, ImageRow, JobRow
 from darkroom.schemas import (
     Event,
@@ -47,6 +46,7 @@ class NewJob:
         idempotency_key: of the caller's, or None.
         urgency: 0 to 7, the most urgent first, among this client's jobs.
         request_id: of the HTTP request, for the logs.
+        collapses: whether an unfinished job of this client with the same fingerprint will do.
     """
 
     client: str
@@ -57,17 +57,27 @@ class NewJob:
     idempotency_key: str | None
     urgency: int = DEFAULT_URGENCY
     request_id: str | None = None
+    collapses: bool = False
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A job that a worker holds a lease on."""
+    """A job that a worker holds a lease on.
+
+    Attributes:
+        job_id: of the job.
+        request: what to make.
+        attempt: 1 at first.
+        request_id: of the HTTP request that brought it.
+        apart: whether nothing else may be in flight with it.
+    """
 
     job_id: str
     client: str
     request: ResolvedRequest
     attempt: int
     request_id: str | None = None
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,10 +119,6 @@ def request_of(row: JobRow) -> ResolvedRequest:
     return ResolvedRequest.model_validate_json(row.request)
 
 
-def work_of(row: JobRow) -> Work:
-    return Work(request_of(row), row.step, row.steps)
-
-
 def image_of(row: ImageRow) -> Image:
     created = timestamp(row.created_at)
     assert created is not None
@@ -142,6 +148,10 @@ class Outlook:
     position: int | None = None
     eta_seconds: float | None = None
 
+    @property
+    def rounded_eta(self) -> float | None:
+        return None if self.eta_seconds is None else round(self.eta_seconds, 2)
+
 
 def preview_data(webp: bytes) -> dict[str, object]:
     """The data of a preview's event."""
@@ -157,14 +167,14 @@ def job_of(row: JobRow, images: Sequence[ImageRow], outlook: Outlook) -> Job:
     """The wire form of a job."""
     created = timestamp(row.created_at)
     assert created is not None
-    request, eta = request_of(row), outlook.eta_seconds
+    request = request_of(row)
     return Job(
         id=row.id,
         client=row.client_name,
         task=request.task,
         status=JobStatus(row.status),
         position=outlook.position,
-        eta_seconds=None if eta is None else round(eta, 2),
+        eta_seconds=outlook.rounded_eta,
         progress=Progress(step=row.step, steps=row.steps),
         attempts=row.attempts,
         request=request.wire(),

@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 from darkroom.config import RetentionSettings
 from darkroom.jobs.database import Database
 from darkroom.jobs.files import Files
+from darkroom.jobs.outlook import UNFINISHED
 from darkroom.jobs.tables import EventRow, ImageRow, JobRow, PairingCodeRow, UploadRow, WorkerRow
-from darkroom.jobs.transitions import UNFINISHED
 from darkroom.schemas import EventType, Task
 
 log = structlog.get_logger()

@@ -1,14 +1,19 @@
 """What web does with the queue: accept, show, cancel. Every change is one transaction."""
 
+import math
 import secrets
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from sqlalchemy import ColumnElement, delete, func, select, true
 from sqlalchemy.orm import Session
 
+from darkroom.config import QueueSettings
+from darkroom.jobs import outlook
 from darkroom.jobs.database import Database
 from darkroom.jobs.eta import expected_steps
+from darkroom.jobs.outlook import UNFINISHED, Standing
 from darkroom.jobs.records import (
     NewJob,
     Outlook,
@@ -19,13 +24,32 @@ from darkroom.jobs.records import (
     request_of,
 )
 from darkroom.jobs.tables import EventRow, ImageRow, JobRow, UploadRow, WorkerRow
-from darkroom.jobs.transitions import UNFINISHED, end, enqueue, view, views
+from darkroom.jobs.transitions import end, enqueue, view, views
 from darkroom.schemas import Event, EventType, Job, JobStatus
 from darkroom.timeline import evenly
+
+UNKNOWN_RETRY_S = 5
+MAX_RETRY_S = 600
 
 
 class IdempotencyConflictError(Exception):
     """The key was used before, for something else."""
+
+
+class QueueFullError(Exception):
+    """There are as many unfinished jobs as there may be.
+
+    Attributes:
+        whose: of all clients, or of this one.
+        pending: how many there are.
+        retry_after_s: when the first of them is expected to end.
+    """
+
+    def __init__(self, whose: Literal["all", "client"], pending: int, retry_after_s: int) -> None:
+        super().__init__(f"{pending} jobs are pending")
+        self.whose = whose
+        self.pending = pending
+        self.retry_after_s = retry_after_s
 
 
 class Store:
@@ -37,6 +61,7 @@ class Store:
         database: migrated.
         clock: seconds since the epoch.
         new_id: makes unguessable ids.
+        settings: caps; the defaults if there are none.
     """
 
     def __init__(
@@ -44,50 +69,96 @@ class Store:
         database: Database,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: secrets.token_hex(12),
+        settings: QueueSettings | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._new_id = new_id
+        self._settings = settings or QueueSettings()
 
     def accept(self, new: NewJob) -> tuple[str, bool]:
         """Put a job in the queue. It is on disk when this returns.
 
         Returns:
-            The job's id, and whether it is new rather than an earlier one with the same key.
+            The job's id, and whether it is new rather than an earlier one with the same key, or
+            one that it collapses into.
 
         Raises:
             IdempotencyConflictError: the key belongs to a different request.
+            QueueFullError: this one would be too many.
         """
-        with self._database.write() as session:
-            if new.idempotency_key is not None:
-                earlier = session.scalar(
-                    select(JobRow).where(
-                        JobRow.client == new.client,
-                        JobRow.idempotency_key == new.idempotency_key,
-                    )
-                )
-                if earlier is not None:
-                    if earlier.fingerprint != new.fingerprint:
-                        raise IdempotencyConflictError(new.idempotency_key)
-                    return earlier.id, False
-            now = self._clock()
-            for upload in new.uploads:
-                session.add(UploadRow(client=new.client, created_at=now, **vars(upload)))
-            row = JobRow(
-                id=self._new_id(),
-                client=new.client,
-                client_name=new.client_name,
-                urgency=new.urgency,
-                request_id=new.request_id,
-                task=new.request.task,
-                request=new.request.model_dump_json(),
-                steps=expected_steps(new.request),
-                fingerprint=new.fingerprint,
-                idempotency_key=new.idempotency_key,
-                created_at=now,
+        with self._database.read() as session:  # what takes long must not take the write lock
+            earlier = _earlier(session, new)
+            if earlier is not None:
+                return earlier, False
+            standing = self._standing(session)
+            self._check_room(session, standing, new.client)
+            eta = outlook.newcomers_end(
+                session, standing, self._clock(), new.client, new.urgency, new.request
             )
-            enqueue(session, row, now)
-            return row.id, True
+        with self._database.write() as session:
+            earlier = _earlier(session, new)
+            if earlier is not None:
+                return earlier, False
+            standing = self._standing(session)
+            self._check_room(session, standing, new.client)
+            return self._queue(session, standing, new, eta), True
+
+    def check_room(self, client: str, idempotency_key: str | None) -> None:
+        """Refuse what `accept` would refuse, before anything is spent on it.
+
+        Raises:
+            QueueFullError: one more would be too many. Not raised for a key that was used before.
+        """
+        with self._database.read() as session:
+            if idempotency_key is None or _of_key(session, client, idempotency_key) is None:
+                self._check_room(session, self._standing(session), client)
+
+    def _standing(self, session: Session) -> Standing:
+        return outlook.read(session, self._clock(), self._settings.max_in_flight_per_client)
+
+    def _check_room(self, session: Session, standing: Standing, client: str) -> None:
+        pending = standing.pending
+        mine, everybodys = pending[client], pending.total()
+        whose: Literal["all", "client"]
+        if mine >= self._settings.max_pending_per_client:
+            whose, count = "client", mine
+        elif everybodys >= self._settings.max_pending:
+            whose, count = "all", everybodys
+        else:
+            return
+        counted = client if whose == "client" else None
+        end_s = outlook.first_end(session, standing, self._clock(), counted)
+        retry_s = UNKNOWN_RETRY_S if end_s is None else math.ceil(end_s)
+        raise QueueFullError(whose, count, min(max(1, retry_s), MAX_RETRY_S))
+
+    def _queue(self, session: Session, standing: Standing, new: NewJob, eta: float | None) -> str:
+        now = self._clock()
+        for upload in new.uploads:
+            session.add(UploadRow(client=new.client, created_at=now, **vars(upload)))
+        row = JobRow(
+            id=self._new_id(),
+            client=new.client,
+            client_name=new.client_name,
+            urgency=new.urgency,
+            request_id=new.request_id,
+            task=new.request.task,
+            status=JobStatus.QUEUED,
+            request=new.request.model_dump_json(),
+            steps=expected_steps(new.request),
+            fingerprint=new.fingerprint,
+            idempotency_key=new.idempotency_key,
+            created_at=now,
+            predicted_s=eta,
+        )
+        session.add(row)
+        session.flush()
+        outlook.join(session, standing, new.client)
+        position = standing.with_job(row.sequence, new.client, new.urgency).order.index(
+            row.sequence
+        )
+        enqueue(session, row, now, Outlook(position, eta))
+        return row.id
 
     def cancel(self, job_id: str, client: str | None) -> Job | None:
         """Cancel a queued job now, a running one at its next step; a finished one stays as it is.
@@ -104,7 +175,10 @@ class Store:
             elif row.status == JobStatus.RUNNING:
                 row.cancel_requested = True
             session.flush()
-            return view(session, row, self._clock())
+            return self._view(session, row)
+
+    def _view(self, session: Session, row: JobRow) -> Job:
+        return view(session, row, self._clock(), self._settings.max_in_flight_per_client)
 
     # --- jobs ------------------------------------------------------------------------------
 
@@ -112,7 +186,7 @@ class Store:
         """A job."""
         with self._database.read() as session:
             row = _job_row(session, job_id, client)
-            return None if row is None else view(session, row, self._clock())
+            return None if row is None else self._view(session, row)
 
     def jobs(
         self, client: str | None, *, before: int | None, limit: int, status: JobStatus | None
@@ -135,20 +209,46 @@ class Store:
             query = query.where(JobRow.status == status)
         with self._database.read() as session:
             rows = list(session.scalars(query.limit(limit + 1)))
-            jobs = views(session, rows[:limit], self._clock())
+            jobs = views(
+                session, rows[:limit], self._clock(), self._settings.max_in_flight_per_client
+            )
             return jobs, rows[limit - 1].sequence if len(rows) > limit else None
 
     def counts(self) -> dict[str, int]:
         """Jobs by status."""
         with self._database.read() as session:
             rows = session.execute(select(JobRow.status, func.count()).group_by(JobRow.status))
-            return {status: count for status, count in rows}  # noqa: C416
+            return {name: value for name, value in rows}  # noqa: C416
+
+    def eta_errors(self, limit: int) -> list[float]:
+        """How far off the estimates were that accepted jobs were given, the latest job first.
+
+        Args:
+            limit: of jobs.
+
+        Returns:
+            |foreseen − actual| ÷ actual, from acceptance to success.
+        """
+        query = (
+            select(JobRow.predicted_s, JobRow.created_at, JobRow.finished_at)
+            .where(JobRow.status == JobStatus.SUCCEEDED, JobRow.predicted_s.is_not(None))
+            .order_by(JobRow.sequence.desc())
+            .limit(limit)
+        )
+        errors = []
+        with self._database.read() as session:
+            for foreseen, accepted, ended in session.execute(query):
+                # A clock that was set back in between can make the actual time nothing or less.
+                if foreseen is not None and ended is not None and ended > accepted:
+                    actual = ended - accepted
+                    errors.append(abs(foreseen - actual) / actual)
+        return errors
 
     def owners(self, job_ids: set[str]) -> dict[str, str]:
         """The client of each job."""
         with self._database.read() as session:
             rows = session.execute(select(JobRow.id, JobRow.client).where(JobRow.id.in_(job_ids)))
-            return {job_id: client for job_id, client in rows}  # noqa: C416
+            return {name: value for name, value in rows}  # noqa: C416
 
     def workers(self) -> list[tuple[str, bool, str]]:
         """Id, readiness and device of the workers whose lease has not lapsed."""
@@ -167,9 +267,12 @@ class Store:
         """What those of the jobs that are queued may expect."""
         queued = (JobRow.id.in_(job_ids), JobRow.status == JobStatus.QUEUED)
         with self._database.read() as session:
-            rows = session.scalars(select(JobRow).where(*queued)).all()
-            jobs = views(session, rows, self._clock())
-        return {job.id: Outlook(job.position, job.eta_seconds) for job in jobs}
+            found = session.execute(select(JobRow.sequence, JobRow.id).where(*queued)).all()
+            numbers = [sequence for sequence, _ in found]
+            known = outlook.outlooks(
+                session, self._clock(), self._settings.max_in_flight_per_client, numbers
+            )
+        return {job_id: known[sequence] for sequence, job_id in found}
 
     # --- pictures --------------------------------------------------------------------------
 
@@ -246,6 +349,40 @@ class Store:
 def _of(client: str | None) -> ColumnElement[bool]:
     """Whether a job is this client's; None is everybody."""
     return true() if client is None else JobRow.client == client
+
+
+def _of_key(session: Session, client: str, key: str) -> JobRow | None:
+    """The job that this key of a client's belongs to."""
+    return session.scalar(
+        select(JobRow).where(JobRow.client == client, JobRow.idempotency_key == key)
+    )
+
+
+def _earlier(session: Session, new: NewJob) -> str | None:
+    """The id of a job that is there already and answers for a new one.
+
+    Raises:
+        IdempotencyConflictError: the key belongs to a different request.
+    """
+    if new.idempotency_key is not None:
+        repeated = _of_key(session, new.client, new.idempotency_key)
+        if repeated is not None:
+            if repeated.fingerprint != new.fingerprint:
+                raise IdempotencyConflictError(new.idempotency_key)
+            return repeated.id
+    if not new.collapses:
+        return None
+    return session.scalar(
+        select(JobRow.id)
+        .where(
+            JobRow.client == new.client,
+            JobRow.fingerprint == new.fingerprint,
+            JobRow.status.in_(UNFINISHED),
+            JobRow.cancel_requested.is_(False),
+        )
+        .order_by(JobRow.sequence)
+        .limit(1)
+    )
 
 
 def _job_row(session: Session, job_id: str, client: str | None) -> JobRow | None:

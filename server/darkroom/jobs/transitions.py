@@ -3,15 +3,13 @@
 import json
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from darkroom.jobs.eta import Estimator, Kind, Speed
-from darkroom.jobs.records import NewEvent, Outlook, job_of, work_of
-from darkroom.jobs.tables import EventRow, ImageRow, JobRow, SpeedRow, WorkerRow
+from darkroom.jobs.outlook import UNFINISHED, outlooks
+from darkroom.jobs.records import NewEvent, Outlook, job_of
+from darkroom.jobs.tables import EventRow, ImageRow, JobRow
 from darkroom.schemas import EventType, Job, JobStatus, Problem
-
-UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
 def log(session: Session, now: float, *events: NewEvent) -> None:
@@ -22,16 +20,29 @@ def log(session: Session, now: float, *events: NewEvent) -> None:
     )
 
 
-def enqueue(session: Session, row: JobRow, now: float) -> None:
-    """Put a new or interrupted job in the queue."""
-    row.status = JobStatus.QUEUED
-    row.worker = row.lease_until = None
-    row.step = 0
-    session.add(row)
-    session.flush()
-    job = view(session, row, now)
-    data: dict[str, object] = {"position": job.position, "eta_seconds": job.eta_seconds}
+def enqueue(session: Session, row: JobRow, now: float, outlook: Outlook) -> None:
+    """Tell that a job is in the queue, and what it may expect there."""
+    data: dict[str, object] = {"position": outlook.position, "eta_seconds": outlook.rounded_eta}
     log(session, now, NewEvent(row.id, EventType.QUEUED, data))
+
+
+def requeue(session: Session, rows: Sequence[JobRow], now: float, per_client: int | None) -> None:
+    """Put interrupted jobs back in the queue.
+
+    Args:
+        session: to write in.
+        rows: of running jobs.
+        now: seconds since the epoch.
+        per_client: as in `outlook.read`.
+    """
+    for row in rows:
+        row.status = JobStatus.QUEUED
+        row.worker = row.lease_until = None
+        row.step = 0
+    session.flush()
+    found = outlooks(session, now, per_client, {row.sequence for row in rows}) if rows else {}
+    for row in rows:
+        enqueue(session, row, now, found[row.sequence])
 
 
 def end(
@@ -58,40 +69,18 @@ def note(session: Session, row: JobRow, now: float, text: str) -> None:
     log(session, now, NewEvent(row.id, EventType.NOTE, {"note": text}))
 
 
-def view(session: Session, row: JobRow, now: float) -> Job:
+def view(session: Session, row: JobRow, now: float, per_client: int | None) -> Job:
     """A job as the rest of the house sees it."""
-    return views(session, [row], now)[0]
+    return views(session, [row], now, per_client)[0]
 
 
-def views(session: Session, rows: Sequence[JobRow], now: float) -> list[Job]:
+def views(
+    session: Session, rows: Sequence[JobRow], now: float, per_client: int | None
+) -> list[Job]:
     """Jobs as the rest of the house sees them."""
     images: dict[str, list[ImageRow]] = {row.id: [] for row in rows}
     for image in session.scalars(select(ImageRow).where(ImageRow.job_id.in_(images))):
         images[image.job_id].append(image)
-    outlooks: dict[str, Outlook] = {}
-    if any(row.status in UNFINISHED for row in rows):
-        outlooks = _outlooks(session, now)
-    return [job_of(row, images[row.id], outlooks.get(row.id, Outlook())) for row in rows]
-
-
-def _outlooks(session: Session, now: float) -> dict[str, Outlook]:
-    """What every unfinished job may expect, by id."""
-    rows = session.scalars(
-        select(JobRow).where(JobRow.status.in_(UNFINISHED)).order_by(JobRow.sequence)
-    ).all()
-    running = [row for row in rows if row.status == JobStatus.RUNNING]
-    queued = [row for row in rows if row.status == JobStatus.QUEUED]
-    speeds = {
-        Kind(row.model, row.pixels, row.in_flight): Speed(row.step_seconds, row.other_seconds)
-        for row in session.scalars(select(SpeedRow))
-    }
-    together = session.scalar(
-        select(func.sum(WorkerRow.max_in_flight)).where(WorkerRow.lease_until > now)
-    )
-    estimator = Estimator(speeds, together or 1)
-    etas = estimator.seconds([work_of(row) for row in (*running, *queued)])
-    positions = (*(None for _ in running), *range(len(queued)))
-    return {
-        row.id: Outlook(position, eta)
-        for row, position, eta in zip((*running, *queued), positions, etas, strict=True)
-    }
+    wanted = {row.sequence for row in rows if row.status in UNFINISHED}
+    found = outlooks(session, now, per_client, wanted) if wanted else {}
+    return [job_of(row, images[row.id], found.get(row.sequence, Outlook())) for row in rows]

@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> Flask:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     database = Database(settings.database_path, settings.queue.database_timeout_s)
     files = Files(settings.images_dir)
-    store = Store(database)
+    store = Store(database, settings=settings.queue)
     orphans = Files(settings.orphans_dir)
     retention = Retention(database, files, orphans, settings.retention)
     Janitor(retention.sweep, settings.retention.every_s).start()
@@ -69,7 +69,7 @@ def create_app(settings: Settings) -> Flask:
         ),
         rendering=Semaphore(RENDERINGS),
         streams=streams,
-        census=Census(database),
+        census=Census(database, store.eta_errors),
         meters=meters,
         tokens=Tokens(database),
         guesses=limits.Guesses(settings.auth.failures_per_minute),

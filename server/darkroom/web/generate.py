@@ -6,9 +6,9 @@ from flask import Blueprint, Response, g, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.jobs.records import NewJob
-from darkroom.jobs.store import IdempotencyConflictError
+from darkroom.jobs.store import IdempotencyConflictError, QueueFullError
 from darkroom.schemas import REQUEST_TYPES, Job, JobStatus, Problem, Task
-from darkroom.web import auth, intake
+from darkroom.web import auth, intake, priority
 from darkroom.web.context import context
 from darkroom.web.errors import ProblemError, respond
 from darkroom.web.images import send_picture
@@ -38,7 +38,8 @@ def _route(task: Task, summary: str) -> None:
     handler.__doc__ = (
         f"{summary}\n\nAnswers the job when it is done, or its first image's bytes to "
         "`Accept: image/*`. `Prefer: respond-async` answers 202 at once, `Prefer: wait=N` after N "
-        "seconds at most. `Idempotency-Key` makes a repeat return the first one's job."
+        "seconds at most. `Idempotency-Key` makes a repeat return the first one's job. "
+        "`Priority: u=0` puts it before your others, `u=7` behind them (RFC 9218)."
     )
     document.route(
         blueprint,
@@ -77,8 +78,11 @@ def generate(task: Task) -> Response:
             f"it has 1 to {MAX_KEY_CHARS} characters",
         )
     cancels = read_query(GenerateQuery).cancel_on_disconnect
-    taken = intake.read(task)
-    job_id = _accept(taken, key)
+    try:
+        here.store.check_room(auth.caller().client, key)  # before a picture is decoded for nothing
+        job_id = _accept(intake.read(task), key)
+    except QueueFullError as error:
+        raise _full(error) from None
     wait_s = _patience()
     if wait_s == 0:
         return _accepted(job_id)
@@ -102,6 +106,7 @@ def _accept(taken: intake.Intake, key: str | None) -> str:
         uploads,
         taken.fingerprint,
         key,
+        urgency=priority.urgency(request.headers.get("Priority", "")),
         request_id=g.request_id,
     )
     fresh = False
@@ -120,6 +125,20 @@ def _accept(taken: intake.Intake, key: str | None) -> str:
                 here.files.delete(upload.id)
     here.ring_worker()
     return job_id
+
+
+def _full(error: QueueFullError) -> ProblemError:
+    if error.whose == "client":
+        detail = f"{error.pending} of your jobs wait or run, and one client may not have more"
+    else:
+        detail = f"{error.pending} jobs of all clients wait or run, and there may not be more"
+    return ProblemError(
+        429,
+        "queue-full",
+        "The queue is full",
+        f"{detail}; ask again in {error.retry_after_s} s",
+        headers={"Retry-After": str(error.retry_after_s)},
+    )
 
 
 def _patience() -> float | None:

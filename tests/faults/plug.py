@@ -1,0 +1,326 @@
+"""Does one thing to a queue again and again, and is killed one statement later each time.
+
+`python -m tests.faults.plug FOLDER OPERATION STRIDE` kills at every STRIDE-th point there is, looks
+after each death whether the queue is whole and the job can be brought to its picture, and prints at
+how many points it died. It loads no torch and starts no thread, so that it can fork.
+
+A point is before and after every SQL statement, commit, fsync, rename and unlink, and before every
+line of `darkroom/jobs` and of the route that accepts.
+"""
+
+import os
+import shutil
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from flask import Flask, g
+from sqlalchemy import Engine, event, select
+
+import darkroom
+from darkroom import logs
+from darkroom.config import Settings
+from darkroom.jobs import database, reconcile
+from darkroom.jobs.database import Database
+from darkroom.jobs.files import Files
+from darkroom.jobs.leases import Leases
+from darkroom.jobs.records import Claim, NewJob, NewUpload
+from darkroom.jobs.store import Store
+from darkroom.jobs.tables import ClientRow, ImageRow, JobRow, UploadRow
+from darkroom.schemas import EventType, Job, JobStatus, ResolvedRequest, Task
+from darkroom.web import auth, context, generate
+
+CODE = Path(darkroom.__file__).parent
+TRACED = {str(path) for path in (CODE / "jobs").glob("*.py")} | {str(CODE / "web" / "generate.py")}
+UPLOAD, PICTURE = b"a source picture" * 1000, b"a developed picture" * 1000
+KEY = "asked once"
+REQUEST = ResolvedRequest(
+    task=Task.IMG2IMG,
+    model="tintype",
+    prompt="a red fox",
+    negative_prompt="",
+    width=128,
+    height=128,
+    num_inference_steps=2,
+    guidance_scale=3.0,
+    num_images=1,
+    seed=7,
+    scheduler="ddim",
+    image="image:up1",
+    strength=1.0,
+)
+
+
+class House:
+    """A data folder, opened."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.settings = settings.model_copy(update={"data_dir": folder})
+        self.database = Database(self.settings.database_path)
+        self.store = Store(self.database, settings=self.settings.queue)
+        self.files = Files(self.settings.images_dir)
+        self.worker = Leases(self.database, "w", lease_s=30, max_attempts=3)
+
+    def close(self) -> None:
+        self.database.close()
+
+    def names(self) -> Counter[str]:
+        """Of all files."""
+        return Counter(path.name for path in self.settings.images_dir.rglob("*") if path.is_file())
+
+    def jobs(self) -> list[Job]:
+        return self.store.jobs(None, before=None, limit=10, status=None)[0]
+
+    def story(self, job: Job) -> list[EventType]:
+        return [found.type for found in self.store.events_after(0, job.id)]
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A request with a picture, as `web.intake` hands it over."""
+
+    house: House
+    request: ResolvedRequest = REQUEST
+    fingerprint: str = "f"
+
+    def store(self) -> tuple[NewUpload, ...]:
+        upload_id = f"up{os.getpid()}"
+        self.house.files.write(upload_id, UPLOAD)
+        return (NewUpload(upload_id, sha256(UPLOAD).hexdigest(), 8, 8, len(UPLOAD)),)
+
+
+# --- what is interrupted -------------------------------------------------------------------
+
+
+def accept(house: House) -> None:
+    """As the route does it."""
+    app = Flask("plug")
+    known = {"settings": house.settings, "store": house.store, "files": house.files}
+    unused = {field.name: None for field in fields(context.Context)}
+    context.install(app, context.Context(**(unused | known)))  # type: ignore[arg-type]
+    with app.test_request_context("/img2img", method="POST"):
+        g.request_id, g.caller = "12345678", auth.LOCAL
+        generate._accept(Arrived(house), KEY)  # type: ignore[arg-type]
+
+
+def queue(house: House) -> None:
+    house.store.accept(NewJob("local", "me", REQUEST, (), "f", KEY))
+
+
+def claim(house: House) -> Claim | None:
+    return house.worker.claim(busy=False)
+
+
+def finish(house: House) -> None:
+    """As the dispatcher does it: bytes, record, end."""
+    (job,) = house.jobs()
+    picture = f"{job.id}-0"
+    house.files.write(picture, PICTURE)
+    house.worker.add_image(
+        ImageRow(
+            id=picture,
+            job_id=job.id,
+            index=0,
+            seed=7,
+            width=8,
+            height=8,
+            content_type="image/png",
+            bytes=len(PICTURE),
+            sha256=sha256(PICTURE).hexdigest(),
+        )
+    )
+    house.worker.finish(job.id, JobStatus.SUCCEEDED)
+
+
+def recover(house: House) -> int:
+    return house.worker.recover_own()
+
+
+# --- what must be true afterwards ----------------------------------------------------------
+
+
+def check_whole(house: House) -> None:
+    """No file is half there, no record lacks its file, no job is in an illegal state."""
+    with house.database.read() as session:
+        connection = session.connection()
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
+        assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+        for row in session.scalars(select(JobRow)):
+            running = row.status == JobStatus.RUNNING
+            assert (row.worker is not None, row.lease_until is not None) == (running, running)
+            assert (row.finished_at is not None) == JobStatus(row.status).terminal
+        recorded = [*session.scalars(select(ImageRow.id)), *session.scalars(select(UploadRow.id))]
+        tickets = session.scalars(select(ClientRow.client)).all()
+    for name in recorded:
+        assert house.files.read(name) == (UPLOAD if name.startswith("up") else PICTURE)
+    for name in house.names():
+        if not name.endswith(".tmp"):
+            assert house.files.read(name) in (UPLOAD, PICTURE)
+    for job in house.jobs():
+        story = house.story(job)
+        assert story[0] is EventType.QUEUED
+        assert sum(kind.terminal for kind in story) == job.status.terminal
+        assert story.count(EventType.IMAGE) == len(job.images)
+        assert tickets == ["local"]
+
+
+def check_accept(house: House, done: bool) -> None:
+    """What was acknowledged is there; asked again, as a caller without an answer would, it is one
+    job."""
+    before = house.jobs()
+    assert len(before) <= 1
+    assert before or not done
+    with house.database.read() as session:
+        assert len(session.scalars(select(UploadRow)).all()) == len(before)
+    accept(house)
+    assert [job.id for job in house.jobs()][-1:] == [job.id for job in before or house.jobs()]
+
+
+def check_claim(house: House, done: bool) -> None:
+    (job,) = house.jobs()
+    assert (job.status, job.attempts) in ((JobStatus.QUEUED, 0), (JobStatus.RUNNING, 1))
+    assert job.status is JobStatus.RUNNING or not done
+
+
+def check_finish(house: House, done: bool) -> None:
+    (job,) = house.jobs()
+    assert job.status in (JobStatus.RUNNING, JobStatus.SUCCEEDED)
+    assert job.status is JobStatus.SUCCEEDED or not done
+
+
+def check_recover(house: House, done: bool) -> None:
+    (job,) = house.jobs()
+    assert (job.status, job.attempts) in ((JobStatus.QUEUED, 1), (JobStatus.RUNNING, 1))
+    assert job.status is JobStatus.QUEUED or not done
+
+
+def check_it_goes_on(house: House) -> None:
+    """After a start the job comes to its one picture, and no other file is left."""
+    reconcile.at_web_start(house.settings)
+    reconcile.at_worker_start(house.settings, house.database, "w")
+    house.worker.recover_own()
+    if claim(house):
+        finish(house)
+    (job,) = house.jobs()
+    assert job.status is JobStatus.SUCCEEDED
+    assert [image.id for image in job.images] == [f"{job.id}-0"]
+    assert job.attempts <= 2
+    check_whole(house)
+    uploads = [name for name in house.names() if name.startswith("up")]
+    assert house.names() == Counter([f"{job.id}-0", *uploads])
+    with house.database.read() as session:
+        assert sorted(uploads) == sorted(session.scalars(select(UploadRow.id)))
+
+
+OPERATIONS: dict[str, tuple[list[Callable[[House], Any]], Callable[[House], Any], Any]] = {
+    "accept": ([], accept, check_accept),
+    "claim": ([queue], claim, check_claim),
+    "finish": ([queue, claim], finish, check_finish),
+    "recover": ([queue, claim], recover, check_recover),
+}
+
+
+# --- killing -------------------------------------------------------------------------------
+
+
+def kill_at(point: int) -> None:
+    """Have this process killed when it has come to that many points. There is no way back."""
+    passed = count(1)
+
+    def here(*_: object, **__: object) -> None:
+        if next(passed) == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            here()
+            result = function(*args, **kwargs)
+            here()
+            return result
+
+        return wrapped
+
+    def trace(frame: FrameType, kind: str, _: object) -> Any:
+        if frame.f_code.co_filename not in TRACED:
+            return None
+        if kind == "line":
+            here()
+        return trace
+
+    for name in ("fsync", "replace", "unlink"):
+        setattr(os, name, around(getattr(os, name)))
+    for moment in ("before_cursor_execute", "after_cursor_execute", "commit"):
+        event.listen(Engine, moment, here)
+    sys.settrace(trace)
+
+
+def forked(function: Callable[[], None]) -> int:
+    """Run it in a process of its own; how that ended, as `os.waitpid` says it."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    try:
+        function()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        os._exit(1)
+    os._exit(0)
+
+
+def main(folder: Path, name: str, stride: int) -> int:
+    """At how many points it was killed.
+
+    Raises:
+        SystemExit: what happened after one of the deaths, said on stderr already.
+    """
+    preparations, operation, check = OPERATIONS[name]
+    settings, prepared = Settings(), folder / "prepared"
+    database.migrate(prepared / "darkroom.db")
+    house = House(prepared, settings)
+    for step in preparations:
+        step(house)
+    house.close()
+    # Once undisturbed, so that every child finds loaded and built what all of them need.
+    shutil.copytree(prepared, folder / "rehearsal")
+    house = House(folder / "rehearsal", settings)
+    operation(house)
+    check_it_goes_on(house)
+    house.close()
+    for deaths, point in enumerate(range(1, sys.maxsize, stride)):
+        data = folder / f"{point}"
+        shutil.copytree(prepared, data)
+
+        def interrupted(data: Path = data, point: int = point) -> None:
+            house = House(data, settings)
+            kill_at(point)
+            operation(house)
+            sys.settrace(None)
+
+        def aftermath(data: Path = data, done: bool = False) -> None:
+            house = House(data, settings)
+            check_whole(house)
+            check(house, done)
+            check_it_goes_on(house)
+
+        ended = forked(interrupted)
+        survived = os.WIFEXITED(ended)
+        if os.WIFEXITED(ended) and os.WEXITSTATUS(ended):
+            raise SystemExit(f"{name} failed by itself")
+        if forked(lambda: aftermath(done=survived)):  # noqa: B023
+            raise SystemExit(f"killed at point {point} of {name}: see {data}")
+        shutil.rmtree(data)
+        if survived:
+            return deaths
+    raise AssertionError("unreachable")
+
+
+if __name__ == "__main__":
+    logs.configure("console", "plug")
+    print(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

@@ -1,0 +1,163 @@
+"""A queue has an end, and says when to come again."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from darkroom.config import QueueSettings
+from darkroom.jobs.database import Database
+from darkroom.jobs.eta import Kind, Speed
+from darkroom.jobs.leases import Leases
+from darkroom.jobs.store import QueueFullError, Store
+from darkroom.schemas import JobStatus
+from tests.jobs.conftest import ME, Clock, accept, new_job
+
+STEP_S = 1.0  # so that a job of six steps takes eight seconds
+SPEED = Kind("tintype", 128 * 128, 1), Speed(STEP_S, 2.0)
+
+
+@pytest.fixture
+def small(opened: Database, clock: Clock) -> Store:
+    """A queue for three jobs, two of them one client's."""
+    return Store(opened, clock, settings=QueueSettings(max_pending=3, max_pending_per_client=2))
+
+
+def refused(store: Store, client: str = ME) -> QueueFullError:
+    with pytest.raises(QueueFullError) as refusal:
+        accept(store, client)
+    return refusal.value
+
+
+def test_one_client_may_not_fill_the_queue(small: Store) -> None:
+    for _ in range(2):
+        accept(small, "a")
+
+    found = refused(small, "a")
+
+    assert (found.whose, found.pending) == ("client", 2)
+    assert accept(small, "b")
+
+
+def test_all_together_may_not_overfill_it(small: Store) -> None:
+    for client in "abc":
+        accept(small, client)
+
+    found = refused(small, "d")
+
+    assert (found.whose, found.pending) == ("all", 3)
+    assert small.counts() == {"queued": 3}
+
+
+def test_running_jobs_count_and_ended_ones_do_not(small: Store, worker: Leases) -> None:
+    accept(small)
+    job = accept(small)
+    claim = worker.claim(busy=False)
+    assert claim is not None
+    refused(small)
+
+    small.cancel(job, ME)
+    accept(small)
+    refused(small)
+    worker.finish(claim.job_id, JobStatus.SUCCEEDED)
+    accept(small)
+
+
+def test_who_is_refused_is_told_when_the_first_place_will_be_free(
+    small: Store, worker: Leases
+) -> None:
+    worker.learn_speed(*SPEED)
+    accept(small, "a")
+    for _ in range(2):
+        accept(small, "b")
+
+    assert refused(small, "c").retry_after_s == 8  # any job
+    assert refused(small, "b").retry_after_s == 16  # one of theirs, which is second
+
+
+def test_without_a_measurement_it_is_a_guess(small: Store) -> None:
+    for _ in range(2):
+        accept(small)
+
+    assert refused(small).retry_after_s == 5
+
+
+def test_nobody_is_sent_away_for_more_than_ten_minutes(small: Store, worker: Leases) -> None:
+    worker.learn_speed(SPEED[0], Speed(1000.0, 0.0))
+    for _ in range(2):
+        accept(small)
+
+    assert refused(small).retry_after_s == 600
+
+
+def test_a_repeat_is_never_refused(small: Store) -> None:
+    first, _ = accept(small, key="k"), accept(small)
+
+    assert accept(small, key="k") == first
+    small.check_room(ME, "k")
+    with pytest.raises(QueueFullError):
+        small.check_room(ME, "another")
+
+
+def test_a_crowd_at_the_last_place_gets_one_in(opened: Database) -> None:
+    store = Store(opened, settings=QueueSettings(max_pending=3))
+    accept(store), accept(store)
+    barrier = Barrier(8)
+
+    def push(number: int) -> bool:
+        barrier.wait()
+        try:
+            accept(store, f"client {number}")
+        except QueueFullError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(push, range(8))) == 1
+    assert store.counts() == {"queued": 3}
+
+
+# --- the same again ------------------------------------------------------------------------
+
+
+def test_the_same_again_collapses_into_the_unfinished_one(store: Store, worker: Leases) -> None:
+    first = accept(store, collapses=True)
+    assert accept(store, collapses=True) == first
+
+    worker.claim(busy=False)
+    assert accept(store, collapses=True) == first
+
+    worker.finish(first, JobStatus.SUCCEEDED)
+    assert accept(store, collapses=True) != first
+
+
+def test_only_the_same_of_the_same_client_collapses_and_only_if_asked(store: Store) -> None:
+    first = accept(store)
+
+    assert accept(store) != first
+    assert accept(store, client="another", collapses=True) != first
+    assert accept(store, fingerprint="different", collapses=True) != first
+
+
+def test_nothing_collapses_into_a_job_that_is_being_cancelled(store: Store, worker: Leases) -> None:
+    first = accept(store, collapses=True)
+    worker.claim(busy=False)
+    store.cancel(first, ME)
+
+    assert accept(store, collapses=True) != first
+
+
+@pytest.mark.parametrize("how", [{"collapses": True}, {"key": "k"}])
+def test_the_same_twice_at_once_is_one_job(opened: Database, how: dict[str, object]) -> None:
+    store = Store(opened)
+    barrier = Barrier(2)
+
+    def ask(_: int) -> tuple[str, bool]:
+        barrier.wait()
+        return store.accept(new_job(**how))  # type: ignore[arg-type]
+
+    with ThreadPoolExecutor(2) as pool:
+        (one, fresh), (other, also_fresh) = pool.map(ask, range(2))
+
+    assert one == other
+    assert fresh != also_fresh

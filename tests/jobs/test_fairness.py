@@ -1,0 +1,232 @@
+"""Turns: who queues much does not keep the others waiting."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from darkroom.jobs import doorbell
+from darkroom.jobs.database import Database
+from darkroom.jobs.fairness import Rotation, Waiting, joining, order
+from darkroom.jobs.leases import Leases
+from darkroom.jobs.store import Store
+from darkroom.jobs.tables import ClientRow
+from darkroom.schemas import EventType
+from tests.jobs.conftest import accept
+from tests.serving import RunningServer, running
+
+CLIENTS = st.sampled_from("abcd")
+QUEUES = st.lists(st.builds(Waiting, st.just(0), CLIENTS, st.integers(0, 7)), max_size=30).map(
+    lambda jobs: [replace(job, sequence=number) for number, job in enumerate(jobs)]
+)
+TICKETS = st.dictionaries(CLIENTS, st.integers(0, 9))
+
+
+def turns(
+    waiting: list[Waiting],
+    tickets: dict[str, int] | None = None,
+    in_flight: str = "",
+    *,
+    places: int = 100,
+    per_client: int = 100,
+) -> list[Waiting]:
+    return list(
+        order(waiting, tickets or {}, list(in_flight), places=places, per_client=per_client)
+    )
+
+
+@given(QUEUES, TICKETS, st.text("abcd", max_size=6), st.integers(1, 6), st.integers(1, 6))
+def test_every_job_has_its_turn_and_each_clients_come_by_urgency_then_age(
+    waiting: list[Waiting], tickets: dict[str, int], in_flight: str, places: int, per_client: int
+) -> None:
+    ordered = turns(waiting, tickets, in_flight, places=places, per_client=per_client)
+
+    assert sorted(job.sequence for job in ordered) == list(range(len(waiting)))
+    for client in "abcd":
+        theirs = [(job.urgency, job.sequence) for job in ordered if job.client == client]
+        assert theirs == sorted(theirs)
+
+
+@given(QUEUES, TICKETS)
+def test_nobody_has_a_second_turn_before_everybody_had_a_first(
+    waiting: list[Waiting], tickets: dict[str, int]
+) -> None:
+    left = Counter(job.client for job in waiting)
+    had: Counter[str] = Counter()
+    for job in turns(waiting, tickets):
+        had[job.client] += 1
+        left[job.client] -= 1
+        assert all(had[job.client] <= had[other] + 1 for other in left if left[other])
+
+
+@given(st.lists(st.one_of(st.none(), CLIENTS), max_size=60))
+def test_between_two_turns_of_who_waits_nobody_has_more_than_one(moves: list[str | None]) -> None:
+    """However clients come and go: a move is a client that comes with a job, or a claim."""
+    waiting: list[Waiting] = []
+    tickets: dict[str, int] = {}
+    since: dict[str, Counter[str]] = {}  # others' turns since the last one of a client that waits
+    for number, client in enumerate(moves):
+        latest = max(tickets.values(), default=0)
+        if client is not None:
+            if client not in since:
+                tickets[client] = joining(tickets.get(client), latest)
+                since[client] = Counter()
+            waiting.append(Waiting(number, client, 3))
+            continue
+        job = Rotation(waiting, tickets, (), per_client=1).next()
+        if job is None:
+            continue
+        waiting.remove(job)
+        tickets[job.client] = latest + 1
+        for others in since.values():
+            others[job.client] += 1
+        del since[job.client]
+        if any(left.client == job.client for left in waiting):
+            since[job.client] = Counter()
+        assert all(turns <= 1 for others in since.values() for turns in others.values())
+
+
+def test_a_newcomer_goes_before_who_was_served_last_and_behind_who_waited() -> None:
+    tickets = {"patient": 3, "served": 9}
+    tickets["new"] = joining(None, 9)
+    waiting = [Waiting(n, client, 3) for n, client in enumerate(("served", "patient", "new"))]
+
+    assert [job.client for job in turns(waiting, tickets)] == ["patient", "new", "served"]
+
+
+def test_staying_away_gives_no_credit() -> None:
+    assert joining(3, 100) == joining(None, 100) == 99
+    assert joining(100, 100) == 100
+
+
+def test_who_has_as_many_in_flight_as_allowed_is_passed_over() -> None:
+    waiting = [Waiting(1, "a", 3), Waiting(2, "a", 3), Waiting(3, "b", 3)]
+
+    found = turns(waiting, {"a": 1, "b": 2}, "aa", places=4, per_client=2)
+
+    assert [job.client for job in found] == ["b", "a", "a"]
+
+
+# --- in the store --------------------------------------------------------------------------
+
+
+def claimed(worker: Leases) -> Iterator[str]:
+    while claim := worker.claim(busy=False):
+        yield claim.job_id
+
+
+def test_clients_take_turns(store: Store, worker: Leases) -> None:
+    a = [accept(store, client="a") for _ in range(3)]
+    b = [accept(store, client="b") for _ in range(2)]
+
+    assert list(claimed(worker)) == [a[0], b[0], a[1], b[1], a[2]]
+
+
+def test_the_positions_are_the_order_of_the_claims(store: Store, worker: Leases) -> None:
+    asked = ("a", 3), ("a", 1), ("a", 7), ("b", 3), ("c", 3), ("a", 1), ("b", 7)
+    jobs = [accept(store, client=client, urgency=urgency) for client, urgency in asked]
+    accept(store, client="a")
+    worker.claim(busy=False)
+    found = [job for job in (store.job(id_, None) for id_ in jobs) if job is not None]
+    shown = {job.position: job.id for job in found if job.position is not None}
+
+    order = list(claimed(worker))
+
+    assert [shown[position] for position in sorted(shown)] == [id_ for id_ in order if id_ in jobs]
+    assert sorted(shown) == [n for n, id_ in enumerate(order) if id_ in jobs]
+
+
+def test_the_queued_event_tells_the_position(store: Store, worker: Leases) -> None:
+    for _ in range(5):
+        accept(store, client="a")
+    worker.claim(busy=False)
+
+    late = accept(store, client="b")
+
+    (queued,) = store.events_after(0, late)
+    assert (queued.type, queued.data["position"]) == (EventType.QUEUED, 0)
+
+
+def test_urgency_orders_ones_own_jobs_only(store: Store, worker: Leases) -> None:
+    slow, usual = accept(store, client="a", urgency=7), accept(store, client="a")
+    other = accept(store, client="b", urgency=7)
+    urgent = accept(store, client="a", urgency=0)
+
+    assert list(claimed(worker)) == [urgent, other, usual, slow]
+
+
+def test_the_cap_of_one_client_does_not_hold_up_another(opened: Database, store: Store) -> None:
+    worker = Leases(opened, "w", lease_s=30, max_attempts=3, max_in_flight_per_client=2)
+    a = [accept(store, client="a") for _ in range(4)]
+    b = accept(store, client="b")
+
+    assert list(claimed(worker)) == [a[0], b, a[1]]
+
+
+def test_the_cap_is_each_workers(opened: Database, store: Store) -> None:
+    for _ in range(3):
+        accept(store, client="a")
+    one, two = (
+        Leases(opened, name, lease_s=30, max_attempts=3, max_in_flight_per_client=1)
+        for name in ("one", "two")
+    )
+
+    assert [len(list(claimed(one))), len(list(claimed(two)))] == [1, 1]
+
+
+def test_clients_long_gone_are_forgotten(opened: Database, store: Store) -> None:
+    with opened.write() as session:
+        session.add_all(ClientRow(client=f"visitor {n}", served=n) for n in range(200))
+
+    accept(store, client="a")
+
+    with opened.read() as session:
+        kept = set(session.scalars(select(ClientRow.client)))
+    assert kept == {"a", "visitor 198", "visitor 199"}
+
+
+# --- with the real worker ------------------------------------------------------------------
+
+
+@contextmanager
+def queue_of(server: RunningServer) -> Iterator[Store]:
+    """Submits in the names of several clients, who are all one over HTTP from one machine."""
+    opened = Database(server.data_dir / "darkroom.db")
+    yield Store(opened)
+    opened.close()
+
+
+def ended_before_b(server: RunningServer, steps: int) -> int:
+    """A queues twenty jobs, then B one like them; how many of A's ended before B's did."""
+    with queue_of(server) as store:
+        bell = doorbell.address(server.data_dir, "worker")
+        a = {accept(store, client="a", num_inference_steps=steps) for _ in range(20)}
+        doorbell.ring(bell)
+        oldest = min(a, key=lambda job: store.events_after(0, job)[0].id)
+        next(event for event in server.events(oldest) if event["event"] == "progress")
+        b = accept(store, client="b", num_inference_steps=steps)
+        doorbell.ring(bell)
+        for job in (b, *a):
+            server.finished(job)
+        story = {event.type: event.id for event in store.events_after(0, b)}
+        meanwhile = range(story[EventType.QUEUED], story[EventType.SUCCEEDED])
+        events = store.events_after(story[EventType.QUEUED], limit=100_000)
+        return sum(
+            event.id in meanwhile and event.job_id in a
+            for event in events
+            if event.type is EventType.SUCCEEDED
+        )
+
+
+def test_a_queues_twenty_and_b_waits_for_two_at_most(server: RunningServer) -> None:
+    assert ended_before_b(server, steps=20) <= 2
+
+
+def test_the_same_when_one_runs_at_a_time(tmp_path: Path) -> None:
+    with running(tmp_path, DARKROOM_ENGINE__MAX_JOBS_IN_FLIGHT="1") as server:
+        assert ended_before_b(server, steps=10) <= 2
