@@ -302,6 +302,16 @@ def test_a_body_that_is_too_large_is_not_asked_for(hasty: RunningServer) -> None
         assert answer_of(connection)[0] == 422
 
 
+def test_a_strangers_upload_is_turned_away_before_it_is_sent(hasty: RunningServer) -> None:
+    stranger = ("X-Forwarded-For: 192.0.2.7", "Expect: 100-continue")
+    with connect(hasty, post(b"", 90_000, *stranger)) as connection:
+        status, headers, problem = answer_of(connection)
+
+    assert status == problem["status"] == 401
+    assert "bearer" in headers["www-authenticate"]
+    assert headers["connection"] == "close"
+
+
 def test_a_connection_on_which_nothing_is_asked_is_closed(hasty: RunningServer) -> None:
     with connect(hasty) as connection:
         assert connection.recv(1024) == b""

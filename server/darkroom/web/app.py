@@ -2,7 +2,6 @@
 
 from threading import Semaphore
 
-from flask import Flask
 from prometheus_client import disable_created_metrics
 
 from darkroom.catalog.adapters import AdapterCatalog
@@ -38,7 +37,7 @@ from darkroom.web.waiting import Application
 RENDERINGS = 2  # thumbnails, other formats and timelines made at once
 
 
-def create_app(settings: Settings) -> Flask:
+def create_app(settings: Settings) -> Application:
     """The web application. The database must be migrated."""
     app = Application("darkroom.web")
     app.json.sort_keys = False  # type: ignore[attr-defined]

@@ -17,6 +17,13 @@ BODIES_AT_ONCE = 8  # of the largest size; more, smaller ones
 MIN_BYTES_PER_S = 1024  # on average, once `body_timeout_s` is over
 
 
+def may_be_large(scope: HTTPScope) -> bool:
+    """Whether a request's body may be one that goes to disk, by its headers."""
+    headers = dict(scope["headers"])
+    declared = int(headers.get(b"content-length", b"0"))  # h11 has checked that it is a number
+    return declared > SMALL_BYTES or b"transfer-encoding" in headers
+
+
 class CallerGoneError(ConnectionError):
     """Nobody is left to answer."""
 

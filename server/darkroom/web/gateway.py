@@ -5,21 +5,23 @@ before the answer is sent. So neither a slow caller nor one who waits for a job 
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import aclosing
 from contextvars import Context, copy_context
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
-from flask import Flask
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from darkroom.config import Settings
-from darkroom.web.bodies import Bodies, CallerGoneError
+from darkroom.schemas import Problem
+from darkroom.web.bodies import Bodies, CallerGoneError, may_be_large
 from darkroom.web.environ import Environ, environ_of
+from darkroom.web.refusal import TurnedAwayError
 from darkroom.web.streams import Streams
 from darkroom.web.threads import Threads
-from darkroom.web.waiting import EventStream, Suspended, Waiting, WsgiApp
+from darkroom.web.waiting import Application, EventStream, Suspended, Waiting, WsgiApp
 
 WRITE_BYTES = 2**16  # sent at once, so that a reader is seen to read
 AHEAD_BYTES = 2**20  # of an answer, made before the first are sent
@@ -81,8 +83,8 @@ class Gateway:
         settings: for limits, and where bodies may lie.
     """
 
-    def __init__(self, app: Flask, streams: Streams, settings: Settings) -> None:
-        self._app: WsgiApp = app.wsgi_app
+    def __init__(self, app: Application, streams: Streams, settings: Settings) -> None:
+        self._app = app
         self._streams = streams
         self._threads = Threads(settings.web.threads, "web")
         few = max(1, settings.web.threads // LARGE_SHARE)
@@ -96,18 +98,20 @@ class Gateway:
         """Answer a request.
 
         Raises:
-            RefusedError: its body cannot be taken.
+            RefusedError: its body cannot be taken, or is not wanted from who sends it.
             TooSlowError: who listens does not keep up.
         """
+        context = copy_context()  # the request's own, in whichever threads it is worked on
+        if may_be_large(scope):
+            await self._knock(scope, context)
         try:
             body = await self._bodies.read(scope, receive)
         except CallerGoneError:
             return
         environ = environ_of(scope, body.file, body.size)
         threads = self._threads if body.is_small else self._uploads
-        context = copy_context()  # the request's own, in whichever threads it is worked on
         try:
-            answer = await threads.run(context.run, _ask, self._app, environ)
+            answer = await threads.run(context.run, _ask, self._app.wsgi_app, environ)
         finally:
             body.close()
         if isinstance(answer.rest, Waiting):
@@ -137,6 +141,18 @@ class Gateway:
             self._background.cancel()
         self._threads.close()
         self._uploads.close()
+
+    async def _knock(self, scope: HTTPScope, context: Context) -> None:
+        """Ask the door before a large body is read: strangers may not fill the disk.
+
+        Raises:
+            TurnedAwayError: it stays shut.
+        """
+        environ = environ_of(scope, BytesIO(), 0)
+        answer = await self._threads.run(context.run, self._app.knock, environ)
+        if answer is not None:
+            problem = Problem.model_validate_json(answer.get_data())
+            raise TurnedAwayError(problem, _raw(answer.headers))
 
     async def _wait(
         self, waiting: Waiting, context: Context, environ: Environ, receive: ASGIReceiveCallable
@@ -196,8 +212,12 @@ def _ask(app: WsgiApp, environ: Environ) -> Answer:
     if isinstance(rest, Chunks):
         rest.prepare()
     ((status, headers),) = began
-    raw = [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers]
-    return Answer(int(status.split(" ", 1)[0]), raw, rest)
+    return Answer(int(status.split(" ", 1)[0]), _raw(headers), rest)
+
+
+def _raw(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """As ASGI has them."""
+    return [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers]
 
 
 async def _gone(receive: ASGIReceiveCallable) -> None:

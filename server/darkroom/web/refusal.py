@@ -46,6 +46,25 @@ class RefusedError(Exception):
         return headers
 
 
+class TurnedAwayError(RefusedError):
+    """The door's answer, given before the body was read.
+
+    Args:
+        problem: its body.
+        headers: names in lower case.
+    """
+
+    def __init__(self, problem: Problem, headers: list[tuple[bytes, bytes]]) -> None:
+        Exception.__init__(self, problem.detail)
+        self.problem = problem
+        self._headers = headers
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        kept = [header for header in self._headers if header[0] != b"content-length"]
+        length = str(len(self.body())).encode()
+        return [*kept, (b"content-length", length), (b"connection", b"close")]
+
+
 def malformed(what: str) -> RefusedError:
     return RefusedError(
         400, "malformed", "Not HTTP as we know it", f"the request is malformed: {what}"

@@ -72,6 +72,19 @@ class Application(Flask):
             return response
         return super().process_response(response)
 
+    def knock(self, environ: dict[str, Any]) -> Response | None:
+        """What a request is answered before its body is seen; None if it is let in.
+
+        Args:
+            environ: of the request, without its body.
+        """
+        with self.request_context(environ):
+            try:
+                answer = self.preprocess_request()
+            except Exception as error:
+                answer = self.handle_user_exception(error)
+            return None if answer is None else self.process_response(self.make_response(answer))
+
 
 def until_ended(
     job_id: str,
