@@ -7,11 +7,14 @@ cannot serve them, and says so.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from flask import Flask, Response, copy_current_request_context, current_app, g
 
+P = ParamSpec("P")
+T = TypeVar("T")
 WsgiApp = Callable[[dict[str, Any], Any], Any]
 
 
@@ -105,9 +108,9 @@ def until_ended(
     waiting = Waiting(
         job_id,
         None if wait_s is None else monotonic() + wait_s,
-        copy_current_request_context(has_ended),
-        _later(answer),
-        copy_current_request_context(abandon),
+        _as_now(has_ended),
+        _as_now(partial(_processed, answer)),
+        _as_now(abandon),
     )
     return suspend(waiting)
 
@@ -122,19 +125,24 @@ def suspend(body: Suspended, **about: Any) -> Response:
     return Response(body, direct_passthrough=True, **about)
 
 
-def _later(answer: Callable[[], Response]) -> WsgiApp:
-    """A WSGI application that goes on with the current request, as Flask would."""
+def _as_now(function: Callable[P, T]) -> Callable[P, T]:
+    """Have it called later, in any thread, as if in this request: by this caller, with this id."""
     known = {name: g.get(name) for name in g}
 
     @copy_current_request_context
-    def resumed(environ: dict[str, Any], start_response: Any) -> Any:
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
         for name, value in known.items():
             setattr(g, name, value)
-        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        try:
-            response = app.make_response(answer())
-        except Exception as error:
-            response = app.make_response(app.handle_user_exception(error))
-        return app.process_response(response)(environ, start_response)
+        return function(*args, **kwargs)
 
-    return resumed
+    return called
+
+
+def _processed(answer: Callable[[], Response], environ: dict[str, Any], start_response: Any) -> Any:
+    """What Flask would have made of the answer. A WSGI application."""
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    try:
+        response = app.make_response(answer())
+    except Exception as error:
+        response = app.make_response(app.handle_user_exception(error))
+    return app.process_response(response)(environ, start_response)
