@@ -129,7 +129,7 @@ class WorkerRow(Table):
 
 
 class ClientRow(Table):
-    """Whose turn it is: `served` grows over all clients with each job that is claimed."""
+    """Whose turn it is: `served` is the client's ticket, see `fairness`."""
 
     __tablename__ = "clients"
 
