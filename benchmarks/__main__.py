@@ -5,7 +5,18 @@ import signal
 import sys
 import time
 
-from benchmarks import engine, gpu, large, page, previews, shortcuts, single, startup, traffic
+from benchmarks import (
+    engine,
+    estimates,
+    gpu,
+    large,
+    page,
+    previews,
+    shortcuts,
+    single,
+    startup,
+    traffic,
+)
 from benchmarks.servers import ROOT
 from benchmarks.suite import FULL, QUICK, Suite
 
@@ -17,6 +28,7 @@ SUITES: dict[str, Suite] = {
         single.SUITE,
         engine.SUITE,
         *traffic.SUITES,
+        estimates.SUITE,
         previews.SUITE,
         shortcuts.SUITE,
         large.SUITE,

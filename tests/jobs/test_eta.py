@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from darkroom.engine.base import Developed, Previewed, Started, Stepped
-from darkroom.jobs.eta import Estimator, Kind, Speed, Work, expected_steps, power_of_two
+from darkroom.jobs.eta import Estimator, Kind, Speed, Work, expected_steps, power_of_two, returning
 from darkroom.jobs.records import Claim
 from darkroom.jobs.running import Running, share_out
 from darkroom.schemas import Task
@@ -63,11 +63,11 @@ def test_jobs_in_flight_pay_for_each_other() -> None:
     assert seconds(work(), work(), together=2) == [pytest.approx(2.4)] * 2
 
 
-def test_a_short_job_in_flight_leaves_the_rest_to_the_long_one() -> None:
-    short, long = seconds(work(num_inference_steps=3), work(), together=2)
+def test_a_short_job_in_flight_goes_before_the_long_one() -> None:
+    short, long = seconds(work(num_inference_steps=2), work(num_inference_steps=8), together=2)
 
-    assert short == pytest.approx(2 * 0.5)  # 0.5 s of its own, and the same of the other's
-    assert long == pytest.approx(1.2 + 0.5)
+    assert short == pytest.approx(0.4 * 1.5)  # by 1/√steps it has two thirds of the engine's time
+    assert long == pytest.approx(0.4 + 1.0)
 
 
 def test_who_waits_comes_in_when_a_place_is_free() -> None:
@@ -94,6 +94,64 @@ def test_a_long_queue_is_foreseen_to_its_end() -> None:
     ends = seconds(*[work()] * 1000, speeds=SHARED, together=4)
 
     assert ends[-1] == pytest.approx(250 * (10 * 0.16 + 4 * 0.2))
+
+
+def test_nobody_has_more_in_flight_than_one_client_may() -> None:
+    estimator = Estimator(ALONE, 3, per_client=2)
+
+    ends = estimator.seconds([work(), work(), work(), work(client="b")])
+
+    assert ends[:2] == [pytest.approx(3 * 1.2)] * 2  # the fourth is in flight with them
+    assert ends[3] == pytest.approx(3 * 1.2)
+    assert ends[2] == pytest.approx(4 * 1.2)
+
+
+def test_a_job_apart_waits_for_the_others_and_has_no_company() -> None:
+    ends = seconds(work(), work(), work(apart=True), work(), together=4)
+
+    assert ends == [pytest.approx(2.4), pytest.approx(2.4), pytest.approx(3.6), pytest.approx(4.8)]
+
+
+def test_who_comes_again_and_again_is_expected_again() -> None:
+    """Somebody's jobs have been following each other: the newcomer will have company to its end."""
+    queue = [work(5), work()]
+
+    assert Estimator(ALONE, 4).seconds(queue)[1] == pytest.approx(0.7 + 1.2)
+    assert Estimator(ALONE, 4, returning=1.0).seconds(queue)[1] == pytest.approx(2 * 1.2)
+
+
+def test_who_is_expected_again_waits_behind_those_who_wait() -> None:
+    ends = Estimator(ALONE, 1, returning=1.0).seconds([work(), work(), work()])
+
+    assert ends == [pytest.approx(1.2), pytest.approx(2.4), pytest.approx(3.6)]
+
+
+def test_ends_come_in_order_and_are_foreseen_only_as_far_as_asked() -> None:
+    ends = Estimator(ALONE, 1).ends([work(), work()])
+
+    assert next(ends) == (0, pytest.approx(1.2))
+    assert next(ends) == (1, pytest.approx(2.4))
+    assert next(ends, None) is None
+
+
+@pytest.mark.parametrize(
+    ("spans", "share"),
+    [
+        ([], 0.0),
+        ([(0.0, None)], 0.0),
+        ([(0.0, 4.0), (4.1, 8.0), (8.1, None)], 1.0),  # one client, one after the other
+        ([(0.0, 4.0), (9.0, 13.0), (18.0, None)], 0.0),  # someone who looks at each picture
+        ([(0.0, 4.0), (0.0, 5.0), (4.1, 11.0)], 0.5),  # two, of whom one has gone
+        ([(0.0, 4.0), (0.0, 8.0), (0.0, 9.0)], 0.0),  # a pile of jobs
+        ([(0.0, 0.1), (0.9, 1.0)], 1.0),  # short jobs
+    ],
+)
+def test_whether_people_come_again_is_seen_from_the_latest_jobs(
+    spans: list[tuple[float, float | None]], share: float
+) -> None:
+    now = max((end or began for began, end in spans), default=0.0)
+
+    assert returning(spans, now) == share
 
 
 def test_newer_measurements_count_more_and_more() -> None:

@@ -76,6 +76,11 @@ class Work:
     steps: int
     apart: bool = False
 
+    @property
+    def weight(self) -> float:
+        """What its part of the engine's time is by: `engine.batching` prefers short jobs so."""
+        return self.images / math.sqrt(self.steps)
+
 
 @dataclass(slots=True)
 class _Flight:
@@ -134,9 +139,9 @@ class Estimator:
     def ends(self, queue: Sequence[Work]) -> Iterator[tuple[int, float]]:
         """Which job ends when, by the clock, from now on, the first one first.
 
-        Images in flight get equal parts of the engine's time. When a job ends, the next one that
-        may takes its place and the parts change. Those who lately came again when their job had
-        ended are expected to do so, behind all who wait already; nobody else is.
+        Jobs in flight get parts of the engine's time by their weights. When a job ends, the next
+        one that may takes its place and the parts change. Those who lately came again when their
+        job had ended are expected to do so, behind all who wait already; nobody else is.
 
         Args:
             queue: the jobs in flight, then those that wait, in the order of their turns.
@@ -156,7 +161,8 @@ class Estimator:
                     break
                 flying.append(entering)
             images = sum(flight.certainty * flight.work.images for flight in flying)
-            clocks = [flight.left * self._clock(flight.work, images) for flight in flying]
+            weights = sum(flight.certainty * flight.work.weight for flight in flying)
+            clocks = [flight.left * self._clock(flight.work, images, weights) for flight in flying]
             passed = min(clocks)
             now += passed
             staying = []
@@ -174,12 +180,12 @@ class Estimator:
                     line.append(_Flight(None, replace(flight.work, step=0, apart=False), again))
             flying = staying
 
-    def _clock(self, work: Work, images: float) -> float:
-        """From now to a job's end by the clock, if so many images stayed in flight."""
+    def _clock(self, work: Work, images: float, weights: float) -> float:
+        """From now to a job's end by the clock, if so many images of such weights stayed."""
         speed = self._speed(work.model, work.pixels, max(1, round(images)))
         steps = max(0, work.steps - work.step)
         share = steps * speed.step_seconds + work.images * speed.other_seconds
-        return share * max(images, work.images) / work.images
+        return share * max(1.0, weights / work.weight)
 
     def _speed(self, model: str, pixels: int, in_flight: int) -> Speed:
         """Of the nearest kind measured, by pixels and then by company; scaled by the pixels."""
