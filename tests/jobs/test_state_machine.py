@@ -398,8 +398,8 @@ def test_the_queue_does_what_its_model_does(backend: Callable[[], object]) -> No
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=500 if SOAK else 30,
-            stateful_step_count=80 if SOAK else 40,
+            max_examples=200 if SOAK else 30,
+            stateful_step_count=60 if SOAK else 40,
             deadline=None,
             derandomize=not SOAK,
             suppress_health_check=list(HealthCheck),
