@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from darkroom.engine.base import Developed, Previewed, Started, Stepped
-from darkroom.jobs.eta import Estimator, Kind, Speed, Work, expected_steps, power_of_two, returning
+from darkroom.jobs.eta import Estimator, Kind, Speed, Work, expected_steps, power_of_two
 from darkroom.jobs.records import Claim
+from darkroom.jobs.returns import returns
 from darkroom.jobs.running import Running, share_out
 from darkroom.schemas import Task
 from tests.engine.conftest import request
@@ -151,7 +152,23 @@ def test_whether_people_come_again_is_seen_from_the_latest_jobs(
 ) -> None:
     now = max((end or began for began, end in spans), default=0.0)
 
-    assert returning(spans, now) == share
+    assert returns(spans, now).share == share
+
+
+def test_who_has_just_gone_is_expected_the_less_the_longer_it_is_ago() -> None:
+    spans: list[tuple[float, float | None]] = [(0.0, 4.0), (4.0, 8.0)]
+
+    assert returns(spans, now=8.0).due == ((1, 1.0),)
+    assert returns(spans, now=11.0).due == ((1, 0.25),)
+    assert returns(spans, now=13.0).due == ()
+    assert returns([*spans, (8.1, None)], now=8.1).due == ()  # there they are
+
+
+def test_who_is_due_counts_as_company() -> None:
+    """Four whose jobs ended together come again together: the first one back is not alone."""
+    due = [(work(client="b"), 1.0), (work(client="c"), 0.5), (work(model="other"), 1.0)]
+
+    assert Estimator(ALONE, 4, due=due).seconds([work()]) == [pytest.approx(2.5 * 1.2)]
 
 
 def test_newer_measurements_count_more_and_more() -> None:

@@ -15,7 +15,6 @@ from itertools import count, takewhile
 from darkroom.schemas import ResolvedRequest
 
 FAINT = 0.1  # who comes again with less certainty than this is not expected
-AT_ONCE_S = 1.0  # who asks again within this time asks again at once, however short the job was
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Work:
     @property
     def weight(self) -> float:
         """What its part of the engine's time is by: `engine.batching` prefers short jobs so."""
-        return self.images / math.sqrt(self.steps)
+        return self.images / math.sqrt(max(1, self.steps))
 
 
 @dataclass(slots=True)
@@ -106,8 +105,8 @@ class Estimator:
         speeds: by what they are true of.
         places: jobs that are worked on together.
         per_client: how many of them may be one client's; None is all.
-        returning: how many of those whose job ends come again at once with such a job, 0 to 1:
-            see `returning`.
+        returning: how many of those whose job ends come again with such a job, 0 to 1.
+        due: jobs like those with which somebody comes again now, and how certainly.
     """
 
     def __init__(
@@ -117,12 +116,14 @@ class Estimator:
         *,
         per_client: int | None = None,
         returning: float = 0.0,
+        due: Sequence[tuple[Work, float]] = (),
     ) -> None:
         self._speeds = speeds
         self._models = {kind.model for kind in speeds}
         self._places = places
         self._per_client = places if per_client is None else per_client
         self._returning = returning
+        self._due = [(work, certainty) for work, certainty in due if work.model in self._models]
         self._found: dict[tuple[str, int, int], Speed] = {}
 
     def seconds(self, queue: Sequence[Work]) -> list[float | None]:
@@ -152,6 +153,8 @@ class Estimator:
         """
         known = list(takewhile(lambda work: work.model in self._models, queue))
         line = _Line([_Flight(index, work) for index, work in enumerate(known)], self._per_client)
+        for work, certainty in self._due:
+            self._expect(line, work, certainty)
         flying: list[_Flight] = []
         now, expected = 0.0, len(known)
         while expected:
@@ -175,10 +178,13 @@ class Estimator:
                 if flight.index is not None:
                     yield flight.index, now
                     expected -= 1
-                again = flight.certainty * self._returning
-                if again > FAINT:
-                    line.append(_Flight(None, replace(flight.work, step=0, apart=False), again))
+                self._expect(line, flight.work, flight.certainty * self._returning)
             flying = staying
+
+    def _expect(self, line: "_Line", work: Work, certainty: float) -> None:
+        """Somebody comes again with such a job."""
+        if certainty > FAINT:
+            line.append(_Flight(None, replace(work, step=0, apart=False), certainty))
 
     def _clock(self, work: Work, images: float, weights: float) -> float:
         """From now to a job's end by the clock, if so many images of such weights stayed."""
@@ -258,31 +264,6 @@ class _Line:
         if self._in_flight[client] == self._per_client and self._queues[client]:
             heappush(self._heads, (self._queues[client][0][0], client))
         self._in_flight[client] -= 1
-
-
-def returning(spans: Sequence[tuple[float, float | None]], now: float) -> float:
-    """How many of those whose job ended came again at once, 0 to 1.
-
-    At once is within the time that the job took: who looks at a picture before asking for the next
-    one is not waited for. Each new job is counted for one that had ended, and those who have time
-    left are not counted.
-
-    Args:
-        spans: when each of the latest jobs was accepted, and ended if it did.
-        now: on the same clock.
-    """
-    arrivals = deque(sorted(began for began, _ in spans))
-    ends = sorted((end, max(end - began, AT_ONCE_S)) for began, end in spans if end is not None)
-    came = gone = 0
-    for end, patience in ends:
-        while arrivals and arrivals[0] < end:
-            arrivals.popleft()
-        if arrivals and arrivals[0] <= end + patience:
-            arrivals.popleft()
-            came += 1
-        elif end + patience < now:
-            gone += 1
-    return came / (came + gone) if came else 0.0
 
 
 def power_of_two(images: float) -> int:

@@ -6,19 +6,22 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from darkroom.jobs import fairness
-from darkroom.jobs.eta import Estimator, Kind, Speed, Work, expected_steps, returning
+from darkroom.jobs.eta import Estimator, Kind, Speed, Work, expected_steps
 from darkroom.jobs.fairness import Waiting
 from darkroom.jobs.records import Outlook
+from darkroom.jobs.returns import returns
 from darkroom.jobs.tables import ClientRow, JobRow, SpeedRow, WorkerRow
 from darkroom.schemas import JobStatus, ResolvedRequest
 
 UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING)
 NEWCOMER = sys.maxsize  # stands for the number that a job will be given
+WORK = (JobRow.client, JobRow.step, JobRow.steps, JobRow.apart, JobRow.request)
 LATEST = 64  # jobs from which it is judged whether people come again
 IDLE_KEPT = 100  # clients without a queued job whose tickets are kept
 
@@ -151,41 +154,45 @@ def _ends(
 ) -> Iterator[tuple[int, float]]:
     """Which job ends in how many seconds, the first one first, while it can be foreseen."""
     rows = session.execute(
-        select(
-            JobRow.sequence,
-            JobRow.client,
-            JobRow.step,
-            JobRow.steps,
-            JobRow.apart,
-            JobRow.request,
-        ).where(JobRow.status.in_(UNFINISHED))
+        select(JobRow.sequence, *WORK).where(JobRow.status.in_(UNFINISHED))
     ).all()
     works: dict[int, Work] = {} if newcomer is None else {NEWCOMER: newcomer}
-    for sequence, client, step, steps, apart, text in rows:
-        request = json.loads(text)  # not validated: that takes longer than all the rest
-        pixels = request["width"] * request["height"]
-        images = request["num_images"]
-        works[sequence] = Work(client, request["model"], pixels, images, step, steps, apart)
+    works |= {row.sequence: _work(row) for row in rows}
     queue = [*(sequence for sequence, _ in standing.running), *standing.order]
     speeds = {
         Kind(row.model, row.pixels, row.in_flight): Speed(row.step_seconds, row.other_seconds)
         for row in session.scalars(select(SpeedRow))
     }
+    latest = session.execute(
+        select(JobRow.created_at, JobRow.finished_at, *WORK)
+        .order_by(JobRow.sequence.desc())
+        .limit(LATEST)
+    ).all()
+    spans: list[tuple[float, float | None]] = [(accepted, ended) for accepted, ended, *_ in latest]
+    again = returns(spans if newcomer is None else [*spans, (now, None)], now)
     estimator = Estimator(
         speeds,
         standing.places,
         per_client=standing.per_client,
-        returning=returning(_latest(session), now),
+        returning=again.share,
+        due=[(_work(latest[index]), certainty) for index, certainty in again.due],
     )
     for index, end in estimator.ends([works[sequence] for sequence in queue]):
         yield queue[index], end
 
 
-def _latest(session: Session) -> list[tuple[float, float | None]]:
-    """When the latest jobs were accepted, and ended if they did."""
-    query = select(JobRow.created_at, JobRow.finished_at)
-    rows = session.execute(query.order_by(JobRow.sequence.desc()).limit(LATEST))
-    return [(accepted, ended) for accepted, ended in rows]
+def _work(row: Any) -> Work:
+    """Of a row that has the columns of `WORK`."""
+    request = json.loads(row.request)  # not validated: that takes longer than all the rest
+    return Work(
+        row.client,
+        request["model"],
+        request["width"] * request["height"],
+        request["num_images"],
+        row.step,
+        row.steps,
+        row.apart,
+    )
 
 
 # --- tickets -------------------------------------------------------------------------------
