@@ -13,6 +13,7 @@ from benchmarks.suite import Effort, Suite
 
 CALLERS = 4
 STEPS = 12
+WARM_UP = 2 * CALLERS  # jobs
 
 HOW = f"""\
 {CALLERS} callers each ask for the next picture when they have one, once all for the same
@@ -28,16 +29,16 @@ def estimates(effort: Effort) -> list[Figure]:
     }
     figures = []
     with darkroom() as server:
-        load.warm_up(server, "/readyz", CALLERS)
-        with server.awake():
-            for name, jobs in kinds.items():
-                rounds = [_round(server, jobs(seed)) for seed in range(effort.rounds)]
-                errors = tuple(median(abs(told / took - 1) for told, took in r) for r in rounds)
-                biases = tuple(median(told / took for told, took in r) for r in rounds)
-                figures += [
-                    Figure(f"error of the estimate, {name}", errors, "", at_most(0.25)),
-                    Figure(f"estimate ÷ actual, {name}", biases, "×"),
-                ]
+        server.until("/readyz")
+        load.closed_loop(server, load.mixed(WARM_UP, seed=0), CALLERS)
+        for name, jobs in kinds.items():
+            rounds = [_round(server, jobs(seed)) for seed in range(effort.rounds)]
+            errors = tuple(median(abs(told / took - 1) for told, took in r) for r in rounds)
+            biases = tuple(median(told / took for told, took in r) for r in rounds)
+            figures += [
+                Figure(f"error of the estimate, {name}", errors, "", at_most(0.25)),
+                Figure(f"estimate ÷ actual, {name}", biases, "×"),
+            ]
     return figures
 
 
