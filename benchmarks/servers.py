@@ -23,6 +23,8 @@ START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
 MIB = 2**20
 
+# A worker that is paused while another is measured does not hang.
+PAUSABLE = {"DARKROOM_ENGINE__STALL_TIMEOUT_S": "86400"}
 NO_PREVIEWS = {"DARKROOM_ENGINE__PREVIEW_EVERY_S": "1e9"}
 
 
@@ -76,20 +78,17 @@ class Server:
             process.suspend()
 
     def resume(self) -> None:
-        """Let it go on, the innermost processes first.
+        """Let it go on, the one that watches the others last.
 
         gunicorn ends a child that has given no sign of life for 30 s. A child gives one each time
-        round its loop, so after two answers it has, and those that watch it may wake.
+        round its loop, so after two answers it has, and the first process may wake.
         """
-        family = self._family()
-        watching = [process for process in family if process.children()]
-        for process in family:
-            if process not in watching:
-                process.resume()
+        watching, *watched = self._family()
+        for process in watched:
+            process.resume()
         for _ in range(2):
             self.until(self.alive)
-        for process in watching:
-            process.resume()
+        watching.resume()
 
     @contextmanager
     def awake(self) -> Iterator[None]:
@@ -111,7 +110,7 @@ def darkroom(**environment: str) -> Iterator[Server]:
     Args:
         environment: settings, as `DARKROOM_*` variables.
     """
-    settings = {"DARKROOM_ENGINE__DTYPE": "float32", **environment}
+    settings = {"DARKROOM_ENGINE__DTYPE": "float32", **PAUSABLE, **environment}
     with _started(["darkroom", "serve"], settings, "/healthz") as server:
         yield server
 
