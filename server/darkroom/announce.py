@@ -9,7 +9,7 @@ from darkroom import addresses
 from darkroom.config import Settings
 from darkroom.jobs.tokens import Tokens
 from darkroom.schemas import Scope
-from darkroom.web import tls
+from darkroom.web.door import tls
 
 Say = Callable[[str], None]
 

@@ -53,7 +53,7 @@ def load(config_file: Path | None, **overrides: Any) -> config.Settings:
 
 def certificate_for(settings: config.Settings) -> tuple[Path, Path] | None:
     """What to serve TLS with, or the end with what is wrong with it."""
-    from darkroom.web import tls
+    from darkroom.web.door import tls
 
     try:
         return tls.certificate(settings)
@@ -114,7 +114,7 @@ def serve(**given: Any) -> None:
 def web(**given: Any) -> None:
     """Start the web process alone."""
     from darkroom.jobs import database, reconcile
-    from darkroom.web.server import Server
+    from darkroom.web.serving.server import Server
 
     settings = load(**given)
     logs.configure(settings.log_format, "web")

@@ -1,4 +1,4 @@
-"""The other side of `web/decoders.py`: a process in which strangers' bytes become pixels.
+"""The other side of `web/parsing/decoders.py`: a process in which strangers' bytes become pixels.
 
 Decoders are large C libraries, and this is where hostile files reach them. A process that one of
 them crashes, or that one of them makes grow or spin, ends alone.

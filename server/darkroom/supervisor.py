@@ -18,7 +18,7 @@ import structlog
 from darkroom import addresses
 from darkroom.config import Settings
 from darkroom.pulse import Watch
-from darkroom.web import tls
+from darkroom.web.door import tls
 
 log = structlog.get_logger()
 

@@ -35,7 +35,9 @@ from darkroom.jobs.records import Claim, NewJob, NewUpload
 from darkroom.jobs.store import Store
 from darkroom.jobs.tables import ClientRow, ImageRow, JobRow, UploadRow
 from darkroom.schemas import EventType, Job, JobStatus, ResolvedRequest, Task
-from darkroom.web import auth, context, generate
+from darkroom.web import context
+from darkroom.web.door import auth
+from darkroom.web.routes import generate
 
 CODE = Path(darkroom.__file__).parent
 TRACED = {str(path) for path in (CODE / "jobs").glob("*.py")} | {str(CODE / "web" / "generate.py")}

@@ -15,7 +15,7 @@ from darkroom import announce
 from darkroom.config import AuthSettings, Settings
 from darkroom.jobs import database
 from darkroom.schemas import Scope
-from darkroom.web.limits import MAX_WRONG_CODES, Guesses
+from darkroom.web.door.limits import MAX_WRONG_CODES, Guesses
 from tests.security.doors import assert_refused, client, new_code, tokens_in
 from tests.serving import RunningServer, running
 

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from darkroom import addresses
 from darkroom.config import AuthSettings, Settings, TlsSettings
-from darkroom.web import tls
+from darkroom.web.door import tls
 from darkroom_client import Client
 from tests.serving import RunningServer, running
 from tests.test_cli import darkroom

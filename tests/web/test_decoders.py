@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from darkroom.decoding import Purpose
-from darkroom.web.decoders import MAX_WAITING, BusyError, Decoders
+from darkroom.web.parsing.decoders import MAX_WAITING, BusyError, Decoders
 
 CALLERS = MAX_WAITING + 8
 

@@ -6,7 +6,7 @@ import pytest
 
 from darkroom.catalog.models import ModelCatalog
 from darkroom.schemas import ModelInfo
-from darkroom.web import sizes
+from darkroom.web.parsing import sizes
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from darkroom.jobs import database
 from darkroom.jobs.database import Database
 from darkroom.jobs.records import Outlook
 from darkroom.jobs.store import Store
-from darkroom.web.lines import Piece, outlook_line
-from darkroom.web.listener import MAX_BACKLOG_BYTES, Listener, TooSlowError, differs
-from darkroom.web.streams import RETRY, Streams
-from darkroom.web.threads import Threads
+from darkroom.web.serving.lines import Piece, outlook_line
+from darkroom.web.serving.listener import MAX_BACKLOG_BYTES, Listener, TooSlowError, differs
+from darkroom.web.serving.streams import RETRY, Streams
+from darkroom.web.serving.threads import Threads
 from darkroom.web.waiting import EventStream
 from tests.jobs.conftest import accept
 from tests.serving import parse_events

@@ -214,12 +214,6 @@ class Store:
             )
             return jobs, rows[limit - 1].sequence if len(rows) > limit else None
 
-    def counts(self) -> dict[str, int]:
-        """Jobs by status."""
-        with self._database.read() as session:
-            rows = session.execute(select(JobRow.status, func.count()).group_by(JobRow.status))
-            return {name: value for name, value in rows}  # noqa: C416
-
     def eta_errors(self, limit: int) -> list[float]:
         """How far off the estimates were that accepted jobs were given, the latest job first.
 

@@ -13,25 +13,21 @@ from darkroom.jobs.files import Files
 from darkroom.jobs.retention import Janitor, Retention
 from darkroom.jobs.store import Store
 from darkroom.jobs.tokens import Tokens
-from darkroom.web import (
-    auth,
+from darkroom.web import context, errors, journal
+from darkroom.web.door import auth, headers, limits
+from darkroom.web.parsing.decoders import Decoders
+from darkroom.web.routes import (
     authority,
     catalog,
-    context,
-    errors,
     generate,
-    headers,
     images,
     jobs,
-    journal,
-    limits,
     pairing,
     system,
     timeline,
     tokens,
 )
-from darkroom.web.decoders import Decoders
-from darkroom.web.streams import Streams
+from darkroom.web.serving.streams import Streams
 from darkroom.web.waiting import Application
 
 RENDERINGS = 2  # thumbnails, other formats and timelines made at once

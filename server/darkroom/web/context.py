@@ -13,10 +13,10 @@ from darkroom.jobs.census import Census
 from darkroom.jobs.files import Files
 from darkroom.jobs.store import Store
 from darkroom.jobs.tokens import Tokens
-from darkroom.web.decoders import Decoders
+from darkroom.web.door.limits import Guesses
 from darkroom.web.journal import WebMeters
-from darkroom.web.limits import Guesses
-from darkroom.web.streams import Streams
+from darkroom.web.parsing.decoders import Decoders
+from darkroom.web.serving.streams import Streams
 
 _KEY = "darkroom"
 

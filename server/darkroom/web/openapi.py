@@ -17,7 +17,7 @@ from spectree.models import InType, SecureType, SecuritySchemeData
 
 import darkroom
 from darkroom.schemas import REQUEST_TYPES, FieldError, ImageSource, Job, Problem, Task
-from darkroom.web.auth import COOKIE
+from darkroom.web.door.auth import COOKIE
 from darkroom.web.errors import field_errors, invalid, pointer
 from darkroom.web.operations import Parameter, Saying, finish
 

@@ -22,7 +22,7 @@ class Suspended:
     """The body of a response that is still to come."""
 
     def __iter__(self) -> Iterator[bytes]:
-        raise RuntimeError("only darkroom.web.gateway can serve this answer")
+        raise RuntimeError("only darkroom.web.serving.gateway can serve this answer")
 
 
 @dataclass(frozen=True)

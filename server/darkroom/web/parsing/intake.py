@@ -24,10 +24,10 @@ from darkroom.schemas import (
     Task,
     Txt2ImgRequest,
 )
-from darkroom.web import body, loras, sizes
 from darkroom.web.context import context
 from darkroom.web.errors import invalid, pointer
-from darkroom.web.sources import REFERENCE, Source, find
+from darkroom.web.parsing import body, loras, sizes
+from darkroom.web.parsing.sources import REFERENCE, Source, find
 
 IMAGE_TYPES = tuple(output_format.content_type for output_format in OutputFormat)
 

@@ -3,11 +3,11 @@
 from flask import Blueprint, Response
 
 from darkroom.schemas import IssuedToken, Problem, TokenList, TokenRequest
-from darkroom.web import auth
 from darkroom.web.context import context
+from darkroom.web.door import auth
 from darkroom.web.errors import not_found
 from darkroom.web.openapi import answers, document
-from darkroom.web.reading import read_json
+from darkroom.web.parsing.reading import read_json
 from darkroom.web.rendering import send_model
 
 blueprint = Blueprint("tokens", __name__)

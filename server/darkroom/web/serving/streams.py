@@ -16,10 +16,10 @@ import structlog
 
 from darkroom.jobs.store import Store
 from darkroom.schemas import Event
-from darkroom.web.lines import Batch, Piece, line_of
-from darkroom.web.listener import Listener
-from darkroom.web.owners import Owners
-from darkroom.web.threads import Threads
+from darkroom.web.serving.lines import Batch, Piece, line_of
+from darkroom.web.serving.listener import Listener
+from darkroom.web.serving.owners import Owners
+from darkroom.web.serving.threads import Threads
 from darkroom.web.waiting import EventStream
 
 log = structlog.get_logger()

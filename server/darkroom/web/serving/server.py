@@ -19,8 +19,8 @@ from darkroom.jobs.doorbell import Doorbell
 from darkroom.jobs.tail import Tail
 from darkroom.web.app import create_app
 from darkroom.web.context import context_of
-from darkroom.web.gateway import Gateway
-from darkroom.web.protocol import SPARE_CONNECTIONS, Protocol
+from darkroom.web.serving.gateway import Gateway
+from darkroom.web.serving.protocol import SPARE_CONNECTIONS, Protocol
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 30

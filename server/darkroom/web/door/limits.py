@@ -9,7 +9,8 @@ from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
-from darkroom.web import errors, origin
+from darkroom.web import errors
+from darkroom.web.door import origin
 from darkroom.web.errors import ProblemError
 
 MAX_WRONG_CODES = 100  # from everywhere within an hour: then no code that is out is good any more

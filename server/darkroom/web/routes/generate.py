@@ -8,13 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from darkroom.jobs.records import NewJob
 from darkroom.jobs.store import IdempotencyConflictError, QueueFullError
 from darkroom.schemas import REQUEST_TYPES, Job, JobStatus, Problem, Task
-from darkroom.web import auth, intake, priority
 from darkroom.web.context import context
+from darkroom.web.door import auth
 from darkroom.web.errors import ProblemError, respond
-from darkroom.web.images import send_picture
 from darkroom.web.openapi import GENERATED, document, form_model, read_query
 from darkroom.web.operations import IDEMPOTENCY_KEY, IMAGES, PREFER, PRIORITY
+from darkroom.web.parsing import intake, priority
 from darkroom.web.rendering import send_model
+from darkroom.web.routes.images import send_picture
 from darkroom.web.waiting import until_ended
 
 blueprint = Blueprint("generate", __name__)

@@ -8,8 +8,8 @@ from tempfile import SpooledTemporaryFile
 from uvicorn._types import ASGIReceiveCallable, HTTPScope
 
 from darkroom.config import WebSettings
-from darkroom.web import refusal
-from darkroom.web.threads import Threads
+from darkroom.web.serving import refusal
+from darkroom.web.serving.threads import Threads
 
 SMALL_BYTES = 2**16  # a request without pictures is smaller
 SPOOL_BYTES = 2**18  # of one body in memory

@@ -4,8 +4,8 @@ from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.schemas import FieldError, Job, JobPage, JobStatus, Problem
-from darkroom.web import auth
 from darkroom.web.context import context
+from darkroom.web.door import auth
 from darkroom.web.errors import invalid, not_found
 from darkroom.web.openapi import answers, document, read_query
 from darkroom.web.operations import EVENTS, LAST_EVENT_ID

@@ -11,7 +11,7 @@ from cryptography import x509
 
 from darkroom import addresses
 from darkroom.config import Settings
-from darkroom.web.local_ca import Authority, Names
+from darkroom.web.door.local_ca import Authority, Names
 
 
 class CertificateError(ValueError):

@@ -2,8 +2,8 @@
 
 from flask import Blueprint, Response
 
-from darkroom.web import auth, tls
 from darkroom.web.context import context
+from darkroom.web.door import auth, tls
 from darkroom.web.errors import ProblemError
 
 blueprint = Blueprint("authority", __name__)

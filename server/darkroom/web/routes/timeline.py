@@ -6,10 +6,10 @@ from darkroom import timeline
 from darkroom.schemas import Job
 from darkroom.web.context import context
 from darkroom.web.errors import ProblemError, not_found
-from darkroom.web.images import CACHE
-from darkroom.web.jobs import find_job
 from darkroom.web.openapi import answers, document
 from darkroom.web.operations import IF_NONE_MATCH, TIMELINE
+from darkroom.web.routes.images import CACHE
+from darkroom.web.routes.jobs import find_job
 
 blueprint = Blueprint("timeline", __name__)
 

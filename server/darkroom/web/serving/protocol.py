@@ -17,9 +17,9 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from uvicorn.server import ServerState
 
 from darkroom.config import WebSettings
-from darkroom.web import refusal
-from darkroom.web.listener import TooSlowError
-from darkroom.web.refusal import RefusedError
+from darkroom.web.serving import refusal
+from darkroom.web.serving.listener import TooSlowError
+from darkroom.web.serving.refusal import RefusedError
 
 log = structlog.get_logger()
 

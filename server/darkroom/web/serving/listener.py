@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from darkroom.jobs.records import Outlook
 from darkroom.schemas import EventType
-from darkroom.web.lines import Line, Piece, outlook_line
+from darkroom.web.serving.lines import Line, Piece, outlook_line
 
 MAX_BACKLOG_BYTES = 2**20  # that may wait to be taken
 NOTABLE_S, NOTABLE_PART = 2.0, 0.2  # an ETA is told anew when it moves by one of them, or more

@@ -5,8 +5,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom import pictures
 from darkroom.schemas import OutputFormat, Problem
-from darkroom.web import auth
 from darkroom.web.context import context
+from darkroom.web.door import auth
 from darkroom.web.errors import ProblemError, not_found
 from darkroom.web.openapi import answers, document, read_query
 from darkroom.web.operations import IF_NONE_MATCH, IMAGES

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from darkroom import pictures
 from darkroom.decoding import Decoded, Purpose
-from darkroom.web import auth
-from darkroom.web.body import check_bytes
 from darkroom.web.context import context
-from darkroom.web.decoders import BusyError
+from darkroom.web.door import auth
 from darkroom.web.errors import ProblemError
+from darkroom.web.parsing.body import check_bytes
+from darkroom.web.parsing.decoders import BusyError
 
 REFERENCE = "image:"
 

@@ -9,10 +9,10 @@ from flask import Flask, current_app, g, request
 from darkroom.config import AuthSettings
 from darkroom.jobs.tokens import Tokens
 from darkroom.schemas import Scope
-from darkroom.web import origin
 from darkroom.web.context import context
+from darkroom.web.door import origin
+from darkroom.web.door.limits import Guesses
 from darkroom.web.errors import ProblemError
-from darkroom.web.limits import Guesses
 
 COOKIE = "darkroom_token"
 CHALLENGE = 'Bearer realm="darkroom"'

@@ -6,8 +6,8 @@ from flask import Blueprint, Response, jsonify, render_template, send_from_direc
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 import darkroom
-from darkroom.web import auth
 from darkroom.web.context import context
+from darkroom.web.door import auth
 from darkroom.web.errors import ProblemError
 from darkroom.web.openapi import document
 

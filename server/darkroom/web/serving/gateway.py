@@ -16,11 +16,11 @@ from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from darkroom.config import Settings
 from darkroom.schemas import Problem
-from darkroom.web.bodies import Bodies, CallerGoneError, may_be_large
-from darkroom.web.environ import Environ, environ_of
-from darkroom.web.refusal import TurnedAwayError
-from darkroom.web.streams import Streams
-from darkroom.web.threads import Threads
+from darkroom.web.serving.bodies import Bodies, CallerGoneError, may_be_large
+from darkroom.web.serving.environ import Environ, environ_of
+from darkroom.web.serving.refusal import TurnedAwayError
+from darkroom.web.serving.streams import Streams
+from darkroom.web.serving.threads import Threads
 from darkroom.web.waiting import Application, EventStream, Suspended, Waiting, WsgiApp
 
 WRITE_BYTES = 2**16  # sent at once, so that a reader is seen to read

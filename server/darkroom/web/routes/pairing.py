@@ -12,11 +12,11 @@ from darkroom.schemas import (
     PairRequest,
     Problem,
 )
-from darkroom.web import auth, origin
 from darkroom.web.context import context
+from darkroom.web.door import auth, origin
 from darkroom.web.errors import ProblemError
 from darkroom.web.openapi import answers, document
-from darkroom.web.reading import read_json
+from darkroom.web.parsing.reading import read_json
 from darkroom.web.rendering import send_model
 
 blueprint = Blueprint("pairing", __name__)

@@ -6,8 +6,8 @@ from typing import TypeVar
 from flask import request
 from pydantic import BaseModel, ValidationError
 
-from darkroom.web.body import each_once
 from darkroom.web.errors import ProblemError, field_errors, invalid
+from darkroom.web.parsing.body import each_once
 
 MAX_BYTES = 16_384
 
