@@ -11,7 +11,7 @@ from darkroom.web.door import auth
 from darkroom.web.errors import ProblemError
 from darkroom.web.openapi import document
 
-blueprint = Blueprint("system", __name__, template_folder="templates")
+blueprint = Blueprint("system", __name__)
 
 
 @blueprint.get("/healthz")
