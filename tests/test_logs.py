@@ -55,6 +55,7 @@ def test_a_request_is_followed_from_web_to_worker(tmp_path: Path) -> None:
     assert asked["event"] == "request"
     assert (asked["path"], asked["route"], asked["status"]) == ("/txt2img", "/txt2img", 200)
     assert asked["seconds"] > 0
+    assert asked["client"] == "local"
     assert asked["level"] == "info"
     assert any(line.get("request_id") == FOLLOWED for line in logged)
     assert any(line.get("path") == job["url"] and line["job_id"] == job["id"] for line in logged)
@@ -119,6 +120,19 @@ for _ in range(2000):
     child.communicate(timeout=60)
 
     assert child.returncode == 0
+
+
+def test_a_full_disk_costs_lines_and_nothing_else() -> None:
+    code = """
+import structlog
+from darkroom import logs
+logs.configure("console", "web")
+for _ in range(2000):
+    structlog.get_logger().error("x" * 100)
+    logs.tell("y" * 100)
+"""
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        assert python(code, stdout=full, stderr=full).returncode == 0
 
 
 def test_a_stream_that_was_closed_before_the_start_is_not_taken_by_another_file(
