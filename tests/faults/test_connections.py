@@ -106,18 +106,27 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def open_stream(server: RunningServer, path: str) -> Connection:
-    """A stream that says it is open. HTTP/1.0 spares us the chunks."""
+    """A stream that says it is open."""
     reader, writer = await asyncio.open_connection(*address(server), limit=2**20)
-    writer.write(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
-    head = await reader.readuntil(b"retry: 1000\n\n")
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200"), head
+    assert await chunk(reader) == b"retry: 1000\n\n"
     return reader, writer
+
+
+async def chunk(reader: asyncio.StreamReader) -> bytes:
+    """The next chunk of an answer; empty at its end."""
+    size = int(await reader.readline(), 16)
+    return (await reader.readexactly(size + 2))[:-2]
 
 
 async def story_of(stream: Connection) -> list[Any]:
     """All logged events of a stream that ends."""
     reader, writer = stream
-    body = await reader.read()
+    body = b""
+    while more := await chunk(reader):
+        body += more
     writer.close()
     events = parse_events(iter(body.decode().split("\n")))
     return [event for event in events if event["id"] is not None]
