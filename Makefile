@@ -2,19 +2,26 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := server sdk training benchmarks tests
+CODE := server sdk training benchmarks tests hatch_build.py mobile_client/build_client.py
+CLIENT := $(BIN)/python mobile_client/build_client.py
 
-.PHONY: serve test soak check fmt bench train install browser clean
+.PHONY: serve client test soak check fmt bench train install browser clean
 .DEFAULT_GOAL := serve
 
 serve: install
+	@$(CLIENT) || echo "Serving without the page for phones."
 	$(BIN)/darkroom serve $(ARGS)
 
-test: install browser
+# The page for phones, into the server's package. Quick when nothing has changed.
+client: install
+	@$(CLIENT)
+
+test: client browser
+	@$(CLIENT) run --silent test
 	$(BIN)/pytest $(ARGS)
 
 # The tests that kill, flood and forge, in their full numbers: two hours.
-soak: install browser
+soak: client browser
 	DARKROOM_SOAK=1 $(BIN)/pytest tests/faults tests/security tests/jobs $(ARGS)
 
 check: install
@@ -22,10 +29,12 @@ check: install
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(CLIENT) run --silent check
 
 fmt: install
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
+	@$(CLIENT) run --silent fmt
 
 bench: install
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -61,4 +70,4 @@ $(VENV)/.training: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) data
+	rm -rf $(VENV) data mobile_client/node_modules server/darkroom/web/client

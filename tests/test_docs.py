@@ -73,7 +73,7 @@ def test_every_make_target_in_the_readme_exists() -> None:
 
 def test_every_link_to_a_file_leads_somewhere() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for link in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):
+        for link in re.findall(r"""(?:\]\(|src=")(?!http|#)([^)#"]+)""", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 

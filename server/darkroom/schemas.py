@@ -439,6 +439,7 @@ class PairingCode(Words):
     code: str
     scope: Scope
     url: str = Field(description="The first page, with the code filled in.")
+    qr: str = Field(description="The same as a QR code: a data URI of an SVG.")
     expires_at: datetime
 
 

@@ -97,7 +97,7 @@ def test_the_shell_is_open_and_says_nothing_personal(
     server: RunningServer, stranger: httpx2.Client
 ) -> None:
     assert stranger.get("/").status_code == 200
-    assert stranger.get("/static/home.css").status_code == 200
+    assert stranger.get("/static/docs.js").status_code == 200
     assert stranger.get("/healthz").json()["status"] == "ok"
     with client(server) as elsewhere:
         assert elsewhere.get("/readyz").json() == {"status": "ready"}
@@ -288,7 +288,7 @@ def test_without_tokens_a_wrong_token_is_still_wrong(open_server: RunningServer)
 
 
 def test_every_answer_tells_browsers_to_behave(server: RunningServer) -> None:
-    answers = [server.http.get(path) for path in ("/", "/docs", "/me", "/nope", "/static/home.js")]
+    answers = [server.http.get(path) for path in ("/", "/docs", "/me", "/nope", "/static/docs.js")]
     with client(server) as stranger:
         answers.append(stranger.get("/jobs"))
     for answer in answers:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.browser.chromium import document
 from tests.security.doors import jobs_in, new_code
 from tests.serving import RunningServer
 
@@ -84,7 +84,7 @@ async function attack(base) {
   navigator.sendBeacon(`${base}/txt2img`, new Blob([job], { type: "text/plain" }));
   await load(`${base} img`, "img", `${base}/images/${PICTURE}`);
   await load(`${base} script`, "script", `${base}/models`);
-  await load(`${base} script file`, "script", `${base}/static/home.js`);
+  await load(`${base} script file`, "script", `${base}/static/docs.js`);
   note(`${base} events`, await later((resolve) => {
     const events = new EventSource(`${base}/events?last_event_id=0`, { withCredentials: true });
     events.onopen = () => resolve("LOADED");
@@ -140,26 +140,10 @@ def serving(page: str) -> Iterator[int]:
 
 
 def browse(url: str, profile: Path, *more: str) -> str:
-    """The page's document once its scripts have run, with no protection but the server's."""
-    command = [
-        "chromium",
-        "--headless",
-        "--no-sandbox",  # tests may run as root
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        # Newer browsers ask before a page may reach this machine; older ones do not.
-        "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",
-        f"--user-data-dir={profile}",
-        "--virtual-time-budget=120000",
-        *more,
-        "--dump-dom",
-        url,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    """The page's document, with no protection but the server's."""
+    # Newer browsers ask before a page may reach this machine; older ones do not.
+    features = "LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests"
+    return document(url, profile, f"--disable-features={features}", *more)
 
 
 @pytest.fixture

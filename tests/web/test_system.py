@@ -74,14 +74,6 @@ def test_the_docs_page_needs_no_internet(server: RunningServer) -> None:
         assert server.http.get(path).status_code == 200
 
 
-def test_the_first_page_says_what_this_is(server: RunningServer) -> None:
-    page = server.http.get("/")
-
-    assert page.status_code == 200
-    assert "Darkroom" in page.text
-    assert f"curl {server.url}/txt2img" in page.text
-
-
 def test_metrics_count_jobs(server: RunningServer) -> None:
     server.txt2img()
     lines = server.http.get("/metrics").text.splitlines()

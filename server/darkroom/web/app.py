@@ -19,6 +19,7 @@ from darkroom.web.parsing.decoders import Decoders
 from darkroom.web.routes import (
     authority,
     catalog,
+    client,
     generate,
     images,
     jobs,
@@ -75,6 +76,10 @@ def create_app(settings: Settings) -> Application:
     headers.install(app, strict_transport=settings.tls.mode == "files")
     auth.install(app, auth.Door(here.tokens, here.guesses, settings.auth))
     limits.install(app, settings.auth.requests_per_minute)
-    for module in (generate, jobs, timeline, images, catalog, pairing, tokens, authority, system):
+    for module in (
+        *(generate, jobs, timeline, images, catalog),
+        *(pairing, tokens, authority),
+        *(client, system),
+    ):
         app.register_blueprint(module.blueprint)
     return app

@@ -1,5 +1,6 @@
 """/pair: how a device gets its token; /me: what it is then."""
 
+import segno
 from flask import Blueprint, Response, request
 
 from darkroom import addresses
@@ -89,7 +90,8 @@ def make_code() -> Response:
     expires = timestamp(expires_at)
     assert expires is not None
     url = addresses.pairing_url(_base_url(), code)
-    return send_model(PairingCode(code=code, scope=scope, url=url, expires_at=expires), 201)
+    qr = segno.make(url, error="l", micro=False).svg_data_uri(scale=8, light="white")
+    return send_model(PairingCode(code=code, scope=scope, url=url, qr=qr, expires_at=expires), 201)
 
 
 @document.route(

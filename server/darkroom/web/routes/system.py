@@ -72,10 +72,3 @@ def docs_file(name: str) -> Response:
     """Swagger UI's own files: the page works without the internet."""
     with as_file(files("swagger_ui") / "static") as folder:
         return send_from_directory(folder, name, max_age=86400)
-
-
-@blueprint.get("/")
-@auth.open_to_all
-def home() -> str:
-    """What this is."""
-    return render_template("home.html", version=darkroom.__version__)

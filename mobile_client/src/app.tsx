@@ -1,0 +1,113 @@
+import { useComputed } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { useApp } from "./components/context";
+import { Create } from "./components/create/Create";
+import { MaskScreen } from "./components/create/MaskScreen";
+import { PhotoScreen } from "./components/create/PhotoScreen";
+import { Gallery } from "./components/gallery/Gallery";
+import { Viewer } from "./components/gallery/Viewer";
+import { Pair } from "./components/pair/Pair";
+import { SettingsScreen } from "./components/settings/Settings";
+import { Banner } from "./components/shell/Banner";
+import { TabBar } from "./components/shell/TabBar";
+import { Toaster } from "./components/shell/Toaster";
+import { Watch } from "./components/watch/Watch";
+import type { Route } from "./lib/state/route";
+import { language, t } from "./strings";
+
+/** Screens that cover the others, which are then out of reach of keys and screen readers. */
+const LAYERS: readonly Route["screen"][] = ["photo", "mask", "picture"];
+
+export function App() {
+  const { value: chosen } = language;
+  useEffect(() => {
+    document.documentElement.lang = chosen;
+  }, [chosen]);
+  const covered = LAYERS.includes(useApp().route.current.value.screen);
+  return (
+    <div class="shell">
+      <div class="under" inert={covered}>
+        <Screen />
+        <TabBar />
+      </div>
+      <Layer />
+      <Toaster />
+    </div>
+  );
+}
+
+function Screen() {
+  const { route, server } = useApp();
+  const here = route.current.value;
+  const locked = useComputed(() => ["unpaired", "revoked"].includes(server.reach.value)).value;
+  // On the first visit nobody knows yet whether the form or the door is to be shown.
+  if (server.reach.value === "checking" && !server.me.value) {
+    return (
+      <main class="screen" aria-busy="true">
+        <p class="empty">{t("settings.server.checking")}</p>
+      </main>
+    );
+  }
+  if (here.screen === "settings") {
+    return (
+      <main class="screen">
+        <SettingsScreen />
+      </main>
+    );
+  }
+  if (here.screen === "pair" || locked) {
+    return (
+      <main class="screen">
+        <Pair code={here.screen === "pair" ? here.code : ""} />
+      </main>
+    );
+  }
+  switch (here.screen) {
+    case "gallery":
+    case "picture":
+      return (
+        <main class="screen bleed">
+          <Banner />
+          <Gallery onOpen={(id) => route.go({ screen: "picture", id })} />
+        </main>
+      );
+    case "job":
+      return (
+        <main class="screen" key={here.id}>
+          <Banner />
+          <Watch id={here.id} />
+        </main>
+      );
+    default:
+      return (
+        <main class="screen create-screen">
+          <Banner />
+          <Create />
+        </main>
+      );
+  }
+}
+
+/** What covers the whole screen; "back" leaves it. */
+function Layer() {
+  const state = useApp();
+  const here = state.route.current.value;
+  switch (here.screen) {
+    case "photo":
+      return <PhotoScreen />;
+    case "mask":
+      return <MaskScreen />;
+    case "picture":
+      return (
+        <Viewer
+          pictureId={here.id}
+          onClose={() => state.route.back({ screen: "gallery" })}
+          onOpen={(id) => state.route.replace({ screen: "picture", id })}
+          onRemix={(_, request) => state.remix(request)}
+          onUseAs={(task, picture) => state.useAs(task, picture)}
+        />
+      );
+    default:
+      return null;
+  }
+}

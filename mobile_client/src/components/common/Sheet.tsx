@@ -1,0 +1,42 @@
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import { t } from "../../strings";
+import { Icon } from "./Icon";
+
+interface Props {
+  title: string;
+  onClose: () => void;
+  children: ComponentChildren;
+}
+
+/** A panel from the bottom edge, within reach of the thumb. The browser keeps focus within it. */
+export function Sheet({ title, onClose, children }: Props) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => dialog.current?.showModal(), []);
+  return (
+    // biome-ignore lint/a11y/useKeyWithClickEvents: with keys, Escape closes a dialog by itself
+    <dialog
+      ref={dialog}
+      class="sheet"
+      aria-label={title}
+      onClose={onClose}
+      // A tap beside the panel lands on the dialog itself.
+      onClick={(event) => event.target === event.currentTarget && dialog.current?.close()}
+    >
+      <div class="sheet-body">
+        <header class="row spread">
+          <h2 class="sheet-title">{title}</h2>
+          <button
+            type="button"
+            class="button icon bare"
+            aria-label={t("common.close")}
+            onClick={() => dialog.current?.close()}
+          >
+            <Icon name="close" />
+          </button>
+        </header>
+        {children}
+      </div>
+    </dialog>
+  );
+}

@@ -1,0 +1,13 @@
+/** Pictures out of the app, to another app of the phone. */
+
+/** Whether the browser shares files; it takes TLS or localhost. */
+export function canShare(): boolean {
+  const probe = new File([], "picture.png", { type: "image/png" });
+  return navigator.canShare?.({ files: [probe] }) ?? false;
+}
+
+export async function sharePicture(picture: Blob, name: string): Promise<void> {
+  const file = new File([picture], name, { type: picture.type });
+  // Closing the phone's sheet without choosing is no error.
+  await navigator.share({ files: [file] }).catch(() => undefined);
+}

@@ -1,0 +1,13 @@
+/** The state, handed to components. They read it and call it; they never fetch. */
+
+import { createContext } from "preact";
+import { useContext } from "preact/hooks";
+import type { State } from "../lib/state";
+
+export const StateContext = createContext<State | null>(null);
+
+export function useApp(): State {
+  const state = useContext(StateContext);
+  if (!state) throw new Error("a component stands outside <StateContext.Provider>");
+  return state;
+}

@@ -1,0 +1,53 @@
+import type { Lora, ModelInfo } from "../../lib/transport/types";
+import { number, t } from "../../strings";
+import { Slider } from "../common/Slider";
+import { useApp } from "../context";
+import { useComplaints } from "./complaints";
+
+/** The LoRAs that the model can wear, each off or on at a strength. */
+export function Loras({ model }: { model: ModelInfo }) {
+  const { catalog, draft } = useApp();
+  const fitting = catalog.lorasFor(model);
+  const worn = draft.values.value.loras;
+  const problem = useComplaints().loras;
+  if (fitting.length === 0) return null;
+  const set = (name: string, scale: number | null) => {
+    const others: Lora[] = worn.filter((lora) => lora.name !== name);
+    draft.set({ loras: scale === null ? others : [...others, { name, scale }] });
+  };
+  return (
+    <fieldset class="field">
+      <legend class="label">{t("create.loras")}</legend>
+      {fitting.map(({ name, title, trigger_words: words }) => {
+        const scale = worn.find((lora) => lora.name === name)?.scale ?? null;
+        return (
+          <div key={name}>
+            <label class="toggle">
+              <span>
+                {title || name}
+                {words.length > 0 && <span class="hint block">{words.join(", ")}</span>}
+              </span>
+              <input
+                type="checkbox"
+                checked={scale !== null}
+                onChange={(event) => set(name, event.currentTarget.checked ? 1 : null)}
+              />
+            </label>
+            {scale !== null && (
+              <Slider
+                label={t("create.loras.scale", { name: title || name })}
+                value={scale}
+                min={Math.min(-1, scale)}
+                max={Math.max(2, scale)}
+                step={0.05}
+                text={number(scale)}
+                onChange={(value) => set(name, value)}
+              />
+            )}
+          </div>
+        );
+      })}
+      {problem && <p class="problem">{problem}</p>}
+    </fieldset>
+  );
+}

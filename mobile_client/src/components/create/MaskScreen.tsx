@@ -1,0 +1,26 @@
+import { useEffect } from "preact/hooks";
+import { useApp } from "../context";
+import { MaskEditor } from "../mask/MaskEditor";
+
+/** Paints the mask over the picture to begin with. */
+export function MaskScreen() {
+  const { api, draft, route } = useApp();
+  const source = draft.source.value;
+  useEffect(() => {
+    if (!source) route.replace({ screen: "create" });
+  }, [source, route]);
+  if (!source) return null;
+  const { picture, width, height } = source;
+  return (
+    <MaskEditor
+      picture={picture instanceof Blob ? picture : api.imageUrl(picture)}
+      size={{ width, height }}
+      operations={draft.mask.value?.operations ?? []}
+      onDone={(mask, preview, operations) => {
+        draft.setMask({ picture: mask, preview, operations });
+        route.back();
+      }}
+      onCancel={() => route.back()}
+    />
+  );
+}

@@ -1,0 +1,130 @@
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { Source as Beginning } from "../../lib/state/draft";
+import { t } from "../../strings";
+import { Icon } from "../common/Icon";
+import { useApp } from "../context";
+import { useComplaints } from "./complaints";
+import { useTakePicture } from "./usePictureIntake";
+
+/** The picture to begin with, and its mask; or the ways to bring one. */
+export function Source() {
+  const { draft } = useApp();
+  const model = draft.model.value;
+  const source = draft.source.value;
+  if (source) return <Chosen source={source} />;
+  if (model && !model.tasks.includes("img2img") && !model.tasks.includes("inpaint")) return null;
+  return <Pick />;
+}
+
+function Pick() {
+  const take = useTakePicture();
+  const camera = useRef<HTMLInputElement>(null);
+  const library = useRef<HTMLInputElement>(null);
+  const picked = (event: { currentTarget: HTMLInputElement }) => {
+    take(event.currentTarget.files?.[0]);
+    event.currentTarget.value = ""; // so that the same one can be picked again
+  };
+  return (
+    <fieldset class="pick">
+      <legend class="label">{t("create.start")}</legend>
+      <div class="pick-row">
+        <button type="button" class="button" onClick={() => camera.current?.click()}>
+          <Icon name="camera" />
+          {t("create.camera")}
+        </button>
+        <button type="button" class="button" onClick={() => library.current?.click()}>
+          <Icon name="photo" />
+          {t("create.library")}
+        </button>
+      </div>
+      <input
+        ref={camera}
+        hidden
+        type="file"
+        accept="image/*"
+        capture="environment"
+        data-testid="camera"
+        onChange={picked}
+      />
+      <input
+        ref={library}
+        hidden
+        type="file"
+        accept="image/*"
+        data-testid="library"
+        onChange={picked}
+      />
+    </fieldset>
+  );
+}
+
+function Chosen({ source }: { source: Beginning }) {
+  const { api, draft, route } = useApp();
+  const mask = draft.mask.value;
+  const complaints = useComplaints();
+  const url = usePictureUrl(source.picture, 512);
+  const storedMask = typeof mask?.picture === "string" ? mask.picture : null;
+  const canPaint = draft.model.value?.tasks.includes("inpaint") ?? true;
+  const problem = complaints.image ?? complaints.mask;
+  const trim = () => {
+    if (!(source.picture instanceof Blob)) return;
+    draft.photo.value = source.picture;
+    route.go({ screen: "photo" });
+  };
+  return (
+    <section class="source" aria-label={t("create.source")}>
+      <div class="source-picture" style={{ "--ratio": source.width / source.height }}>
+        {url && (
+          <img src={url} alt={t("create.source")} width={source.width} height={source.height} />
+        )}
+        {mask?.preview && <img src={mask.preview} alt="" />}
+        {storedMask && <img class="source-mask" src={api.imageUrl(storedMask, 512)} alt="" />}
+        <button
+          type="button"
+          class="button icon source-remove"
+          aria-label={t("create.source.remove")}
+          onClick={() => draft.setSource(null)}
+        >
+          <Icon name="close" />
+        </button>
+      </div>
+      <div class="source-tools">
+        {canPaint && (
+          <button type="button" class="button" onClick={() => route.go({ screen: "mask" })}>
+            <Icon name="brush" />
+            {t(mask ? "create.mask.change" : "create.mask.paint")}
+          </button>
+        )}
+        {mask && (
+          <button type="button" class="button" onClick={() => draft.setMask(null)}>
+            <Icon name="close" />
+            {t("create.mask.remove")}
+          </button>
+        )}
+        {source.picture instanceof Blob && !mask && (
+          <button type="button" class="button" onClick={trim}>
+            <Icon name="crop" />
+            {t("create.source.trim")}
+          </button>
+        )}
+      </div>
+      {problem && <p class="problem">{problem}</p>}
+    </section>
+  );
+}
+
+/** Something for `<img src>`, of bytes or of a stored picture. */
+export function usePictureUrl(picture: Blob | string | null, width?: number): string | null {
+  const { api } = useApp();
+  const [url, setUrl] = useState<string | null>(null);
+  useEffect(() => {
+    if (!(picture instanceof Blob)) {
+      setUrl(picture === null ? null : api.imageUrl(picture, width));
+      return;
+    }
+    const made = URL.createObjectURL(picture);
+    setUrl(made);
+    return () => URL.revokeObjectURL(made);
+  }, [api, picture, width]);
+  return url;
+}

@@ -1,0 +1,46 @@
+import { formatRoute } from "../../lib/state/route";
+import { t } from "../../strings";
+import { useApp } from "../context";
+import { stateText } from "../watch/words";
+
+/** What is in the works: requests that wait to be sent, and jobs that are not over. */
+export function Tray() {
+  const { jobs, outbox } = useApp();
+  const waiting = outbox.entries.value;
+  const active = jobs.active.value;
+  if (waiting.length + active.length === 0) return null;
+  return (
+    <section aria-label={t("create.active")}>
+      <ul class="tray">
+        {active.map((id) => (
+          <Active key={id} id={id} />
+        ))}
+        {waiting.map(({ key, request, refusal }) => (
+          <li key={key}>
+            <a class="tray-card" href={formatRoute({ screen: "job", id: key })}>
+              <span class="tray-prompt">{request.prompt}</span>
+              <span class={refusal ? "problem" : "hint"}>
+                {t(refusal ? "watch.refused" : "outbox.waiting")}
+              </span>
+            </a>
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}
+
+function Active({ id }: { id: string }) {
+  const watched = useApp().jobs.get(id);
+  const prompt = String(watched?.job.request.prompt ?? "");
+  const { step, steps } = watched?.job.progress ?? { step: 0, steps: 0 };
+  return (
+    <li>
+      <a class="tray-card" href={formatRoute({ screen: "job", id })}>
+        <span class="tray-prompt">{prompt}</span>
+        <span class="hint">{watched ? stateText(watched.job) : t("common.loading")}</span>
+        <progress class="bar" value={step} max={steps || 1} aria-label={t("watch.progress")} />
+      </a>
+    </li>
+  );
+}

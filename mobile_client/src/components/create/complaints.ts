@@ -1,0 +1,15 @@
+import type { Complaint, Field } from "../../lib/state/draft";
+import { t } from "../../strings";
+import { useApp } from "../context";
+
+/** What is wrong, in words, by field. */
+export function useComplaints(): Partial<Record<Field, string>> {
+  const found = useApp().draft.complaints.value;
+  return Object.fromEntries(
+    Object.entries(found).map(([field, complaint]) => [field, say(complaint)]),
+  );
+}
+
+function say(complaint: Complaint): string {
+  return "text" in complaint ? complaint.text : t(`complaint.${complaint.key}`);
+}

@@ -1,0 +1,50 @@
+import { useEffect, useState } from "preact/hooks";
+import { t } from "../../strings";
+import { useApp } from "../context";
+
+/** Returns how to take in a picked file: pictures are trimmed first. */
+export function useTakePicture(): (file: Blob | null | undefined) => void {
+  const { draft, route, toasts } = useApp();
+  return (file) => {
+    if (!file) return;
+    if (!file.type.startsWith("image/")) {
+      toasts.show({ text: t("create.notpicture") });
+      return;
+    }
+    draft.photo.value = file;
+    route.go({ screen: "photo" });
+  };
+}
+
+/** Pictures that are pasted or dropped on the page. Returns whether one hovers over it. */
+export function usePictureIntake(): boolean {
+  const take = useTakePicture();
+  const [dragging, setDragging] = useState(false);
+  useEffect(() => {
+    const pictures = (items: DataTransfer | null) =>
+      [...(items?.files ?? [])].find((file) => file.type.startsWith("image/"));
+    const paste = (event: ClipboardEvent) => take(pictures(event.clipboardData));
+    const over = (event: DragEvent) => {
+      if (!event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      setDragging(true);
+    };
+    const leave = (event: DragEvent) => event.relatedTarget === null && setDragging(false);
+    const drop = (event: DragEvent) => {
+      event.preventDefault();
+      setDragging(false);
+      take(pictures(event.dataTransfer));
+    };
+    document.addEventListener("paste", paste);
+    document.addEventListener("dragover", over);
+    document.addEventListener("dragleave", leave);
+    document.addEventListener("drop", drop);
+    return () => {
+      document.removeEventListener("paste", paste);
+      document.removeEventListener("dragover", over);
+      document.removeEventListener("dragleave", leave);
+      document.removeEventListener("drop", drop);
+    };
+  }, []);
+  return dragging;
+}

@@ -1,0 +1,81 @@
+import { t } from "../../strings";
+import { Icon } from "../common/Icon";
+import { useApp } from "../context";
+
+interface BarProps {
+  chosen: ReadonlySet<string> | undefined;
+  onSelect: () => void;
+  onSelectAll: () => void;
+  onLeave: () => void;
+}
+
+export function Bar({ chosen, onSelect, onSelectAll, onLeave }: BarProps) {
+  const { gallery } = useApp();
+  const isEmpty = gallery.pictures.value.length === 0;
+  if (chosen) {
+    return (
+      <header class="gallery-bar">
+        <button
+          type="button"
+          class="button bare icon"
+          aria-label={t("gallery.selectDone")}
+          onClick={onLeave}
+        >
+          <Icon name="close" />
+        </button>
+        <h1 aria-live="polite">{t("gallery.selected", { count: chosen.size })}</h1>
+        <button type="button" class="button bare" onClick={onSelectAll}>
+          {t("gallery.selectAll")}
+        </button>
+      </header>
+    );
+  }
+  return (
+    <header class="gallery-bar">
+      <h1>{t("tab.gallery")}</h1>
+      <Whose />
+      <button
+        type="button"
+        class="button bare icon"
+        aria-label={t("gallery.refresh")}
+        aria-busy={gallery.loading.value}
+        onClick={() => void gallery.refresh()}
+      >
+        <Icon name="refresh" />
+      </button>
+      <button type="button" class="button bare" disabled={isEmpty} onClick={onSelect}>
+        {t("gallery.select")}
+      </button>
+    </header>
+  );
+}
+
+/** An owner sees everybody's pictures, but wants their own first. */
+function Whose() {
+  const { gallery } = useApp();
+  if (gallery.ownName === null) return null;
+  return (
+    <button
+      type="button"
+      class="chip"
+      aria-pressed={gallery.everyone.value}
+      onClick={() => {
+        gallery.everyone.value = !gallery.everyone.value;
+        void gallery.refresh();
+      }}
+    >
+      {t("gallery.everyone")}
+    </button>
+  );
+}
+
+export function SelectionBar({ count, onDelete }: { count: number; onDelete: () => void }) {
+  return (
+    <footer class="gallery-selection">
+      <button type="button" class="button danger" disabled={count === 0} onClick={onDelete}>
+        <Icon name="trash" />
+        {t("common.delete")}
+      </button>
+    </footer>
+  );
+}

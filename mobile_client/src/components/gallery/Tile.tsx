@@ -1,0 +1,79 @@
+import { useRef } from "preact/hooks";
+import type { GalleryPicture } from "../../lib/state/gallery";
+import { t } from "../../strings";
+import { Icon } from "../common/Icon";
+import { useApp } from "../context";
+
+interface TileProps {
+  picture: GalleryPicture;
+  /** CSS pixels. */
+  side: number;
+  left: number;
+  top: number;
+  /** Undefined while one looks and does not choose. */
+  chosen: boolean | undefined;
+  onPick: (id: string) => void;
+  onHold: (id: string) => void;
+}
+
+/** Few widths, so that the server's and the browser's caches are of use. */
+const WIDTHS = [192, 320, 512];
+const HOLD_MS = 450;
+const HOLD_SLOP_PX = 10;
+
+export function Tile({ picture, side, left, top, chosen, onPick, onHold }: TileProps) {
+  const { api } = useApp();
+  const hold = useRef({ timer: 0, x: 0, y: 0, held: false });
+  const wanted = side * Math.min(3, window.devicePixelRatio || 1);
+  const width = WIDTHS.find((each) => each >= wanted) ?? 512;
+
+  function press(event: PointerEvent) {
+    const now = hold.current;
+    clearTimeout(now.timer);
+    const timer = window.setTimeout(() => {
+      now.held = true;
+      onHold(picture.id);
+    }, HOLD_MS);
+    hold.current = Object.assign(now, { timer, x: event.clientX, y: event.clientY, held: false });
+  }
+
+  function move(event: PointerEvent) {
+    const { x, y, timer } = hold.current;
+    if (Math.hypot(event.clientX - x, event.clientY - y) > HOLD_SLOP_PX) clearTimeout(timer);
+  }
+
+  function lift() {
+    clearTimeout(hold.current.timer);
+  }
+
+  function click() {
+    // The click that ends a long press was meant for nothing more.
+    if (!hold.current.held) onPick(picture.id);
+    hold.current.held = false;
+  }
+
+  return (
+    <button
+      type="button"
+      class="tile"
+      style={{ left: `${left}px`, top: `${top}px`, width: `${side}px`, height: `${side}px` }}
+      aria-pressed={chosen}
+      aria-label={picture.prompt || t("gallery.untitled")}
+      onPointerDown={press}
+      onPointerMove={move}
+      onPointerUp={lift}
+      onPointerCancel={lift}
+      onContextMenu={(event) => event.preventDefault()}
+      onClick={click}
+    >
+      <img
+        src={api.imageUrl(picture.id, width)}
+        alt=""
+        decoding="async"
+        draggable={false}
+        onError={(event) => event.currentTarget.setAttribute("hidden", "")}
+      />
+      {chosen !== undefined && <span class="tile-mark">{chosen && <Icon name="check" />}</span>}
+    </button>
+  );
+}

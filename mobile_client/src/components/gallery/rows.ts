@@ -1,0 +1,96 @@
+/** Which thumbnails stand where, so that only those in sight need to exist. No DOM. */
+
+export interface Dated {
+  readonly id: string;
+  /** RFC 3339. */
+  readonly createdAt: string;
+}
+
+export interface DayRow {
+  readonly kind: "day";
+  /** Of the first picture of the day. */
+  readonly createdAt: string;
+  readonly top: number;
+  readonly height: number;
+}
+
+export interface PictureRow {
+  readonly kind: "pictures";
+  /** From this picture up to, and without, that. */
+  readonly from: number;
+  readonly to: number;
+  readonly top: number;
+  readonly height: number;
+}
+
+export type Row = DayRow | PictureRow;
+
+export interface Layout {
+  readonly columns: number;
+  /** The side of a thumbnail. CSS pixels, as everything here. */
+  readonly cell: number;
+  readonly rows: readonly Row[];
+  readonly height: number;
+}
+
+export const GAP = 4;
+const DAY_HEIGHT = 44;
+const LEAST_CELL = 104;
+const MOST_CELL = 180;
+
+export function layOut(pictures: readonly Dated[], width: number): Layout {
+  const most = Math.max(3, Math.floor((width + GAP) / (LEAST_CELL + GAP)));
+  const least = Math.ceil((width + GAP) / (MOST_CELL + GAP));
+  // A phone held upright shows three; on wider screens thumbnails grow before they get more.
+  const columns = Math.max(3, Math.min(most, least));
+  const cell = Math.max(1, (width - GAP * (columns - 1)) / columns);
+  const rows: Row[] = [];
+  let top = 0;
+  let day = "";
+  let from = 0;
+  for (let index = 0; index <= pictures.length; index += 1) {
+    const picture = pictures[index];
+    const its = picture ? dayOf(picture.createdAt) : "";
+    const isFull = index - from === columns;
+    if (index > from && (isFull || its !== day)) {
+      rows.push({ kind: "pictures", from, to: index, top, height: cell + GAP });
+      top += cell + GAP;
+      from = index;
+    }
+    if (picture && its !== day) {
+      rows.push({ kind: "day", createdAt: picture.createdAt, top, height: DAY_HEIGHT });
+      top += DAY_HEIGHT;
+      day = its;
+    }
+  }
+  return { columns, cell, rows, height: top };
+}
+
+/** The rows from `top` to `bottom`: indexes of the first, and after the last. */
+export function inSight(
+  rows: readonly Row[],
+  top: number,
+  bottom: number,
+): readonly [number, number] {
+  const first = firstThat(rows, (row) => row.top + row.height > top);
+  const end = firstThat(rows, (row) => row.top >= bottom);
+  return [first, Math.max(first, end)];
+}
+
+/** The calendar day where this device is. */
+export function dayOf(time: string): string {
+  const date = new Date(time);
+  return `${date.getFullYear()}-${date.getMonth()}-${date.getDate()}`;
+}
+
+function firstThat(rows: readonly Row[], is: (row: Row) => boolean): number {
+  let low = 0;
+  let high = rows.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const row = rows[middle];
+    if (row && is(row)) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}

@@ -1,0 +1,83 @@
+import { useState } from "preact/hooks";
+import type { Board } from "../../lib/canvas/board";
+import type { Operation } from "../../lib/canvas/strokes";
+import { dataUri } from "../../lib/canvas/surface";
+import type { Size } from "../../lib/transport/types";
+import { t } from "../../strings";
+import { Icon } from "../common/Icon";
+import { useLayer } from "../common/useLayer";
+import { shortcut } from "./keys";
+import { Sheet } from "./Sheet";
+import { Tools } from "./Tools";
+import { useBoard } from "./useBoard";
+
+export interface MaskEditorProps {
+  picture: string | Blob;
+  /** The mask will have exactly this size. */
+  size: Size;
+  /** What an earlier visit painted. */
+  operations?: readonly Operation[];
+  /**
+   * @param mask PNG: white is repainted.
+   * @param preview small picture of the picture under its mask, as a data URI.
+   */
+  onDone: (mask: Blob, preview: string, operations: readonly Operation[]) => void;
+  onCancel: () => void;
+}
+
+/** Says with a finger which part of a picture is to be painted anew. */
+export function MaskEditor({ picture, size, operations, onDone, onCancel }: MaskEditorProps) {
+  const { board, failed } = useBoard(picture, size, operations);
+  const layer = useLayer<HTMLElement>();
+  const [busy, setBusy] = useState(false);
+
+  async function finish(done: Board) {
+    setBusy(true);
+    try {
+      const [mask, preview] = await Promise.all([done.png(), done.preview()]);
+      onDone(mask, await dataUri(preview), done.operations);
+    } finally {
+      setBusy(false);
+    }
+  }
+
+  function onKeyDown(event: KeyboardEvent) {
+    if (event.key === "Escape") onCancel();
+    else if (!board || !shortcut(event, board)) return;
+    event.preventDefault();
+  }
+
+  return (
+    <section
+      class="mask"
+      ref={layer}
+      tabIndex={-1}
+      aria-label={t("mask.title")}
+      onKeyDown={onKeyDown}
+    >
+      <header class="mask-top">
+        <button
+          type="button"
+          class="button bare icon"
+          onClick={onCancel}
+          aria-label={t("common.cancel")}
+        >
+          <Icon name="close" />
+        </button>
+        <h1>{t("mask.title")}</h1>
+        <button
+          type="button"
+          class="button bare icon"
+          onClick={() => board?.showAll()}
+          aria-label={t("mask.showAll")}
+        >
+          <Icon name="fit" />
+        </button>
+      </header>
+      {failed && <p class="mask-message problem">{t("mask.noPicture")}</p>}
+      {!failed &&
+        (board ? <Sheet board={board} /> : <p class="mask-message">{t("common.loading")}</p>)}
+      {board && <Tools board={board} busy={busy} onDone={() => finish(board)} />}
+    </section>
+  );
+}

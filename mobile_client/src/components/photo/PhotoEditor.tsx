@@ -1,0 +1,173 @@
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { Cropper, Ratio } from "../../lib/canvas/cropper";
+import type { ModelLimits, Size } from "../../lib/transport/types";
+import { t } from "../../strings";
+import { Icon } from "../common/Icon";
+import { useLayer } from "../common/useLayer";
+import { listen } from "./pointers";
+import { usePhoto } from "./usePhoto";
+
+export interface PhotoEditorProps {
+  file: Blob;
+  limits: ModelLimits;
+  /** @param picture JPEG or PNG of a size that the model takes. */
+  onDone: (picture: Blob, size: Size) => void;
+  onCancel: () => void;
+}
+
+/** Chooses the part of a photo to use, upright, and makes it small enough to send. */
+export function PhotoEditor({ file, limits, onDone, onCancel }: PhotoEditorProps) {
+  const { cropper, failed } = usePhoto(file, limits);
+  const layer = useLayer<HTMLElement>();
+  const [busy, setBusy] = useState(false);
+  const [spoilt, setSpoilt] = useState(false);
+
+  async function finish(chosen: Cropper) {
+    setBusy(true);
+    const { crop } = chosen;
+    try {
+      onDone(await chosen.photo.crop(crop), crop.size);
+    } catch {
+      setSpoilt(true); // the browser would not give the memory
+    } finally {
+      setBusy(false);
+    }
+  }
+
+  return (
+    <section
+      class="photo"
+      ref={layer}
+      tabIndex={-1}
+      aria-label={t("photo.title")}
+      onKeyDown={(event) => event.key === "Escape" && onCancel()}
+    >
+      <header class="photo-top">
+        <button
+          type="button"
+          class="button bare icon"
+          onClick={onCancel}
+          aria-label={t("common.cancel")}
+        >
+          <Icon name="close" />
+        </button>
+        <h1>{t("photo.title")}</h1>
+        <button
+          type="button"
+          class="button bare icon"
+          disabled={!cropper}
+          onClick={() => cropper?.turn()}
+          aria-label={t("photo.turn")}
+        >
+          <Icon name="turn" />
+        </button>
+      </header>
+      {failed || spoilt ? (
+        <div class="photo-message" role="alert">
+          <p class="problem">{t(failed ? "photo.unreadable" : "photo.tooLarge")}</p>
+          <button type="button" class="button" onClick={onCancel}>
+            {t("photo.another")}
+          </button>
+        </div>
+      ) : cropper ? (
+        <Frame cropper={cropper} />
+      ) : (
+        <p class="photo-message" role="status">
+          {t("photo.opening")}
+        </p>
+      )}
+      {cropper && !failed && !spoilt && (
+        <footer class="photo-tools">
+          <Ratios cropper={cropper} />
+          <div class="photo-row">
+            <Result cropper={cropper} />
+            <button
+              type="button"
+              class="button primary"
+              disabled={busy}
+              onClick={() => finish(cropper)}
+            >
+              {t("photo.use")}
+            </button>
+          </div>
+        </footer>
+      )}
+    </section>
+  );
+}
+
+function Frame({ cropper }: { cropper: Cropper }) {
+  const sheet = useRef<HTMLDivElement>(null);
+  const canvas = useRef<HTMLCanvasElement>(null);
+
+  useEffect(() => {
+    const surface = canvas.current;
+    const place = sheet.current;
+    if (!surface || !place) return;
+    const ends = [cropper.attach(surface), listen(place, cropper)];
+    return () => {
+      for (const end of ends) end();
+    };
+  }, [cropper]);
+
+  return (
+    <div
+      class="photo-sheet"
+      ref={sheet}
+      // biome-ignore lint/a11y/noNoninteractiveTabindex: keys work here, as the help says
+      tabIndex={0}
+      role="application"
+      aria-label={t("photo.frame")}
+      aria-describedby="photo-help"
+    >
+      <canvas ref={canvas} />
+      <p id="photo-help" class="visually-hidden">
+        {t("photo.help")}
+      </p>
+    </div>
+  );
+}
+
+const SHAPES: readonly (readonly [number, number])[] = [
+  [1, 1],
+  [4, 3],
+  [3, 4],
+  [3, 2],
+  [2, 3],
+  [16, 9],
+  [9, 16],
+];
+
+function Ratios({ cropper }: { cropper: Cropper }) {
+  const choices: { ratio: Ratio; name: string }[] = [
+    { ratio: "own", name: t("photo.own") },
+    ...SHAPES.map(([width, height]) => ({ ratio: width / height, name: `${width}:${height}` })),
+  ];
+  const chosen = cropper.ratio.value;
+  return (
+    <fieldset class="photo-ratios">
+      <legend class="visually-hidden">{t("photo.shape")}</legend>
+      {choices.map(({ ratio, name }) => (
+        <button
+          key={name}
+          type="button"
+          class="chip"
+          aria-pressed={isSame(chosen, ratio)}
+          onClick={() => cropper.shape(ratio)}
+        >
+          {name}
+        </button>
+      ))}
+    </fieldset>
+  );
+}
+
+function isSame(a: Ratio, b: Ratio): boolean {
+  return a === b || (a !== "own" && b !== "own" && Math.abs(a - b) < 0.001);
+}
+
+/** On its own, because it changes while the photo is moved. */
+function Result({ cropper }: { cropper: Cropper }) {
+  const { width, height } = cropper.result.value;
+  return <p class="hint photo-result">{t("photo.result", { width, height })}</p>;
+}

@@ -1,0 +1,27 @@
+import { type Key, t } from "../../strings";
+import { useApp } from "../context";
+
+const HINTS: Partial<Record<string, Key>> = {
+  unreachable: "reach.unreachable.hint",
+  foreign: "reach.foreign.hint",
+};
+
+/** Says what is the matter with the server, and nothing while nothing is. */
+export function Banner() {
+  const { server } = useApp();
+  const reach = server.reach.value;
+  if (reach !== "unreachable" && reach !== "foreign" && reach !== "starting") return null;
+  const hint = HINTS[reach];
+  return (
+    <div class={`banner ${reach}`} role="status">
+      <p>
+        <strong>{t(`reach.${reach}`)}</strong> {hint && t(hint)}
+      </p>
+      {reach !== "starting" && (
+        <button type="button" class="button" onClick={() => void server.check()}>
+          {t("common.retry")}
+        </button>
+      )}
+    </div>
+  );
+}

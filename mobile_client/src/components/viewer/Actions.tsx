@@ -1,0 +1,68 @@
+import { useState } from "preact/hooks";
+import { fileName } from "../../lib/file-name";
+import type { Job, Picture } from "../../lib/transport/types";
+import { type Key, t } from "../../strings";
+import { canShare, sharePicture } from "../common/hand-over";
+import { Icon, type IconName } from "../common/Icon";
+import { Sheet } from "../common/Sheet";
+import { useApp } from "../context";
+
+interface ActionsProps {
+  job: Job;
+  picture: Picture;
+  onRemix: () => void;
+  onUseAs: (task: "img2img" | "inpaint") => void;
+  onDelete: () => void;
+}
+
+/** What can be done with a picture, in one row under the thumb. */
+export function Actions({ job, picture, onRemix, onUseAs, onDelete }: ActionsProps) {
+  const { api, toasts } = useApp();
+  const [choosing, setChoosing] = useState(false);
+  const name = fileName(job, picture);
+
+  async function shareIt() {
+    try {
+      await sharePicture(await api.image(picture.id), name);
+    } catch {
+      toasts.show({ text: t("viewer.shareFailed") });
+    }
+  }
+
+  return (
+    <div class="viewer-actions">
+      <a class="viewer-action" href={api.imageUrl(picture.id)} download={name}>
+        <Icon name="save" />
+        {t("common.save")}
+      </a>
+      {canShare() && <Action icon="share" name="common.share" onUse={shareIt} />}
+      <Action icon="remix" name="viewer.remix" onUse={onRemix} />
+      <Action icon="brush" name="viewer.use" onUse={() => setChoosing(true)} />
+      <Action icon="trash" name="common.delete" onUse={onDelete} />
+      {choosing && (
+        <Sheet title={t("viewer.useTitle")} onClose={() => setChoosing(false)}>
+          <Choice icon="photo" name="viewer.useImg2img" onUse={() => onUseAs("img2img")} />
+          <Choice icon="brush" name="viewer.useInpaint" onUse={() => onUseAs("inpaint")} />
+        </Sheet>
+      )}
+    </div>
+  );
+}
+
+function Action(props: { icon: IconName; name: Key; onUse: () => void }) {
+  return (
+    <button type="button" class="viewer-action" onClick={props.onUse}>
+      <Icon name={props.icon} />
+      {t(props.name)}
+    </button>
+  );
+}
+
+function Choice(props: { icon: IconName; name: Key; onUse: () => void }) {
+  return (
+    <button type="button" class="button viewer-choice" onClick={props.onUse}>
+      <Icon name={props.icon} />
+      {t(props.name)}
+    </button>
+  );
+}

@@ -1,0 +1,101 @@
+import type { Size } from "../../lib/transport/types";
+import { t } from "../../strings";
+import { Icon } from "../common/Icon";
+import { useApp } from "../context";
+import { useViewing } from "./useViewing";
+
+interface StageProps {
+  id: string;
+  size: Size | undefined;
+  prompt: string;
+  newer: string | undefined;
+  older: string | undefined;
+  onOpen: (id: string) => void;
+  onLeave: () => void;
+  onTap: () => void;
+}
+
+/** The picture and its neighbours, side by side; fingers move them. */
+export function Stage({ id, size, prompt, newer, older, onOpen, onLeave, onTap }: StageProps) {
+  const { stage, strip, picture, viewing } = useViewing(id, size, {
+    newer: newer === undefined ? undefined : () => onOpen(newer),
+    older: older === undefined ? undefined : () => onOpen(older),
+    leave: onLeave,
+    tap: onTap,
+  });
+
+  function onKeyDown(event: KeyboardEvent) {
+    if (event.key === "ArrowLeft" && newer) onOpen(newer);
+    else if (event.key === "ArrowRight" && older) onOpen(older);
+    else if (event.key === "+" || event.key === "=") viewing.zoom(1.25);
+    else if (event.key === "-") viewing.zoom(0.8);
+    else return;
+    event.preventDefault();
+  }
+
+  return (
+    <>
+      <div
+        class="viewer-stage"
+        ref={stage}
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: arrows turn pages here
+        tabIndex={0}
+        role="application"
+        aria-label={t("viewer.picture")}
+        onKeyDown={onKeyDown}
+      >
+        <div class="viewer-strip" ref={strip}>
+          {newer && <Slide key={newer} id={newer} prompt="" place={-1} />}
+          <Slide
+            key={id}
+            id={id}
+            prompt={prompt || t("gallery.untitled")}
+            place={0}
+            inner={picture}
+          />
+          {older && <Slide key={older} id={older} prompt="" place={1} />}
+        </div>
+      </div>
+      <Arrow side="left" to={newer} onOpen={onOpen} />
+      <Arrow side="right" to={older} onOpen={onOpen} />
+    </>
+  );
+}
+
+interface SlideProps {
+  id: string;
+  prompt: string;
+  place: -1 | 0 | 1;
+  inner?: { current: HTMLDivElement | null };
+}
+
+function Slide({ id, prompt, place, inner }: SlideProps) {
+  const { api } = useApp();
+  return (
+    <div class="viewer-slide" style={{ left: `${place * 100}%` }} aria-hidden={place !== 0}>
+      <div class="viewer-zoom" ref={inner ?? null}>
+        <img src={api.imageUrl(id)} alt={prompt} decoding="async" draggable={false} />
+      </div>
+    </div>
+  );
+}
+
+/** Who has no finger on the screen turns pages by these. */
+function Arrow(props: {
+  side: "left" | "right";
+  to: string | undefined;
+  onOpen: (id: string) => void;
+}) {
+  const { side, to, onOpen } = props;
+  if (!to) return null;
+  return (
+    <button
+      type="button"
+      class={`button icon viewer-arrow ${side}`}
+      aria-label={t(side === "left" ? "viewer.newer" : "viewer.older")}
+      onClick={() => onOpen(to)}
+    >
+      <Icon name={side === "left" ? "back" : "next"} />
+    </button>
+  );
+}

@@ -1,0 +1,173 @@
+import { useState } from "preact/hooks";
+import type { Job, Picture, PictureRequest, Task } from "../../lib/transport/types";
+import { type Key, t } from "../../strings";
+import { Icon, type IconName } from "../common/Icon";
+import { useLayer } from "../common/useLayer";
+import { Compare } from "../compare/Compare";
+import { useApp } from "../context";
+import { useDelete } from "../gallery/useDelete";
+import { Timeline } from "../timeline/Timeline";
+import { Actions } from "./Actions";
+import { Details } from "./Details";
+import { Stage } from "./Stage";
+import { useJob } from "./useJob";
+
+export interface ViewerProps {
+  pictureId: string;
+  onClose: () => void;
+  onOpen: (pictureId: string) => void;
+  onRemix: (task: Task, request: PictureRequest) => void;
+  onUseAs: (
+    task: "img2img" | "inpaint",
+    picture: { id: string; width: number; height: number },
+  ) => void;
+}
+
+/** What the screen shows of the picture. */
+type Mode = "picture" | "compare" | "timeline";
+
+/** One picture, as large as the screen. */
+export function Viewer(props: ViewerProps) {
+  const { pictureId, onClose, onOpen } = props;
+  const { gallery, api } = useApp();
+  const layer = useLayer<HTMLElement>();
+  const found = useJob(pictureId);
+  const remove = useDelete();
+  const [quiet, setQuiet] = useState(false);
+  const [mode, setMode] = useState<Mode>("picture");
+  const [showsDetails, setShowsDetails] = useState(false);
+
+  const job = found && "job" in found ? found.job : undefined;
+  const picture = job?.images.find(({ id }) => id === pictureId);
+  const listed = gallery.pictures.value.find(({ id }) => id === pictureId);
+  const { newer, older } = gallery.beside(pictureId);
+  const isGone = found !== undefined && !picture && !("missing" in found && !found.missing);
+  const source = sourceOf(job);
+
+  function open(id: string) {
+    setMode("picture");
+    setShowsDetails(false);
+    onOpen(id);
+  }
+
+  function removeIt() {
+    remove([pictureId]);
+    const next = older ?? newer;
+    if (next) open(next);
+    else onClose();
+  }
+
+  return (
+    <section
+      class={quiet ? "viewer quiet" : "viewer"}
+      ref={layer}
+      tabIndex={-1}
+      role="dialog"
+      aria-modal="true"
+      aria-label={t("viewer.title")}
+      onKeyDown={(event) => event.key === "Escape" && !showsDetails && onClose()}
+    >
+      {isGone ? (
+        <p class="viewer-message">{t("viewer.gone")}</p>
+      ) : mode === "compare" && source && picture ? (
+        <div class="viewer-mode">
+          <Compare before={api.imageUrl(source)} after={api.imageUrl(picture.id)} />
+        </div>
+      ) : mode === "timeline" && job ? (
+        <div class="viewer-mode">
+          <Timeline jobId={job.id} />
+        </div>
+      ) : (
+        <Stage
+          id={pictureId}
+          size={picture ?? listed}
+          prompt={listed?.prompt ?? String(job?.request.prompt ?? "")}
+          newer={newer}
+          older={older}
+          onOpen={open}
+          onLeave={onClose}
+          onTap={() => setQuiet(!quiet)}
+        />
+      )}
+      <header class="viewer-top">
+        <button
+          type="button"
+          class="button bare icon"
+          aria-label={t("common.back")}
+          onClick={onClose}
+        >
+          <Icon name="back" />
+        </button>
+        <p class="viewer-prompt">{listed?.prompt ?? String(job?.request.prompt ?? "")}</p>
+        <button
+          type="button"
+          class="button bare icon"
+          aria-label={t("viewer.details")}
+          disabled={!picture}
+          onClick={() => setShowsDetails(true)}
+        >
+          <Icon name="info" />
+        </button>
+      </header>
+      <footer class="viewer-bottom">
+        {job && picture && (
+          <>
+            <Modes job={job} picture={picture} mode={mode} onMode={setMode} />
+            <Actions
+              job={job}
+              picture={picture}
+              onRemix={() => props.onRemix(job.task, requestOf(job, picture))}
+              onUseAs={(task) => props.onUseAs(task, picture)}
+              onDelete={removeIt}
+            />
+          </>
+        )}
+      </footer>
+      {showsDetails && job && picture && (
+        <Details job={job} picture={picture} onClose={() => setShowsDetails(false)} />
+      )}
+    </section>
+  );
+}
+
+interface ModesProps {
+  job: Job;
+  picture: Picture;
+  mode: Mode;
+  onMode: (mode: Mode) => void;
+}
+
+function Modes({ job, picture, mode, onMode }: ModesProps) {
+  // Previews are kept of a job's first picture only.
+  const hasTimeline = picture.index === 0;
+  const hasSource = sourceOf(job) !== undefined;
+  if (!hasTimeline && !hasSource) return null;
+  const chip = (its: Mode, icon: IconName, name: Key) => (
+    <button
+      type="button"
+      class="chip"
+      aria-pressed={mode === its}
+      onClick={() => onMode(mode === its ? "picture" : its)}
+    >
+      <Icon name={icon} />
+      {t(name)}
+    </button>
+  );
+  return (
+    <div class="viewer-modes">
+      {hasSource && chip("compare", "compare", "viewer.compare")}
+      {hasTimeline && chip("timeline", "history", "viewer.develop")}
+    </div>
+  );
+}
+
+/** The id of the stored picture that a job began from. */
+function sourceOf(job: Job | undefined): string | undefined {
+  const image = job?.request.image;
+  return typeof image === "string" ? /^image:(.+)$/.exec(image)?.[1] : undefined;
+}
+
+/** All settings of one picture: of several that a job made, each has its own seed. */
+function requestOf(job: Job, picture: Picture): PictureRequest {
+  return { ...(job.request as PictureRequest), seed: picture.seed };
+}

@@ -1,0 +1,29 @@
+import type { Watched } from "../../lib/state/jobs";
+import type { Job } from "../../lib/transport/types";
+import { duration, t } from "../../strings";
+
+/** How a job stands, in a few words. */
+export function stateText(job: Job): string {
+  switch (job.status) {
+    case "queued":
+      if (job.position === null) return t("watch.starting");
+      return job.position > 0 ? t("watch.ahead", { count: job.position }) : t("watch.next");
+    case "running":
+      if (job.progress.step === 0) return t("watch.starting");
+      return t("watch.step", { ...job.progress });
+    case "succeeded":
+      return t("watch.done");
+    case "failed":
+      return t("watch.failed");
+    case "cancelled":
+      return t("watch.cancelled");
+  }
+}
+
+/** What is left by the server's measured estimate; honest when that is used up. */
+export function etaText(eta: Watched["eta"], now: number): string | null {
+  if (!eta) return null;
+  const left = eta.seconds - (now - eta.at) / 1000;
+  if (left > 0) return t("watch.eta", { time: duration(left) });
+  return left > -3 ? null : t("watch.late");
+}

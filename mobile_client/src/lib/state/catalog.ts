@@ -1,0 +1,57 @@
+/** What may be asked for: models, schedulers, LoRAs. The last known stands until the server says. */
+
+import { computed, type ReadonlySignal, signal } from "@preact/signals";
+import type { Preferences } from "../storage";
+import type { Api } from "../transport/api";
+import type { LoraInfo, ModelInfo, SchedulerInfo } from "../transport/types";
+
+interface Known {
+  models: ModelInfo[];
+  schedulers: SchedulerInfo[];
+  loras: LoraInfo[];
+}
+
+const NOTHING: Known = { models: [], schedulers: [], loras: [] };
+
+export class Catalog {
+  private readonly known = signal<Known>(NOTHING);
+  readonly models: ReadonlySignal<ModelInfo[]> = computed(() => this.known.value.models);
+  readonly schedulers: ReadonlySignal<SchedulerInfo[]> = computed(
+    () => this.known.value.schedulers,
+  );
+
+  constructor(
+    private readonly api: Api,
+    private readonly preferences: Preferences,
+  ) {
+    this.known.value = preferences.get("catalog", NOTHING);
+  }
+
+  async load(): Promise<void> {
+    const [models, schedulers, loras] = await Promise.all([
+      this.api.models(),
+      this.api.schedulers(),
+      this.api.loras(),
+    ]);
+    const fresh = { models, schedulers, loras };
+    if (JSON.stringify(fresh) === JSON.stringify(this.known.value)) return; // spare a redraw
+    this.known.value = fresh;
+    this.preferences.set("catalog", fresh);
+  }
+
+  /** The model of this name; the server's default for null, or where the name is gone. */
+  model(name: string | null): ModelInfo | null {
+    const models = this.models.value;
+    return (
+      models.find((model) => model.name === name) ??
+      models.find((model) => model.default) ??
+      models[0] ??
+      null
+    );
+  }
+
+  /** The LoRAs that a model can wear. */
+  lorasFor(model: ModelInfo): LoraInfo[] {
+    return this.known.value.loras.filter((lora) => lora.models.includes(model.name));
+  }
+}

@@ -1,0 +1,328 @@
+/** The picture that is about to be asked for. What the user left alone is null: the model's own. */
+
+import { computed, type ReadonlySignal, signal } from "@preact/signals";
+import type { Operation } from "../canvas/strokes";
+import type { KeyValue, Preferences } from "../storage";
+import type {
+  FieldError,
+  Lora,
+  ModelInfo,
+  PictureRequest,
+  RequestFiles,
+  Size,
+  Task,
+} from "../transport/types";
+import type { Catalog } from "./catalog";
+import { type Ratio, sizeFor } from "./sizes";
+
+export const MAX_SEED = 2 ** 32 - 1;
+export const MAX_PROMPT_CHARS = 8_000;
+export const MAX_COUNT = 8;
+export const STRENGTH = { img2img: 0.75, inpaint: 1 } as const;
+const REFERENCE = "image:";
+
+export interface Values {
+  prompt: string;
+  negativePrompt: string;
+  model: string | null;
+  ratio: Ratio;
+  /** An exact size, from a remixed picture; goes before `ratio`. */
+  size: Size | null;
+  steps: number | null;
+  guidance: number | null;
+  scheduler: string | null;
+  count: number;
+  /** Null rolls a new one for each job. */
+  seed: number | null;
+  loras: Lora[];
+  clipSkip: number;
+  strength: number | null;
+  maskBlur: number;
+  /** Pixels of surroundings around the mask to repaint alone and enlarged; null for all. */
+  maskPadding: number | null;
+  invertMask: boolean;
+  keepUnmasked: boolean;
+}
+
+/** A picture to begin from: bytes of the phone's, or the id of one that the server has. */
+export interface Source extends Size {
+  picture: Blob | string;
+}
+
+export interface Mask {
+  picture: Blob | string;
+  /** A small picture of the source under it, as a data URI; null for one that the server has. */
+  preview: string | null;
+  /** How it was painted, to paint on. */
+  operations: readonly Operation[];
+}
+
+export type Field =
+  | "prompt"
+  | "negativePrompt"
+  | "model"
+  | "size"
+  | "seed"
+  | "strength"
+  | "image"
+  | "mask"
+  | "steps"
+  | "guidance"
+  | "scheduler"
+  | "loras"
+  | "other";
+
+/** What hinders sending: the server's words, or the name of ours. */
+export type Complaint = { text: string } | { key: "prompt" | "task" | "seed" | "steps" };
+export type Complaints = Partial<Record<Field, Complaint>>;
+
+const EMPTY: Values = {
+  prompt: "",
+  negativePrompt: "",
+  model: null,
+  ratio: "1:1",
+  size: null,
+  steps: null,
+  guidance: null,
+  scheduler: null,
+  count: 1,
+  seed: null,
+  loras: [],
+  clipSkip: 0,
+  strength: null,
+  maskBlur: 0,
+  maskPadding: null,
+  invertMask: false,
+  keepUnmasked: true,
+};
+
+const FIELDS: Readonly<Record<string, Field>> = {
+  prompt: "prompt",
+  negative_prompt: "negativePrompt",
+  model: "model",
+  width: "size",
+  height: "size",
+  seed: "seed",
+  strength: "strength",
+  image: "image",
+  mask_image: "mask",
+  num_inference_steps: "steps",
+  guidance_scale: "guidance",
+  scheduler: "scheduler",
+  loras: "loras",
+};
+
+export class Draft {
+  private readonly chosen = signal<Values>(EMPTY);
+  readonly values: ReadonlySignal<Values> = this.chosen;
+  private readonly from = signal<Source | null>(null);
+  readonly source: ReadonlySignal<Source | null> = this.from;
+  private readonly painted = signal<Mask | null>(null);
+  readonly mask: ReadonlySignal<Mask | null> = this.painted;
+  /** A photograph that has been picked but not yet trimmed. */
+  readonly photo = signal<Blob | null>(null);
+  /** What the server said of the last try. */
+  private readonly refusals = signal<Complaints>({});
+
+  readonly task: ReadonlySignal<Task> = computed(() => {
+    if (!this.from.value) return "txt2img";
+    return this.painted.value ? "inpaint" : "img2img";
+  });
+
+  readonly model: ReadonlySignal<ModelInfo | null> = computed(() =>
+    this.catalog.model(this.chosen.value.model),
+  );
+
+  readonly size: ReadonlySignal<Size | null> = computed(() => {
+    const model = this.model.value;
+    return this.chosen.value.size ?? (model && sizeFor(this.chosen.value.ratio, model));
+  });
+
+  readonly complaints: ReadonlySignal<Complaints> = computed(() => ({
+    ...this.refusals.value,
+    ...this.find(),
+  }));
+
+  readonly ready: ReadonlySignal<boolean> = computed(
+    () => this.model.value !== null && Object.keys(this.find()).length === 0,
+  );
+
+  constructor(
+    private readonly catalog: Catalog,
+    private readonly preferences: Preferences,
+    private readonly pictures: KeyValue,
+  ) {
+    this.chosen.value = { ...EMPTY, ...preferences.get<Partial<Values>>("draft", {}) };
+  }
+
+  /** Brings back the pictures of the last visit. */
+  async restore(): Promise<void> {
+    const source = await this.pictures.get<Source>("source");
+    const mask = await this.pictures.get<Mask>("mask");
+    if (this.from.value) return; // the user was faster
+    this.from.value = source ?? null;
+    this.painted.value = (source && mask) ?? null;
+  }
+
+  set(change: Partial<Values>): void {
+    // A shape that is chosen replaces an exact size.
+    const size = "ratio" in change ? { size: null } : {};
+    this.chosen.value = { ...this.chosen.value, ...size, ...change };
+    this.refusals.value = {};
+    this.preferences.set("draft", this.chosen.value);
+  }
+
+  /** Another model: what was set for the one before need not suit it. */
+  setModel(name: string): void {
+    this.set({
+      model: name,
+      steps: null,
+      guidance: null,
+      scheduler: null,
+      size: null,
+      clipSkip: 0,
+    });
+    const model = this.model.value;
+    const fitting = model ? this.catalog.lorasFor(model).map((lora) => lora.name) : [];
+    this.set({ loras: this.chosen.value.loras.filter((lora) => fitting.includes(lora.name)) });
+  }
+
+  /** Takes a picture to begin from, or none. A mask belongs to one picture, so it goes. */
+  setSource(source: Source | null): void {
+    this.photo.value = null;
+    this.from.value = source;
+    this.set({ size: null, strength: null });
+    this.keep("source", source);
+    this.setMask(null);
+  }
+
+  setMask(mask: Mask | null): void {
+    if ((mask === null) !== (this.painted.value === null)) this.set({ strength: null });
+    this.painted.value = mask;
+    this.keep("mask", mask);
+    this.refusals.value = {};
+  }
+
+  /** All settings of a finished job, to ask for its like. */
+  remix(request: PictureRequest): void {
+    const { width, height, image, mask_image } = request;
+    this.setSource(image && width && height ? { picture: stored(image), width, height } : null);
+    const own = this.catalog.model(request.model ?? null)?.defaults;
+    const unless = <Value>(value: Value | undefined, ofModel: Value | undefined): Value | null =>
+      value === undefined || value === ofModel ? null : value;
+    if (mask_image) this.setMask({ picture: stored(mask_image), preview: null, operations: [] });
+    this.set({
+      ...EMPTY,
+      prompt: request.prompt ?? "",
+      negativePrompt: request.negative_prompt ?? "",
+      model: request.model ?? null,
+      ratio: this.chosen.value.ratio,
+      size: width && height ? { width, height } : null,
+      steps: unless(request.num_inference_steps ?? undefined, own?.num_inference_steps),
+      guidance: unless(request.guidance_scale ?? undefined, own?.guidance_scale),
+      scheduler: unless(request.scheduler ?? undefined, own?.scheduler),
+      count: request.num_images ?? 1,
+      seed: request.seed ?? null,
+      loras: request.loras ?? [],
+      clipSkip: request.clip_skip ?? 0,
+      strength: request.strength ?? null,
+      maskBlur: request.mask_blur ?? 0,
+      maskPadding: request.padding_mask_crop ?? null,
+      invertMask: request.invert_mask ?? false,
+      keepUnmasked: request.keep_unmasked ?? true,
+    });
+  }
+
+  /** Everything but the words and the pictures back to the model's own. */
+  resetSettings(): void {
+    const { prompt, negativePrompt, model } = this.chosen.value;
+    this.set({ ...EMPTY, prompt, negativePrompt, model });
+  }
+
+  /** Shows what the server found wrong at the fields that it names. */
+  refuse(errors: readonly FieldError[], detail: string): void {
+    const found: Complaints = {};
+    for (const { pointer, detail: text } of errors) {
+      found[FIELDS[pointer.split("/")[1] ?? ""] ?? "other"] = { text };
+    }
+    if (errors.length === 0) found.other = { text: detail };
+    this.refusals.value = found;
+  }
+
+  /** What to send. Whatever is null is left to the server. */
+  request(): { task: Task; request: PictureRequest; files: RequestFiles } {
+    const values = this.chosen.value;
+    const task = this.task.value;
+    const asked: PictureRequest = { prompt: values.prompt.trim() };
+    const put = <Name extends keyof PictureRequest>(
+      name: Name,
+      value: PictureRequest[Name] | null,
+      unless?: PictureRequest[Name],
+    ) => {
+      if (value !== null && value !== undefined && value !== unless) asked[name] = value;
+    };
+    put("negative_prompt", values.negativePrompt.trim(), "");
+    put("model", values.model);
+    put("num_inference_steps", values.steps);
+    put("guidance_scale", values.guidance);
+    put("scheduler", values.scheduler);
+    put("num_images", values.count, 1);
+    put("seed", values.seed);
+    if (values.loras.length > 0) put("loras", values.loras);
+    put("clip_skip", values.clipSkip, 0);
+    const size = task === "txt2img" ? this.size.value : values.size;
+    if (size) {
+      put("width", size.width);
+      put("height", size.height);
+    }
+    const files: RequestFiles = {};
+    if (task !== "txt2img") {
+      put("strength", values.strength);
+      attach(asked, files, "image", this.from.value?.picture);
+    }
+    if (task === "inpaint") {
+      put("mask_blur", values.maskBlur, 0);
+      put("padding_mask_crop", values.maskPadding);
+      put("invert_mask", values.invertMask, false);
+      put("keep_unmasked", values.keepUnmasked, true);
+      attach(asked, files, "mask_image", this.painted.value?.picture);
+    }
+    return { task, request: asked, files };
+  }
+
+  /** What can be seen to be wrong without asking the server. */
+  private find(): Complaints {
+    const { prompt, seed, steps, strength } = this.chosen.value;
+    const model = this.model.value;
+    const found: Complaints = {};
+    if (!prompt.trim() || prompt.length > MAX_PROMPT_CHARS) found.prompt = { key: "prompt" };
+    if (seed !== null && !(Number.isInteger(seed) && seed >= 0 && seed <= MAX_SEED)) {
+      found.seed = { key: "seed" };
+    }
+    const task = this.task.value;
+    if (model && !model.tasks.includes(task)) found.model = { key: "task" };
+    if (model && task !== "txt2img") {
+      const all = steps ?? model.defaults.num_inference_steps;
+      if (Math.trunc(all * (strength ?? STRENGTH[task])) < 1) found.strength = { key: "steps" };
+    }
+    return found;
+  }
+
+  private keep(name: "source" | "mask", value: Source | Mask | null): void {
+    void (value ? this.pictures.set(name, value) : this.pictures.delete(name));
+  }
+}
+
+function stored(reference: string): string {
+  return reference.startsWith(REFERENCE) ? reference.slice(REFERENCE.length) : reference;
+}
+
+function attach(
+  asked: PictureRequest,
+  files: RequestFiles,
+  name: "image" | "mask_image",
+  picture: Blob | string | undefined,
+): void {
+  if (picture instanceof Blob) files[name] = picture;
+  else if (picture !== undefined) asked[name] = REFERENCE + picture;
+}

@@ -1,0 +1,294 @@
+/**
+ * Jobs that this device follows until they end. The server is the truth: on every return (a page
+ * opened again, a screen unlocked, a network found) each one is asked for, and followed from there.
+ */
+
+import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import type { Preferences } from "../storage";
+import type { Api } from "../transport/api";
+import type { JobEvent, Watching } from "../transport/events";
+import { Problem } from "../transport/http";
+import { isOver, type Job } from "../transport/types";
+
+export interface Watched {
+  job: Job;
+  /** The latest preview as a data URI. */
+  preview: string | null;
+  /** Seconds to the end, as estimated at `at` (milliseconds of the clock). */
+  eta: { seconds: number; at: number } | null;
+  /** Whether news come as they happen. */
+  live: boolean;
+}
+
+export interface JobsEvents {
+  onOver(job: Job): void;
+  onTrouble(error: unknown): void;
+  /** A stream broke off: is the server still there? */
+  onDoubt(): void;
+}
+
+/** Asks for jobs of which no news came for so long, should a stream have died unnoticed. */
+const QUIET_MS = 8_000;
+const REOPEN_MS = 2_000;
+const KEY = "jobs";
+
+export class Jobs {
+  private readonly known = new Map<string, Signal<Watched>>();
+  private readonly ids = signal<readonly string[]>([]);
+  /** Those that are not over, oldest first. */
+  readonly active: ReadonlySignal<readonly string[]> = this.ids;
+  /** Jobs that the server does not know (any more). */
+  readonly missing = signal<ReadonlySet<string>>(new Set());
+  private readonly focused = signal<string | null>(null);
+  private stream: { id: string; watching: Watching } | null = null;
+  private common: Watching | null = null;
+  /** The last event seen of the focused job, to go on from. */
+  private lastEventId: number | null = null;
+  private readonly heardAt = new Map<string, number>();
+  private timer: ReturnType<typeof setInterval> | undefined;
+  private reopening: ReturnType<typeof setTimeout> | undefined;
+
+  readonly count = computed(() => this.ids.value.length);
+
+  constructor(
+    private readonly api: Api,
+    private readonly preferences: Preferences,
+    private readonly events: JobsEvents,
+    private readonly now: () => number = Date.now,
+  ) {
+    this.ids.value = preferences.get<string[]>(KEY, []);
+  }
+
+  /** What is known of a job; null until the server has been asked. */
+  get(id: string): Watched | null {
+    return this.slot(id)?.value ?? null;
+  }
+
+  /** Follows a job from here on. */
+  track(job: Job): void {
+    this.put(job);
+    if (!isOver(job.status)) this.keep([...this.ids.value.filter((id) => id !== job.id), job.id]);
+    this.connect();
+  }
+
+  /** The job on screen: its previews come too. Null for none. */
+  async focus(id: string | null): Promise<void> {
+    if (this.focused.value === id) return;
+    this.focused.value = id;
+    this.lastEventId = null;
+    this.connect();
+    if (id === null) return;
+    await this.refresh(id);
+    this.connect();
+  }
+
+  /** Takes everything up again: what happened in the meantime, and then what comes. */
+  async resume(): Promise<void> {
+    this.close();
+    const wanted = new Set(this.ids.value);
+    if (this.focused.value) wanted.add(this.focused.value);
+    await Promise.all([...wanted].map((id) => this.refresh(id)));
+    this.connect();
+  }
+
+  /** Stops listening, as before the page is frozen. */
+  close(): void {
+    clearTimeout(this.reopening);
+    clearInterval(this.timer);
+    this.timer = undefined;
+    this.stream?.watching.close();
+    this.stream = null;
+    this.common?.close();
+    this.common = null;
+  }
+
+  async cancel(id: string): Promise<void> {
+    try {
+      this.learn(await this.api.cancel(id));
+    } catch (error) {
+      this.events.onTrouble(error);
+      throw error;
+    }
+  }
+
+  private async refresh(id: string): Promise<void> {
+    try {
+      this.learn(await this.api.job(id));
+    } catch (error) {
+      if (error instanceof Problem && error.status === 404) {
+        this.missing.value = new Set([...this.missing.value, id]);
+        this.keep(this.ids.value.filter((other) => other !== id));
+      } else {
+        this.events.onTrouble(error);
+      }
+    }
+  }
+
+  /** Takes in the server's own account of a job. */
+  private learn(job: Job): void {
+    const before = this.slot(job.id)?.value.job.status;
+    const followed = this.ids.value.includes(job.id);
+    this.put(job);
+    if (!isOver(job.status)) {
+      if (!followed && this.focused.value === job.id) this.keep([...this.ids.value, job.id]);
+      return;
+    }
+    this.keep(this.ids.value.filter((id) => id !== job.id));
+    if (followed && (before === undefined || !isOver(before))) this.events.onOver(job);
+  }
+
+  private put(job: Job): void {
+    const eta = job.eta_seconds === null ? null : { seconds: job.eta_seconds, at: this.now() };
+    this.heardAt.set(job.id, this.now());
+    const slot = this.slot(job.id);
+    if (slot) slot.value = { ...slot.value, job, eta: eta ?? slot.value.eta };
+    else this.known.set(job.id, signal({ job, preview: null, eta, live: false }));
+    this.bump.value += 1;
+  }
+
+  /** Makes `get` of a job that was unknown notice that it is known now. */
+  private readonly bump = signal(0);
+
+  private slot(id: string): Signal<Watched> | undefined {
+    const slot = this.known.get(id);
+    if (!slot) void this.bump.value;
+    return slot;
+  }
+
+  private keep(ids: readonly string[]): void {
+    if (ids.length === this.ids.value.length && ids.every((id, at) => id === this.ids.value[at])) {
+      return;
+    }
+    this.ids.value = ids;
+    this.preferences.set(KEY, ids);
+  }
+
+  /** Two connections at most (a browser has six for a server): the job on screen, and the rest. */
+  private connect(): void {
+    const focused = this.focused.value;
+    const follows = focused !== null && this.known.has(focused) && this.ids.value.includes(focused);
+    const mine = follows ? focused : null;
+    if (this.stream && this.stream.id !== mine) {
+      this.stream.watching.close();
+      this.stream = null;
+    }
+    if (mine !== null && !this.stream) this.follow(mine);
+    const others = this.ids.value.some((id) => id !== mine);
+    if (others && !this.common) this.followAll();
+    if (!others && this.common) {
+      this.common.close();
+      this.common = null;
+    }
+    if (this.ids.value.length === 0) {
+      clearInterval(this.timer);
+      this.timer = undefined;
+    } else {
+      this.timer ??= setInterval(() => this.askQuiet(), QUIET_MS);
+    }
+  }
+
+  private follow(id: string): void {
+    const watching = this.api.watchJob(
+      id,
+      {
+        onOpen: () => this.change(id, { live: true }),
+        onInterrupted: () => {
+          this.change(id, { live: false });
+          this.events.onDoubt();
+        },
+        onEvent: (event) => {
+          if (event.id !== null) this.lastEventId = event.id;
+          this.hear(event);
+        },
+        onEnd: () => void this.ended(id),
+      },
+      this.lastEventId,
+    );
+    this.stream = { id, watching };
+  }
+
+  private followAll(): void {
+    this.common = this.api.watchAll({
+      // What happened before the stream was open is in nobody's news: ask.
+      onOpen: () => {
+        for (const id of this.ids.value) if (id !== this.stream?.id) void this.refresh(id);
+      },
+      onEvent: (event) => {
+        if (event.job_id !== this.stream?.id && this.known.has(event.job_id)) this.hear(event);
+      },
+      onInterrupted: () => this.events.onDoubt(),
+      onEnd: () => {
+        this.common = null;
+        this.reopen();
+      },
+    });
+  }
+
+  /** A job's stream has ended: mostly because the job has, sometimes because the server went. */
+  private async ended(id: string): Promise<void> {
+    if (this.stream?.id === id) this.stream = null;
+    this.change(id, { live: false });
+    await this.refresh(id);
+    this.reopen();
+  }
+
+  private reopen(): void {
+    clearTimeout(this.reopening);
+    this.reopening = setTimeout(() => this.connect(), REOPEN_MS);
+  }
+
+  private askQuiet(): void {
+    for (const id of this.ids.value) {
+      if (this.now() - (this.heardAt.get(id) ?? 0) >= QUIET_MS)
+        void this.refresh(id).then(() => this.connect());
+    }
+  }
+
+  private hear(event: JobEvent): void {
+    const id = event.job_id;
+    const watched = this.known.get(id)?.value;
+    if (!watched || isOver(watched.job.status)) return;
+    this.heardAt.set(id, this.now());
+    const { job } = watched;
+    switch (event.type) {
+      case "queued":
+        this.change(id, {
+          job: { ...job, status: "queued", position: event.position },
+          eta: this.eta(event.eta_seconds),
+        });
+        break;
+      case "started":
+        this.change(id, { job: { ...job, status: "running", position: null } });
+        break;
+      case "progress": {
+        const progress = { step: event.step, steps: event.steps };
+        this.change(id, {
+          job: { ...job, status: "running", position: null, progress },
+          eta: this.eta(event.eta_seconds),
+        });
+        break;
+      }
+      case "preview":
+        this.change(id, { preview: event.image });
+        break;
+      case "note":
+        this.change(id, { job: { ...job, notes: [...new Set([...job.notes, event.note])] } });
+        break;
+      case "succeeded":
+      case "failed":
+      case "cancelled":
+        // The whole account: pictures, problem, times.
+        void this.refresh(id).then(() => this.connect());
+        break;
+    }
+  }
+
+  private eta(seconds: number | null): Watched["eta"] {
+    return seconds === null ? null : { seconds, at: this.now() };
+  }
+
+  private change(id: string, change: Partial<Watched>): void {
+    const slot = this.known.get(id);
+    if (slot) slot.value = { ...slot.value, ...change };
+  }
+}

@@ -1,0 +1,114 @@
+/** Whether the server can be reached, and whether it knows this device. */
+
+import { type ReadonlySignal, signal } from "@preact/signals";
+import type { Preferences } from "../storage";
+import type { Api } from "../transport/api";
+import { Foreign, Problem, Unreachable } from "../transport/http";
+import type { Invitation, Me } from "../transport/types";
+
+export type Reach =
+  | "checking"
+  | "ok"
+  /** Answers and accepts jobs, but its model is still being loaded. */
+  | "starting"
+  | "unreachable"
+  /** Something answers, but it is no Darkroom. */
+  | "foreign"
+  /** This device has no token yet. */
+  | "unpaired"
+  /** It had one, which is good no more. */
+  | "revoked";
+
+const RETRY_MS = [1_000, 2_000, 4_000, 8_000, 15_000];
+const STARTING_MS = 2_000;
+
+export class Server {
+  private readonly status = signal<Reach>("checking");
+  readonly reach: ReadonlySignal<Reach> = this.status;
+  readonly me = signal<Me | null>(null);
+  private tries = 0;
+  private timer: ReturnType<typeof setTimeout> | undefined;
+  private running: Promise<void> | null = null;
+
+  constructor(
+    private readonly api: Api,
+    private readonly preferences: Preferences,
+    /** Called whenever the server is there (again), to send and to look after what waited. */
+    private readonly onBack: () => void = () => {},
+  ) {
+    this.me.value = preferences.get<Me | null>("me", null);
+  }
+
+  /** Whether requests are worth sending. */
+  get open(): boolean {
+    return this.status.value === "ok" || this.status.value === "starting";
+  }
+
+  /** Asks now; while nobody answers, asks again by itself. */
+  check(): Promise<void> {
+    clearTimeout(this.timer);
+    this.running ??= this.ask().finally(() => {
+      this.running = null;
+    });
+    return this.running;
+  }
+
+  /** What any other request ran into tells about the server too. */
+  report(error: unknown): void {
+    const found = reachOf(error, this.me.value !== null);
+    if (found) this.settle(found);
+  }
+
+  /** Throws the server's Problem where the code is not good. */
+  async pair(code: string, name: string): Promise<void> {
+    this.remember(await this.api.pair(code.trim(), name.trim()));
+    await this.check();
+  }
+
+  /** A code for one more device. For owners. */
+  invite(): Promise<Invitation> {
+    return this.api.invite();
+  }
+
+  private async ask(): Promise<void> {
+    try {
+      this.remember(await this.api.me());
+      this.settle((await this.api.ready()) ? "ok" : "starting");
+    } catch (error) {
+      this.settle(reachOf(error, this.me.value !== null) ?? "unreachable");
+    }
+  }
+
+  private remember({ client, name, scope }: Me): void {
+    this.me.value = { client, name, scope };
+    this.preferences.set("me", this.me.value);
+  }
+
+  private settle(found: Reach): void {
+    const wasOpen = this.open;
+    this.status.value = found;
+    if (this.open && !wasOpen) this.onBack();
+    clearTimeout(this.timer);
+    if (found === "starting") {
+      this.tries = 0;
+      this.timer = setTimeout(() => void this.check(), STARTING_MS);
+    } else if (found === "unreachable" || found === "foreign") {
+      const wait = RETRY_MS[Math.min(this.tries, RETRY_MS.length - 1)];
+      this.tries += 1;
+      this.timer = setTimeout(() => void this.check(), wait);
+    } else {
+      this.tries = 0;
+    }
+  }
+}
+
+function reachOf(error: unknown, known: boolean): Reach | null {
+  if (error instanceof Unreachable) return "unreachable";
+  if (error instanceof Foreign) return "foreign";
+  if (error instanceof Problem && error.status === 401) return known ? "revoked" : "unpaired";
+  // A proxy before a server that is down; our own server's troubles come with a type of ours.
+  if (error instanceof Problem && error.status >= 502 && error.type === "about:blank") {
+    return "unreachable";
+  }
+  return null;
+}

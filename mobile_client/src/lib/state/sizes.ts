@@ -1,0 +1,38 @@
+/** From a shape to a size that the model can do. */
+
+import type { ModelInfo, Size } from "../transport/types";
+
+export const RATIOS = ["1:1", "3:4", "2:3", "9:16", "4:3", "3:2", "16:9"] as const;
+export type Ratio = (typeof RATIOS)[number];
+
+/** The size of this shape with about as many pixels as the model was made for. */
+export function sizeFor(ratio: Ratio, { defaults, limits }: ModelInfo): Size {
+  const [across, down] = ratio.split(":").map(Number);
+  const shape = (across ?? 1) / (down ?? 1);
+  const pixels = Math.min(defaults.width * defaults.height, limits.max_pixels);
+  const step = limits.multiple_of;
+  const allowed = (side: number) =>
+    Math.min(
+      Math.max(Math.round(side / step) * step, Math.ceil(limits.min_side / step) * step),
+      Math.floor(limits.max_side / step) * step,
+    );
+  const size = {
+    width: allowed(Math.sqrt(pixels * shape)),
+    height: allowed(Math.sqrt(pixels / shape)),
+  };
+  while (size.width * size.height > limits.max_pixels) {
+    // Rounding went over the limit: take it from the longer side, as the server does.
+    if (size.width >= size.height) size.width -= step;
+    else size.height -= step;
+  }
+  return size;
+}
+
+/** The shapes worth offering: those which the model's limits leave different from each other. */
+export function ratiosFor(model: ModelInfo): { ratio: Ratio; size: Size }[] {
+  const seen = new Set<string>();
+  return RATIOS.map((ratio) => ({ ratio, size: sizeFor(ratio, model) })).filter(({ size }) => {
+    const name = `${size.width}×${size.height}`;
+    return !seen.has(name) && seen.add(name);
+  });
+}

@@ -1,0 +1,191 @@
+/** What the client asks of the server. State is given an `Api`; tests give it a fake one. */
+
+import { type EventHandlers, type Watching, watchEvents } from "./events";
+import { type Fetch, json, Problem, request, UPLOAD_TIMEOUT_MS } from "./http";
+import type {
+  Invitation,
+  Job,
+  JobPage,
+  LoraInfo,
+  Me,
+  ModelInfo,
+  PictureRequest,
+  RequestFiles,
+  SchedulerInfo,
+  Task,
+} from "./types";
+
+export interface Api {
+  /** Throws a 401 Problem where this device holds no good token. */
+  me(): Promise<Me>;
+  /** Trades a pairing code for a token of this device's own; the browser keeps it as a cookie. */
+  pair(code: string, name: string): Promise<Me>;
+  /** Gives this device's token back: it is good for nothing from then on. */
+  leave(me: Me): Promise<void>;
+  /** A pairing code for one more device. For owners. */
+  invite(): Promise<Invitation>;
+  /** Whether a worker has its model loaded. */
+  ready(): Promise<boolean>;
+  models(): Promise<ModelInfo[]>;
+  schedulers(): Promise<SchedulerInfo[]>;
+  loras(): Promise<LoraInfo[]>;
+  /** Accepted, on the server's disk. The same `key` again answers the same job. */
+  submit(task: Task, request: PictureRequest, files: RequestFiles, key: string): Promise<Job>;
+  job(id: string): Promise<Job>;
+  /** Newest first. */
+  jobs(cursor?: string | null, limit?: number): Promise<JobPage>;
+  cancel(id: string): Promise<Job>;
+  deleteImage(id: string): Promise<void>;
+  /** A picture's bytes, for saving, sharing and editing. */
+  image(id: string): Promise<Blob>;
+  /** For `<img src>`; with `width`, of a WebP thumbnail at most that wide. */
+  imageUrl(id: string, width?: number): string;
+  timelineUrl(jobId: string): string;
+  /** The events of one job from its beginning, or after `lastEventId`. */
+  watchJob(jobId: string, handlers: EventHandlers, lastEventId?: number | null): Watching;
+  /** The events of all jobs from now on. */
+  watchAll(handlers: EventHandlers): Watching;
+}
+
+export class HttpApi implements Api {
+  /** `base` is empty for the origin that served this page. */
+  constructor(
+    private readonly base = "",
+    private readonly fetcher: Fetch = (url, init) => fetch(url, init),
+  ) {}
+
+  async me(): Promise<Me> {
+    return json(await this.get("/me"));
+  }
+
+  async pair(code: string, name: string): Promise<Me> {
+    const body = JSON.stringify({ code, name });
+    const headers = { "content-type": "application/json" };
+    // The answer holds the token too; it is left there, because scripts need not know it.
+    return json(await this.send("POST", "/pair", { body, headers }));
+  }
+
+  async leave({ client }: Me): Promise<void> {
+    const [kind, id] = client.split(":");
+    if (kind === "token" && id) await this.send("DELETE", `/tokens/${encodeURIComponent(id)}`);
+  }
+
+  async invite(): Promise<Invitation> {
+    const headers = { "content-type": "application/json" };
+    return json(await this.send("POST", "/pair/codes", { body: '{"scope":"use"}', headers }));
+  }
+
+  async ready(): Promise<boolean> {
+    try {
+      await json(await this.get("/readyz"));
+      return true;
+    } catch (error) {
+      if (error instanceof Problem && error.status === 503 && error.type.endsWith(":not-ready")) {
+        return false;
+      }
+      throw error;
+    }
+  }
+
+  async models(): Promise<ModelInfo[]> {
+    return (await json<{ models: ModelInfo[] }>(await this.get("/models"))).models;
+  }
+
+  async schedulers(): Promise<SchedulerInfo[]> {
+    return (await json<{ schedulers: SchedulerInfo[] }>(await this.get("/schedulers"))).schedulers;
+  }
+
+  async loras(): Promise<LoraInfo[]> {
+    return (await json<{ loras: LoraInfo[] }>(await this.get("/loras"))).loras;
+  }
+
+  async submit(task: Task, asked: PictureRequest, files: RequestFiles, key: string): Promise<Job> {
+    const { body, headers } = encode(asked, files);
+    const response = await this.send("POST", `/${task}`, {
+      body,
+      headers: {
+        ...headers,
+        accept: "application/json",
+        prefer: "respond-async",
+        "idempotency-key": key,
+      },
+    });
+    return json(response);
+  }
+
+  async job(id: string): Promise<Job> {
+    return json(await this.get(`/jobs/${encodeURIComponent(id)}`));
+  }
+
+  async jobs(cursor: string | null = null, limit = 20): Promise<JobPage> {
+    const query = new URLSearchParams({ limit: String(limit) });
+    if (cursor !== null) query.set("cursor", cursor);
+    return json(await this.get(`/jobs?${query}`));
+  }
+
+  async cancel(id: string): Promise<Job> {
+    return json(await this.send("DELETE", `/jobs/${encodeURIComponent(id)}`));
+  }
+
+  async deleteImage(id: string): Promise<void> {
+    try {
+      await this.send("DELETE", `/images/${encodeURIComponent(id)}`);
+    } catch (error) {
+      // Gone already, perhaps by the first try of which the answer was lost.
+      if (!(error instanceof Problem && error.status === 404)) throw error;
+    }
+  }
+
+  async image(id: string): Promise<Blob> {
+    return (await this.get(`/images/${encodeURIComponent(id)}`)).blob();
+  }
+
+  imageUrl(id: string, width?: number): string {
+    const size = width === undefined ? "" : `?w=${width}`;
+    return `${this.base}/images/${encodeURIComponent(id)}${size}`;
+  }
+
+  timelineUrl(jobId: string): string {
+    return `${this.base}/jobs/${encodeURIComponent(jobId)}/timeline`;
+  }
+
+  watchJob(jobId: string, handlers: EventHandlers, lastEventId: number | null = null): Watching {
+    return watchEvents(
+      `${this.base}/jobs/${encodeURIComponent(jobId)}/events`,
+      handlers,
+      lastEventId,
+    );
+  }
+
+  watchAll(handlers: EventHandlers): Watching {
+    return watchEvents(`${this.base}/events`, handlers);
+  }
+
+  private get(path: string): Promise<Response> {
+    return request(this.fetcher, this.base + path);
+  }
+
+  private send(method: string, path: string, init: RequestInit = {}): Promise<Response> {
+    const slow = init.body instanceof FormData;
+    const limit = slow ? UPLOAD_TIMEOUT_MS : undefined;
+    return request(this.fetcher, this.base + path, { method, ...init }, limit);
+  }
+}
+
+/** JSON, or a form where pictures come along; lists travel in a form as JSON. */
+function encode(
+  asked: PictureRequest,
+  files: RequestFiles,
+): { body: BodyInit; headers: Record<string, string> } {
+  if (!files.image && !files.mask_image) {
+    return { body: JSON.stringify(asked), headers: { "content-type": "application/json" } };
+  }
+  const form = new FormData();
+  for (const [name, value] of Object.entries(asked)) {
+    if (value === null || value === undefined) continue;
+    form.set(name, typeof value === "object" ? JSON.stringify(value) : String(value));
+  }
+  if (files.image) form.set("image", files.image, "image");
+  if (files.mask_image) form.set("mask_image", files.mask_image, "mask.png");
+  return { body: form, headers: {} };
+}

@@ -1,0 +1,120 @@
+/** The one place that fetches: time limits, and every failure as one of two kinds of error. */
+
+import type { FieldError } from "./types";
+
+export const TIMEOUT_MS = 15_000;
+/** Photographs go up slowly over a bad connection. */
+export const UPLOAD_TIMEOUT_MS = 120_000;
+
+/** Nobody answered: no network, no server, or too late. */
+export class Unreachable extends Error {
+  override name = "Unreachable";
+}
+
+/** The address answered, but not as a Darkroom does: a router's page, another program. */
+export class Foreign extends Error {
+  override name = "Foreign";
+}
+
+/** The server said no: RFC 9457 problem details. */
+export class Problem extends Error {
+  override name = "Problem";
+
+  constructor(
+    readonly status: number,
+    readonly type: string,
+    readonly title: string,
+    readonly detail: string,
+    readonly errors: readonly FieldError[] = [],
+    readonly requestId: string | null = null,
+    /** Seconds to wait before asking again, where the server says. */
+    readonly retryAfter: number | null = null,
+  ) {
+    super(detail || title);
+  }
+
+  /** Whether the same request may well succeed later. */
+  get passing(): boolean {
+    return this.status === 429 || this.status === 408 || this.status >= 500;
+  }
+}
+
+export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
+
+/** Fetches within a time limit; answers only with success. */
+export async function request(
+  fetcher: Fetch,
+  url: string,
+  init: RequestInit = {},
+  timeoutMs = TIMEOUT_MS,
+): Promise<Response> {
+  const response = await answer(fetcher, url, init, timeoutMs);
+  if (response.ok) return response;
+  throw await problemOf(response);
+}
+
+async function answer(
+  fetcher: Fetch,
+  url: string,
+  init: RequestInit,
+  timeoutMs: number,
+): Promise<Response> {
+  const abort = new AbortController();
+  const timer = setTimeout(() => abort.abort(), timeoutMs);
+  try {
+    return await fetcher(url, { credentials: "same-origin", ...init, signal: abort.signal });
+  } catch (cause) {
+    throw new Unreachable(`no answer from ${url}`, { cause });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The JSON body of a successful answer. */
+export async function json<Body>(response: Response): Promise<Body> {
+  if (!isJson(response)) throw new Foreign(`${response.url} did not answer in JSON`);
+  try {
+    return (await response.json()) as Body;
+  } catch (cause) {
+    throw new Unreachable("the answer broke off", { cause });
+  }
+}
+
+function isJson(response: Response): boolean {
+  return /[/+]json\b/.test(response.headers.get("content-type") ?? "");
+}
+
+interface Details {
+  type?: string;
+  title?: string;
+  detail?: string;
+  errors?: FieldError[];
+  request_id?: string;
+}
+
+async function problemOf(response: Response): Promise<Problem | Foreign> {
+  if (!isJson(response)) {
+    // A proxy in front of a server that is down answers in HTML; that will pass.
+    if (response.status >= 500) return plainProblem(response, {});
+    return new Foreign(`${response.url} answered ${response.status} without saying why`);
+  }
+  const details = (await response.json().catch(() => ({}))) as Details;
+  return plainProblem(response, details);
+}
+
+function plainProblem(response: Response, details: Details): Problem {
+  return new Problem(
+    response.status,
+    details.type ?? "about:blank",
+    details.title ?? response.statusText,
+    details.detail ?? "",
+    details.errors ?? [],
+    details.request_id ?? response.headers.get("x-request-id"),
+    seconds(response.headers.get("retry-after")),
+  );
+}
+
+function seconds(header: string | null): number | null {
+  const value = header === null ? Number.NaN : Number(header);
+  return Number.isFinite(value) ? value : null;
+}

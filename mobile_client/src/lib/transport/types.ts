@@ -1,0 +1,54 @@
+/** The server's words, as its OpenAPI document spells them. */
+
+import type { paths } from "./schema";
+
+type Json<Answer> = Answer extends { content: { "application/json": infer Body } } ? Body : never;
+type Body<Path extends "/txt2img" | "/img2img" | "/inpaint"> = NonNullable<
+  paths[Path]["post"]["requestBody"]
+>["content"]["application/json"];
+
+export type Job = Json<paths["/jobs/{job_id}"]["get"]["responses"]["200"]>;
+export type JobPage = Json<paths["/jobs"]["get"]["responses"]["200"]>;
+export type Picture = Job["images"][number];
+export type Task = Job["task"];
+export type JobStatus = Job["status"];
+
+export type ModelInfo = Json<paths["/models"]["get"]["responses"]["200"]>["models"][number];
+export type ModelLimits = ModelInfo["limits"];
+export type ModelDefaults = ModelInfo["defaults"];
+export type SchedulerInfo = Json<
+  paths["/schedulers"]["get"]["responses"]["200"]
+>["schedulers"][number];
+export type LoraInfo = Json<paths["/loras"]["get"]["responses"]["200"]>["loras"][number];
+
+/** What may stand in a request of any task; each task takes a part of it. */
+export type PictureRequest = Partial<Body<"/txt2img"> & Body<"/img2img"> & Body<"/inpaint">>;
+export type Lora = NonNullable<PictureRequest["loras"]>[number];
+
+/** Pictures that travel beside a request. */
+export interface RequestFiles {
+  image?: Blob;
+  mask_image?: Blob;
+}
+
+export interface FieldError {
+  pointer: string;
+  detail: string;
+}
+
+/** Who this device is to the server. */
+export type Me = Json<paths["/me"]["get"]["responses"]["200"]>;
+
+/** Lets one more device in. */
+export type Invitation = Json<paths["/pair/codes"]["post"]["responses"]["201"]>;
+
+export interface Size {
+  width: number;
+  height: number;
+}
+
+const TERMINAL: readonly JobStatus[] = ["succeeded", "failed", "cancelled"];
+
+export function isOver(status: JobStatus): boolean {
+  return TERMINAL.includes(status);
+}

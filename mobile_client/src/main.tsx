@@ -1,0 +1,56 @@
+import "./styles/tokens.css";
+import "./styles/base.css";
+import "./styles/shell.css";
+import "./styles/create.css";
+import "./styles/watch.css";
+import "./styles/pair.css";
+import "./styles/settings.css";
+import "./styles/gallery.css";
+import "./styles/mask.css";
+import "./styles/photo.css";
+import "./styles/viewer.css";
+import { render } from "preact";
+import { App } from "./app";
+import { StateContext } from "./components/context";
+import { BrowserNotifier } from "./lib/notifier";
+import { State } from "./lib/state";
+import { Router } from "./lib/state/route";
+import { BrowserKeyValue, BrowserPreferences } from "./lib/storage";
+import { HttpApi } from "./lib/transport/api";
+
+const state = new State({
+  api: new HttpApi(),
+  route: new Router(),
+  preferences: new BrowserPreferences(),
+  pictures: new BrowserKeyValue("draft"),
+  unsent: new BrowserKeyValue("outbox"),
+  notifier: new BrowserNotifier(),
+  erase: async () => {
+    localStorage.clear();
+    const databases = (await indexedDB.databases?.()) ?? [];
+    for (const { name } of databases) if (name) indexedDB.deleteDatabase(name);
+    location.replace("/");
+  },
+  hidden: () => document.hidden,
+});
+
+// A phone stops pages that nobody looks at, with their connections; it says when they go on.
+const wake = () => void state.wake();
+window.addEventListener("online", wake);
+window.addEventListener("pageshow", (event) => event.persisted && wake());
+document.addEventListener("visibilitychange", () => !document.hidden && wake());
+
+const root = document.getElementById("app");
+if (!root) throw new Error("index.html has no #app");
+render(
+  <StateContext.Provider value={state}>
+    <App />
+  </StateContext.Provider>,
+  root,
+);
+void state.start();
+
+if (import.meta.env.PROD && window.isSecureContext) {
+  // The shell without a network; elsewhere browsers do not allow it.
+  void navigator.serviceWorker?.register("/sw.js").catch(() => undefined);
+}

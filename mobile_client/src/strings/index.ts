@@ -1,0 +1,49 @@
+/** Every word the user reads, in the language chosen. */
+
+import { computed, signal } from "@preact/signals";
+import { en } from "./en";
+
+export type Key = keyof typeof en;
+export type Dictionary = Readonly<Record<Key, string>>;
+export type Language = "en" | "vi";
+
+export const LANGUAGES: Readonly<Record<Language, string>> = { en: "English", vi: "Tiếng Việt" };
+
+const dictionary = signal<Dictionary>(en);
+const chosen = signal<Language>("en");
+
+export const language = computed(() => chosen.value);
+
+/** The language of the browser, where it is one of ours. */
+export function preferredLanguage(wanted: readonly string[] = navigator.languages): Language {
+  const known = wanted.map((tag) => tag.slice(0, 2)).find((tag) => tag in LANGUAGES);
+  return (known as Language | undefined) ?? "en";
+}
+
+export async function useLanguage(next: Language): Promise<void> {
+  // Only those who read it load it.
+  dictionary.value = next === "vi" ? (await import("./vi")).vi : en;
+  chosen.value = next;
+}
+
+/**
+ * A string with its `{names}` filled in. Where it has a form for one and a form for more,
+ * `one|more`, `count` chooses.
+ */
+export function t(key: Key, values: Readonly<Record<string, string | number>> = {}): string {
+  const forms = dictionary.value[key].split("|");
+  const form = forms.length > 1 && values.count !== 1 ? forms[1] : forms[0];
+  return (form ?? "").replace(/\{(\w+)\}/g, (all, name: string) => String(values[name] ?? all));
+}
+
+/** A number as people of the chosen language write it. */
+export function number(value: number, digits = 2): string {
+  return new Intl.NumberFormat(chosen.value, { maximumFractionDigits: digits }).format(value);
+}
+
+/** A stretch of time in words: "8 s", "3 min". */
+export function duration(seconds: number): string {
+  if (seconds < 60) return t("time.seconds", { value: Math.max(1, Math.round(seconds)) });
+  if (seconds < 3600) return t("time.minutes", { value: Math.round(seconds / 60) });
+  return t("time.hours", { value: number(seconds / 3600, 1) });
+}

@@ -1,0 +1,127 @@
+/**
+ * Opens the app without a network, takes photographs shared by other apps, and leads from a
+ * notification to its picture. What the server says is never answered from here, but for
+ * thumbnails: those never change, and a bounded number of them is kept.
+ */
+
+declare const self: ServiceWorkerGlobalScope;
+
+export {}; // a module, so that the declaration above is this file's own
+
+/** Files of the shell; the build fills them in. */
+const SHELL = "__SHELL__" as unknown as readonly string[];
+const SHELL_CACHE = "shell-__BUILD__";
+const PICTURES_CACHE = "thumbnails";
+const MOST_PICTURES = 400;
+
+self.addEventListener("install", (event) => {
+  event.waitUntil(
+    caches
+      .open(SHELL_CACHE)
+      .then((cache) => cache.addAll(SHELL.map((url) => new Request(url, { cache: "reload" })))),
+  );
+  void self.skipWaiting();
+});
+
+self.addEventListener("activate", (event) => {
+  event.waitUntil(dropOldShells().then(() => self.clients.claim()));
+});
+
+async function dropOldShells(): Promise<void> {
+  const names = await caches.keys();
+  const old = names.filter((name) => name.startsWith("shell-") && name !== SHELL_CACHE);
+  await Promise.all(old.map((name) => caches.delete(name)));
+}
+
+self.addEventListener("fetch", (event) => {
+  const { request } = event;
+  const url = new URL(request.url);
+  if (url.origin !== self.location.origin) return;
+  if (request.method === "POST" && url.pathname === "/share") {
+    event.respondWith(takeShared(request));
+  } else if (request.method !== "GET") {
+    return;
+  } else if (request.mode === "navigate" && url.pathname === "/") {
+    event.respondWith(page(request));
+  } else if (SHELL.includes(url.pathname)) {
+    event.respondWith(fromCache(request));
+  } else if (url.pathname.startsWith("/images/") && url.searchParams.has("w")) {
+    event.respondWith(thumbnail(request));
+  }
+});
+
+/** The newest page where there is a network, so that an update is seen at once. */
+async function page(request: Request): Promise<Response> {
+  try {
+    const response = await fetch(request);
+    if (response.ok) return response;
+  } catch {
+    // No network, or no server: the app itself says so.
+  }
+  return (await caches.match("/")) ?? Response.error();
+}
+
+async function fromCache(request: Request): Promise<Response> {
+  return (await caches.match(request)) ?? fetch(request);
+}
+
+async function thumbnail(request: Request): Promise<Response> {
+  const cache = await caches.open(PICTURES_CACHE);
+  const kept = await cache.match(request);
+  if (kept) return kept;
+  const response = await fetch(request);
+  if (response.ok) {
+    await cache.put(request, response.clone());
+    await trim(cache);
+  }
+  return response;
+}
+
+/** Caches list their entries in the order in which they came. */
+async function trim(cache: Cache): Promise<void> {
+  const keys = await cache.keys();
+  await Promise.all(
+    keys.slice(0, Math.max(0, keys.length - MOST_PICTURES)).map((key) => cache.delete(key)),
+  );
+}
+
+/** Puts a shared photograph where the app looks for it when it opens. */
+async function takeShared(request: Request): Promise<Response> {
+  const file = (await request.formData()).get("picture");
+  if (file instanceof Blob) await keep("shared", file);
+  return Response.redirect("/", 303);
+}
+
+/** Into the database that `BrowserKeyValue("draft")` reads. */
+function keep(key: string, value: Blob): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const opening = indexedDB.open("darkroom-draft");
+    opening.onupgradeneeded = () => opening.result.createObjectStore("values");
+    opening.onerror = () => reject(opening.error);
+    opening.onsuccess = () => {
+      const write = opening.result.transaction("values", "readwrite");
+      write.objectStore("values").put(value, key);
+      write.oncomplete = () => {
+        opening.result.close();
+        resolve();
+      };
+      write.onerror = () => reject(write.error);
+    };
+  });
+}
+
+self.addEventListener("notificationclick", (event) => {
+  event.notification.close();
+  const { url } = event.notification.data as { url: string };
+  event.waitUntil(open(url));
+});
+
+async function open(hash: string): Promise<void> {
+  const [client] = await self.clients.matchAll({ type: "window" });
+  if (client) {
+    await client.focus();
+    await client.navigate(`/${hash}`);
+  } else {
+    await self.clients.openWindow(`/${hash}`);
+  }
+}

@@ -1,0 +1,290 @@
+/** A server in memory that follows the contract, and can be taken away. */
+
+import type { Api } from "../src/lib/transport/api";
+import type { EventHandlers, JobEvent, Watching } from "../src/lib/transport/events";
+import { Problem, Unreachable } from "../src/lib/transport/http";
+import type {
+  Invitation,
+  Job,
+  JobPage,
+  LoraInfo,
+  Me,
+  ModelInfo,
+  Picture,
+  PictureRequest,
+  RequestFiles,
+  SchedulerInfo,
+  Task,
+} from "../src/lib/transport/types";
+
+export const MODEL: ModelInfo = {
+  name: "tintype",
+  family: "sd",
+  description: "Small.",
+  tasks: ["txt2img", "img2img", "inpaint"],
+  defaults: {
+    width: 128,
+    height: 128,
+    num_inference_steps: 20,
+    guidance_scale: 3,
+    scheduler: "ddim",
+  },
+  limits: { min_side: 64, max_side: 256, max_pixels: 25_600, multiple_of: 8, max_clip_skip: 2 },
+  default: true,
+};
+
+export const LARGE: ModelInfo = {
+  ...MODEL,
+  name: "large",
+  tasks: ["txt2img"],
+  defaults: { ...MODEL.defaults, width: 1024, height: 1024, num_inference_steps: 30 },
+  limits: {
+    min_side: 512,
+    max_side: 2048,
+    max_pixels: 1_310_720,
+    multiple_of: 64,
+    max_clip_skip: 0,
+  },
+  default: false,
+};
+
+export interface Stream {
+  jobId: string | null;
+  lastEventId: number | null;
+  handlers: EventHandlers;
+  closed: boolean;
+}
+
+export interface Submission {
+  task: Task;
+  request: PictureRequest;
+  files: RequestFiles;
+  key: string;
+}
+
+export class FakeApi implements Api {
+  /** What happens to each request instead of an answer. */
+  trouble: (() => Error | null) | null = null;
+  identity: Me = { client: "token:1", name: "phone", scope: "use" };
+  loaded = true;
+  readonly list: ModelInfo[] = [MODEL, LARGE];
+  readonly adapters: LoraInfo[] = [];
+  readonly kept = new Map<string, Job>();
+  readonly submissions: Submission[] = [];
+  readonly streams: Stream[] = [];
+  private readonly byKey = new Map<string, string>();
+  private count = 0;
+
+  unplug(): void {
+    this.trouble = () => new Unreachable("no network");
+  }
+
+  plugIn(): void {
+    this.trouble = null;
+  }
+
+  refuse(status: number, problem: Partial<Problem> = {}): void {
+    this.trouble = () =>
+      new Problem(
+        status,
+        problem.type ?? "urn:darkroom:problem:test",
+        "No",
+        problem.detail ?? "because",
+        problem.errors ?? [],
+        null,
+        problem.retryAfter ?? null,
+      );
+  }
+
+  async me(): Promise<Me> {
+    this.stumble();
+    return this.identity;
+  }
+
+  async pair(code: string, name: string): Promise<Me> {
+    if (code !== "GOOD-CODE") {
+      throw new Problem(403, "urn:darkroom:problem:pairing-code", "No", "not a good code");
+    }
+    this.plugIn();
+    this.identity = { ...this.identity, name };
+    return this.identity;
+  }
+
+  async leave(): Promise<void> {
+    this.stumble();
+  }
+
+  async invite(): Promise<Invitation> {
+    this.stumble();
+    return {
+      code: "GOOD-CODE",
+      scope: "use",
+      url: "http://box:7860/#pair=GOOD-CODE",
+      qr: "data:image/svg+xml,",
+      expires_at: "2026-01-01T00:00:00Z",
+    };
+  }
+
+  async ready(): Promise<boolean> {
+    this.stumble();
+    return this.loaded;
+  }
+
+  async models(): Promise<ModelInfo[]> {
+    this.stumble();
+    return this.list;
+  }
+
+  async schedulers(): Promise<SchedulerInfo[]> {
+    this.stumble();
+    return [{ name: "ddim", title: "DDIM", variants: [] }];
+  }
+
+  async loras(): Promise<LoraInfo[]> {
+    this.stumble();
+    return this.adapters;
+  }
+
+  async submit(
+    task: Task,
+    request: PictureRequest,
+    files: RequestFiles,
+    key: string,
+  ): Promise<Job> {
+    this.stumble();
+    this.submissions.push({ task, request, files, key });
+    const before = this.byKey.get(key);
+    if (before) return this.find(before);
+    this.count += 1;
+    const made = job(`job-${this.count}`, { task, request: { ...request } });
+    this.byKey.set(key, made.id);
+    this.kept.set(made.id, made);
+    return made;
+  }
+
+  async job(id: string): Promise<Job> {
+    this.stumble();
+    return this.find(id);
+  }
+
+  async jobs(): Promise<JobPage> {
+    this.stumble();
+    return { jobs: [...this.kept.values()].reverse(), next_cursor: null };
+  }
+
+  async cancel(id: string): Promise<Job> {
+    this.stumble();
+    return this.update(id, { status: "cancelled" });
+  }
+
+  async deleteImage(): Promise<void> {
+    this.stumble();
+  }
+
+  async image(): Promise<Blob> {
+    this.stumble();
+    return new Blob(["picture"], { type: "image/png" });
+  }
+
+  imageUrl(id: string, width?: number): string {
+    return `/images/${id}${width ? `?w=${width}` : ""}`;
+  }
+
+  timelineUrl(jobId: string): string {
+    return `/jobs/${jobId}/timeline`;
+  }
+
+  watchJob(jobId: string, handlers: EventHandlers, lastEventId: number | null = null): Watching {
+    return this.open({ jobId, lastEventId, handlers, closed: false });
+  }
+
+  watchAll(handlers: EventHandlers): Watching {
+    return this.open({ jobId: null, lastEventId: null, handlers, closed: false });
+  }
+
+  /** What the server knows of a job from now on. */
+  update(id: string, change: Partial<Job>): Job {
+    const changed = { ...this.find(id), ...change };
+    this.kept.set(id, changed);
+    return changed;
+  }
+
+  finish(id: string): Job {
+    return this.update(id, { status: "succeeded", images: [picture(id)] });
+  }
+
+  /** News on all open streams that carry them. */
+  emit(event: JobEvent): void {
+    for (const stream of this.streams) {
+      const carries = stream.jobId === null || stream.jobId === event.job_id;
+      if (!stream.closed && carries) stream.handlers.onEvent(event);
+    }
+  }
+
+  get openStreams(): Stream[] {
+    return this.streams.filter((stream) => !stream.closed);
+  }
+
+  private open(stream: Stream): Watching {
+    this.streams.push(stream);
+    return {
+      close: () => {
+        stream.closed = true;
+      },
+    };
+  }
+
+  private find(id: string): Job {
+    const found = this.kept.get(id);
+    if (found) return found;
+    throw new Problem(404, "urn:darkroom:problem:not-found", "Not found", `there is no job ${id}`);
+  }
+
+  private stumble(): void {
+    const error = this.trouble?.();
+    if (error) throw error;
+  }
+}
+
+export function job(id: string, change: Partial<Job> = {}): Job {
+  return {
+    id,
+    client: "phone",
+    task: "txt2img",
+    status: "queued",
+    position: 0,
+    eta_seconds: 10,
+    progress: { step: 0, steps: 20 },
+    attempts: 0,
+    request: { prompt: "a fox" },
+    images: [],
+    notes: [],
+    error: null,
+    created_at: "2026-01-01T00:00:00Z",
+    started_at: null,
+    finished_at: null,
+    url: `/jobs/${id}`,
+    ...change,
+  };
+}
+
+export function picture(jobId: string): Picture {
+  return {
+    id: `${jobId}-0`,
+    job_id: jobId,
+    index: 0,
+    seed: 7,
+    width: 128,
+    height: 128,
+    content_type: "image/png",
+    bytes: 10,
+    sha256: "0",
+    created_at: "2026-01-01T00:00:00Z",
+    url: `/images/${jobId}-0`,
+  };
+}
+
+/** Lets everything that is under way come to rest. */
+export async function settle(): Promise<void> {
+  for (let turn = 0; turn < 30; turn += 1) await Promise.resolve();
+}

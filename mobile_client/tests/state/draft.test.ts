@@ -1,0 +1,205 @@
+import { beforeEach, expect, test } from "vitest";
+import { Catalog } from "../../src/lib/state/catalog";
+import { Draft } from "../../src/lib/state/draft";
+import { MemoryKeyValue, MemoryPreferences } from "../../src/lib/storage";
+import { FakeApi, settle } from "../fakes";
+
+let catalog: Catalog;
+let preferences: MemoryPreferences;
+let pictures: MemoryKeyValue;
+let draft: Draft;
+
+const photo = new Blob(["photo"], { type: "image/jpeg" });
+const mask = {
+  picture: new Blob(["mask"], { type: "image/png" }),
+  preview: "data:,",
+  operations: [],
+};
+
+beforeEach(async () => {
+  preferences = new MemoryPreferences();
+  pictures = new MemoryKeyValue();
+  catalog = new Catalog(new FakeApi(), preferences);
+  await catalog.load();
+  draft = new Draft(catalog, preferences, pictures);
+});
+
+test("what is attached decides the task", () => {
+  expect(draft.task.value).toBe("txt2img");
+  draft.setSource({ picture: photo, width: 128, height: 96 });
+  expect(draft.task.value).toBe("img2img");
+  draft.setMask(mask);
+  expect(draft.task.value).toBe("inpaint");
+  draft.setSource(null);
+  expect(draft.task.value).toBe("txt2img");
+  expect(draft.mask.value).toBeNull();
+});
+
+test("what was left alone is left to the server", () => {
+  draft.set({ prompt: " a fox " });
+
+  expect(draft.request()).toEqual({
+    task: "txt2img",
+    request: { prompt: "a fox", width: 128, height: 128 },
+    files: {},
+  });
+});
+
+test("everything that was chosen is sent", () => {
+  draft.set({
+    prompt: "a fox",
+    negativePrompt: "rain",
+    steps: 12,
+    guidance: 5,
+    scheduler: "euler_karras",
+    count: 3,
+    seed: 0,
+    ratio: "3:4",
+    loras: [{ name: "ink", scale: 0.5 }],
+    clipSkip: 1,
+  });
+
+  expect(draft.request().request).toEqual({
+    prompt: "a fox",
+    negative_prompt: "rain",
+    num_inference_steps: 12,
+    guidance_scale: 5,
+    scheduler: "euler_karras",
+    num_images: 3,
+    seed: 0,
+    width: 112,
+    height: 144,
+    loras: [{ name: "ink", scale: 0.5 }],
+    clip_skip: 1,
+  });
+});
+
+test("a photograph goes along as a file, a stored picture by its name", () => {
+  draft.set({ prompt: "a fox" });
+  draft.setSource({ picture: photo, width: 128, height: 96 });
+  expect(draft.request()).toEqual({
+    task: "img2img",
+    request: { prompt: "a fox" },
+    files: { image: photo },
+  });
+
+  draft.setSource({ picture: "job-1-0", width: 128, height: 96 });
+  draft.set({ strength: 0.4 });
+  expect(draft.request()).toEqual({
+    task: "img2img",
+    request: { prompt: "a fox", image: "image:job-1-0", strength: 0.4 },
+    files: {},
+  });
+});
+
+test("options of the mask are sent with a mask only", () => {
+  draft.set({ prompt: "a fox", maskBlur: 4, maskPadding: 0, invertMask: true });
+  expect(draft.request().request).not.toHaveProperty("mask_blur");
+
+  draft.setSource({ picture: photo, width: 128, height: 128 });
+  draft.setMask(mask);
+  expect(draft.request()).toMatchObject({
+    task: "inpaint",
+    request: { mask_blur: 4, padding_mask_crop: 0, invert_mask: true },
+    files: { image: photo, mask_image: mask.picture },
+  });
+});
+
+test("an empty prompt, a bad seed and too little strength are seen before sending", () => {
+  expect(draft.complaints.value).toMatchObject({ prompt: { key: "prompt" } });
+  expect(draft.ready.value).toBe(false);
+  draft.set({ prompt: "a fox", seed: 2 ** 32 });
+  expect(draft.complaints.value).toEqual({ seed: { key: "seed" } });
+  draft.set({ seed: Number.NaN });
+  expect(draft.complaints.value).toEqual({ seed: { key: "seed" } });
+  draft.set({ seed: null, steps: 5 });
+  expect(draft.ready.value).toBe(true);
+
+  draft.setSource({ picture: photo, width: 128, height: 128 });
+  draft.set({ strength: 0.1 });
+  expect(draft.complaints.value).toEqual({ strength: { key: "steps" } });
+});
+
+test("a model that cannot do the task is complained about", () => {
+  draft.set({ prompt: "a fox" });
+  draft.setSource({ picture: photo, width: 128, height: 128 });
+  draft.setModel("large");
+
+  expect(draft.complaints.value).toEqual({ model: { key: "task" } });
+});
+
+test("another model brings its own settings, and only the LoRAs that fit it", () => {
+  draft.set({ steps: 99, size: { width: 128, height: 64 }, loras: [{ name: "ink", scale: 1 }] });
+  draft.setModel("large");
+
+  expect(draft.values.value).toMatchObject({ model: "large", steps: null, loras: [] });
+  expect(draft.size.value).toEqual({ width: 1024, height: 1024 });
+});
+
+test("the server's findings stand at the fields they name, until something changes", () => {
+  draft.set({ prompt: "a fox" });
+  draft.refuse([{ pointer: "#/num_inference_steps", detail: "too many" }], "no");
+  expect(draft.complaints.value).toEqual({ steps: { text: "too many" } });
+  draft.refuse([{ pointer: "#/loras/0/name", detail: "unknown" }], "no");
+  expect(draft.complaints.value).toEqual({ loras: { text: "unknown" } });
+  draft.refuse([], "the disk is full");
+  expect(draft.complaints.value).toEqual({ other: { text: "the disk is full" } });
+
+  draft.set({ prompt: "an owl" });
+  expect(draft.complaints.value).toEqual({});
+});
+
+test("remix brings back every setting, with the stored source and mask", () => {
+  const request = {
+    prompt: "a fox",
+    negative_prompt: "rain",
+    width: 144,
+    height: 112,
+    num_inference_steps: 12,
+    guidance_scale: 4,
+    scheduler: "euler",
+    num_images: 2,
+    seed: 5,
+    model: "tintype",
+    loras: [],
+    image: "image:up-1",
+    mask_image: "image:up-2",
+    strength: 0.5,
+    mask_blur: 3,
+    invert_mask: true,
+  };
+  draft.remix(request);
+
+  expect(draft.request()).toEqual({
+    task: "inpaint",
+    request: (({ loras: _, ...sent }) => sent)(request),
+    files: {},
+  });
+});
+
+test("the form and its pictures outlive the page", async () => {
+  draft.set({ prompt: "a fox", steps: 9 });
+  draft.setSource({ picture: photo, width: 128, height: 96 });
+  draft.setMask(mask);
+  await settle();
+
+  const next = new Draft(catalog, preferences, pictures);
+  await next.restore();
+
+  expect(next.values.value).toMatchObject({ prompt: "a fox", steps: 9 });
+  expect(next.source.value).toEqual({ picture: photo, width: 128, height: 96 });
+  expect(next.mask.value).toEqual(mask);
+});
+
+test("back to the model's own leaves the words", () => {
+  draft.set({ prompt: "a fox", negativePrompt: "rain", steps: 3, seed: 1, ratio: "16:9" });
+  draft.resetSettings();
+
+  expect(draft.values.value).toMatchObject({
+    prompt: "a fox",
+    negativePrompt: "rain",
+    steps: null,
+    seed: null,
+    ratio: "1:1",
+  });
+});

@@ -1,0 +1,172 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { State } from "../../src/lib/state";
+import { type Place, Router } from "../../src/lib/state/route";
+import { MemoryKeyValue, MemoryPreferences } from "../../src/lib/storage";
+import { FakeApi, settle } from "../fakes";
+
+/** The browser's address, without the browser. */
+class FakePlace implements Place {
+  location = { hash: "" };
+  history = {
+    length: 1,
+    back: () => {},
+    replaceState: (_: unknown, __: string, url?: string | URL | null) => {
+      this.location.hash = String(url);
+    },
+  };
+  addEventListener(): void {}
+}
+
+let api: FakeApi;
+let preferences: MemoryPreferences;
+let pictures: MemoryKeyValue;
+let unsent: MemoryKeyValue;
+let shown: string[];
+let hidden: boolean;
+
+function open(place = new FakePlace()): State {
+  return new State({
+    api,
+    route: new Router(place),
+    preferences,
+    pictures,
+    unsent,
+    notifier: {
+      supported: true,
+      allow: async () => true,
+      show: async (title) => void shown.push(title),
+    },
+    erase: async () => {},
+    hidden: () => hidden,
+  });
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  vi.stubGlobal("navigator", { languages: ["en"] });
+  api = new FakeApi();
+  preferences = new MemoryPreferences();
+  preferences.set("language", "en");
+  pictures = new MemoryKeyValue();
+  unsent = new MemoryKeyValue();
+  shown = [];
+  hidden = false;
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+test("from the tap to the picture", async () => {
+  const state = open();
+  await state.start();
+  state.draft.set({ prompt: "a fox" });
+  await state.develop();
+  await settle();
+  expect(state.route.current.value).toEqual({ screen: "job", id: "job-1" });
+  expect(state.history.entries.value).toEqual([{ prompt: "a fox", negativePrompt: "" }]);
+
+  api.finish("job-1");
+  await state.jobs.focus("job-1");
+  expect(state.jobs.get("job-1")?.job.status).toBe("succeeded");
+  expect(state.toasts.shown.value).toEqual([]); // it is on screen; nothing to say
+});
+
+test("asked for without a network, made when there is one", async () => {
+  const state = open();
+  await state.start();
+  api.unplug();
+  state.draft.set({ prompt: "a fox" });
+  await state.develop();
+  await settle();
+  expect(state.server.reach.value).toBe("unreachable");
+  expect(state.outbox.entries.value).toHaveLength(1);
+
+  api.plugIn();
+  await state.wake();
+  await settle();
+  expect(state.route.current.value).toEqual({ screen: "job", id: "job-1" });
+});
+
+test("a page that was killed while offline sends it when it is opened again", async () => {
+  const first = open();
+  await first.start();
+  api.unplug();
+  first.draft.set({ prompt: "a fox" });
+  await first.develop();
+  await settle();
+
+  api.plugIn();
+  const next = open();
+  await next.start();
+  await settle();
+
+  expect(api.submissions).toHaveLength(1);
+  expect(next.jobs.active.value).toEqual(["job-1"]);
+});
+
+test("a picture that is ready while nobody looks is told about where that is wanted", async () => {
+  const state = open();
+  await state.start();
+  await state.settings.setNotifications(true);
+  state.draft.set({ prompt: "a fox" });
+  await state.develop();
+  await settle();
+  hidden = true;
+  api.finish("job-1");
+  await state.jobs.resume();
+  await settle();
+
+  expect(shown).toEqual(["Your picture is ready"]);
+});
+
+test("the server's refusal leads back to the form, with its words at the field", async () => {
+  const state = open();
+  await state.start();
+  state.draft.set({ prompt: "a fox" });
+  api.refuse(422, { errors: [{ pointer: "#/prompt", detail: "not this word" }] });
+  await state.develop();
+  await settle();
+  const [entry] = state.outbox.entries.value;
+  if (!entry) throw new Error("nothing was kept");
+
+  state.amend(entry);
+
+  expect(state.route.current.value).toEqual({ screen: "create" });
+  expect(state.draft.complaints.value).toEqual({ prompt: { text: "not this word" } });
+  expect(state.outbox.entries.value).toEqual([]);
+});
+
+test("another one is the same with another seed", async () => {
+  const state = open();
+  await state.start();
+  state.draft.set({ prompt: "a fox", seed: 7 });
+  await state.develop();
+  await settle();
+  const done = api.finish("job-1");
+  await state.again(done);
+  await settle();
+
+  expect(api.submissions[1]?.request).toMatchObject({ prompt: "a fox" });
+  expect(api.submissions[1]?.request).not.toHaveProperty("seed");
+});
+
+test("a photograph that another app shared is trimmed first", async () => {
+  const shared = new Blob(["photo"], { type: "image/jpeg" });
+  await pictures.set("shared", shared);
+  const state = open();
+  await state.start();
+
+  expect(state.route.current.value).toEqual({ screen: "photo" });
+  expect(state.draft.photo.value).toBe(shared);
+  expect(await pictures.get("shared")).toBeUndefined();
+});
+
+test("using a result begins the next picture with it", async () => {
+  const state = open();
+  state.useAs("inpaint", { id: "job-1-0", width: 128, height: 96 });
+
+  expect(state.draft.source.value).toEqual({ picture: "job-1-0", width: 128, height: 96 });
+  expect(state.route.current.value).toEqual({ screen: "mask" });
+});

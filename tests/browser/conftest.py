@@ -1,0 +1,34 @@
+"""Chromium, and a phone in it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+import darkroom
+from tests.browser.phone import Phone, phone
+from tests.serving import RunningServer
+
+CLIENT = Path(darkroom.__file__).parent / "web/client/index.html"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium; Playwright brings only the remote control."""
+    assert CLIENT.is_file(), "the mobile client is not built: make client"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium",
+            args=["--no-sandbox", "--enable-precise-memory-info"],  # tests may run as root
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def mobile(browser: Browser, server: RunningServer) -> Iterator[Phone]:
+    """A phone with the client of the shared server open; its scripts may not fail."""
+    with phone(browser, server) as opened:
+        yield opened.open()
+        assert opened.errors == []

@@ -1,0 +1,130 @@
+"""How a phone gets in, lets others in, and what it says when it is let out again."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.phone import DEVELOPING_MS, Phone, phone
+from tests.security.doors import PASSED_ON
+from tests.serving import RunningServer
+
+
+@pytest.fixture
+def stranger(browser: Browser, server: RunningServer) -> Iterator[Phone]:
+    """A phone on the local network that the server has never seen."""
+    with phone(browser, server, extra_http_headers=PASSED_ON) as opened:
+        yield opened
+        assert opened.errors == []
+
+
+def scan(device: Phone, code: dict[str, Any]) -> None:
+    """Open what the QR code says."""
+    _, _, place = code["url"].partition("/#")
+    device.page.goto(f"{device.server.url}/#{place}")
+
+
+def code_for(server: RunningServer, scope: str) -> dict[str, Any]:
+    answer = server.http.post("/pair/codes", json={"scope": scope})
+    code: dict[str, Any] = answer.json()
+    return code
+
+
+def pair(device: Phone, name: str, scope: str = "use") -> None:
+    scan(device, code_for(device.server, scope))
+    device.page.get_by_role("textbox", name="Name of this device").fill(name)
+    device.press("Pair")
+    device.page.get_by_role("textbox", name="Prompt", exact=True).wait_for()
+
+
+def token_id(server: RunningServer, name: str) -> str:
+    (found,) = (
+        each for each in server.http.get("/tokens").json()["tokens"] if each["name"] == name
+    )
+    identity: str = found["id"]
+    return identity
+
+
+def test_a_scanned_code_lets_a_phone_in_for_good(stranger: Phone) -> None:
+    pair(stranger, "Lan's phone")
+    stranger.open().develop("a red fox")
+
+    stranger.wait_for_picture()
+    assert stranger.job()["client"] == "Lan's phone"
+
+
+def test_a_stranger_is_asked_for_a_code_and_told_of_a_wrong_one(stranger: Phone) -> None:
+    stranger.page.goto(stranger.server.url)
+    stranger.page.get_by_role("heading", name="Pair this device").wait_for()
+
+    stranger.page.get_by_role("textbox", name="Pairing code").fill("AAAA-BBBB")
+    stranger.press("Pair")
+
+    expect(stranger.page.get_by_role("alert")).to_contain_text("this code is wrong")
+
+
+def test_a_code_is_good_for_one_device(stranger: Phone, browser: Browser) -> None:
+    code = code_for(stranger.server, "use")
+    scan(stranger, code)
+    stranger.press("Pair")
+    stranger.page.get_by_role("textbox", name="Prompt", exact=True).wait_for()
+
+    with phone(browser, stranger.server, extra_http_headers=PASSED_ON) as second:
+        scan(second, code)
+        second.press("Pair")
+        expect(second.page.get_by_role("alert")).to_contain_text("used before")
+
+
+def test_a_phone_whose_access_is_taken_away_says_so(stranger: Phone) -> None:
+    pair(stranger, "A lost phone")
+    identity = token_id(stranger.server, "A lost phone")
+
+    assert stranger.server.http.delete(f"/tokens/{identity}").status_code == 204
+    stranger.develop("a red fox")
+
+    told = stranger.page.get_by_text("This device’s access was taken away")
+    told.wait_for(timeout=DEVELOPING_MS)
+    stranger.page.get_by_role("heading", name="Pair this device").wait_for()
+
+
+def test_what_was_asked_while_locked_out_is_sent_after_pairing_anew(stranger: Phone) -> None:
+    pair(stranger, "A found phone")
+    identity = token_id(stranger.server, "A found phone")
+    stranger.server.http.delete(f"/tokens/{identity}")
+    stranger.develop("a yellow star")
+    stranger.page.get_by_role("heading", name="Pair this device").wait_for()
+
+    pair(stranger, "A phone found again")
+    stranger.page.get_by_role("region", name="In the works").get_by_role("link").first.click()
+
+    stranger.wait_for_picture()
+    job = stranger.job()
+    assert (job["client"], job["request"]["prompt"]) == ("A phone found again", "a yellow star")
+
+
+def test_an_owners_phone_lets_another_one_in(stranger: Phone, browser: Browser) -> None:
+    pair(stranger, "The owner's phone", scope="own")
+    stranger.tab("Settings")
+    stranger.press("Let another device in")
+
+    image = stranger.page.get_by_role("img", name="QR code of the address")
+    stranger.page.wait_for_function("i => i.naturalWidth > 0", arg=image.element_handle())
+    code = stranger.page.locator(".invitation .code").inner_text()
+    with phone(browser, stranger.server, extra_http_headers=PASSED_ON) as guest:
+        guest.page.goto(guest.server.url)
+        guest.page.get_by_role("textbox", name="Pairing code").fill(code)
+        guest.press("Pair")
+        guest.page.get_by_role("textbox", name="Prompt", exact=True).wait_for()
+
+
+def test_a_forgotten_server_forgets_the_phone_too(stranger: Phone) -> None:
+    pair(stranger, "A sold phone")
+    stranger.tab("Settings")
+    stranger.press("Forget this server")
+    with stranger.page.expect_response(lambda answer: "/tokens/" in answer.url) as revoking:
+        stranger.page.get_by_role("alert").get_by_role("button", name="Forget this server").click()
+
+    assert revoking.value.status == 204
+    names = [each["name"] for each in stranger.server.http.get("/tokens").json()["tokens"]]
+    assert "A sold phone" not in names
