@@ -2,8 +2,10 @@
 
 import difflib
 import errno
+import json
 import secrets
 from collections.abc import Iterable
+from typing import Any
 
 import structlog
 from flask import Flask, Response, g, request
@@ -108,8 +110,42 @@ def _hint(name: str, known: list[str]) -> str:
 
 
 def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    """A problem, in the shape of the API that was asked: ours, A1111's or OpenAI's."""
+    for prefix, shape in SHAPES.items():
+        if request.path.startswith(prefix):
+            body = json.dumps(shape(problem))
+            return Response(body, problem.status, headers, content_type="application/json")
     body = problem.model_dump_json(exclude_none=True, exclude_defaults=True)
     return Response(body, problem.status, headers, content_type=CONTENT_TYPE)
+
+
+def _as_a1111(problem: Problem) -> dict[str, Any]:
+    """What A1111 answers to an exception (modules/api/api.py, `handle_exception`)."""
+    return {
+        "error": problem.title,
+        "detail": problem.detail,
+        "body": "",
+        "errors": "; ".join(f"{error.pointer}: {error.detail}" for error in problem.errors),
+        "request_id": problem.request_id,
+    }
+
+
+def _as_openai(problem: Problem) -> dict[str, Any]:
+    """What OpenAI answers (API reference, "Error codes")."""
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    param = problem.errors[0].pointer.removeprefix("#/") if problem.errors else None
+    error = {
+        "message": problem.detail or problem.title,
+        "type": "server_error"
+        if problem.status >= 500
+        else kinds.get(problem.status, "invalid_request_error"),
+        "param": param,
+        "code": problem.type.removeprefix("urn:darkroom:problem:"),
+    }
+    return {"error": error}
+
+
+SHAPES = {"/sdapi/": _as_a1111, "/v1/": _as_openai}
 
 
 def install(app: Flask) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -67,6 +68,23 @@ def read(task: Task) -> Intake:
         ProblemError: 400, 413, 415, 422 or 503.
     """
     fields, files, asked = body.parse(task)
+    return resolve(task, asked, files, _fingerprint(task, fields, files))
+
+
+def resolve(
+    task: Task, asked: Txt2ImgRequest, files: Mapping[str, bytes], fingerprint: str
+) -> Intake:
+    """Fill in what is left open, and find or decode the pictures.
+
+    Args:
+        task: what is to be done.
+        asked: of the task's own type.
+        files: pictures that came along, by field; they stand before the fields of `asked`.
+        fingerprint: of what was sent.
+
+    Raises:
+        ProblemError: 413, 422 or 503.
+    """
     entry = _find_model(asked, task)
     model = entry.info
     sources: dict[str, Source] = {}
@@ -89,7 +107,7 @@ def read(task: Task) -> Intake:
     return Intake(
         request=_resolve(task, asked, model, sources, width, height),
         sources=tuple(sources.values()),
-        fingerprint=_fingerprint(task, fields, files),
+        fingerprint=fingerprint,
     )
 
 

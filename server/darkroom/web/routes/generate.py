@@ -5,15 +5,14 @@ import re
 from flask import Blueprint, Response, g, request
 from pydantic import BaseModel, ConfigDict, Field
 
-from darkroom.jobs.records import NewJob
-from darkroom.jobs.store import IdempotencyConflictError, QueueFullError
 from darkroom.schemas import REQUEST_TYPES, Job, JobStatus, Problem, Task
+from darkroom.web import acceptance
 from darkroom.web.context import context
 from darkroom.web.door import auth
 from darkroom.web.errors import ProblemError, respond
 from darkroom.web.openapi import GENERATED, document, form_model, read_query
 from darkroom.web.operations import IDEMPOTENCY_KEY, IMAGES, PREFER, PRIORITY
-from darkroom.web.parsing import intake, priority
+from darkroom.web.parsing import intake
 from darkroom.web.rendering import send_model
 from darkroom.web.routes.images import send_picture
 from darkroom.web.waiting import until_ended
@@ -65,11 +64,6 @@ _route(Task.INPAINT, "Repaint the white part of a mask.")
 def generate(task: Task) -> Response:
     """Accept the current request as a job of `task`, and answer as its headers ask."""
     here = context()
-    free = here.files.free_bytes()
-    if free < here.settings.queue.min_free_bytes:
-        raise ProblemError(
-            507, "disk-full", "The disk is full", f"only {free} bytes are left; nothing is accepted"
-        )
     key = request.headers.get("Idempotency-Key")
     if key is not None and not 1 <= len(key) <= MAX_KEY_CHARS:
         raise ProblemError(
@@ -79,11 +73,8 @@ def generate(task: Task) -> Response:
             f"it has 1 to {MAX_KEY_CHARS} characters",
         )
     cancels = read_query(GenerateQuery).cancel_on_disconnect
-    try:
-        here.store.check_room(auth.caller().client, key)  # before a picture is decoded for nothing
-        job_id = _accept(intake.read(task), key)
-    except QueueFullError as error:
-        raise _full(error) from None
+    acceptance.check_room(key)
+    job_id = acceptance.accept(intake.read(task), key)
     wait_s = _patience()
     if wait_s == 0:
         return _accepted(job_id)
@@ -93,52 +84,6 @@ def generate(task: Task) -> Response:
         has_ended=lambda: here.store.has_ended(job_id),
         answer=lambda: _answer(job_id),
         abandon=lambda: _abandon(job_id, cancels),
-    )
-
-
-def _accept(taken: intake.Intake, key: str | None) -> str:
-    here = context()
-    uploads = taken.store()
-    who = auth.caller()
-    new = NewJob(
-        who.client,
-        who.name,
-        taken.request,
-        uploads,
-        taken.fingerprint,
-        key,
-        urgency=priority.urgency(request.headers.get("Priority", "")),
-        request_id=g.request_id,
-    )
-    fresh = False
-    try:
-        job_id, fresh = here.store.accept(new)
-    except IdempotencyConflictError:
-        raise ProblemError(
-            422,
-            "idempotency",
-            "Idempotency-Key used before",
-            "this key belongs to a different request; use a new one for a new request",
-        ) from None
-    finally:
-        if not fresh:  # refused, failed, or a repeat: nobody refers to these files
-            for upload in uploads:
-                here.files.delete(upload.id)
-    here.ring_worker()
-    return job_id
-
-
-def _full(error: QueueFullError) -> ProblemError:
-    if error.whose == "client":
-        detail = f"{error.pending} of your jobs wait or run, and one client may not have more"
-    else:
-        detail = f"{error.pending} jobs of all clients wait or run, and there may not be more"
-    return ProblemError(
-        429,
-        "queue-full",
-        "The queue is full",
-        f"{detail}; ask again in {error.retry_after_s} s",
-        headers={"Retry-After": str(error.retry_after_s)},
     )
 
 
@@ -153,7 +98,7 @@ def _patience() -> float | None:
 
 def _answer(job_id: str) -> Response:
     """However the job stands by now."""
-    job = _job(job_id)
+    job = acceptance.job(job_id)
     return _result(job) if job.status.terminal else _accepted(job_id)
 
 
@@ -164,14 +109,8 @@ def _abandon(job_id: str, cancels: bool) -> None:
         context().ring_worker()
 
 
-def _job(job_id: str) -> Job:
-    job = context().store.job(job_id, auth.caller().sees)
-    assert job is not None
-    return job
-
-
 def _accepted(job_id: str) -> Response:
-    job = _job(job_id)
+    job = acceptance.job(job_id)
     headers = {"Location": job.url}
     if request.headers.get("Prefer"):
         headers["Preference-Applied"] = request.headers["Prefer"]

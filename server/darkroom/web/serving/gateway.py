@@ -15,7 +15,6 @@ from typing import Any
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from darkroom.config import Settings
-from darkroom.schemas import Problem
 from darkroom.web.serving.bodies import Bodies, CallerGoneError, may_be_large
 from darkroom.web.serving.environ import Environ, environ_of
 from darkroom.web.serving.refusal import TurnedAwayError
@@ -114,7 +113,7 @@ class Gateway:
             answer = await threads.run(context.run, _ask, self._app.wsgi_app, environ)
         finally:
             body.close()
-        if isinstance(answer.rest, Waiting):
+        while isinstance(answer.rest, Waiting):  # one job may lead to the next
             waited = await self._wait(answer.rest, context, environ, receive)
             if waited is None:
                 return
@@ -151,8 +150,7 @@ class Gateway:
         environ = environ_of(scope, BytesIO(), 0)
         answer = await self._threads.run(context.run, self._app.knock, environ)
         if answer is not None:
-            problem = Problem.model_validate_json(answer.get_data())
-            raise TurnedAwayError(problem, _raw(answer.headers))
+            raise TurnedAwayError(answer.status_code, _raw(answer.headers), answer.get_data())
 
     async def _wait(
         self, waiting: Waiting, context: Context, environ: Environ, receive: ASGIReceiveCallable

@@ -157,7 +157,7 @@ class Protocol(H11Protocol):
                 self.transport.abort()
                 return
             head_only = self.scope["method"] == "HEAD"
-        status = refused.problem.status
+        status = refused.status
         headers = self.server_state.default_headers + refused.headers()
         self._write(
             h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])

@@ -20,6 +20,7 @@ class RefusedError(Exception):
         self, status: int, kind: str, title: str, detail: str, retry_after_s: int | None = None
     ) -> None:
         super().__init__(detail)
+        self.status = status
         self.problem = Problem(
             type=f"urn:darkroom:problem:{kind}",
             title=title,
@@ -50,19 +51,22 @@ class TurnedAwayError(RefusedError):
     """The door's answer, given before the body was read.
 
     Args:
-        problem: its body.
+        status: HTTP status.
         headers: names in lower case.
+        body: in the shape of the API that was asked.
     """
 
-    def __init__(self, problem: Problem, headers: list[tuple[bytes, bytes]]) -> None:
-        Exception.__init__(self, problem.detail)
-        self.problem = problem
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        Exception.__init__(self, status)
+        self.status = status
         self._headers = headers
+        self._body = body
+
+    def body(self) -> bytes:
+        return self._body
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        kept = [header for header in self._headers if header[0] != b"content-length"]
-        length = str(len(self.body())).encode()
-        return [*kept, (b"content-length", length), (b"connection", b"close")]
+        return [*self._headers, (b"connection", b"close")]
 
 
 def malformed(what: str) -> RefusedError:

@@ -1,0 +1,100 @@
+"""How a request becomes a job on disk, whichever API it came by."""
+
+from flask import g, request
+
+from darkroom.jobs.records import NewJob
+from darkroom.jobs.store import IdempotencyConflictError, QueueFullError
+from darkroom.schemas import Job
+from darkroom.web.context import context
+from darkroom.web.door import auth
+from darkroom.web.errors import ProblemError
+from darkroom.web.parsing import priority
+from darkroom.web.parsing.intake import Intake
+
+
+def check_room(key: str | None = None) -> None:
+    """Refuse a job that there is no room for, before a picture is decoded for nothing.
+
+    Args:
+        key: an `Idempotency-Key`; one that was used before needs no room.
+
+    Raises:
+        ProblemError: 429 or 507.
+    """
+    here = context()
+    free = here.files.free_bytes()
+    if free < here.settings.queue.min_free_bytes:
+        raise ProblemError(
+            507, "disk-full", "The disk is full", f"only {free} bytes are left; nothing is accepted"
+        )
+    try:
+        here.store.check_room(auth.caller().client, key)
+    except QueueFullError as error:
+        raise _full(error) from None
+
+
+def accept(taken: Intake, key: str | None = None, *, collapses: bool = False) -> str:
+    """Put a job of the current request's caller in the queue; its id. It is on disk by then.
+
+    Args:
+        taken: what is asked for.
+        key: an `Idempotency-Key`.
+        collapses: whether an unfinished job of the caller that was asked for in the same words
+            will do; for clients that send again what they have no answer to.
+
+    Raises:
+        ProblemError: 422 or 429.
+    """
+    here = context()
+    uploads = taken.store()
+    who = auth.caller()
+    new = NewJob(
+        who.client,
+        who.name,
+        taken.request,
+        uploads,
+        taken.fingerprint,
+        key,
+        urgency=priority.urgency(request.headers.get("Priority", "")),
+        request_id=g.request_id,
+        collapses=collapses,
+    )
+    fresh = False
+    try:
+        job_id, fresh = here.store.accept(new)
+    except IdempotencyConflictError:
+        raise ProblemError(
+            422,
+            "idempotency",
+            "Idempotency-Key used before",
+            "this key belongs to a different request; use a new one for a new request",
+        ) from None
+    except QueueFullError as error:
+        raise _full(error) from None
+    finally:
+        if not fresh:  # refused, failed, or a repeat: nobody refers to these files
+            for upload in uploads:
+                here.files.delete(upload.id)
+    here.ring_worker()
+    return job_id
+
+
+def job(job_id: str) -> Job:
+    """One that the current caller may see, as it stands now."""
+    found = context().store.job(job_id, auth.caller().sees)
+    assert found is not None
+    return found
+
+
+def _full(error: QueueFullError) -> ProblemError:
+    if error.whose == "client":
+        detail = f"{error.pending} of your jobs wait or run, and one client may not have more"
+    else:
+        detail = f"{error.pending} jobs of all clients wait or run, and there may not be more"
+    return ProblemError(
+        429,
+        "queue-full",
+        "The queue is full",
+        f"{detail}; ask again in {error.retry_after_s} s",
+        headers={"Retry-After": str(error.retry_after_s)},
+    )
