@@ -13,9 +13,9 @@ from tests.serving import RunningServer
 CLIENT = Path(darkroom.__file__).parent / "web/client/index.html"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium; Playwright brings only the remote control."""
+    """Debian's Chromium; Playwright brings only the remote control, an event loop of its own."""
     assert CLIENT.is_file(), "the mobile client is not built: make client"
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(

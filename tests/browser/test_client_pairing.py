@@ -126,5 +126,6 @@ def test_a_forgotten_server_forgets_the_phone_too(stranger: Phone) -> None:
         stranger.page.get_by_role("alert").get_by_role("button", name="Forget this server").click()
 
     assert revoking.value.status == 204
+    stranger.page.get_by_role("heading", name="Pair this device").wait_for()
     names = [each["name"] for each in stranger.server.http.get("/tokens").json()["tokens"]]
     assert "A sold phone" not in names

@@ -23,10 +23,15 @@ from tests.serving import RunningServer
 
 OPEN = {
     ("GET", "/"),
+    ("GET", "/assets/<name>"),
     ("GET", "/ca"),
+    ("GET", "/favicon.ico"),
     ("GET", "/healthz"),
+    ("GET", "/icons/<name>"),
+    ("GET", "/manifest.webmanifest"),
     ("GET", "/readyz"),
     ("GET", "/static/<path:filename>"),
+    ("GET", "/sw.js"),
     ("POST", "/pair"),
 }
 
