@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CODE := server sdk training benchmarks tests hatch_build.py mobile_client/build_client.py
+# A file's tests stay together; OpenMP in several processes at once only costs.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 CLIENT := $(BIN)/python mobile_client/build_client.py
 
 .PHONY: serve client test soak check fmt bench train install browser clean
@@ -18,7 +20,7 @@ client: install
 
 test: client browser
 	@$(CLIENT) run --silent test
-	$(BIN)/pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) $(ARGS)
 
 # The tests that kill, flood and forge, in their full numbers: two hours.
 soak: client browser

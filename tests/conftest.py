@@ -1,5 +1,6 @@
 """What tests share: one real server for all that only use it, pictures to send."""
 
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,24 @@ from PIL import Image, ImageDraw
 from tests.serving import RunningServer, running
 
 DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(autouse=True)
+def _turn(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Tests run beside those of other processes, but for the ones marked `alone`.
+
+    Whoever wants the room to itself keeps the gate shut until it has it.
+    """
+    alone = request.node.get_closest_marker("alone") is not None
+    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+    shared = tmp_path_factory.getbasetemp().parent  # by the processes of a run
+    with (shared / "gate").open("w") as gate, (shared / "room").open("w") as room:
+        fcntl.flock(gate, kind)
+        fcntl.flock(room, kind)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        yield
 
 
 @pytest.fixture(scope="session")

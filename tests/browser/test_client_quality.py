@@ -63,6 +63,7 @@ def test_what_is_touched_is_at_least_44_pixels_large(
         assert small == []
 
 
+@pytest.mark.alone
 def test_the_first_screen_is_there_within_a_second_on_a_slow_phone(
     browser: Browser, server: RunningServer
 ) -> None:

@@ -146,6 +146,7 @@ def probing(server: RunningServer) -> Iterator[list[float]]:
         took += json.loads(written)
 
 
+@pytest.mark.alone
 def test_500_streams_tell_everything_while_8_clients_generate(brisk: RunningServer) -> None:
     def generate(seed: int) -> list[int]:
         body = {"prompt": "a fox", "seed": seed, "num_inference_steps": 2}

@@ -3,6 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
+import pytest
+
 from darkroom.jobs.database import Database
 from darkroom.jobs.store import Store
 from tests.serving import RunningServer
@@ -22,6 +24,7 @@ def load(server: RunningServer) -> None:
         list(pool.map(caller, range(CALLERS)))
 
 
+@pytest.mark.alone
 def test_under_a_steady_load_half_of_the_estimates_are_within_a_quarter(
     server: RunningServer,
 ) -> None:
