@@ -1,0 +1,28 @@
+"""docs/api.md tells what the server answers, of every address there is."""
+
+import re
+from pathlib import Path
+
+from tests import apidoc
+from tests.serving import RunningServer
+
+
+def test_the_server_answers_what_the_page_says(server: RunningServer, tmp_path: Path) -> None:
+    apidoc.furnish(tmp_path)
+    place: dict[str, str] = {}  # of what the page calls so
+    for command, told in apidoc.examples(apidoc.PAGE.read_text()):
+        for shown, real in place.items():
+            command = command.replace(shown, real)
+        answered = apidoc.run(command, server, tmp_path)
+
+        assert apidoc.outline(answered) == apidoc.outline(told), command
+        place |= dict(zip(apidoc.names(told), apidoc.names(answered), strict=False))
+
+
+def test_every_operation_is_on_the_page(server: RunningServer) -> None:
+    page = apidoc.PAGE.read_text()
+    paths = server.http.get("/openapi.json").json()["paths"]
+    operations = {(method.upper(), path) for path, item in paths.items() for method in item}
+
+    told = re.findall(r"^## `(GET|POST|DELETE) (/[^`?]*)", page, re.MULTILINE)
+    assert operations == set(told)
