@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,9 @@ class RunningServer:
     def child(self, name: str) -> psutil.Process:
         """The running web or worker process, found as a person would: by its command line."""
         for process in psutil.Process(self.process.pid).children():
-            if name in process.cmdline():
-                return process
+            with suppress(psutil.NoSuchProcess):  # one that is being buried
+                if name in process.cmdline():
+                    return process
         raise LookupError(f"no {name} process")
 
     def wait_until_ready(self) -> None:

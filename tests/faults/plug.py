@@ -35,12 +35,11 @@ from darkroom.jobs.records import Claim, NewJob, NewUpload
 from darkroom.jobs.store import Store
 from darkroom.jobs.tables import ClientRow, ImageRow, JobRow, UploadRow
 from darkroom.schemas import EventType, Job, JobStatus, ResolvedRequest, Task
-from darkroom.web import context
+from darkroom.web import acceptance, context
 from darkroom.web.door import auth
-from darkroom.web.routes import generate
 
 CODE = Path(darkroom.__file__).parent
-TRACED = {str(path) for path in (CODE / "jobs").glob("*.py")} | {str(CODE / "web" / "generate.py")}
+TRACED = {str(path) for path in (*(CODE / "jobs").glob("*.py"), CODE / "web" / "acceptance.py")}
 UPLOAD, PICTURE = b"a source picture" * 1000, b"a developed picture" * 1000
 KEY = "asked once"
 REQUEST = ResolvedRequest(
@@ -109,7 +108,7 @@ def accept(house: House) -> None:
     context.install(app, context.Context(**(unused | known)))  # type: ignore[arg-type]
     with app.test_request_context("/img2img", method="POST"):
         g.request_id, g.caller = "12345678", auth.LOCAL
-        generate._accept(Arrived(house), KEY)  # type: ignore[arg-type]
+        acceptance.accept(Arrived(house), KEY)  # type: ignore[arg-type]
 
 
 def queue(house: House) -> None:
