@@ -214,6 +214,14 @@ class Store:
             )
             return jobs, rows[limit - 1].sequence if len(rows) > limit else None
 
+    def unfinished(self, client: str, limit: int = 100) -> list[Job]:
+        """What a client waits for, the oldest first."""
+        waiting = (JobRow.client == client, JobRow.status.in_(UNFINISHED))
+        query = select(JobRow).where(*waiting).order_by(JobRow.sequence).limit(limit)
+        with self._database.read() as session:
+            rows = list(session.scalars(query))
+            return views(session, rows, self._clock(), self._settings.max_in_flight_per_client)
+
     def eta_errors(self, limit: int) -> list[float]:
         """How far off the estimates were that accepted jobs were given, the latest job first.
 
@@ -333,6 +341,18 @@ class Store:
             ).all()
             chosen = select(EventRow).where(EventRow.id.in_(evenly(ids, limit)))
             return [preview_of(row) for row in session.scalars(chosen.order_by(EventRow.id))]
+
+    def last_preview(self, job_id: str) -> Preview | None:
+        """What a job's first picture looks like now, or looked like last."""
+        newest = (
+            select(EventRow)
+            .where(EventRow.job_id == job_id, EventRow.type == EventType.PREVIEW)
+            .order_by(EventRow.id.desc())
+            .limit(1)
+        )
+        with self._database.read() as session:
+            row = session.scalar(newest)
+            return None if row is None else preview_of(row)
 
     def last_event_id(self) -> int:
         """The id of the newest event; 0 if there is none."""

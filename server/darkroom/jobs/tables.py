@@ -137,6 +137,15 @@ class ClientRow(Table):
     served: Mapped[int] = mapped_column(BigInteger)
 
 
+class ClientOptionsRow(Table):
+    """What a client has set for itself, by name, as JSON: see `preferences`."""
+
+    __tablename__ = "client_options"
+
+    client: Mapped[str] = mapped_column(String(200), primary_key=True)
+    options: Mapped[str] = mapped_column(Text)
+
+
 class TokenRow(Table):
     """A device's token, of which only the SHA-256 is kept: it is 256 random bits."""
 

@@ -10,6 +10,7 @@ from darkroom.config import Settings
 from darkroom.jobs.census import Census
 from darkroom.jobs.database import Database
 from darkroom.jobs.files import Files
+from darkroom.jobs.preferences import Preferences
 from darkroom.jobs.retention import Janitor, Retention
 from darkroom.jobs.store import Store
 from darkroom.jobs.tokens import Tokens
@@ -69,6 +70,7 @@ def create_app(settings: Settings) -> Application:
         meters=meters,
         tokens=Tokens(database),
         guesses=limits.Guesses(settings.auth.failures_per_minute),
+        preferences=Preferences(database),
     )
     context.install(app, here)
     errors.install(app)

@@ -11,6 +11,7 @@ from darkroom.config import Settings
 from darkroom.jobs import doorbell
 from darkroom.jobs.census import Census
 from darkroom.jobs.files import Files
+from darkroom.jobs.preferences import Preferences
 from darkroom.jobs.store import Store
 from darkroom.jobs.tokens import Tokens
 from darkroom.web.door.limits import Guesses
@@ -35,6 +36,7 @@ class Context:
     meters: WebMeters
     tokens: Tokens
     guesses: Guesses
+    preferences: Preferences
 
     def ring_worker(self) -> None:
         """Tell the worker that there is something in the queue."""
