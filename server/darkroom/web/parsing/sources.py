@@ -47,12 +47,28 @@ def find(name: str, value: str | bytes) -> Source:
         if stored is None:
             raise pictures.PictureError(f"there is no picture {value.removeprefix(REFERENCE)!r}")
         return Source(None, value, (stored.width, stored.height))
-    settings = context().settings.web
+    upload = decode(name, value)
+    reference = f"{REFERENCE}up{secrets.token_hex(12)}"
+    return Source(upload, reference, (upload.width, upload.height))
+
+
+def decode(name: str, value: str | bytes, purpose: Purpose | None = None) -> Decoded:
+    """Decode a picture that came along, in a process of its own.
+
+    Args:
+        name: of the field.
+        value: a file's bytes, or base64.
+        purpose: what it is for; by the field's name where it is None.
+
+    Raises:
+        PictureError: says what is wrong with it.
+        ProblemError: 413, or 503, nobody is free to decode it.
+    """
     if isinstance(value, str):
-        value = _from_base64(value)
-        check_bytes(name, len(value), settings.max_upload_bytes)
+        value = from_base64(value)
+        check_bytes(name, len(value), context().settings.web.max_upload_bytes)
     try:
-        upload = context().decoders.decode(value, Purpose(name))
+        return context().decoders.decode(value, purpose or Purpose(name))
     except BusyError:
         raise ProblemError(
             503,
@@ -61,11 +77,14 @@ def find(name: str, value: str | bytes) -> Source:
             "too many pictures wait to be decoded; send yours again in a moment",
             headers={"Retry-After": "5"},
         ) from None
-    reference = f"{REFERENCE}up{secrets.token_hex(12)}"
-    return Source(upload, reference, (upload.width, upload.height))
 
 
-def _from_base64(value: str) -> bytes:
+def from_base64(value: str) -> bytes:
+    """The bytes of base64 or a data URI.
+
+    Raises:
+        PictureError: it is neither.
+    """
     if value.startswith(("http://", "https://")):
         raise pictures.PictureError("is an address; nothing is ever fetched, send the bytes")
     if value.startswith("data:"):

@@ -1,0 +1,113 @@
+"""Preparing a picture for development without drawing anything: sizes, and what lies under a mask.
+
+The resize modes and the fill of masked content are those of AUTOMATIC1111's web UI
+(`modules/images.py`, `modules/masking.py`).
+"""
+
+import enum
+import io
+import random
+
+from PIL import Image, ImageFilter, ImageOps
+
+FILL_PIXELS = 1_048_576  # of the copy on which the surroundings are spread
+# Radius in pixels, and how often: far blurs reach the middle of the hole, near ones its edge.
+FILL_BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
+LATENT_PIXEL = 8  # pixels of a picture a side
+GREY = (127, 127, 127)
+
+
+class Filter(enum.Enum):
+    """What lies between a picture's pixels when it is enlarged."""
+
+    LANCZOS = Image.Resampling.LANCZOS
+    NEAREST = Image.Resampling.NEAREST
+
+
+class ResizeMode(enum.IntEnum):
+    """How a picture of other proportions gets a size."""
+
+    STRETCH = 0
+    CROP = 1
+    PAD = 2
+
+
+def read(png: bytes) -> Image.Image:
+    """A picture that this server has written."""
+    picture = Image.open(io.BytesIO(png))
+    picture.load()
+    return picture
+
+
+def resize(picture: Image.Image, size: tuple[int, int], mode: ResizeMode) -> Image.Image:
+    """A picture at `size`, width and height in pixels; padding repeats its edges."""
+    lanczos = Image.Resampling.LANCZOS
+    if mode is ResizeMode.CROP:
+        return ImageOps.fit(picture, size, lanczos)
+    if mode is ResizeMode.PAD:
+        return _padded(ImageOps.contain(picture, size, lanczos), size)
+    return picture.resize(size, lanczos)
+
+
+def _padded(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    width, height = size
+    left, top = (width - picture.width) // 2, (height - picture.height) // 2
+    right, bottom = left + picture.width, top + picture.height
+    canvas = Image.new(picture.mode, size)
+    canvas.paste(picture, (left, top))
+    for box, edge in (
+        ((0, top, left, bottom), (0, 0, 1, picture.height)),
+        ((right, top, width, bottom), (picture.width - 1, 0, picture.width, picture.height)),
+    ):
+        if box[2] > box[0]:
+            strip = picture.crop(edge).resize((box[2] - box[0], picture.height))
+            canvas.paste(strip, box[:2])
+    for box, edge in (
+        ((0, 0, width, top), (0, top, width, top + 1)),
+        ((0, bottom, width, height), (0, bottom - 1, width, bottom)),
+    ):
+        if box[3] > box[1]:
+            canvas.paste(canvas.crop(edge).resize((width, box[3] - box[1])), box[:2])
+    return canvas
+
+
+def enlarge(picture: Image.Image, size: tuple[int, int], between: Filter) -> Image.Image:
+    """A picture at `size`, width and height in pixels."""
+    return picture.resize(size, between.value)
+
+
+def fill_from_around(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """The picture, where the mask is white, spread from what surrounds it.
+
+    Args:
+        picture: RGB.
+        mask: L, of the same size.
+    """
+    small, hole = picture, mask
+    pixels = picture.width * picture.height
+    if pixels > FILL_PIXELS:
+        scale = (FILL_PIXELS / pixels) ** 0.5
+        size = tuple(max(1, round(side * scale)) for side in picture.size)
+        small, hole = picture.resize((size[0], size[1])), mask.resize((size[0], size[1]))
+    kept = Image.new("RGBa", small.size)
+    kept.paste(small.convert("RGBA").convert("RGBa"), mask=ImageOps.invert(hole))
+    spread = Image.new("RGBA", small.size)
+    for radius, times in FILL_BLURS:
+        blurred = kept.filter(ImageFilter.GaussianBlur(radius)).convert("RGBA")
+        for _ in range(times):
+            spread.alpha_composite(blurred)
+    filled = spread.convert("RGB").resize(picture.size, Image.Resampling.BICUBIC)
+    return Image.composite(filled, picture, mask)
+
+
+def fill_with_noise(picture: Image.Image, mask: Image.Image, seed: int) -> Image.Image:
+    """The picture, where the mask is white, coloured at random in squares of a latent's pixel."""
+    size = tuple(max(1, -(-side // LATENT_PIXEL)) for side in picture.size)
+    colours = random.Random(seed).randbytes(3 * size[0] * size[1])
+    noise = Image.frombytes("RGB", (size[0], size[1]), colours)
+    return Image.composite(noise.resize(picture.size, Image.Resampling.NEAREST), picture, mask)
+
+
+def fill_with_grey(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """The picture, where the mask is white, of the grey that latents of zero are about."""
+    return Image.composite(Image.new("RGB", picture.size, GREY), picture, mask)
