@@ -29,6 +29,7 @@ from darkroom.web.routes import (
     timeline,
     tokens,
 )
+from darkroom.web.routes.compat import a1111
 from darkroom.web.serving.streams import Streams
 from darkroom.web.waiting import Application
 
@@ -84,4 +85,6 @@ def create_app(settings: Settings) -> Application:
         *(client, system),
     ):
         app.register_blueprint(module.blueprint)
+    for blueprint in a1111.blueprints:
+        app.register_blueprint(blueprint)
     return app

@@ -1,0 +1,128 @@
+"""POST /sdapi/v1/extra-single-image and /extra-batch-images: larger copies of pictures."""
+
+import base64
+from typing import Annotated, Any
+
+from flask import Blueprint, Response, jsonify
+from markupsafe import escape
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from darkroom import pictures, retouching
+from darkroom.decoding import Decoded, Purpose
+from darkroom.retouching import ResizeMode
+from darkroom.schemas import FieldError, OutputFormat
+from darkroom.web.context import context
+from darkroom.web.errors import invalid, pointer
+from darkroom.web.parsing import sources
+from darkroom.web.routes.compat.a1111 import bodies, upscalers
+from darkroom.web.routes.compat.a1111.fields import Name, Whole
+from darkroom.web.routes.compat.a1111.ignored import Ignored
+
+blueprint = Blueprint("a1111_extras", __name__, url_prefix="/sdapi/v1")
+
+MAX_PIXELS = 16_777_216  # of an answer: 4096², whose PNG is made while the caller waits
+MAX_PICTURES = 16
+BY_SIZE = 1
+
+
+def _data(value: Any) -> Any:
+    """A batch's pictures come as {data, name}."""
+    return value.get("data") if isinstance(value, dict) else value
+
+
+class Extras(BaseModel):
+    """What both routes know."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    resize_mode: Whole = 0
+    upscaling_resize: float = Field(2.0, ge=0.05, le=16)
+    upscaling_resize_w: Whole = Field(512, ge=1, le=pictures.MAX_SIDE)
+    upscaling_resize_h: Whole = Field(512, ge=1, le=pictures.MAX_SIDE)
+    upscaling_crop: bool = True
+    upscaler_1: Name = None
+    upscaler_2: Name = None
+    extras_upscaler_2_visibility: float = 0.0
+
+
+class Single(Extras):
+    image: str = Field(min_length=1)
+
+
+class Batch(Extras):
+    image_list: list[Annotated[str, BeforeValidator(_data)]] = Field(
+        alias="imageList", min_length=1, max_length=MAX_PICTURES, validation_alias="imageList"
+    )
+
+
+@blueprint.post("/extra-single-image")
+def single() -> Response:
+    """A larger copy of a picture."""
+    asked = bodies.parse(Single, bodies.read().fields)
+    ignored = Ignored()
+    image = _enlarged(_decode(asked.image, "image"), asked, ignored)
+    return _answer(ignored, image=image)
+
+
+@blueprint.post("/extra-batch-images")
+def batch() -> Response:
+    """Larger copies of several."""
+    asked = bodies.parse(Batch, bodies.read().fields)
+    ignored = Ignored()
+    images = [
+        _enlarged(_decode(text, "imageList", index), asked, ignored)
+        for index, text in enumerate(asked.image_list)
+    ]
+    return _answer(ignored, images=images)
+
+
+def _decode(text: str, *field: str | int) -> Decoded:
+    try:
+        return sources.decode(str(field[0]), text, Purpose.IMAGE)
+    except pictures.PictureError as error:
+        raise invalid([FieldError(pointer=pointer(*field), detail=str(error))]) from None
+
+
+def _enlarged(image: Decoded, asked: Extras, ignored: Ignored) -> str:
+    """Base64 of a PNG."""
+    upscaler = upscalers.find(asked.upscaler_1)
+    if not upscaler.same:
+        ignored.add("upscaler_1")
+    if asked.extras_upscaler_2_visibility and asked.upscaler_2 not in (None, upscalers.NONE):
+        ignored.add("upscaler_2")
+    ignored.add(*(name for name, value in (asked.model_extra or {}).items() if _asks(name, value)))
+    width, height = _size(image, asked)
+    if width * height > MAX_PIXELS:
+        detail = f"makes {width}×{height}; a larger copy may have {MAX_PIXELS} pixels"
+        raise invalid([FieldError(pointer="#/upscaling_resize", detail=detail)])
+    with context().rendering:
+        picture = retouching.read(image.png)
+        if asked.resize_mode == BY_SIZE and asked.upscaling_crop:
+            larger = retouching.resize(picture, (width, height), ResizeMode.CROP)
+        else:
+            larger = retouching.enlarge(picture, (width, height), upscaler.filter)
+        return base64.b64encode(pictures.encode(larger, OutputFormat.PNG)).decode()
+
+
+def _size(image: Decoded, asked: Extras) -> tuple[int, int]:
+    """Width and height in pixels; without cropping, as much as fits in."""
+    wanted = asked.upscaling_resize_w, asked.upscaling_resize_h
+    if asked.resize_mode != BY_SIZE:
+        scale = asked.upscaling_resize
+    elif asked.upscaling_crop:
+        return wanted
+    else:
+        scale = min(wanted[0] / image.width, wanted[1] / image.height)
+    return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+
+
+def _asks(name: str, value: Any) -> bool:
+    return bool(value) and name not in ("show_extras_results", "upscale_first")
+
+
+def _answer(ignored: Ignored, **made: str | list[str]) -> Response:
+    names = escape(", ".join(ignored.names))
+    said = f"<p>Ignored: {names}</p>" if names else ""
+    answer = jsonify(html_info=said, **made)
+    answer.headers.update(ignored.headers)
+    return answer

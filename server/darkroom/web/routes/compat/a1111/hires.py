@@ -1,0 +1,139 @@
+"""Hires fix: a second pass over a larger copy of each picture."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Response
+
+from darkroom import pictures, retouching
+from darkroom.catalog.models import ModelEntry
+from darkroom.schemas import Job, JobStatus, Task
+from darkroom.web.context import context
+from darkroom.web.routes.compat.a1111 import (
+    answers,
+    checkpoints,
+    orders,
+    prompts,
+    samplers,
+    settling,
+    upscalers,
+)
+from darkroom.web.routes.compat.a1111.bodies import Body
+from darkroom.web.routes.compat.a1111.fields import Txt2Img
+from darkroom.web.routes.compat.a1111.ignored import Ignored
+from darkroom.web.routes.compat.a1111.orders import Order
+from darkroom.web.routes.compat.a1111.settling import Settled
+
+SECOND_PASS = "hires"
+
+
+@dataclass(frozen=True)
+class SecondPass:
+    """What is done to each picture of the first.
+
+    Attributes:
+        values: fields of our own request; width and height are the larger ones.
+        between: the filter that enlarges.
+    """
+
+    values: Mapping[str, Any]
+    between: retouching.Filter
+
+
+def plan(asked: Txt2Img, settled: Settled) -> SecondPass:
+    """What the second pass of a request is.
+
+    Raises:
+        ProblemError: 400 or 422.
+    """
+    ignored = settled.ignored
+    model = settled.model
+    if asked.hr_checkpoint_name and asked.hr_checkpoint_name.lower() != "use same checkpoint":
+        model = checkpoints.find(asked.hr_checkpoint_name, "hr_checkpoint_name")
+    upscaler = upscalers.find(asked.hr_upscaler or upscalers.LATENT[0])
+    if not upscaler.same and asked.hr_upscaler:
+        ignored.add("hr_upscaler")
+    wanted = _size(asked, settled)
+    size = settling.fitted(*wanted, model)
+    if size != wanted:
+        ignored.add("hr_resize_x" if asked.hr_resize_x or asked.hr_resize_y else "hr_scale")
+    steps = asked.hr_second_pass_steps or settled.values["num_inference_steps"]
+    strength = settling.within(asked.denoising_strength, 0.0, 1.0, "denoising_strength", ignored)
+    # There these are the steps to do, here those of which a share is done (`setup_img2img_steps`).
+    steps = min(settling.MAX_STEPS, max(1, round(steps / strength))) if strength else steps
+    values = {
+        **settled.values,
+        "model": model.info.name,
+        "width": size[0],
+        "height": size[1],
+        "num_inference_steps": settling.within(
+            steps, 1, settling.MAX_STEPS, "hr_second_pass_steps", ignored
+        ),
+        "num_images": 1,
+    }
+    values["strength"] = settling.enough(
+        strength, values["num_inference_steps"], "denoising_strength", ignored
+    )
+    if asked.hr_prompt:
+        words = prompts.read(asked.hr_prompt, "hr_prompt", model)
+        ignored.add(*words.ignored)
+        values |= {"prompt": words.text, "loras": [lora.model_dump() for lora in words.loras]}
+    if asked.hr_negative_prompt:
+        values["negative_prompt"] = asked.hr_negative_prompt
+    values["scheduler"] = _scheduler(asked, settled, model)
+    return SecondPass(values, upscaler.filter)
+
+
+def develop(
+    ended: Sequence[Job],
+    second: SecondPass,
+    body: Body,
+    parameters: Mapping[str, Any],
+    ignored: Ignored,
+) -> Response:
+    """Begin the second pass, or answer with the first one's pictures if it was interrupted."""
+    if any(job.status is not JobStatus.SUCCEEDED for job in ended):
+        return answers.send(ended, parameters, ignored)
+    made = [image for job in ended for image in job.images]
+    size = (second.values["width"], second.values["height"])
+    placed: list[str] = []
+    for index, image in enumerate(made):
+        with context().rendering:
+            picture = retouching.read(context().files.read(image.id)).convert("RGB")
+            png = pictures.encode_quickly(retouching.enlarge(picture, size, second.between))
+        order = Order(Task.IMG2IMG, second.values, {"image": png})
+        placed += orders.place([order], image.seed, body, f"{SECOND_PASS} {index}")
+    return orders.when_ended(placed, lambda jobs: answers.send(jobs, parameters, ignored))
+
+
+def _size(asked: Txt2Img, settled: Settled) -> tuple[int, int]:
+    """Width and height in pixels; of a side that is not given, in the picture's proportions."""
+    width, height = settled.size
+    x, y = asked.hr_resize_x, asked.hr_resize_y
+    if x <= 0 and y <= 0:
+        return int(width * asked.hr_scale) // 8 * 8, int(height * asked.hr_scale) // 8 * 8
+    if x <= 0:
+        x = round(width * y / height)
+    if y <= 0:
+        y = round(height * x / width)
+    return x // 8 * 8, y // 8 * 8
+
+
+def _scheduler(asked: Txt2Img, settled: Settled, model: ModelEntry) -> str:
+    """The second pass's own, if it has one, else the first one's."""
+    sampler, schedule = asked.hr_sampler_name, asked.hr_scheduler
+    same = "use same"
+    sampler = None if (sampler or same).lower().startswith(same) else sampler
+    schedule = None if (schedule or same).lower().startswith(same) else schedule
+    if sampler is None and schedule is None and model.info.name == settled.model.info.name:
+        scheduler: str = settled.values["scheduler"]
+        return scheduler
+    choice = samplers.choose(
+        sampler or asked.sampler_name or asked.sampler_index,
+        schedule or asked.scheduler,
+        model.info,
+        "hr_",
+    )
+    settled.ignored.add(*choice.ignored)
+    return choice.scheduler

@@ -1,0 +1,131 @@
+"""The pictures of an img2img request: made to fit, and what lies under the mask prepared."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from darkroom import pictures, retouching
+from darkroom.decoding import Decoded, Purpose
+from darkroom.retouching import ResizeMode
+from darkroom.schemas import FieldError, Task
+from darkroom.web.context import context
+from darkroom.web.errors import ProblemError, invalid, pointer
+from darkroom.web.parsing import sources
+from darkroom.web.routes.compat.a1111.fields import Img2Img
+from darkroom.web.routes.compat.a1111.settling import Settled, within
+
+MAX_BLUR = 256
+MAX_PADDING = 4096
+FILLS = 4
+
+
+@dataclass(frozen=True)
+class Init:
+    """A picture ready to work from.
+
+    Attributes:
+        task: img2img, or inpaint where there is a mask.
+        values: fields of our own request that come with it.
+        files: PNGs by our fields' names.
+    """
+
+    task: Task
+    values: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+
+def read(asked: Img2Img, settled: Settled) -> list[Init]:
+    """One for each init image.
+
+    Raises:
+        ProblemError: 404 without an init image, 413, 422 or 503.
+    """
+    if not asked.init_images or not all(asked.init_images):
+        raise ProblemError(404, "init-image", "Init image not found", "init_images has none")
+    mask = None if asked.mask is None else _decode(asked.mask, Purpose.MASK, "mask")
+    if mask is not None and _is_blank(mask, asked.inpainting_mask_invert):
+        settled.ignored.add("mask")  # as there: nothing is marked, so all of it is img2img
+        mask = None
+    mode = _mode(asked, settled)
+    found = []
+    for index, text in enumerate(asked.init_images):
+        image = _decode(text, Purpose.IMAGE, "init_images", index)
+        with context().rendering:
+            if mask is None:
+                found.append(_whole(image, mode, settled))
+            else:
+                found.append(_masked(image, mask, mode, asked, settled))
+    return found
+
+
+def decode_first(asked: Img2Img) -> Decoded:
+    """The first init image, as it is.
+
+    Raises:
+        ProblemError: as `read`.
+    """
+    if not asked.init_images or not asked.init_images[0]:
+        raise ProblemError(404, "init-image", "Init image not found", "init_images has none")
+    return _decode(asked.init_images[0], Purpose.IMAGE, "init_images", 0)
+
+
+def _whole(image: Decoded, mode: ResizeMode, settled: Settled) -> Init:
+    png = image.png
+    if mode is not ResizeMode.STRETCH and (image.width, image.height) != settled.size:
+        resized = retouching.resize(retouching.read(png), settled.size, mode)
+        png = pictures.encode_quickly(resized)
+    return Init(Task.IMG2IMG, {}, {"image": png})
+
+
+def _masked(
+    image: Decoded, mask: Decoded, mode: ResizeMode, asked: Img2Img, settled: Settled
+) -> Init:
+    picture, hole = retouching.read(image.png), retouching.read(mask.png)
+    if hole.size != picture.size:
+        hole = retouching.resize(hole, picture.size, ResizeMode.STRETCH)
+    if not asked.inpaint_full_res and mode is not ResizeMode.STRETCH:
+        picture = retouching.resize(picture, settled.size, mode)
+        hole = retouching.resize(hole, settled.size, mode)
+    marked = (
+        hole.point([255 - value for value in range(256)]) if asked.inpainting_mask_invert else hole
+    )
+    match asked.inpainting_fill:
+        case 0:
+            picture = retouching.fill_from_around(picture, marked)
+        case 2:
+            picture = retouching.fill_with_noise(picture, marked, asked.seed or 0)
+        case 3:
+            picture = retouching.fill_with_grey(picture, marked)
+        case unknown:
+            within(unknown, 0, FILLS - 1, "inpainting_fill", settled.ignored)
+    padding = within(
+        asked.inpaint_full_res_padding, 0, MAX_PADDING, "inpaint_full_res_padding", settled.ignored
+    )
+    values = {
+        "invert_mask": asked.inpainting_mask_invert,
+        "mask_blur": within(asked.mask_blur, 0, MAX_BLUR, "mask_blur", settled.ignored),
+        "padding_mask_crop": padding if asked.inpaint_full_res else None,
+    }
+    files = {
+        "image": pictures.encode_quickly(picture),
+        "mask_image": pictures.encode_quickly(hole),
+    }
+    return Init(Task.INPAINT, values, files)
+
+
+def _is_blank(mask: Decoded, inverted: bool) -> bool:
+    return mask.darkest == 255 if inverted else mask.lightest == 0
+
+
+def _mode(asked: Img2Img, settled: Settled) -> ResizeMode:
+    if asked.resize_mode in tuple(ResizeMode):
+        return ResizeMode(asked.resize_mode)
+    settled.ignored.add("resize_mode")
+    return ResizeMode.STRETCH
+
+
+def _decode(text: str, purpose: Purpose, *field: str | int) -> Decoded:
+    try:
+        return sources.decode(str(field[0]), text, purpose)
+    except pictures.PictureError as error:
+        raise invalid([FieldError(pointer=pointer(*field), detail=str(error))]) from None

@@ -1,0 +1,109 @@
+"""One request there may be several jobs here: more pictures than a job has, or a second pass."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from flask import Response
+from pydantic import ValidationError
+
+from darkroom.schemas import MAX_IMAGES_PER_JOB, MAX_SEED, REQUEST_TYPES, Job, Task
+from darkroom.web import acceptance
+from darkroom.web.context import context
+from darkroom.web.errors import field_errors, invalid
+from darkroom.web.parsing import body, intake
+from darkroom.web.routes.compat.a1111.bodies import Body
+from darkroom.web.waiting import until_ended
+
+PICTURES = body.FILE_FIELDS
+
+
+@dataclass(frozen=True)
+class Order:
+    """A job to be.
+
+    Attributes:
+        task: what is to be done.
+        values: fields of our own request, without a seed.
+        files: pictures that came along, by our fields' names.
+        first: which of the request's pictures its first one is, for its seed.
+        source: jobs of the same number work from the same pictures, which are stored once.
+    """
+
+    task: Task
+    values: Mapping[str, Any]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    first: int = 0
+    source: int = 0
+
+
+def split(count: int) -> list[tuple[int, int]]:
+    """So many pictures as jobs: the first one's number, and how many."""
+    starts = range(0, count, MAX_IMAGES_PER_JOB)
+    return [(start, min(MAX_IMAGES_PER_JOB, count - start)) for start in starts]
+
+
+def place(orders: Sequence[Order], seed: int | None, asked: Body, stage: str) -> tuple[str, ...]:
+    """Put jobs in the queue, the current caller's; their ids.
+
+    Args:
+        orders: in order.
+        seed: of the request's first picture; None is a random one.
+        asked: what was sent; the same sent again while a job is unfinished means that job.
+        stage: tells several calls for one request apart.
+
+    Raises:
+        ProblemError: of the first one that is refused. Those before it go on.
+    """
+    placed: list[str] = []
+    stored: dict[int, dict[str, str]] = {}
+    for index, order in enumerate(orders):
+        values = {**order.values, **stored.get(order.source, {})}
+        files = {} if order.source in stored else order.files
+        if seed is not None:
+            values["seed"] = (seed + order.first) % (MAX_SEED + 1)
+        job_id = _accept(order.task, values, files, asked.part(stage, index))
+        placed.append(job_id)
+        if len(orders) > 1:
+            made = acceptance.job(job_id).request
+            stored[order.source] = {name: made[name] for name in PICTURES if name in made}
+            if seed is None:
+                seed = (made["seed"] - order.first) % (MAX_SEED + 1)
+    return tuple(placed)
+
+
+def _accept(
+    task: Task, values: Mapping[str, Any], files: Mapping[str, bytes], fingerprint: str
+) -> str:
+    model = REQUEST_TYPES[task]
+    try:
+        asked = model.model_validate({**values, **dict.fromkeys(files, "file part")})
+    except ValidationError as error:
+        raise invalid(field_errors(error, model.model_fields)) from None
+    return acceptance.accept(intake.resolve(task, asked, files, fingerprint), collapses=True)
+
+
+def when_ended(job_ids: Sequence[str], then: Callable[[Sequence[Job]], Response]) -> Response:
+    """Answer the current request when all of these have ended.
+
+    Whoever goes away in between finds the pictures with their other jobs.
+
+    Args:
+        job_ids: of the caller's jobs.
+        then: is given them, and answers; that may be to wait for more.
+    """
+    return _wait(tuple(job_ids), lambda: then([acceptance.job(job_id) for job_id in job_ids]))
+
+
+def _wait(left: tuple[str, ...], then: Callable[[], Response]) -> Response:
+    if not left:
+        return then()
+    store, job_id = context().store, left[0]
+    return until_ended(
+        job_id, None, partial(store.has_ended, job_id), partial(_wait, left[1:], then), _leave
+    )
+
+
+def _leave() -> None:
+    """The caller is gone; their jobs go on."""

@@ -1,0 +1,116 @@
+"""Script “sd upscale”: a picture is enlarged, and drawn again tile by tile.
+
+Arguments and seeds are those of `scripts/sd_upscale.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import Response
+
+from darkroom import pictures, retouching, tiling
+from darkroom.schemas import FieldError, Job, JobStatus, OutputFormat, Task
+from darkroom.tiling import Tiling
+from darkroom.web.context import context
+from darkroom.web.errors import invalid, pointer
+from darkroom.web.routes.compat.a1111 import answers, inits, orders, upscalers
+from darkroom.web.routes.compat.a1111.bodies import Body
+from darkroom.web.routes.compat.a1111.fields import Img2Img
+from darkroom.web.routes.compat.a1111.ignored import Ignored
+from darkroom.web.routes.compat.a1111.orders import Order
+from darkroom.web.routes.compat.a1111.settling import MAX_IMAGES, Settled
+
+TILES = "tiles"
+OVERLAP = 64  # pixels
+SCALE = 2.0
+MAX_SCALE = 8.0
+
+
+def develop(
+    asked: Img2Img, settled: Settled, strength: float, body: Body, parameters: Mapping[str, Any]
+) -> Response:
+    """Draw the tiles, each as a job from the seed after the one before; then put them together.
+
+    Raises:
+        ProblemError: 404, 413, 422 or 503.
+    """
+    overlap, scale, upscaler = _arguments(asked.script_args, settled)
+    if asked.mask is not None:
+        settled.ignored.add("mask")
+    if settled.count > 1 or len(asked.init_images) > 1:
+        settled.ignored.add("n_iter", "init_images")
+    init = inits.decode_first(asked)
+    size = (round(init.width * scale), round(init.height * scale))
+    limit = context().settings.web.max_upload_pixels
+    if size[0] * size[1] > limit:
+        raise _wrong(3, f"makes {size[0]}×{size[1]}; a picture may have {limit} pixels")
+    plan = tiling.plan(size, settled.size, overlap)
+    if len(plan.boxes) > MAX_IMAGES:
+        raise _wrong(3, f"takes {len(plan.boxes)} tiles; one request may have {MAX_IMAGES}")
+    with context().rendering:
+        large = retouching.enlarge(retouching.read(init.png), size, upscaler.filter)
+        tiles = [pictures.encode_quickly(tile) for tile in tiling.cut(large, plan)]
+    values = {**settled.values, "strength": strength, "num_images": 1}
+    values |= {"output_format": OutputFormat.PNG}  # of the tiles: nothing is lost before the end
+    placed = orders.place(
+        [
+            Order(Task.IMG2IMG, values, {"image": tile}, index, index)
+            for index, tile in enumerate(tiles)
+        ],
+        asked.seed,
+        body,
+        TILES,
+    )
+    output_format = settled.values["output_format"]
+    ignored = settled.ignored
+    return orders.when_ended(
+        placed, lambda jobs: _put_together(jobs, plan, output_format, parameters, ignored)
+    )
+
+
+def _put_together(
+    jobs: Sequence[Job],
+    plan: Tiling,
+    output_format: OutputFormat,
+    parameters: Mapping[str, Any],
+    ignored: Ignored,
+) -> Response:
+    if any(job.status is not JobStatus.SUCCEEDED for job in jobs):
+        return answers.send(jobs, parameters, ignored)
+    with context().rendering:
+        files = [context().files.read(job.images[0].id) for job in jobs]
+        whole = tiling.join([retouching.read(data).convert("RGB") for data in files], plan)
+        data = pictures.encode(whole, output_format)
+    return answers.send(jobs, parameters, ignored, [data])
+
+
+def _arguments(given: Sequence[Any], settled: Settled) -> tuple[int, float, upscalers.Upscaler]:
+    """Overlap in pixels, scale, and upscaler by name or place in the list: `script_args`."""
+    arguments = [*given, *[None] * 4][:4]
+    overlap = _number(arguments[1], OVERLAP, 1)
+    scale = _number(arguments[3], SCALE, 3)
+    if not 1 <= scale <= MAX_SCALE:
+        raise _wrong(3, f"must be from 1 to {MAX_SCALE:g}")
+    if not 0 <= overlap <= min(settled.size) // 2:
+        settled.ignored.add("script_args.1")
+        overlap = min(max(overlap, 0), min(settled.size) // 2)
+    name = arguments[2]
+    if isinstance(name, int) and 0 <= name < len(upscalers.BUILT_IN):
+        name = upscalers.BUILT_IN[name]
+    upscaler = upscalers.find(name if isinstance(name, str) else None)
+    if not upscaler.same:
+        settled.ignored.add("script_args.2")
+    return int(overlap), scale, upscaler
+
+
+def _number(value: Any, default: float, place: int) -> float:
+    if value is None or value == "":
+        return default
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise _wrong(place, "must be a number") from None
+
+
+def _wrong(place: int, detail: str) -> Exception:
+    return invalid([FieldError(pointer=pointer("script_args", place), detail=detail)])
