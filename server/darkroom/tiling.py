@@ -53,40 +53,36 @@ def cut(picture: Image.Image, tiles: Tiling) -> list[Image.Image]:
 
 
 def join(pieces: Sequence[Image.Image], tiles: Tiling) -> Image.Image:
-    """A picture from its tiles. What a tile shares with one before it goes over into it evenly.
+    """A picture from its tiles. Where neighbours overlap, one goes over into the other evenly.
+
+    Tiles become rows and rows the picture, for what four tiles share would get an edge if each
+    were laid over all before it.
 
     Args:
         pieces: RGB, one for each box; another size is brought to the box's.
         tiles: where they lie.
     """
-    whole = Image.new("RGB", tiles.size)
-    done_right = done_bottom = 0
-    row_top, last_bottom = -1, 0
-    for piece, box in zip(pieces, tiles.boxes, strict=True):
-        left, top, right, bottom = box
-        if top != row_top:
-            row_top, done_bottom, done_right = top, last_bottom, 0
+    rows: dict[tuple[int, int], Image.Image] = {}
+    done = 0
+    for piece, (left, top, right, bottom) in zip(pieces, tiles.boxes, strict=True):
+        row = rows.setdefault((top, bottom), Image.new("RGB", (tiles.size[0], bottom - top)))
         size = (right - left, bottom - top)
-        if piece.size != size:
-            piece = piece.resize(size, Image.Resampling.LANCZOS)
-        weight = _ramp(size, max(0, done_right - left), max(0, done_bottom - top))
-        whole.paste(piece, (left, top), weight)
-        done_right, last_bottom = right, bottom
+        fitting = piece.resize(size, Image.Resampling.LANCZOS) if piece.size != size else piece
+        overlap = max(0, done - left) if left else 0
+        row.paste(fitting, (left, 0), _ramp(size[0], overlap).resize(size))
+        done = right
+    whole = Image.new("RGB", tiles.size)
+    done = 0
+    for (top, bottom), row in rows.items():
+        ramp = _ramp(bottom - top, max(0, done - top)).transpose(Image.Transpose.ROTATE_270)
+        whole.paste(row, (0, top), ramp.resize(row.size))
+        done = bottom
     return whole
 
 
-def _ramp(size: tuple[int, int], across: int, down: int) -> Image.Image:
-    """How much a tile counts: from 0 at its left and upper edge to 255 where the overlap ends."""
-    width, height = size
-    columns = Image.new("L", (width, 1), 255)
-    for x in range(min(across, width)):
-        columns.putpixel((x, 0), round(255 * (x + 1) / (across + 1)))
-    rows = Image.new("L", (1, height), 255)
-    for y in range(min(down, height)):
-        rows.putpixel((0, y), round(255 * (y + 1) / (down + 1)))
-    return _product(columns.resize(size), rows.resize(size))
-
-
-def _product(first: Image.Image, second: Image.Image) -> Image.Image:
-    black = Image.new("L", first.size)
-    return Image.composite(first, black, second)
+def _ramp(length: int, overlap: int) -> Image.Image:
+    """How much a tile counts, from next to nothing at its left edge to all; one pixel high."""
+    line = Image.new("L", (length, 1), 255)
+    for x in range(min(overlap, length)):
+        line.putpixel((x, 0), round(255 * (x + 1) / (overlap + 1)))
+    return line
