@@ -45,7 +45,8 @@ def _text(value: Any) -> Any:
 Whole = Annotated[int, BeforeValidator(_whole)]
 Seed = Annotated[int | None, BeforeValidator(_seed)]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARS)]
-Name = Annotated[str | None, BeforeValidator(_text), Field(max_length=300)]
+ShortText = Annotated[str, Field(max_length=300)]
+Name = Annotated[ShortText | None, BeforeValidator(_text)]
 
 
 class Settings(BaseModel):

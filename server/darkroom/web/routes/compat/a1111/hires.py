@@ -1,5 +1,6 @@
 """Hires fix: a second pass over a larger copy of each picture."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,7 @@ def plan(asked: Txt2Img, settled: Settled) -> SecondPass:
     steps = asked.hr_second_pass_steps or settled.values["num_inference_steps"]
     strength = settling.within(asked.denoising_strength, 0.0, 1.0, "denoising_strength", ignored)
     # There these are the steps to do, here those of which a share is done (`setup_img2img_steps`).
-    steps = min(settling.MAX_STEPS, max(1, round(steps / strength))) if strength else steps
+    steps = min(settling.MAX_STEPS, max(1, math.ceil(steps / strength))) if strength else steps
     values = {
         **settled.values,
         "model": model.info.name,

@@ -1,0 +1,543 @@
+"""/sdapi/v1: what A1111's clients may say, and what becomes of it."""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from PIL import Image, ImageChops, ImageDraw
+
+from tests.security.doors import client, issue, jobs_in
+from tests.serving import RunningServer
+
+API = "/sdapi/v1"
+SMALL = {"prompt": "a red fox", "steps": 2, "seed": 7, "width": 128, "height": 128}
+
+
+def ask(server: RunningServer, route: str, **fields: Any) -> dict[str, Any]:
+    """A request that is answered: the answer, with `info` read and `pictures` decoded."""
+    answer = server.http.post(f"{API}/{route}", json=SMALL | fields)
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    told["info"] = json.loads(told["info"])
+    told["files"] = [base64.b64decode(text) for text in told["images"]]
+    told["pictures"] = [Image.open(io.BytesIO(data)) for data in told["files"]]
+    header = answer.headers.get("x-ignored-fields", "")
+    assert header == ", ".join(told["info"]["ignored"])
+    return told
+
+
+def ignored(server: RunningServer, route: str = "txt2img", **fields: Any) -> list[str]:
+    names: list[str] = ask(server, route, **{"steps": 1, "width": 64, "height": 64} | fields)[
+        "info"
+    ]["ignored"]
+    return names
+
+
+def encoded(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def refused(answer: httpx2.Response, status: int) -> dict[str, Any]:
+    """A1111's error shape."""
+    assert answer.status_code == status, answer.text
+    problem: dict[str, Any] = answer.json()
+    assert problem["error"]
+    assert problem["detail"]
+    assert problem.keys() >= {"body", "errors"}
+    return problem
+
+
+@pytest.fixture(scope="module")
+def cat(photo: Path) -> Image.Image:
+    with Image.open(photo) as opened:
+        return opened.convert("RGB").resize((128, 128))
+
+
+@pytest.fixture(scope="module")
+def circle() -> Image.Image:
+    mask = Image.new("L", (128, 128))
+    ImageDraw.Draw(mask).ellipse((40, 40, 88, 88), fill=255)
+    return mask
+
+
+# --- the same picture ----------------------------------------------------------------------
+
+
+def test_the_picture_is_the_one_that_our_own_route_makes(server: RunningServer) -> None:
+    theirs = ask(
+        server,
+        "txt2img",
+        negative_prompt="a house",
+        cfg_scale=5,
+        sampler_name="DPM++ 2M",
+        scheduler="Karras",
+        batch_size=2,
+    )
+    ours = server.txt2img(
+        negative_prompt="a house", guidance_scale=5, scheduler="dpmpp_2m_karras", num_images=2
+    ).json()
+
+    assert theirs["files"] == [server.http.get(image["url"]).content for image in ours["images"]]
+
+
+def test_so_it_is_from_a_picture_and_under_a_mask(
+    server: RunningServer, cat: Image.Image, circle: Image.Image
+) -> None:
+    shared = {"prompt": "a fox", "seed": 7, "width": 128, "height": 128}
+    native = {
+        **shared,
+        "num_inference_steps": 4,
+        "guidance_scale": 7,
+        "scheduler": "euler",
+        "strength": 0.75,
+        "image": encoded(cat),
+    }
+    theirs = {**shared, "steps": 4, "init_images": [encoded(cat)]}
+    masked = {"mask": encoded(circle), "mask_blur": 2, "inpainting_fill": 1}
+
+    for fields, route, extra in (
+        (theirs, "/img2img", {}),
+        (
+            {**theirs, **masked, "inpaint_full_res": False, "inpainting_mask_invert": 1},
+            "/inpaint",
+            {"mask_image": encoded(circle), "mask_blur": 2, "invert_mask": True},
+        ),
+        (
+            {**theirs, **masked, "inpaint_full_res": True, "inpaint_full_res_padding": 16},
+            "/inpaint",
+            {"mask_image": encoded(circle), "mask_blur": 2, "padding_mask_crop": 16},
+        ),
+    ):
+        made = ask(server, "img2img", **fields)["files"][0]
+        answer = server.http.post(route, json={**native, **extra}, headers={"accept": "image/png"})
+        assert answer.content == made, route
+
+
+# --- what is left out, and what is said differently ----------------------------------------
+
+
+def test_what_is_left_out_has_the_defaults_that_clients_know(server: RunningServer) -> None:
+    answer = server.http.post(f"{API}/txt2img", json={"width": 64, "height": 64})
+    info = json.loads(answer.json()["info"])
+
+    assert (info["steps"], info["cfg_scale"], info["sampler_name"]) == (50, 7, "Euler")
+    assert 0 <= info["seed"] < 2**32
+    assert answer.json()["parameters"]["seed"] == -1
+
+
+@pytest.mark.parametrize("seed", [7, "7", " 7 ", 7.0, 2**32 + 7])
+def test_a_seed_may_come_as_text(server: RunningServer, seed: object) -> None:
+    assert ask(server, "txt2img", seed=seed, steps=1)["info"]["seed"] == 7
+
+
+@pytest.mark.parametrize("seed", [-1, "-1", "", None, "a seed"])
+def test_no_seed_is_a_random_one(server: RunningServer, seed: object) -> None:
+    first, second = (
+        ask(server, "txt2img", seed=seed, steps=1, width=64, height=64)["info"]["seed"]
+        for _ in range(2)
+    )
+
+    assert first != second
+
+
+def test_numbers_may_come_as_text_and_out_of_range(server: RunningServer) -> None:
+    told = ask(server, "txt2img", steps="2", cfg_scale="3.5", width=100, height=72.0)
+
+    assert told["info"]["steps"] == 2
+    assert told["info"]["cfg_scale"] == 3.5
+    assert told["pictures"][0].size == (96, 72)
+    assert told["info"]["ignored"] == ["width"]
+    assert ignored(server, cfg_scale=99, denoising_strength=0.4) == ["cfg_scale"]
+
+
+def test_what_is_not_done_is_named(server: RunningServer) -> None:
+    assert ignored(
+        server,
+        prompt="a [red:blue:0.5] fox|[cat|dog] AND <lora:none:0.5> <hypernet:x:1>",
+        restore_faces=True,
+        tiling=True,
+        styles=["vivid"],
+        subseed=3,
+        subseed_strength=0.5,
+        alwayson_scripts={"ADetailer": {"args": [True]}, "ControlNet": {"args": []}},
+        override_settings={"sd_vae": "other.vae", "unknown": 1, "CLIP_stop_at_last_layers": 1},
+        sampler_name="DPM adaptive",
+        a_field_of_an_extension={"x": 1},
+    ) == [
+        *("override_settings.sd_vae", "override_settings.unknown"),
+        *("restore_faces", "tiling", "styles", "a_field_of_an_extension"),
+        *("alwayson_scripts.ADetailer", "subseed", "subseed_strength"),
+        *("prompt <hypernet:x:1>", "prompt <lora:none>"),
+        *("prompt [from:to:when]", "prompt [a|b]", "prompt AND", "sampler_name"),
+    ]
+
+
+def test_what_asks_for_nothing_is_not_named(server: RunningServer) -> None:
+    assert (
+        ignored(
+            server,
+            restore_faces=False,
+            tiling=None,
+            styles=[],
+            eta=1.0,
+            s_churn=0,
+            s_noise=1,
+            subseed=-1,
+            firstphase_width=0,
+            save_images=True,
+            script_name=None,
+            script_args=[],
+            hr_scale=2,
+            hr_upscaler="Latent",
+            override_settings={"sd_vae": "Automatic", "sd_model_checkpoint": "tintype"},
+            override_settings_restore_afterwards=True,
+            force_task_id="x",
+            prompt="a (red:1.2) [fox]",
+        )
+        == []
+    )
+
+
+def test_a_name_that_is_no_header_is_made_one(server: RunningServer) -> None:
+    answer = server.http.post(
+        f"{API}/txt2img",
+        json=SMALL | {"steps": 1, "x\r\nSet-Cookie: y": 1, "ü" * 300: 1},
+    )
+
+    assert answer.headers["x-ignored-fields"] == "x??Set-Cookie: y, " + "?" * 100
+    assert "set-cookie" not in answer.headers
+
+
+def test_an_empty_prompt_is_a_prompt(server: RunningServer) -> None:
+    assert ask(server, "txt2img", prompt=None, steps=1)["info"]["prompt"] == ""
+
+
+# --- several pictures ----------------------------------------------------------------------
+
+
+def test_more_pictures_than_a_job_has_are_several_jobs(server: RunningServer) -> None:
+    told = ask(server, "txt2img", batch_size=5, n_iter=2, steps=1, width=64, height=64)
+    ninth = ask(server, "txt2img", seed=15, steps=1, width=64, height=64)
+
+    assert told["info"]["all_seeds"] == list(range(7, 17))
+    assert told["pictures"][8].tobytes() == ninth["pictures"][0].tobytes()
+
+
+def test_random_seeds_go_on_over_jobs(server: RunningServer) -> None:
+    seeds = ask(server, "txt2img", seed=-1, batch_size=9, steps=1, width=64, height=64)["info"][
+        "all_seeds"
+    ]
+
+    assert seeds == [(seeds[0] + index) % 2**32 for index in range(9)]
+
+
+def test_several_init_images_are_a_batch(server: RunningServer, cat: Image.Image) -> None:
+    pictures = [encoded(cat), encoded(cat.rotate(180))]
+
+    told = ask(server, "img2img", init_images=pictures, n_iter=2, denoising_strength=0.5)
+    alone = ask(server, "img2img", init_images=pictures[1:], seed=10, denoising_strength=0.5)
+
+    assert told["info"]["all_seeds"] == [7, 8, 9, 10]
+    assert told["pictures"][3].tobytes() == alone["pictures"][0].tobytes()
+
+
+def test_pictures_need_not_be_sent(server: RunningServer, cat: Image.Image) -> None:
+    told = ask(server, "txt2img", send_images=False, steps=1)
+    assert told["images"] == []
+    assert told["info"]["all_seeds"] == [7]
+
+    init = encoded(cat)
+    told = ask(server, "img2img", init_images=[init], denoising_strength=1)
+    assert told["parameters"]["init_images"] is None
+    told = ask(
+        server, "img2img", init_images=[init], denoising_strength=1, include_init_images=True
+    )
+    assert told["parameters"]["init_images"] == [init]
+
+
+def test_a_format_may_be_chosen(server: RunningServer) -> None:
+    told = ask(server, "txt2img", steps=1, override_settings={"samples_format": "webp"})
+
+    assert told["pictures"][0].format == "WEBP"
+
+
+# --- from pictures -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [
+        ({"resize_mode": 0, "width": 128, "height": 64}, (128, 64)),
+        ({"resize_mode": 1, "width": 128, "height": 64}, (128, 64)),
+        ({"resize_mode": 2, "width": 64, "height": 128}, (64, 128)),
+    ],
+)
+def test_resize_modes(
+    server: RunningServer, cat: Image.Image, fields: dict[str, int], size: tuple[int, int]
+) -> None:
+    told = ask(server, "img2img", init_images=[encoded(cat)], **fields)
+
+    assert told["pictures"][0].size == size
+    assert told["info"]["ignored"] == []
+
+
+def test_fills_differ_and_keep_what_is_not_masked(
+    server: RunningServer, cat: Image.Image, circle: Image.Image
+) -> None:
+    made = [
+        ask(
+            server,
+            "img2img",
+            init_images=["data:image/png;base64," + encoded(cat)],
+            mask=encoded(circle),
+            mask_blur=0,
+            inpaint_full_res=False,
+            inpainting_fill=fill,
+            steps=4,
+        )["pictures"][0].convert("RGB")
+        for fill in range(4)
+    ]
+
+    assert len({picture.tobytes() for picture in made}) == 4
+    for picture in made:
+        box = ImageChops.difference(picture, cat).getbbox()
+        assert box is not None
+        assert min(box[:2]) >= 40
+        assert max(box[2:]) <= 89
+
+
+def test_only_masked_gives_a_picture_of_its_own_size(server: RunningServer, photo: Path) -> None:
+    with Image.open(photo) as opened:
+        size = opened.size
+    mask = Image.new("L", (64, 64))  # of another size than the picture
+    ImageDraw.Draw(mask).rectangle((20, 20, 40, 40), fill=255)
+
+    told = ask(
+        server,
+        "img2img",
+        init_images=[base64.b64encode(photo.read_bytes()).decode()],
+        mask=encoded(mask),
+        inpaint_full_res=True,
+        inpaint_full_res_padding=32,
+    )
+
+    assert told["pictures"][0].size == size
+
+
+def test_a_mask_that_marks_nothing_is_left_out(server: RunningServer, cat: Image.Image) -> None:
+    init = [encoded(cat)]
+    black, white = (encoded(Image.new("L", (128, 128), tone)) for tone in (0, 255))
+
+    whole = ask(server, "img2img", init_images=init)
+    nothing = ask(server, "img2img", init_images=init, mask=black)
+    inverted = ask(server, "img2img", init_images=init, mask=white, inpainting_mask_invert=1)
+
+    assert nothing["files"] == inverted["files"] == whole["files"]
+    assert nothing["info"]["ignored"] == ["mask"]
+
+
+def test_a_strength_that_leaves_nothing_to_do_leaves_one_step(
+    server: RunningServer, cat: Image.Image
+) -> None:
+    for steps in (2, 49):
+        told = ask(server, "img2img", init_images=[encoded(cat)], denoising_strength=0, steps=steps)
+        assert told["info"]["ignored"] == ["denoising_strength"]
+
+
+# --- hires fix -----------------------------------------------------------------------------
+
+
+def test_the_second_pass_works_from_each_picture_with_its_seed(server: RunningServer) -> None:
+    first = {"width": 64, "height": 64, "batch_size": 2}
+    told = ask(
+        server,
+        "txt2img",
+        **first,
+        enable_hr=True,
+        hr_resize_x=128,
+        hr_upscaler="R-ESRGAN 4x+",
+        hr_second_pass_steps=2,
+        hr_sampler_name="Euler a",
+        hr_prompt="a blue fox",
+        denoising_strength=0.5,
+    )
+
+    assert [picture.size for picture in told["pictures"]] == [(128, 128), (128, 128)]
+    assert told["info"]["all_seeds"] == [7, 8]
+    assert told["info"]["ignored"] == ["hr_upscaler"]
+    text = told["pictures"][1].info["parameters"]
+    assert text.startswith("a blue fox")
+    assert "Steps: 4, Sampler: Euler a" in text  # half of them are done, which makes two
+    assert "Denoising strength: 0.5" in text
+
+
+def test_a_size_beyond_the_model_is_the_largest_that_it_makes(server: RunningServer) -> None:
+    told = ask(server, "txt2img", steps=1, enable_hr=True, hr_scale=4)
+
+    assert told["info"]["ignored"] == ["hr_scale"]
+    assert told["pictures"][0].size == (128, 128)
+
+
+# --- whose -------------------------------------------------------------------------------
+
+
+def test_settings_progress_and_interrupts_are_the_callers_own(idle_server: RunningServer) -> None:
+    ada, bob = (issue(idle_server, name)["token"] for name in ("ada", "bob"))
+    with client(idle_server, ada) as of_ada, client(idle_server, bob) as of_bob:
+        of_ada.post(f"{API}/options", json={"samples_format": "webp"})
+        job = of_ada.post(
+            "/txt2img", json={"prompt": "a fox"}, headers={"prefer": "respond-async"}
+        ).json()
+
+        assert of_ada.get(f"{API}/options").json()["samples_format"] == "webp"
+        assert of_bob.get(f"{API}/options").json()["samples_format"] == "png"
+
+        waits, idles = (http.get(f"{API}/progress").json() for http in (of_ada, of_bob))
+        assert (waits["progress"], waits["state"]["job_count"]) == (0.0, 1)
+        assert (idles["progress"], idles["state"]["job_count"]) == (0.0, 0)
+        assert idles["current_image"] is None
+
+        for route in ("interrupt", "skip"):
+            assert of_bob.post(f"{API}/{route}").json() == {}
+            assert idle_server.http.post(f"{API}/{route}").json() == {}  # an owner's neither
+        assert of_ada.get(f"/jobs/{job['id']}").json()["status"] == "queued"
+        assert of_ada.post(f"{API}/interrupt").json() == {}
+        assert of_ada.get(f"/jobs/{job['id']}").json()["status"] == "cancelled"
+
+
+def test_a_client_that_asks_again_gets_the_job_that_is_there(idle_server: RunningServer) -> None:
+    """With a random seed too: it sent the same request because it has no answer."""
+    before = jobs_in(idle_server.data_dir)
+    with client(idle_server, issue(idle_server, "hasty")["token"]) as http:
+        for prompt in ("a fox", "a fox", "a cat", "a fox"):
+            with pytest.raises(httpx2.ReadTimeout):
+                http.post(f"{API}/txt2img", json={"prompt": prompt, "n_iter": 10}, timeout=0.5)
+        assert http.get(f"{API}/progress").json()["state"]["job_count"] == 4
+        http.post(f"{API}/interrupt")
+
+    assert jobs_in(idle_server.data_dir) == before + 4  # ten pictures are two jobs
+
+
+# --- refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("route", "fields", "status"),
+    [
+        ("txt2img", {"sampler_name": "Quantum"}, 400),
+        ("txt2img", {"scheduler": "quantum"}, 400),
+        ("txt2img", {"script_name": "x/y/z plot"}, 422),
+        ("txt2img", {"script_name": "sd upscale"}, 422),
+        ("txt2img", {"n_iter": 1000, "batch_size": 8}, 422),
+        ("txt2img", {"steps": "many"}, 422),
+        ("txt2img", {"prompt": "x" * 9000}, 422),
+        ("txt2img", {"prompt": "a\x00b"}, 422),
+        ("txt2img", {"override_settings": {"sd_model_checkpoint": "none"}}, 422),
+        ("txt2img", {"override_settings": {"CLIP_stop_at_last_layers": "x"}}, 422),
+        ("img2img", {}, 404),
+        ("img2img", {"init_images": [""]}, 404),
+        ("img2img", {"init_images": ["no picture"]}, 422),
+        ("img2img", {"init_images": ["http://169.254.169.254/"]}, 422),
+        ("img2img", {"init_images": ["QUJD"]}, 422),
+        ("img2img", {"init_images": "QUJD"}, 422),
+        ("options", {"sd_model_checkpoint": "none"}, 422),
+        ("options", {"CLIP_stop_at_last_layers": 99}, 422),
+        ("extra-single-image", {}, 422),
+        ("extra-single-image", {"image": "QUJD"}, 422),
+        ("extra-batch-images", {"imageList": []}, 422),
+        ("png-info", {}, 422),
+        ("png-info", {"image": "%%"}, 422),
+        ("interrogate", {}, 501),
+        ("no-such-route", {}, 404),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_their_shape(
+    idle_server: RunningServer, route: str, fields: dict[str, Any], status: int
+) -> None:
+    before = jobs_in(idle_server.data_dir)
+
+    refused(idle_server.http.post(f"{API}/{route}", json=fields), status)
+
+    assert jobs_in(idle_server.data_dir) == before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"[]", b'"x"', b"[" * 100_000, b'{"a":' * 50_000, b'{"prompt":"\\ud800"}', b"\xff\xfe"],
+)
+def test_what_is_no_json_object_is_refused(idle_server: RunningServer, body: bytes) -> None:
+    for route in ("txt2img", "img2img", "options", "png-info", "extra-single-image"):
+        refused(idle_server.http.post(f"{API}/{route}", content=body), 422)
+
+
+def test_numbers_without_end_are_none(server: RunningServer) -> None:
+    """Python's clients send Infinity, which is no JSON; an answer must be."""
+    body = b'{"steps": 1, "width": 64, "height": 64, "s_tmax": Infinity, "seed": 1e999}'
+    answer = server.http.post(f"{API}/txt2img", content=body)
+
+    assert answer.status_code == 200
+    assert "Infinity" not in answer.text
+
+
+# --- extras and png-info -------------------------------------------------------------------
+
+
+def test_extras_by_size(server: RunningServer, cat: Image.Image) -> None:
+    def size(**fields: Any) -> tuple[int, int]:
+        answer = server.http.post(
+            f"{API}/extra-single-image",
+            json={"image": encoded(cat), "resize_mode": 1, "upscaler_1": "Lanczos", **fields},
+        )
+        assert answer.status_code == 200, answer.text
+        picture: Image.Image = Image.open(io.BytesIO(base64.b64decode(answer.json()["image"])))
+        return picture.size
+
+    wanted = {"upscaling_resize_w": 300, "upscaling_resize_h": 200}
+    assert size(**wanted) == (300, 200)
+    assert size(**wanted, upscaling_crop=False) == (200, 200)
+
+
+def test_extras_have_a_largest_size(idle_server: RunningServer, photo: Path) -> None:
+    text = base64.b64encode(photo.read_bytes()).decode()
+    answer = idle_server.http.post(
+        f"{API}/extra-single-image", json={"image": text, "upscaling_resize": 16}
+    )
+
+    assert "16777216 pixels" in refused(answer, 422)["detail"]
+
+
+def test_a_picture_without_text_says_nothing(idle_server: RunningServer, photo: Path) -> None:
+    answer = idle_server.http.post(
+        f"{API}/png-info", json={"image": base64.b64encode(photo.read_bytes()).decode()}
+    )
+
+    assert answer.json() == {"info": "", "items": {}, "parameters": {}}
+
+
+def test_a_picture_made_here_can_be_made_again_from_what_it_says(server: RunningServer) -> None:
+    made = ask(server, "txt2img", prompt='a "red", fox\nwith: colons', negative_prompt="a, b")
+
+    told = server.http.post(f"{API}/png-info", json={"image": made["images"][0]}).json()
+
+    assert told["info"] == made["info"]["infotexts"][0]
+    assert told["parameters"]["Prompt"] == 'a "red", fox\nwith: colons'
+    assert told["parameters"]["Negative prompt"] == "a, b"
+    native = json.loads(told["items"]["darkroom"])
+    again = ask(
+        server,
+        "txt2img",
+        prompt=told["parameters"]["Prompt"],
+        negative_prompt=told["parameters"]["Negative prompt"],
+        seed=told["parameters"]["Seed"],
+        steps=told["parameters"]["Steps"],
+        cfg_scale=told["parameters"]["CFG scale"],
+        sampler_name=told["parameters"]["Sampler"],
+    )
+    assert again["files"] == made["files"]
+    assert native["prompt"] == told["parameters"]["Prompt"]
