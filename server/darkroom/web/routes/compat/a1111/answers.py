@@ -58,7 +58,7 @@ def send(
         if replaced is not None:
             pictures = [_text(data) for data in replaced]
         else:
-            pictures = [_text(data) for _, image in made if (data := _file(image)) is not None]
+            pictures = [_text(data) for _, image in made if (data := file_of(image)) is not None]
         if not made:
             pictures = [shown for job in jobs if (shown := preview(job.id)) is not None]
     info = _info(jobs, made, parameters, ignored)
@@ -71,10 +71,11 @@ def _text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _file(image: Image) -> bytes | None:
+def file_of(image: Image) -> bytes | None:
+    """A picture's bytes; None if somebody has deleted it in between."""
     try:
         return context().files.read(image.id)
-    except FileNotFoundError:  # deleted in between
+    except FileNotFoundError:
         return None
 
 

@@ -100,11 +100,16 @@ def develop(
     size = (second.values["width"], second.values["height"])
     placed: list[str] = []
     for index, image in enumerate(made):
+        data = answers.file_of(image)
+        if data is None:
+            continue
         with context().rendering:
-            picture = retouching.read(context().files.read(image.id)).convert("RGB")
+            picture = retouching.read(data).convert("RGB")
             png = pictures.encode_quickly(retouching.enlarge(picture, size, second.between))
         order = Order(Task.IMG2IMG, second.values, {"image": png})
         placed += orders.place([order], image.seed, body, f"{SECOND_PASS} {index}")
+    if not placed:
+        return answers.send(ended, parameters, ignored)
     return orders.when_ended(placed, lambda jobs: answers.send(jobs, parameters, ignored))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Response
 
 from darkroom import pictures, retouching, tiling
-from darkroom.schemas import FieldError, Job, JobStatus, OutputFormat, Task
+from darkroom.schemas import FieldError, Job, OutputFormat, Task
 from darkroom.tiling import Tiling
 from darkroom.web.context import context
 from darkroom.web.errors import invalid, pointer
@@ -75,10 +75,11 @@ def _put_together(
     parameters: Mapping[str, Any],
     ignored: Ignored,
 ) -> Response:
-    if any(job.status is not JobStatus.SUCCEEDED for job in jobs):
+    made = [image for job in jobs for image in job.images]
+    files = [data for image in made if (data := answers.file_of(image)) is not None]
+    if len(files) < len(plan.boxes):  # interrupted, or deleted in between
         return answers.send(jobs, parameters, ignored)
     with context().rendering:
-        files = [context().files.read(job.images[0].id) for job in jobs]
         whole = tiling.join([retouching.read(data).convert("RGB") for data in files], plan)
         data = pictures.encode(whole, output_format)
     return answers.send(jobs, parameters, ignored, [data])
