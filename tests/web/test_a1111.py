@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from tests.security.doors import client, issue, jobs_in
 from tests.serving import RunningServer
+from tests.web.test_loras import lora, save
 
 API = "/sdapi/v1"
 SMALL = {"prompt": "a red fox", "steps": 2, "seed": 7, "width": 128, "height": 128}
@@ -541,3 +543,47 @@ def test_a_picture_made_here_can_be_made_again_from_what_it_says(server: Running
     )
     assert again["files"] == made["files"]
     assert native["prompt"] == told["parameters"]["Prompt"]
+
+
+# --- LoRAs ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def adapters(idle_server: RunningServer) -> Iterator[RunningServer]:
+    """A server with a LoRA for its model, one for another, and an embedding."""
+    folder = idle_server.data_dir
+    files = {
+        folder / "loras" / "engraving.safetensors": lora(192),
+        folder / "loras" / "anime.safetensors": lora(768),
+        folder / "embeddings" / "velvia.safetensors": {"emb_params": (2, 192)},
+    }
+    for path, shapes in files.items():
+        path.parent.mkdir(exist_ok=True)
+        save(path, shapes)
+    yield idle_server
+    for path in files:
+        path.unlink()
+
+
+def test_loras_are_asked_for_in_the_prompt(adapters: RunningServer) -> None:
+    prompt = "a fox <lora:engraving:0.5>, ink <lora:engraving> <lora:anime:1> <lora:none:1>"
+    with client(adapters, issue(adapters, "painter")["token"]) as http:
+        with pytest.raises(httpx2.ReadTimeout):
+            http.post(f"{API}/txt2img", json={"prompt": prompt}, timeout=0.5)
+        asked = http.get("/jobs").json()["jobs"][0]["request"]
+        http.post(f"{API}/interrupt")
+
+    assert asked["prompt"] == "a fox , ink"
+    assert asked["loras"] == [{"name": "engraving", "scale": 1.5}]
+
+
+def test_loras_and_embeddings_are_listed(adapters: RunningServer) -> None:
+    loras = adapters.http.get(f"{API}/loras").json()
+    embeddings = adapters.http.get(f"{API}/embeddings").json()
+
+    assert [(entry["name"], entry["path"]) for entry in loras] == [
+        ("anime", "anime.safetensors"),
+        ("engraving", "engraving.safetensors"),
+    ]
+    assert embeddings["loaded"]["velvia"]["vectors"] == 2
+    assert embeddings["loaded"]["velvia"]["shape"] == 192
