@@ -11,11 +11,14 @@ import httpx2
 import pytest
 from PIL import Image, ImageChops, ImageDraw
 
+from darkroom.schemas import WHITE_PICTURE
 from tests.security.doors import client, issue, jobs_in
 from tests.serving import RunningServer
 from tests.web.test_loras import lora, save
 
 API = "/sdapi/v1"
+
+UPSCALE = {"script_name": "sd upscale", "width": 64, "height": 64}
 SMALL = {"prompt": "a red fox", "steps": 2, "seed": 7, "width": 128, "height": 128}
 
 
@@ -426,6 +429,10 @@ def test_a_client_that_asks_again_gets_the_job_that_is_there(idle_server: Runnin
     assert jobs_in(idle_server.data_dir) == before + 4  # ten pictures are two jobs
 
 
+# 512×512 pixels: enlarged eight times, more tiles than one request may have.
+LARGE = encoded(Image.new("RGB", (512, 512)))
+
+
 # --- refused -----------------------------------------------------------------------------
 
 
@@ -448,6 +455,13 @@ def test_a_client_that_asks_again_gets_the_job_that_is_there(idle_server: Runnin
         ("img2img", {"init_images": ["http://169.254.169.254/"]}, 422),
         ("img2img", {"init_images": ["QUJD"]}, 422),
         ("img2img", {"init_images": "QUJD"}, 422),
+        ("img2img", {"init_images": [WHITE_PICTURE], **UPSCALE, "script_args": ["", "nan"]}, 422),
+        (
+            "img2img",
+            {"init_images": [WHITE_PICTURE], **UPSCALE, "script_args": ["", 0, "", 99]},
+            422,
+        ),
+        ("img2img", {"init_images": [LARGE], **UPSCALE, "script_args": ["", 0, "", 8]}, 422),
         ("options", {"sd_model_checkpoint": "none"}, 422),
         ("options", {"CLIP_stop_at_last_layers": 99}, 422),
         ("extra-single-image", {}, 422),
@@ -472,6 +486,7 @@ def test_what_cannot_be_done_is_refused_in_their_shape(
 @pytest.mark.parametrize(
     "body",
     [b"{", b"[]", b'"x"', b"[" * 100_000, b'{"a":' * 50_000, b'{"prompt":"\\ud800"}', b"\xff\xfe"],
+    ids=["cut off", "list", "text", "deep list", "deep object", "half a character", "not UTF-8"],
 )
 def test_what_is_no_json_object_is_refused(idle_server: RunningServer, body: bytes) -> None:
     for route in ("txt2img", "img2img", "options", "png-info", "extra-single-image"):

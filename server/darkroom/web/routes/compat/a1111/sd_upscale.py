@@ -3,6 +3,7 @@
 Arguments and seeds are those of `scripts/sd_upscale.py`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -108,9 +109,12 @@ def _number(value: Any, default: float, place: int) -> float:
     if value is None or value == "":
         return default
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise _wrong(place, "must be a number") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise _wrong(place, "must be a number")
+    return number
 
 
 def _wrong(place: int, detail: str) -> Exception:
