@@ -1,6 +1,13 @@
 """Python client of a Darkroom server: pictures from your own GPU box, without torch."""
 
-from darkroom_client.client import Client
+from darkroom_client.asynchronous.client import AsyncClient
+from darkroom_client.asynchronous.job import AsyncJob
+from darkroom_client.asynchronous.picture import AsyncImage, AsyncPicture
+from darkroom_client.asynchronous.watch import AsyncEvent
+from darkroom_client.blocking.client import Client
+from darkroom_client.blocking.job import Job
+from darkroom_client.blocking.picture import Image, Picture
+from darkroom_client.blocking.watch import Event
 from darkroom_client.core.catalog import (
     EmbeddingInfo,
     Health,
@@ -40,13 +47,16 @@ from darkroom_client.core.problem import FieldError, Problem
 from darkroom_client.core.records import JobStatus, Progress, Task
 from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img
 from darkroom_client.core.sources import PictureSource
-from darkroom_client.effects import Effects
-from darkroom_client.job import Job
-from darkroom_client.picture import Image, Picture
-from darkroom_client.watch import Event
+from darkroom_client.effects import AsyncEffects, Effects
 
 __all__ = [
     "APIError",
+    "AsyncClient",
+    "AsyncEffects",
+    "AsyncEvent",
+    "AsyncImage",
+    "AsyncJob",
+    "AsyncPicture",
     "CancelledEvent",
     "Client",
     "ConnectionFailedError",

@@ -1,9 +1,10 @@
 """Time and chance, so that tests can hold them."""
 
+import asyncio
 import random
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 
@@ -24,5 +25,15 @@ class Effects:
 
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    chance: Callable[[], float] = random.random
+    new_key: Callable[[], str] = _new_key
+
+
+@dataclass(frozen=True)
+class AsyncEffects:
+    """The same for an asynchronous client, whose pauses let others work."""
+
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     chance: Callable[[], float] = random.random
     new_key: Callable[[], str] = _new_key

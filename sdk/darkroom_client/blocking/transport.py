@@ -8,19 +8,16 @@ import httpx2
 
 from darkroom_client.core.answer import Answer
 from darkroom_client.core.call import Call
-from darkroom_client.core.errors import (
-    APIError,
-    ConnectionFailedError,
-    UnexpectedResponseError,
-)
+from darkroom_client.core.errors import APIError, ConnectionFailedError
 from darkroom_client.core.retries import RetryPolicy
 from darkroom_client.effects import Effects
+from darkroom_client.http_errors import translated
 
 CONNECT_TIMEOUT_S = 5.0  # a machine of the local network answers at once or is not there
 
 
 class Transport:
-    """The way to one server. Threads may share it.
+    """The way to one server. Its calls may overlap.
 
     Args:
         http: sends; its base URL and headers are not used.
@@ -82,7 +79,7 @@ class Transport:
             ConnectionFailedError: on opening or from the body: it broke, or was silent for longer
                 than `read_timeout_s`.
         """
-        with _translated():
+        with translated():
             response = self._http.send(self._request(call, read_timeout_s), stream=True)
         try:
             yield _answer(response), _chunks(response)
@@ -90,7 +87,7 @@ class Transport:
             response.close()
 
     def _once(self, call: Call) -> Answer:
-        with _translated():
+        with translated():
             response = self._http.send(self._request(call, self.timeout_s))
         return _answer(response, response.content)
 
@@ -120,16 +117,5 @@ def _answer(response: httpx2.Response, body: bytes = b"") -> Answer:
 
 
 def _chunks(response: httpx2.Response) -> Iterator[bytes]:
-    with _translated():
+    with translated():
         yield from response.iter_bytes()
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """The HTTP library's errors as ours."""
-    try:
-        yield
-    except httpx2.TransportError as error:
-        raise ConnectionFailedError(str(error) or type(error).__name__) from error
-    except httpx2.RequestError as error:
-        raise UnexpectedResponseError(str(error)) from error

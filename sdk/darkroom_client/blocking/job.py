@@ -1,16 +1,17 @@
 """A job on the server."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from datetime import datetime
 from typing import Any, Self
 
+from darkroom_client.blocking.picture import Image
+from darkroom_client.blocking.transport import Transport
+from darkroom_client.blocking.watch import Event, Watch
 from darkroom_client.core import call
 from darkroom_client.core.errors import JobCancelledError, JobFailedError
 from darkroom_client.core.problem import Problem
 from darkroom_client.core.records import JobRecord, JobStatus, Progress, Task
-from darkroom_client.picture import Image
-from darkroom_client.transport import Transport
-from darkroom_client.watch import Event, Watch
 
 
 class Job:
@@ -32,7 +33,8 @@ class Job:
 
     def refresh(self) -> Self:
         """Ask how the job stands."""
-        self.record = self._transport.send(call.show_job(self.id)).read(JobRecord.from_wire)
+        answer = self._transport.send(call.show_job(self.id))
+        self.record = answer.read(JobRecord.from_wire)
         return self
 
     def wait(self, timeout_s: float | None = None) -> Self:
@@ -55,7 +57,7 @@ class Job:
             raise JobCancelledError(self.record)
         return self
 
-    def events(self, timeout_s: float | None = None) -> Iterator[Event]:
+    def events(self, timeout_s: float | None = None) -> Generator[Event]:
         """What happens to the job, from its beginning to its end, each event once.
 
         A connection that breaks is replaced by another. When the last event comes out, the job
@@ -67,14 +69,16 @@ class Job:
         Raises:
             WaitTimeoutError: it goes on, and may be listened to again.
         """
-        for event in Watch(self._transport, self.id, self._reattach_for_s, timeout_s):
-            if event.terminal:
-                self.refresh()
-            yield event
+        watch = Watch(self._transport, self.id, self._reattach_for_s, timeout_s)
+        with closing(watch.events()) as events:
+            for event in events:
+                if event.terminal:
+                    self.refresh()
+                yield event
         if not self.status.terminal:
             self.refresh()
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Generator[Event]:
         return self.events()
 
     def timeline(self) -> bytes:
@@ -85,14 +89,14 @@ class Job:
         Raises:
             NotFoundError: there are no previews, or none yet; its detail says which.
         """
-        return self._transport.send(call.show_timeline(self.id)).body
+        return (self._transport.send(call.show_timeline(self.id))).body
 
     def cancel(self) -> Self:
         """Cancel the job: at once while it is queued, within a step when it runs.
 
         A job that has ended stays as it is.
         """
-        self.record = self._transport.send(call.cancel_job(self.id)).read(JobRecord.from_wire)
+        self.record = (self._transport.send(call.cancel_job(self.id))).read(JobRecord.from_wire)
         return self
 
     @property

@@ -1,10 +1,12 @@
 """A job's event stream that outlives its connections."""
 
 import math
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import TypeAlias
 
+from darkroom_client.asynchronous.picture import AsyncImage
+from darkroom_client.asynchronous.transport import AsyncTransport
 from darkroom_client.core import call
 from darkroom_client.core.answer import Answer
 from darkroom_client.core.errors import APIError, ConnectionFailedError, WaitTimeoutError
@@ -12,17 +14,15 @@ from darkroom_client.core.events import AnyEvent, event_of
 from darkroom_client.core.records import ImageRecord
 from darkroom_client.core.retries import PASSING
 from darkroom_client.core.sse import Decoder
-from darkroom_client.picture import Image
-from darkroom_client.transport import Transport
 
-Event: TypeAlias = AnyEvent[Image]
+AsyncEvent: TypeAlias = AnyEvent[AsyncImage]
 
 SILENCE_S = 40.0  # the server says something every 15 seconds; two may be lost
 LATE_S = 1.0  # a deadline is kept to within this
 NO_CONTENT = 204
 
 
-class Watch:
+class AsyncWatch:
     """Follows one job's events, in order and each once, over as many connections as it takes.
 
     Args:
@@ -34,7 +34,7 @@ class Watch:
 
     def __init__(
         self,
-        transport: Transport,
+        transport: AsyncTransport,
         job_id: str,
         reattach_for_s: float,
         timeout_s: float | None,
@@ -50,7 +50,7 @@ class Watch:
         self._retries = 0
         self._lost_at: float | None = None
 
-    def __iter__(self) -> Iterator[Event]:
+    async def events(self) -> AsyncGenerator[AsyncEvent]:
         """Events from the first to the last.
 
         Raises:
@@ -60,8 +60,8 @@ class Watch:
         """
         while not self._over:
             try:
-                with closing(self._attached()) as events:
-                    for event in events:
+                async with aclosing(self._attached()) as events:
+                    async for event in events:
                         self._retries, self._lost_at = 0, None
                         if event is not None:
                             self._after = self._after if event.id is None else event.id
@@ -70,13 +70,13 @@ class Watch:
                                 return
                         self._check_deadline()
             except ConnectionFailedError as error:
-                self._pause(error)
+                await self._pause(error)
             except APIError as error:
                 if error.status not in PASSING:
                     raise
-                self._pause(error)
+                await self._pause(error)
 
-    def _attached(self) -> Generator[Event | None]:
+    async def _attached(self) -> AsyncGenerator[AsyncEvent | None]:
         """Events of one connection, and None for every other sign of life.
 
         A read cannot be told of the deadline once it waits. So the longest silence that a
@@ -85,11 +85,11 @@ class Watch:
         """
         silence_s = self._silence_s()
         request = call.job_events(self._job_id, self._after)
-        with self._transport.stream(request, silence_s) as (answer, chunks):
-            if self._ends(answer, chunks):
+        async with self._transport.stream(request, silence_s) as (answer, chunks):
+            if await self._ends(answer, chunks):
                 return
             decoder = Decoder()
-            for chunk in chunks:
+            async for chunk in chunks:
                 yield None
                 for message in decoder.feed(chunk):
                     yield event_of(message, self._image)
@@ -97,15 +97,16 @@ class Watch:
                     return
         raise ConnectionFailedError(f"the events of job {self._job_id} ended too early")
 
-    def _ends(self, answer: Answer, body: Iterator[bytes]) -> bool:
+    async def _ends(self, answer: Answer, body: AsyncIterator[bytes]) -> bool:
         """Whether the server says that no more will come."""
         if not answer.ok:
-            raise Answer(answer.status, answer.headers, b"".join(body)).error()
+            whole = b"".join([chunk async for chunk in body])
+            raise Answer(answer.status, answer.headers, whole).error()
         self._over = answer.status == NO_CONTENT
         return self._over
 
-    def _image(self, record: ImageRecord) -> Image:
-        return Image.of(record, self._transport)
+    def _image(self, record: ImageRecord) -> AsyncImage:
+        return AsyncImage.of(record, self._transport)
 
     def _silence_s(self) -> float:
         return min(SILENCE_S, max(0.001, self._left_s()))
@@ -118,7 +119,7 @@ class Watch:
             message = f"job {self._job_id} has not ended in {self._timeout_s} s; it goes on"
             raise WaitTimeoutError(message)
 
-    def _pause(self, failure: ConnectionFailedError | APIError) -> None:
+    async def _pause(self, failure: ConnectionFailedError | APIError) -> None:
         """Wait before the next connection, or raise why there will be none."""
         self._check_deadline()
         now = self._effects.clock()
@@ -129,4 +130,4 @@ class Watch:
         if isinstance(failure, APIError) and failure.retry_after_s is not None:
             pause_s = failure.retry_after_s
         self._retries += 1
-        self._effects.sleep(min(pause_s, max(0.0, self._left_s())))
+        await self._effects.sleep(min(pause_s, max(0.0, self._left_s())))

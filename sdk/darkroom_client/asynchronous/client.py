@@ -1,55 +1,28 @@
 """The way in."""
 
-import functools
-import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Self
 
 import httpx2
 
+from darkroom_client.asynchronous.aside import aside
+from darkroom_client.asynchronous.job import AsyncJob
+from darkroom_client.asynchronous.picture import AsyncPicture
+from darkroom_client.asynchronous.transport import AsyncTransport
 from darkroom_client.core import call, catalog
 from darkroom_client.core.catalog import EmbeddingInfo, Health, LoraInfo, Model, Scheduler
 from darkroom_client.core.errors import ServerError
 from darkroom_client.core.records import JobPage, JobRecord, JobStatus
 from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img
 from darkroom_client.core.retries import RetryPolicy
-from darkroom_client.effects import Effects
-from darkroom_client.job import Job
-from darkroom_client.picture import Picture
-from darkroom_client.transport import Transport
+from darkroom_client.core.taking import taking
+from darkroom_client.effects import AsyncEffects
 
 DEFAULT_URL = "http://localhost:7860"
 JOBS_PER_PAGE = 50
 NOT_READY = "urn:darkroom:problem:not-ready"
-
-P = ParamSpec("P")
-ClientT = TypeVar("ClientT")
-RequestT = TypeVar("RequestT", bound=Txt2Img)
-AnswerT = TypeVar("AnswerT")
-
-
-def _taking(
-    request_type: Callable[P, RequestT],
-) -> Callable[[Callable[[ClientT, RequestT], AnswerT]], Callable[Concatenate[ClientT, P], AnswerT]]:
-    """Give a method the arguments of a request's type, so that they are written down once."""
-
-    def decorate(
-        method: Callable[[ClientT, RequestT], AnswerT],
-    ) -> Callable[Concatenate[ClientT, P], AnswerT]:
-        @functools.wraps(method)
-        def taking(self: ClientT, /, *args: P.args, **kwargs: P.kwargs) -> AnswerT:
-            return method(self, request_type(*args, **kwargs))
-
-        # For help() and notebooks.
-        own = inspect.signature(method)
-        theirs = inspect.signature(request_type).parameters.values()
-        first = next(iter(own.parameters.values())).replace(kind=inspect.Parameter.POSITIONAL_ONLY)
-        taking.__signature__ = own.replace(parameters=[first, *theirs])  # type: ignore[attr-defined]
-        return taking
-
-    return decorate
 
 
 def _is_address(url: str) -> bool:
@@ -60,8 +33,8 @@ def _is_address(url: str) -> bool:
     return parsed.scheme in ("http", "https") and parsed.host != ""
 
 
-class Client:
-    """A Darkroom server. Threads may share a client.
+class AsyncClient:
+    """A Darkroom server. The calls of one client may overlap.
 
     Every method raises ConnectionFailedError when the server is not reached, and APIError when it
     refuses: InvalidRequestError, PermissionDeniedError, NotFoundError, RateLimitedError or
@@ -92,8 +65,8 @@ class Client:
         timeout_s: float = 30.0,
         max_retries: int = 2,
         reattach_for_s: float = 60.0,
-        http: httpx2.Client | None = None,
-        effects: Effects | None = None,
+        http: httpx2.AsyncClient | None = None,
+        effects: AsyncEffects | None = None,
     ) -> None:
         url = base_url or os.environ.get("DARKROOM_URL") or DEFAULT_URL
         if not _is_address(url):
@@ -102,63 +75,65 @@ class Client:
         self.base_url = url.rstrip("/")
         self._reattach_for_s = reattach_for_s
         self._owns_http = http is None
-        self._http = httpx2.Client() if http is None else http
-        self._transport = Transport(
+        self._http = httpx2.AsyncClient() if http is None else http
+        self._transport = AsyncTransport(
             self._http,
             self.base_url,
             {"Authorization": f"Bearer {token}"} if token else {},
             timeout_s,
             RetryPolicy(max_retries),
-            effects or Effects(),
+            effects or AsyncEffects(),
         )
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(
+    async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        await self.aclose()
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connections. Jobs go on."""
         if self._owns_http:
-            self._http.close()
+            await self._http.aclose()
 
     # --- asking for pictures ---------------------------------------------------------------
 
-    @_taking(Txt2Img)
-    def txt2img(self, request: Txt2Img) -> Job:
+    @taking(Txt2Img)
+    async def txt2img(self, request: Txt2Img) -> AsyncJob:
         """Develop a picture from words. Returns the queued job; see `Txt2Img` for the arguments."""
-        return self.submit(request)
+        return await self.submit(request)
 
-    @_taking(Img2Img)
-    def img2img(self, request: Img2Img) -> Job:
+    @taking(Img2Img)
+    async def img2img(self, request: Img2Img) -> AsyncJob:
         """Develop a picture from another one. Returns the queued job; see `Img2Img`."""
-        return self.submit(request)
+        return await self.submit(request)
 
-    @_taking(Inpaint)
-    def inpaint(self, request: Inpaint) -> Job:
+    @taking(Inpaint)
+    async def inpaint(self, request: Inpaint) -> AsyncJob:
         """Repaint the white part of a mask. Returns the queued job; see `Inpaint`."""
-        return self.submit(request)
+        return await self.submit(request)
 
-    def submit(self, request: Txt2Img) -> Job:
+    async def submit(self, request: Txt2Img) -> AsyncJob:
         """Put a request of any task in the queue."""
-        sent = call.submit(request, self._transport.effects.new_key())
-        return self._job(self._transport.send(sent).read(JobRecord.from_wire))
+        sent = await aside(call.submit, request, self._transport.effects.new_key())
+        return self._job((await self._transport.send(sent)).read(JobRecord.from_wire))
 
     # --- jobs and pictures -----------------------------------------------------------------
 
-    def job(self, job_id: str) -> Job:
+    async def job(self, job_id: str) -> AsyncJob:
         """One of my jobs."""
-        return self._job(self._transport.send(call.show_job(job_id)).read(JobRecord.from_wire))
+        return self._job(
+            (await self._transport.send(call.show_job(job_id))).read(JobRecord.from_wire)
+        )
 
-    def jobs(
+    async def jobs(
         self, status: JobStatus | None = None, *, page_size: int = JOBS_PER_PAGE
-    ) -> Iterator[Job]:
+    ) -> AsyncIterator[AsyncJob]:
         """My jobs, newest first. Asks for more of them as it is read.
 
         Args:
@@ -168,45 +143,46 @@ class Client:
         cursor = None
         while True:
             asked = call.list_jobs(status, page_size, cursor)
-            page = self._transport.send(asked).read(JobPage.from_wire)
-            yield from map(self._job, page.jobs)
+            page = (await self._transport.send(asked)).read(JobPage.from_wire)
+            for record in page.jobs:
+                yield self._job(record)
             cursor = page.next_cursor
             if cursor is None:
                 return
 
-    def image(self, picture_id: str) -> Picture:
+    def image(self, picture_id: str) -> AsyncPicture:
         """A picture by its id. Nothing is asked until its bytes are."""
-        return Picture(picture_id, transport=self._transport)
+        return AsyncPicture(picture_id, transport=self._transport)
 
-    def _job(self, record: JobRecord) -> Job:
-        return Job(self._transport, record, self._reattach_for_s)
+    def _job(self, record: JobRecord) -> AsyncJob:
+        return AsyncJob(self._transport, record, self._reattach_for_s)
 
     # --- the server ------------------------------------------------------------------------
 
-    def models(self) -> tuple[Model, ...]:
+    async def models(self) -> tuple[Model, ...]:
         """What may be asked for as `model`."""
-        return self._transport.send(call.list_models()).read(catalog.models)
+        return (await self._transport.send(call.list_models())).read(catalog.models)
 
-    def schedulers(self) -> tuple[Scheduler, ...]:
+    async def schedulers(self) -> tuple[Scheduler, ...]:
         """What may be asked for as `scheduler`."""
-        return self._transport.send(call.list_schedulers()).read(catalog.schedulers)
+        return (await self._transport.send(call.list_schedulers())).read(catalog.schedulers)
 
-    def loras(self) -> tuple[LoraInfo, ...]:
+    async def loras(self) -> tuple[LoraInfo, ...]:
         """What may be asked for in `loras`, each by its name as `Lora(name, scale)`."""
-        return self._transport.send(call.list_loras()).read(catalog.loras)
+        return (await self._transport.send(call.list_loras())).read(catalog.loras)
 
-    def embeddings(self) -> tuple[EmbeddingInfo, ...]:
+    async def embeddings(self) -> tuple[EmbeddingInfo, ...]:
         """What may be written in a prompt beside words."""
-        return self._transport.send(call.list_embeddings()).read(catalog.embeddings)
+        return (await self._transport.send(call.list_embeddings())).read(catalog.embeddings)
 
-    def health(self) -> Health:
+    async def health(self) -> Health:
         """What the server says of itself if it lives."""
-        return self._transport.send(call.health()).read(Health.from_wire)
+        return (await self._transport.send(call.health())).read(Health.from_wire)
 
-    def ready(self) -> bool:
+    async def ready(self) -> bool:
         """Whether a worker has its model loaded. Jobs are accepted without one, and wait."""
         try:
-            self._transport.send(call.ready())
+            await self._transport.send(call.ready())
         except ServerError as error:
             if error.type == NOT_READY:
                 return False

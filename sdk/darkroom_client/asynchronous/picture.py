@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from darkroom_client.asynchronous.aside import aside
+from darkroom_client.asynchronous.display import Displayed
+from darkroom_client.asynchronous.transport import AsyncTransport
 from darkroom_client.core import call
 from darkroom_client.core.records import ImageRecord
 from darkroom_client.core.requests import ImageFormat
 from darkroom_client.core.sources import REFERENCE
-from darkroom_client.transport import Transport
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -25,7 +27,7 @@ FORMATS: dict[str, ImageFormat] = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class AsyncPicture(Displayed):
     """A picture of which only the id is known. It may stand wherever a request takes a picture.
 
     Every method but `reference` raises NotFoundError if there is no such picture, and
@@ -33,14 +35,14 @@ class Picture:
     """
 
     id: str
-    transport: Transport = field(repr=False, compare=False, kw_only=True)
+    transport: AsyncTransport = field(repr=False, compare=False, kw_only=True)
 
     @property
     def reference(self) -> str:
         """The form in which requests name it: `image:<id>`."""
         return REFERENCE + self.id
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    async def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the picture to a file, and return the file's path.
 
         The name's suffix chooses the format (.png, .jpg, .jpeg, .webp); without one it is written
@@ -53,51 +55,52 @@ class Picture:
         path = Path(path)
         if path.suffix and path.suffix.lower() not in FORMATS:
             raise ValueError(f"cannot write {path.suffix}; there are {', '.join(FORMATS)}")
-        path.write_bytes(self.bytes(FORMATS.get(path.suffix.lower())))
+        data = await self.bytes(FORMATS.get(path.suffix.lower()))
+        await aside(path.write_bytes, data)
         return path
 
-    def thumbnail(self, width: int) -> builtins.bytes:
+    async def thumbnail(self, width: int) -> builtins.bytes:
         """A WebP file at most `width` pixels wide, 16 to 2048."""
-        return self.transport.send(call.show_image(self.id, width=width)).body
+        return (await self.transport.send(call.show_image(self.id, width=width))).body
 
-    def pil(self) -> "PIL.Image.Image":
+    async def pil(self) -> "PIL.Image.Image":
         """The picture for Pillow.
 
         Raises:
             ImportError: Pillow is not installed; `pip install darkroom-client[pil]`.
         """
-        from PIL import Image
+        import PIL.Image
 
-        picture = Image.open(io.BytesIO(self.bytes()))
-        picture.load()
+        picture = PIL.Image.open(io.BytesIO(await self.bytes()))
+        await aside(picture.load)
         return picture
 
-    def show(self) -> None:
+    async def show(self) -> None:
         """Open the picture in this desktop's viewer.
 
         Raises:
             ImportError: Pillow is not installed; `pip install darkroom-client[pil]`.
         """
-        self.pil().show()
+        await aside((await self.pil()).show)
 
-    def delete(self) -> None:
+    async def delete(self) -> None:
         """Have the server forget the picture.
 
         Raises:
             APIError: 409 while a job that has not ended needs it.
         """
-        self.transport.send(call.delete_image(self.id))
+        await self.transport.send(call.delete_image(self.id))
 
     # Last, for from here on `bytes` is this method's name in the class.
-    def bytes(self, image_format: ImageFormat | None = None) -> builtins.bytes:
+    async def bytes(self, image_format: ImageFormat | None = None) -> builtins.bytes:
         """The picture as a file's bytes, as stored or in another format."""
-        return self.transport.send(call.show_image(self.id, image_format)).body
+        return (await self.transport.send(call.show_image(self.id, image_format))).body
 
 
 @dataclass(frozen=True)
-class Image(ImageRecord, Picture):
+class AsyncImage(ImageRecord, AsyncPicture):
     """A picture that a job made."""
 
     @classmethod
-    def of(cls, record: ImageRecord, transport: Transport) -> Self:
+    def of(cls, record: ImageRecord, transport: AsyncTransport) -> Self:
         return cls(**vars(record), transport=transport)

@@ -1,0 +1,188 @@
+"""The way in."""
+
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import httpx2
+
+from darkroom_client.blocking.aside import aside
+from darkroom_client.blocking.job import Job
+from darkroom_client.blocking.picture import Picture
+from darkroom_client.blocking.transport import Transport
+from darkroom_client.core import call, catalog
+from darkroom_client.core.catalog import EmbeddingInfo, Health, LoraInfo, Model, Scheduler
+from darkroom_client.core.errors import ServerError
+from darkroom_client.core.records import JobPage, JobRecord, JobStatus
+from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img
+from darkroom_client.core.retries import RetryPolicy
+from darkroom_client.core.taking import taking
+from darkroom_client.effects import Effects
+
+DEFAULT_URL = "http://localhost:7860"
+JOBS_PER_PAGE = 50
+NOT_READY = "urn:darkroom:problem:not-ready"
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        return False
+    return parsed.scheme in ("http", "https") and parsed.host != ""
+
+
+class Client:
+    """A Darkroom server. The calls of one client may overlap.
+
+    Every method raises ConnectionFailedError when the server is not reached, and APIError when it
+    refuses: InvalidRequestError, PermissionDeniedError, NotFoundError, RateLimitedError or
+    ServerError.
+
+    Args:
+        base_url: of the server; None takes DARKROOM_URL of the environment, else
+            http://localhost:7860.
+        token: of this device; None takes DARKROOM_TOKEN of the environment, if it is set.
+        timeout_s: longest silence of the server that is borne. Says nothing of jobs, which may
+            take as long as they take.
+        max_retries: after a broken connection or a 429 or 503, with pauses that grow or are what
+            the server asks for. A retry never makes a second job.
+        reattach_for_s: how long a followed job looks for a server that went away.
+        http: sends the requests, for a proxy or a certificate of one's own; stays the caller's to
+            close.
+        effects: time and chance.
+
+    Raises:
+        ValueError: `base_url` is not an http or https address.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        token: str | None = None,
+        timeout_s: float = 30.0,
+        max_retries: int = 2,
+        reattach_for_s: float = 60.0,
+        http: httpx2.Client | None = None,
+        effects: Effects | None = None,
+    ) -> None:
+        url = base_url or os.environ.get("DARKROOM_URL") or DEFAULT_URL
+        if not _is_address(url):
+            raise ValueError(f"{url!r} is no address of a server; one is {DEFAULT_URL}")
+        token = token or os.environ.get("DARKROOM_TOKEN")
+        self.base_url = url.rstrip("/")
+        self._reattach_for_s = reattach_for_s
+        self._owns_http = http is None
+        self._http = httpx2.Client() if http is None else http
+        self._transport = Transport(
+            self._http,
+            self.base_url,
+            {"Authorization": f"Bearer {token}"} if token else {},
+            timeout_s,
+            RetryPolicy(max_retries),
+            effects or Effects(),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. Jobs go on."""
+        if self._owns_http:
+            self._http.close()
+
+    # --- asking for pictures ---------------------------------------------------------------
+
+    @taking(Txt2Img)
+    def txt2img(self, request: Txt2Img) -> Job:
+        """Develop a picture from words. Returns the queued job; see `Txt2Img` for the arguments."""
+        return self.submit(request)
+
+    @taking(Img2Img)
+    def img2img(self, request: Img2Img) -> Job:
+        """Develop a picture from another one. Returns the queued job; see `Img2Img`."""
+        return self.submit(request)
+
+    @taking(Inpaint)
+    def inpaint(self, request: Inpaint) -> Job:
+        """Repaint the white part of a mask. Returns the queued job; see `Inpaint`."""
+        return self.submit(request)
+
+    def submit(self, request: Txt2Img) -> Job:
+        """Put a request of any task in the queue."""
+        sent = aside(call.submit, request, self._transport.effects.new_key())
+        return self._job((self._transport.send(sent)).read(JobRecord.from_wire))
+
+    # --- jobs and pictures -----------------------------------------------------------------
+
+    def job(self, job_id: str) -> Job:
+        """One of my jobs."""
+        return self._job((self._transport.send(call.show_job(job_id))).read(JobRecord.from_wire))
+
+    def jobs(
+        self, status: JobStatus | None = None, *, page_size: int = JOBS_PER_PAGE
+    ) -> Iterator[Job]:
+        """My jobs, newest first. Asks for more of them as it is read.
+
+        Args:
+            status: only those.
+            page_size: jobs to ask for at a time, 1 to 100.
+        """
+        cursor = None
+        while True:
+            asked = call.list_jobs(status, page_size, cursor)
+            page = (self._transport.send(asked)).read(JobPage.from_wire)
+            for record in page.jobs:
+                yield self._job(record)
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def image(self, picture_id: str) -> Picture:
+        """A picture by its id. Nothing is asked until its bytes are."""
+        return Picture(picture_id, transport=self._transport)
+
+    def _job(self, record: JobRecord) -> Job:
+        return Job(self._transport, record, self._reattach_for_s)
+
+    # --- the server ------------------------------------------------------------------------
+
+    def models(self) -> tuple[Model, ...]:
+        """What may be asked for as `model`."""
+        return (self._transport.send(call.list_models())).read(catalog.models)
+
+    def schedulers(self) -> tuple[Scheduler, ...]:
+        """What may be asked for as `scheduler`."""
+        return (self._transport.send(call.list_schedulers())).read(catalog.schedulers)
+
+    def loras(self) -> tuple[LoraInfo, ...]:
+        """What may be asked for in `loras`, each by its name as `Lora(name, scale)`."""
+        return (self._transport.send(call.list_loras())).read(catalog.loras)
+
+    def embeddings(self) -> tuple[EmbeddingInfo, ...]:
+        """What may be written in a prompt beside words."""
+        return (self._transport.send(call.list_embeddings())).read(catalog.embeddings)
+
+    def health(self) -> Health:
+        """What the server says of itself if it lives."""
+        return (self._transport.send(call.health())).read(Health.from_wire)
+
+    def ready(self) -> bool:
+        """Whether a worker has its model loaded. Jobs are accepted without one, and wait."""
+        try:
+            self._transport.send(call.ready())
+        except ServerError as error:
+            if error.type == NOT_READY:
+                return False
+            raise
+        return True
