@@ -8,6 +8,7 @@ from darkroom_client.blocking.client import Client
 from darkroom_client.blocking.job import Job
 from darkroom_client.blocking.picture import Image, Picture
 from darkroom_client.blocking.watch import Event
+from darkroom_client.core.arrays import PixelArray
 from darkroom_client.core.catalog import (
     EmbeddingInfo,
     Health,
@@ -47,6 +48,7 @@ from darkroom_client.core.problem import FieldError, Problem
 from darkroom_client.core.records import JobStatus, Progress, Task
 from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img
 from darkroom_client.core.sources import PictureSource
+from darkroom_client.credentials import CredentialsError
 from darkroom_client.effects import AsyncEffects, Effects
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "CancelledEvent",
     "Client",
     "ConnectionFailedError",
+    "CredentialsError",
     "DarkroomError",
     "Effects",
     "EmbeddingInfo",
@@ -86,6 +89,7 @@ __all__ = [
     "PermissionDeniedError",
     "Picture",
     "PictureSource",
+    "PixelArray",
     "PreviewEvent",
     "Problem",
     "Progress",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,17 @@ from darkroom_client import Client
 from tests.sdk.lossy import LossyProxy
 from tests.sdk.scripted import Reply, ScriptedServer
 from tests.serving import RunningServer
+
+
+@pytest.fixture(autouse=True, scope="session")
+def settings_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keeps the tokens of whoever runs the tests out of them."""
+    folder = tmp_path_factory.mktemp("settings")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DARKROOM_CREDENTIALS", str(folder / "credentials.json"))
+        for name in ("DARKROOM_URL", "DARKROOM_TOKEN"):
+            patch.delenv(name, raising=False)
+        yield folder
 
 
 @pytest.fixture(scope="module")

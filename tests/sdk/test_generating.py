@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy
 import pytest
 from PIL import Image
 
@@ -24,6 +25,7 @@ from darkroom_client import (
     Task,
     Txt2Img,
 )
+from darkroom_client.core import sources
 from tests.serving import RunningServer
 
 
@@ -129,6 +131,8 @@ SOURCES: dict[str, Callable[[Path], object]] = {
     "bytearray": lambda photo: bytearray(photo.read_bytes()),
     "file": lambda photo: io.BytesIO(photo.read_bytes()),
     "Pillow": lambda photo: Image.open(photo).convert("RGB"),
+    "array": lambda photo: numpy.asarray(Image.open(photo).convert("RGB")),
+    "array of floats": lambda photo: numpy.asarray(Image.open(photo).convert("RGB")) / 255,
 }
 
 
@@ -157,6 +161,38 @@ def test_any_pillow_image_can_be_sent(idle_client: Client, mode: str) -> None:
     picture = Image.new("RGB", (64, 64), "red").convert(mode if mode != "HSV" else "RGB")
     picture = picture.convert("HSV") if mode == "HSV" else picture
     idle_client.img2img("a fox", image=picture).cancel()
+
+
+def test_a_mask_may_be_an_array_of_truths(idle_client: Client, photo: Path) -> None:
+    mask = numpy.zeros((300, 451), dtype=bool)
+    mask[50:100] = True
+    job = idle_client.inpaint("a fox", image=photo, mask_image=mask)
+    stored = idle_client.image(job.request["mask_image"].removeprefix("image:"))
+    assert (numpy.asarray(stored.pil().convert("L")) == mask * 255).all()
+    job.cancel()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_arrays_keep_every_level_and_alpha(channels: int) -> None:
+    levels = numpy.arange(256 * channels, dtype="uint8").reshape(8, 32, channels)
+    with Image.open(io.BytesIO(sources.read(levels))) as picture:  # type: ignore[arg-type]
+        assert (numpy.asarray(picture).reshape(levels.shape) == levels).all()
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (numpy.zeros((3, 64, 65), "uint8"), "channels come last"),
+        (numpy.zeros(5, "uint8"), "height × width"),
+        (numpy.zeros((0, 64), "uint8"), "height × width"),
+        (numpy.zeros((64, 64), "int64"), "not int64"),
+        (numpy.full((64, 64), 1.5), "from 0 to 1"),
+        (numpy.full((64, 64), numpy.nan), "from 0 to 1"),
+    ],
+)
+def test_other_arrays_are_refused(array: sources.PixelArray, words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        sources.read(array)
 
 
 def test_what_is_no_picture_is_refused(idle_client: Client, photo: Path) -> None:

@@ -1,6 +1,6 @@
 """Calls to answers over HTTP, with retries. All of the client's traffic passes here."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ class AsyncTransport:
     Args:
         http: sends; its base URL and headers are not used.
         base_url: of the server.
-        headers: of every request.
+        token: of this device, or None.
         timeout_s: longest silence of the server within one attempt.
         policy: of retries.
         effects: to wait with.
@@ -32,17 +32,23 @@ class AsyncTransport:
         self,
         http: httpx2.AsyncClient,
         base_url: str,
-        headers: dict[str, str],
+        token: str | None,
         timeout_s: float,
         policy: RetryPolicy,
         effects: AsyncEffects,
     ) -> None:
         self._http = http
         self._base_url = base_url
-        self._headers = headers
+        self._headers: Mapping[str, str] = {}
         self.timeout_s = timeout_s
         self.policy = policy
         self.effects = effects
+        if token:
+            self.authorize(token)
+
+    def authorize(self, token: str) -> None:
+        """Show this token from here on."""
+        self._headers = {"Authorization": f"Bearer {token}"}
 
     async def send(self, call: Call) -> Answer:
         """A call's answer, good by its status.

@@ -1,12 +1,14 @@
 """The way in."""
 
-import os
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import httpx2
 
+from darkroom_client import credentials
 from darkroom_client.blocking.aside import aside
 from darkroom_client.blocking.job import Job
 from darkroom_client.blocking.picture import Picture
@@ -20,17 +22,8 @@ from darkroom_client.core.retries import RetryPolicy
 from darkroom_client.core.taking import taking
 from darkroom_client.effects import Effects
 
-DEFAULT_URL = "http://localhost:7860"
 JOBS_PER_PAGE = 50
 NOT_READY = "urn:darkroom:problem:not-ready"
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parsed = httpx2.URL(url)
-    except httpx2.InvalidURL:
-        return False
-    return parsed.scheme in ("http", "https") and parsed.host != ""
 
 
 class Client:
@@ -41,9 +34,10 @@ class Client:
     ServerError.
 
     Args:
-        base_url: of the server; None takes DARKROOM_URL of the environment, else
-            http://localhost:7860.
-        token: of this device; None takes DARKROOM_TOKEN of the environment, if it is set.
+        base_url: of the server; None takes DARKROOM_URL of the environment, else the server that
+            this user paired with last, else http://localhost:7860.
+        token: of this device; None takes DARKROOM_TOKEN of the environment, else what `pair` got
+            from this server, else none.
         timeout_s: longest silence of the server that is borne. Says nothing of jobs, which may
             take as long as they take.
         max_retries: after a broken connection or a 429 or 503, with pauses that grow or are what
@@ -55,6 +49,7 @@ class Client:
 
     Raises:
         ValueError: `base_url` is not an http or https address.
+        CredentialsError: what `pair` has kept is needed and cannot be used.
     """
 
     def __init__(
@@ -68,18 +63,14 @@ class Client:
         http: httpx2.Client | None = None,
         effects: Effects | None = None,
     ) -> None:
-        url = base_url or os.environ.get("DARKROOM_URL") or DEFAULT_URL
-        if not _is_address(url):
-            raise ValueError(f"{url!r} is no address of a server; one is {DEFAULT_URL}")
-        token = token or os.environ.get("DARKROOM_TOKEN")
-        self.base_url = url.rstrip("/")
+        self.base_url, token = credentials.resolve(base_url, token)
         self._reattach_for_s = reattach_for_s
         self._owns_http = http is None
         self._http = httpx2.Client() if http is None else http
         self._transport = Transport(
             self._http,
             self.base_url,
-            {"Authorization": f"Bearer {token}"} if token else {},
+            token,
             timeout_s,
             RetryPolicy(max_retries),
             effects or Effects(),
@@ -100,6 +91,26 @@ class Client:
         """Close the connections. Jobs go on."""
         if self._owns_http:
             self._http.close()
+
+    def pair(self, code: str, name: str | None = None) -> Path:
+        """Turn a pairing code into this device's token, use it, and keep it for later clients.
+
+        Args:
+            code: as the server's terminal, or somebody who owns it, shows it. Good once.
+            name: by which the owner knows this device; None takes this machine's.
+
+        Returns:
+            The file in which the token is kept, readable by this user alone.
+
+        Raises:
+            PermissionDeniedError: the code is wrong, used or old.
+            CredentialsError: the token cannot be kept.
+        """
+        aside(credentials.load)  # else the code would be used up before its token is lost
+        asked = call.pair(code, name or socket.gethostname())
+        token = (self._transport.send(asked)).read(call.token)
+        self._transport.authorize(token)
+        return aside(credentials.remember, self.base_url, token)
 
     # --- asking for pictures ---------------------------------------------------------------
 

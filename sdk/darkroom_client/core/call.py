@@ -66,6 +66,17 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def pair(code: str, name: str) -> Call:
+    """Turn a pairing code into a token. Never sent twice: a code is good once."""
+    return Call("POST", "/pair", json={"code": code, "name": name}, retries=False)
+
+
+def token(data: Mapping[str, Any]) -> str:
+    """The token in the answer to `pair`."""
+    secret: str = data["token"]
+    return secret
+
+
 def show_job(job_id: str) -> Call:
     return Call("GET", f"/jobs/{_segment(job_id)}")
 

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol, TypeAlias, runtime_checkable
 
+from darkroom_client.core.arrays import PixelArray, png
+
 REFERENCE = "image:"
 
 # What PNG can hold of Pillow's modes; others are converted first.
@@ -33,10 +35,18 @@ class PillowImage(Protocol):
 
 
 PictureSource: TypeAlias = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | PillowImage | StoredPicture
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | BinaryIO
+    | PillowImage
+    | PixelArray
+    | StoredPicture
 )
-"""A path, bytes, a file open for reading bytes, a Pillow image, or a picture that the server has
-(`image:<id>`, or an `Image` of a finished job)."""
+"""A path, bytes, a file open for reading bytes, a Pillow image, a NumPy array (height × width ×
+channels), or a picture that the server has (`image:<id>`, or an `Image` of a finished job)."""
 
 
 def read(source: PictureSource) -> str | bytes:
@@ -47,6 +57,7 @@ def read(source: PictureSource) -> str | bytes:
     Raises:
         OSError: the file cannot be read.
         TypeError: this is no picture.
+        ValueError: an array's floats are not from 0 to 1.
     """
     match source:
         case str() if source.startswith(REFERENCE):
@@ -59,6 +70,8 @@ def read(source: PictureSource) -> str | bytes:
             return source.reference
         case PillowImage():
             return _png(source)
+        case PixelArray():
+            return png(source)
         case _ if hasattr(source, "read"):
             data = source.read()
             if isinstance(data, bytes):
