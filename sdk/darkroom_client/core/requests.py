@@ -19,7 +19,8 @@ class Txt2Img:
     Attributes:
         prompt: what to draw; `(word:1.3)` weighs a word.
         negative_prompt: what to keep away from.
-        width: in pixels, a multiple of 8 within the model's limits; so is `height`.
+        width: in pixels, a multiple of 8 within the model's limits.
+        height: the same.
         num_inference_steps: 1 to 150.
         guidance_scale: 0 to 30; 1 or less turns guidance off and halves the work.
         num_images: 1 to 8; image *i* is made from `seed + i`.

@@ -1,0 +1,92 @@
+"""Files of many requests: JSON lines, or CSV with the fields' names in the first row."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img
+from darkroom_client.terminal.fields import Field, fields
+
+TASKS: dict[str, type[Txt2Img]] = {"txt2img": Txt2Img, "img2img": Img2Img, "inpaint": Inpaint}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request of this command's.
+
+    Attributes:
+        line: of the file that it comes from, from 1, or None.
+    """
+
+    request: Txt2Img
+    line: int | None = None
+
+
+def read(text: str) -> list[Asked]:
+    """All requests of a file. It is JSON lines if it begins with a brace, else CSV.
+
+    A row is a txt2img; with `image` it is an img2img, and with `mask_image` an inpaint. Empty
+    cells, empty lines and null say nothing.
+
+    Raises:
+        ValueError: a line is wrong; the message names it and what is wrong with it.
+    """
+    text = text.removeprefix("\ufeff")
+    rows = _json_rows(text) if text.lstrip().startswith("{") else _csv_rows(text)
+    return [Asked(_checked(line, row, written), line) for line, row, written in rows]
+
+
+def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any], bool]]:
+    for line, content in enumerate(text.split("\n"), 1):
+        if not content.strip():
+            continue
+        try:
+            row = json.loads(content)
+        except ValueError as error:
+            raise ValueError(f"line {line} is not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"line {line} is not an object with fields")
+        yield line, {name: value for name, value in row.items() if value is not None}, False
+
+
+def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any], bool]]:
+    table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in table:
+            if None in row:
+                raise ValueError(f"line {table.line_num} has more cells than the first row")
+            yield table.line_num, {name: cell for name, cell in row.items() if cell}, True
+    except csv.Error as error:
+        raise ValueError(f"line {table.line_num} is not CSV: {error}") from None
+
+
+def _checked(line: int, row: dict[str, Any], written: bool) -> Txt2Img:
+    try:
+        return _request(row, written)
+    except ValueError as error:
+        raise ValueError(f"line {line}: {error}") from None
+
+
+def _request(row: dict[str, Any], written: bool) -> Txt2Img:
+    """One row as a request. `written` is whether its values are text."""
+    named = row.pop("task", None)
+    guessed = "inpaint" if "mask_image" in row else "img2img" if "image" in row else "txt2img"
+    kind = TASKS.get(named or guessed)
+    if kind is None:
+        raise ValueError(f"task is one of {', '.join(TASKS)}, not {named!r}")
+    known = fields(kind)
+    unknown = ", ".join(str(name) for name in row if name not in known)
+    if unknown:
+        raise ValueError(f"there is no field {unknown}; there are {', '.join(known)}")
+    missing = ", ".join(field.name for field in known.values() if _lacks(field, row))
+    if missing:
+        raise ValueError(f"{missing} is missing")
+    read_one = Field.of_text if written else Field.of_json
+    return kind(**{name: read_one(known[name], value) for name, value in row.items()})
+
+
+def _lacks(field: Field, row: dict[str, Any]) -> bool:
+    return field.required and field.name not in row

@@ -1,0 +1,49 @@
+"""The command line as a whole."""
+
+import click
+from click.shell_completion import get_completion_class
+
+from darkroom_client.terminal import drawing, keeping
+from darkroom_client.terminal.ending import Exit, ending
+
+VARIABLE = "_DARKROOM_CLIENT_COMPLETE"
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=(
+        "Ends with 0; 1 when a job or a file failed, 2 for a wrong request, 3 when the server is "
+        "not reached, 4 without permission, 5 when there is no such thing, 6 when the server is "
+        "busy or broken, 124 when the time is up, 130 after Ctrl-C, which cancels."
+    ),
+)
+@click.version_option(package_name="darkroom-client")
+def cli() -> None:
+    """Pictures from a Darkroom server on the local network."""
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@ending
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete this command: eval "$(darkroom-client completion bash)"."""
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.exceptions.Exit(Exit.FAILED)
+    click.echo(kind(cli, {}, "darkroom-client", VARIABLE).source())
+
+
+for command in (
+    drawing.txt2img,
+    drawing.img2img,
+    drawing.inpaint,
+    drawing.batch,
+    keeping.jobs,
+    keeping.images,
+    keeping.image,
+    keeping.cancel,
+    keeping.models,
+    keeping.schedulers,
+    keeping.pair,
+):
+    cli.add_command(command)
