@@ -49,6 +49,7 @@ from darkroom_client.core.records import JobStatus, Progress, Task
 from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img
 from darkroom_client.core.sources import PictureSource
 from darkroom_client.credentials import CredentialsError
+from darkroom_client.discovery import DiscoveryError, FoundServer
 from darkroom_client.effects import AsyncEffects, Effects
 
 __all__ = [
@@ -64,11 +65,13 @@ __all__ = [
     "ConnectionFailedError",
     "CredentialsError",
     "DarkroomError",
+    "DiscoveryError",
     "Effects",
     "EmbeddingInfo",
     "Event",
     "FailedEvent",
     "FieldError",
+    "FoundServer",
     "Health",
     "Image",
     "ImageEvent",

@@ -86,6 +86,7 @@ def main() -> None:
 def serve(**given: Any) -> None:
     """Start the server: web and worker, each restarted if it dies."""
     from darkroom.announce import announce
+    from darkroom.discovery import Beacon, is_wanted
     from darkroom.jobs import database
     from darkroom.supervisor import PortTakenError, Supervisor
 
@@ -94,7 +95,11 @@ def serve(**given: Any) -> None:
     database.migrate(settings.database_path)
     certificate_for(settings)  # whatever is wrong with it is said at once, not by a web that dies
 
+    beacon = Beacon(settings)
+
     def welcome() -> None:
+        if is_wanted(settings):
+            beacon.start()
         with tokens_of(settings) as tokens:
             announce(settings, tokens, logs.tell, terminal=sys.stdout.isatty())
 
@@ -107,6 +112,8 @@ def serve(**given: Any) -> None:
             Supervisor(settings, arguments, logs.tell, welcome).run()
         except PortTakenError as error:
             fail(f"{error}; choose another --port, or stop what listens there")
+        finally:
+            beacon.stop()
 
 
 @main.command()

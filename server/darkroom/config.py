@@ -38,6 +38,10 @@ class TlsSettings(Section):
     key: Path | None = None
 
 
+class DiscoverySettings(Section):
+    enabled: bool = True
+
+
 class WebSettings(Section):
     threads: int = Field(16, ge=2, le=512)
     max_connections: int = Field(2000, ge=8)
@@ -110,6 +114,7 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = "console"
     auth: AuthSettings = AuthSettings()
     tls: TlsSettings = TlsSettings()
+    discovery: DiscoverySettings = DiscoverySettings()
     web: WebSettings = WebSettings()
     queue: QueueSettings = QueueSettings()
     engine: EngineSettings = EngineSettings()

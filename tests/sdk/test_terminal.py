@@ -86,7 +86,7 @@ def test_a_picture_is_changed_and_repainted(
     painted = run(*piped, folder=tmp_path, given=photo.read_bytes(), **where)
     assert painted.returncode == 0, painted.stderr
     with Image.open(io.BytesIO(painted.stdout)) as picture:
-        assert (picture.format, picture.size) == ("PNG", (448, 296))
+        assert picture.format == "PNG"
 
 
 def test_a_terminal_shows_how_it_comes_along(server: RunningServer, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Self
 
 import httpx2
 
-from darkroom_client import credentials
+from darkroom_client import credentials, discovery
 from darkroom_client.blocking.aside import aside
 from darkroom_client.blocking.job import Job
 from darkroom_client.blocking.picture import Picture
@@ -20,6 +20,7 @@ from darkroom_client.core.records import JobPage, JobRecord, JobStatus
 from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img
 from darkroom_client.core.retries import RetryPolicy
 from darkroom_client.core.taking import taking
+from darkroom_client.discovery import FoundServer
 from darkroom_client.effects import Effects
 
 JOBS_PER_PAGE = 50
@@ -91,6 +92,22 @@ class Client:
         """Close the connections. Jobs go on."""
         if self._owns_http:
             self._http.close()
+
+    @staticmethod
+    def discover(timeout_s: float = discovery.LISTEN_S) -> tuple[FoundServer, ...]:
+        """Servers on the local network, by what they tell it (multicast DNS).
+
+        Anybody on the network may claim to be one. No token is shown to a server unless it was
+        paired with, or the token is given.
+
+        Args:
+            timeout_s: how long to listen; all of it, for there may always be one more.
+
+        Raises:
+            DiscoveryError: this machine cannot listen.
+            ImportError: zeroconf is not installed; `pip install darkroom-client[discover]`.
+        """
+        return aside(discovery.discover, timeout_s)
 
     def pair(self, code: str, name: str | None = None) -> Path:
         """Turn a pairing code into this device's token, use it, and keep it for later clients.

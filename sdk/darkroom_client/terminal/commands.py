@@ -45,5 +45,6 @@ for command in (
     keeping.models,
     keeping.schedulers,
     keeping.pair,
+    keeping.discover,
 ):
     cli.add_command(command)

@@ -11,7 +11,8 @@ import click
 from darkroom_client.blocking.client import Client
 from darkroom_client.core.errors import DarkroomError
 from darkroom_client.core.records import JobStatus
-from darkroom_client.terminal.ending import ending, report, tell
+from darkroom_client.discovery import LISTEN_S
+from darkroom_client.terminal.ending import Exit, ending, report, tell
 from darkroom_client.terminal.plain import jsonable, one_line, plain
 
 PAIRING = "#pair="
@@ -125,6 +126,20 @@ def schedulers(url: str | None, as_json: bool) -> None:
     with Client(url) as client:
         for scheduler in client.schedulers():
             answer(as_json, scheduler, f"{scheduler.name}  {scheduler.title}")
+
+
+@click.command()
+@click.option("--timeout", "timeout_s", type=float, default=LISTEN_S, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print lines of JSON.")
+@ending
+def discover(timeout_s: float, as_json: bool) -> None:
+    """List servers on the local network. Pair with one to use it."""
+    found = Client.discover(timeout_s)
+    for server in found:
+        answer(as_json, server, f"{server.url}  {server.name}  {server.version}")
+    if not found:
+        tell("no server tells the network of itself; say its address with --url")
+        raise click.exceptions.Exit(Exit.NOT_FOUND)
 
 
 @click.command()
