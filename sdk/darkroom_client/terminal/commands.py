@@ -33,6 +33,19 @@ def completion(shell: str) -> None:
     click.echo(kind(cli, {}, "darkroom-client", VARIABLE).source())
 
 
+@cli.command()
+@click.option("--url", help="Of the server; default is DARKROOM_URL, or who was paired.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Speak HTTP here, for this machine.")
+@ending
+def mcp(url: str | None, port: int | None) -> None:
+    """Be the tools of an assistant (MCP), over standard input and output or HTTP at /mcp."""
+    try:
+        from darkroom_client import assistant
+    except ImportError as error:
+        raise ImportError(f"{error}: pip install 'darkroom-client[mcp]'") from error
+    assistant.run(url, port)
+
+
 for command in (
     drawing.txt2img,
     drawing.img2img,
