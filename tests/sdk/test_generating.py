@@ -94,6 +94,11 @@ def test_the_suffix_chooses_the_format(job: Job, tmp_path: Path, name: str, kind
         assert picture.size == (job.images[0].width, job.images[0].height)
 
 
+def test_a_notebook_shows_the_picture(job: Job) -> None:
+    with Image.open(io.BytesIO(job.images[0]._repr_png_())) as picture:
+        assert picture.format == "PNG"
+
+
 def test_an_unknown_suffix_is_refused(job: Job, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\.gif"):
         job.images[0].save(tmp_path / "fox.gif")
