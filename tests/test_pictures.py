@@ -260,6 +260,20 @@ def test_a_masks_black_and_white_outlive_a_profile() -> None:
     assert (stored.darkest, stored.lightest) == (0, 255)
 
 
+def test_a_cutout_is_repainted_where_it_is_transparent() -> None:
+    cutout = Image.new("RGBA", (16, 16), (200, 100, 60, 255))
+    cutout.paste((0, 0, 0, 0), (4, 4, 12, 12))
+    stored = decoding.decode(saved(cutout, "PNG"), Purpose.CUTOUT, MANY)
+
+    mask = Image.open(io.BytesIO(stored.png))
+    assert (mask.mode, mask.getpixel((8, 8)), mask.getpixel((0, 0))) == ("L", 255, 0)
+
+
+def test_a_cutout_without_transparency_is_refused() -> None:
+    with pytest.raises(pictures.PictureError, match="no alpha channel"):
+        decoding.decode(saved(Image.new("RGB", (16, 16)), "PNG"), Purpose.CUTOUT, MANY)
+
+
 # --- limits --------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ class Purpose(enum.StrEnum):
 
     IMAGE = "image"
     MASK = "mask_image"
+    CUTOUT = "mask"  # OpenAI's masks: what is transparent is repainted
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Decoded:
     """An upload as it is stored.
 
     Attributes:
-        png: the file, which holds pixels and nothing else: RGB of an image, L of a mask.
+        png: the file, which holds pixels and nothing else: RGB of an image, L of a mask, in which
+            white is repainted.
         width: in pixels.
         height: in pixels.
         darkest: value in any channel of any pixel, 0 to 255.
@@ -84,8 +86,13 @@ def decode(data: bytes, purpose: Purpose, max_pixels: int) -> Decoded:
     """
     try:
         picture = pictures.decode(data, max_pixels)
-        whole = pictures.as_mask if purpose is Purpose.MASK else pictures.opaque
-        picture = whole(picture)
+        match purpose:
+            case Purpose.IMAGE:
+                picture = pictures.opaque(picture)
+            case Purpose.MASK:
+                picture = pictures.as_mask(picture)
+            case Purpose.CUTOUT:
+                picture = pictures.as_cutout(picture)
         darkest, lightest = pictures.extrema(picture)
         return Decoded(pictures.encode_quickly(picture), *picture.size, darkest, lightest)
     except MemoryError:

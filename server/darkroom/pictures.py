@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 
 import pillow_heif
-from PIL import AvifImagePlugin, Image, ImageCms, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageChops, ImageCms, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from darkroom.schemas import OutputFormat
@@ -206,6 +206,17 @@ def as_mask(picture: Image.Image) -> Image.Image:
             return alpha
         return light
     return picture.convert("L")
+
+
+def as_cutout(picture: Image.Image) -> Image.Image:
+    """As L, where white is repainted: what is transparent, as OpenAI's API has masks.
+
+    Raises:
+        PictureError: it knows no transparency.
+    """
+    if picture.mode != "RGBA":
+        raise PictureError("the mask has no alpha channel; its transparent part is repainted")
+    return ImageChops.invert(picture.getchannel("A"))
 
 
 def opaque_on_black(picture: Image.Image) -> Image.Image:

@@ -72,14 +72,15 @@ def read(task: Task) -> Intake:
 
 
 def resolve(
-    task: Task, asked: Txt2ImgRequest, files: Mapping[str, bytes], fingerprint: str
+    task: Task, asked: Txt2ImgRequest, files: Mapping[str, bytes | Decoded], fingerprint: str
 ) -> Intake:
     """Fill in what is left open, and find or decode the pictures.
 
     Args:
         task: what is to be done.
         asked: of the task's own type.
-        files: pictures that came along, by field; they stand before the fields of `asked`.
+        files: pictures that came along, decoded or not, by field; they stand before the fields
+            of `asked`.
         fingerprint: of what was sent.
 
     Raises:

@@ -31,12 +31,12 @@ class Source:
     size: tuple[int, int]
 
 
-def find(name: str, value: str | bytes) -> Source:
+def find(name: str, value: str | bytes | Decoded) -> Source:
     """Find or decode one picture.
 
     Args:
         name: of the field.
-        value: what it holds: a file's bytes, or text.
+        value: what it holds: a file's bytes, the picture in them, or text.
 
     Raises:
         PictureError: says what is wrong with it.
@@ -47,7 +47,7 @@ def find(name: str, value: str | bytes) -> Source:
         if stored is None:
             raise pictures.PictureError(f"there is no picture {value.removeprefix(REFERENCE)!r}")
         return Source(None, value, (stored.width, stored.height))
-    upload = decode(name, value)
+    upload = value if isinstance(value, Decoded) else decode(name, value)
     reference = f"{REFERENCE}up{secrets.token_hex(12)}"
     return Source(upload, reference, (upload.width, upload.height))
 
