@@ -134,6 +134,10 @@ class Settings(BaseSettings):
         return self.data_dir / "tls"
 
     @property
+    def signing_key_path(self) -> Path:
+        return self.data_dir / "signing.key"
+
+    @property
     def orphans_dir(self) -> Path:
         return self.data_dir / "orphans"
 

@@ -30,6 +30,7 @@ OPEN = {
     ("GET", "/icons/<name>"),
     ("GET", "/manifest.webmanifest"),
     ("GET", "/readyz"),
+    ("GET", "/signed/<image_id>"),
     ("GET", "/static/<path:filename>"),
     ("GET", "/sw.js"),
     ("POST", "/pair"),

@@ -16,6 +16,7 @@ from darkroom.jobs.store import Store
 from darkroom.jobs.tokens import Tokens
 from darkroom.web import context, errors, journal
 from darkroom.web.door import auth, headers, limits
+from darkroom.web.door.signatures import Signatures
 from darkroom.web.parsing.decoders import Decoders
 from darkroom.web.routes import (
     authority,
@@ -25,6 +26,7 @@ from darkroom.web.routes import (
     images,
     jobs,
     pairing,
+    signed,
     system,
     timeline,
     tokens,
@@ -72,6 +74,7 @@ def create_app(settings: Settings) -> Application:
         tokens=Tokens(database),
         guesses=limits.Guesses(settings.auth.failures_per_minute),
         preferences=Preferences(database),
+        signatures=Signatures(settings.signing_key_path),
     )
     context.install(app, here)
     errors.install(app)
@@ -80,7 +83,7 @@ def create_app(settings: Settings) -> Application:
     auth.install(app, auth.Door(here.tokens, here.guesses, settings.auth))
     limits.install(app, settings.auth.requests_per_minute)
     for module in (
-        *(generate, jobs, timeline, images, catalog),
+        *(generate, jobs, timeline, images, signed, catalog),
         *(pairing, tokens, authority),
         *(client, system),
     ):

@@ -15,6 +15,7 @@ from darkroom.jobs.preferences import Preferences
 from darkroom.jobs.store import Store
 from darkroom.jobs.tokens import Tokens
 from darkroom.web.door.limits import Guesses
+from darkroom.web.door.signatures import Signatures
 from darkroom.web.journal import WebMeters
 from darkroom.web.parsing.decoders import Decoders
 from darkroom.web.serving.streams import Streams
@@ -37,6 +38,7 @@ class Context:
     tokens: Tokens
     guesses: Guesses
     preferences: Preferences
+    signatures: Signatures
 
     def ring_worker(self) -> None:
         """Tell the worker that there is something in the queue."""

@@ -78,9 +78,18 @@ def may_stay() -> Callable[[], bool]:
 
     So revoking a token ends what it listens to.
     """
-    kind, _, token_id = caller().client.partition(":")
-    tokens = context().tokens
-    return lambda: kind != "token" or tokens.is_good(token_id)
+    client, tokens = caller().client, context().tokens
+    return lambda: _is_let_in(client, tokens)
+
+
+def is_let_in(client: str) -> bool:
+    """Whether a client of the queue's has not lost its token since."""
+    return _is_let_in(client, context().tokens)
+
+
+def _is_let_in(client: str, tokens: Tokens) -> bool:
+    kind, _, token_id = client.partition(":")
+    return kind != "token" or tokens.is_good(token_id)
 
 
 def require_owner() -> None:

@@ -4,6 +4,7 @@ from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom import pictures
+from darkroom.jobs.records import StoredPicture
 from darkroom.schemas import OutputFormat, Problem
 from darkroom.web.context import context
 from darkroom.web.door import auth
@@ -72,6 +73,13 @@ def send_picture(image_id: str, headers: dict[str, str], width: int | None = Non
     stored = context().store.picture(image_id, auth.caller().sees)
     if stored is None:
         raise not_found(f"picture {image_id!r}")
+    return send_stored(stored, headers, width)
+
+
+def send_stored(
+    stored: StoredPicture, headers: dict[str, str], width: int | None = None
+) -> Response:
+    """Answer with a picture, whoever asks; the arguments are those of `send_picture`."""
     output_format = _negotiate(OutputFormat(stored.content_type.removeprefix("image/")))
     content_type = output_format.content_type
     variant = "" if content_type == stored.content_type else f"-{output_format.value}"
@@ -82,7 +90,7 @@ def send_picture(image_id: str, headers: dict[str, str], width: int | None = Non
     response.headers["Cache-Control"] = CACHE
     response.headers["Vary"] = "Accept"
     if not request.if_none_match.contains(stored.sha256 + variant):
-        response.data = _bytes(image_id, output_format, width, bool(variant))
+        response.data = _bytes(stored.id, output_format, width, bool(variant))
     response.make_conditional(request)
     return response
 
