@@ -1,0 +1,1 @@
+"""Other people's programs, as they are installed, against the real server."""

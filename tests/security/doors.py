@@ -10,6 +10,7 @@ import httpx2
 
 from darkroom.jobs.database import Database
 from darkroom.jobs.tokens import Tokens
+from darkroom.web.errors import OPENAI_CODES
 from tests.serving import RunningServer
 
 # A caller on this machine is trusted; one whose request was passed on is a stranger.
@@ -61,8 +62,14 @@ def jobs_in(data_dir: Path) -> int:
 
 
 def assert_refused(answer: httpx2.Response, status: int, kind: str) -> None:
-    """The one error shape."""
+    """The one error shape, or below others' addresses the shape of theirs."""
     assert answer.status_code == status, answer.text
+    if answer.url.path.startswith("/v1/"):
+        assert answer.headers["content-type"] == "application/json"
+        error = answer.json()["error"]
+        assert error["code"] == OPENAI_CODES[kind]
+        assert error["message"]
+        return
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
     assert problem["type"] == f"urn:darkroom:problem:{kind}"

@@ -32,6 +32,8 @@ from darkroom.web.routes import (
     tokens,
 )
 from darkroom.web.routes.compat import a1111
+from darkroom.web.routes.compat.openai import images as openai_images
+from darkroom.web.routes.compat.openai import models as openai_models
 from darkroom.web.serving.streams import Streams
 from darkroom.web.waiting import Application
 
@@ -86,6 +88,7 @@ def create_app(settings: Settings) -> Application:
         *(generate, jobs, timeline, images, signed, catalog),
         *(pairing, tokens, authority),
         *(client, system),
+        *(openai_images, openai_models),
     ):
         app.register_blueprint(module.blueprint)
     for blueprint in a1111.blueprints:

@@ -130,22 +130,34 @@ def _as_a1111(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _as_openai(problem: Problem) -> dict[str, Any]:
+# What OpenAI calls our problems.
+OPENAI_CODES = {
+    "token": "invalid_api_key",
+    "model": "model_not_found",
+    "validation": "invalid_value",
+    "queue-full": "rate_limit_exceeded",
+    "too-many-requests": "rate_limit_exceeded",
+    "too-many-failures": "rate_limit_exceeded",
+}
+
+
+def as_openai(problem: Problem) -> dict[str, Any]:
     """What OpenAI answers (API reference, "Error codes")."""
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-    param = problem.errors[0].pointer.removeprefix("#/") if problem.errors else None
+    param = problem.errors[0].pointer.removeprefix("#").removeprefix("/") if problem.errors else ""
+    _, ours, kind = problem.type.partition("urn:darkroom:problem:")
     error = {
         "message": problem.detail or problem.title,
         "type": "server_error"
         if problem.status >= 500
         else kinds.get(problem.status, "invalid_request_error"),
-        "param": param,
-        "code": problem.type.removeprefix("urn:darkroom:problem:"),
+        "param": param or None,
+        "code": OPENAI_CODES.get(kind, kind.replace("-", "_")) if ours else None,
     }
     return {"error": error}
 
 
-SHAPES = {"/sdapi/": _as_a1111, "/v1/": _as_openai}
+SHAPES = {"/sdapi/": _as_a1111, "/v1/": as_openai}
 
 
 def install(app: Flask) -> None:

@@ -5,13 +5,15 @@ response, and whoever serves it waits on the event loop. A WSGI server that know
 cannot serve them, and says so.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from flask import Flask, Response, copy_current_request_context, current_app, g
+
+from darkroom.schemas import Event
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,6 +52,19 @@ class Waiting(Suspended):
         return None if self.deadline is None else max(0.0, self.deadline - monotonic())
 
 
+class Telling(Protocol):
+    """How a stream's events are told in another API's words, to one listener.
+
+    All is called in threads, one at a time.
+    """
+
+    def tell(self, events: Sequence[Event]) -> bytes:
+        """What there is to say of events that came together; each comes once, oldest first."""
+
+    def break_off(self) -> bytes:
+        """What is said when the stream ends before its job does: this server stops."""
+
+
 @dataclass(frozen=True)
 class EventStream(Suspended):
     """An answer that goes on: events as they happen.
@@ -59,12 +74,14 @@ class EventStream(Suspended):
         after: the id of the last event that the caller has.
         client: whose jobs' events the caller may see; None is everybody's.
         allowed: whether the caller may still listen; asked in a thread, at each heartbeat.
+        telling: how it is told; None is as the log has it.
     """
 
     job_id: str | None
     after: int
     client: str | None
     allowed: Callable[[], bool] | None = None
+    telling: Telling | None = None
 
 
 class Application(Flask):

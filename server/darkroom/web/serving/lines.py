@@ -20,6 +20,7 @@ class Line:
         type: of the event.
         outlook: what it says of a queued job's prospects.
         data: the bytes.
+        event: of the log, or None as `id`.
     """
 
     id: int | None
@@ -28,6 +29,7 @@ class Line:
     type: EventType
     outlook: Outlook | None
     data: bytes
+    event: Event | None = None
 
 
 def line_of(event: Event, client: str | None) -> Line:
@@ -36,7 +38,7 @@ def line_of(event: Event, client: str | None) -> Line:
     if event.type is EventType.QUEUED:
         outlook = Outlook(event.data["position"], event.data["eta_seconds"])
     data = f"id: {event.id}\n{_render(event.type, event.job_id, event.data)}".encode()
-    return Line(event.id, event.job_id, client, event.type, outlook, data)
+    return Line(event.id, event.job_id, client, event.type, outlook, data, event)
 
 
 def outlook_line(job_id: str, outlook: Outlook) -> Line:

@@ -175,13 +175,15 @@ class Streams:
         """
         with self._listening(wanted) as listener:
             gone.add_done_callback(lambda _: listener.leave())
-            yield RETRY
+            if wanted.telling is None:  # others' clients cannot come back, and trip over the hint
+                yield RETRY
             page = Page(Piece([]), wanted.after, more=True)
             while page.more and not listener.over:
                 page = await threads.run(self._page, wanted, page.last_id)
                 if page.piece.lines:
                     listener.sent(page.piece.lines)
-                    yield page.piece.data
+                    if data := await _told(wanted, threads, page.piece):
+                        yield data
                 if wanted.job_id is not None and page.piece.ends:
                     return
             listener.beat_after(self._heartbeat_s)
@@ -194,10 +196,12 @@ class Streams:
         while True:
             pieces = [piece.after(after) for piece in await listener.take()]
             if listener.over:
+                if wanted.telling is not None:
+                    yield await threads.run(wanted.telling.break_off)
                 return
             for piece in pieces:
                 listener.sent(piece.lines)
-            if data := b"".join(piece.data for piece in pieces):
+            if data := b"".join([await _told(wanted, threads, piece) for piece in pieces]):
                 yield data
             if wanted.job_id is not None and any(piece.ends for piece in pieces):
                 return
@@ -232,6 +236,13 @@ class Streams:
             owners = self._owners.of({event.job_id for event in events})
             events = [event for event in events if owners.get(event.job_id) == wanted.client]
         return Page(Piece([line_of(event, None) for event in events]), last_id, more)
+
+
+async def _told(wanted: EventStream, threads: Threads, piece: Piece) -> bytes:
+    if wanted.telling is None:
+        return piece.data
+    events = [line.event for line in piece.lines if line.event is not None]
+    return await threads.run(wanted.telling.tell, events)
 
 
 def _discard(groups: dict[str, set[Item]], key: str, item: Item) -> None:

@@ -1,0 +1,1 @@
+"""OpenAI's Images API: a table of field translations, and answers in its shapes."""

@@ -1,0 +1,104 @@
+"""What is answered when the pictures are there."""
+
+import base64
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flask import Response, g, jsonify
+
+from darkroom.schemas import Image, Job
+from darkroom.web import acceptance
+from darkroom.web.context import context
+from darkroom.web.errors import not_found, respond
+from darkroom.web.routes.compat.openai.problems import failure
+from darkroom.web.routes.compat.openai.translation import Asked
+from darkroom.web.routes.signed import signed_address
+from darkroom.web.waiting import until_ended
+
+IGNORED = "X-Ignored-Fields"
+PLAIN_NAME = re.compile(r"[\w.\[\]-]{1,64}", re.ASCII)
+MAX_NAMES = 32
+
+# A job that has failed would fail again, and one that was cancelled shall not come back: the SDK
+# tries both once more unless it is told otherwise (openai/_base_client.py, `_should_retry`).
+FINAL = {"X-Should-Retry": "false"}
+
+# Nothing is metered here; the SDK's types want numbers.
+USAGE = {
+    "input_tokens": 0,
+    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+    "output_tokens": 0,
+    "total_tokens": 0,
+}
+
+
+def when_done(job_ids: Sequence[str], asked: Asked) -> Response:
+    """Answer with the pictures of all jobs once the last has ended, or the first has failed."""
+    return _after(job_ids, lambda: _pictures(job_ids, asked))
+
+
+def _after(job_ids: Sequence[str], answer: Callable[[], Response]) -> Response:
+    job_id, *rest = job_ids
+
+    def go_on() -> Response:
+        job = acceptance.job(job_id)
+        problem = failure(job)
+        if problem is not None:
+            return respond(
+                problem.model_copy(update={"request_id": g.request_id}),
+                FINAL if job.status.terminal else {"Retry-After": "5"},
+            )
+        return _after(rest, answer) if rest else answer()
+
+    return until_ended(
+        job_id,
+        None,
+        has_ended=lambda: context().store.has_ended(job_id),
+        answer=go_on,
+        abandon=lambda: None,  # the job goes on, and a retry finds it
+    )
+
+
+def _pictures(job_ids: Sequence[str], asked: Asked) -> Response:
+    jobs = [acceptance.job(job_id) for job_id in job_ids]
+    show = _address if asked.manner.wants_addresses else _content
+    data = [{**show(image), "seed": image.seed} for job in jobs for image in job.images]
+    answer = {"created": seconds(jobs[0]), "data": data, **about(jobs[0]), "usage": USAGE}
+    response = jsonify(answer)
+    response.headers.extend(ignored_fields(asked.ignored))
+    return response
+
+
+def about(job: Job) -> dict[str, Any]:
+    """What is the same of all pictures of a job."""
+    asked = job.request
+    return {
+        "background": "opaque",
+        "output_format": asked["output_format"],
+        "quality": "auto",
+        "size": f"{asked['width']}x{asked['height']}",
+    }
+
+
+def seconds(job: Job) -> int:
+    """When it was asked for, since the epoch."""
+    return int(job.created_at.timestamp())
+
+
+def ignored_fields(names: Sequence[str]) -> dict[str, str]:
+    """The header that names what had no effect. Names are the caller's, and may be anything."""
+    plain = [name for name in dict.fromkeys(names) if PLAIN_NAME.fullmatch(name)]
+    return {IGNORED: ", ".join(plain[:MAX_NAMES])} if plain else {}
+
+
+def _address(image: Image) -> dict[str, str]:
+    return {"url": signed_address(image.id)}
+
+
+def _content(image: Image) -> dict[str, str]:
+    try:
+        data = context().files.read(image.id)
+    except FileNotFoundError:
+        raise not_found(f"file of picture {image.id!r} any more") from None
+    return {"b64_json": base64.b64encode(data).decode()}
