@@ -445,6 +445,14 @@ def test_a_cancelled_job_is_a_conflict_and_is_not_tried_again(idle_server: Runni
     assert len(jobs_of(idle_server, token)) == 1
 
 
+def test_a_mask_that_is_no_picture_at_all_is_a_bad_request(server: RunningServer) -> None:
+    body = {"prompt": "a pizza", "image": "image:x", "mask": 5}
+    answer = server.http.post("/v1/images/edits", json=body)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "mask"
+
+
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"prompt": "a", "prompt": "b"}', b"[" * 100_000])
 def test_what_is_not_a_json_object_is_refused_in_their_shape(
     server: RunningServer, body: bytes

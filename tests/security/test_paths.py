@@ -44,6 +44,8 @@ PLACES = [
     ("GET", "/jobs/{}/timeline"),
     ("GET", "/images/{}"),
     ("GET", "/images/{}?w=64"),
+    ("GET", "/signed/{}?expires=99999999999&signature=x"),
+    ("GET", "/v1/models/{}"),
     ("DELETE", "/images/{}"),
     ("DELETE", "/tokens/{}"),
     ("GET", "/docs/{}"),

@@ -46,7 +46,10 @@ def read() -> Sent:
         fields, (files, spare) = _form_fields(), _form_files()
     else:
         fields, files, spare = _json_fields(), {}, ()
-    digest = sha256(json.dumps([request.path, fields], sort_keys=True).encode())
+    try:
+        digest = sha256(json.dumps([request.path, fields], sort_keys=True).encode())
+    except RecursionError:
+        raise invalid([FieldError(pointer="#", detail="is nested too deeply")], 400) from None
     for name in sorted(files):
         digest.update(name.encode() + sha256(files[name]).digest())
     return Sent(fields, files, spare, digest.hexdigest())

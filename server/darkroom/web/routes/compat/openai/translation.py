@@ -185,8 +185,10 @@ def _size(size: str, model: ModelInfo) -> tuple[dict[str, Any], bool]:
     return {"width": width, "height": height}, not fits
 
 
-def _cutout(value: bytes | str) -> Decoded:
+def _cutout(value: object) -> Decoded:
     """A mask in which transparency marks what is repainted."""
+    if not isinstance(value, bytes | str):
+        raise invalid([FieldError(pointer="#/mask", detail="is neither a file nor base64")])
     try:
         return sources.decode("mask", value, Purpose.CUTOUT)
     except pictures.PictureError as error:
