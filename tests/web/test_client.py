@@ -36,6 +36,20 @@ def test_what_the_page_needs_comes_from_this_server_and_is_kept_for_good(
             assert "immutable" in answer.headers["Cache-Control"]
 
 
+def test_scripts_travel_packed_to_whoever_takes_them_so(server: RunningServer) -> None:
+    (script,) = re.findall(r'src="(/assets/[^"]+)"', server.http.get("/").text)
+    packed = server.http.get(script)
+    plain = server.http.get(script, headers={"Accept-Encoding": "identity"})
+
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert int(packed.headers["Content-Length"]) < len(plain.content) / 2
+    assert "Content-Encoding" not in plain.headers
+    for answer in (packed, plain):
+        assert answer.headers["Vary"] == "Accept-Encoding"
+        assert answer.headers["Content-Type"].startswith("text/javascript")
+    assert packed.text == plain.text  # as the client unpacked it
+
+
 def test_the_page_keeps_to_a_strict_content_security_policy(server: RunningServer) -> None:
     page = server.http.get("/").text
 

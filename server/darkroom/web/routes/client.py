@@ -1,8 +1,9 @@
 """The mobile client: its page, and the files that its build made."""
 
+import mimetypes
 from pathlib import Path
 
-from flask import Blueprint, Response, render_template, send_from_directory
+from flask import Blueprint, Response, render_template, request, send_from_directory
 
 import darkroom
 from darkroom.web.door import auth
@@ -78,4 +79,12 @@ def _send(name: str, max_age_s: int | None, mimetype: str | None = None) -> Resp
     """
     if not (FOLDER / name).is_file():
         raise not_found(f"file {name!r}")
-    return send_from_directory(FOLDER, name, max_age=max_age_s, mimetype=mimetype)
+    packed = f"{name}.gz"
+    if not request.accept_encodings.quality("gzip") or not (FOLDER / packed).is_file():
+        response = send_from_directory(FOLDER, name, max_age=max_age_s, mimetype=mimetype)
+    else:
+        kind = mimetype or mimetypes.guess_type(name)[0]
+        response = send_from_directory(FOLDER, packed, max_age=max_age_s, mimetype=kind)
+        response.content_encoding = "gzip"
+    response.vary.add("Accept-Encoding")
+    return response
