@@ -52,6 +52,25 @@ def test_each_curl_makes_a_picture(server: RunningServer, desk: Path, block: str
         assert picture.format == "PNG"
 
 
+COOKBOOK = (ROOT / "docs/cookbook.md").read_text()
+
+
+@pytest.mark.parametrize("block", blocks("sh", COOKBOOK))
+def test_each_dish_of_the_cookbook_works(server: RunningServer, desk: Path, block: str) -> None:
+    before = set(desk.iterdir())
+
+    subprocess.run(["bash", "-euo", "pipefail", "-c", at(server, block)], cwd=desk, check=True)
+
+    made = set(desk.iterdir()) - before
+    assert made
+    for path in made:
+        if path.suffix in (".png", ".webp"):
+            with Image.open(path) as picture:
+                picture.load()
+        else:
+            assert path.stat().st_size
+
+
 @pytest.mark.parametrize("block", blocks("python"))
 def test_the_python_examples_run(server: RunningServer, desk: Path, block: str) -> None:
     subprocess.run(
