@@ -8,14 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from darkroom_client.blocking.job import Job
-from darkroom_client.core.events import (
-    AnyEvent,
-    NoteEvent,
-    PreviewEvent,
-    ProgressEvent,
-    QueuedEvent,
-    StartedEvent,
-)
+from darkroom_client.core.events import AnyEvent, NoteEvent, PreviewEvent, ProgressEvent
+from darkroom_client.core.telling import duration, words
 from darkroom_client.terminal import inline
 from darkroom_client.terminal.plain import plain
 
@@ -32,30 +26,6 @@ def follow(job: Job, timeout_s: float | None = None) -> None:
             told(event)
 
 
-def duration(seconds: float | None) -> str:
-    """A time left, in as few words as it needs."""
-    if seconds is None:
-        return ""
-    whole = max(0, round(seconds))
-    return f"{whole} s left" if whole < 120 else f"{whole // 60} min {whole % 60:02} s left"
-
-
-def words(event: AnyEvent[Any]) -> str | None:
-    """What an event says in a line, or None where it has nothing for readers."""
-    match event:
-        case QueuedEvent(position=position) if position:
-            return f"waiting, {position} ahead"
-        case QueuedEvent():
-            return "waiting, next in turn"
-        case StartedEvent(attempt=attempt):
-            return "developing" if attempt == 1 else f"developing, attempt {attempt}"
-        case ProgressEvent(progress=progress):
-            return f"step {progress.step} of {progress.steps}"
-        case NoteEvent(note=note):
-            return f"note: {plain(note)}"
-    return None
-
-
 @contextmanager
 def _lines(console: Console) -> Iterator[Told]:
     """For logs and pipes: a line for each thing that happens."""
@@ -64,7 +34,9 @@ def _lines(console: Console) -> Iterator[Told]:
         said = words(event)
         if said is not None:
             left = duration(getattr(event, "eta_seconds", None))
-            console.print(f"{event.job_id}: {said}{f', {left}' if left else ''}", soft_wrap=True)
+            console.print(
+                f"{event.job_id}: {plain(said)}{f', {left}' if left else ''}", soft_wrap=True
+            )
 
     yield told
 
@@ -91,8 +63,8 @@ def _draw(
             _show(console, encode, data)
         case ProgressEvent(progress=made):
             progress.update(bar, completed=made.step, total=made.steps)
-        case NoteEvent():
-            console.print(words(event))
+        case NoteEvent(note=note):
+            console.print(f"note: {plain(note)}")
     said = words(event)
     if said is not None and not isinstance(event, NoteEvent):
         left = duration(getattr(event, "eta_seconds", None))
