@@ -5,6 +5,7 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Self
 
+from darkroom_client.asynchronous.display import DisplayedJob
 from darkroom_client.asynchronous.picture import AsyncImage
 from darkroom_client.asynchronous.transport import AsyncTransport
 from darkroom_client.asynchronous.watch import AsyncEvent, AsyncWatch
@@ -12,9 +13,10 @@ from darkroom_client.core import call
 from darkroom_client.core.errors import JobCancelledError, JobFailedError
 from darkroom_client.core.problem import Problem
 from darkroom_client.core.records import JobRecord, JobStatus, Progress, Task
+from darkroom_client.notebook.bar import shown
 
 
-class AsyncJob:
+class AsyncJob(DisplayedJob):
     """A job as it was when the server was last asked.
 
     The properties cost nothing and never ask; `refresh`, `wait`, `cancel` and the end of `events`
@@ -24,11 +26,19 @@ class AsyncJob:
         transport: to the server that has the job.
         record: what it said of it.
         reattach_for_s: how long to look for a server that went away.
+        progress: whether a notebook shows a bar while the job is followed.
     """
 
-    def __init__(self, transport: AsyncTransport, record: JobRecord, reattach_for_s: float) -> None:
+    def __init__(
+        self,
+        transport: AsyncTransport,
+        record: JobRecord,
+        reattach_for_s: float,
+        progress: bool = False,
+    ) -> None:
         self._transport = transport
         self._reattach_for_s = reattach_for_s
+        self._progress = progress
         self.record = record
 
     async def refresh(self) -> Self:
@@ -37,11 +47,12 @@ class AsyncJob:
         self.record = answer.read(JobRecord.from_wire)
         return self
 
-    async def wait(self, timeout_s: float | None = None) -> Self:
+    async def wait(self, timeout_s: float | None = None, *, progress: bool | None = None) -> Self:
         """Wait until the job has its pictures.
 
         Args:
             timeout_s: how long to wait; None is as long as it takes.
+            progress: whether a notebook shows a bar; None is as the client was told.
 
         Raises:
             JobFailedError: it ended without pictures.
@@ -49,7 +60,7 @@ class AsyncJob:
             WaitTimeoutError: it goes on, and may be waited for again.
         """
         if not self.status.terminal:
-            async for _ in self.events(timeout_s):
+            async for _ in self.events(timeout_s, progress=progress):
                 pass
         if self.status is JobStatus.FAILED:
             raise JobFailedError(self.record)
@@ -57,7 +68,9 @@ class AsyncJob:
             raise JobCancelledError(self.record)
         return self
 
-    async def events(self, timeout_s: float | None = None) -> AsyncGenerator[AsyncEvent]:
+    async def events(
+        self, timeout_s: float | None = None, *, progress: bool | None = None
+    ) -> AsyncGenerator[AsyncEvent]:
         """What happens to the job, from its beginning to its end, each event once.
 
         A connection that breaks is replaced by another. When the last event comes out, the job
@@ -65,18 +78,22 @@ class AsyncJob:
 
         Args:
             timeout_s: how long to listen; None is as long as it takes.
+            progress: whether a notebook shows a bar; None is as the client was told.
 
         Raises:
             WaitTimeoutError: it goes on, and may be listened to again.
         """
         watch = AsyncWatch(self._transport, self.id, self._reattach_for_s, timeout_s)
-        async with aclosing(watch.events()) as events:
-            async for event in events:
-                if event.terminal:
-                    await self.refresh()
-                yield event
-        if not self.status.terminal:
-            await self.refresh()
+        wanted = self._progress if progress is None else progress
+        with shown(self, wanted, self._transport.effects.clock) as tell:
+            async with aclosing(watch.events()) as events:
+                async for event in events:
+                    if event.terminal:
+                        await self.refresh()
+                    tell(event)
+                    yield event
+            if not self.status.terminal:
+                await self.refresh()
 
     def __aiter__(self) -> AsyncGenerator[AsyncEvent]:
         return self.events()

@@ -22,6 +22,7 @@ from darkroom_client.core.retries import RetryPolicy
 from darkroom_client.core.taking import taking
 from darkroom_client.discovery import FoundServer
 from darkroom_client.effects import Effects
+from darkroom_client.notebook import bar
 
 JOBS_PER_PAGE = 50
 NOT_READY = "urn:darkroom:problem:not-ready"
@@ -44,12 +45,14 @@ class Client:
         max_retries: after a broken connection or a 429 or 503, with pauses that grow or are what
             the server asks for. A retry never makes a second job.
         reattach_for_s: how long a followed job looks for a server that went away.
+        progress: whether a notebook shows a bar while a job is followed; None takes
+            DARKROOM_PROGRESS of the environment, 0 or 1, else yes. Elsewhere there is none.
         http: sends the requests, for a proxy or a certificate of one's own; stays the caller's to
             close.
         effects: time and chance.
 
     Raises:
-        ValueError: `base_url` is not an http or https address.
+        ValueError: `base_url` is not an http or https address, or DARKROOM_PROGRESS not 0 or 1.
         CredentialsError: what `pair` has kept is needed and cannot be used.
     """
 
@@ -61,11 +64,13 @@ class Client:
         timeout_s: float = 30.0,
         max_retries: int = 2,
         reattach_for_s: float = 60.0,
+        progress: bool | None = None,
         http: httpx2.Client | None = None,
         effects: Effects | None = None,
     ) -> None:
         self.base_url, token = credentials.resolve(base_url, token)
         self._reattach_for_s = reattach_for_s
+        self._progress = bar.wanted(progress)
         self._owns_http = http is None
         self._http = httpx2.Client() if http is None else http
         self._transport = Transport(
@@ -181,7 +186,7 @@ class Client:
         return Picture(picture_id, transport=self._transport)
 
     def _job(self, record: JobRecord) -> Job:
-        return Job(self._transport, record, self._reattach_for_s)
+        return Job(self._transport, record, self._reattach_for_s, self._progress)
 
     # --- the server ------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from contextlib import closing
 from datetime import datetime
 from typing import Any, Self
 
+from darkroom_client.blocking.display import DisplayedJob
 from darkroom_client.blocking.picture import Image
 from darkroom_client.blocking.transport import Transport
 from darkroom_client.blocking.watch import Event, Watch
@@ -12,9 +13,10 @@ from darkroom_client.core import call
 from darkroom_client.core.errors import JobCancelledError, JobFailedError
 from darkroom_client.core.problem import Problem
 from darkroom_client.core.records import JobRecord, JobStatus, Progress, Task
+from darkroom_client.notebook.bar import shown
 
 
-class Job:
+class Job(DisplayedJob):
     """A job as it was when the server was last asked.
 
     The properties cost nothing and never ask; `refresh`, `wait`, `cancel` and the end of `events`
@@ -24,11 +26,19 @@ class Job:
         transport: to the server that has the job.
         record: what it said of it.
         reattach_for_s: how long to look for a server that went away.
+        progress: whether a notebook shows a bar while the job is followed.
     """
 
-    def __init__(self, transport: Transport, record: JobRecord, reattach_for_s: float) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        record: JobRecord,
+        reattach_for_s: float,
+        progress: bool = False,
+    ) -> None:
         self._transport = transport
         self._reattach_for_s = reattach_for_s
+        self._progress = progress
         self.record = record
 
     def refresh(self) -> Self:
@@ -37,11 +47,12 @@ class Job:
         self.record = answer.read(JobRecord.from_wire)
         return self
 
-    def wait(self, timeout_s: float | None = None) -> Self:
+    def wait(self, timeout_s: float | None = None, *, progress: bool | None = None) -> Self:
         """Wait until the job has its pictures.
 
         Args:
             timeout_s: how long to wait; None is as long as it takes.
+            progress: whether a notebook shows a bar; None is as the client was told.
 
         Raises:
             JobFailedError: it ended without pictures.
@@ -49,7 +60,7 @@ class Job:
             WaitTimeoutError: it goes on, and may be waited for again.
         """
         if not self.status.terminal:
-            for _ in self.events(timeout_s):
+            for _ in self.events(timeout_s, progress=progress):
                 pass
         if self.status is JobStatus.FAILED:
             raise JobFailedError(self.record)
@@ -57,7 +68,9 @@ class Job:
             raise JobCancelledError(self.record)
         return self
 
-    def events(self, timeout_s: float | None = None) -> Generator[Event]:
+    def events(
+        self, timeout_s: float | None = None, *, progress: bool | None = None
+    ) -> Generator[Event]:
         """What happens to the job, from its beginning to its end, each event once.
 
         A connection that breaks is replaced by another. When the last event comes out, the job
@@ -65,18 +78,22 @@ class Job:
 
         Args:
             timeout_s: how long to listen; None is as long as it takes.
+            progress: whether a notebook shows a bar; None is as the client was told.
 
         Raises:
             WaitTimeoutError: it goes on, and may be listened to again.
         """
         watch = Watch(self._transport, self.id, self._reattach_for_s, timeout_s)
-        with closing(watch.events()) as events:
-            for event in events:
-                if event.terminal:
-                    self.refresh()
-                yield event
-        if not self.status.terminal:
-            self.refresh()
+        wanted = self._progress if progress is None else progress
+        with shown(self, wanted, self._transport.effects.clock) as tell:
+            with closing(watch.events()) as events:
+                for event in events:
+                    if event.terminal:
+                        self.refresh()
+                    tell(event)
+                    yield event
+            if not self.status.terminal:
+                self.refresh()
 
     def __iter__(self) -> Generator[Event]:
         return self.events()
