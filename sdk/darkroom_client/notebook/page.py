@@ -1,6 +1,7 @@
 """A look as HTML, and as a line for those who cannot show HTML."""
 
 import base64
+from collections.abc import Iterator
 from html import escape
 
 from darkroom_client.notebook.look import Look, Shown
@@ -11,7 +12,7 @@ HEIGHT_EM = 12  # of every picture, so that the page does not jump while one dev
 
 def html(look: Look) -> str:
     """A look as a fragment of HTML: no script, no address to fetch, all text escaped."""
-    parts = [_title(look), _state(look), *map(_note, look.notes)]
+    parts = [*_state(look), *map(_note, look.notes)]
     pictures = "".join(_picture(shown, look) for shown in look.pictures)
     if pictures:
         parts.append(f'<div style="display:flex;flex-wrap:wrap;gap:.5em">{pictures}</div>')
@@ -25,23 +26,18 @@ def line(look: Look) -> str:
     return "".join(char if char.isprintable() else "\ufffd" for char in joined)
 
 
-def _title(look: Look) -> str:
-    return f"<div><em>{escape(look.title)}</em></div>"
-
-
-def _state(look: Look) -> str:
+def _state(look: Look) -> Iterator[str]:
+    """One line when it is over, else a bar below the prompt."""
+    title, doing = f"<em>{escape(look.title)}</em>", escape(look.doing)
+    if not look.busy:
+        yield f"<div>{title}: <span>{doing}</span></div>"
+        return
+    # Without a value a bar says: nobody knows how long.
+    made = look.progress
+    value = "" if made is None else f' value="{made.step:d}" max="{max(1, made.steps):d}"'
+    bar = f'<progress{value} style="width:20em" aria-label="{doing}"></progress>'
     left = f", {escape(look.left)}" if look.left else ""
-    said = f"<span>{escape(look.doing)}{left}</span>"
-    if look.busy and look.progress is not None:
-        made = look.progress
-        bar = f'<progress value="{made.step:d}" max="{max(1, made.steps):d}"'
-    elif look.busy:
-        bar = "<progress"  # no value: it waits, nobody knows how long
-    else:
-        return f"<div>{said}</div>"
-    return (
-        f'<div>{bar} style="width:20em" aria-label="{escape(look.doing)}"></progress> {said}</div>'
-    )
+    yield f"<div>{title}</div><div>{bar} <span>{doing}{left}</span></div>"
 
 
 def _note(note: str) -> str:
