@@ -14,7 +14,7 @@ from darkroom_client.core.records import JobRecord, Progress
 from darkroom_client.notebook import page
 from darkroom_client.notebook.look import Look, Shown
 from tests.sdk.notebooks import Notebook, kernel
-from tests.sdk.scripted import ScriptedServer, json_reply
+from tests.sdk.scripted import ScriptedServer, json_reply, problem
 from tests.sdk.test_jobs import FAILED, QUEUED, event, stream
 from tests.serving import RunningServer
 
@@ -195,3 +195,21 @@ assert "IPython" not in sys.modules
         text=True,
     )
     assert (ran.stdout, ran.stderr) == ("succeeded\n", "")
+
+
+def test_an_interrupted_cell_says_that_the_job_goes_on(
+    notebook: Notebook, scripted: Callable[..., ScriptedServer]
+) -> None:
+    server = scripted(json_reply(QUEUED, 202), problem(503))
+    ran = notebook.run(f"""
+import signal
+from darkroom_client import Effects
+while_waiting = Effects(sleep=lambda _: signal.raise_signal(signal.SIGINT))
+try:
+    Client("{server.url}", effects=while_waiting).txt2img("a fox").wait()
+except KeyboardInterrupt:
+    print("interrupted")
+""")
+    assert "no longer watched, the job goes on" in ran.drawn[-1]
+    assert ran.outputs[-1]["text/plain"] == "interrupted\n"
+    assert [asked.method for asked in server.received if asked.method != "GET"] == ["POST"]

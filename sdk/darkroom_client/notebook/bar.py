@@ -50,9 +50,9 @@ def wanted(progress: bool | None = None) -> bool:
 
 def kernel_runs() -> bool:
     """Whether this is a notebook's process. Imports nothing."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    return getattr(shell, "kernel", None) is not None
+    # Another thread may be importing it just now, so that it is there in part.
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return getattr(get_ipython and get_ipython(), "kernel", None) is not None
 
 
 @contextmanager
