@@ -13,6 +13,7 @@ from tests.browser.phone import Phone, phone
 from tests.serving import RunningServer, running
 
 COUNT = 500
+FEW = 30
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +58,21 @@ def scroll(gallery: Phone, screens: float) -> bool:
     return moved
 
 
-def footprint(gallery: Phone) -> tuple[int, int]:
-    """DOM nodes, and bytes of JavaScript's heap, after what nobody holds was collected."""
+def footprint(gallery: Phone, enough: tuple[int, int] = (0, 0)) -> tuple[int, int]:
+    """DOM nodes, and bytes of JavaScript's heap, after what nobody holds was collected.
+
+    What scripts let go of frees its nodes some collections later, when images are decoded: on a
+    busy machine much later. Collecting goes on until the figures are below `enough`, for a while.
+    """
     gallery.protocol.send("Performance.enable")
     least = (sys.maxsize, sys.maxsize)
-    for _ in range(12):
-        # What scripts let go of frees its nodes a collection later, when images are decoded.
+    for _ in range(12 if enough == (0, 0) else 120):
         gallery.protocol.send("HeapProfiler.collectGarbage")
         measured = gallery.protocol.send("Performance.getMetrics")["metrics"]
         values = {metric["name"]: int(metric["value"]) for metric in measured}
         least = min(least, (values["Nodes"], values["JSHeapUsedSize"]))
+        if least[0] < enough[0] and least[1] < enough[1]:
+            break
         gallery.page.wait_for_timeout(250)
     return least
 
@@ -76,6 +82,7 @@ def test_five_hundred_pictures_scroll_by_and_memory_does_not_grow(gallery: Phone
     for _ in range(3):
         seen.update(dict.fromkeys(names(gallery)))
         scroll(gallery, 1)
+    expect(tiles(gallery).nth(FEW)).to_be_attached()  # as many as there will be
     nodes, heap = footprint(gallery)
     most_tiles = 0
 
@@ -90,9 +97,10 @@ def test_five_hundred_pictures_scroll_by_and_memory_does_not_grow(gallery: Phone
 
     assert list(seen) == [f"picture {index}" for index in reversed(range(COUNT))]
     assert most_tiles < 90
-    nodes_after, heap_after = footprint(gallery)
-    assert nodes_after < nodes * 1.5 + 200
-    assert heap_after < heap + 2_000_000
+    enough = (nodes * 3 // 2 + 200, heap + 2_000_000)
+    nodes_after, heap_after = footprint(gallery, enough)
+    assert nodes_after < enough[0]
+    assert heap_after < enough[1]
     expect(tiles(gallery).last).to_have_accessible_name("picture 0")
 
 
