@@ -20,7 +20,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("only root may mount a disk")
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk]
+    if subprocess.run(mount, check=False).returncode:
+        pytest.skip("this container's root may not mount a disk")
     yield disk
     subprocess.run(["umount", "--lazy", disk], check=True)
 

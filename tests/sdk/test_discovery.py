@@ -47,8 +47,11 @@ def network() -> Iterator[Network]:
     net = Network(f"darkroom-box-{number}", f"darkroom-desk-{number}")
     ends = (f"drb{number}", f"drd{number}")  # at most 15 characters
     try:
-        for name in (net.box, net.desk):
-            ip("netns", "add", name)
+        ip("netns", "add", net.box)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("there is no iproute2, or this container's root may not make networks")
+    try:
+        ip("netns", "add", net.desk)
         ip("link", "add", ends[0], "netns", net.box, "type", "veth",
            "peer", "name", ends[1], "netns", net.desk)  # fmt: skip
         for name, end, address in (
