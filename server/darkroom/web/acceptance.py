@@ -1,6 +1,8 @@
 """How a request becomes a job on disk, whichever API it came by."""
 
-from flask import g, request
+from collections.abc import Callable, Sequence
+
+from flask import Response, g, request
 
 from darkroom.jobs.records import NewJob
 from darkroom.jobs.store import IdempotencyConflictError, QueueFullError
@@ -10,6 +12,7 @@ from darkroom.web.door import auth
 from darkroom.web.errors import ProblemError
 from darkroom.web.parsing import priority
 from darkroom.web.parsing.intake import Intake
+from darkroom.web.waiting import until_ended
 
 
 def check_room(key: str | None = None) -> None:
@@ -84,6 +87,36 @@ def job(job_id: str) -> Job:
     found = context().store.job(job_id, auth.caller().sees)
     assert found is not None
     return found
+
+
+def when_ended(
+    job_ids: Sequence[str],
+    then: Callable[[Sequence[Job]], Response],
+    each: Callable[[Job], Response | None] = lambda _: None,
+) -> Response:
+    """Answer the current request when all of these have ended, without a thread that waits.
+
+    Whoever goes away in between finds the pictures with their other jobs.
+
+    Args:
+        job_ids: of the caller's jobs.
+        then: is given them, and answers; that may be to wait for more.
+        each: is given each as it stands at its end, and may answer without waiting for the rest.
+    """
+
+    def wait(left: Sequence[str]) -> Response:
+        if not left:
+            return then([job(job_id) for job_id in job_ids])
+        first, *rest = left
+        return until_ended(
+            first,
+            None,
+            has_ended=lambda: context().store.has_ended(first),
+            answer=lambda: each(job(first)) or wait(rest),
+            abandon=lambda: None,  # the jobs go on
+        )
+
+    return wait(job_ids)
 
 
 def _full(error: QueueFullError) -> ProblemError:

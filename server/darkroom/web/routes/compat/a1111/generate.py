@@ -45,10 +45,10 @@ def txt2img() -> Response:
         FIRST_PASS,
     )
     if second is None:
-        return orders.when_ended(
+        return acceptance.when_ended(
             jobs, lambda ended: answers.send(ended, parameters, settled.ignored)
         )
-    return orders.when_ended(
+    return acceptance.when_ended(
         jobs,
         lambda ended: hires.develop(ended, second, body, parameters, settled.ignored),
     )
@@ -76,7 +76,7 @@ def img2img() -> Response:
         return sd_upscale.develop(asked, settled, strength, body, parameters)
     jobs = orders.place(_img2img_orders(asked, settled, strength), asked.seed, body, FIRST_PASS)
     ignored = settled.ignored  # and nothing of the pictures, which are large
-    return orders.when_ended(jobs, lambda ended: answers.send(ended, parameters, ignored))
+    return acceptance.when_ended(jobs, lambda ended: answers.send(ended, parameters, ignored))
 
 
 def _img2img_orders(asked: Img2Img, settled: Settled, strength: float) -> list[Order]:

@@ -10,6 +10,7 @@ from flask import Response
 from darkroom import pictures, retouching
 from darkroom.catalog.models import ModelEntry
 from darkroom.schemas import Job, JobStatus, Task
+from darkroom.web import acceptance
 from darkroom.web.context import context
 from darkroom.web.routes.compat.a1111 import (
     answers,
@@ -110,7 +111,7 @@ def develop(
         placed += orders.place([order], image.seed, body, f"{SECOND_PASS} {index}")
     if not placed:
         return answers.send(ended, parameters, ignored)
-    return orders.when_ended(placed, lambda jobs: answers.send(jobs, parameters, ignored))
+    return acceptance.when_ended(placed, lambda jobs: answers.send(jobs, parameters, ignored))
 
 
 def _size(asked: Txt2Img, settled: Settled) -> tuple[int, int]:

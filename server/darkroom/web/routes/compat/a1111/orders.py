@@ -1,20 +1,16 @@
 """One request there may be several jobs here: more pictures than a job has, or a second pass."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-from flask import Response
 from pydantic import ValidationError
 
-from darkroom.schemas import MAX_IMAGES_PER_JOB, MAX_SEED, REQUEST_TYPES, Job, Task
+from darkroom.schemas import MAX_IMAGES_PER_JOB, MAX_SEED, REQUEST_TYPES, Task
 from darkroom.web import acceptance
-from darkroom.web.context import context
 from darkroom.web.errors import field_errors, invalid
 from darkroom.web.parsing import body, intake
 from darkroom.web.routes.compat.a1111.bodies import Body
-from darkroom.web.waiting import until_ended
 
 PICTURES = body.FILE_FIELDS
 
@@ -82,28 +78,3 @@ def _accept(
     except ValidationError as error:
         raise invalid(field_errors(error, model.model_fields)) from None
     return acceptance.accept(intake.resolve(task, asked, files, fingerprint), collapses=True)
-
-
-def when_ended(job_ids: Sequence[str], then: Callable[[Sequence[Job]], Response]) -> Response:
-    """Answer the current request when all of these have ended.
-
-    Whoever goes away in between finds the pictures with their other jobs.
-
-    Args:
-        job_ids: of the caller's jobs.
-        then: is given them, and answers; that may be to wait for more.
-    """
-    return _wait(tuple(job_ids), lambda: then([acceptance.job(job_id) for job_id in job_ids]))
-
-
-def _wait(left: tuple[str, ...], then: Callable[[], Response]) -> Response:
-    if not left:
-        return then()
-    store, job_id = context().store, left[0]
-    return until_ended(
-        job_id, None, partial(store.has_ended, job_id), partial(_wait, left[1:], then), _leave
-    )
-
-
-def _leave() -> None:
-    """The caller is gone; their jobs go on."""

@@ -12,6 +12,7 @@ from flask import Response
 from darkroom import pictures, retouching, tiling
 from darkroom.schemas import FieldError, Job, OutputFormat, Task
 from darkroom.tiling import Tiling
+from darkroom.web import acceptance
 from darkroom.web.context import context
 from darkroom.web.errors import invalid, pointer
 from darkroom.web.routes.compat.a1111 import answers, inits, orders, upscalers
@@ -64,7 +65,7 @@ def develop(
     )
     output_format = settled.values["output_format"]
     ignored = settled.ignored
-    return orders.when_ended(
+    return acceptance.when_ended(
         placed, lambda jobs: _put_together(jobs, plan, output_format, parameters, ignored)
     )
 

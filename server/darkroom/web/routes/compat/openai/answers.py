@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Response, g, jsonify
@@ -14,7 +14,6 @@ from darkroom.web.errors import not_found, respond
 from darkroom.web.routes.compat.openai.problems import failure
 from darkroom.web.routes.compat.openai.translation import Asked
 from darkroom.web.routes.signed import signed_address
-from darkroom.web.waiting import until_ended
 
 IGNORED = "X-Ignored-Fields"
 PLAIN_NAME = re.compile(r"[\w.\[\]-]{1,64}", re.ASCII)
@@ -35,33 +34,20 @@ USAGE = {
 
 def when_done(job_ids: Sequence[str], asked: Asked) -> Response:
     """Answer with the pictures of all jobs once the last has ended, or the first has failed."""
-    return _after(job_ids, lambda: _pictures(job_ids, asked))
+    return acceptance.when_ended(job_ids, lambda jobs: _pictures(jobs, asked), _refusal)
 
 
-def _after(job_ids: Sequence[str], answer: Callable[[], Response]) -> Response:
-    job_id, *rest = job_ids
-
-    def go_on() -> Response:
-        job = acceptance.job(job_id)
-        problem = failure(job)
-        if problem is not None:
-            return respond(
-                problem.model_copy(update={"request_id": g.request_id}),
-                FINAL if job.status.terminal else {"Retry-After": "5"},
-            )
-        return _after(rest, answer) if rest else answer()
-
-    return until_ended(
-        job_id,
-        None,
-        has_ended=lambda: context().store.has_ended(job_id),
-        answer=go_on,
-        abandon=lambda: None,  # the job goes on, and a retry finds it
+def _refusal(job: Job) -> Response | None:
+    problem = failure(job)
+    if problem is None:
+        return None
+    return respond(
+        problem.model_copy(update={"request_id": g.request_id}),
+        FINAL if job.status.terminal else {"Retry-After": "5"},
     )
 
 
-def _pictures(job_ids: Sequence[str], asked: Asked) -> Response:
-    jobs = [acceptance.job(job_id) for job_id in job_ids]
+def _pictures(jobs: Sequence[Job], asked: Asked) -> Response:
     show = _address if asked.manner.wants_addresses else _content
     data = [{**show(image), "seed": image.seed} for job in jobs for image in job.images]
     answer = {"created": seconds(jobs[0]), "data": data, **about(jobs[0]), "usage": USAGE}
