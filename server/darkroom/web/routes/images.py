@@ -95,11 +95,20 @@ def send_stored(
     return response
 
 
-def _bytes(image_id: str, output_format: OutputFormat, width: int | None, changed: bool) -> bytes:
+def read_file(image_id: str) -> bytes:
+    """A picture's bytes, as they are stored.
+
+    Raises:
+        ProblemError: 404, the file is gone.
+    """
     try:
-        data = context().files.read(image_id)
+        return context().files.read(image_id)
     except FileNotFoundError:
         raise not_found(f"file of picture {image_id!r} any more") from None
+
+
+def _bytes(image_id: str, output_format: OutputFormat, width: int | None, changed: bool) -> bytes:
+    data = read_file(image_id)
     if not changed:
         return data
     with context().rendering:

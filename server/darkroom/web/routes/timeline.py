@@ -5,10 +5,10 @@ from flask import Blueprint, Response, request
 from darkroom import timeline
 from darkroom.schemas import Job
 from darkroom.web.context import context
-from darkroom.web.errors import ProblemError, not_found
+from darkroom.web.errors import ProblemError
 from darkroom.web.openapi import answers, document
 from darkroom.web.operations import IF_NONE_MATCH, TIMELINE
-from darkroom.web.routes.images import CACHE
+from darkroom.web.routes.images import CACHE, read_file
 from darkroom.web.routes.jobs import find_job
 
 blueprint = Blueprint("timeline", __name__)
@@ -38,7 +38,7 @@ def show_timeline(job_id: str) -> Response:
     response.set_etag(etag)
     response.headers["Cache-Control"] = CACHE if job.status.terminal else "private, no-cache"
     if not request.if_none_match.contains(etag):
-        finished = None if picture is None else _file(picture.id)
+        finished = None if picture is None else read_file(picture.id)
         with context().rendering:
             response.data = timeline.animate([preview.webp for preview in previews], finished)
     response.make_conditional(request)
@@ -49,10 +49,3 @@ def _why_none(job: Job) -> str:
     if job.status.terminal:
         return f"there are no previews; the job has ended: {job.status}"
     return f"no previews yet; the job is {job.status}"
-
-
-def _file(image_id: str) -> bytes:
-    try:
-        return context().files.read(image_id)
-    except FileNotFoundError:
-        raise not_found(f"file of picture {image_id!r} any more") from None

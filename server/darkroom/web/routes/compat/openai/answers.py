@@ -9,10 +9,10 @@ from flask import Response, g, jsonify
 
 from darkroom.schemas import Image, Job
 from darkroom.web import acceptance
-from darkroom.web.context import context
-from darkroom.web.errors import not_found, respond
+from darkroom.web.errors import respond
 from darkroom.web.routes.compat.openai.problems import failure
 from darkroom.web.routes.compat.openai.translation import Asked
+from darkroom.web.routes.images import read_file
 from darkroom.web.routes.signed import signed_address
 
 IGNORED = "X-Ignored-Fields"
@@ -83,8 +83,4 @@ def _address(image: Image) -> dict[str, str]:
 
 
 def _content(image: Image) -> dict[str, str]:
-    try:
-        data = context().files.read(image.id)
-    except FileNotFoundError:
-        raise not_found(f"file of picture {image.id!r} any more") from None
-    return {"b64_json": base64.b64encode(data).decode()}
+    return {"b64_json": base64.b64encode(read_file(image.id)).decode()}
