@@ -64,6 +64,7 @@ $(VENV)/.installed: pyproject.toml sdk/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --editable . --editable ./sdk --group dev
+	$(BIN)/python -m pip install --quiet --no-deps --group upscaling
 	@touch $@
 
 $(VENV)/.training: $(VENV)/.installed

@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmarks.stock import PROMPT, SEED
 from darkroom.catalog.adapters import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
+from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import EngineSettings
 from darkroom.engine.base import Broken, EngineJob
 from darkroom.engine.engine import DiffusersEngine
@@ -18,7 +19,8 @@ TINTYPE = "tintype"
 def engine(settings: EngineSettings, models_dir: Path, model: str = TINTYPE) -> DiffusersEngine:
     """An engine that has loaded nothing yet."""
     adapters = AdapterCatalog(models_dir / "loras", models_dir / "embeddings")  # there are none
-    return DiffusersEngine(ModelCatalog(models_dir, model), adapters, settings)
+    upscalers = UpscalerCatalog(models_dir.parent / "upscalers")
+    return DiffusersEngine(ModelCatalog(models_dir, model), adapters, upscalers, settings)
 
 
 def request(

@@ -157,6 +157,10 @@ class Settings(BaseSettings):
     def embeddings_dir(self) -> Path:
         return self.data_dir / "embeddings"
 
+    @property
+    def upscalers_dir(self) -> Path:
+        return self.data_dir / "upscalers"
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -31,6 +31,11 @@ class Task(enum.StrEnum):
     TXT2IMG = "txt2img"
     IMG2IMG = "img2img"
     INPAINT = "inpaint"
+    UPSCALE = "upscale"
+
+
+# What models do. Upscaling is done by networks of its own.
+MODEL_TASKS = (Task.TXT2IMG, Task.IMG2IMG, Task.INPAINT)
 
 
 class JobStatus(enum.StrEnum):
@@ -136,11 +141,32 @@ class InpaintRequest(Txt2ImgRequest):
     )
 
 
-REQUEST_TYPES: dict[Task, type[Txt2ImgRequest]] = {
+class UpscaleRequest(Words):
+    """Make a picture larger by a network that was trained to."""
+
+    image: ImageSource
+    upscaler: str = Field(min_length=1, max_length=200, description="A name from `GET /upscalers`.")
+    scale: float | None = Field(
+        None,
+        ge=1,
+        le=16,
+        allow_inf_nan=False,
+        description="How many times larger; the upscaler's own factor when left out, and at most.",
+    )
+    output_format: OutputFormat = OutputFormat.PNG
+
+
+AnyRequest = Txt2ImgRequest | UpscaleRequest
+
+REQUEST_TYPES: dict[Task, type[AnyRequest]] = {
     Task.TXT2IMG: Txt2ImgRequest,
     Task.IMG2IMG: Img2ImgRequest,
     Task.INPAINT: InpaintRequest,
+    Task.UPSCALE: UpscaleRequest,
 }
+
+# Before an upscaler's name where models' names stand, which have no slash.
+UPSCALERS = "upscalers/"
 
 
 class ResolvedRequest(Words):
@@ -148,6 +174,9 @@ class ResolvedRequest(Words):
 
     `image` and `mask_image` are `image:<id>` references by now. Sent back to the route of its
     task, without `task`, it makes the same picture again.
+
+    When upscaling, `model` is the upscaler behind `UPSCALERS`, a step is a tile, and what upscaling
+    has no use for is empty.
     """
 
     task: Task
@@ -172,10 +201,13 @@ class ResolvedRequest(Words):
     padding_mask_crop: int | None = None
     invert_mask: bool | None = None
     keep_unmasked: bool | None = None
+    upscaler: str | None = None
+    scale: float | None = None
 
     def wire(self) -> dict[str, Any]:
         """The JSON form that the task's route accepts."""
-        return self.model_dump(mode="json", exclude={"task"}, exclude_none=True)
+        known = set(UpscaleRequest.model_fields) if self.task is Task.UPSCALE else None
+        return self.model_dump(mode="json", include=known, exclude={"task"}, exclude_none=True)
 
     def seed_of(self, index: int) -> int:
         """Image `index`'s seed; past the largest seed it begins again at 0."""
@@ -353,6 +385,19 @@ class LoraInfo(Words):
 
 class LoraList(Words):
     loras: tuple[LoraInfo, ...]
+    broken: tuple[BrokenFile, ...]
+
+
+class UpscalerInfo(Words):
+    """A network that makes pictures larger."""
+
+    name: str
+    architecture: str = Field(description="ESRGAN or Compact.")
+    scale: int = Field(description="How many times larger a picture becomes, in each direction.")
+
+
+class UpscalerList(Words):
+    upscalers: tuple[UpscalerInfo, ...]
     broken: tuple[BrokenFile, ...]
 
 

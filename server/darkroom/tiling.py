@@ -7,6 +7,10 @@ from PIL import Image
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
+# Pixels a side of what goes through an upscaler in one step. Small, because others' steps wait for
+# it: the usual network takes seconds for it on a CPU.
+TILE = 128
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -22,6 +26,16 @@ class Tiling:
     size: tuple[int, int]
     tile: tuple[int, int]
     boxes: tuple[Box, ...]
+
+    def enlarged(self, times: int) -> "Tiling":
+        """The same of a picture that many times larger."""
+        width, height = self.size
+        tile_width, tile_height = self.tile
+        return Tiling(
+            (width * times, height * times),
+            (tile_width * times, tile_height * times),
+            tuple((a * times, b * times, c * times, d * times) for a, b, c, d in self.boxes),
+        )
 
 
 def plan(size: tuple[int, int], tile: tuple[int, int], overlap: int) -> Tiling:
@@ -45,6 +59,16 @@ def _starts(side: int, tile: int, overlap: int) -> list[int]:
         return [0]
     count = -(-room // (tile - overlap)) + 1
     return [round(index * room / (count - 1)) for index in range(count)]
+
+
+def overlap(side: int) -> int:
+    """Of neighbouring tiles of this side, when a network makes them larger one by one."""
+    return side // 8
+
+
+def for_upscaling(size: tuple[int, int]) -> Tiling:
+    """How a picture of this size goes through an upscaler."""
+    return plan(size, (TILE, TILE), overlap(TILE))
 
 
 def cut(picture: Image.Image, tiles: Tiling) -> list[Image.Image]:

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from darkroom.catalog.models import ModelCatalog, ModelEntry, UnknownModelError
-from darkroom.schemas import Task
+from darkroom.schemas import MODEL_TASKS, Task
 from tests.catalog.conftest import checkpoint, edit, folder, tensors_of, write
 
 KINDS = {
-    "sd1": ("sd", list(Task), 512, 11),
+    "sd1": ("sd", list(MODEL_TASKS), 512, 11),
     "sd1-inpaint": ("sd", [Task.INPAINT], 512, 11),
-    "sd2-512": ("sd", list(Task), 512, 11),
-    "sd2-768": ("sd", list(Task), 768, 11),
+    "sd2-512": ("sd", list(MODEL_TASKS), 512, 11),
+    "sd2-768": ("sd", list(MODEL_TASKS), 768, 11),
     "sd2-inpaint": ("sd", [Task.INPAINT], 512, 11),
-    "sdxl": ("sdxl", list(Task), 1024, 10),
+    "sdxl": ("sdxl", list(MODEL_TASKS), 1024, 10),
     "sdxl-inpaint": ("sdxl", [Task.INPAINT], 1024, 10),
     "sdxl-refiner": ("sdxl", [Task.IMG2IMG, Task.INPAINT], 1024, 11),
 }

@@ -7,18 +7,15 @@ folders is listed with the reason why it cannot be used.
 import difflib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
-from darkroom.catalog import headers, lora_keys
+from darkroom.catalog import lora_keys
 from darkroom.catalog.headers import Header, UnreadableFileError
+from darkroom.catalog.shelf import Shelf
 from darkroom.schemas import BrokenFile, EmbeddingInfo, LoraInfo
 
-ENDING = ".safetensors"
-PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
-PICKLE = "is a pickle, which can run programs when it is opened; convert it to safetensors"
 MAX_TRIGGER_WORDS = 8
 
 # Width of the text that the UNet's cross attention reads → the family that has it.
@@ -55,9 +52,6 @@ class EmbeddingEntry:
     widths: tuple[int, ...]
 
 
-Entry = TypeVar("Entry", LoraEntry, EmbeddingEntry)
-
-
 class AdapterCatalog:
     """The LoRAs and embeddings of this box by name.
 
@@ -70,8 +64,8 @@ class AdapterCatalog:
     """
 
     def __init__(self, loras_dir: Path, embeddings_dir: Path) -> None:
-        self._loras = _Shelf(loras_dir, _describe_lora)
-        self._embeddings = _Shelf(embeddings_dir, _describe_embedding)
+        self._loras = Shelf(loras_dir, _describe_lora)
+        self._embeddings = Shelf(embeddings_dir, _describe_embedding)
 
     def loras(self) -> tuple[LoraEntry, ...]:
         return self._loras.read()[0]
@@ -103,42 +97,6 @@ class AdapterCatalog:
         close = difflib.get_close_matches(name, [e.info.name for e in entries], 1, cutoff=0.5)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UnknownLoraError(f"there is no LoRA {name!r} on this box{hint} (see GET /loras)")
-
-
-class _Shelf(Generic[Entry]):
-    """One folder, its files described."""
-
-    def __init__(self, folder: Path, describe: Callable[[Path, Header], Entry]) -> None:
-        self._folder = folder
-        self._describe: Callable[[Path, Header], Entry] = describe
-        self._known: dict[tuple[Path, int, int], Entry | BrokenFile] = {}
-
-    def read(self) -> tuple[tuple[Entry, ...], tuple[BrokenFile, ...]]:
-        # A new dictionary every time lets go of files that went away, and needs no lock.
-        known = {key: self._known.get(key) or self._judge(key[0]) for key in self._files()}
-        self._known = known
-        broken = tuple(found for found in known.values() if isinstance(found, BrokenFile))
-        entries = tuple(found for found in known.values() if not isinstance(found, BrokenFile))
-        return entries, broken
-
-    def _files(self) -> Iterator[tuple[Path, int, int]]:
-        if not self._folder.is_dir():
-            return
-        for path in sorted(self._folder.iterdir()):
-            if path.suffix.lower() in (ENDING, *PICKLED) and not path.name.startswith("."):
-                try:
-                    stat = path.stat()
-                except OSError:  # a link that leads nowhere, or a file just taken away
-                    continue
-                yield path, stat.st_mtime_ns, stat.st_size
-
-    def _judge(self, path: Path) -> Entry | BrokenFile:
-        if path.suffix.lower() != ENDING:
-            return BrokenFile(file=path.name, reason=PICKLE)
-        try:
-            return self._describe(path, headers.read(path))
-        except (UnreadableFileError, lora_keys.NotALoraError) as error:
-            return BrokenFile(file=path.name, reason=str(error))
 
 
 # --- LoRAs ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 from darkroom.catalog import pipelines
 from darkroom.catalog.reading import UnusableError, read_json
 from darkroom.catalog.schedulers import NATIVE
-from darkroom.schemas import MAX_CLIP_SKIP, ModelDefaults, ModelLimits, Task
+from darkroom.schemas import MAX_CLIP_SKIP, MODEL_TASKS, ModelDefaults, ModelLimits, Task
 
 # Class in `model_index.json` → family. Our own sampling loop drives these.
 FAMILIES: MappingProxyType[str, str] = MappingProxyType(
@@ -99,7 +99,7 @@ def _tasks(config: Path, family: str, channels: int) -> tuple[tuple[Task, ...], 
         raise UnusableError(f"its UNet reads {reads}, which no request carries")
     if family == "sdxl" and not (config / "text_encoder").is_dir():  # the refiner
         return (Task.IMG2IMG, Task.INPAINT), f"{prefix}Img2ImgPipeline"
-    return tuple(Task), f"{prefix}Pipeline"
+    return MODEL_TASKS, f"{prefix}Pipeline"
 
 
 def _defaults(unet: dict[str, Any], native: int, guidance: float) -> ModelDefaults:

@@ -9,7 +9,7 @@ one picture: see `LEFT_OUT`.
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from darkroom.schemas import Task
+from darkroom.schemas import MODEL_TASKS, Task
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Whole:
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        return tuple(task for task in Task if self.pipeline(task) is not None)
+        return tuple(task for task in MODEL_TASKS if self.pipeline(task) is not None)
 
 
 WHOLE: MappingProxyType[str, Whole] = MappingProxyType(
@@ -120,6 +120,6 @@ def why_not(class_name: str) -> str:
 def find(class_name: str) -> Whole | None:
     """The row that a class of diffusers belongs to, for whichever task."""
     for row in WHOLE.values():
-        if any(row.pipeline(task) == class_name for task in Task):
+        if any(row.pipeline(task) == class_name for task in MODEL_TASKS):
             return row
     return None

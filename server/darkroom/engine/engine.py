@@ -9,6 +9,7 @@ import torch
 
 from darkroom.catalog.adapters import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog, UnknownModelError
+from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import EngineSettings, Settings
 from darkroom.engine import batching, failures
 from darkroom.engine.base import (
@@ -44,6 +45,7 @@ class DiffusersEngine:
     Args:
         catalog: where models lie.
         adapters: where LoRAs and embeddings lie.
+        upscalers: where upscalers lie.
         settings: device, dtype, previews, limits.
         clock: seconds, monotonic.
         meter: told what calls took.
@@ -53,11 +55,12 @@ class DiffusersEngine:
         self,
         catalog: ModelCatalog,
         adapters: AdapterCatalog,
+        upscalers: UpscalerCatalog,
         settings: EngineSettings,
         clock: Callable[[], float] = time.monotonic,
         meter: Meter | None = None,
     ) -> None:
-        self._models = Models(catalog, adapters, settings, clock)
+        self._models = Models(catalog, adapters, upscalers, settings, clock)
         self._settings = settings
         self._clock = clock
         self._meter = meter or NoMeter()
@@ -167,17 +170,18 @@ class DiffusersEngine:
     def _undenoised(self) -> dict[Key, list[Flight]]:
         """Who waits for a step, by whom they may share it with."""
         waiting: dict[Key, list[Flight]] = defaultdict(list)
-        busy: set[str] = set()  # pipelines that run whole do one job at a time
+        busy: set[str] = set()  # those that do one job at a time
         for flight in self._flights.values():
             if flight.undenoised():
                 waiting[flight.key].append(flight)
             elif flight.whole is not None and flight.model not in busy:
-                busy.add(flight.model)
+                if flight.whole.exclusive:
+                    busy.add(flight.model)
                 waiting[flight.key].append(flight)
         return waiting
 
     def _resume(self, flight: Flight) -> list[EngineEvent]:
-        """One step of a pipeline that runs whole."""
+        """One step of a pipeline that runs whole, or one tile of a picture made larger."""
         job, whole = flight.job, flight.whole
         assert whole is not None
         began = self._clock()
@@ -352,6 +356,7 @@ def from_settings(
     return DiffusersEngine(
         ModelCatalog(settings.models_dir, settings.models.default),
         AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
+        UpscalerCatalog(settings.upscalers_dir),
         settings.engine,
         clock,
         meter,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from darkroom.engine.base import EngineJob
-from darkroom.engine.families.whole import Development
+from darkroom.engine.families.resuming import Resumable
 from darkroom.engine.sample import Key, Sample
 
 
@@ -15,7 +15,8 @@ class Flight:
     Attributes:
         job: what to make.
         samples: one an image; empty until prepared.
-        whole: instead of samples, where the model's own pipeline is run.
+        whole: instead of samples, where no UNet of ours is stepped: a pipeline is run whole, or a
+            picture is made larger.
         shape: (C, h, w) of their latents.
         developed: indices of the images handed over.
         apart: whether it works apart from the others, because a call failed with it in it.
@@ -25,7 +26,7 @@ class Flight:
     job: EngineJob
     samples: list[Sample] = field(default_factory=list)
     shape: tuple[int, ...] = ()
-    whole: Development | None = None
+    whole: Resumable | None = None
     developed: set[int] = field(default_factory=set)
     apart: bool = False
     previewed_at: float = float("-inf")

@@ -13,21 +13,23 @@ from transformers.utils import logging as transformers_logging
 
 from darkroom.catalog.adapters import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog, ModelEntry
+from darkroom.catalog.upscalers import UpscalerCatalog, UpscalerEntry
 from darkroom.config import EngineSettings
 from darkroom.engine import costs, loading, memory, packing
 from darkroom.engine.adapters import Adapters
 from darkroom.engine.costs import Costs
 from darkroom.engine.denoiser import Denoiser
 from darkroom.engine.embeddings import load_embeddings
-from darkroom.engine.families import sd, sdxl
+from darkroom.engine.families import sd, sdxl, upscaling
 from darkroom.engine.families.unet import UNetFamily
+from darkroom.engine.families.upscaling import Upscaler
 from darkroom.engine.families.whole import WholeRequest
 from darkroom.engine.memory import Room
 from darkroom.engine.previews import Preview
 from darkroom.engine.prompts import PromptEncoder
 from darkroom.engine.rehearsal import Rehearsal
 from darkroom.engine.vae import Vae
-from darkroom.schemas import ModelInfo
+from darkroom.schemas import UPSCALERS, ModelInfo
 
 log = structlog.get_logger()
 
@@ -41,7 +43,7 @@ FAMILIES: dict[str, tuple[type[UNetFamily], Callable[..., dict[Any, Any]]]] = {
 
 @dataclass(frozen=True)
 class WholeModel:
-    """A model in memory that only its own pipeline can run.
+    """A model in memory whose calls are shared with nobody: a pipeline's own, or an upscaler's.
 
     Attributes:
         name: in the catalog.
@@ -50,7 +52,7 @@ class WholeModel:
     """
 
     name: str
-    family: WholeRequest
+    family: WholeRequest | Upscaler
     weight_bytes: int
 
 
@@ -100,6 +102,7 @@ class Models:
     Args:
         catalog: where models lie.
         adapters: where LoRAs and embeddings lie.
+        upscalers: where upscalers lie.
         settings: device, dtype, how much memory they may take.
         clock: seconds, for measuring them.
     """
@@ -108,12 +111,14 @@ class Models:
         self,
         catalog: ModelCatalog,
         adapters: AdapterCatalog,
+        upscalers: UpscalerCatalog,
         settings: EngineSettings,
         clock: Callable[[], float],
     ) -> None:
         hush()
         self._catalog = catalog
         self._adapters = adapters
+        self._upscalers = upscalers
         self._settings = settings
         self._clock = clock
         self.device = pick_device(settings.device)
@@ -129,7 +134,7 @@ class Models:
         """The model of that name, in memory; None as a name is the default one.
 
         Args:
-            name: in the catalog.
+            name: in the catalog, or behind `UPSCALERS` in that of the upscalers.
             in_use: models that must stay.
 
         Returns:
@@ -139,12 +144,11 @@ class Models:
             UnknownModelError: there is none of that name any more.
             OSError: it cannot be read.
         """
-        entry = self._catalog.find(name)
-        name = entry.info.name
+        name, entry = self._find(name)
         if name not in self._resident:
             if not self._make_room(_expected_bytes(entry.path, self.dtype), in_use):
                 return None
-            self._resident[name] = self._load(entry, in_use)
+            self._resident[name] = self._load(name, entry, in_use)
         self._resident[name] = self._resident.pop(name)
         return self._resident[name]
 
@@ -161,17 +165,29 @@ class Models:
             self._put_away(name)
         return taken + wanted <= self._budget or not self._resident
 
-    def _load(self, entry: ModelEntry, in_use: Collection[str]) -> LoadedModel:
-        log.info("loading model", model=entry.info.name, device=str(self.device))
+    def _find(self, name: str | None) -> tuple[str, ModelEntry | UpscalerEntry]:
+        """A model or upscaler, and its name here."""
+        if name is not None and name.startswith(UPSCALERS):
+            return name, self._upscalers.find(name.removeprefix(UPSCALERS))
+        entry = self._catalog.find(name)
+        return entry.info.name, entry
+
+    def _load(
+        self, name: str, entry: ModelEntry | UpscalerEntry, in_use: Collection[str]
+    ) -> LoadedModel:
+        log.info("loading model", model=name, device=str(self.device))
         try:
             return self._build(entry)
         except torch.OutOfMemoryError:
-            for name in self._idle(in_use):
-                self._put_away(name)
+            for idle in self._idle(in_use):
+                self._put_away(idle)
             self._free()  # of what the attempt left, too
             return self._build(entry)
 
-    def _build(self, entry: ModelEntry) -> LoadedModel:
+    def _build(self, entry: ModelEntry | UpscalerEntry) -> LoadedModel:
+        if isinstance(entry, UpscalerEntry):
+            upscaler = upscaling.load(entry, self.device, self.dtype)
+            return WholeModel(UPSCALERS + entry.info.name, upscaler, upscaler.weight_bytes)
         pipeline: Any = loading.load_pipeline(entry, self.device, self.dtype)
         weight_bytes = _weight_bytes(pipeline)
         if entry.info.family not in FAMILIES:

@@ -7,7 +7,7 @@ a time, so that the same request and seed give the same file.
 import json
 
 from darkroom.catalog import schedulers
-from darkroom.schemas import ResolvedRequest
+from darkroom.schemas import ResolvedRequest, Task
 
 
 def text_chunks(
@@ -34,6 +34,9 @@ def text_chunks(
 
 def parameters(request: ResolvedRequest, index: int) -> str:
     """The prompt and settings in the format of AUTOMATIC1111's web UI (its `infotext`)."""
+    if request.task is Task.UPSCALE:
+        name = _quoted(str(request.upscaler))
+        return f"Postprocess upscale by: {request.scale:g}, Postprocess upscaler: {name}"
     settings: dict[str, object] = {"Steps": request.num_inference_steps}
     if request.scheduler != schedulers.NATIVE:
         entry, spacing = schedulers.find(request.scheduler)

@@ -6,6 +6,7 @@ from prometheus_client import disable_created_metrics
 
 from darkroom.catalog.adapters import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
+from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import Settings
 from darkroom.jobs.census import Census
 from darkroom.jobs.database import Database
@@ -63,6 +64,7 @@ def create_app(settings: Settings) -> Application:
         files=files,
         catalog=ModelCatalog(settings.models_dir, settings.models.default),
         adapters=AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
+        upscalers=UpscalerCatalog(settings.upscalers_dir),
         decoders=Decoders(
             settings.web.decoders,
             settings.web.decode_timeout_s,

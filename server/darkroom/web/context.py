@@ -7,6 +7,7 @@ from flask import Flask, current_app
 
 from darkroom.catalog.adapters import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
+from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import Settings
 from darkroom.jobs import doorbell
 from darkroom.jobs.census import Census
@@ -30,6 +31,7 @@ class Context:
     files: Files
     catalog: ModelCatalog
     adapters: AdapterCatalog
+    upscalers: UpscalerCatalog
     decoders: Decoders
     rendering: Semaphore  # held while a stored picture is decoded, which takes its pixels' memory
     streams: Streams

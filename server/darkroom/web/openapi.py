@@ -128,7 +128,8 @@ def form_model(task: Task) -> type[BaseModel]:
     parts: dict[str, Any] = {
         name: (ImageSource, binary) for name in ("image", "mask_image") if name in cls.model_fields
     }
-    parts["loras"] = (str, listed)
+    if "loras" in cls.model_fields:
+        parts["loras"] = (str, listed)
     return create_model(f"{cls.__name__.removesuffix('Request')}Form", __base__=cls, **parts)
 
 

@@ -90,6 +90,8 @@ class Development:
         index: of the image being made.
     """
 
+    exclusive = True  # the pipeline holds what belongs to one job
+
     def __init__(self, runs: list[Run], steps: int) -> None:
         self._runs = runs
         self.steps = steps * len(runs)

@@ -7,7 +7,7 @@ from flask import request
 from pydantic import ValidationError
 from werkzeug.datastructures import FileStorage
 
-from darkroom.schemas import REQUEST_TYPES, FieldError, Task, Txt2ImgRequest
+from darkroom.schemas import REQUEST_TYPES, AnyRequest, FieldError, Task
 from darkroom.web.context import context
 from darkroom.web.errors import ProblemError, field_errors, invalid, pointer
 
@@ -16,7 +16,7 @@ FORM = "multipart/form-data"
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # what Werkzeug puts where bytes are not UTF-8
 
 
-def parse(task: Task) -> tuple[dict[str, Any], dict[str, bytes], Txt2ImgRequest]:
+def parse(task: Task) -> tuple[dict[str, Any], dict[str, bytes], AnyRequest]:
     """Read the current request.
 
     Returns:

@@ -16,6 +16,7 @@ from darkroom.decoding import Decoded
 from darkroom.jobs.records import NewUpload
 from darkroom.schemas import (
     MAX_SEED,
+    AnyRequest,
     FieldError,
     Img2ImgRequest,
     InpaintRequest,
@@ -24,10 +25,11 @@ from darkroom.schemas import (
     ResolvedRequest,
     Task,
     Txt2ImgRequest,
+    UpscaleRequest,
 )
 from darkroom.web.context import context
 from darkroom.web.errors import invalid, pointer
-from darkroom.web.parsing import body, loras, sizes
+from darkroom.web.parsing import body, enlarging, loras, sizes
 from darkroom.web.parsing.sources import REFERENCE, Source, find
 
 IMAGE_TYPES = tuple(output_format.content_type for output_format in OutputFormat)
@@ -72,7 +74,7 @@ def read(task: Task) -> Intake:
 
 
 def resolve(
-    task: Task, asked: Txt2ImgRequest, files: Mapping[str, bytes | Decoded], fingerprint: str
+    task: Task, asked: AnyRequest, files: Mapping[str, bytes | Decoded], fingerprint: str
 ) -> Intake:
     """Fill in what is left open, and find or decode the pictures.
 
@@ -86,17 +88,11 @@ def resolve(
     Raises:
         ProblemError: 413, 422 or 503.
     """
+    if isinstance(asked, UpscaleRequest):
+        return _resolve_upscaling(asked, files, fingerprint)
     entry = _find_model(asked, task)
     model = entry.info
-    sources: dict[str, Source] = {}
-    errors: list[FieldError] = []
-    for name in body.FILE_FIELDS:
-        value = files.get(name, getattr(asked, name, None))
-        if value is not None:
-            try:
-                sources[name] = find(name, value)
-            except pictures.PictureError as error:
-                errors.append(FieldError(pointer=pointer(name), detail=str(error)))
+    sources, errors = _find_sources(asked, files)
     errors += _check(asked, model, sources)
     errors += loras.check(asked.loras, entry)
     if errors:
@@ -110,6 +106,34 @@ def resolve(
         sources=tuple(sources.values()),
         fingerprint=fingerprint,
     )
+
+
+def _resolve_upscaling(
+    asked: UpscaleRequest, files: Mapping[str, bytes | Decoded], fingerprint: str
+) -> Intake:
+    chosen = enlarging.find(asked)  # an unknown one costs no decoding
+    sources, errors = _find_sources(asked, files)
+    if errors:
+        raise invalid(errors)
+    source = sources["image"]
+    request = enlarging.resolve(asked, chosen, source, _output_format(asked))
+    return Intake(request, (source,), fingerprint)
+
+
+def _find_sources(
+    asked: AnyRequest, files: Mapping[str, bytes | Decoded]
+) -> tuple[dict[str, Source], list[FieldError]]:
+    """The pictures of a request by field, and what is wrong with the others."""
+    sources: dict[str, Source] = {}
+    errors: list[FieldError] = []
+    for name in body.FILE_FIELDS:
+        value = files.get(name, getattr(asked, name, None))
+        if value is not None:
+            try:
+                sources[name] = find(name, value)
+            except pictures.PictureError as error:
+                errors.append(FieldError(pointer=pointer(name), detail=str(error)))
+    return sources, errors
 
 
 def _find_model(asked: Txt2ImgRequest, task: Task) -> ModelEntry:
@@ -182,8 +206,7 @@ def _resolve(
     chosen |= asked.model_dump(exclude_none=True)
     chosen |= {name: source.reference for name, source in sources.items()}
     chosen |= {"task": task, "model": model.name, "width": width, "height": height}
-    if "output_format" not in asked.model_fields_set:
-        chosen["output_format"] = _accepted_format() or OutputFormat.PNG
+    chosen["output_format"] = _output_format(asked)
     return ResolvedRequest(**chosen)
 
 
@@ -191,6 +214,13 @@ def wants_image() -> bool:
     """Whether the caller prefers a picture over JSON."""
     accept = request.accept_mimetypes
     return max(accept.quality(kind) for kind in IMAGE_TYPES) > accept.quality("application/json")
+
+
+def _output_format(asked: AnyRequest) -> OutputFormat:
+    """What was asked for, else what is accepted."""
+    if "output_format" in asked.model_fields_set:
+        return asked.output_format
+    return _accepted_format() or OutputFormat.PNG
 
 
 def _accepted_format() -> OutputFormat | None:

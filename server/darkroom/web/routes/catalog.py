@@ -1,10 +1,10 @@
-"""/models, /schedulers, /loras and /embeddings: what may be asked for."""
+"""/models, /schedulers, /loras, /embeddings and /upscalers: what may be asked for."""
 
 from flask import Blueprint, Response
 
 from darkroom.catalog import schedulers
 from darkroom.catalog.adapters import model_text_dim
-from darkroom.schemas import EmbeddingList, LoraList, ModelList, SchedulerList
+from darkroom.schemas import EmbeddingList, LoraList, ModelList, SchedulerList, UpscalerList
 from darkroom.web.context import context
 from darkroom.web.openapi import answers, document
 from darkroom.web.rendering import send_model
@@ -48,6 +48,16 @@ def list_embeddings() -> Response:
         for entry in catalog.embeddings()
     )
     return send_model(EmbeddingList(embeddings=embeddings, broken=catalog.broken_embeddings()))
+
+
+@document.route(
+    blueprint, "GET", "/upscalers", resp=answers(HTTP_200=UpscalerList), tags=["catalog"]
+)
+def list_upscalers() -> Response:
+    """The networks that make pictures larger, and files that cannot be used."""
+    catalog = context().upscalers
+    upscalers = tuple(entry.info for entry in catalog.upscalers())
+    return send_model(UpscalerList(upscalers=upscalers, broken=catalog.broken()))
 
 
 def _models_of(text_dim: int | None) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""POST /txt2img, /img2img, /inpaint: ask, and wait in whichever way suits."""
+"""POST /txt2img, /img2img, /inpaint, /upscale: ask, and wait in whichever way suits."""
 
 import re
 
@@ -59,6 +59,7 @@ def _route(task: Task, summary: str) -> None:
 _route(Task.TXT2IMG, "Develop a picture from words.")
 _route(Task.IMG2IMG, "Develop a picture from another one and words.")
 _route(Task.INPAINT, "Repaint the white part of a mask.")
+_route(Task.UPSCALE, "Make a picture larger by a network that was trained to.")
 
 
 def generate(task: Task) -> Response:

@@ -1,0 +1,145 @@
+"""Which networks that make pictures larger are on this box, told from their files' headers.
+
+They are of the ESRGAN family: RRDB networks in the three spellings of their keys that are about
+(ESRGAN, BSRGAN, Real-ESRGAN; arXiv 1809.00219, 2107.10833), and Real-ESRGAN's small ones, called
+Compact. What they are is told as spandrel tells it, which will load them; but from shapes alone.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from darkroom.catalog.headers import Header
+from darkroom.catalog.models import UnknownModelError
+from darkroom.catalog.shelf import Shelf
+from darkroom.schemas import BrokenFile, UpscalerInfo
+
+LIBRARY = "spandrel"
+NO_LIBRARY = (
+    "cannot be loaded without spandrel; install it by `pip install --no-deps spandrel einops`"
+)
+RGB = 3
+PREFIXES = ("module.", "netG.")  # of everything in a file, as training left it
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class UnknownUpscalerError(UnknownModelError):
+    """There is no upscaler of that name on this box, or its file cannot be used."""
+
+
+class NotAnUpscalerError(ValueError):
+    """The file holds something else; the message says what is wrong, without the file's name."""
+
+
+@dataclass(frozen=True)
+class UpscalerEntry:
+    """An upscaler and where it lies."""
+
+    info: UpscalerInfo
+    path: Path
+
+
+class UpscalerCatalog:
+    """The upscalers of this box by name, which is that of their file without the ending.
+
+    Args:
+        upscalers_dir: the owner's folder; it need not exist.
+    """
+
+    def __init__(self, upscalers_dir: Path) -> None:
+        self._shelf = Shelf(upscalers_dir, _describe)
+
+    def upscalers(self) -> tuple[UpscalerEntry, ...]:
+        return self._read()[0]
+
+    def broken(self) -> tuple[BrokenFile, ...]:
+        """Files among them that cannot be used."""
+        return self._read()[1]
+
+    def find(self, name: str) -> UpscalerEntry:
+        """Look up an upscaler. The name is compared with files, never joined to a path.
+
+        Raises:
+            UnknownUpscalerError: says what was probably meant, or what is wrong with the file.
+        """
+        entries, broken = self._read()
+        for entry in entries:
+            if entry.info.name == name:
+                return entry
+        for file in broken:
+            if Path(file.file).stem == name:
+                raise UnknownUpscalerError(f"cannot be used: {file.file} {file.reason}")
+        close = difflib.get_close_matches(name, [e.info.name for e in entries], 1, cutoff=0.5)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UnknownUpscalerError(
+            f"there is no upscaler {name!r} on this box{hint} (see GET /upscalers)"
+        )
+
+    def _read(self) -> tuple[tuple[UpscalerEntry, ...], tuple[BrokenFile, ...]]:
+        entries, broken = self._shelf.read()
+        if entries and find_spec(LIBRARY) is None:
+            lacking = (BrokenFile(file=e.path.name, reason=NO_LIBRARY) for e in entries)
+            return (), (*lacking, *broken)
+        return entries, broken
+
+
+def _describe(path: Path, header: Header) -> UpscalerEntry:
+    shapes = _without_prefix(header.shapes)
+    if "conv_first.weight" in shapes and "conv_last.weight" in shapes:
+        doublings = len({key for key in shapes if re.fullmatch(r"(upconv|conv_up)\d\.weight", key)})
+        scale = _rrdb(shapes["conv_first.weight"], shapes["conv_last.weight"], 2**doublings)
+        architecture = "ESRGAN"
+    elif "model.1.sub.0.RDB1.conv1.0.weight" in shapes and "model.0.weight" in shapes:
+        last = _last(shapes, "model")
+        # A convolution, the trunk, three layers for each doubling, then three more.
+        scale = _rrdb(
+            shapes["model.0.weight"], shapes[f"model.{last}.weight"], 2 ** ((last - 4) // 3)
+        )
+        architecture = "ESRGAN"
+    elif "body.0.weight" in shapes and len(shapes["body.0.weight"]) == 4:
+        scale = _compact(shapes["body.0.weight"], shapes[f"body.{_last(shapes, 'body')}.weight"])
+        architecture = "Compact"
+    else:
+        raise NotAnUpscalerError("is no upscaler of the ESRGAN family")
+    if scale < 2:
+        raise NotAnUpscalerError("does not make pictures larger")
+    return UpscalerEntry(UpscalerInfo(name=path.stem, architecture=architecture, scale=scale), path)
+
+
+def _without_prefix(shapes: Shapes) -> Shapes:
+    for prefix in PREFIXES:
+        if shapes and all(key.startswith(prefix) for key in shapes):
+            return {key.removeprefix(prefix): shape for key, shape in shapes.items()}
+    return shapes
+
+
+def _last(shapes: Shapes, name: str) -> int:
+    """The largest n of the keys `name`.n.weight that are weights of convolutions."""
+    pattern = re.compile(rf"{name}\.(\d{{1,4}})\.weight")
+    found = ((pattern.fullmatch(key), shape) for key, shape in shapes.items())
+    numbers = [int(match[1]) for match, shape in found if match and len(shape) == 4]
+    if not numbers:
+        raise NotAnUpscalerError(f"is damaged: its {name} has no convolutions")
+    return max(numbers)
+
+
+def _rrdb(first: tuple[int, ...], last: tuple[int, ...], scale: int) -> int:
+    """Its factor; some fold 2×2 or 4×4 pixels into channels before they begin."""
+    if len(first) != 4 or len(last) != 4:
+        raise NotAnUpscalerError("is damaged: its first or last layer is no convolution")
+    folded = {RGB: 1, 4 * RGB: 2, 16 * RGB: 4}.get(first[1])
+    if last[0] != RGB or folded is None:
+        raise NotAnUpscalerError("is not for pictures of red, green and blue")
+    return scale // folded
+
+
+def _compact(first: tuple[int, ...], last: tuple[int, ...]) -> int:
+    """Its factor, the root of how many pixels it makes of one."""
+    scale = math.isqrt(last[0] // RGB)
+    if first[1] != RGB or last[0] != RGB * scale**2:
+        raise NotAnUpscalerError("is not for pictures of red, green and blue")
+    return scale

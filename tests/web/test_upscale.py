@@ -1,0 +1,175 @@
+"""POST /upscale and GET /upscalers."""
+
+import io
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from tests import upscalers
+from tests.serving import RunningServer, running
+
+
+def zeros(path: Path, **shapes: tuple[int, ...]) -> None:
+    weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    save_file(weights, path)
+
+
+@pytest.fixture(scope="module")
+def upscaling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with upscalers, good and bad."""
+    data_dir = tmp_path_factory.mktemp("upscaling")
+    folder = data_dir / "upscalers"
+    upscalers.save(folder, "tiny-x2", scale=2)
+    upscalers.save(folder, "tiny-x4", scale=4)
+    whole = (folder / "tiny-x2.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[:-100])
+    (folder / "old.pth").write_bytes(b"PK\x03\x04")
+    (folder / "page.safetensors").write_bytes(b"<!doctype html>")
+    zeros(folder / "lora.safetensors", **{"lora_up.weight": (4, 4)})
+    grey = {"conv_first.weight": (8, 1, 3, 3), "conv_last.weight": (1, 8, 3, 3)}
+    zeros(folder / "grey.safetensors", **grey, **{"conv_up1.weight": (8, 8, 3, 3)})
+    with running(data_dir) as server:
+        yield server
+
+
+def upscale(server: RunningServer, photo: Path, **fields: Any) -> httpx2.Response:
+    headers = fields.pop("headers", {})
+    values = {"upscaler": "tiny-x2", **fields}
+    return server.http.post(
+        "/upscale",
+        data={name: str(value) for name, value in values.items()},
+        files={"image": photo.read_bytes()},
+        headers=headers,
+    )
+
+
+def refused(answer: httpx2.Response) -> dict[str, str]:
+    assert answer.status_code == 422, answer.text
+    return {error["pointer"]: error["detail"] for error in answer.json()["errors"]}
+
+
+def test_upscalers_are_told_and_what_cannot_be_used(upscaling: RunningServer) -> None:
+    answer = upscaling.http.get("/upscalers").json()
+
+    assert answer["upscalers"] == [
+        {"name": "tiny-x2", "architecture": "ESRGAN", "scale": 2},
+        {"name": "tiny-x4", "architecture": "ESRGAN", "scale": 4},
+    ]
+    reasons = {broken["file"]: broken["reason"] for broken in answer["broken"]}
+    assert reasons.keys() == {
+        *("cut.safetensors", "grey.safetensors", "lora.safetensors"),
+        *("old.pth", "page.safetensors"),
+    }
+    assert "pickle" in reasons["old.pth"]
+    assert "cut off" in reasons["cut.safetensors"]
+    assert "ESRGAN" in reasons["lora.safetensors"]
+    assert "red, green and blue" in reasons["grey.safetensors"]
+
+
+def test_a_picture_becomes_larger(upscaling: RunningServer, photo: Path) -> None:
+    job = upscale(upscaling, photo).json()
+
+    assert (job["task"], job["status"]) == ("upscale", "succeeded")
+    assert job["progress"] == {"step": 12, "steps": 12}
+    (image,) = job["images"]
+    assert (image["width"], image["height"]) == (902, 600)
+    assert job["request"].keys() == {"image", "upscaler", "scale", "output_format"}
+
+
+def test_a_request_sent_back_makes_the_same_picture(upscaling: RunningServer, photo: Path) -> None:
+    first = upscale(upscaling, photo, scale=1.5).json()
+
+    second = upscaling.http.post("/upscale", json=first["request"]).json()
+
+    assert second["images"][0]["sha256"] == first["images"][0]["sha256"]
+    assert second["images"][0]["width"] == 676
+
+
+def test_a_stored_picture_is_upscaled_without_being_sent(upscaling: RunningServer) -> None:
+    made = upscaling.txt2img().json()["images"][0]
+
+    body = {"image": f"image:{made['id']}", "upscaler": "tiny-x4"}
+    answer = upscaling.http.post("/upscale", json=body, headers={"accept": "image/webp"})
+
+    assert answer.headers["content-type"] == "image/webp"
+    with Image.open(io.BytesIO(answer.content)) as picture:
+        assert picture.size == (4 * made["width"], 4 * made["height"])
+
+
+def test_the_picture_says_how_it_was_made(upscaling: RunningServer, photo: Path) -> None:
+    answer = upscale(upscaling, photo, headers={"accept": "image/png"})
+
+    with Image.open(io.BytesIO(answer.content)) as picture:
+        assert picture.text["parameters"] == (  # type: ignore[attr-defined]
+            "Postprocess upscale by: 2, Postprocess upscaler: tiny-x2"
+        )
+
+
+def test_it_can_be_waited_for_like_any_other(upscaling: RunningServer, photo: Path) -> None:
+    key = {"prefer": "respond-async", "idempotency-key": "once"}
+    answer = upscale(upscaling, photo, headers=key)
+    assert answer.status_code == 202
+    again = upscale(upscaling, photo, headers=key)
+
+    job = answer.json()
+    assert again.json()["id"] == job["id"]
+    assert job["progress"]["steps"] == 12
+    names = [event["event"] for event in upscaling.events(job["id"])]
+    assert names[0] == "queued"
+    assert names.count("progress") == 12
+    assert names[-2:] == ["image", "succeeded"]
+
+
+def test_what_is_wrong_is_named(upscaling: RunningServer, photo: Path) -> None:
+    assert (
+        "did you mean tiny-x2"
+        in refused(upscale(upscaling, photo, upscaler="tiny-x3"))["#/upscaler"]
+    )
+    assert "cut off" in refused(upscale(upscaling, photo, upscaler="cut"))["#/upscaler"]
+    assert "no upscaler" in refused(upscale(upscaling, photo, upscaler="../tiny-x2"))["#/upscaler"]
+    assert "up to 2 times" in refused(upscale(upscaling, photo, scale=3))["#/scale"]
+    assert "#/prompt" in refused(upscale(upscaling, photo, prompt="a fox"))
+    assert "#/scale" in refused(upscale(upscaling, photo, scale="nan"))
+
+
+def test_a_picture_too_large_to_make_larger_is_refused(
+    upscaling: RunningServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "large.png"
+    Image.new("L", (1600, 1400)).save(path)
+
+    assert (
+        "takes pictures of up to 2097152 pixels"
+        in refused(upscale(upscaling, path, upscaler="tiny-x4"))["#/image"]
+    )
+
+
+def test_a_cancelled_one_ends(upscaling: RunningServer, photo: Path) -> None:
+    job = upscale(upscaling, photo, headers={"prefer": "respond-async"}).json()
+
+    upscaling.http.delete(f"/jobs/{job['id']}")
+
+    assert upscaling.finished(job["id"])["status"] in ("cancelled", "succeeded")
+
+
+def test_a_killed_worker_makes_the_same_picture_again(
+    upscaling: RunningServer, photo: Path
+) -> None:
+    undisturbed = upscale(upscaling, photo).json()
+    job = upscale(upscaling, photo, headers={"prefer": "respond-async"}).json()
+    for event in upscaling.events(job["id"]):
+        if event["event"] == "started":
+            upscaling.child("worker").send_signal(signal.SIGKILL)
+            break
+
+    ended = upscaling.finished(job["id"])
+
+    assert ended["status"] == "succeeded"
+    assert ended["images"][0]["sha256"] == undisturbed["images"][0]["sha256"]
