@@ -8,14 +8,28 @@ from typing import Any
 from flask import Response, g, jsonify
 
 import darkroom
+from darkroom.catalog import schedulers
 from darkroom.jobs import metadata
-from darkroom.schemas import Image, Job, JobStatus, Problem, ResolvedRequest
+from darkroom.schemas import Image, Job, JobStatus, Problem, ResolvedRequest, Task
 from darkroom.web import errors
 from darkroom.web.context import context
 from darkroom.web.routes.compat.a1111 import samplers
 from darkroom.web.routes.compat.a1111.ignored import Ignored
 from darkroom.web.routes.compat.a1111.previewing import preview
 
+# What a job that only makes a picture larger does not say.
+NOTHING_DRAWN: dict[str, Any] = {
+    "model": "",
+    "prompt": "",
+    "negative_prompt": "",
+    "scheduler": schedulers.NATIVE,
+    "width": 0,
+    "height": 0,
+    "num_inference_steps": 0,
+    "guidance_scale": 0,
+    "num_images": 1,
+    "seed": 0,
+}
 TIMESTAMP = "%Y%m%d%H%M%S"
 
 
@@ -132,4 +146,5 @@ def _info(
 
 
 def _request(job: Job) -> ResolvedRequest:
-    return ResolvedRequest.model_validate({**job.request, "task": job.task})
+    unsaid = NOTHING_DRAWN if job.task is Task.UPSCALE else {}
+    return ResolvedRequest.model_validate({**unsaid, **job.request, "task": job.task})

@@ -1,6 +1,7 @@
 """POST /sdapi/v1/extra-single-image and /extra-batch-images: larger copies of pictures."""
 
 import base64
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify
@@ -10,13 +11,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from darkroom import pictures, retouching
 from darkroom.decoding import Decoded, Purpose
 from darkroom.retouching import ResizeMode
-from darkroom.schemas import FieldError, OutputFormat
+from darkroom.schemas import FieldError, Job, OutputFormat
+from darkroom.web import acceptance
 from darkroom.web.context import context
 from darkroom.web.errors import invalid, pointer
 from darkroom.web.parsing import sources
-from darkroom.web.routes.compat.a1111 import bodies, upscalers
+from darkroom.web.routes.compat.a1111 import bodies, networks, upscalers
+from darkroom.web.routes.compat.a1111.bodies import Body
 from darkroom.web.routes.compat.a1111.fields import Name, Whole
 from darkroom.web.routes.compat.a1111.ignored import Ignored
+from darkroom.web.routes.compat.a1111.networks import Small
+from darkroom.web.routes.compat.a1111.upscalers import Upscaler
 
 blueprint = Blueprint("a1111_extras", __name__, url_prefix="/sdapi/v1")
 
@@ -58,22 +63,19 @@ class Batch(Extras):
 @blueprint.post("/extra-single-image")
 def single() -> Response:
     """A larger copy of a picture."""
-    asked = bodies.parse(Single, bodies.read().fields)
-    ignored = Ignored()
-    image = _enlarged(_decode(asked.image, "image"), asked, ignored)
-    return _answer(ignored, image=image)
+    body = bodies.read()
+    asked = bodies.parse(Single, body.fields)
+    images = [_decode(asked.image, "image")]
+    return _enlarge(images, asked, body, lambda made: {"image": made[0]})
 
 
 @blueprint.post("/extra-batch-images")
 def batch() -> Response:
     """Larger copies of several."""
-    asked = bodies.parse(Batch, bodies.read().fields)
-    ignored = Ignored()
-    images = [
-        _enlarged(_decode(text, "imageList", index), asked, ignored)
-        for index, text in enumerate(asked.image_list)
-    ]
-    return _answer(ignored, images=images)
+    body = bodies.read()
+    asked = bodies.parse(Batch, body.fields)
+    images = [_decode(text, "imageList", index) for index, text in enumerate(asked.image_list)]
+    return _enlarge(images, asked, body, lambda made: {"images": made})
 
 
 def _decode(text: str, *field: str | int) -> Decoded:
@@ -83,44 +85,71 @@ def _decode(text: str, *field: str | int) -> Decoded:
         raise invalid([FieldError(pointer=pointer(*field), detail=str(error))]) from None
 
 
-def _enlarged(image: Decoded, asked: Extras, ignored: Ignored) -> str:
-    """Base64 of a PNG."""
+def _enlarge(
+    images: Sequence[Decoded],
+    asked: Extras,
+    body: Body,
+    shape: Callable[[list[str]], dict[str, Any]],
+) -> Response:
+    """Answer with larger copies; `shape` gives the answer its fields from their base64."""
     upscaler = upscalers.find(asked.upscaler_1)
+    ignored = Ignored()
     if not upscaler.same:
         ignored.add("upscaler_1")
     if asked.extras_upscaler_2_visibility and asked.upscaler_2 not in (None, upscalers.NONE):
         ignored.add("upscaler_2")
     ignored.add(*(name for name, value in (asked.model_extra or {}).items() if _asks(name, value)))
-    width, height = _size(image, asked)
-    if width * height > MAX_PIXELS:
-        detail = f"makes {width}×{height}; a larger copy may have {MAX_PIXELS} pixels"
-        raise invalid([FieldError(pointer="#/upscaling_resize", detail=detail)])
+    small = [Small(image.png, (image.width, image.height), _size(image, asked)) for image in images]
+
+    def then(_jobs: Sequence[Job], larger: Sequence[bytes | None]) -> Response:
+        if None in larger:  # interrupted; what is left is done by the filter
+            ignored.add("upscaler_1")
+        made = [
+            _finish(data or image.png, each.wanted, asked, upscaler)
+            for data, image, each in zip(larger, images, small, strict=True)
+        ]
+        return _answer(ignored, **shape(made))
+
+    if upscaler.network is None:
+        return then((), [image.png for image in images])
+    acceptance.check_room()
+    return networks.enlarge(small, upscaler.network, body, then)
+
+
+def _finish(png: bytes, size: tuple[int, int], asked: Extras, upscaler: Upscaler) -> str:
+    """Bring a picture to its size; base64 of a PNG."""
     with context().rendering:
-        picture = retouching.read(image.png)
+        picture = retouching.read(png)
         if asked.resize_mode == BY_SIZE and asked.upscaling_crop:
-            larger = retouching.resize(picture, (width, height), ResizeMode.CROP)
+            larger = retouching.resize(picture, size, ResizeMode.CROP)
         else:
-            larger = retouching.enlarge(picture, (width, height), upscaler.filter)
+            larger = retouching.enlarge(picture, size, upscaler.filter)
         return base64.b64encode(pictures.encode(larger, OutputFormat.PNG)).decode()
 
 
 def _size(image: Decoded, asked: Extras) -> tuple[int, int]:
-    """Width and height in pixels; without cropping, as much as fits in."""
-    wanted = asked.upscaling_resize_w, asked.upscaling_resize_h
-    if asked.resize_mode != BY_SIZE:
+    """Width and height in pixels; without cropping, as much as fits in.
+
+    Raises:
+        ProblemError: 422, it is too large.
+    """
+    width, height = asked.upscaling_resize_w, asked.upscaling_resize_h
+    if asked.resize_mode != BY_SIZE or not asked.upscaling_crop:
         scale = asked.upscaling_resize
-    elif asked.upscaling_crop:
-        return wanted
-    else:
-        scale = min(wanted[0] / image.width, wanted[1] / image.height)
-    return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        if asked.resize_mode == BY_SIZE:
+            scale = min(width / image.width, height / image.height)
+        width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    if width * height > MAX_PIXELS:
+        detail = f"makes {width}×{height}; a larger copy may have {MAX_PIXELS} pixels"
+        raise invalid([FieldError(pointer="#/upscaling_resize", detail=detail)])
+    return width, height
 
 
 def _asks(name: str, value: Any) -> bool:
     return bool(value) and name not in ("show_extras_results", "upscale_first")
 
 
-def _answer(ignored: Ignored, **made: str | list[str]) -> Response:
+def _answer(ignored: Ignored, **made: Any) -> Response:
     names = escape(", ".join(ignored.names))
     said = f"<p>Ignored: {names}</p>" if names else ""
     answer = jsonify(html_info=said, **made)

@@ -9,12 +9,13 @@ from flask import Response
 
 from darkroom import pictures, retouching
 from darkroom.catalog.models import ModelEntry
-from darkroom.schemas import Job, JobStatus, Task
+from darkroom.schemas import Image, Job, JobStatus, Task
 from darkroom.web import acceptance
 from darkroom.web.context import context
 from darkroom.web.routes.compat.a1111 import (
     answers,
     checkpoints,
+    networks,
     orders,
     prompts,
     samplers,
@@ -24,8 +25,10 @@ from darkroom.web.routes.compat.a1111 import (
 from darkroom.web.routes.compat.a1111.bodies import Body
 from darkroom.web.routes.compat.a1111.fields import Txt2Img
 from darkroom.web.routes.compat.a1111.ignored import Ignored
+from darkroom.web.routes.compat.a1111.networks import Small
 from darkroom.web.routes.compat.a1111.orders import Order
 from darkroom.web.routes.compat.a1111.settling import Settled
+from darkroom.web.routes.compat.a1111.upscalers import Upscaler
 
 SECOND_PASS = "hires"
 
@@ -36,11 +39,11 @@ class SecondPass:
 
     Attributes:
         values: fields of our own request; width and height are the larger ones.
-        between: the filter that enlarges.
+        upscaler: makes it larger before.
     """
 
     values: Mapping[str, Any]
-    between: retouching.Filter
+    upscaler: Upscaler
 
 
 def plan(asked: Txt2Img, settled: Settled) -> SecondPass:
@@ -84,7 +87,7 @@ def plan(asked: Txt2Img, settled: Settled) -> SecondPass:
     if asked.hr_negative_prompt:
         values["negative_prompt"] = asked.hr_negative_prompt
     values["scheduler"] = _scheduler(asked, settled, model)
-    return SecondPass(values, upscaler.filter)
+    return SecondPass(values, upscaler)
 
 
 def develop(
@@ -97,21 +100,47 @@ def develop(
     """Begin the second pass, or answer with the first one's pictures if it was interrupted."""
     if any(job.status is not JobStatus.SUCCEEDED for job in ended):
         return answers.send(ended, parameters, ignored)
-    made = [image for job in ended for image in job.images]
+    made = {image: data for image in _images(ended) if (data := answers.file_of(image)) is not None}
+    if not made:
+        return answers.send(ended, parameters, ignored)
+    seeds = [image.seed for image in made]
+
+    def draw(files: Sequence[bytes]) -> Response:
+        placed = _place(files, seeds, second, body)
+        return acceptance.when_ended(placed, lambda jobs: answers.send(jobs, parameters, ignored))
+
+    network = second.upscaler.network
+    if network is None:
+        return draw(list(made.values()))
+    wanted = second.values["width"], second.values["height"]
+    small = [Small(f"image:{image.id}", (image.width, image.height), wanted) for image in made]
+
+    def then(_jobs: Sequence[Job], larger: Sequence[bytes | None]) -> Response:
+        files = [data for data in larger if data is not None]
+        if len(files) < len(larger):  # interrupted
+            return answers.send(ended, parameters, ignored)
+        return draw(files)
+
+    return networks.enlarge(small, network, body, then)
+
+
+def _images(jobs: Sequence[Job]) -> list[Image]:
+    return [image for job in jobs for image in job.images]
+
+
+def _place(
+    files: Sequence[bytes], seeds: Sequence[int], second: SecondPass, body: Body
+) -> list[str]:
+    """Put the second pass over each picture in the queue; the jobs' ids."""
     size = (second.values["width"], second.values["height"])
     placed: list[str] = []
-    for index, image in enumerate(made):
-        data = answers.file_of(image)
-        if data is None:
-            continue
+    for index, (data, seed) in enumerate(zip(files, seeds, strict=True)):
         with context().rendering:
             picture = retouching.read(data).convert("RGB")
-            png = pictures.encode_quickly(retouching.enlarge(picture, size, second.between))
+            png = pictures.encode_quickly(retouching.enlarge(picture, size, second.upscaler.filter))
         order = Order(Task.IMG2IMG, second.values, {"image": png})
-        placed += orders.place([order], image.seed, body, f"{SECOND_PASS} {index}")
-    if not placed:
-        return answers.send(ended, parameters, ignored)
-    return acceptance.when_ended(placed, lambda jobs: answers.send(jobs, parameters, ignored))
+        placed += orders.place([order], seed, body, f"{SECOND_PASS} {index}")
+    return placed
 
 
 def _size(asked: Txt2Img, settled: Settled) -> tuple[int, int]:

@@ -102,17 +102,19 @@ def embeddings() -> Response:
 
 @blueprint.get("/upscalers")
 def list_upscalers() -> Response:
-    """What makes a picture larger without drawing anything."""
+    """What makes a picture larger without drawing anything: filters, then networks."""
+    scales = dict.fromkeys(upscalers.BUILT_IN, upscalers.BUILT_IN_SCALE)
+    scales |= {network.name: network.scale for network in upscalers.networks()}
     return jsonify(
         [
             {
                 "name": name,
-                "model_name": None,
+                "model_name": None if name in upscalers.BUILT_IN else name,
                 "model_path": None,
                 "model_url": None,
-                "scale": 4.0,
+                "scale": float(scale),
             }
-            for name in upscalers.BUILT_IN
+            for name, scale in scales.items()
         ]
     )
 
@@ -148,7 +150,7 @@ def script_info() -> Response:
             "minimum": None,
             "maximum": None,
             "step": None,
-            "choices": list(upscalers.BUILT_IN),
+            "choices": list(upscalers.names()),
         },
         {
             "label": "Scale Factor",

@@ -64,7 +64,7 @@ def place(orders: Sequence[Order], seed: int | None, asked: Body, stage: str) ->
         if len(orders) > 1:
             made = acceptance.job(job_id).request
             stored[order.source] = {name: made[name] for name in PICTURES if name in made}
-            if seed is None:
+            if seed is None and "seed" in made:
                 seed = (made["seed"] - order.first) % (MAX_SEED + 1)
     return tuple(placed)
 

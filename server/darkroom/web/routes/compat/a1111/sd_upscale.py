@@ -15,10 +15,11 @@ from darkroom.tiling import Tiling
 from darkroom.web import acceptance
 from darkroom.web.context import context
 from darkroom.web.errors import invalid, pointer
-from darkroom.web.routes.compat.a1111 import answers, inits, orders, upscalers
+from darkroom.web.routes.compat.a1111 import answers, inits, networks, orders, upscalers
 from darkroom.web.routes.compat.a1111.bodies import Body
 from darkroom.web.routes.compat.a1111.fields import Img2Img
 from darkroom.web.routes.compat.a1111.ignored import Ignored
+from darkroom.web.routes.compat.a1111.networks import Small
 from darkroom.web.routes.compat.a1111.orders import Order
 from darkroom.web.routes.compat.a1111.settling import MAX_IMAGES, Settled
 
@@ -49,24 +50,48 @@ def develop(
     plan = tiling.plan(size, settled.size, overlap)
     if len(plan.boxes) > MAX_IMAGES:
         raise _wrong(3, f"takes {len(plan.boxes)} tiles; one request may have {MAX_IMAGES}")
-    with context().rendering:
-        large = retouching.enlarge(retouching.read(init.png), size, upscaler.filter)
-        tiles = [pictures.encode_quickly(tile) for tile in tiling.cut(large, plan)]
+    output_format = settled.values["output_format"]
     values = {**settled.values, "strength": strength, "num_images": 1}
     values |= {"output_format": OutputFormat.PNG}  # of the tiles: nothing is lost before the end
-    placed = orders.place(
+    ignored = settled.ignored
+
+    def draw(png: bytes) -> Response:
+        placed = _place(png, plan, upscaler.filter, values, asked.seed, body)
+        return acceptance.when_ended(
+            placed, lambda jobs: _put_together(jobs, plan, output_format, parameters, ignored)
+        )
+
+    if upscaler.network is None:
+        return draw(init.png)
+
+    def then(jobs: Sequence[Job], larger: Sequence[bytes | None]) -> Response:
+        (data,) = larger
+        return answers.send(jobs, parameters, ignored) if data is None else draw(data)
+
+    small = Small(init.png, (init.width, init.height), size)
+    return networks.enlarge([small], upscaler.network, body, then)
+
+
+def _place(
+    png: bytes,
+    plan: Tiling,
+    between: retouching.Filter,
+    values: Mapping[str, Any],
+    seed: int | None,
+    body: Body,
+) -> tuple[str, ...]:
+    """Cut a picture up, once it has its size, and put the tiles in the queue; the jobs' ids."""
+    with context().rendering:
+        large = retouching.enlarge(retouching.read(png), plan.size, between)
+        tiles = [pictures.encode_quickly(tile) for tile in tiling.cut(large, plan)]
+    return orders.place(
         [
             Order(Task.IMG2IMG, values, {"image": tile}, index, index)
             for index, tile in enumerate(tiles)
         ],
-        asked.seed,
+        seed,
         body,
         TILES,
-    )
-    output_format = settled.values["output_format"]
-    ignored = settled.ignored
-    return acceptance.when_ended(
-        placed, lambda jobs: _put_together(jobs, plan, output_format, parameters, ignored)
     )
 
 
@@ -98,8 +123,9 @@ def _arguments(given: Sequence[Any], settled: Settled) -> tuple[int, float, upsc
         settled.ignored.add("script_args.1")
         overlap = min(max(overlap, 0), min(settled.size) // 2)
     name = arguments[2]
-    if isinstance(name, int) and 0 <= name < len(upscalers.BUILT_IN):
-        name = upscalers.BUILT_IN[name]
+    known = upscalers.names()
+    if isinstance(name, int) and 0 <= name < len(known):
+        name = known[name]
     upscaler = upscalers.find(name if isinstance(name, str) else None)
     if not upscaler.same:
         settled.ignored.add("script_args.2")

@@ -1,13 +1,16 @@
-"""What makes pictures larger without drawing anything, by A1111's names."""
+"""What makes pictures larger, by A1111's names: filters that are built in, and networks."""
 
 from dataclasses import dataclass
 
 from darkroom.retouching import Filter
+from darkroom.schemas import UpscalerInfo
+from darkroom.web.context import context
 
 NONE = "None"
 LANCZOS = "Lanczos"
 NEAREST = "Nearest"
 BUILT_IN = (NONE, LANCZOS, NEAREST)
+BUILT_IN_SCALE = 4  # what A1111 says of its own
 
 # There, latents are enlarged before they are denoised again. Here it is always the picture.
 LATENT = (
@@ -19,25 +22,47 @@ LATENT = (
     "Latent (nearest-exact)",
 )
 
+# A1111's names for files that it downloads (`modules/realesrgan_model.py`), in small letters.
+FILES = {
+    "r-esrgan 4x+": "realesrgan_x4plus",
+    "r-esrgan 4x+ anime6b": "realesrgan_x4plus_anime_6b",
+    "r-esrgan 2x+": "realesrgan_x2plus",
+}
+
 
 @dataclass(frozen=True)
 class Upscaler:
     """How a picture is enlarged.
 
     Attributes:
-        filter: between its pixels.
+        filter: between its pixels; also for what a network leaves to be done.
         same: whether that is what was asked for.
+        network: that does it first; None where it is the filter alone.
     """
 
     filter: Filter
     same: bool
+    network: UpscalerInfo | None = None
+
+
+def networks() -> tuple[UpscalerInfo, ...]:
+    """Those on this box."""
+    return tuple(entry.info for entry in context().upscalers.upscalers())
+
+
+def names() -> tuple[str, ...]:
+    """All that may be asked for."""
+    return (*BUILT_IN, *(network.name for network in networks()))
 
 
 def find(name: str | None) -> Upscaler:
-    """The upscaler of a name. What is not here, such as R-ESRGAN, is Lanczos."""
+    """The upscaler of a name. What is not here is Lanczos."""
     wanted = (name or LANCZOS).strip().lower()
     if wanted in (NONE.lower(), LANCZOS.lower()):
         return Upscaler(Filter.LANCZOS, same=True)
     if wanted == NEAREST.lower():
         return Upscaler(Filter.NEAREST, same=True)
+    for network in networks():
+        if network.name.lower() in (wanted, FILES.get(wanted)):
+            return Upscaler(Filter.LANCZOS, same=True, network=network)
     return Upscaler(Filter.NEAREST if "nearest" in wanted else Filter.LANCZOS, same=False)
