@@ -1,5 +1,6 @@
-"""POST /upscale and GET /upscalers."""
+"""Networks that make pictures larger: POST /upscale, GET /upscalers, and by A1111's names."""
 
+import base64
 import io
 import signal
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from safetensors.numpy import save_file
 
 from tests import upscalers
 from tests.serving import RunningServer, running
+from tests.web.test_a1111 import API, ask, encoded
 
 
 def zeros(path: Path, **shapes: tuple[int, ...]) -> None:
@@ -45,6 +47,15 @@ def small(photo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("small") / "small.png"
     with Image.open(photo) as opened:
         opened.resize((200, 150)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def medium(photo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photograph that takes thirty tiles."""
+    path = tmp_path_factory.mktemp("medium") / "medium.png"
+    with Image.open(photo) as opened:
+        opened.resize((600, 500)).save(path)
     return path
 
 
@@ -184,10 +195,10 @@ def test_a_cancelled_one_ends(upscaling: RunningServer, large: Path) -> None:
 
 
 def test_a_killed_worker_makes_the_same_picture_again(
-    upscaling: RunningServer, large: Path
+    upscaling: RunningServer, medium: Path
 ) -> None:
-    undisturbed = upscale(upscaling, large).json()
-    job = upscale(upscaling, large, headers={"prefer": "respond-async"}).json()
+    undisturbed = upscale(upscaling, medium).json()
+    job = upscale(upscaling, medium, headers={"prefer": "respond-async"}).json()
     for event in upscaling.events(job["id"]):
         if event["event"] == "started":
             upscaling.child("worker").send_signal(signal.SIGKILL)
@@ -197,3 +208,98 @@ def test_a_killed_worker_makes_the_same_picture_again(
 
     assert ended["status"] == "succeeded"
     assert ended["images"][0]["sha256"] == undisturbed["images"][0]["sha256"]
+
+
+# --- by A1111's names ----------------------------------------------------------------------
+
+
+def test_a1111_lists_them_behind_its_own(upscaling: RunningServer) -> None:
+    listed = upscaling.http.get(f"{API}/upscalers").json()
+
+    assert [(each["name"], each["scale"]) for each in listed] == [
+        *(("None", 4.0), ("Lanczos", 4.0), ("Nearest", 4.0)),
+        *(("tiny-x2", 2.0), ("tiny-x4", 4.0)),
+    ]
+
+
+def test_extras_are_the_networks_picture(upscaling: RunningServer, small: Path) -> None:
+    with Image.open(small) as opened:
+        picture = opened.convert("RGB")
+    fields = {"upscaler_1": "Tiny-X2", "upscaling_resize": 2}
+
+    one = upscaling.http.post(
+        f"{API}/extra-single-image", json={"image": encoded(picture), **fields}
+    ).json()
+    several = {"imageList": [{"data": encoded(picture), "name": "a"}] * 2, **fields}
+    two = upscaling.http.post(f"{API}/extra-batch-images", json=several).json()
+
+    ours = upscale(upscaling, small, headers={"accept": "image/png"}).content
+    assert pixels(base64.b64decode(one["image"])) == pixels(ours)
+    assert two["images"] == [one["image"]] * 2
+    assert one["html_info"] == ""
+
+
+def test_extras_come_as_large_as_asked(upscaling: RunningServer, small: Path) -> None:
+    with Image.open(small) as opened:
+        picture = opened.convert("RGB")
+    for fields, size in (
+        ({"upscaling_resize": 3}, (600, 450)),  # the network, then a filter
+        ({"upscaling_resize": 1.5}, (300, 225)),
+        ({"resize_mode": 1, "upscaling_resize_w": 256, "upscaling_resize_h": 256}, (256, 256)),
+    ):
+        body = {"image": encoded(picture), "upscaler_1": "tiny-x2", **fields}
+        made = upscaling.http.post(f"{API}/extra-single-image", json=body).json()
+
+        with Image.open(io.BytesIO(base64.b64decode(made["image"]))) as larger:
+            assert larger.size == size
+
+
+def test_a1111s_names_mean_the_files_it_downloads(upscaling: RunningServer, small: Path) -> None:
+    path = upscalers.save(upscaling.data_dir / "upscalers", "RealESRGAN_x2plus", scale=2)
+    try:
+        body = {"image": encoded(Image.open(small)), "upscaler_1": "R-ESRGAN 2x+"}
+        answer = upscaling.http.post(f"{API}/extra-single-image", json=body)
+    finally:
+        path.unlink()
+
+    assert answer.json()["html_info"] == ""
+    assert "x-ignored-fields" not in answer.headers
+
+
+def test_hires_fix_draws_over_the_networks_picture(upscaling: RunningServer) -> None:
+    fields = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5, "batch_size": 2}
+    small = {"width": 64, "height": 64}
+
+    ours = ask(upscaling, "txt2img", **fields, **small, hr_upscaler="tiny-x2")
+    plain = ask(upscaling, "txt2img", **fields, **small, hr_upscaler="Lanczos")
+
+    assert [picture.size for picture in ours["pictures"]] == [(128, 128)] * 2
+    assert ours["info"]["all_seeds"] == [7, 8]
+    assert ours["info"]["ignored"] == []
+    assert ours["images"] != plain["images"]
+
+
+def test_sd_upscale_draws_over_the_networks_picture(upscaling: RunningServer, small: Path) -> None:
+    with Image.open(small) as opened:
+        picture = opened.convert("RGB").resize((96, 64))
+    fields = {"script_name": "sd upscale", "width": 128, "height": 128, "denoising_strength": 0.5}
+
+    made = [
+        ask(
+            upscaling,
+            "img2img",
+            init_images=[encoded(picture)],
+            script_args=["", 16, upscaler, 2],
+            **fields,
+        )
+        for upscaler in ("tiny-x2", 3, "Lanczos")
+    ]
+
+    assert [each["pictures"][0].size for each in made] == [(192, 128)] * 3
+    assert made[0]["images"] == made[1]["images"], "by its place in the list too"
+    assert made[0]["images"] != made[2]["images"]
+
+
+def pixels(file: bytes) -> bytes:
+    with Image.open(io.BytesIO(file)) as picture:
+        return picture.convert("RGB").tobytes()
