@@ -47,7 +47,7 @@ def jobs(status: str | None, limit: int, url: str | None, as_json: bool) -> None
         found = client.jobs(JobStatus(status) if status else None, page_size=min(limit, 100))
         for job in itertools.islice(found, limit):
             when = f"{job.created_at.astimezone():%Y-%m-%d %H:%M}"
-            prompt = one_line(str(job.request["prompt"]), PROMPT_WIDTH)
+            prompt = one_line(_words(job.request), PROMPT_WIDTH)
             answer(as_json, job.record, f"{job.id}  {when}  {job.status:9}  {job.task}  {prompt}")
 
 
@@ -60,7 +60,7 @@ def images(limit: int, url: str | None, as_json: bool) -> None:
     with Client(url) as client:
         pairs = ((job, image) for job in client.jobs() for image in job.record.images)
         for job, image in itertools.islice(pairs, limit):
-            prompt = one_line(str(job.request["prompt"]), PROMPT_WIDTH)
+            prompt = one_line(_words(job.request), PROMPT_WIDTH)
             size = f"{image.width}×{image.height}"
             answer(as_json, image, f"{image.id}  {size}  seed {image.seed}  {prompt}")
 
@@ -160,3 +160,8 @@ def pair(code: str | None, url: str | None, name: str | None) -> None:
     with Client(url) as client:
         file = client.pair(code, name)
         tell(f"this device may use {client.base_url}; its token is in {file}")
+
+
+def _words(request: Mapping[str, Any]) -> str:
+    """What a job was asked in: a prompt, or which upscaler."""
+    return str(request.get("prompt", request.get("upscaler", "")))

@@ -124,7 +124,7 @@ export class Draft {
   /** What the server said of the last try. */
   private readonly refusals = signal<Complaints>({});
 
-  readonly task: ReadonlySignal<Task> = computed(() => {
+  readonly task: ReadonlySignal<Exclude<Task, "upscale">> = computed(() => {
     if (!this.from.value) return "txt2img";
     return this.painted.value ? "inpaint" : "img2img";
   });

@@ -72,6 +72,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/upscalers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The networks that make pictures larger, and files that cannot be used. */
+        get: operations["list_upscalers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/images/{image_id}": {
         parameters: {
             query?: never;
@@ -144,6 +161,26 @@ export interface paths {
          * @description Answers the job when it is done, or its first image's bytes to `Accept: image/*`. `Prefer: respond-async` answers 202 at once, `Prefer: wait=N` after N seconds at most. `Idempotency-Key` makes a repeat return the first one's job. `Priority: u=0` puts it before your others, `u=7` behind them (RFC 9218).
          */
         post: operations["inpaint"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/upscale": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a picture larger by a network that was trained to.
+         * @description Answers the job when it is done, or its first image's bytes to `Accept: image/*`. `Prefer: respond-async` answers 202 at once, `Prefer: wait=N` after N seconds at most. `Idempotency-Key` makes a repeat return the first one's job. `Priority: u=0` puts it before your others, `u=7` behind them (RFC 9218).
+         */
+        post: operations["upscale"];
         delete?: never;
         options?: never;
         head?: never;
@@ -395,6 +432,13 @@ export interface components {
         EmbeddingList: {
             /** Embeddings */
             embeddings: components["schemas"]["EmbeddingInfo"][];
+            /** Broken */
+            broken: components["schemas"]["BrokenFile"][];
+        };
+        /** UpscalerList */
+        UpscalerList: {
+            /** Upscalers */
+            upscalers: components["schemas"]["UpscalerInfo"][];
             /** Broken */
             broken: components["schemas"]["BrokenFile"][];
         };
@@ -1041,6 +1085,55 @@ export interface components {
             keep_unmasked: boolean;
         };
         /**
+         * UpscaleRequest
+         * @description Make a picture larger by a network that was trained to.
+         */
+        UpscaleRequest: {
+            /**
+             * Image
+             * @description A file part, base64, a data URI, or `image:<id>` of a stored picture.
+             * @example data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADUlEQVR42mP4z8SADAEPcQEOdvOI0AAAAABJRU5ErkJggg==
+             * @example image:0192c7d1a3f04c2e0192c7d1-0
+             */
+            image: string;
+            /**
+             * Upscaler
+             * @description A name from `GET /upscalers`.
+             */
+            upscaler: string;
+            /**
+             * Scale
+             * @description How many times larger; the upscaler's own factor when left out, and at most.
+             * @default null
+             */
+            scale: number | null;
+            /** @default png */
+            output_format: components["schemas"]["OutputFormat"];
+        };
+        /** UpscaleForm */
+        UpscaleForm: {
+            /**
+             * Image
+             * Format: binary
+             * @description A file part, base64, a data URI, or `image:<id>` of a stored picture.
+             * @example data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADUlEQVR42mP4z8SADAEPcQEOdvOI0AAAAABJRU5ErkJggg==
+             * @example image:0192c7d1a3f04c2e0192c7d1-0
+             */
+            image: string;
+            /**
+             * Upscaler
+             * @description A name from `GET /upscalers`.
+             */
+            upscaler: string;
+            /**
+             * Scale
+             * @description How many times larger; the upscaler's own factor when left out, and at most.
+             */
+            scale?: number;
+            /** @default png */
+            output_format: components["schemas"]["OutputFormat"];
+        };
+        /**
          * JobQuery
          * @description Which jobs to list.
          */
@@ -1246,7 +1339,7 @@ export interface components {
          * Task
          * @enum {string}
          */
-        Task: "txt2img" | "img2img" | "inpaint";
+        Task: "txt2img" | "img2img" | "inpaint" | "upscale";
         /**
          * ValidationErrorElement
          * @description Model of a validation error response element.
@@ -1352,6 +1445,24 @@ export interface components {
              * @default []
              */
             models: string[];
+        };
+        /**
+         * UpscalerInfo
+         * @description A network that makes pictures larger.
+         */
+        UpscalerInfo: {
+            /** Name */
+            name: string;
+            /**
+             * Architecture
+             * @description ESRGAN or Compact.
+             */
+            architecture: string;
+            /**
+             * Scale
+             * @description How many times larger a picture becomes, in each direction.
+             */
+            scale: number;
         };
         /**
          * Lora
@@ -1725,6 +1836,37 @@ export interface operations {
             503: components["responses"]["503"];
         };
     };
+    list_upscalers: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                "X-Request-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description Names this exchange in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UpscalerList"];
+                };
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
     show_image: {
         parameters: {
             query?: {
@@ -1964,6 +2106,72 @@ export interface operations {
             content: {
                 "application/json": components["schemas"]["InpaintRequest"];
                 "multipart/form-data": components["schemas"]["InpaintForm"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description Names this exchange in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
+                    "image/png": unknown;
+                    "image/jpeg": unknown;
+                    "image/webp": unknown;
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    /** @description Names this exchange in the server's log. */
+                    "X-Request-Id": string;
+                    /** @description Where the job is. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            400: components["responses"]["400"];
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            409: components["responses"]["409"];
+            413: components["responses"]["413"];
+            415: components["responses"]["415"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+            507: components["responses"]["507"];
+        };
+    };
+    upscale: {
+        parameters: {
+            query?: {
+                /** @description Cancel it, instead of going on. */
+                cancel_on_disconnect?: boolean;
+            };
+            header?: {
+                /** @description `respond-async` answers 202 at once, `wait=N` after N seconds at most (RFC 7240). */
+                Prefer?: string;
+                /** @description A repeat with the same key answers with the first one's job. */
+                "Idempotency-Key"?: string;
+                /** @description Urgency among one's own jobs, `u=0` first, `u=7` last (RFC 9218). */
+                Priority?: string;
+                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                "X-Request-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpscaleRequest"];
+                "multipart/form-data": components["schemas"]["UpscaleForm"];
             };
         };
         responses: {
