@@ -20,6 +20,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from tests import upscalers
 from tests.serving import RunningServer, running
 
 ROOT = Path(__file__).parent.parent
@@ -118,8 +119,9 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONG else text[:LONG] + "…"
 
 
-def furnish(desk: Path) -> None:
-    """The files that the commands name."""
+def furnish(desk: Path, server: RunningServer) -> None:
+    """The files that the commands name, and an upscaler."""
+    upscalers.save(server.data_dir / "upscalers", "sharp-x2")
     shutil.copy(ROOT / "tests/data/photo.jpg", desk / "photo.jpg")
     mask = Image.new("L", (451, 300), 0)
     ImageDraw.Draw(mask).ellipse((150, 75, 300, 225), fill=255)
@@ -131,7 +133,7 @@ def write() -> None:
     page = PAGE.read_text()
     with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data") as server:
         desk = Path(folder)
-        furnish(desk)
+        furnish(desk, server)
         place: dict[str, str] = {}
         for found in list(EXAMPLE.finditer(page)):
             command = found["command"]

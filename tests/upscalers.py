@@ -1,11 +1,14 @@
 """Tiny upscalers of random weights, as files."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from darkroom.engine.families import spandrel_library
+
+Make = Callable[[], dict[str, torch.Tensor]]
 
 
 def save(folder: Path, name: str, scale: int = 2, seed: int = 0) -> Path:

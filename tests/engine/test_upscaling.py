@@ -182,7 +182,9 @@ def test_weights_that_do_not_fit_together_fail_the_job_alone(
 
     broken = [event for event in events if isinstance(event, Broken)]
     assert [(event.job_id, event.kind) for event in broken] == [("job", "model")]
-    assert "damaged.safetensors cannot be loaded" in broken[0].detail
+    assert broken[0].detail == (
+        "upscaler damaged.safetensors cannot be loaded: its tensors do not fit together"
+    )
     assert Finished("whole") in events
 
 

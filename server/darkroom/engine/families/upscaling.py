@@ -6,6 +6,7 @@ effect at the next one.
 """
 
 import numpy as np
+import structlog
 import torch
 from PIL import Image
 from safetensors import SafetensorError
@@ -17,6 +18,8 @@ from darkroom.engine import failures
 from darkroom.engine.base import EngineJob
 from darkroom.engine.families import spandrel_library
 from darkroom.engine.families.spandrel_library import Network
+
+log = structlog.get_logger()
 
 SMALLEST_TILE = 32  # pixels; below this a network sees too little of the picture
 
@@ -151,10 +154,15 @@ def load(entry: UpscalerEntry, device: torch.device, dtype: torch.dtype) -> Upsc
     name = entry.path.name
     try:
         network = spandrel_library.build(load_file(entry.path))
-    except (SafetensorError, RuntimeError, ValueError, LookupError, TypeError) as error:
+    except (ValueError, SafetensorError) as error:
+        raise OSError(f"upscaler {name} cannot be loaded: {error}") from None
+    except (RuntimeError, LookupError, TypeError) as error:
         if failures.is_out_of_memory(error):
             raise
-        raise OSError(f"upscaler {name} cannot be loaded: {error}") from None
+        log.warning("upscaler not loaded", file=name, exc_info=error)
+        raise OSError(
+            f"upscaler {name} cannot be loaded: its tensors do not fit together"
+        ) from None
     if network.scale != entry.info.scale:
         raise OSError(f"upscaler {name} cannot be loaded: it is not what its header says")
     able = {torch.float16: network.supports_half, torch.bfloat16: network.supports_bfloat16}
