@@ -175,7 +175,7 @@ def test_a_picture_too_large_to_make_larger_is_refused(
     Image.new("L", (1600, 1400)).save(path)
 
     assert (
-        "takes pictures of up to 2097152 pixels"
+        "takes pictures of up to 1048576 pixels"
         in refused(upscale(upscaling, path, upscaler="tiny-x4"))["#/image"]
     )
 
@@ -186,8 +186,11 @@ def test_a_cancelled_one_ends(upscaling: RunningServer, large: Path) -> None:
         if event["event"] == "progress":
             break
 
+    told = upscaling.http.get(f"{API}/progress").json()
     upscaling.http.delete(f"/jobs/{job['id']}")
 
+    assert told["state"]["job_count"] == 1
+    assert 0 < told["progress"] < 1
     ended = upscaling.finished(job["id"])
     assert ended["status"] == "cancelled"
     assert ended["images"] == []

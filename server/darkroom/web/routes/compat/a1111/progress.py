@@ -24,7 +24,7 @@ def progress() -> Response:
     steps = sum(job.progress.steps for job in jobs)
     done = sum(job.progress.step for job in jobs)
     etas = [job.eta_seconds for job in jobs if job.eta_seconds is not None]
-    images = max(1, int(current.request["num_images"]))
+    images = max(1, int(current.request.get("num_images", 1)))
     state = _idle() | {
         "job": f"task({current.id})",
         "job_count": len(jobs),
