@@ -158,12 +158,13 @@ class UpscaleRequest(Words):
 
 AnyRequest = Txt2ImgRequest | UpscaleRequest
 
-REQUEST_TYPES: dict[Task, type[AnyRequest]] = {
+# Of what models do; and of all.
+REQUEST_TYPES: dict[Task, type[Txt2ImgRequest]] = {
     Task.TXT2IMG: Txt2ImgRequest,
     Task.IMG2IMG: Img2ImgRequest,
     Task.INPAINT: InpaintRequest,
-    Task.UPSCALE: UpscaleRequest,
 }
+ALL_REQUEST_TYPES: dict[Task, type[AnyRequest]] = {**REQUEST_TYPES, Task.UPSCALE: UpscaleRequest}
 
 # Before an upscaler's name where models' names stand, which have no slash.
 UPSCALERS = "upscalers/"

@@ -16,7 +16,7 @@ from spectree import SecurityScheme, SpecTree
 from spectree.models import InType, SecureType, SecuritySchemeData
 
 import darkroom
-from darkroom.schemas import REQUEST_TYPES, FieldError, ImageSource, Job, Problem, Task
+from darkroom.schemas import ALL_REQUEST_TYPES, FieldError, ImageSource, Job, Problem, Task
 from darkroom.web.door.auth import COOKIE
 from darkroom.web.errors import field_errors, invalid, pointer
 from darkroom.web.operations import Parameter, Saying, finish
@@ -122,7 +122,7 @@ def answers(**models: Any) -> Answers:
 
 def form_model(task: Task) -> type[BaseModel]:
     """The multipart form of a task: the same fields, pictures as file parts or references."""
-    cls = REQUEST_TYPES[task]
+    cls = ALL_REQUEST_TYPES[task]
     binary = Field(json_schema_extra={"format": "binary"})
     listed = Field("[]", description="A JSON list of `{name, scale}`.")
     parts: dict[str, Any] = {

@@ -7,7 +7,7 @@ from flask import request
 from pydantic import ValidationError
 from werkzeug.datastructures import FileStorage
 
-from darkroom.schemas import REQUEST_TYPES, AnyRequest, FieldError, Task
+from darkroom.schemas import ALL_REQUEST_TYPES, AnyRequest, FieldError, Task
 from darkroom.web.context import context
 from darkroom.web.errors import ProblemError, field_errors, invalid, pointer
 
@@ -26,7 +26,7 @@ def parse(task: Task) -> tuple[dict[str, Any], dict[str, bytes], AnyRequest]:
     Raises:
         ProblemError: 400, 413, 415 or 422.
     """
-    cls = REQUEST_TYPES[task]
+    cls = ALL_REQUEST_TYPES[task]
     if request.mimetype == FORM:
         fields, files = _parse_form()
         placeholders = dict.fromkeys(files, "file part")

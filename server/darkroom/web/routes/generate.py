@@ -5,7 +5,7 @@ import re
 from flask import Blueprint, Response, g, request
 from pydantic import BaseModel, ConfigDict, Field
 
-from darkroom.schemas import REQUEST_TYPES, Job, JobStatus, Problem, Task
+from darkroom.schemas import ALL_REQUEST_TYPES, Job, JobStatus, Problem, Task
 from darkroom.web import acceptance
 from darkroom.web.context import context
 from darkroom.web.door import auth
@@ -45,7 +45,7 @@ def _route(task: Task, summary: str) -> None:
         blueprint,
         "POST",
         f"/{task.value}",
-        json=REQUEST_TYPES[task],
+        json=ALL_REQUEST_TYPES[task],
         form=form_model(task),
         query=GenerateQuery,
         resp=GENERATED,

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from darkroom.schemas import MAX_IMAGES_PER_JOB, MAX_SEED, REQUEST_TYPES, Task
+from darkroom.schemas import ALL_REQUEST_TYPES, MAX_IMAGES_PER_JOB, MAX_SEED, Task
 from darkroom.web import acceptance
 from darkroom.web.errors import field_errors, invalid
 from darkroom.web.parsing import body, intake
@@ -72,7 +72,7 @@ def place(orders: Sequence[Order], seed: int | None, asked: Body, stage: str) ->
 def _accept(
     task: Task, values: Mapping[str, Any], files: Mapping[str, bytes], fingerprint: str
 ) -> str:
-    model = REQUEST_TYPES[task]
+    model = ALL_REQUEST_TYPES[task]
     try:
         asked = model.model_validate({**values, **dict.fromkeys(files, "file part")})
     except ValidationError as error:
