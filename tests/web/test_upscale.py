@@ -209,7 +209,7 @@ def test_a_killed_worker_makes_the_same_picture_again(
 
     ended = upscaling.finished(job["id"])
 
-    assert ended["status"] == "succeeded"
+    assert (ended["status"], ended["attempts"]) == ("succeeded", 2)
     assert ended["images"][0]["sha256"] == undisturbed["images"][0]["sha256"]
 
 
