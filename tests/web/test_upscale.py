@@ -4,6 +4,7 @@ import base64
 import io
 import signal
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,44 @@ def test_sd_upscale_draws_over_the_networks_picture(upscaling: RunningServer, sm
     assert [each["pictures"][0].size for each in made] == [(192, 128)] * 3
     assert made[0]["images"] == made[1]["images"], "by its place in the list too"
     assert made[0]["images"] != made[2]["images"]
+
+
+@pytest.mark.parametrize("route", ["extra-single-image", "img2img", "txt2img"])
+def test_an_interrupted_network_is_answered_with_what_there_is(
+    upscaling: RunningServer, medium: Path, route: str
+) -> None:
+    with Image.open(medium) as opened:
+        picture = encoded(opened.convert("RGB"))
+    common = {"prompt": "a red fox", "steps": 1, "seed": 7, "denoising_strength": 1}
+    body = {
+        "extra-single-image": {"image": picture, "upscaler_1": "tiny-x2"},
+        "img2img": common
+        | {"init_images": [picture], "width": 512, "height": 512}
+        | {"script_name": "sd upscale", "script_args": ["", 0, "tiny-x2", 1]},
+        "txt2img": common
+        | {"width": 512, "height": 512, "enable_hr": True, "hr_scale": 1}
+        | {"hr_upscaler": "tiny-x2"},
+    }[route]
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(upscaling.http.post, f"{API}/{route}", json=body)
+        _interrupt_when_upscaling(upscaling, asked)
+        answer = asked.result()
+
+    told = answer.json()
+    assert answer.status_code == 200, told
+    if route == "extra-single-image":
+        assert "upscaler_1" in told["html_info"]
+        assert Image.open(io.BytesIO(base64.b64decode(told["image"]))).size == (1200, 1000)
+    else:
+        assert len(told["images"]) == (1 if route == "txt2img" else 0)
+
+
+def _interrupt_when_upscaling(server: RunningServer, asked: "Future[httpx2.Response]") -> None:
+    while not asked.done():
+        running = server.http.get("/jobs", params={"status": "running"}).json()["jobs"]
+        if any(job["task"] == "upscale" and job["progress"]["step"] for job in running):
+            server.http.post(f"{API}/interrupt")
+            return
 
 
 def pixels(file: bytes) -> bytes:
