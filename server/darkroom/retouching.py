@@ -6,15 +6,12 @@ The resize modes and the fill of masked content are those of AUTOMATIC1111's web
 
 import enum
 import io
-import random
 
 from PIL import Image, ImageFilter, ImageOps
 
 FILL_PIXELS = 1_048_576  # of the copy on which the surroundings are spread
 # Radius in pixels, and how often: far blurs reach the middle of the hole, near ones its edge.
 FILL_BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
-LATENT_PIXEL = 8  # pixels of a picture a side
-GREY = (127, 127, 127)
 
 
 class Filter(enum.Enum):
@@ -98,16 +95,3 @@ def fill_from_around(picture: Image.Image, mask: Image.Image) -> Image.Image:
             spread.alpha_composite(blurred)
     filled = spread.convert("RGB").resize(picture.size, Image.Resampling.BICUBIC)
     return Image.composite(filled, picture, mask)
-
-
-def fill_with_noise(picture: Image.Image, mask: Image.Image, seed: int) -> Image.Image:
-    """The picture, where the mask is white, coloured at random in squares of a latent's pixel."""
-    size = tuple(max(1, -(-side // LATENT_PIXEL)) for side in picture.size)
-    colours = random.Random(seed).randbytes(3 * size[0] * size[1])
-    noise = Image.frombytes("RGB", (size[0], size[1]), colours)
-    return Image.composite(noise.resize(picture.size, Image.Resampling.NEAREST), picture, mask)
-
-
-def fill_with_grey(picture: Image.Image, mask: Image.Image) -> Image.Image:
-    """The picture, where the mask is white, of the grey that latents of zero are about."""
-    return Image.composite(Image.new("RGB", picture.size, GREY), picture, mask)

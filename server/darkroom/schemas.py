@@ -67,6 +67,25 @@ class OutputFormat(enum.StrEnum):
         return f"image/{self.value}"
 
 
+class LatentResize(enum.StrEnum):
+    """What lies between latents when they are resized."""
+
+    BILINEAR = "bilinear"
+    BILINEAR_ANTIALIASED = "bilinear-antialiased"
+    BICUBIC = "bicubic"
+    BICUBIC_ANTIALIASED = "bicubic-antialiased"
+    NEAREST = "nearest"
+    NEAREST_EXACT = "nearest-exact"
+
+
+class MaskedContent(enum.StrEnum):
+    """What repainting begins from, as far as `strength` leaves anything of it."""
+
+    ORIGINAL = "original"
+    NOISE = "noise"
+    NOTHING = "nothing"
+
+
 class Lora(Words):
     """A low-rank adapter and how strongly it is applied."""
 
@@ -120,6 +139,9 @@ class Img2ImgRequest(Txt2ImgRequest):
 
     image: ImageSource
     strength: Strength = Field(0.75, description="How much may change: 0 nothing, 1 everything.")
+    latent_resize: LatentResize | None = Field(
+        None, description="Resize the encoded picture instead of its pixels."
+    )
 
 
 class InpaintRequest(Txt2ImgRequest):
@@ -138,6 +160,11 @@ class InpaintRequest(Txt2ImgRequest):
     invert_mask: bool = Field(False, description="Repaint the black part instead.")
     keep_unmasked: bool = Field(
         True, description="Put the original's pixels back where the mask is black, exactly."
+    )
+    masked_content: MaskedContent = Field(
+        MaskedContent.ORIGINAL,
+        description="What the masked part begins from: itself, latent noise, or latents of zero. "
+        "At strength 1 nothing of it is left in any case.",
     )
 
 
@@ -197,11 +224,13 @@ class ResolvedRequest(Words):
     exact: bool = False
     image: str | None = None
     strength: float | None = None
+    latent_resize: LatentResize | None = None
     mask_image: str | None = None
     mask_blur: int | None = None
     padding_mask_crop: int | None = None
     invert_mask: bool | None = None
     keep_unmasked: bool | None = None
+    masked_content: MaskedContent | None = None
     upscaler: str | None = None
     scale: float | None = None
 

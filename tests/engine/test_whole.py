@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
 from darkroom.engine.base import Broken, EngineJob, Finished, Started, Stepped
-from darkroom.schemas import Lora, Task
+from darkroom.schemas import LatentResize, Lora, MaskedContent, Task
 from tests.engine import tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import assert_equal
@@ -110,9 +111,19 @@ def test_unmasked_pixels_are_kept(data_dir: Path) -> None:
     assert picture.getpixel((0, 0)) == (128, 128, 128)
 
 
-def test_what_it_cannot_do_is_refused_by_name(data_dir: Path) -> None:
-    (event,) = run(make_engine(data_dir), job(loras=(Lora(name="x"),)))
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"loras": (Lora(name="x"),)}, "LoRA"),
+        ({"task": Task.IMG2IMG, "latent_resize": LatentResize.NEAREST}, "latents"),
+        ({"task": Task.INPAINT, "masked_content": MaskedContent.NOISE}, "latents"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_by_name(
+    data_dir: Path, fields: dict[str, Any], word: str
+) -> None:
+    (event,) = run(make_engine(data_dir), job(**fields))
 
     assert isinstance(event, Broken)
     assert event.kind == "request"
-    assert "LoRA" in event.detail
+    assert word in event.detail

@@ -114,6 +114,21 @@ def test_so_it_is_from_a_picture_and_under_a_mask(
             {"mask_image": encoded(circle), "mask_blur": 2, "invert_mask": True},
         ),
         (
+            {**theirs, **masked, "inpaint_full_res": False, "inpainting_fill": 2},
+            "/inpaint",
+            {"mask_image": encoded(circle), "mask_blur": 2, "masked_content": "noise"},
+        ),
+        (
+            {**theirs, **masked, "inpaint_full_res": False, "inpainting_fill": 3},
+            "/inpaint",
+            {"mask_image": encoded(circle), "mask_blur": 2, "masked_content": "nothing"},
+        ),
+        (
+            {**theirs, "resize_mode": 3, "init_images": [encoded(cat.resize((64, 64)))]},
+            "/img2img",
+            {"image": encoded(cat.resize((64, 64))), "latent_resize": "bilinear"},
+        ),
+        (
             {**theirs, **masked, "inpaint_full_res": True, "inpaint_full_res_padding": 16},
             "/inpaint",
             {"mask_image": encoded(circle), "mask_blur": 2, "padding_mask_crop": 16},
@@ -380,6 +395,38 @@ def test_the_second_pass_works_from_each_picture_with_its_seed(server: RunningSe
     assert text.startswith("a blue fox")
     assert "Steps: 4, Sampler: Euler a" in text  # half of them are done, which makes two
     assert "Denoising strength: 0.5" in text
+
+
+@pytest.mark.parametrize(
+    ("upscaler", "how"), [({}, "bilinear"), ({"hr_upscaler": "Latent (bicubic)"}, "bicubic")]
+)
+def test_hires_fix_may_enlarge_latents_and_does_when_it_is_not_told_what(
+    server: RunningServer, upscaler: dict[str, str], how: str
+) -> None:
+    small = {"width": 64, "height": 64}
+    told = ask(
+        server, "txt2img", **small, **upscaler, enable_hr=True, hr_scale=2, denoising_strength=1
+    )
+    first = ask(server, "txt2img", **small)["files"][0]
+    second = server.http.post(
+        "/img2img",
+        json={
+            "prompt": "a red fox",
+            "image": base64.b64encode(first).decode(),
+            "latent_resize": how,
+            "strength": 1,
+            "width": 128,
+            "height": 128,
+            "seed": 7,
+            "num_inference_steps": 2,
+            "guidance_scale": 7,
+            "scheduler": "euler",
+        },
+        headers={"accept": "image/png"},
+    )
+
+    assert told["info"]["ignored"] == []
+    assert told["files"][0] == second.content
 
 
 def test_a_size_beyond_the_model_is_the_largest_that_it_makes(server: RunningServer) -> None:

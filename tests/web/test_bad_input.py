@@ -163,6 +163,18 @@ def test_strength_has_a_range(post: Post, photo: Path, strength: float) -> None:
     assert_problem(answer, "#/strength")
 
 
+def test_a_photograph_is_too_large_to_resize_its_latents(post: Post) -> None:
+    photograph = io.BytesIO()
+    Image.new("RGB", (2000, 500)).save(photograph, "PNG")
+    answer = post(
+        "/img2img",
+        data={"prompt": "a fox", "latent_resize": "nearest"},
+        files={"image": photograph.getvalue()},
+    )
+
+    assert "the picture is 2000×500; tintype encodes" in assert_problem(answer, "#/latent_resize")
+
+
 def test_strength_that_leaves_no_step_is_refused(post: Post, photo: Path) -> None:
     answer = post(
         "/img2img",

@@ -10,6 +10,15 @@ from darkroom_client.core.records import Task
 from darkroom_client.core.sources import PictureSource
 
 ImageFormat: TypeAlias = Literal["png", "jpeg", "webp"]
+LatentResize: TypeAlias = Literal[
+    "bilinear",
+    "bilinear-antialiased",
+    "bicubic",
+    "bicubic-antialiased",
+    "nearest",
+    "nearest-exact",
+]
+MaskedContent: TypeAlias = Literal["original", "noise", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -63,33 +72,40 @@ class Img2Img(Txt2Img):
 
     Attributes:
         image: to begin with; without `width` and `height` its size counts.
-        strength: how much may change, above 0 (nothing) to 1 (everything). 0.75 when left out,
-            1 for inpainting.
+        strength: how much may change, above 0 (nothing) to 1 (everything). 0.75 when left out.
+        latent_resize: resize the encoded picture to the size asked for instead of its pixels.
     """
 
     task: ClassVar[Task] = Task.IMG2IMG
 
     image: PictureSource
     strength: float | None = None
+    latent_resize: LatentResize | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inpaint(Img2Img):
+class Inpaint(Txt2Img):
     """Repaint the white part of a mask.
 
     Attributes:
+        image: to begin with; without `width` and `height` its size counts.
+        strength: how much may change, above 0 (nothing) to 1 (everything). 1 when left out.
         mask_image: as large as `image`. Where it has no light at all, alpha counts.
         mask_blur: radius in pixels of the image, 0 to 256.
         padding_mask_crop: repaint only the mask's surroundings, this many pixels wide, enlarged.
         invert_mask: repaint the black part instead.
         keep_unmasked: put the original's pixels back where nothing is repainted, exactly; the
             server does unless told not to.
+        masked_content: what repainting begins from: what is there, latent noise, or nothing.
     """
 
     task: ClassVar[Task] = Task.INPAINT
 
+    image: PictureSource
+    strength: float | None = None
     mask_image: PictureSource
     mask_blur: int | None = None
     padding_mask_crop: int | None = None
     invert_mask: bool | None = None
     keep_unmasked: bool | None = None
+    masked_content: MaskedContent | None = None

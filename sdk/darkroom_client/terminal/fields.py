@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from darkroom_client.core.call import PICTURES
 from darkroom_client.core.lora import Lora
-from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img
+from darkroom_client.core.requests import Txt2Img
 
 TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -81,7 +81,7 @@ def lora(text: str) -> Lora:
 
 def fields(kind: type[Txt2Img]) -> Mapping[str, Field]:
     """The fields of a request's type by name, in its order."""
-    hints, texts = typing.get_type_hints(kind), _texts()
+    hints, texts = typing.get_type_hints(kind), _texts(kind)
     found = {}
     for field in fields_of(kind):
         hint = next(iter(_without_none(hints[field.name])))
@@ -102,11 +102,11 @@ def _without_none(hint: Any) -> list[Any]:
     return [part for part in typing.get_args(hint) if part is not NoneType]
 
 
-def _texts() -> Mapping[str, str]:
-    """What the types' docstrings say of each field."""
+def _texts(kind: type[Txt2Img]) -> Mapping[str, str]:
+    """What the docstrings of a type and of those that it extends say of each field."""
     found: dict[str, str] = {}
-    for kind in (Txt2Img, Img2Img, Inpaint):
-        attributes = (kind.__doc__ or "").partition("Attributes:\n")[2]
+    for described in reversed(kind.__mro__[:-1]):
+        attributes = (described.__doc__ or "").partition("Attributes:\n")[2]
         for name, text in re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", attributes, re.MULTILINE):
             found[name] = " ".join(text.split())
     return found

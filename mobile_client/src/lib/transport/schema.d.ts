@@ -761,6 +761,11 @@ export interface components {
              * @default 0.75
              */
             strength: number;
+            /**
+             * @description Resize the encoded picture instead of its pixels.
+             * @default null
+             */
+            latent_resize: components["schemas"]["LatentResize"] | null;
         };
         /** Img2ImgForm */
         Img2ImgForm: {
@@ -846,6 +851,8 @@ export interface components {
              * @default 0.75
              */
             strength: number;
+            /** @description Resize the encoded picture instead of its pixels. */
+            latent_resize?: components["schemas"]["LatentResize"];
         };
         /**
          * InpaintRequest
@@ -968,6 +975,11 @@ export interface components {
              * @default true
              */
             keep_unmasked: boolean;
+            /**
+             * @description What the masked part begins from: itself, latent noise, or latents of zero. At strength 1 nothing of it is left in any case.
+             * @default original
+             */
+            masked_content: components["schemas"]["MaskedContent"];
         };
         /** InpaintForm */
         InpaintForm: {
@@ -1083,6 +1095,11 @@ export interface components {
              * @default true
              */
             keep_unmasked: boolean;
+            /**
+             * @description What the masked part begins from: itself, latent noise, or latents of zero. At strength 1 nothing of it is left in any case.
+             * @default original
+             */
+            masked_content: components["schemas"]["MaskedContent"];
         };
         /**
          * UpscaleRequest
@@ -1528,6 +1545,18 @@ export interface components {
             /** Steps */
             steps: number;
         };
+        /**
+         * LatentResize
+         * @description What lies between latents when they are resized.
+         * @enum {string}
+         */
+        LatentResize: "bilinear" | "bilinear-antialiased" | "bicubic" | "bicubic-antialiased" | "nearest" | "nearest-exact";
+        /**
+         * MaskedContent
+         * @description What repainting begins from, as far as `strength` leaves anything of it.
+         * @enum {string}
+         */
+        MaskedContent: "original" | "noise" | "nothing";
         /**
          * Scope
          * @description What a token lets its holder do.

@@ -39,6 +39,8 @@ class Source:
 def read(job: EngineJob, pipeline: Any) -> Source | None:
     """The source of a job, at the size of the request; None for txt2img.
 
+    Where latents are to be resized, at its own size, down to a multiple of the VAE's factor.
+
     Args:
         job: with its pictures.
         pipeline: of the job's task; its image and mask processors are used.
@@ -67,12 +69,12 @@ def sized(job: EngineJob) -> tuple[Image.Image, Image.Image | None]:
     """A job's picture and mask at the size of the request, the mask blurred and inverted as asked.
 
     Where only the mask's surroundings are repainted, both keep their own size: the surroundings
-    are cut out of them, and put back.
+    are cut out of them, and put back. Where latents are to be resized, the picture keeps its own.
     """
     request, picture, mask = job.request, job.image, job.mask
     assert picture is not None
     size = (request.width, request.height)
-    if request.padding_mask_crop is None:
+    if request.padding_mask_crop is None and request.latent_resize is None:
         picture = picture.resize(size, Image.Resampling.LANCZOS)
     if request.task is not Task.INPAINT:
         return picture, None

@@ -16,7 +16,7 @@ from PIL import Image
 from darkroom.engine import schedulers
 from darkroom.engine.base import EngineJob
 from darkroom.engine.denoiser import Denoiser
-from darkroom.engine.families import sources
+from darkroom.engine.families import sources, starts
 from darkroom.engine.families.sources import Source
 from darkroom.engine.prompts import PromptEncoder
 from darkroom.engine.sample import Inpainting, Row, Sample
@@ -156,7 +156,7 @@ class UNetFamily:
         if source is None:
             latents = self._noise(request, scheduler, generator)
         elif source.mask_pixels is None:
-            latents = self._noised_source(pipeline, timesteps, generator, moments)
+            latents = self._noised_source(pipeline, request, timesteps, generator, moments)
         else:
             latents, inpainting = self._repainting(
                 pipeline, request, timesteps, generator, source, moments
@@ -214,12 +214,16 @@ class UNetFamily:
     def _noised_source(
         self,
         pipeline: Any,
+        request: ResolvedRequest,
         timesteps: torch.Tensor,
         generator: torch.Generator,
         moments: Sequence[torch.Tensor | None],
     ) -> torch.Tensor:
         assert moments[0] is not None
         drawn = self.vae.draw(moments[0], generator)
+        if request.latent_resize is not None:
+            _, height, width = self.latent_shape(request)
+            drawn = starts.resized(drawn, (height, width), request.latent_resize)
         where = (self.dtype, self.device, generator)
         latents: torch.Tensor = pipeline.prepare_latents(drawn, timesteps[:1], 1, 1, *where)
         return latents
@@ -237,7 +241,14 @@ class UNetFamily:
         where = (self.dtype, self.device, generator)
         size = (request.height, request.width)
         image, masked = moments
-        drawn = source.pixels if image is None else self.vae.draw(image, generator)
+        drawn = source.pixels
+        if image is not None:
+            drawn = self.vae.draw(image, generator)
+            if request.masked_content is not None:
+                assert source.mask_pixels is not None
+                drawn = starts.refilled(
+                    drawn, source.mask_pixels, request.masked_content, generator.initial_seed()
+                )
         channels = self.vae.model.config.latent_channels
         prepared = pipeline.prepare_latents(
             1,

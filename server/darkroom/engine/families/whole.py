@@ -18,7 +18,7 @@ from PIL import Image
 
 from darkroom.engine.base import EngineJob
 from darkroom.engine.families import sources
-from darkroom.schemas import ResolvedRequest, Task
+from darkroom.schemas import MaskedContent, ResolvedRequest, Task
 
 
 class _CancelledError(Exception):
@@ -150,6 +150,9 @@ class WholeRequest:
             raise ValueError(f"{request.model} cannot do {request.task}")
         if request.loras:
             raise ValueError(f"{request.model} takes no LoRAs here: its pipeline is run whole")
+        content = request.masked_content or MaskedContent.ORIGINAL
+        if request.latent_resize is not None or content is not MaskedContent.ORIGINAL:
+            raise ValueError(f"{request.model} gives no access to its latents: it is run whole")
         runs = [self._run(job, index) for index in range(request.num_images)]
         strength = 1.0 if request.strength is None else request.strength
         return Development(runs, max(1, int(request.num_inference_steps * strength)))

@@ -29,7 +29,7 @@ from darkroom.schemas import (
 )
 from darkroom.web.context import context
 from darkroom.web.errors import invalid, pointer
-from darkroom.web.parsing import body, enlarging, loras, sizes
+from darkroom.web.parsing import body, enlarging, latents, loras, sizes
 from darkroom.web.parsing.sources import REFERENCE, Source, find
 
 IMAGE_TYPES = tuple(output_format.content_type for output_format in OutputFormat)
@@ -171,6 +171,7 @@ def _check(asked: Txt2ImgRequest, model: ModelInfo, sources: dict[str, Source]) 
         if int(steps * asked.strength) < 1:
             detail = f"leaves no step of {steps} to do; it must be at least {1 / steps:.3g}"
             errors.append(FieldError(pointer="#/strength", detail=detail))
+    errors += latents.check(asked, model, sources.get("image"))
     if isinstance(asked, InpaintRequest) and len(sources) == 2:
         image, mask = sources["image"], sources["mask_image"]
         if image.size != mask.size:

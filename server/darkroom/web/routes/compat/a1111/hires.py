@@ -12,6 +12,7 @@ from darkroom.catalog.models import ModelEntry
 from darkroom.schemas import Image, Job, JobStatus, Task
 from darkroom.web import acceptance
 from darkroom.web.context import context
+from darkroom.web.parsing import latents
 from darkroom.web.routes.compat.a1111 import (
     answers,
     checkpoints,
@@ -39,11 +40,11 @@ class SecondPass:
 
     Attributes:
         values: fields of our own request; width and height are the larger ones.
-        upscaler: makes it larger before.
+        upscaler: makes it larger before; None where its latents are enlarged.
     """
 
     values: Mapping[str, Any]
-    upscaler: Upscaler
+    upscaler: Upscaler | None
 
 
 def plan(asked: Txt2Img, settled: Settled) -> SecondPass:
@@ -56,8 +57,9 @@ def plan(asked: Txt2Img, settled: Settled) -> SecondPass:
     model = settled.model
     if asked.hr_checkpoint_name and asked.hr_checkpoint_name.lower() != "use same checkpoint":
         model = checkpoints.find(asked.hr_checkpoint_name, "hr_checkpoint_name")
-    upscaler = upscalers.find(asked.hr_upscaler or upscalers.LATENT[0])
-    if not upscaler.same and asked.hr_upscaler:
+    latent = upscalers.latent(asked.hr_upscaler) if latents.accessible(model.info) else None
+    upscaler = None if latent else upscalers.find(asked.hr_upscaler)
+    if upscaler is not None and not upscaler.same:
         ignored.add("hr_upscaler")
     wanted = _size(asked, settled)
     size = settling.fitted(*wanted, model)
@@ -76,6 +78,7 @@ def plan(asked: Txt2Img, settled: Settled) -> SecondPass:
             steps, 1, settling.MAX_STEPS, "hr_second_pass_steps", ignored
         ),
         "num_images": 1,
+        "latent_resize": latent,
     }
     values["strength"] = settling.enough(
         strength, values["num_inference_steps"], "denoising_strength", ignored
@@ -109,7 +112,7 @@ def develop(
         placed = _place(files, seeds, second, body)
         return acceptance.when_ended(placed, lambda jobs: answers.send(jobs, parameters, ignored))
 
-    network = second.upscaler.network
+    network = None if second.upscaler is None else second.upscaler.network
     if network is None:
         return draw(list(made.values()))
     wanted = second.values["width"], second.values["height"]
@@ -137,7 +140,9 @@ def _place(
     for index, (data, seed) in enumerate(zip(files, seeds, strict=True)):
         with context().rendering:
             picture = retouching.read(data).convert("RGB")
-            png = pictures.encode_quickly(retouching.enlarge(picture, size, second.upscaler.filter))
+            if second.upscaler is not None:
+                picture = retouching.enlarge(picture, size, second.upscaler.filter)
+            png = pictures.encode_quickly(picture)
         order = Order(Task.IMG2IMG, second.values, {"image": png})
         placed += orders.place([order], seed, body, f"{SECOND_PASS} {index}")
     return placed

@@ -7,16 +7,17 @@ from typing import Any
 from darkroom import pictures, retouching
 from darkroom.decoding import Decoded, Purpose
 from darkroom.retouching import ResizeMode
-from darkroom.schemas import FieldError, Task
+from darkroom.schemas import FieldError, LatentResize, MaskedContent, Task
 from darkroom.web.context import context
 from darkroom.web.errors import ProblemError, invalid, pointer
-from darkroom.web.parsing import sources
+from darkroom.web.parsing import latents, sources
 from darkroom.web.routes.compat.a1111.fields import Img2Img
 from darkroom.web.routes.compat.a1111.settling import Settled, within
 
 MAX_BLUR = 256
 MAX_PADDING = 4096
-FILLS = 4
+CONTENTS = {2: MaskedContent.NOISE, 3: MaskedContent.NOTHING}
+LATENT_UPSCALE = 3  # a resize mode
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,15 @@ def read(asked: Img2Img, settled: Settled) -> list[Init]:
     if mask is not None and _is_blank(mask, asked.inpainting_mask_invert):
         settled.ignored.add("mask")  # as there: nothing is marked, so all of it is img2img
         mask = None
-    mode = _mode(asked, settled)
     found = []
     for index, text in enumerate(asked.init_images):
         image = _decode(text, Purpose.IMAGE, "init_images", index)
+        if asked.resize_mode == LATENT_UPSCALE and mask is None and _encodable(image, settled):
+            found.append(
+                Init(Task.IMG2IMG, {"latent_resize": LatentResize.BILINEAR}, {"image": image.png})
+            )
+            continue
+        mode = _mode(asked, settled)
         with context().rendering:
             if mask is None:
                 found.append(_whole(image, mode, settled))
@@ -89,15 +95,16 @@ def _masked(
     marked = (
         hole.point([255 - value for value in range(256)]) if asked.inpainting_mask_invert else hole
     )
+    content = MaskedContent.ORIGINAL
     match asked.inpainting_fill:
         case 0:
             picture = retouching.fill_from_around(picture, marked)
-        case 2:
-            picture = retouching.fill_with_noise(picture, marked, asked.seed or 0)
-        case 3:
-            picture = retouching.fill_with_grey(picture, marked)
-        case unknown:
-            within(unknown, 0, FILLS - 1, "inpainting_fill", settled.ignored)
+        case 2 | 3 if latents.accessible(settled.model.info):
+            content = CONTENTS[asked.inpainting_fill]
+        case 1:
+            pass
+        case _:
+            settled.ignored.add("inpainting_fill")
     padding = within(
         asked.inpaint_full_res_padding, 0, MAX_PADDING, "inpaint_full_res_padding", settled.ignored
     )
@@ -105,6 +112,7 @@ def _masked(
         "invert_mask": asked.inpainting_mask_invert,
         "mask_blur": within(asked.mask_blur, 0, MAX_BLUR, "mask_blur", settled.ignored),
         "padding_mask_crop": padding if asked.inpaint_full_res else None,
+        "masked_content": content,
     }
     files = {
         "image": pictures.encode_quickly(picture),
@@ -115,6 +123,11 @@ def _masked(
 
 def _is_blank(mask: Decoded, inverted: bool) -> bool:
     return mask.darkest == 255 if inverted else mask.lightest == 0
+
+
+def _encodable(image: Decoded, settled: Settled) -> bool:
+    model = settled.model.info
+    return latents.accessible(model) and latents.encodable(image.width, image.height, model)
 
 
 def _mode(asked: Img2Img, settled: Settled) -> ResizeMode:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from darkroom.retouching import Filter
-from darkroom.schemas import UpscalerInfo
+from darkroom.schemas import LatentResize, UpscalerInfo
 from darkroom.web.context import context
 
 NONE = "None"
@@ -12,15 +12,15 @@ NEAREST = "Nearest"
 BUILT_IN = (NONE, LANCZOS, NEAREST)
 BUILT_IN_SCALE = 4  # what A1111 says of its own
 
-# There, latents are enlarged before they are denoised again. Here it is always the picture.
-LATENT = (
-    "Latent",
-    "Latent (antialiased)",
-    "Latent (bicubic)",
-    "Latent (bicubic antialiased)",
-    "Latent (nearest)",
-    "Latent (nearest-exact)",
-)
+# Hires fix may enlarge latents instead, and does when it is not told what.
+LATENT = {
+    "Latent": LatentResize.BILINEAR,
+    "Latent (antialiased)": LatentResize.BILINEAR_ANTIALIASED,
+    "Latent (bicubic)": LatentResize.BICUBIC,
+    "Latent (bicubic antialiased)": LatentResize.BICUBIC_ANTIALIASED,
+    "Latent (nearest)": LatentResize.NEAREST,
+    "Latent (nearest-exact)": LatentResize.NEAREST_EXACT,
+}
 
 # A1111's names for files that it downloads (`modules/realesrgan_model.py`), in small letters.
 FILES = {
@@ -53,6 +53,13 @@ def networks() -> tuple[UpscalerInfo, ...]:
 def names() -> tuple[str, ...]:
     """All that may be asked for."""
     return (*BUILT_IN, *(network.name for network in networks()))
+
+
+def latent(name: str | None) -> LatentResize | None:
+    """How latents are enlarged, if the name is of one that does."""
+    if not name:
+        return LatentResize.BILINEAR
+    return next((how for known, how in LATENT.items() if known.lower() == name.lower()), None)
 
 
 def find(name: str | None) -> Upscaler:

@@ -34,8 +34,9 @@ SAME = frozenset(
 )
 SAME_BY_TASK = {
     Task.TXT2IMG: SAME,
-    Task.IMG2IMG: SAME | {"strength"},
-    Task.INPAINT: SAME | {"strength", "mask_blur", "padding_mask_crop", "keep_unmasked"},
+    Task.IMG2IMG: SAME | {"strength", "latent_resize"},
+    Task.INPAINT: SAME
+    | {"strength", "mask_blur", "padding_mask_crop", "keep_unmasked", "masked_content"},
 }
 STRENGTHS = {"high": 0.5, "low": 0.75}  # of img2img, by how faithful it is to be
 
