@@ -432,6 +432,16 @@ def test_too_many_jobs_are_a_rate_limit_error(tmp_path: Path) -> None:
     assert caught.value.code == "rate_limit_exceeded"
 
 
+def test_a_request_that_only_half_fits_the_queue_leaves_nothing_there(tmp_path: Path) -> None:
+    crowded = {"DARKROOM_QUEUE__MAX_PENDING_PER_CLIENT": "1"}
+    with running(tmp_path, process="web", **crowded) as server:
+        token = issue(server, "a program")["token"]
+        with sdk(server, token) as ai, pytest.raises(openai.RateLimitError):
+            ai.images.generate(prompt="a red fox", n=10)
+
+        assert [job["status"] for job in jobs_of(server, token)] == ["cancelled"]
+
+
 def test_a_cancelled_job_is_a_conflict_and_is_not_tried_again(idle_server: RunningServer) -> None:
     token = issue(idle_server, "somebody whose job is cancelled")["token"]
     with sdk(idle_server, token, max_retries=2) as ai, ThreadPoolExecutor(1) as threads:

@@ -13,7 +13,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from darkroom.schemas import WHITE_PICTURE
 from tests.security.doors import client, issue, jobs_in
-from tests.serving import RunningServer
+from tests.serving import RunningServer, running
 from tests.web.test_loras import lora, save
 
 API = "/sdapi/v1"
@@ -461,6 +461,27 @@ def test_settings_progress_and_interrupts_are_the_callers_own(idle_server: Runni
         assert of_ada.get(f"/jobs/{job['id']}").json()["status"] == "queued"
         assert of_ada.post(f"{API}/interrupt").json() == {}
         assert of_ada.get(f"/jobs/{job['id']}").json()["status"] == "cancelled"
+
+
+def test_a_request_that_only_half_fits_the_queue_leaves_nothing_of_its_own_there(
+    tmp_path: Path,
+) -> None:
+    """What was there before, and what somebody waits for, stays."""
+    crowded = {"DARKROOM_QUEUE__MAX_PENDING_PER_CLIENT": "2"}
+    with running(tmp_path, process="web", **crowded) as server:
+        token = issue(server, "ada")["token"]
+        with client(server, token) as http:
+            http.post("/txt2img", json={"prompt": "a cat"}, headers={"prefer": "respond-async"})
+
+            answer = http.post(f"{API}/txt2img", json=SMALL | {"batch_size": 8, "n_iter": 3})
+
+            refused(answer, 429)
+            assert int(answer.headers["retry-after"]) >= 1
+            jobs = http.get("/jobs").json()["jobs"]
+    assert [(job["request"]["prompt"], job["status"]) for job in jobs] == [
+        ("a red fox", "cancelled"),
+        ("a cat", "queued"),
+    ]
 
 
 def test_a_client_that_asks_again_gets_the_job_that_is_there(idle_server: RunningServer) -> None:

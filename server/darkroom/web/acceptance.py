@@ -1,6 +1,7 @@
 """How a request becomes a job on disk, whichever API it came by."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 from flask import Response, g, request
 
@@ -36,18 +37,48 @@ def check_room(key: str | None = None) -> None:
         raise _full(error) from None
 
 
-def accept(taken: Intake, key: str | None = None, *, collapses: bool = False) -> str:
+def accept(taken: Intake, key: str | None) -> str:
     """Put a job of the current request's caller in the queue; its id. It is on disk by then.
 
     Args:
         taken: what is asked for.
         key: an `Idempotency-Key`.
-        collapses: whether an unfinished job of the caller that was asked for in the same words
-            will do; for clients that send again what they have no answer to.
 
     Raises:
         ProblemError: 422 or 429.
     """
+    return _accept(taken, key, collapses=False)[0]
+
+
+@contextlib.contextmanager
+def all_or_none() -> Iterator[Callable[[Intake], str]]:
+    """Put the jobs of one request in the queue, and take them back if the request is refused.
+
+    An unfinished job of the caller that was asked for in the same words will do, for clients that
+    send again what they have no answer to; it is not taken back, since somebody waits for it.
+
+    Yields:
+        What accepts one of them and gives its id. It raises ProblemError: 422 or 429.
+    """
+    placed: list[str] = []
+
+    def take(taken: Intake) -> str:
+        job_id, fresh = _accept(taken, None, collapses=True)
+        if fresh:
+            placed.append(job_id)
+        return job_id
+
+    try:
+        yield take
+    except ProblemError:
+        for job_id in placed:
+            context().store.cancel(job_id, auth.caller().client)
+        context().ring_worker()
+        raise
+
+
+def _accept(taken: Intake, key: str | None, *, collapses: bool) -> tuple[str, bool]:
+    """The job's id, and whether there was none before."""
     here = context()
     uploads = taken.store()
     who = auth.caller()
@@ -79,7 +110,7 @@ def accept(taken: Intake, key: str | None = None, *, collapses: bool = False) ->
             for upload in uploads:
                 here.files.delete(upload.id)
     here.ring_worker()
-    return job_id
+    return job_id, fresh
 
 
 def job(job_id: str) -> Job:

@@ -133,19 +133,18 @@ def _images(jobs: Sequence[Job]) -> list[Image]:
 
 def _place(
     files: Sequence[bytes], seeds: Sequence[int], second: SecondPass, body: Body
-) -> list[str]:
+) -> tuple[str, ...]:
     """Put the second pass over each picture in the queue; the jobs' ids."""
     size = (second.values["width"], second.values["height"])
-    placed: list[str] = []
+    passes: list[Order] = []
     for index, (data, seed) in enumerate(zip(files, seeds, strict=True)):
         with context().rendering:
             picture = retouching.read(data).convert("RGB")
             if second.upscaler is not None:
                 picture = retouching.enlarge(picture, size, second.upscaler.filter)
             png = pictures.encode_quickly(picture)
-        order = Order(Task.IMG2IMG, second.values, {"image": png})
-        placed += orders.place([order], seed, body, f"{SECOND_PASS} {index}")
-    return placed
+        passes.append(Order(Task.IMG2IMG, second.values, {"image": png}, seed - seeds[0], index))
+    return orders.place(passes, seeds[0], body, SECOND_PASS)
 
 
 def _size(asked: Txt2Img, settled: Settled) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from darkroom.schemas import ALL_REQUEST_TYPES, MAX_IMAGES_PER_JOB, MAX_SEED, Ta
 from darkroom.web import acceptance
 from darkroom.web.errors import field_errors, invalid
 from darkroom.web.parsing import body, intake
+from darkroom.web.parsing.intake import Intake
 from darkroom.web.routes.compat.a1111.bodies import Body
 
 PICTURES = body.FILE_FIELDS
@@ -50,31 +51,32 @@ def place(orders: Sequence[Order], seed: int | None, asked: Body, stage: str) ->
         stage: tells several calls for one request apart.
 
     Raises:
-        ProblemError: of the first one that is refused. Those before it go on.
+        ProblemError: of the first one that is refused; none of them is done then.
     """
     placed: list[str] = []
     stored: dict[int, dict[str, str]] = {}
-    for index, order in enumerate(orders):
-        values = {**order.values, **stored.get(order.source, {})}
-        files = {} if order.source in stored else order.files
-        if seed is not None:
-            values["seed"] = (seed + order.first) % (MAX_SEED + 1)
-        job_id = _accept(order.task, values, files, asked.part(stage, index))
-        placed.append(job_id)
-        if len(orders) > 1:
-            made = acceptance.job(job_id).request
-            stored[order.source] = {name: made[name] for name in PICTURES if name in made}
-            if seed is None and "seed" in made:
-                seed = (made["seed"] - order.first) % (MAX_SEED + 1)
+    with acceptance.all_or_none() as accept:
+        for index, order in enumerate(orders):
+            values = {**order.values, **stored.get(order.source, {})}
+            files = {} if order.source in stored else order.files
+            if seed is not None:
+                values["seed"] = (seed + order.first) % (MAX_SEED + 1)
+            job_id = accept(_resolve(order.task, values, files, asked.part(stage, index)))
+            placed.append(job_id)
+            if len(orders) > 1:
+                made = acceptance.job(job_id).request
+                stored[order.source] = {name: made[name] for name in PICTURES if name in made}
+                if seed is None and "seed" in made:
+                    seed = (made["seed"] - order.first) % (MAX_SEED + 1)
     return tuple(placed)
 
 
-def _accept(
+def _resolve(
     task: Task, values: Mapping[str, Any], files: Mapping[str, bytes], fingerprint: str
-) -> str:
+) -> Intake:
     model = ALL_REQUEST_TYPES[task]
     try:
         asked = model.model_validate({**values, **dict.fromkeys(files, "file part")})
     except ValidationError as error:
         raise invalid(field_errors(error, model.model_fields)) from None
-    return acceptance.accept(intake.resolve(task, asked, files, fingerprint), collapses=True)
+    return intake.resolve(task, asked, files, fingerprint)

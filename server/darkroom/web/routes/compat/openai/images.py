@@ -57,16 +57,16 @@ def _answer(asked: Asked, kind: Kind) -> Response:
         raise invalid([FieldError(pointer="#/n", detail=detail)])
     acceptance.check_room()
     taken = intake.resolve(asked.task, asked.request, asked.files, asked.fingerprint)
-    job_ids = [acceptance.accept(taken, collapses=True)]
-    if asked.more:
-        # If there is no room for the second job, the first goes on, and a retry finds it.
-        rest = intake.resolve(
-            asked.task,
-            rest_of(asked, taken.request.seed),
-            asked.files,
-            f"{asked.fingerprint}+{asked.request.num_images}",
-        )
-        job_ids.append(acceptance.accept(rest, collapses=True))
+    with acceptance.all_or_none() as accept:
+        job_ids = [accept(taken)]
+        if asked.more:
+            rest = intake.resolve(
+                asked.task,
+                rest_of(asked, acceptance.job(job_ids[0]).request["seed"]),
+                asked.files,
+                f"{asked.fingerprint}+{asked.request.num_images}",
+            )
+            job_ids.append(accept(rest))
     if asked.manner.stream:
         return _stream(job_ids[0], asked, kind)
     return when_done(job_ids, asked)
