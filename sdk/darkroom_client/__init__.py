@@ -17,6 +17,7 @@ from darkroom_client.core.catalog import (
     ModelDefaults,
     ModelLimits,
     Scheduler,
+    UpscalerInfo,
 )
 from darkroom_client.core.errors import (
     APIError,
@@ -46,7 +47,7 @@ from darkroom_client.core.events import (
 from darkroom_client.core.lora import Lora
 from darkroom_client.core.problem import FieldError, Problem
 from darkroom_client.core.records import JobStatus, Progress, Task
-from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img
+from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img, Upscale
 from darkroom_client.core.sources import PictureSource
 from darkroom_client.credentials import CredentialsError
 from darkroom_client.discovery import DiscoveryError, FoundServer
@@ -106,5 +107,7 @@ __all__ = [
     "Task",
     "Txt2Img",
     "UnexpectedResponseError",
+    "Upscale",
+    "UpscalerInfo",
     "WaitTimeoutError",
 ]

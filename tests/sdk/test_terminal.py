@@ -161,7 +161,7 @@ def test_a_file_of_many(server: RunningServer, photo: Path, tmp_path: Path, form
         ('{"prompt": "a", "output_format": "gif"}', "one of png, jpeg, webp"),
         ('{"seed": 3}', "line 1: prompt is missing"),
         ('{"prompt": "a", "task": "img2img"}', "image is missing"),
-        ('{"prompt": "a", "task": "upscale"}', "task is one of"),
+        ('{"prompt": "a", "task": "video"}', "task is one of"),
         ("prompt,seed\na,b", "line 2: seed is a whole number, not 'b'"),
         ("prompt,exact\na,maybe", "exact is true or false"),
         ("prompt\na,b", "line 2 has more cells"),

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from darkroom import addresses
 from darkroom.config import AuthSettings, Settings, TlsSettings
 from darkroom.web.door import tls
-from darkroom_client import Client
+from darkroom_client import Client, ConnectionFailedError
 from tests.serving import RunningServer, running
 from tests.test_cli import darkroom
 
@@ -71,10 +71,28 @@ def test_who_has_not_is_warned(tls_server: RunningServer) -> None:
         httpx2.get(f"{tls_server.url}/healthz")
 
 
-def test_the_sdk_takes_the_root(tls_server: RunningServer) -> None:
-    context = ssl.create_default_context(cafile=tls_server.data_dir / "tls" / "ca.pem")
-    with httpx2.Client(verify=context) as http, Client(tls_server.url, http=http) as client:
+def test_the_sdk_takes_the_root(tls_server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tls_server.data_dir / "tls" / "ca.pem"
+
+    with Client(tls_server.url, ca=root) as client:
         assert client.models()
+    monkeypatch.setenv("DARKROOM_CA", str(root))
+    with Client(tls_server.url) as client:
+        assert client.models()
+
+
+def test_without_the_root_the_sdk_says_what_is_wrong(
+    tls_server: RunningServer, tmp_path: Path
+) -> None:
+    with (
+        Client(tls_server.url, max_retries=0) as client,
+        pytest.raises(ConnectionFailedError, match=r"(?i)certificate"),
+    ):
+        client.models()
+    (tmp_path / "not.pem").write_text("a fox")
+    for name in ("not.pem", "missing.pem"):
+        with pytest.raises(ValueError, match=f"{name} holds no certificate"):
+            Client(tls_server.url, ca=tmp_path / name)
 
 
 def test_a_phone_gets_the_root_without_a_token(tls_server: RunningServer) -> None:

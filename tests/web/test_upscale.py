@@ -14,7 +14,10 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from darkroom_client import Client, InvalidRequestError
 from tests import upscalers
+from tests.sdk.test_terminal import made
+from tests.sdk.test_terminal import run as terminal
 from tests.serving import RunningServer, running
 from tests.web.test_a1111 import API, ask, encoded
 
@@ -340,6 +343,42 @@ def _interrupt_when_upscaling(server: RunningServer, asked: "Future[httpx2.Respo
         if any(job["task"] == "upscale" and job["progress"]["step"] for job in running):
             server.http.post(f"{API}/interrupt")
             return
+
+
+# --- with the SDK and on a terminal --------------------------------------------------------
+
+
+def test_the_sdk_upscales(upscaling: RunningServer, small: Path) -> None:
+    with Client(upscaling.url) as client:
+        assert [(found.name, found.scale) for found in client.upscalers()] == [
+            ("tiny-x2", 2),
+            ("tiny-x4", 4),
+        ]
+
+        job = client.upscale(image=small, upscaler="tiny-x4", scale=1.5).wait(60)
+        again = client.upscale(**job.request).wait(60)
+
+        assert job.images[0].pil().size == (300, 225)
+        assert again.images[0].sha256 == job.images[0].sha256
+        with pytest.raises(InvalidRequestError, match="upscaler"):
+            client.upscale(image=small, upscaler="tiny-x8")
+
+
+def test_a_terminal_upscales(upscaling: RunningServer, small: Path, tmp_path: Path) -> None:
+    where = {"folder": tmp_path, "DARKROOM_URL": upscaling.url}
+
+    assert made(terminal("upscalers", **where))[0] == "tiny-x2  ESRGAN  ×2"
+    asked = ("--upscaler", "tiny-x2", "-o", "large.png")
+    assert made(terminal("upscale", str(small), *asked, **where)) == ["large.png"]
+    assert made(terminal("upscale", "-", *asked, given=small.read_bytes(), **where))
+    (tmp_path / "rows.csv").write_text(f"image,upscaler,scale\n{small},tiny-x2,1\n")
+    (same,) = made(terminal("batch", "rows.csv", **where))
+
+    with Image.open(tmp_path / "large.png") as large, Image.open(tmp_path / same) as unchanged:
+        assert (large.size, unchanged.size) == ((400, 300), (200, 150))
+    refused = terminal("upscale", str(small), **where)
+    assert refused.returncode == 2
+    assert b"--upscaler" in refused.stderr
 
 
 def pixels(file: bytes) -> bytes:

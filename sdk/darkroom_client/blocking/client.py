@@ -8,16 +8,23 @@ from typing import Self
 
 import httpx2
 
-from darkroom_client import credentials, discovery
+from darkroom_client import credentials, discovery, trust
 from darkroom_client.blocking.aside import aside
 from darkroom_client.blocking.job import Job
 from darkroom_client.blocking.picture import Picture
 from darkroom_client.blocking.transport import Transport
 from darkroom_client.core import call, catalog
-from darkroom_client.core.catalog import EmbeddingInfo, Health, LoraInfo, Model, Scheduler
+from darkroom_client.core.catalog import (
+    EmbeddingInfo,
+    Health,
+    LoraInfo,
+    Model,
+    Scheduler,
+    UpscalerInfo,
+)
 from darkroom_client.core.errors import ServerError
 from darkroom_client.core.records import JobPage, JobRecord, JobStatus
-from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img
+from darkroom_client.core.requests import Img2Img, Inpaint, Request, Txt2Img, Upscale
 from darkroom_client.core.retries import RetryPolicy
 from darkroom_client.core.taking import taking
 from darkroom_client.discovery import FoundServer
@@ -47,12 +54,15 @@ class Client:
         reattach_for_s: how long a followed job looks for a server that went away.
         progress: whether a notebook shows a bar while a job is followed; None takes
             DARKROOM_PROGRESS of the environment, 0 or 1, else yes. Elsewhere there is none.
-        http: sends the requests, for a proxy or a certificate of one's own; stays the caller's to
-            close.
+        ca: a file (PEM) with the root certificate of a server that made its own; None takes
+            DARKROOM_CA of the environment, else those that are trusted on this machine.
+        http: sends the requests, for a proxy for example; stays the caller's to close. `ca` is
+            nothing to it.
         effects: time and chance.
 
     Raises:
-        ValueError: `base_url` is not an http or https address, or DARKROOM_PROGRESS not 0 or 1.
+        ValueError: `base_url` is not an http or https address, DARKROOM_PROGRESS not 0 or 1, or
+            there is no certificate in `ca`.
         CredentialsError: what `pair` has kept is needed and cannot be used.
     """
 
@@ -65,6 +75,7 @@ class Client:
         max_retries: int = 2,
         reattach_for_s: float = 60.0,
         progress: bool | None = None,
+        ca: str | Path | None = None,
         http: httpx2.Client | None = None,
         effects: Effects | None = None,
     ) -> None:
@@ -72,7 +83,7 @@ class Client:
         self._reattach_for_s = reattach_for_s
         self._progress = bar.wanted(progress)
         self._owns_http = http is None
-        self._http = httpx2.Client() if http is None else http
+        self._http = httpx2.Client(verify=trust.context(ca)) if http is None else http
         self._transport = Transport(
             self._http,
             self.base_url,
@@ -151,7 +162,12 @@ class Client:
         """Repaint the white part of a mask. Returns the queued job; see `Inpaint`."""
         return self.submit(request)
 
-    def submit(self, request: Txt2Img) -> Job:
+    @taking(Upscale)
+    def upscale(self, request: Upscale) -> Job:
+        """Make a picture larger by a network. Returns the queued job; see `Upscale`."""
+        return self.submit(request)
+
+    def submit(self, request: Request) -> Job:
         """Put a request of any task in the queue."""
         sent = aside(call.submit, request, self._transport.effects.new_key())
         return self._job((self._transport.send(sent)).read(JobRecord.from_wire))
@@ -205,6 +221,10 @@ class Client:
     def embeddings(self) -> tuple[EmbeddingInfo, ...]:
         """What may be written in a prompt beside words."""
         return (self._transport.send(call.list_embeddings())).read(catalog.embeddings)
+
+    def upscalers(self) -> tuple[UpscalerInfo, ...]:
+        """What may be asked for as `upscaler`."""
+        return (self._transport.send(call.list_upscalers())).read(catalog.upscalers)
 
     def health(self) -> Health:
         """What the server says of itself if it lives."""

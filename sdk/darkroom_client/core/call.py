@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from darkroom_client.core import sources
-from darkroom_client.core.requests import ImageFormat, Txt2Img
+from darkroom_client.core.requests import ImageFormat, Request
 
 PICTURES = ("image", "mask_image")
 
@@ -35,7 +35,7 @@ class Call:
     retries: bool = True
 
 
-def submit(request: Txt2Img, key: str) -> Call:
+def submit(request: Request, key: str) -> Call:
     """Put a job in the queue and hear of it at once.
 
     Pictures are read here, so that every attempt sends the same bytes.
@@ -133,6 +133,10 @@ def list_loras() -> Call:
 
 def list_embeddings() -> Call:
     return Call("GET", "/embeddings")
+
+
+def list_upscalers() -> Call:
+    return Call("GET", "/upscalers")
 
 
 def health() -> Call:

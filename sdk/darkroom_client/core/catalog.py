@@ -1,4 +1,4 @@
-"""What may be asked of a server: its models, schedulers, LoRAs and embeddings."""
+"""What may be asked of a server: its models, schedulers, LoRAs, embeddings and upscalers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -157,6 +157,23 @@ class EmbeddingInfo:
 
 
 @dataclass(frozen=True)
+class UpscalerInfo:
+    """A network that may be asked for by `name`.
+
+    Attributes:
+        scale: how many times larger it makes a picture, in each direction.
+    """
+
+    name: str
+    architecture: str
+    scale: int
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        return cls(data["name"], data["architecture"], data["scale"])
+
+
+@dataclass(frozen=True)
 class Health:
     """What a living server says of itself."""
 
@@ -182,3 +199,7 @@ def loras(data: Mapping[str, Any]) -> tuple[LoraInfo, ...]:
 
 def embeddings(data: Mapping[str, Any]) -> tuple[EmbeddingInfo, ...]:
     return tuple(EmbeddingInfo.from_wire(embedding) for embedding in data["embeddings"])
+
+
+def upscalers(data: Mapping[str, Any]) -> tuple[UpscalerInfo, ...]:
+    return tuple(UpscalerInfo.from_wire(upscaler) for upscaler in data["upscalers"])

@@ -123,7 +123,9 @@ class JobRecord:
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
-        loras = [Lora(**lora) for lora in data["request"].get("loras", ())]
+        request = dict(data["request"])
+        if "loras" in request:
+            request["loras"] = [Lora(**lora) for lora in request["loras"]]
         return cls(
             id=data["id"],
             task=Task(data["task"]),
@@ -132,7 +134,7 @@ class JobRecord:
             eta_seconds=data["eta_seconds"],
             progress=Progress(data["progress"]["step"], data["progress"]["steps"]),
             attempts=data["attempts"],
-            request=MappingProxyType({**data["request"], "loras": loras}),
+            request=MappingProxyType(request),
             images=tuple(ImageRecord.from_wire(image) for image in data["images"]),
             notes=tuple(data["notes"]),
             error=None if data["error"] is None else Problem.from_wire(data["error"]),

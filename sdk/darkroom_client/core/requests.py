@@ -22,7 +22,19 @@ MaskedContent: TypeAlias = Literal["original", "noise", "nothing"]
 
 
 @dataclass(frozen=True)
-class Txt2Img:
+class Request:
+    """What may be asked for. Fields that are None are not said."""
+
+    task: ClassVar[Task]
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were said."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Txt2Img(Request):
     """Develop a picture from words.
 
     Attributes:
@@ -59,11 +71,6 @@ class Txt2Img:
     clip_skip: int | None = None
     output_format: ImageFormat | None = None
     exact: bool | None = None
-
-    def given(self) -> dict[str, Any]:
-        """The fields that were said."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,3 +116,22 @@ class Inpaint(Txt2Img):
     invert_mask: bool | None = None
     keep_unmasked: bool | None = None
     masked_content: MaskedContent | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upscale(Request):
+    """Make a picture larger by a network that was trained to.
+
+    Attributes:
+        image: to make larger.
+        upscaler: a name from `Client.upscalers`.
+        scale: how many times larger, 1 to 16; the upscaler's own factor when left out, and at most.
+        output_format: png carries how the picture was made.
+    """
+
+    task: ClassVar[Task] = Task.UPSCALE
+
+    image: PictureSource
+    upscaler: str
+    scale: float | None = None
+    output_format: ImageFormat | None = None

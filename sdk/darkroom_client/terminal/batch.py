@@ -3,14 +3,17 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img
+from darkroom_client.core.records import Task
+from darkroom_client.core.requests import Img2Img, Inpaint, Request, Txt2Img, Upscale
 from darkroom_client.terminal.fields import Field, fields
 
-TASKS: dict[str, type[Txt2Img]] = {"txt2img": Txt2Img, "img2img": Img2Img, "inpaint": Inpaint}
+TASKS: dict[str, type[Request]] = {
+    kind.task.value: kind for kind in (Txt2Img, Img2Img, Inpaint, Upscale)
+}
 
 
 @dataclass(frozen=True)
@@ -18,25 +21,25 @@ class Asked:
     """A request of this command's.
 
     Attributes:
-        line: of the file that it comes from, from 1, or None.
+        name: by which its sender knows it: the prompt, or the line of a file.
     """
 
-    request: Txt2Img
-    line: int | None = None
+    request: Request
+    name: str
 
 
 def read(text: str) -> list[Asked]:
     """All requests of a file. It is JSON lines if it begins with a brace, else CSV.
 
-    A row is a txt2img; with `image` it is an img2img, and with `mask_image` an inpaint. Empty
-    cells, empty lines and null say nothing.
+    A row is a txt2img; with `image` it is an img2img, with `mask_image` an inpaint, and with
+    `upscaler` an upscale. Empty cells, empty lines and null say nothing.
 
     Raises:
         ValueError: a line is wrong; the message names it and what is wrong with it.
     """
     text = text.removeprefix("\ufeff")
     rows = _json_rows(text) if text.lstrip().startswith("{") else _csv_rows(text)
-    return [Asked(_checked(line, row, written), line) for line, row, written in rows]
+    return [Asked(_checked(line, row, written), f"line {line}") for line, row, written in rows]
 
 
 def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any], bool]]:
@@ -63,18 +66,17 @@ def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any], bool]]:
         raise ValueError(f"line {table.line_num} is not CSV: {error}") from None
 
 
-def _checked(line: int, row: dict[str, Any], written: bool) -> Txt2Img:
+def _checked(line: int, row: dict[str, Any], written: bool) -> Request:
     try:
         return _request(row, written)
     except ValueError as error:
         raise ValueError(f"line {line}: {error}") from None
 
 
-def _request(row: dict[str, Any], written: bool) -> Txt2Img:
+def _request(row: dict[str, Any], written: bool) -> Request:
     """One row as a request. `written` is whether its values are text."""
     named = row.pop("task", None)
-    guessed = "inpaint" if "mask_image" in row else "img2img" if "image" in row else "txt2img"
-    kind = TASKS.get(named or guessed)
+    kind = TASKS.get(named or _guess(row))
     if kind is None:
         raise ValueError(f"task is one of {', '.join(TASKS)}, not {named!r}")
     known = fields(kind)
@@ -86,6 +88,15 @@ def _request(row: dict[str, Any], written: bool) -> Txt2Img:
         raise ValueError(f"{missing} is missing")
     read_one = Field.of_text if written else Field.of_json
     return kind(**{name: read_one(known[name], value) for name, value in row.items()})
+
+
+def _guess(row: Mapping[str, Any]) -> Task:
+    telling = {
+        "upscaler": Task.UPSCALE,
+        "mask_image": Task.INPAINT,
+        "image": Task.IMG2IMG,
+    }
+    return next((task for name, task in telling.items() if name in row), Task.TXT2IMG)
 
 
 def _lacks(field: Field, row: dict[str, Any]) -> bool:

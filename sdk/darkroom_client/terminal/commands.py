@@ -50,6 +50,7 @@ for command in (
     drawing.txt2img,
     drawing.img2img,
     drawing.inpaint,
+    drawing.upscale,
     drawing.batch,
     keeping.jobs,
     keeping.images,
@@ -57,6 +58,7 @@ for command in (
     keeping.cancel,
     keeping.models,
     keeping.schedulers,
+    keeping.upscalers,
     keeping.pair,
     keeping.discover,
 ):

@@ -11,7 +11,7 @@ import click
 from darkroom_client.blocking.client import Client
 from darkroom_client.core.call import PICTURES
 from darkroom_client.core.lora import Lora
-from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img
+from darkroom_client.core.requests import Img2Img, Inpaint, Request, Txt2Img, Upscale
 from darkroom_client.core.sources import REFERENCE
 from darkroom_client.terminal import batch as batches
 from darkroom_client.terminal.batch import Asked
@@ -34,6 +34,8 @@ SHORT = {
     "model": ("-m",),
 }
 
+STDIN = "-"
+
 Function = Callable[..., None]
 
 
@@ -51,12 +53,13 @@ class PictureFile(click.Path):
         return super().convert(value, param, ctx)
 
 
-def of_fields(kind: type[Txt2Img]) -> Callable[[Function], Function]:
-    """An option for each field of a request but the prompt."""
+def of_fields(kind: type[Request]) -> Callable[[Function], Function]:
+    """An option for each field of a request but what it is made from, which is an argument."""
 
     def decorate(function: Function) -> Function:
+        of_what = "image" if kind is Upscale else "prompt"
         for field in reversed(tuple(fields(kind).values())):
-            if field.name != "prompt":
+            if field.name != of_what:
                 function = _option(field)(function)
         return function
 
@@ -77,7 +80,7 @@ def _option(field: Field) -> Callable[[Function], Function]:
         names = (f"{flag}/--no-{flag[2:]}", field.name)
         return click.option(*names, default=None, help=text)
     kind = click.Choice(field.choices) if field.choices else field.kind
-    return click.option(*names, type=kind, help=text)
+    return click.option(*names, type=kind, required=field.required, help=text)
 
 
 def of_running(function: Function) -> Function:
@@ -117,11 +120,11 @@ def draw(kind: type[Txt2Img], prompt: str | None, given: dict[str, Any]) -> None
     """Run one request, or one for each prompt that comes in."""
     manner, output, url = _manner(given)
     given["loras"] = [lora(text) for text in given["loras"]] or None
-    sent = {name: given.pop(name) for name in PICTURES if given.get(name) == "-"}
+    sent = {name: given.pop(name) for name in PICTURES if given.get(name) == STDIN}
     if sent and (prompt in (None, "-") or len(sent) > 1):
         raise ValueError("standard input is one thing: a picture, or prompts")
     given |= {name: sys.stdin.buffer.read() for name in sent}
-    _run([Asked(kind(text, **given)) for text in prompts(prompt)], manner, output, url)
+    _run([Asked(kind(text, **given), text) for text in prompts(prompt)], manner, output, url)
 
 
 def _manner(given: dict[str, Any]) -> tuple[Manner, str | None, str | None]:
@@ -173,6 +176,19 @@ def img2img(prompt: str | None, **given: Any) -> None:
 def inpaint(prompt: str | None, **given: Any) -> None:
     """Repaint the white part of a mask."""
     draw(Inpaint, prompt, given)
+
+
+@click.command()
+@click.argument("image", type=PictureFile())
+@of_running
+@of_fields(Upscale)
+@ending
+def upscale(image: str | bytes, **given: Any) -> None:
+    """Make IMAGE larger by a network, one of `darkroom-client upscalers`."""
+    manner, output, url = _manner(given)
+    if image == STDIN:
+        image = sys.stdin.buffer.read()
+    _run([Asked(Upscale(image=image, **given), "the picture")], manner, output, url)
 
 
 @click.command()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from darkroom_client.core.call import PICTURES
 from darkroom_client.core.lora import Lora
-from darkroom_client.core.requests import Txt2Img
+from darkroom_client.core.requests import Request
 
 TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -79,7 +79,7 @@ def lora(text: str) -> Lora:
         return Lora(text)
 
 
-def fields(kind: type[Txt2Img]) -> Mapping[str, Field]:
+def fields(kind: type[Request]) -> Mapping[str, Field]:
     """The fields of a request's type by name, in its order."""
     hints, texts = typing.get_type_hints(kind), _texts(kind)
     found = {}
@@ -102,7 +102,7 @@ def _without_none(hint: Any) -> list[Any]:
     return [part for part in typing.get_args(hint) if part is not NoneType]
 
 
-def _texts(kind: type[Txt2Img]) -> Mapping[str, str]:
+def _texts(kind: type[Request]) -> Mapping[str, str]:
     """What the docstrings of a type and of those that it extends say of each field."""
     found: dict[str, str] = {}
     for described in reversed(kind.__mro__[:-1]):

@@ -129,6 +129,17 @@ def schedulers(url: str | None, as_json: bool) -> None:
 
 
 @click.command()
+@of_asking
+@ending
+def upscalers(url: str | None, as_json: bool) -> None:
+    """List what may be asked for as --upscaler."""
+    with Client(url) as client:
+        for upscaler in client.upscalers():
+            text = f"{upscaler.name}  {upscaler.architecture}  ×{upscaler.scale}"
+            answer(as_json, upscaler, text)
+
+
+@click.command()
 @click.option("--timeout", "timeout_s", type=float, default=LISTEN_S, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print lines of JSON.")
 @ending

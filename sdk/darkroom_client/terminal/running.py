@@ -135,7 +135,7 @@ class Run:
         if self._naming.jobs == 1:
             raise error
         self._failed += 1
-        tell(f"line {asked.line}:" if asked.line else f"{asked.request.prompt}:")
+        tell(f"{asked.name}:")
         report(error)
 
     def _cancelled(self) -> str:
