@@ -263,6 +263,27 @@ def test_sillytavern_waits_until_nothing_is_at_work(stranger: httpx2.Client, tok
     until(lambda: state()["progress"] == 0.0 and state()["state"]["job_count"] == 0)
 
 
+def test_sillytaverns_other_source_speaks_openai(stranger: httpx2.Client, token: str) -> None:
+    """It looks whether anybody is there with a bare OPTIONS, and without a token."""
+    assert stranger.options("/v1/images/generations").is_success
+    assert stranger.get("/v1/models").status_code == 401
+
+    stranger.headers["authorization"] = f"Bearer {token}"
+    (model,) = stranger.get("/v1/models").json()["data"]
+    body = {
+        "model": model["id"],
+        "prompt": "a red fox",
+        "size": "512x512",
+        "n": 1,
+        "response_format": "b64_json",
+        "num_inference_steps": 2,
+    }
+    told = stranger.post("/v1/images/generations", json=body).json()
+
+    with Image.open(io.BytesIO(base64.b64decode(told["data"][0]["b64_json"]))) as picture:
+        assert picture.format == "PNG"
+
+
 def test_a_picture_whose_app_gave_up_is_kept(stranger: httpx2.Client, token: str) -> None:
     """SDAI waits 120 s and does not ask again."""
     body = {"prompt": "given up", "steps": 100, "seed": "7"}
