@@ -432,6 +432,17 @@ def test_too_many_jobs_are_a_rate_limit_error(tmp_path: Path) -> None:
     assert caught.value.code == "rate_limit_exceeded"
 
 
+def test_a_full_disk_is_a_server_error(tmp_path: Path) -> None:
+    full = {"DARKROOM_QUEUE__MIN_FREE_BYTES": str(10**18)}
+    with running(tmp_path, process="web", **full) as server:
+        token = issue(server, "a program")["token"]
+        with sdk(server, token) as ai, pytest.raises(openai.InternalServerError) as caught:
+            ai.images.generate(prompt="a red fox")
+
+    assert caught.value.status_code == 507
+    assert "bytes are left" in caught.value.message
+
+
 def test_a_request_that_only_half_fits_the_queue_leaves_nothing_there(tmp_path: Path) -> None:
     crowded = {"DARKROOM_QUEUE__MAX_PENDING_PER_CLIENT": "1"}
     with running(tmp_path, process="web", **crowded) as server:
