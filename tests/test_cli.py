@@ -54,7 +54,7 @@ def test_doctor_finds_a_healthy_box_healthy(tmp_path: Path) -> None:
     checks = [line.split()[1] for line in result.stdout.splitlines()]
     assert checks == [
         "python", "torch", "gpu", "memory", "disk", "port", "database", "files", "locks", "model",
-        "picture",
+        "add-ons", "picture",
     ]  # fmt: skip
 
 

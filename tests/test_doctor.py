@@ -14,6 +14,7 @@ from darkroom.jobs.database import Database
 from darkroom.jobs.files import Files
 from darkroom.jobs.leases import Leases
 from darkroom.jobs.store import Store
+from tests import upscalers
 from tests.jobs.conftest import accept
 from tests.jobs.test_store import image
 from tests.serving import RunningServer
@@ -44,6 +45,19 @@ def findings(settings: Settings) -> dict[str, Finding]:
     """Of the checks that look into the data folder."""
     checks = (doctor.check_database, doctor.check_files, doctor.check_locks)
     return {finding.name: finding for finding in (check(settings) for check in checks)}
+
+
+def test_additions_that_cannot_be_used_are_named(settings: Settings) -> None:
+    for folder in (settings.loras_dir, settings.embeddings_dir, settings.upscalers_dir):
+        folder.mkdir(parents=True)
+        (folder / "old.pth").touch()
+    upscalers.save(settings.upscalers_dir, "fine")
+
+    found = doctor.check_additions(settings)
+
+    assert not found.ok
+    assert found.detail.startswith("0 LoRAs, 0 embeddings, 1 upscalers; old.pth is a pickle")
+    assert found.detail.count("old.pth") == 3
 
 
 def test_a_folder_where_all_is_well(settings: Settings, job: str) -> None:

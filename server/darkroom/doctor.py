@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.addresses import local_url
+from darkroom.catalog.adapters import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
+from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import Settings
 from darkroom.engine.base import Broken, EngineEvent, EngineJob
 from darkroom.jobs import database, reconcile
@@ -56,6 +58,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         ("files", check_files),
         ("locks", check_locks),
         ("model", _model),
+        ("add-ons", check_additions),
         ("picture", _picture),
     )
     for name, check in checks:
@@ -185,6 +188,21 @@ def _model(settings: Settings) -> Finding:
     if broken:
         detail += f"; not usable: {broken} (`darkroom models list` says why)"
     return Finding("model", ok, detail, advice)
+
+
+def check_additions(settings: Settings) -> Finding:
+    """LoRAs, embeddings and upscalers, which nothing depends on."""
+    adapters = AdapterCatalog(settings.loras_dir, settings.embeddings_dir)
+    upscalers = UpscalerCatalog(settings.upscalers_dir)
+    found = {
+        "LoRAs": (adapters.loras(), adapters.broken_loras()),
+        "embeddings": (adapters.embeddings(), adapters.broken_embeddings()),
+        "upscalers": (upscalers.upscalers(), upscalers.broken()),
+    }
+    detail = ", ".join(f"{len(usable)} {kind}" for kind, (usable, _) in found.items())
+    broken = [f"{file.file} {file.reason}" for _, files in found.values() for file in files]
+    advice = "mend these files or take them away"
+    return Finding("add-ons", not broken, "; ".join([detail, *broken]), advice)
 
 
 def _picture(settings: Settings) -> Finding:

@@ -38,6 +38,14 @@ ALIASES = {
 }
 
 
+CANCELLED = Problem(
+    type="urn:darkroom:problem:cancelled",
+    title="The job was cancelled",
+    status=409,
+    detail="somebody cancelled this job while you waited for it",
+)
+
+
 class ProblemError(Exception):
     """Ends the request with a problem.
 

@@ -5,11 +5,11 @@ import re
 from flask import Blueprint, Response, g, request
 from pydantic import BaseModel, ConfigDict, Field
 
-from darkroom.schemas import ALL_REQUEST_TYPES, Job, JobStatus, Problem, Task
+from darkroom.schemas import ALL_REQUEST_TYPES, Job, JobStatus, Task
 from darkroom.web import acceptance
 from darkroom.web.context import context
 from darkroom.web.door import auth
-from darkroom.web.errors import ProblemError, respond
+from darkroom.web.errors import CANCELLED, ProblemError, respond
 from darkroom.web.openapi import GENERATED, document, form_model, read_query
 from darkroom.web.operations import IDEMPOTENCY_KEY, IMAGES, PREFER, PRIORITY
 from darkroom.web.parsing import intake
@@ -121,14 +121,7 @@ def _accepted(job_id: str) -> Response:
 def _result(job: Job) -> Response:
     headers = {"Location": job.url}
     if job.status is JobStatus.CANCELLED:
-        problem = Problem(
-            type="urn:darkroom:problem:cancelled",
-            title="The job was cancelled",
-            status=409,
-            detail="Somebody cancelled this job while you waited for it.",
-            request_id=g.request_id,
-        )
-        return respond(problem, headers)
+        return respond(CANCELLED.model_copy(update={"request_id": g.request_id}), headers)
     if job.error is not None:
         return respond(job.error.model_copy(update={"request_id": g.request_id}), headers)
     if intake.wants_image() and job.images:

@@ -14,8 +14,8 @@ from darkroom.schemas import Image, Job, JobStatus, Problem, ResolvedRequest, Ta
 from darkroom.web import errors
 from darkroom.web.context import context
 from darkroom.web.routes.compat.a1111 import samplers
-from darkroom.web.routes.compat.a1111.ignored import Ignored
 from darkroom.web.routes.compat.a1111.previewing import preview
+from darkroom.web.routes.compat.ignored import Ignored
 
 # What a job that only makes a picture larger does not say.
 NOTHING_DRAWN: dict[str, Any] = {

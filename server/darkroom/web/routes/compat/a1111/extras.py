@@ -19,9 +19,9 @@ from darkroom.web.parsing import sources
 from darkroom.web.routes.compat.a1111 import bodies, networks, upscalers
 from darkroom.web.routes.compat.a1111.bodies import Body
 from darkroom.web.routes.compat.a1111.fields import Name, Whole
-from darkroom.web.routes.compat.a1111.ignored import Ignored
 from darkroom.web.routes.compat.a1111.networks import Small
 from darkroom.web.routes.compat.a1111.upscalers import Upscaler
+from darkroom.web.routes.compat.ignored import Ignored
 
 blueprint = Blueprint("a1111_extras", __name__, url_prefix="/sdapi/v1")
 

@@ -25,11 +25,11 @@ from darkroom.web.routes.compat.a1111 import (
 )
 from darkroom.web.routes.compat.a1111.bodies import Body
 from darkroom.web.routes.compat.a1111.fields import Txt2Img
-from darkroom.web.routes.compat.a1111.ignored import Ignored
 from darkroom.web.routes.compat.a1111.networks import Small
 from darkroom.web.routes.compat.a1111.orders import Order
 from darkroom.web.routes.compat.a1111.settling import Settled
 from darkroom.web.routes.compat.a1111.upscalers import Upscaler
+from darkroom.web.routes.compat.ignored import Ignored
 
 SECOND_PASS = "hires"
 

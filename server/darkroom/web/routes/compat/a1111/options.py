@@ -12,7 +12,7 @@ from darkroom.web.door import auth
 from darkroom.web.errors import invalid, pointer
 from darkroom.web.routes.compat.a1111 import bodies, checkpoints
 from darkroom.web.routes.compat.a1111.checkpoints import SETTING
-from darkroom.web.routes.compat.a1111.ignored import Ignored
+from darkroom.web.routes.compat.ignored import Ignored
 
 blueprint = Blueprint("a1111_options", __name__, url_prefix="/sdapi/v1")
 

@@ -18,10 +18,10 @@ from darkroom.web.errors import invalid, pointer
 from darkroom.web.routes.compat.a1111 import answers, inits, networks, orders, upscalers
 from darkroom.web.routes.compat.a1111.bodies import Body
 from darkroom.web.routes.compat.a1111.fields import Img2Img
-from darkroom.web.routes.compat.a1111.ignored import Ignored
 from darkroom.web.routes.compat.a1111.networks import Small
 from darkroom.web.routes.compat.a1111.orders import Order
 from darkroom.web.routes.compat.a1111.settling import MAX_IMAGES, Settled
+from darkroom.web.routes.compat.ignored import Ignored
 
 TILES = "tiles"
 OVERLAP = 64  # pixels

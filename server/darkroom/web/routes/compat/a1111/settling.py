@@ -10,8 +10,8 @@ from darkroom.web.errors import invalid
 from darkroom.web.parsing import sizes
 from darkroom.web.routes.compat.a1111 import checkpoints, options, prompts, samplers
 from darkroom.web.routes.compat.a1111.fields import SIDE, Settings
-from darkroom.web.routes.compat.a1111.ignored import Ignored
 from darkroom.web.routes.compat.a1111.unused import unused
+from darkroom.web.routes.compat.ignored import Ignored
 
 MAX_STEPS = 150
 MAX_GUIDANCE = 30.0

@@ -1,7 +1,6 @@
 """What is answered when the pictures are there."""
 
 import base64
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,10 +13,6 @@ from darkroom.web.routes.compat.openai.problems import failure
 from darkroom.web.routes.compat.openai.translation import Asked
 from darkroom.web.routes.images import read_file
 from darkroom.web.routes.signed import signed_address
-
-IGNORED = "X-Ignored-Fields"
-PLAIN_NAME = re.compile(r"[\w.\[\]-]{1,64}", re.ASCII)
-MAX_NAMES = 32
 
 # A job that has failed would fail again, and one that was cancelled shall not come back: the SDK
 # tries both once more unless it is told otherwise (openai/_base_client.py, `_should_retry`).
@@ -52,7 +47,7 @@ def _pictures(jobs: Sequence[Job], asked: Asked) -> Response:
     data = [{**show(image), "seed": image.seed} for job in jobs for image in job.images]
     answer = {"created": seconds(jobs[0]), "data": data, **about(jobs[0]), "usage": USAGE}
     response = jsonify(answer)
-    response.headers.extend(ignored_fields(asked.ignored))
+    response.headers.extend(asked.ignored.headers)
     return response
 
 
@@ -70,12 +65,6 @@ def about(job: Job) -> dict[str, Any]:
 def seconds(job: Job) -> int:
     """When it was asked for, since the epoch."""
     return int(job.created_at.timestamp())
-
-
-def ignored_fields(names: Sequence[str]) -> dict[str, str]:
-    """The header that names what had no effect. Names are the caller's, and may be anything."""
-    plain = [name for name in dict.fromkeys(names) if PLAIN_NAME.fullmatch(name)]
-    return {IGNORED: ", ".join(plain[:MAX_NAMES])} if plain else {}
 
 
 def _address(image: Image) -> dict[str, str]:

@@ -12,7 +12,7 @@ from darkroom.web.door import auth
 from darkroom.web.errors import invalid
 from darkroom.web.parsing import intake
 from darkroom.web.routes.compat.openai import fields
-from darkroom.web.routes.compat.openai.answers import ignored_fields, when_done
+from darkroom.web.routes.compat.openai.answers import when_done
 from darkroom.web.routes.compat.openai.problems import in_their_words
 from darkroom.web.routes.compat.openai.telling import Kind, Partials
 from darkroom.web.routes.compat.openai.translation import Asked, rest_of, translate
@@ -82,6 +82,6 @@ def _stream(job_id: str, asked: Asked, kind: Kind) -> Response:
         headers={
             "Cache-Control": "no-store",
             "X-Accel-Buffering": "no",
-            **ignored_fields(asked.ignored),
+            **asked.ignored.headers,
         },
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from darkroom.schemas import FieldError, Job, JobStatus, Problem
-from darkroom.web.errors import ProblemError, invalid
+from darkroom.web.errors import CANCELLED, ProblemError, invalid
 
 # What our fields are called there.
 NAMES = {
@@ -14,12 +14,6 @@ NAMES = {
     "#/mask_image": "#/mask",
 }
 
-CANCELLED = Problem(
-    type="urn:darkroom:problem:cancelled",
-    title="The job was cancelled",
-    status=409,
-    detail="somebody cancelled this job while you waited for it",
-)
 STOPPING = Problem(
     type="urn:darkroom:problem:stopping",
     title="The server is stopping",

@@ -23,6 +23,7 @@ from darkroom.schemas import (
 from darkroom.web.context import context
 from darkroom.web.errors import ProblemError, field_errors, invalid
 from darkroom.web.parsing import sizes, sources
+from darkroom.web.routes.compat.ignored import Ignored
 from darkroom.web.routes.compat.openai.fields import Sent
 
 MAX_N = 10
@@ -78,7 +79,7 @@ class Asked:
         more: pictures that another job has to make.
         files: pictures that came along, by our fields.
         manner: how to answer.
-        ignored: names of fields that had no effect.
+        ignored: fields that had no effect.
         fingerprint: of what was sent.
     """
 
@@ -87,7 +88,7 @@ class Asked:
     more: int
     files: Mapping[str, bytes | Decoded]
     manner: Manner
-    ignored: tuple[str, ...]
+    ignored: Ignored
     fingerprint: str
 
 
@@ -134,7 +135,7 @@ def translate(task: Task, sent: Sent) -> Asked:
     ignored = [name for name, value in fields.items() if name not in known and _is_said(value)]
     ignored += ["model"] * foreign + ["size"] * fitted + list(sent.spare)
     more = manner.n - request.num_images
-    return Asked(task, request, more, files, manner, tuple(ignored), sent.fingerprint)
+    return Asked(task, request, more, files, manner, Ignored(*ignored), sent.fingerprint)
 
 
 def rest_of(asked: Asked, first_seed: int) -> Txt2ImgRequest:

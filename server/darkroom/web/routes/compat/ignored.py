@@ -10,8 +10,9 @@ UNFIT = re.compile(r"[^A-Za-z0-9_.:+\-\[\]<>|() ]")  # for a header
 class Ignored:
     """Names of fields, in the order in which they were found, each once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *names: str) -> None:
         self._names: dict[str, None] = {}
+        self.add(*names)
 
     def add(self, *names: str) -> None:
         for name in names:
