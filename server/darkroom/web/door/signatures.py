@@ -3,15 +3,15 @@
 import base64
 import hashlib
 import hmac
-import os
 import secrets
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
+
+from darkroom.web.door import keys
 
 log = structlog.get_logger()
 
@@ -78,16 +78,6 @@ def _read(path: Path) -> bytes | None:
 
 
 def _make(path: Path) -> bytes:
-    """A new key, whole on disk or not at all, and never readable by others in between."""
     key = secrets.token_bytes(KEY_BYTES)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    keys.write(path, key)
     return key
