@@ -25,6 +25,7 @@ def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     database.migrate(settings(folder).database_path)
     Files(settings(folder).images_dir).write("job1-0", b"unknown")
+    (folder / "webhooks.secret").write_text("whsec_")
     (folder / "tls").mkdir()
     (folder / "tls" / "ca.key").write_bytes(b"secret")
     (folder / "tls" / "ca.key").chmod(0o600)
@@ -70,7 +71,9 @@ def test_a_backup_holds_what_is_recorded_and_nothing_else(data: Path, tmp_path: 
     copied = backup.backup(settings(data), target)
 
     assert (copied.jobs, copied.pictures, copied.missing) == (0, 0, 0)
-    assert [path.name for path in target.rglob("*") if path.is_file()] == ["darkroom.db", "ca.key"]
+    names = sorted(path.name for path in target.rglob("*") if path.is_file())
+    assert names == ["ca.key", "darkroom.db", "webhooks.secret"]
+    assert (target / "webhooks.secret").read_text() == "whsec_"
     assert (target / "tls" / "ca.key").stat().st_mode & 0o777 == 0o600
     assert target.stat().st_mode & 0o077 == 0
     assert not (tmp_path / "copy.partial").exists()

@@ -2,8 +2,10 @@
 
 import os
 import socket
+import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.serving import RunningServer, free_port
@@ -23,7 +25,7 @@ def darkroom(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 def test_help_names_every_command() -> None:
     text = darkroom("--help").stdout
 
-    for command in ("serve", "web", "worker", "models", "backup", "doctor"):
+    for command in ("serve", "web", "worker", "webhooks", "models", "backup", "doctor"):
         assert command in text
 
 
@@ -72,6 +74,44 @@ def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
     assert "choose another --port" in result.stdout
     assert "FAIL model" in result.stdout
     assert "there is tintype" in result.stdout
+
+
+def test_an_allowed_address_that_is_none_is_named(tmp_path: Path) -> None:
+    for command in ("doctor", "serve"):
+        result = darkroom(
+            command, "--data-dir", str(tmp_path), DARKROOM_WEBHOOKS__ALLOW='["https://ha@ha.local"]'
+        )
+
+        assert result.returncode == 1
+        assert "webhooks.allow.0" in result.stderr
+        assert "a name or a password" in result.stderr
+
+
+def test_a_secret_that_signs_nothing_is_refused_and_not_repeated() -> None:
+    result = darkroom("webhooks", "secret", DARKROOM_WEBHOOKS__SECRET="whsec_c2hvcnQ=")
+
+    assert result.returncode == 1
+    assert "webhooks.secret" in result.stderr
+    assert "c2hvcnQ" not in result.stderr
+
+
+def test_webhooks_secret_is_made_once_and_is_nobody_elses(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    with ThreadPoolExecutor() as several:
+        runs = [
+            several.submit(darkroom, "webhooks", "secret", "--data-dir", str(folder))
+            for _ in range(3)
+        ]
+    (secret,) = {run.result().stdout for run in runs}
+
+    assert secret.startswith("whsec_")
+    path = folder / "webhooks.secret"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_text("short")
+    damaged = darkroom("webhooks", "secret", "--data-dir", str(folder))
+    assert damaged.returncode == 1
+    assert "is damaged" in damaged.stderr
+    assert path.read_text() == "short"  # another one would be one that no receiver knows
 
 
 def test_doctor_finds_a_broken_database(tmp_path: Path) -> None:

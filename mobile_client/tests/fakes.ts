@@ -264,6 +264,7 @@ export function job(id: string, change: Partial<Job> = {}): Job {
     started_at: null,
     finished_at: null,
     url: `/jobs/${id}`,
+    webhook: null,
     ...change,
   };
 }

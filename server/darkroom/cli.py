@@ -226,6 +226,23 @@ def revoke_token(id_or_name: str, **given: Any) -> None:
 
 
 @main.group()
+def webhooks() -> None:
+    """Programs that are told when a job has ended."""
+
+
+@webhooks.command("secret")
+@options
+def show_webhook_secret(**given: Any) -> None:
+    """Print what webhooks are signed with; receivers verify them by it."""
+    from darkroom.web.webhooks import secret
+
+    try:
+        click.echo(secret.find(load(**given)))
+    except secret.SecretError as error:
+        fail(str(error))
+
+
+@main.group()
 def models() -> None:
     """The models on this box."""
 

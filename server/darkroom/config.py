@@ -3,18 +3,21 @@
 Nested settings take two underscores in the environment: `DARKROOM_ENGINE__DEVICE=cpu`.
 """
 
+import base64
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     YamlConfigSettingsSource,
 )
+
+from darkroom import destinations
 
 CONFIG_VARIABLE = "DARKROOM_CONFIG"
 
@@ -94,6 +97,47 @@ class RetentionSettings(Section):
     every_s: float = Field(600.0, gt=0)
 
 
+SECRET_PREFIX = "whsec_"  # Standard Webhooks, "Signature scheme": 24 to 64 bytes in base64
+
+
+def _prefix(text: str) -> str:
+    try:
+        destinations.parse_prefix(text)
+    except destinations.DestinationError as error:
+        raise ValueError(f"an allowed address {error}") from None
+    return text
+
+
+class WebhookSettings(Section):
+    allow: tuple[Annotated[str, AfterValidator(_prefix)], ...] = ()
+    secret: SecretStr | None = None
+    timeout_s: float = Field(10.0, gt=0, le=300)
+    retry_s: float = Field(5.0, gt=0)
+    max_attempts: int = Field(10, ge=1)
+
+    @field_validator("secret")
+    @classmethod
+    def _signs(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None:
+            signing_key(secret.get_secret_value())
+        return secret
+
+
+def signing_key(secret: str) -> bytes:
+    """The bytes that webhooks are signed with.
+
+    Raises:
+        ValueError: that is no such secret.
+    """
+    try:
+        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    except ValueError:
+        key = b""
+    if not secret.startswith(SECRET_PREFIX) or not 24 <= len(key) <= 64:
+        raise ValueError(f"a secret is {SECRET_PREFIX} and 24 to 64 random bytes in base64")
+    return key
+
+
 class ModelSettings(Section):
     default: str = "tintype"
 
@@ -120,6 +164,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     models: ModelSettings = ModelSettings()
     retention: RetentionSettings = RetentionSettings()
+    webhooks: WebhookSettings = WebhookSettings()
 
     @property
     def database_path(self) -> Path:
@@ -136,6 +181,10 @@ class Settings(BaseSettings):
     @property
     def signing_key_path(self) -> Path:
         return self.data_dir / "signing.key"
+
+    @property
+    def webhook_secret_path(self) -> Path:
+        return self.data_dir / "webhooks.secret"
 
     @property
     def orphans_dir(self) -> Path:

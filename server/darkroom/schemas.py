@@ -107,6 +107,16 @@ ImageSource = Annotated[
 ]
 
 
+WebhookUrl = Annotated[
+    str | None,
+    Field(
+        min_length=1,
+        max_length=2000,
+        description="An address that is told when the job has ended; the owner must allow it.",
+    ),
+]
+
+
 class Txt2ImgRequest(Words):
     """Develop a picture from words. What is left out takes the model's default."""
 
@@ -132,6 +142,7 @@ class Txt2ImgRequest(Words):
     exact: bool = Field(
         False, description="Never share a UNet call, so that bytes do not depend on company."
     )
+    webhook: WebhookUrl = None
 
 
 class Img2ImgRequest(Txt2ImgRequest):
@@ -181,6 +192,7 @@ class UpscaleRequest(Words):
         description="How many times larger; the upscaler's own factor when left out, and at most.",
     )
     output_format: OutputFormat = OutputFormat.PNG
+    webhook: WebhookUrl = None
 
 
 AnyRequest = Txt2ImgRequest | UpscaleRequest
@@ -288,6 +300,21 @@ class Image(Words):
     url: str
 
 
+class WebhookState(enum.StrEnum):
+    WAITING = "waiting"  # for the job's end
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class Webhook(Words):
+    """How far it is to tell somebody of a job's end. Whom is not said: it may be a secret."""
+
+    state: WebhookState
+    attempts: int
+    last_error: str | None = Field(description="Why the last attempt came to nothing.")
+
+
 class Job(Words):
     """What was asked, how it stands, and what came of it."""
 
@@ -310,6 +337,7 @@ class Job(Words):
     started_at: datetime | None
     finished_at: datetime | None
     url: str
+    webhook: Webhook | None = Field(description="Of a request with a webhook, else null.")
 
 
 class JobPage(Words):

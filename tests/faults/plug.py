@@ -27,6 +27,7 @@ from sqlalchemy import Engine, event, select
 import darkroom
 from darkroom import logs
 from darkroom.config import Settings
+from darkroom.destinations import Destination, parse
 from darkroom.jobs import database, reconcile
 from darkroom.jobs.database import Database
 from darkroom.jobs.files import Files
@@ -34,7 +35,7 @@ from darkroom.jobs.leases import Leases
 from darkroom.jobs.records import Claim, NewJob, NewUpload
 from darkroom.jobs.store import Store
 from darkroom.jobs.tables import ClientRow, ImageRow, JobRow, UploadRow
-from darkroom.schemas import EventType, Job, JobStatus, ResolvedRequest, Task
+from darkroom.schemas import EventType, Job, JobStatus, ResolvedRequest, Task, WebhookState
 from darkroom.web import acceptance, context
 from darkroom.web.door import auth
 
@@ -42,6 +43,7 @@ CODE = Path(darkroom.__file__).parent
 TRACED = {str(path) for path in (*(CODE / "jobs").glob("*.py"), CODE / "web" / "acceptance.py")}
 UPLOAD, PICTURE = b"a source picture" * 1000, b"a developed picture" * 1000
 KEY = "asked once"
+WEBHOOK = parse("http://127.0.0.1:9/told")
 REQUEST = ResolvedRequest(
     task=Task.IMG2IMG,
     model="tintype",
@@ -90,6 +92,7 @@ class Arrived:
     house: House
     request: ResolvedRequest = REQUEST
     fingerprint: str = "f"
+    webhook: Destination = WEBHOOK
 
     def store(self) -> tuple[NewUpload, ...]:
         upload_id = f"up{os.getpid()}"
@@ -112,7 +115,7 @@ def accept(house: House) -> None:
 
 
 def queue(house: House) -> None:
-    house.store.accept(NewJob("local", "me", REQUEST, (), "f", KEY))
+    house.store.accept(NewJob("local", "me", REQUEST, (), "f", KEY, webhook=WEBHOOK))
 
 
 def claim(house: House) -> Claim | None:
@@ -170,6 +173,11 @@ def check_whole(house: House) -> None:
         assert sum(kind.terminal for kind in story) == job.status.terminal
         assert story.count(EventType.IMAGE) == len(job.images)
         assert tickets == ["local"]
+        assert (
+            job.webhook is not None
+        )  # whoever is to be told of an end is told of it, and of no other
+        due = job.webhook.state is WebhookState.PENDING
+        assert due == job.status.terminal
 
 
 def check_accept(house: House, done: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from darkroom.config import QueueSettings
+from darkroom.destinations import Destination
 from darkroom.engine.base import EngineEvent
 from darkroom.jobs import database, doorbell
 from darkroom.jobs.database import Database
@@ -115,6 +116,7 @@ def new_job(
     urgency: int = DEFAULT_URGENCY,
     collapses: bool = False,
     uploads: tuple[NewUpload, ...] = (),
+    webhook: Destination | None = None,
     **fields: Any,
 ) -> NewJob:
     """A small one."""
@@ -127,6 +129,7 @@ def new_job(
         key,
         urgency=urgency,
         collapses=collapses,
+        webhook=webhook,
     )
 
 

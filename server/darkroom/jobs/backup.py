@@ -32,7 +32,7 @@ class BackedUp:
 
 
 def backup(settings: Settings, target: Path) -> BackedUp:
-    """Copy a data folder's database and pictures, and what its certificates need.
+    """Copy a data folder's database and pictures, and what its certificates and webhooks need.
 
     Pictures are hard links where the file system allows, so that they take no space; models, LoRAs
     and embeddings are the owner's, and stay out.
@@ -57,6 +57,9 @@ def backup(settings: Settings, target: Path) -> BackedUp:
         for name in early - recorded:
             kept.delete(name)
         kept.sync()
+        if settings.webhook_secret_path.is_file():  # by which receivers know this server
+            shutil.copy2(settings.webhook_secret_path, copy.webhook_secret_path)
+            _sync(copy.webhook_secret_path)
         if settings.tls_dir.is_dir():
             shutil.copytree(settings.tls_dir, copy.tls_dir)
             for path in (*copy.tls_dir.rglob("*"), copy.tls_dir):
@@ -101,6 +104,7 @@ def _copy_database(source: Path, target: Path) -> tuple[int, frozenset[str]]:
         # What is true of the running server only.
         copy.execute("DELETE FROM workers")
         copy.execute("DELETE FROM pairing_codes")
+        copy.execute("UPDATE webhooks SET sender = NULL")
         (verdict,) = copy.execute("PRAGMA integrity_check").fetchone()
         if verdict != "ok":
             raise BackupError(f"the database is damaged: {verdict}; see `darkroom doctor`")

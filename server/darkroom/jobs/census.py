@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from darkroom.jobs.database import Database
 from darkroom.jobs.exposition import merge
-from darkroom.jobs.tables import EventRow, ImageRow, JobRow, WorkerRow
-from darkroom.schemas import EventType, JobStatus
+from darkroom.jobs.tables import EventRow, ImageRow, JobRow, WebhookRow, WorkerRow
+from darkroom.schemas import EventType, JobStatus, WebhookState
 
 SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 COUNTED = (EventType.STARTED, *(kind for kind in EventType if kind.terminal))
@@ -135,6 +135,12 @@ class Census(Collector):
         ).one()
         yield GaugeMetricFamily("darkroom_pictures", "Developed pictures kept.", pictures)
         yield GaugeMetricFamily("darkroom_pictures_bytes", "What they take.", size)
+        due = select(func.count()).where(WebhookRow.state == WebhookState.PENDING)
+        yield GaugeMetricFamily(
+            "darkroom_webhooks_pending",
+            "Webhooks of ended jobs that are not delivered yet.",
+            session.scalar(due) or 0,
+        )
 
     def _workers(self, session: Session) -> Iterator[Metric]:
         alive = WorkerRow.lease_until > self._clock()

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from darkroom.jobs.tables import EventRow, ImageRow, JobRow
+from darkroom.destinations import Destination
+from darkroom.jobs.tables import EventRow, ImageRow, JobRow, WebhookRow
 from darkroom.schemas import (
     Event,
     EventType,
@@ -16,6 +17,8 @@ from darkroom.schemas import (
     Problem,
     Progress,
     ResolvedRequest,
+    Webhook,
+    WebhookState,
 )
 
 DEFAULT_URGENCY = 3  # RFC 9218, section 4.1
@@ -47,6 +50,7 @@ class NewJob:
         urgency: 0 to 7, the most urgent first, among this client's jobs.
         request_id: of the HTTP request, for the logs.
         collapses: whether an unfinished job of this client with the same fingerprint will do.
+        webhook: who is told when it has ended, or None.
     """
 
     client: str
@@ -58,6 +62,7 @@ class NewJob:
     urgency: int = DEFAULT_URGENCY
     request_id: str | None = None
     collapses: bool = False
+    webhook: Destination | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,13 @@ def preview_of(row: EventRow) -> Preview:
     return Preview(row.id, base64.b64decode(image.removeprefix(DATA_URI)))
 
 
-def job_of(row: JobRow, images: Sequence[ImageRow], outlook: Outlook) -> Job:
+def webhook_of(row: WebhookRow) -> Webhook:
+    return Webhook(state=WebhookState(row.state), attempts=row.attempts, last_error=row.last_error)
+
+
+def job_of(
+    row: JobRow, images: Sequence[ImageRow], outlook: Outlook, webhook: WebhookRow | None
+) -> Job:
     """The wire form of a job."""
     created = timestamp(row.created_at)
     assert created is not None
@@ -185,4 +196,5 @@ def job_of(row: JobRow, images: Sequence[ImageRow], outlook: Outlook) -> Job:
         started_at=timestamp(row.started_at),
         finished_at=timestamp(row.finished_at),
         url=f"/jobs/{row.id}",
+        webhook=None if webhook is None else webhook_of(webhook),
     )

@@ -20,7 +20,15 @@ from darkroom.config import RetentionSettings
 from darkroom.jobs.database import Database
 from darkroom.jobs.files import Files
 from darkroom.jobs.outlook import UNFINISHED
-from darkroom.jobs.tables import EventRow, ImageRow, JobRow, PairingCodeRow, UploadRow, WorkerRow
+from darkroom.jobs.tables import (
+    EventRow,
+    ImageRow,
+    JobRow,
+    PairingCodeRow,
+    UploadRow,
+    WebhookRow,
+    WorkerRow,
+)
 from darkroom.schemas import EventType, Task
 
 log = structlog.get_logger()
@@ -146,6 +154,7 @@ class Retention:
             go = [job_id for job_id in job_ids if job_id not in stay]
             session.execute(delete(ImageRow).where(ImageRow.job_id.in_(go)))
             session.execute(delete(EventRow).where(EventRow.job_id.in_(go)))
+            session.execute(delete(WebhookRow).where(WebhookRow.job_id.in_(go)))
             session.execute(delete(JobRow).where(JobRow.id.in_(go)))
         return len(go), [name for job_id, name in images if job_id not in stay]
 

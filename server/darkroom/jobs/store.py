@@ -23,9 +23,9 @@ from darkroom.jobs.records import (
     preview_of,
     request_of,
 )
-from darkroom.jobs.tables import EventRow, ImageRow, JobRow, UploadRow, WorkerRow
+from darkroom.jobs.tables import EventRow, ImageRow, JobRow, UploadRow, WebhookRow, WorkerRow
 from darkroom.jobs.transitions import end, enqueue, view, views
-from darkroom.schemas import Event, EventType, Job, JobStatus
+from darkroom.schemas import Event, EventType, Job, JobStatus, WebhookState
 from darkroom.timeline import evenly
 
 UNKNOWN_RETRY_S = 5
@@ -153,6 +153,15 @@ class Store:
         )
         session.add(row)
         session.flush()
+        if new.webhook is not None:
+            session.add(
+                WebhookRow(
+                    job_id=row.id,
+                    url=new.webhook.url,
+                    origin=new.webhook.origin,
+                    state=WebhookState.WAITING,
+                )
+            )
         outlook.join(session, standing, new.client)
         position = standing.with_job(row.sequence, new.client, new.urgency).order.index(
             row.sequence

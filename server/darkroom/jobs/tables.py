@@ -100,6 +100,30 @@ class EventRow(Table):
     created_at: Mapped[float] = mapped_column(Float)
 
 
+class WebhookRow(Table):
+    """Who is told of a job's end, and how far that is; see `outbox`.
+
+    Attributes:
+        url: forgotten when there is nothing more to send.
+        origin: of the url, without anything secret.
+        state: a `WebhookState`.
+        due_at: of the next attempt, once the job has ended.
+        sender: the process that is at it.
+    """
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index("webhooks_by_state", "state", "origin", "due_at"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    url: Mapped[str | None] = mapped_column(Text)
+    origin: Mapped[str] = mapped_column(String(300))
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    due_at: Mapped[float | None] = mapped_column(Float)
+    sender: Mapped[str | None] = mapped_column(String(64))
+    last_error: Mapped[str | None] = mapped_column(String(200))
+
+
 class SpeedRow(Table):
     """How fast the engine has been: `eta.Speed` by `eta.Kind`."""
 

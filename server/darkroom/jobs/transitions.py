@@ -3,13 +3,13 @@
 import json
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from darkroom.jobs.outlook import UNFINISHED, outlooks
 from darkroom.jobs.records import NewEvent, Outlook, job_of
-from darkroom.jobs.tables import EventRow, ImageRow, JobRow
-from darkroom.schemas import EventType, Job, JobStatus, Problem
+from darkroom.jobs.tables import EventRow, ImageRow, JobRow, WebhookRow
+from darkroom.schemas import EventType, Job, JobStatus, Problem, WebhookState
 
 
 def log(session: Session, now: float, *events: NewEvent) -> None:
@@ -48,7 +48,10 @@ def requeue(session: Session, rows: Sequence[JobRow], now: float, per_client: in
 def end(
     session: Session, row: JobRow, now: float, status: JobStatus, problem: Problem | None = None
 ) -> None:
-    """Bring a job to one of its ends; there is no way back from there."""
+    """Bring a job to one of its ends; there is no way back from there.
+
+    Who is to be told of it is told from now on.
+    """
     row.status = status
     row.worker = row.lease_until = None
     row.cancel_requested = False
@@ -58,6 +61,11 @@ def end(
     if problem is not None:
         data["problem"] = problem.model_dump(mode="json")
     log(session, now, NewEvent(row.id, EventType(status.value), data))
+    session.execute(
+        update(WebhookRow)
+        .where(WebhookRow.job_id == row.id, WebhookRow.state == WebhookState.WAITING)
+        .values(state=WebhookState.PENDING, due_at=now)
+    )
 
 
 def note(session: Session, row: JobRow, now: float, text: str) -> None:
@@ -83,4 +91,11 @@ def views(
         images[image.job_id].append(image)
     wanted = {row.sequence for row in rows if row.status in UNFINISHED}
     found = outlooks(session, now, per_client, wanted) if wanted else {}
-    return [job_of(row, images[row.id], found.get(row.sequence, Outlook())) for row in rows]
+    told = {
+        webhook.job_id: webhook
+        for webhook in session.scalars(select(WebhookRow).where(WebhookRow.job_id.in_(images)))
+    }
+    return [
+        job_of(row, images[row.id], found.get(row.sequence, Outlook()), told.get(row.id))
+        for row in rows
+    ]

@@ -92,6 +92,7 @@ def _accept(taken: Intake, key: str | None, *, collapses: bool) -> tuple[str, bo
         urgency=priority.urgency(request.headers.get("Priority", "")),
         request_id=g.request_id,
         collapses=collapses,
+        webhook=taken.webhook,
     )
     fresh = False
     try:

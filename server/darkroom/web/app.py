@@ -1,5 +1,6 @@
 """The application factory: the one place in web that names concrete classes."""
 
+import secrets
 from threading import Semaphore
 
 from prometheus_client import disable_created_metrics
@@ -7,10 +8,11 @@ from prometheus_client import disable_created_metrics
 from darkroom.catalog.adapters import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
-from darkroom.config import Settings
+from darkroom.config import Settings, signing_key
 from darkroom.jobs.census import Census
 from darkroom.jobs.database import Database
 from darkroom.jobs.files import Files
+from darkroom.jobs.outbox import Outbox
 from darkroom.jobs.preferences import Preferences
 from darkroom.jobs.retention import Janitor, Retention
 from darkroom.jobs.store import Store
@@ -37,8 +39,11 @@ from darkroom.web.routes.compat.openai import images as openai_images
 from darkroom.web.routes.compat.openai import models as openai_models
 from darkroom.web.serving.streams import Streams
 from darkroom.web.waiting import Application
+from darkroom.web.webhooks import secret
+from darkroom.web.webhooks.herald import Herald
 
 RENDERINGS = 2  # thumbnails, other formats and timelines made at once
+LEASE_MARGIN_S = 5.0  # on top of what an attempt to deliver a webhook may take
 
 
 def create_app(settings: Settings) -> Application:
@@ -58,6 +63,13 @@ def create_app(settings: Settings) -> Application:
     Janitor(retention.sweep, settings.retention.every_s).start()
     streams = Streams(store, settings.web.heartbeat_s)
     meters = journal.WebMeters(lambda: streams.open)
+    attempt_s = settings.webhooks.timeout_s + 2 * settings.queue.database_timeout_s
+    herald = Herald(
+        Outbox(database, secrets.token_hex(8), attempt_s + LEASE_MARGIN_S),
+        settings.webhooks,
+        lambda: signing_key(secret.find(settings)),
+        meters.webhook_attempted,
+    )
     here = context.Context(
         settings=settings,
         store=store,
@@ -79,6 +91,7 @@ def create_app(settings: Settings) -> Application:
         guesses=limits.Guesses(settings.auth.failures_per_minute),
         preferences=Preferences(database),
         signatures=Signatures(settings.signing_key_path),
+        herald=herald,
     )
     context.install(app, here)
     errors.install(app)

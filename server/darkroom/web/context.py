@@ -20,6 +20,7 @@ from darkroom.web.door.signatures import Signatures
 from darkroom.web.journal import WebMeters
 from darkroom.web.parsing.decoders import Decoders
 from darkroom.web.serving.streams import Streams
+from darkroom.web.webhooks.herald import Herald
 
 _KEY = "darkroom"
 
@@ -41,6 +42,7 @@ class Context:
     guesses: Guesses
     preferences: Preferences
     signatures: Signatures
+    herald: Herald
 
     def ring_worker(self) -> None:
         """Tell the worker that there is something in the queue."""

@@ -48,6 +48,14 @@ class WebMeters:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self._webhooks = Counter(
+            "darkroom_webhook_attempts",
+            "Attempts to deliver a webhook, by what came of them.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        for outcome in ("delivered", "postponed", "given_up"):
+            self._webhooks.labels(outcome)
         streams = Gauge("darkroom_event_streams", "Open event streams.", registry=self.registry)
         streams.set_function(open_streams)
 
@@ -55,6 +63,9 @@ class WebMeters:
         method = method if method in METHODS else "other"  # anybody can make one up
         self._requests.labels(route, method, str(status)).inc()
         self._seconds.labels(route, method).observe(seconds)
+
+    def webhook_attempted(self, outcome: str) -> None:
+        self._webhooks.labels(outcome).inc()
 
 
 def install(app: Flask, meters: WebMeters) -> None:

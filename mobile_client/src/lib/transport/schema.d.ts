@@ -544,6 +544,12 @@ export interface components {
              * @default false
              */
             exact: boolean;
+            /**
+             * Webhook
+             * @description An address that is told when the job has ended; the owner must allow it.
+             * @default null
+             */
+            webhook: string | null;
         };
         /** Txt2ImgForm */
         Txt2ImgForm: {
@@ -615,6 +621,11 @@ export interface components {
              * @default false
              */
             exact: boolean;
+            /**
+             * Webhook
+             * @description An address that is told when the job has ended; the owner must allow it.
+             */
+            webhook?: string;
         };
         /**
          * Job
@@ -669,6 +680,8 @@ export interface components {
             finished_at: string | null;
             /** Url */
             url: string;
+            /** @description Of a request with a webhook, else null. */
+            webhook: components["schemas"]["Webhook"] | null;
         };
         /**
          * Img2ImgRequest
@@ -748,6 +761,12 @@ export interface components {
              * @default false
              */
             exact: boolean;
+            /**
+             * Webhook
+             * @description An address that is told when the job has ended; the owner must allow it.
+             * @default null
+             */
+            webhook: string | null;
             /**
              * Image
              * @description A file part, base64, a data URI, or `image:<id>` of a stored picture.
@@ -837,6 +856,11 @@ export interface components {
              * @default false
              */
             exact: boolean;
+            /**
+             * Webhook
+             * @description An address that is told when the job has ended; the owner must allow it.
+             */
+            webhook?: string;
             /**
              * Image
              * Format: binary
@@ -932,6 +956,12 @@ export interface components {
              * @default false
              */
             exact: boolean;
+            /**
+             * Webhook
+             * @description An address that is told when the job has ended; the owner must allow it.
+             * @default null
+             */
+            webhook: string | null;
             /**
              * Image
              * @description A file part, base64, a data URI, or `image:<id>` of a stored picture.
@@ -1052,6 +1082,11 @@ export interface components {
              */
             exact: boolean;
             /**
+             * Webhook
+             * @description An address that is told when the job has ended; the owner must allow it.
+             */
+            webhook?: string;
+            /**
              * Image
              * Format: binary
              * @description A file part, base64, a data URI, or `image:<id>` of a stored picture.
@@ -1126,6 +1161,12 @@ export interface components {
             scale: number | null;
             /** @default png */
             output_format: components["schemas"]["OutputFormat"];
+            /**
+             * Webhook
+             * @description An address that is told when the job has ended; the owner must allow it.
+             * @default null
+             */
+            webhook: string | null;
         };
         /** UpscaleForm */
         UpscaleForm: {
@@ -1149,6 +1190,11 @@ export interface components {
             scale?: number;
             /** @default png */
             output_format: components["schemas"]["OutputFormat"];
+            /**
+             * Webhook
+             * @description An address that is told when the job has ended; the owner must allow it.
+             */
+            webhook?: string;
         };
         /**
          * JobQuery
@@ -1545,6 +1591,25 @@ export interface components {
             /** Steps */
             steps: number;
         };
+        /**
+         * Webhook
+         * @description How far it is to tell somebody of a job's end. Whom is not said: it may be a secret.
+         */
+        Webhook: {
+            state: components["schemas"]["WebhookState"];
+            /** Attempts */
+            attempts: number;
+            /**
+             * Last Error
+             * @description Why the last attempt came to nothing.
+             */
+            last_error: string | null;
+        };
+        /**
+         * WebhookState
+         * @enum {string}
+         */
+        WebhookState: "waiting" | "pending" | "delivered" | "failed";
         /**
          * LatentResize
          * @description What lies between latents when they are resized.

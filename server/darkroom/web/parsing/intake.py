@@ -13,6 +13,7 @@ from darkroom import pictures
 from darkroom.catalog import schedulers
 from darkroom.catalog.models import ModelEntry, UnknownModelError
 from darkroom.decoding import Decoded
+from darkroom.destinations import Destination
 from darkroom.jobs.records import NewUpload
 from darkroom.schemas import (
     MAX_SEED,
@@ -29,7 +30,7 @@ from darkroom.schemas import (
 )
 from darkroom.web.context import context
 from darkroom.web.errors import invalid, pointer
-from darkroom.web.parsing import body, enlarging, latents, loras, sizes
+from darkroom.web.parsing import body, enlarging, latents, loras, sizes, webhooks
 from darkroom.web.parsing.sources import REFERENCE, Source, find
 
 IMAGE_TYPES = tuple(output_format.content_type for output_format in OutputFormat)
@@ -43,11 +44,14 @@ class Intake:
         request: resolved.
         sources: pictures, of which those that came along are still to be stored.
         fingerprint: SHA-256 of what was sent.
+        webhook: who is told of the end, or None. No part of the request, which is shown, stands in
+            pictures, and is sent again by others.
     """
 
     request: ResolvedRequest
     sources: tuple[Source, ...]
     fingerprint: str
+    webhook: Destination | None = None
 
     def store(self) -> tuple[NewUpload, ...]:
         """Write the pictures that came along to disk."""
@@ -93,6 +97,8 @@ def resolve(
     entry = _find_model(asked, task)
     model = entry.info
     sources, errors = _find_sources(asked, files)
+    webhook, unwanted = webhooks.find(asked.webhook)
+    errors += unwanted
     errors += _check(asked, model, sources)
     errors += loras.check(asked.loras, entry)
     if errors:
@@ -105,6 +111,7 @@ def resolve(
         request=_resolve(task, asked, model, sources, width, height),
         sources=tuple(sources.values()),
         fingerprint=fingerprint,
+        webhook=webhook,
     )
 
 
@@ -113,11 +120,13 @@ def _resolve_upscaling(
 ) -> Intake:
     chosen = enlarging.find(asked)  # an unknown one costs no decoding
     sources, errors = _find_sources(asked, files)
+    webhook, unwanted = webhooks.find(asked.webhook)
+    errors += unwanted
     if errors:
         raise invalid(errors)
     source = sources["image"]
     request = enlarging.resolve(asked, chosen, source, _output_format(asked))
-    return Intake(request, (source,), fingerprint)
+    return Intake(request, (source,), fingerprint, webhook)
 
 
 def _find_sources(
@@ -204,7 +213,7 @@ def _resolve(
         "scheduler": defaults.scheduler,
         "seed": secrets.randbelow(MAX_SEED + 1 - asked.num_images),
     }
-    chosen |= asked.model_dump(exclude_none=True)
+    chosen |= asked.model_dump(exclude_none=True, exclude={"webhook"})
     chosen |= {name: source.reference for name, source in sources.items()}
     chosen |= {"task": task, "model": model.name, "width": width, "height": height}
     chosen["output_format"] = _output_format(asked)

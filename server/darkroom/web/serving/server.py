@@ -6,9 +6,8 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -17,6 +16,7 @@ from darkroom.config import Settings
 from darkroom.jobs import doorbell
 from darkroom.jobs.doorbell import Doorbell
 from darkroom.jobs.tail import Tail
+from darkroom.schemas import Event
 from darkroom.web.app import create_app
 from darkroom.web.context import context_of
 from darkroom.web.serving.gateway import Gateway
@@ -60,14 +60,21 @@ class Server:
         gateway = Gateway(app, here.streams, settings)
         bell = Doorbell(doorbell.address(settings.data_dir, "web"))
         loop = asyncio.get_running_loop()
-        tail = Tail(here.store, bell, settings.queue.poll_s, partial(here.streams.hear, loop=loop))
+
+        def hear(events: Sequence[Event]) -> None:
+            here.streams.hear(events, loop=loop)
+            here.herald.hear(events)
+
+        tail = Tail(here.store, bell, settings.queue.poll_s, hear)
         with bell, _listen(settings.host, settings.port) as listening:
             tail.start()
+            here.herald.start()
             gateway.start()
             try:
                 await _Listener(self._config(gateway), settings, gateway).serve([listening])
             finally:
                 await asyncio.to_thread(tail.stop)
+                await asyncio.to_thread(here.herald.stop)
                 gateway.close()
 
     def _config(self, gateway: Gateway) -> uvicorn.Config:

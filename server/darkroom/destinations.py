@@ -1,0 +1,101 @@
+"""Addresses that this server may call: read strictly, and held against what the owner allows.
+
+What is checked here is what is called: both are read by the HTTP client's own parser, so that the
+two cannot take an address for two different ones.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import httpx2
+
+PORTS = {"http": 80, "https": 443}
+MAX_CHARS = 2000
+PLAIN = re.compile(r"[!-~]+")  # ASCII without spaces and control characters
+# What one server takes for a step upwards in a path, or for a slash, and the next one does not.
+TRICKS = re.compile(r"%2f|%5c|/(\.|%2e){1,2}(/|$)", re.IGNORECASE)
+
+HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
+
+
+class DestinationError(ValueError):
+    """This is no address that can be called. Says why, without the address: it may hold secrets."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """An http or https address.
+
+    Attributes:
+        url: in full, with whatever secrets are in it.
+        origin: scheme, host and port; nothing secret. The port is always written.
+        path: as it is sent, with its percent signs.
+        query: whether there is one.
+    """
+
+    url: str = field(repr=False)
+    origin: str
+    path: str = field(repr=False)
+    query: bool
+
+    def is_below(self, prefix: "Destination") -> bool:
+        """Whether the origin is the same, and the path the prefix's or one below it."""
+        folder = prefix.path.rstrip("/")
+        same = self.origin == prefix.origin
+        return same and (self.path == folder or self.path.startswith(f"{folder}/"))
+
+
+def parse(text: str) -> Destination:
+    """Read an address.
+
+    Raises:
+        DestinationError: it is none, or says more than where to go.
+    """
+    if len(text) > MAX_CHARS:
+        raise DestinationError(f"is longer than {MAX_CHARS} characters")
+    if not PLAIN.fullmatch(text):
+        raise DestinationError("has characters other than plain ASCII without spaces")
+    if "\\" in text or TRICKS.search(text.partition("?")[0]):
+        raise DestinationError("has a path that servers read in different ways")
+    if "#" in text:
+        raise DestinationError("has a fragment, which is never sent")
+    try:
+        url = httpx2.URL(text)
+    except httpx2.InvalidURL:
+        raise DestinationError("is not an address") from None
+    if url.scheme not in PORTS or not url.host or not text.lower().startswith(f"{url.scheme}://"):
+        raise DestinationError("is not an http:// or https:// address")
+    if "@" in text.split("/")[2]:
+        raise DestinationError("has a name or a password before the host")
+    host = _host(url)
+    if not HOST.fullmatch(host):
+        raise DestinationError("has no host that can be looked up")
+    port = PORTS[url.scheme] if url.port is None else url.port
+    if not 0 < port < 2**16:
+        raise DestinationError("has no port from 1 to 65535")
+    path, question, _ = url.raw_path.decode().partition("?")
+    return Destination(str(url), f"{url.scheme}://{host}:{port}", path, bool(question))
+
+
+def parse_prefix(text: str) -> Destination:
+    """Read an entry of what the owner allows: everything at this path and below it.
+
+    Raises:
+        DestinationError: it is none.
+    """
+    found = parse(text)
+    if found.query:
+        raise DestinationError("has a query; allow the path, any query goes with it")
+    return found
+
+
+def is_allowed(destination: Destination, prefixes: Iterable[str]) -> bool:
+    """Whether the owner lets this server call there."""
+    return any(destination.is_below(parse_prefix(prefix)) for prefix in prefixes)
+
+
+def _host(url: httpx2.URL) -> str:
+    """Lower case, ASCII; an IPv6 address in brackets."""
+    host = url.raw_host.decode().lower()
+    return f"[{host}]" if ":" in host else host

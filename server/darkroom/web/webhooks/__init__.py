@@ -1,0 +1,1 @@
+"""Telling others that a job has ended: the one place where this server calls out."""
