@@ -49,6 +49,7 @@ from darkroom_client.core.problem import FieldError, Problem
 from darkroom_client.core.records import JobStatus, Progress, Task
 from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img, Upscale
 from darkroom_client.core.sources import PictureSource
+from darkroom_client.core.webhooks import WebhookError, WebhookMessage, verify_webhook
 from darkroom_client.credentials import CredentialsError
 from darkroom_client.discovery import DiscoveryError, FoundServer
 from darkroom_client.effects import AsyncEffects, Effects
@@ -110,4 +111,7 @@ __all__ = [
     "Upscale",
     "UpscalerInfo",
     "WaitTimeoutError",
+    "WebhookError",
+    "WebhookMessage",
+    "verify_webhook",
 ]

@@ -52,6 +52,7 @@ class Txt2Img(Request):
         clip_skip: last layers of the text encoder to leave out, 0 to 11.
         output_format: png carries how the picture was made.
         exact: never share a UNet call, so that the bytes do not depend on other jobs.
+        webhook: an address that the server tells when the job has ended; its owner must allow it.
     """
 
     task: ClassVar[Task] = Task.TXT2IMG
@@ -71,6 +72,7 @@ class Txt2Img(Request):
     clip_skip: int | None = None
     output_format: ImageFormat | None = None
     exact: bool | None = None
+    webhook: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +129,7 @@ class Upscale(Request):
         upscaler: a name from `Client.upscalers`.
         scale: how many times larger, 1 to 16; the upscaler's own factor when left out, and at most.
         output_format: png carries how the picture was made.
+        webhook: as for other tasks.
     """
 
     task: ClassVar[Task] = Task.UPSCALE
@@ -135,3 +138,4 @@ class Upscale(Request):
     upscaler: str
     scale: float | None = None
     output_format: ImageFormat | None = None
+    webhook: str | None = None
