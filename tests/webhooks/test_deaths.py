@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import psutil
@@ -110,6 +111,35 @@ def test_a_secret_that_is_damaged_is_said_and_can_be_put_back(
         path.unlink()
         receiver.next()
         webhook(web, job, "delivered")
+
+
+def test_what_cannot_be_written_down_yet_is_not_sent_again(
+    tmp_path: Path, ports: list[int], listen: Listen
+) -> None:
+    """The receiver has taken it, and then nobody may write: another program has the database."""
+    locked = threading.Event()
+
+    def takes(handler: BaseHTTPRequestHandler) -> None:
+        locked.wait(PATIENCE_S)
+        answering(204)(handler)
+
+    receiver = listen(takes)
+    quick = {**SHORT, "DARKROOM_WEBHOOKS__TIMEOUT_S": "60"}
+    with running(tmp_path, process="web", **allowing(ports, **quick)) as web:
+        job = cancelled(web, receiver)
+        receiver.next()
+        other = sqlite3.connect(tmp_path / "darkroom.db", isolation_level=None, timeout=60)
+        other.execute("BEGIN IMMEDIATE")
+        locked.set()
+        deadline = time.monotonic() + PATIENCE_S
+        while "what came of a webhook cannot be written yet" not in web.log.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        other.execute("ROLLBACK")
+        other.close()
+
+        assert webhook(web, job, "delivered")["attempts"] == 1
+    assert receiver.count() == 0
 
 
 def test_what_is_no_longer_allowed_is_not_told(
