@@ -61,6 +61,14 @@ class RunningServer:
             time.sleep(0.05)
         raise TimeoutError(f"{path} did not answer:\n{self.log.read_text()}")
 
+    def wait_to_say(self, words: str) -> None:
+        """Until it has printed something."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while words not in self.log.read_text():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"it did not say {words!r}:\n{self.log.read_text()}")
+            time.sleep(0.05)
+
     def txt2img(self, prompt: str = "a red fox", **fields: Any) -> httpx2.Response:
         body = {"prompt": prompt, "seed": 7, "num_inference_steps": 2, **fields}
         return self.http.post("/txt2img", json=body)

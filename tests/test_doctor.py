@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from darkroom import doctor
 from darkroom.config import Settings
@@ -115,3 +116,18 @@ def test_who_holds_the_locks_is_named(server: RunningServer) -> None:
 
     assert locks.ok
     assert f"worker (process {server.child('worker').pid})" in locks.detail
+
+
+def test_a_process_of_another_container_is_not_looked_for_here(settings: Settings) -> None:
+    """Containers count their processes from 1, each for itself."""
+    path = settings.data_dir / "worker.lock"
+
+    with FileLock(path):  # as a worker there holds it
+        path.write_text("4194999 pid:[1]")
+        locks = findings(settings)["locks"]
+        path.write_text(f"4194999 {database.processes()}")
+        of_ours = findings(settings)["locks"]
+
+    assert locks.ok
+    assert "worker (process 4194999 of another container)" in locks.detail
+    assert not of_ours.ok

@@ -22,8 +22,9 @@ OPEN_DOOR = (
 def announce(settings: Settings, tokens: Tokens, say: Say, *, terminal: bool) -> None:
     """Say where the server is, and give a code to pair with.
 
-    Who sees the terminal is the owner, so as long as there is none, the code makes one. After that
-    a code lets its bearer use the server, and stands on terminals only: logs have other readers.
+    Who sees the terminal is the owner, so as long as there is none, the code makes one, and stands
+    in logs too, where owners of containers look for it. After that a code lets its bearer use the
+    server, and stands on terminals only: logs have other readers.
 
     Args:
         settings: of the server.
@@ -47,17 +48,18 @@ def announce(settings: Settings, tokens: Tokens, say: Say, *, terminal: bool) ->
     if owned and not terminal:
         say("To let a device in: darkroom pair")
         return
-    invite(settings, tokens, Scope.USE if owned else Scope.OWN, say, terminal=terminal)
+    for_eyes = terminal or settings.log_format == "console"
+    invite(settings, tokens, Scope.USE if owned else Scope.OWN, say, for_eyes=for_eyes)
 
 
-def invite(settings: Settings, tokens: Tokens, scope: Scope, say: Say, *, terminal: bool) -> None:
-    """Make a pairing code and show it, to a camera too if there is a terminal."""
+def invite(settings: Settings, tokens: Tokens, scope: Scope, say: Say, *, for_eyes: bool) -> None:
+    """Make a pairing code and show it, to a camera too if people look rather than programs."""
     code, _ = tokens.new_code(scope, settings.auth.pairing_code_s)
     url = addresses.pairing_url(addresses.urls(settings)[0], code)
     may = "own the server" if scope is Scope.OWN else "use the server"
     minutes = settings.auth.pairing_code_s / 60
     say(f"Pair a device that may {may}, once, within {minutes:g} minutes: {url}")
-    if terminal:
+    if for_eyes:
         say(qr_code(url))
     say(f"Code: {code}")
 

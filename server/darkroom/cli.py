@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -61,13 +61,50 @@ def certificate_for(settings: config.Settings) -> tuple[Path, Path] | None:
         fail(str(error))
 
 
+def prepare(settings: config.Settings) -> None:
+    """Make the data folder and bring its database up to date, or end with why that cannot be."""
+    from darkroom.jobs import database
+
+    try:
+        database.migrate(settings.database_path)
+    except (OSError, database.DatabaseUnavailableError) as error:
+        fail(str(error))
+
+
+@contextmanager
+def greeted(settings: config.Settings) -> Iterator[None]:
+    """Inside, owner and network are told where the server is, or it ends for the port is taken."""
+    from darkroom.announce import announce
+    from darkroom.discovery import Beacon, is_wanted
+    from darkroom.greeting import Greeting
+    from darkroom.supervisor import PortTakenError, check_port
+
+    beacon = Beacon(settings)
+
+    def welcome() -> None:
+        if is_wanted(settings):
+            beacon.start()
+        with tokens_of(settings) as tokens:
+            announce(settings, tokens, logs.tell, terminal=sys.stdout.isatty())
+
+    try:
+        check_port(settings.host, settings.port)  # else whoever is there would be greeted
+    except PortTakenError as error:
+        fail(f"{error}; choose another --port, or stop what listens there")
+    try:
+        with Greeting(settings, logs.tell, welcome):
+            yield
+    finally:
+        beacon.stop()
+
+
 @contextmanager
 def tokens_of(settings: config.Settings) -> "Iterator[Tokens]":
     """The tokens in the database, which is made if need be."""
     from darkroom.jobs import database
     from darkroom.jobs.tokens import Tokens
 
-    database.migrate(settings.database_path)
+    prepare(settings)
     opened = database.Database(settings.database_path)
     try:
         yield Tokens(opened)
@@ -85,51 +122,40 @@ def main() -> None:
 @options
 def serve(**given: Any) -> None:
     """Start the server: web and worker, each restarted if it dies."""
-    from darkroom.announce import announce
-    from darkroom.discovery import Beacon, is_wanted
     from darkroom.jobs import database
-    from darkroom.supervisor import PortTakenError, Supervisor
+    from darkroom.supervisor import Supervisor
 
     settings = load(**given)
     logs.configure(settings.log_format, "serve")
-    database.migrate(settings.database_path)
+    prepare(settings)
     certificate_for(settings)  # whatever is wrong with it is said at once, not by a web that dies
-
-    beacon = Beacon(settings)
-
-    def welcome() -> None:
-        if is_wanted(settings):
-            beacon.start()
-        with tokens_of(settings) as tokens:
-            announce(settings, tokens, logs.tell, terminal=sys.stdout.isatty())
 
     arguments = ["--host", settings.host, "--port", str(settings.port)]
     arguments += ["--data-dir", str(settings.data_dir)]
     with database.exclusively(settings.data_dir / "serve.lock") as alone:
         if not alone:
             fail(f"a server already runs on {settings.data_dir}; stop it or choose --data-dir")
-        try:
-            Supervisor(settings, arguments, logs.tell, welcome).run()
-        except PortTakenError as error:
-            fail(f"{error}; choose another --port, or stop what listens there")
-        finally:
-            beacon.stop()
+        with greeted(settings):
+            Supervisor(settings, arguments).run()
 
 
 @main.command()
+@click.option("--greeting/--no-greeting", default=True, hidden=True)  # `serve` greets by itself
 @options
-def web(**given: Any) -> None:
+def web(greeting: bool, **given: Any) -> None:
     """Start the web process alone."""
     from darkroom.jobs import database, reconcile
     from darkroom.web.serving.server import Server
 
     settings = load(**given)
     logs.configure(settings.log_format, "web")
-    database.migrate(settings.database_path)
+    prepare(settings)
+    certificate = certificate_for(settings)
     with database.exclusively(settings.data_dir / "web.lock") as alone:
         if alone:  # else another web process may be writing uploads right now
             reconcile.at_web_start(settings)
-        Server(settings, certificate=certificate_for(settings)).run()
+        with greeted(settings) if greeting else nullcontext():
+            Server(settings, certificate=certificate).run()
 
 
 @main.command()
@@ -171,12 +197,15 @@ def pair(scope: str, **given: Any) -> None:
 
     settings = load(**given)
     with tokens_of(settings) as tokens:
-        invite(settings, tokens, Scope(scope), logs.tell, terminal=sys.stdout.isatty())
+        invite(settings, tokens, Scope(scope), logs.tell, for_eyes=sys.stdout.isatty())
 
 
 @main.group()
 def token() -> None:
     """The devices and programs that may use this box."""
+
+
+token.add_command(pair)  # where people look for it, too
 
 
 @token.command("create")
@@ -316,6 +345,22 @@ def backup(target: Path, **given: Any) -> None:
     click.echo(f"{copied.jobs} jobs and {copied.pictures} pictures are in {target}")
     if copied.missing:
         click.secho(f"! the files of {copied.missing} pictures were not there", fg="yellow")
+
+
+@main.command()
+@click.argument("process", type=click.Choice(["web", "worker"]), default="web")
+@options
+def health(process: str, **given: Any) -> None:
+    """Say whether web, or the worker, is well, and end with 0 if it is.
+
+    For container engines and service managers that ask from beside the process.
+    """
+    from darkroom.health import web_is_well, worker_is_well
+
+    settings = load(**given)
+    well = web_is_well(settings) if process == "web" else worker_is_well(settings)
+    click.echo(f"{process} is {'well' if well else 'not well'}")
+    sys.exit(0 if well else 1)
 
 
 @main.command()

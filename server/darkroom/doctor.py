@@ -160,21 +160,29 @@ def check_files(settings: Settings) -> Finding:
 
 def check_locks(settings: Settings) -> Finding:
     """Who runs here. The kernel frees a lock with its process, so one that is held has a holder."""
-    held = []
+    held: list[tuple[str, str, bool]] = []
+    here = database.processes()
     for name in ("serve", "web", "worker"):
         path = settings.data_dir / f"{name}.lock"
         if not path.exists():
             continue
-        written = path.read_text().strip()
+        pid, _, among = path.read_text().strip().partition(" ")
         with database.exclusively(path, mark=False) as free:
             if not free:
-                held.append((name, written))
-    gone = [f"{name}.lock" for name, pid in held if not Path(f"/proc/{pid or 'none'}").exists()]
+                held.append((name, pid, among in ("", here)))
+    gone = [
+        f"{name}.lock"
+        for name, pid, near in held
+        if near and not Path(f"/proc/{pid or 'none'}").exists()
+    ]
     if gone:
         detail = f"{', '.join(gone)}: held, but not by the process that took it"
         advice = "a child of a process that was killed still runs; `fuser` on the file says which"
         return Finding("locks", False, detail, advice)
-    running = ", ".join(f"{name} (process {pid})" for name, pid in held)
+    running = ", ".join(
+        f"{name} (process {pid}{'' if near else ' of another container'})"
+        for name, pid, near in held
+    )
     return Finding("locks", True, f"held by {running}" if held else "none is held")
 
 

@@ -77,6 +77,22 @@ def _end_in(seconds: float) -> None:
     faulthandler.dump_traceback_later(seconds, exit=True, file=2)
 
 
+def is_beating(path: Path, stall_timeout_s: float, now: float) -> bool:
+    """Whether a pulse has been felt lately. One that is starting has none yet.
+
+    Args:
+        path: of the pulse's file.
+        stall_timeout_s: how long ago the last beat may be.
+        now: monotonic.
+    """
+    try:
+        beaten_at = path.stat().st_mtime
+    except OSError:
+        return False
+    # A beat from the future is from before the machine was started anew.
+    return STARTING < beaten_at <= now and now - beaten_at <= stall_timeout_s + 2 * EVERY_S
+
+
 class Watch:
     """Looks at a worker's pulse from outside.
 

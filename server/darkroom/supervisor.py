@@ -8,17 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 
 import structlog
 
-from darkroom import addresses
 from darkroom.config import Settings
 from darkroom.pulse import Watch
-from darkroom.web.door import tls
 
 log = structlog.get_logger()
 
@@ -111,44 +107,31 @@ class Supervisor:
     """Keeps web and worker running until told to stop.
 
     Args:
-        settings: for the address and the shutdown time.
+        settings: for the shutdown time.
         arguments: command-line options that both children get.
-        say: prints a line for the owner.
-        welcome: tells the owner more once web answers.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        arguments: list[str],
-        say: Callable[[str], None],
-        welcome: Callable[[], None],
-    ) -> None:
+    def __init__(self, settings: Settings, arguments: list[str]) -> None:
         self._settings = settings
-        self._say = say
-        self._welcome = welcome
         self._stopping = threading.Event()
         allowed_s = settings.engine.stall_timeout_s + settings.queue.poll_s
         pulse = Watch(settings.pulse_path, allowed_s)
         self._children = [
-            _Child(name, [sys.executable, "-m", "darkroom", name, *arguments], watch)
-            for name, watch in (("web", None), ("worker", pulse))
+            _Child(name, [sys.executable, "-m", "darkroom", *command, *arguments], watch)
+            for name, command, watch in (
+                ("web", ("web", "--no-greeting"), None),
+                ("worker", ("worker",), pulse),
+            )
         ]
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT.
-
-        Raises:
-            PortTakenError: the address is not free.
-        """
-        check_port(self._settings.host, self._settings.port)
+        """Until SIGTERM or SIGINT."""
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
             self._stopping.set()
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
-        threading.Thread(target=self._announce, name="announce", daemon=True).start()
         try:
             while not self._stopping.wait(0.05):
                 now = time.monotonic()
@@ -170,29 +153,3 @@ class Supervisor:
                 process.kill()
                 process.wait()
         log.info("stopped")
-
-    def _announce(self) -> None:
-        """Tell the owner where the server is, and when the model is loaded."""
-        base = addresses.local_url(self._settings)
-        began = time.monotonic()
-        for path, words in (
-            ("/healthz", f"Darkroom is at {base}"),
-            ("/readyz", "Ready: pictures develop from here on"),
-        ):
-            while not self._answers(base + path):
-                if self._stopping.wait(0.1):
-                    return
-            self._say(f"{words}  ({time.monotonic() - began:.1f} s)")
-            if path == "/healthz":
-                try:
-                    self._welcome()
-                except Exception:  # a full disk has no room for a code; the server serves without
-                    log.exception("no device can be invited")
-
-    def _answers(self, address: str) -> bool:
-        try:
-            context = tls.client_context(self._settings)
-            with urllib.request.urlopen(address, timeout=2, context=context):
-                return True
-        except OSError:
-            return False

@@ -165,13 +165,15 @@ def test_the_first_code_makes_an_owner_and_later_ones_guests(tmp_path: Path) -> 
     assert pairs_as(told(tmp_path, terminal=True, host="192.168.1.5")) is Scope.USE
 
 
-def test_a_terminal_shows_a_picture_and_a_log_words(tmp_path: Path) -> None:
+def test_people_see_a_picture_of_the_first_code_and_programs_words(tmp_path: Path) -> None:
     terminal = told(tmp_path, terminal=True, host="192.168.1.5")
     log = told(tmp_path, terminal=False, host="192.168.1.5")
+    programs = told(tmp_path, terminal=False, host="192.168.1.5", log_format="json")
 
     assert "█" in terminal
-    assert "█" not in log
-    for text in (terminal, log):
+    assert "█" in log
+    assert "█" not in programs
+    for text in (terminal, log, programs):
         assert "http://192.168.1.5:7860/#pair=" in text
 
 

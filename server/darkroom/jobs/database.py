@@ -154,8 +154,10 @@ def migrate(path: Path) -> None:
 
     Raises:
         DatabaseUnavailableError: not now.
+        PermissionError: the folder or the database is somebody else's. Says whose, and what to do.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _check_access(path)
     with FileLock(path.with_suffix(".migrating")):
         engine = connect(path, "FULL")
         try:
@@ -168,13 +170,33 @@ def migrate(path: Path) -> None:
             engine.dispose()
 
 
+def _check_access(path: Path) -> None:
+    """See that database and folder may be written, before a library says so in its own words."""
+    for found in (path.parent, path):
+        if found.exists() and not os.access(found, os.W_OK):
+            user, owner = os.geteuid(), found.stat().st_uid
+            raise PermissionError(
+                f"{found} belongs to user {owner} and cannot be written by user {user}, who runs "
+                f"the server: give it the folder with `chown -R {user} FOLDER`, by the folder's "
+                "path on the machine itself if this is a container, or run the server as its owner"
+            )
+
+
+def processes() -> str:
+    """Among which processes a process id is counted: containers count their own. Linux only."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
 @contextmanager
 def exclusively(path: Path, *, mark: bool = True) -> Iterator[bool]:
     """Hold a lock that dies with this process. Yields whether it was free.
 
     Args:
         path: of the lock.
-        mark: whether to leave this process's id in it.
+        mark: whether to leave this process's id in it, and among which processes it counts.
     """
     lock = FileLock(path)
     try:
@@ -184,7 +206,7 @@ def exclusively(path: Path, *, mark: bool = True) -> Iterator[bool]:
         return
     try:
         if mark:
-            path.write_text(str(os.getpid()))
+            path.write_text(f"{os.getpid()} {processes()}")
         yield True
     finally:
         lock.release()

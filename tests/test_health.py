@@ -1,0 +1,63 @@
+"""What container engines ask from beside the processes, and what the owner sees in their logs."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.serving import RunningServer, running
+from tests.test_cli import darkroom
+
+
+def health(server: RunningServer, process: str) -> int:
+    port = server.url.rpartition(":")[2]
+    options = ("--data-dir", str(server.data_dir), "--host", "127.0.0.1", "--port", port)
+    return darkroom("health", process, *options).returncode
+
+
+def test_a_server_is_well(server: RunningServer) -> None:
+    assert health(server, "web") == 0
+    assert health(server, "worker") == 0
+
+
+def test_web_is_well_without_a_worker(idle_server: RunningServer) -> None:
+    assert health(idle_server, "web") == 0
+    assert health(idle_server, "worker") == 1
+
+
+def test_nobody_there_is_not_well(tmp_path: Path) -> None:
+    for process in ("web", "worker"):
+        result = darkroom("health", process, "--data-dir", str(tmp_path), "--port", "1")
+
+        assert result.returncode == 1
+        assert result.stdout == f"{process} is not well\n"
+
+
+def test_a_proxy_in_the_environment_is_not_asked(server: RunningServer) -> None:
+    port = server.url.rpartition(":")[2]
+    result = darkroom("health", "--port", port, http_proxy="http://127.0.0.1:1")
+
+    assert result.returncode == 0
+
+
+def test_web_alone_greets_its_owner(tmp_path: Path) -> None:
+    """As `serve` does: a container runs web by itself."""
+    with running(tmp_path, process="web", DARKROOM_DISCOVERY__ENABLED="false") as server:
+        server.wait_to_say("Darkroom is at")
+
+
+def test_serve_greets_once(server: RunningServer) -> None:
+    assert server.log.read_text().count("Darkroom is at") == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; see image_check.py")
+@pytest.mark.parametrize("command", ["serve", "web", "worker", "pair"])
+def test_a_folder_that_may_not_be_written_is_named_with_what_to_do(
+    tmp_path: Path, command: str
+) -> None:
+    tmp_path.chmod(0o555)
+    result = darkroom(command, "--data-dir", str(tmp_path))
+
+    assert result.returncode == 1
+    assert f"{tmp_path} belongs to user {os.geteuid()} and cannot be written" in result.stderr
+    assert "Traceback" not in result.stderr
