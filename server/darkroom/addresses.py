@@ -74,6 +74,8 @@ def local_url(settings: Settings) -> str:
 
 def urls(settings: Settings) -> tuple[str, ...]:
     """The server's base URLs for other machines, or the local one if there are none."""
+    if settings.public_url is not None:
+        return (settings.public_url,)
     hosts = lan_addresses() if settings.host in EVERYWHERE else (settings.host,)
     if settings.host == "0.0.0.0":
         hosts = tuple(host for host in hosts if ":" not in host)

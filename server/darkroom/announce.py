@@ -40,7 +40,7 @@ def announce(settings: Settings, tokens: Tokens, say: Say, *, terminal: bool) ->
         if not local_only:
             say(OPEN_DOOR)
         return
-    if local_only:
+    if local_only and settings.public_url is None:
         return
     for url in addresses.urls(settings):
         say(f"On the local network: {url}")

@@ -154,6 +154,7 @@ class Settings(BaseSettings):
 
     host: str = "0.0.0.0"
     port: int = Field(7860, ge=1, le=65535)
+    public_url: Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+$")] | None = None
     data_dir: Path = Path("data")
     log_format: Literal["console", "json"] = "console"
     auth: AuthSettings = AuthSettings()

@@ -10,6 +10,7 @@ from threading import Barrier
 
 import httpx2
 import pytest
+from pydantic import ValidationError
 
 from darkroom import announce
 from darkroom.config import AuthSettings, Settings
@@ -189,6 +190,23 @@ def test_once_there_is_an_owner_logs_hold_no_codes(tmp_path: Path) -> None:
 
 def test_a_server_of_this_machine_alone_invites_nobody(tmp_path: Path) -> None:
     assert told(tmp_path, terminal=True, host="127.0.0.1") == ""
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+def test_devices_are_led_to_where_the_owner_says(tmp_path: Path, host: str) -> None:
+    text = told(tmp_path, terminal=True, host=host, public_url="https://darkroom.lan")
+
+    assert "On the local network: https://darkroom.lan\n" in text
+    assert "https://darkroom.lan/#pair=" in text
+    assert ":7860" not in text
+
+
+@pytest.mark.parametrize(
+    "wrong", ["darkroom.lan", "https://darkroom.lan/", "ftp://x", "http://a b"]
+)
+def test_what_is_no_base_url_is_refused(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(data_dir=tmp_path, public_url=wrong)
 
 
 def test_an_open_door_is_warned_of_at_every_start(tmp_path: Path) -> None:
