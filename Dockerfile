@@ -32,45 +32,43 @@ RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
     /run/tools/bin/python mobile_client/build_client.py
 
 
-FROM tools AS wheel
+# Our own package, where it will lie.
+FROM tools AS package
 WORKDIR /src
 COPY hatch_build.py pyproject.toml README.md LICENSE ./
 COPY server server
 COPY --from=client /src/server/darkroom/web/client server/darkroom/web/client
-RUN /run/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /run/wheel .
+RUN /run/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /run/wheel . \
+    && python3 -m venv --without-pip /opt/darkroom \
+    && /run/tools/bin/pip --python /opt/darkroom install --no-cache-dir --quiet --no-deps --no-index \
+        /run/wheel/*.whl
 
 
 FROM base AS runtime
 ARG DEVICE=cuda
-# On PyPI torch is built for CUDA; the build for CPUs is a tenth of its size, and elsewhere.
+# On PyPI torch is built for CUDA; the build for CPUs is a fraction of its size, and elsewhere.
 ARG CPU_INDEX=https://download.pytorch.org/whl/cpu
 
-# From here on pip is borrowed for a step at a time and stays behind. What changes least comes
-# first: a change of our code makes the last of these layers anew, and torch is not touched.
+# What changes least comes first: a change of our code makes the last layer anew, and torch is not
+# touched. pip is borrowed, and stays behind. So do C++ headers, tests and tools for compiling. The
+# lock names everything, so nothing is looked up: spandrel would ask for torchvision.
+COPY requirements.lock /etc/darkroom/requirements.lock
 RUN --mount=type=bind,from=tools,source=/run/tools,target=/run/tools \
-    --mount=type=bind,source=requirements.lock,target=/run/requirements.lock \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    case "$DEVICE" in cuda) index= ;; cpu) index="$CPU_INDEX" ;; \
-        *) echo "DEVICE is cuda or cpu, not $DEVICE" >&2; exit 1 ;; esac \
+    case "$DEVICE" in \
+        cuda) index= unwanted='^$' ;; \
+        cpu) index="$CPU_INDEX" unwanted='^(nvidia|cuda|triton)' ;; \
+        *) echo "DEVICE is cuda or cpu, not $DEVICE" >&2; exit 1 ;; \
+    esac \
+    && grep -Ev "$unwanted" /etc/darkroom/requirements.lock > /tmp/requirements.txt \
     && python3 -m venv --without-pip /opt/darkroom \
-    && /run/tools/bin/pip --python /opt/darkroom install --no-cache-dir --quiet \
-        ${index:+--extra-index-url "$index"} --constraint /run/requirements.lock torch \
-    # C++ headers, tests and a compiler's tools: nothing of ours is compiled.
+    && /run/tools/bin/pip --python /opt/darkroom install --no-cache-dir --quiet --no-deps \
+        ${index:+--extra-index-url "$index"} --requirement /tmp/requirements.txt \
+    && rm /tmp/requirements.txt \
     && cd /opt/darkroom/lib/python3.11/site-packages/torch \
     && rm -r include test \
     && find bin -type f ! -name torch_shm_manager -delete
-
-RUN --mount=type=bind,from=tools,source=/run/tools,target=/run/tools \
-    --mount=type=bind,source=requirements.lock,target=/run/requirements.lock \
-    --mount=type=bind,source=pyproject.toml,target=/run/pyproject.toml \
-    --mount=type=secret,id=pip,target=/etc/pip.conf \
-    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    python3 -c 'import tomllib; print(*tomllib.load(open("/run/pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-        > /tmp/dependencies.txt \
-    && /run/tools/bin/pip --python /opt/darkroom install --no-cache-dir --quiet \
-        --constraint /run/requirements.lock --requirement /tmp/dependencies.txt \
-    && rm /tmp/dependencies.txt
 
 # The number is written down where folders of the machine are given to the containers.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin \
@@ -78,10 +76,7 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /u
     && install --directory --owner darkroom --group darkroom --mode 0750 /data /data/models
 COPY config.yaml /etc/darkroom/config.yaml
 
-RUN --mount=type=bind,from=tools,source=/run/tools,target=/run/tools \
-    --mount=type=bind,from=wheel,source=/run/wheel,target=/run/wheel \
-    /run/tools/bin/pip --python /opt/darkroom install --no-cache-dir --quiet --no-deps --no-index \
-        /run/wheel/*.whl
+COPY --from=package /opt/darkroom /opt/darkroom
 
 # Nothing is written but to the volumes and /tmp. LOGNAME is for libraries that ask who they are
 # when the container runs as a user that has no name in it.

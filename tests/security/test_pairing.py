@@ -217,9 +217,11 @@ def test_an_open_door_is_warned_of_at_every_start(tmp_path: Path) -> None:
     assert told(tmp_path, terminal=True, auth=AuthSettings(enabled=False), host="::1") == ""
 
 
-def test_darkroom_pair_prints_a_code_that_works(shut_server: RunningServer) -> None:
+@pytest.mark.parametrize("command", ["pair", "token pair"])
+def test_darkroom_pair_prints_a_code_that_works(shut_server: RunningServer, command: str) -> None:
+    options = ("--data-dir", str(shut_server.data_dir))
     result = subprocess.run(
-        [sys.executable, "-m", "darkroom", "pair", "--data-dir", str(shut_server.data_dir)],
+        [sys.executable, "-m", "darkroom", *command.split(), *options],
         capture_output=True,
         text=True,
         check=True,
