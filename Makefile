@@ -7,7 +7,7 @@ CODE := server sdk training benchmarks tests hatch_build.py mobile_client/build_
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 CLIENT := $(BIN)/python mobile_client/build_client.py
 
-.PHONY: serve client test soak check fmt bench train install browser clean
+.PHONY: serve client test soak image-check lock check fmt bench train install browser clean
 .DEFAULT_GOAL := serve
 
 serve: install
@@ -25,6 +25,16 @@ test: client browser
 # The tests that kill, flood and forge, in their full numbers: two hours.
 soak: client browser
 	DARKROOM_SOAK=1 $(BIN)/pytest tests/faults tests/security tests/jobs $(ARGS)
+
+# The container image, built, run and hurt: ten minutes, and gigabytes while it runs.
+image-check: $(VENV)/.image
+	$(BIN)/python -m tests.image
+
+# The versions that the image gets: those there were, unless pyproject.toml asks for others.
+lock: $(VENV)/.image
+	$(BIN)/uv pip compile --quiet --no-annotate --python-version 3.11 --python-platform linux \
+		--custom-compile-command "make lock" --no-emit-package torchvision --group upscaling \
+		pyproject.toml --output-file requirements.lock
 
 check: install
 	$(BIN)/ruff check $(CODE)
@@ -45,6 +55,10 @@ train: $(VENV)/.training
 	$(BIN)/python -m training $(ARGS)
 
 install: $(VENV)/.installed
+
+$(VENV)/.image: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group image
+	@touch $@
 
 # Pages are tested in a real browser.
 browser:
