@@ -25,7 +25,7 @@ def darkroom(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 def test_help_names_every_command() -> None:
     text = darkroom("--help").stdout
 
-    for command in ("serve", "web", "worker", "webhooks", "models", "backup", "doctor"):
+    for command in ("serve", "web", "worker", "webhooks", "models", "backup", "health", "doctor"):
         assert command in text
 
 
