@@ -8,15 +8,16 @@
 
 # Debian's own Python 3.11: one base for all stages, and Debian mends it.
 FROM debian:bookworm-slim AS base
-# tini, because process 1 gets no signal it has not asked for, and has to bury others' children.
+# tini, because process 1 gets no signal it has not asked for, and has to bury others' children;
+# ca-certificates, because what speaks https to hubs believes the system's authorities alone.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends python3 tini \
+    && apt-get install --yes --no-install-recommends ca-certificates python3 tini \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/*
 
 
 # What builds, and stays behind. Node comes as a wheel, see mobile_client/build_client.py.
 FROM base AS tools
-RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates python3-venv
+RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv
 ENV NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \

