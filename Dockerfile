@@ -68,8 +68,8 @@ RUN --mount=type=bind,from=tools,source=/run/tools,target=/run/tools \
         ${index:+--extra-index-url "$index"} --requirement /tmp/requirements.txt \
     && rm /tmp/requirements.txt \
     && cd /opt/darkroom/lib/python3.11/site-packages/torch \
-    && rm -r include test \
-    && find bin -type f ! -name torch_shm_manager -delete
+    && rm -rf include test \
+    && find . -path './bin/*' -type f ! -name torch_shm_manager -delete
 
 # The number is written down where folders of the machine are given to the containers.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin \
