@@ -5,6 +5,7 @@ Nested settings take two underscores in the environment: `DARKROOM_ENGINE__DEVIC
 
 import base64
 import os
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,15 @@ CONFIG_VARIABLE = "DARKROOM_CONFIG"
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _some_machines(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    if network.prefixlen == 0:
+        raise ValueError(f"{network} is everybody; name the proxies' own addresses or networks")
+    return network
+
+
+ProxyNetwork = Annotated[IPv4Network | IPv6Network, AfterValidator(_some_machines)]
 
 
 class AuthSettings(Section):
@@ -46,6 +56,7 @@ class DiscoverySettings(Section):
 
 
 class WebSettings(Section):
+    trusted_proxies: tuple[ProxyNetwork, ...] = ()
     threads: int = Field(16, ge=2, le=512)
     max_connections: int = Field(2000, ge=8)
     max_header_bytes: int = Field(16_384, ge=1024)

@@ -19,6 +19,7 @@ from darkroom.jobs.store import Store
 from darkroom.jobs.tokens import Tokens
 from darkroom.web import context, errors, journal
 from darkroom.web.door import auth, headers, limits
+from darkroom.web.door.proxies import Proxies
 from darkroom.web.door.signatures import Signatures
 from darkroom.web.parsing.decoders import Decoders
 from darkroom.web.routes import (
@@ -97,7 +98,8 @@ def create_app(settings: Settings) -> Application:
     errors.install(app)
     journal.install(app, meters)
     headers.install(app, strict_transport=settings.tls.mode == "files")
-    auth.install(app, auth.Door(here.tokens, here.guesses, settings.auth))
+    proxies = Proxies(settings.web.trusted_proxies)
+    auth.install(app, auth.Door(here.tokens, here.guesses, settings.auth, proxies))
     limits.install(app, settings.auth.requests_per_minute)
     for module in (
         *(generate, jobs, timeline, images, signed, catalog),

@@ -12,6 +12,7 @@ from darkroom.schemas import Scope
 from darkroom.web.context import context
 from darkroom.web.door import origin
 from darkroom.web.door.limits import Guesses
+from darkroom.web.door.proxies import Proxies
 from darkroom.web.errors import ProblemError
 
 COOKIE = "darkroom_token"
@@ -111,12 +112,16 @@ class Door:
         tokens: of those who were let in.
         guesses: counts wrong ones.
         settings: who else is trusted.
+        proxies: through which strangers come.
     """
 
-    def __init__(self, tokens: Tokens, guesses: Guesses, settings: AuthSettings) -> None:
+    def __init__(
+        self, tokens: Tokens, guesses: Guesses, settings: AuthSettings, proxies: Proxies
+    ) -> None:
         self._tokens = tokens
         self._guesses = guesses
         self._settings = settings
+        self._proxies = proxies
         self._names = origin.names_of_this_machine(settings.host_names)
 
     def check(self) -> None:
@@ -197,9 +202,11 @@ class Door:
         Loopback alone proves nothing: a proxy on this machine forwards strangers, and a DNS name
         of a stranger's can resolve to 127.0.0.1 (rebinding).
         """
-        if not self._is_here(origin.canonical(request.remote_addr)):
+        address = origin.canonical(request.remote_addr)
+        if not self._is_here(address):
             return ""
-        if origin.is_forwarded(request.headers, request.environ.get("SERVER_PROTOCOL", "")):
+        protocol = request.environ.get("SERVER_PROTOCOL", "")
+        if self._proxies.include(address) or origin.is_forwarded(request.headers, protocol):
             return "what a proxy passes on is not trusted; "
         if not origin.is_loopback(origin.host_name(request.headers.get("Host"))):
             return "without a token, this machine is reached as localhost only; "

@@ -40,28 +40,32 @@ _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::\d{1,5})?")
 
 def is_loopback(host: str) -> bool:
     """Whether a host name or address means this machine."""
-    return host == "localhost" or (is_address(host) and _address(host).is_loopback)
+    return host == "localhost" or (is_address(host) and parse(host).is_loopback)
 
 
 def is_address(host: str) -> bool:
     """Whether a host is an IP address rather than a name."""
     try:
-        _address(host)
+        parse(host)
     except ValueError:
         return False
     return True
 
 
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def parse(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An IP address in its own family: a socket for both shows IPv4 callers as ::ffff:a.b.c.d.
+
+    Raises:
+        ValueError: it is none.
+    """
     address = ipaddress.ip_address(host)
-    # A socket for both families shows IPv4 callers as ::ffff:a.b.c.d.
     return getattr(address, "ipv4_mapped", None) or address
 
 
 def canonical(address: str | None) -> str:
     """One way of writing the other end's address; `unknown` for what is none."""
     try:
-        return str(_address(address or ""))
+        return str(parse(address or ""))
     except ValueError:
         return "unknown"
 

@@ -15,6 +15,7 @@ from typing import Any
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from darkroom.config import Settings
+from darkroom.web.door.proxies import Proxies
 from darkroom.web.serving.bodies import Bodies, CallerGoneError, may_be_large
 from darkroom.web.serving.environ import Environ, environ_of
 from darkroom.web.serving.refusal import TurnedAwayError
@@ -89,6 +90,7 @@ class Gateway:
         few = max(1, settings.web.threads // LARGE_SHARE)
         self._uploads = Threads(few, "uploads")
         self._bodies = Bodies(settings.web, settings.data_dir, self._uploads)
+        self._proxies = Proxies(settings.web.trusted_proxies)
         self._background: asyncio.Task[None] | None = None
 
     async def __call__(
@@ -100,6 +102,7 @@ class Gateway:
             RefusedError: its body cannot be taken, or is not wanted from who sends it.
             TooSlowError: who listens does not keep up.
         """
+        scope = self._proxies.look_behind(scope)
         context = copy_context()  # the request's own, in whichever threads it is worked on
         if may_be_large(scope):
             await self._knock(scope, context)

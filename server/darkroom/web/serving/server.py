@@ -88,7 +88,7 @@ class Server:
             log_config=None,
             log_level="error",
             access_log=False,
-            proxy_headers=False,  # what a forwarding header says is for the door to judge
+            proxy_headers=False,  # the gateway asks door/proxies.py, which has no wildcards
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=math.ceil(self._settings.queue.shutdown_timeout_s),
