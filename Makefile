@@ -7,7 +7,7 @@ CODE := server sdk training benchmarks tests hatch_build.py mobile_client/build_
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 CLIENT := $(BIN)/python mobile_client/build_client.py
 
-.PHONY: serve client test soak image-check lock check fmt bench train install browser clean
+.PHONY: serve client test soak image-check lock check fmt bench train install browser neighbours clean
 .DEFAULT_GOAL := serve
 
 serve: install
@@ -18,12 +18,12 @@ serve: install
 client: install
 	@$(CLIENT)
 
-test: client browser
+test: client browser neighbours
 	@$(CLIENT) run --silent test
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) $(ARGS)
 
 # The tests that kill, flood and forge, in their full numbers: two hours.
-soak: client browser
+soak: client browser neighbours
 	DARKROOM_SOAK=1 $(BIN)/pytest tests/faults tests/security tests/jobs $(ARGS)
 
 # The container image, built, run and hurt: ten minutes, and gigabytes while it runs.
@@ -69,6 +69,18 @@ browser:
 			echo "Tests open pages in Chromium. Install it; on Debian: sudo apt-get install chromium"; \
 			exit 1; \
 		fi; }
+
+# Servers that stand beside ours where it is deployed.
+neighbours:
+	@if ! PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || ! command -v caddy >/dev/null \
+			|| ! command -v promtool >/dev/null || ! command -v systemd-analyze >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get -qq update && apt-get -qq install -y --no-install-recommends \
+				nginx-light caddy prometheus systemd >/dev/null; \
+		else \
+			echo "Tests run the server beside nginx, Caddy, Prometheus and systemd's tools. Install them; on Debian: sudo apt-get install nginx-light caddy prometheus systemd"; \
+			exit 1; \
+		fi; fi
 
 $(VENV)/.installed: pyproject.toml sdk/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
