@@ -116,6 +116,7 @@ def test_requests_are_counted_by_route_and_never_by_what_callers_make_up(
     [
         "darkroom_oldest_queued_seconds",
         "darkroom_disk_free_bytes",
+        "darkroom_disk_min_free_bytes",
         "darkroom_build_info",
         "darkroom_event_streams",
         "darkroom_leases_lost_total",

@@ -51,6 +51,10 @@ def metrics() -> Response:
     registry.register(here.census)
     free = Gauge("darkroom_disk_free_bytes", "Space left for pictures.", registry=registry)
     free.set(here.files.free_bytes())
+    least = Gauge(
+        "darkroom_disk_min_free_bytes", "With less space nothing is accepted.", registry=registry
+    )
+    least.set(here.settings.queue.min_free_bytes)
     text = generate_latest(registry) + generate_latest(here.meters.registry)
     return Response(text, content_type="text/plain; version=0.0.4")
 

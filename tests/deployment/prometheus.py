@@ -1,0 +1,110 @@
+"""A real Prometheus that watches a real server, set up by the files in `deploy/monitoring`."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from tests.serving import RunningServer, free_port
+
+MONITORING = Path(__file__).parent.parent.parent / "deploy" / "monitoring"
+PATIENCE_S = 60
+
+
+class Prometheus:
+    """A running one."""
+
+    def __init__(self, http: httpx2.Client) -> None:
+        self._http = http
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """The data of an answer of its API."""
+        answer = self._http.get(f"/api/v1/{path}", params=parameters).json()
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The series that an expression gives now."""
+        result: list[dict[str, Any]] = self.get("query", query=expression)["result"]
+        return result
+
+    def wait_for(self, condition: Callable[["Prometheus"], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                if condition(self):
+                    return
+            except httpx2.TransportError:
+                pass
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+@contextmanager
+def prometheus(server: RunningServer, token: Path, folder: Path) -> Iterator[Prometheus]:
+    """Prometheus with our configuration, but for the places and a quicker pace."""
+    config = (MONITORING / "prometheus.yml").read_text()
+    for said, meant in (
+        ("web:7860", server.url.removeprefix("http://")),
+        ("/run/darkroom/token", str(token)),
+        ("rules.yml", str(MONITORING / "rules.yml")),
+        ("_interval: 15s", "_interval: 1s"),
+    ):
+        assert said in config
+        config = config.replace(said, meant)
+    path = folder / "prometheus.yml"
+    path.write_text(config)
+    port = free_port()
+    log = folder / "prometheus.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                "prometheus",
+                f"--config.file={path}",
+                f"--storage.tsdb.path={folder / 'series'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+            started = Prometheus(http)
+            started.wait_for(lambda one: bool(one.query("up")))
+            yield started
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def promtool(*arguments: str) -> str:
+    """What promtool says when it is content."""
+    command = ["promtool", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def issue_token(data_dir: Path, file: Path) -> None:
+    """As the one-shot service does, with the command where this Python has it."""
+    scripts = Path(sys.executable).parent
+    subprocess.run(
+        [MONITORING / "token.sh", file],
+        env={
+            "PATH": f"{scripts}:/usr/bin:/bin",
+            "DARKROOM_DATA_DIR": str(data_dir),
+            "PYTHONPATH": ":".join(sys.path),
+        },
+        check=True,
+    )
+
+
+def metrics_in(expression: str) -> set[str]:
+    """The names of ours in PromQL."""
+    return set(re.findall(r"\bdarkroom_\w+", expression))
