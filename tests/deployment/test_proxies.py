@@ -12,8 +12,9 @@ from darkroom.config import WebSettings
 from darkroom.schemas import Scope
 from darkroom.web.serving.server import KEEP_ALIVE_S
 from tests.deployment.fronts import DEPLOY, NAME, Front, proxy
+from tests.deployment.units import behind_a_proxy, running_units
 from tests.security.doors import assert_refused, tokens_in
-from tests.serving import RunningServer, parse_events, running
+from tests.serving import RunningServer, parse_events
 
 FAILURES_PER_MINUTE = 3
 # Both proxies stand before one server, which counts by address.
@@ -22,11 +23,12 @@ GUESSERS = {"nginx": ("127.0.0.3", "127.0.0.4"), "caddy": ("127.0.0.5", "127.0.0
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Set up as the examples say. Loopback is trusted, as it is by default."""
-    with running(
+    """Started by its systemd units, with the settings that the examples ask for."""
+    settings = behind_a_proxy("nginx.conf")
+    assert settings == behind_a_proxy("Caddyfile")
+    with running_units(
         tmp_path_factory.mktemp("proxied"),
-        DARKROOM_WEB__TRUSTED_PROXIES='["127.0.0.1"]',
-        DARKROOM_AUTH__HOST_NAMES=f'["{NAME}"]',
+        settings,
         DARKROOM_AUTH__FAILURES_PER_MINUTE=str(FAILURES_PER_MINUTE),
     ) as started:
         yield started
