@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := server sdk training benchmarks tests hatch_build.py mobile_client/build_client.py
+CODE := server sdk training benchmarks deploy tests hatch_build.py mobile_client/build_client.py
 # A file's tests stay together; OpenMP in several processes at once only costs.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 CLIENT := $(BIN)/python mobile_client/build_client.py

@@ -1,5 +1,6 @@
 """A real Prometheus that watches a real server, set up by the files in `deploy/monitoring`."""
 
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import httpx2
 
-from tests.serving import RunningServer, free_port
+from tests.serving import free_port
 
 MONITORING = Path(__file__).parent.parent.parent / "deploy" / "monitoring"
 PATIENCE_S = 60
@@ -47,12 +48,16 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(server: RunningServer, token: Path, folder: Path) -> Iterator[Prometheus]:
-    """Prometheus with our configuration, but for the places and a quicker pace."""
+def prometheus(introduction: Path, folder: Path) -> Iterator[Prometheus]:
+    """Prometheus with our configuration, but for the places and a quicker pace.
+
+    Args:
+        introduction: where `introduce` left what it needs to know.
+        folder: for what it keeps.
+    """
     config = (MONITORING / "prometheus.yml").read_text()
     for said, meant in (
-        ("web:7860", server.url.removeprefix("http://")),
-        ("/run/darkroom/token", str(token)),
+        ("/run/darkroom", str(introduction)),
         ("rules.yml", str(MONITORING / "rules.yml")),
         ("_interval: 15s", "_interval: 1s"),
     ):
@@ -91,16 +96,18 @@ def promtool(*arguments: str) -> str:
     return done.stdout
 
 
-def issue_token(data_dir: Path, file: Path) -> None:
-    """As the one-shot service does, with the command where this Python has it."""
-    scripts = Path(sys.executable).parent
+def introduce(data_dir: Path, folder: Path, *under: str, **environment: str) -> None:
+    """Tell Prometheus of a server, as the one-shot service does.
+
+    Args:
+        data_dir: of the server.
+        folder: where Prometheus looks.
+        under: a command that takes another.
+        environment: the server's settings, as `DARKROOM_*` variables.
+    """
     subprocess.run(
-        [MONITORING / "token.sh", file],
-        env={
-            "PATH": f"{scripts}:/usr/bin:/bin",
-            "DARKROOM_DATA_DIR": str(data_dir),
-            "PYTHONPATH": ":".join(sys.path),
-        },
+        [*under, sys.executable, MONITORING / "introduce.py", folder],
+        env={**os.environ, "DARKROOM_DATA_DIR": str(data_dir), **environment},
         check=True,
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,7 +19,7 @@ from darkroom.schemas import Scope
 from tests.deployment.prometheus import (
     MONITORING,
     Prometheus,
-    issue_token,
+    introduce,
     metrics_in,
     prometheus,
     promtool,
@@ -41,20 +42,21 @@ EXPRESSIONS = {
 
 
 @pytest.fixture(scope="module")
-def token(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prometheus' own, as it gets it in Docker."""
-    file = tmp_path_factory.mktemp("token") / "token"
-    issue_token(server.data_dir, file)
-    return file
+def introduction(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Prometheus is told of the server."""
+    folder = tmp_path_factory.mktemp("introduction")
+    url = httpx2.URL(server.url)
+    introduce(server.data_dir, folder, DARKROOM_HOST=url.host, DARKROOM_PORT=str(url.port))
+    return folder
 
 
 @pytest.fixture(scope="module")
 def watching(
-    server: RunningServer, token: Path, tmp_path_factory: pytest.TempPathFactory
+    server: RunningServer, introduction: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
     """A Prometheus that has scraped the server after it made a picture."""
     server.txt2img()
-    with prometheus(server, token, tmp_path_factory.mktemp("prometheus")) as started:
+    with prometheus(introduction, tmp_path_factory.mktemp("prometheus")) as started:
         started.wait_for(lambda one: bool(one.query("darkroom_engine_tick_seconds_count > 0")))
         yield started
 
@@ -80,9 +82,9 @@ def names(server: RunningServer) -> set[str]:
 # --- alarms --------------------------------------------------------------------------------
 
 
-def test_prometheus_reads_the_rules_and_the_configuration(tmp_path: Path, token: Path) -> None:
+def test_prometheus_reads_the_configuration(tmp_path: Path, introduction: Path) -> None:
     config = (MONITORING / "prometheus.yml").read_text()
-    (tmp_path / "prometheus.yml").write_text(config.replace("/run/darkroom/token", str(token)))
+    (tmp_path / "prometheus.yml").write_text(config.replace("/run/darkroom", str(introduction)))
     (tmp_path / "rules.yml").write_text((MONITORING / "rules.yml").read_text())
 
     assert "SUCCESS" in promtool("check", "config", str(tmp_path / "prometheus.yml"))
@@ -121,20 +123,21 @@ def test_a_real_prometheus_gets_in_by_its_token_and_finds_nothing_wrong(
     assert not firing & critical
 
 
-# --- the token -----------------------------------------------------------------------------
+# --- how Prometheus gets in ----------------------------------------------------------------
 
 
 def test_the_token_is_kept_while_it_is_good_and_replaced_when_it_is_not(tmp_path: Path) -> None:
-    data, file = tmp_path / "data", tmp_path / "token"
+    data, folder = tmp_path / "data", tmp_path / "introduction"
     data.mkdir()
+    folder.mkdir()
 
     def issued() -> str:
         """The token in the file, and that it alone is good."""
-        issue_token(data, file)
-        secret = file.read_text().strip()
+        introduce(data, folder)
+        secret = (folder / "token").read_text()
         with tokens_in(data) as tokens:
             (known,) = tokens.good()
-            assert tokens.find(secret) == known
+            assert tokens.find(secret).id == known.id
             assert (known.name, known.scope) == ("prometheus", Scope.USE)
         return secret
 
@@ -142,8 +145,18 @@ def test_the_token_is_kept_while_it_is_good_and_replaced_when_it_is_not(tmp_path
     assert issued() == first
     with tokens_in(data) as tokens:
         tokens.revoke(tokens.good()[0].id)
-    assert issued() != first
-    assert {path.name for path in tmp_path.iterdir()} == {"data", "token"}
+    second = issued()
+    assert second != first
+    (folder / "token").write_text("something else")
+    assert issued() not in (first, second)
+    assert {path.name for path in folder.iterdir()} == {"token", "target.json"}
+
+
+def test_it_is_told_the_port_and_the_scheme(tmp_path: Path) -> None:
+    introduce(tmp_path, tmp_path, DARKROOM_PORT="8443", DARKROOM_TLS__MODE="local_ca")
+
+    (target,) = json.loads((tmp_path / "target.json").read_text())
+    assert target == {"targets": ["localhost:8443"], "labels": {"__scheme__": "https"}}
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
@@ -155,9 +168,12 @@ def test_root_opens_the_database_as_the_user_whose_it_is() -> None:
         data.mkdir()
         os.chown(data, NOBODY, NOBODY)
 
-        issue_token(data, folder / "token")
+        with_what_compose_leaves = ["setpriv", "--no-new-privs", "--bounding-set"]
+        with_what_compose_leaves += ["-all,+setuid,+setgid"]
+        introduce(data, folder, *with_what_compose_leaves)
 
         assert {path.stat().st_uid for path in data.iterdir()} == {NOBODY}
+        assert (folder / "token").stat().st_uid == 0
         assert stat.S_IMODE((folder / "token").stat().st_mode) == 0o644
 
 

@@ -1,0 +1,81 @@
+"""Introduces Prometheus to the server of this machine: a token of its own, and where to ask.
+
+    python introduce.py FOLDER
+
+writes `token` and `target.json` into the folder. A token that is there and good is kept. Root
+writes the files, and no more: the database is opened as the user whose it is.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from darkroom import addresses, config
+from darkroom.config import Settings
+from darkroom.jobs import database
+from darkroom.jobs.tokens import Tokens
+from darkroom.schemas import Scope
+
+NAME = "prometheus"
+
+
+def introduce(settings: Settings, folder: Path) -> None:
+    """Write what Prometheus reads, which is another user."""
+    token = folder / "token"
+    known = token.read_text().strip() if token.exists() else ""
+    with _as_owner_of(settings.data_dir), _tokens(settings) as tokens:
+        secret = known if tokens.find(known) else _renew(tokens)
+    url = urlsplit(addresses.local_url(settings))
+    target = {"targets": [url.netloc], "labels": {"__scheme__": url.scheme}}
+    _write(folder / "target.json", json.dumps([target]))
+    _write(token, secret)
+
+
+def _renew(tokens: Tokens) -> str:
+    for old in tokens.good():
+        if old.name == NAME:
+            tokens.revoke(old.id)
+    return tokens.create(NAME, Scope.USE)[1]
+
+
+@contextmanager
+def _tokens(settings: Settings) -> Iterator[Tokens]:
+    database.migrate(settings.database_path)
+    opened = database.Database(settings.database_path)
+    try:
+        yield Tokens(opened)
+    finally:
+        opened.close()
+
+
+@contextmanager
+def _as_owner_of(folder: Path) -> Iterator[None]:
+    """Inside, root is the user and group whose the folder is."""
+    if os.geteuid() != 0:
+        yield
+        return
+    owner, groups = folder.stat(), os.getgroups()
+    os.setgroups([])
+    os.setresgid(owner.st_gid, owner.st_gid, 0)
+    os.setresuid(owner.st_uid, owner.st_uid, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
+        os.setgroups(groups)
+
+
+def _write(path: Path, text: str) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.chmod(0o644)
+    new.replace(path)
+
+
+if __name__ == "__main__":
+    introduce(config.load({}), Path(sys.argv[1]))
