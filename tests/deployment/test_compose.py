@@ -19,10 +19,11 @@ VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?:(:?[-?])([^}]*))?\}")
 
 
 class Loader(yaml.SafeLoader):
-    """Reads Compose's own tags too: `!reset` takes away what another file gives."""
+    """Reads Compose's own tags too: `!reset` and `!override` take away what another file gives."""
 
 
 Loader.add_constructor("!reset", lambda _loader, _node: None)
+Loader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node, deep=True))
 
 
 def read(name: str) -> dict[str, Any]:
