@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import yaml
 
 from tests.serving import free_port
 
@@ -69,12 +70,7 @@ def prometheus(introduction: Path, folder: Path) -> Iterator[Prometheus]:
     log = folder / "prometheus.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={path}",
-                f"--storage.tsdb.path={folder / 'series'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
+            ["prometheus", *_options(path, folder / "series", port)],
             stdout=output,
             stderr=output,
         )
@@ -86,6 +82,20 @@ def prometheus(introduction: Path, folder: Path) -> Iterator[Prometheus]:
     finally:
         process.terminate()
         process.wait(60)
+
+
+def _options(config: Path, series: Path, port: int) -> list[str]:
+    """Those of docker-compose.yml."""
+    compose = yaml.safe_load((MONITORING.parent.parent / "docker-compose.yml").read_text())
+    said = "\n".join(compose["services"]["prometheus"]["command"])
+    for pattern, meant in (
+        (r"(?<==)/etc/prometheus/prometheus\.yml$", str(config)),
+        (r"(?<==)/prometheus$", str(series)),
+        (r"(?<=:)\$\{PROMETHEUS_PORT:-\d+\}$", str(port)),
+    ):
+        said, found = re.subn(pattern, meant, said, flags=re.MULTILINE)
+        assert found == 1
+    return said.split("\n")
 
 
 def promtool(*arguments: str) -> str:

@@ -183,6 +183,14 @@ def test_without_tls_callers_are_sent_to_it(front: Front) -> None:
     assert answer.headers["location"].endswith("/docs")
 
 
+def test_browsers_are_told_to_stay_with_tls(front: Front) -> None:
+    with front.caller() as stranger:
+        answers = [stranger.get(path) for path in ("/", "/models")]
+
+    for answer in answers:
+        assert answer.headers["strict-transport-security"] == "max-age=31536000"
+
+
 def test_the_examples_let_through_what_the_server_takes() -> None:
     limit = WebSettings().max_body_bytes
 
