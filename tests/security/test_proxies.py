@@ -1,5 +1,6 @@
 """Behind reverse proxies: who is believed about where a request comes from."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,6 +26,7 @@ def shut(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         process="web",
         DARKROOM_WEB__TRUSTED_PROXIES=PROXIES,
         DARKROOM_AUTH__FAILURES_PER_MINUTE=str(FAILURES_PER_MINUTE),
+        DARKROOM_LOG_FORMAT="json",
     ) as started:
         yield started
 
@@ -128,6 +130,21 @@ def test_wrong_tokens_and_codes_are_counted_by_caller(shut: RunningServer) -> No
     assert_refused(try_token("203.0.113.21"), 429, "too-many-failures")
     assert_refused(guess("203.0.113.22"), 403, "pairing-code")
     assert_refused(try_token("203.0.113.23"), 401, "token")
+
+
+def test_the_log_says_where_strangers_come_from(shut: RunningServer) -> None:
+    passed_on = {"x-forwarded-for": "192.0.2.1, 203.0.113.30"}
+    with from_elsewhere(shut) as http:
+        asked = {
+            "203.0.113.30": shut.http.get("/models", headers=passed_on),
+            "127.0.0.2": http.get("/models", headers=passed_on),
+            None: http.get("/models"),  # a program on this machine, which is known
+        }
+
+    logged = [json.loads(line) for line in shut.log.read_text().splitlines() if line[0] == "{"]
+    address = {line.get("request_id"): line.get("address") for line in logged}
+    for expected, answer in asked.items():
+        assert address[answer.headers["x-request-id"]] == expected
 
 
 def test_addresses_and_cookies_know_the_scheme_that_the_proxy_was_asked_by(

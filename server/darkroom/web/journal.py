@@ -10,6 +10,7 @@ from flask import Flask, Response, g, request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
 import darkroom
+from darkroom.web.door import origin
 
 log = structlog.get_logger()
 
@@ -100,9 +101,11 @@ def install(app: Flask, meters: WebMeters) -> None:
 
 
 def _caller() -> dict[str, str]:
-    """Who asked, once the door knows."""
+    """Who asked, once the door knows, and of strangers where from."""
     who = g.get("caller")
-    return {} if who is None else {"client": who.client, "client_name": who.name}
+    if who is None:
+        return {"address": origin.canonical(request.remote_addr)}
+    return {"client": who.client, "client_name": who.name}
 
 
 def _job(response: Response) -> dict[str, str]:
