@@ -110,6 +110,10 @@ def test_monitoring_is_for_this_machine_alone() -> None:
     assert grafana["GF_USERS_ALLOW_SIGN_UP"] == "false"
 
 
+def test_who_takes_strangers_requests_is_not_told_grafanas_password() -> None:
+    assert SERVICES["web"]["environment"]["GRAFANA_PASSWORD"] == ""
+
+
 def test_grafana_does_not_begin_without_a_password() -> None:
     shell, option, guard = SERVICES["grafana"]["entrypoint"]
     guarded = guard.replace("$$", "$").replace("/run.sh", "echo Grafana")
