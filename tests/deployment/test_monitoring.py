@@ -133,7 +133,7 @@ def test_the_token_is_kept_while_it_is_good_and_replaced_when_it_is_not(tmp_path
 
     def issued() -> str:
         """The token in the file, and that it alone is good."""
-        introduce(data, folder)
+        introduce(data, folder, DARKROOM_PORT="8443", DARKROOM_TLS__MODE="local_ca")
         secret = (folder / "token").read_text()
         with tokens_in(data) as tokens:
             (known,) = tokens.good()
@@ -145,14 +145,9 @@ def test_the_token_is_kept_while_it_is_good_and_replaced_when_it_is_not(tmp_path
     assert issued() == first
     (folder / "token").write_text("something else")
     assert issued() != first
-    assert {path.name for path in folder.iterdir()} == {"token", "target.json"}
-
-
-def test_it_is_told_the_port_and_the_scheme(tmp_path: Path) -> None:
-    introduce(tmp_path, tmp_path, DARKROOM_PORT="8443", DARKROOM_TLS__MODE="local_ca")
-
-    (target,) = json.loads((tmp_path / "target.json").read_text())
+    (target,) = json.loads((folder / "target.json").read_text())
     assert target == {"targets": ["localhost:8443"], "labels": {"__scheme__": "https"}}
+    assert {path.name for path in folder.iterdir()} == {"token", "target.json"}
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
