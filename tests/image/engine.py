@@ -87,12 +87,12 @@ def engine() -> Iterator[Engine]:
     Raises:
         NoEngineError: see there.
     """
-    if _answers("docker", "version") and _answers("docker", "compose", "version"):
-        yield Engine("docker", ("docker", "compose"), build_options=_certificates())
-        return
-    _require_podman()
     with TemporaryDirectory(prefix="darkroom-image-") as folder:
         here = Path(folder)
+        if _answers("docker", "version") and _answers("docker", "compose", "version"):
+            yield Engine("docker", ("docker", "compose"), build_options=_secrets(here, None))
+            return
+        _require_podman()
         podman = Engine(
             "podman",
             (str(Path(sys.executable).with_name("podman-compose")),),
@@ -101,13 +101,19 @@ def engine() -> Iterator[Engine]:
                 "CONTAINERS_STORAGE_CONF": str(_write(here / "storage.conf", _storage_conf(here))),
             },
             # Docker's own form: OCI's has no health check.
-            ("--format", "docker", "--layers", *_certificates(), *_wheels(here)),
+            ("--format", "docker", "--layers", *_secrets(here, os.environ.get("PIP_FIND_LINKS"))),
         )
         try:
             _provide_base(podman, here)
             yield podman
         finally:
-            podman.run("system", "reset", "--force", check=False)
+            # Not `system reset`, which takes networks of the machine's own with it.
+            podman.run("rm", "--all", "--force", check=False)
+            mounted = [
+                "umount",
+                str(here / "graph" / "overlay"),
+            ]  # by Podman, upon itself, at times
+            subprocess.run(mounted, check=False, capture_output=True)
 
 
 def _answers(*command: str) -> bool:
@@ -143,23 +149,24 @@ def _provide_base(podman: Engine, here: Path) -> None:
     packed.unlink()
 
 
-def _certificates() -> tuple[str, ...]:
-    """A machine that trusts more authorities than Debian does says so to the build."""
-    found = os.environ.get("SSL_CERT_FILE")
-    return ("--secret", f"id=ca,src={found}") if found else ()
+def _secrets(here: Path, wheels: str | None) -> tuple[str, ...]:
+    """What this machine has to tell pip.
 
-
-def _wheels(here: Path) -> tuple[str, ...]:
-    """A machine with a folder of wheels, for pip's own variable, takes torch from there."""
-    found = os.environ.get("PIP_FIND_LINKS")
-    if not found:
-        return ()
-    conf = _write(here / "pip.conf", f"[global]\nfind-links = {WHEELS}\n")
-    return (
-        *("--secret", f"id=pip,src={conf}"),
-        *("--volume", f"{found}:{WHEELS}:ro"),
-        *("--build-arg", "CPU_INDEX="),
-    )
+    Args:
+        here: for files.
+        wheels: a folder of wheels of the machine's, from which torch is taken too.
+    """
+    lines = ["[global]"]
+    options: tuple[str, ...] = ()
+    authorities = os.environ.get("SSL_CERT_FILE")
+    if authorities:  # more than Debian knows
+        lines.append("cert = /run/secrets/ca")
+        options += ("--secret", f"id=ca,src={authorities}")
+    if wheels:
+        lines.append(f"find-links = {WHEELS}")
+        options += ("--volume", f"{wheels}:{WHEELS}:ro", "--build-arg", "CPU_INDEX=")
+    conf = _write(here / "pip.conf", "\n".join((*lines, "")))
+    return ("--secret", f"id=pip,src={conf}", *options)
 
 
 def _containers_conf() -> str:
