@@ -1,6 +1,7 @@
 """What tests share: one real server for all that only use it, pictures to send."""
 
 import fcntl
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,14 @@ from PIL import Image, ImageDraw
 from tests.serving import RunningServer, running
 
 DATA = Path(__file__).parent / "data"
+
+# As a server does (darkroom.importing): what is imported here stays to the end.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 import darkroom
 from darkroom import config, logs
+from darkroom.importing import imports
 
 if TYPE_CHECKING:
     from darkroom.jobs.tokens import Tokens
@@ -144,8 +145,9 @@ def serve(**given: Any) -> None:
 @options
 def web(greeting: bool, **given: Any) -> None:
     """Start the web process alone."""
-    from darkroom.jobs import database, reconcile
-    from darkroom.web.serving.server import Server
+    with imports():
+        from darkroom.jobs import database, reconcile
+        from darkroom.web.serving.server import Server
 
     settings = load(**given)
     logs.configure(settings.log_format, "web")
@@ -164,8 +166,9 @@ def worker(**given: Any) -> None:
     """Start the worker process alone."""
     settings = load(**given)
     logs.configure(settings.log_format, "worker")
-    from darkroom import worker as process
-    from darkroom.jobs.database import DatabaseUnavailableError
+    with imports():
+        from darkroom import worker as process
+        from darkroom.jobs.database import DatabaseUnavailableError
 
     try:
         process.run(settings)

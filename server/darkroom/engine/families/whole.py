@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
@@ -127,6 +126,9 @@ class WholeRequest:
     """
 
     def __init__(self, pipeline: Any, tasks: tuple[Task, ...]) -> None:
+        # These import every pipeline there is: for those who have no such model, for nothing.
+        from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+
         self._pipelines: dict[Task, Any] = {}
         for task in tasks:
             match task:
