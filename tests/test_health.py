@@ -50,7 +50,9 @@ def test_serve_greets_once(server: RunningServer) -> None:
     assert server.log.read_text().count("Darkroom is at") == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; `make image-check` covers it")
+@pytest.mark.skipif(
+    os.geteuid() == 0, reason="root may write everywhere; `make image-check` covers it"
+)
 @pytest.mark.parametrize("command", ["serve", "web", "worker", "pair"])
 def test_a_folder_that_may_not_be_written_is_named_with_what_to_do(
     tmp_path: Path, command: str
