@@ -1,6 +1,15 @@
-"""`python -m darkroom`."""
+"""`python -m darkroom`, and the command `darkroom`.
 
-from darkroom.cli import main
+Imports nothing by itself: processes that decode pictures import what their parent was started with.
+"""
 
-if __name__ == "__main__":  # processes that decode pictures import this under another name
+
+def main() -> None:
+    """Run the command line."""
+    from darkroom.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
     main()

@@ -4,12 +4,14 @@ import io
 import warnings
 from collections.abc import Mapping
 from functools import cache
+from typing import TYPE_CHECKING
 
 import pillow_heif
 from PIL import AvifImagePlugin, Image, ImageChops, ImageCms, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from darkroom.schemas import OutputFormat
+if TYPE_CHECKING:  # else pydantic would take 20 MiB in each process that decodes
+    from darkroom.schemas import OutputFormat
 
 READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF")
 MIN_SIDE = 8  # pixels
@@ -231,7 +233,7 @@ def extrema(picture: Image.Image) -> tuple[int, int]:
 
 
 def encode(
-    picture: Image.Image, output_format: OutputFormat, text: Mapping[str, str] | None = None
+    picture: Image.Image, output_format: "OutputFormat", text: Mapping[str, str] | None = None
 ) -> bytes:
     """Write a picture. The same pixels and text give the same bytes.
 
@@ -242,14 +244,14 @@ def encode(
     """
     buffer = io.BytesIO()
     match output_format:
-        case OutputFormat.PNG:
+        case "png":
             info = PngInfo()
             for key, value in (text or {}).items():
                 info.add_text(key, value)
             picture.save(buffer, "PNG", pnginfo=info)
-        case OutputFormat.JPEG:
+        case "jpeg":
             picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-        case OutputFormat.WEBP:
+        case "webp":
             picture.save(buffer, "WEBP", quality=WEBP_QUALITY)
     return buffer.getvalue()
 
@@ -266,7 +268,7 @@ def thumbnail(data: bytes, width: int) -> bytes:
     return buffer.getvalue()
 
 
-def transcode(data: bytes, output_format: OutputFormat) -> bytes:
+def transcode(data: bytes, output_format: "OutputFormat") -> bytes:
     """A stored picture in another format."""
     with Image.open(io.BytesIO(data)) as picture:
         return encode(picture.convert("RGB"), output_format)

@@ -7,6 +7,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from darkroom.jobs import database
@@ -53,6 +54,13 @@ def first(tmp_path: Path) -> Path:
             connection.execute(text(statement))
     engine.dispose()
     return path
+
+
+def test_the_newest_schema_is_the_last_migrations() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(database.MIGRATIONS))
+
+    assert ScriptDirectory.from_config(config).get_current_head() == database.newest_schema()
 
 
 def test_the_migrations_make_exactly_the_tables(tmp_path: Path) -> None:

@@ -1,17 +1,20 @@
-"""The server's certificate: the owner's own files, or one of the local authority's."""
+"""The server's certificate: the owner's own files, or one of the local authority's.
+
+What makes and reads certificates is imported by those who have one.
+"""
 
 import socket
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, NoReturn
-
-from cryptography import x509
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from darkroom import addresses
 from darkroom.config import Settings
-from darkroom.web.door.local_ca import Authority, Names
+
+if TYPE_CHECKING:
+    from darkroom.web.door.local_ca import Authority, Names
 
 
 class CertificateError(ValueError):
@@ -29,8 +32,10 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def authority(settings: Settings, clock: Callable[[], datetime] = _now) -> Authority:
+def authority(settings: Settings, clock: Callable[[], datetime] = _now) -> "Authority":
     """The local authority, whether it has been made or not."""
+    from darkroom.web.door.local_ca import Authority
+
     return Authority(settings.data_dir / "tls", clock)
 
 
@@ -79,7 +84,9 @@ def client_context(settings: Settings) -> ssl.SSLContext | None:
             return context
 
 
-def _names(settings: Settings) -> Names:
+def _names(settings: Settings) -> "Names":
+    from darkroom.web.door.local_ca import Names
+
     own = socket.gethostname().lower().partition(".")[0]
     bound = () if settings.host in addresses.EVERYWHERE else (settings.host,)
     return Names.of(
@@ -97,6 +104,8 @@ def _names(settings: Settings) -> Names:
 
 
 def _own_files(settings: Settings, now: datetime) -> Certificate:
+    from cryptography import x509
+
     found, key = settings.tls.certificate, settings.tls.key
     if found is None or key is None:
         raise CertificateError("tls.mode is files: name tls.certificate and tls.key")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import structlog
@@ -62,12 +63,16 @@ class Herald:
         self._get_key = get_key
         self._count = count
         self._clock = clock
-        self._tls = ssl.create_default_context()  # trusts whom this machine trusts
         self._under_way: dict[asyncio.Task[None], Letter] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="herald", daemon=True)
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Trusts whom this machine trusts. Read when there is something to send."""
+        return ssl.create_default_context()
 
     def start(self) -> None:
         self._thread.start()
