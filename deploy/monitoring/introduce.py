@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import alembic.command  # noqa: F401  # for migrations, while whatever it imports may be read
+
 from darkroom import addresses, config
 from darkroom.config import Settings
 from darkroom.jobs import database
