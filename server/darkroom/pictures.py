@@ -10,7 +10,7 @@ import pillow_heif
 from PIL import AvifImagePlugin, Image, ImageChops, ImageCms, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-if TYPE_CHECKING:  # else pydantic would take 20 MiB in each process that decodes
+if TYPE_CHECKING:  # else pydantic would take 15 MiB in each process that decodes
     from darkroom.schemas import OutputFormat
 
 READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF")

@@ -4,14 +4,13 @@ A file's name is its name without the ending. Only safetensors are read; whateve
 folders is listed with the reason why it cannot be used.
 """
 
-import difflib
 import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkroom.catalog import lora_keys
+from darkroom.catalog import lora_keys, shelf
 from darkroom.catalog.headers import Header, UnreadableFileError
 from darkroom.catalog.shelf import Shelf
 from darkroom.schemas import BrokenFile, EmbeddingInfo, LoraInfo
@@ -88,15 +87,11 @@ class AdapterCatalog:
             UnknownLoraError: says what was probably meant, or what is wrong with the file.
         """
         entries, broken = self._loras.read()
-        for entry in entries:
-            if entry.info.name == name:
-                return entry
-        for file in broken:
-            if Path(file.file).stem == name:
-                raise UnknownLoraError(f"cannot be used: {file.file} {file.reason}")
-        close = difflib.get_close_matches(name, [e.info.name for e in entries], 1, cutoff=0.5)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise UnknownLoraError(f"there is no LoRA {name!r} on this box{hint} (see GET /loras)")
+        found = next((entry for entry in entries if entry.info.name == name), None)
+        if found is None:
+            names = [entry.info.name for entry in entries]
+            raise UnknownLoraError(shelf.why_not(name, names, broken, "LoRA", "/loras"))
+        return found
 
 
 # --- LoRAs ---------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A folder of single weight files, each described by its header."""
 
-from collections.abc import Callable, Iterator
+import difflib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -13,6 +14,26 @@ PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 PICKLE = "is a pickle, which can run programs when it is opened; convert it to safetensors"
 
 Entry = TypeVar("Entry")
+
+
+def why_not(
+    name: str, names: Iterable[str], broken: Iterable[BrokenFile], what: str, route: str
+) -> str:
+    """Why there is nothing of a name, and what was probably meant.
+
+    Args:
+        name: that was asked for.
+        names: that there are.
+        broken: files that cannot be used; theirs may be meant.
+        what: such a thing is called.
+        route: that lists them.
+    """
+    for file in broken:
+        if Path(file.file).stem == name:
+            return f"cannot be used: {file.file} {file.reason}"
+    close = difflib.get_close_matches(name, list(names), 1, cutoff=0.5)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"there is no {what} {name!r} on this box{hint} (see GET {route})"
 
 
 class Shelf(Generic[Entry]):

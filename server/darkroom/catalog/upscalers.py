@@ -5,7 +5,6 @@ They are of the ESRGAN family: RRDB networks in the three spellings of their key
 Compact. What they are is told as spandrel tells it, which will load them; but from shapes alone.
 """
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from darkroom.catalog import shelf
 from darkroom.catalog.headers import Header
 from darkroom.catalog.models import UnknownModelError
 from darkroom.catalog.shelf import Shelf
@@ -67,17 +67,11 @@ class UpscalerCatalog:
             UnknownUpscalerError: says what was probably meant, or what is wrong with the file.
         """
         entries, broken = self._read()
-        for entry in entries:
-            if entry.info.name == name:
-                return entry
-        for file in broken:
-            if Path(file.file).stem == name:
-                raise UnknownUpscalerError(f"cannot be used: {file.file} {file.reason}")
-        close = difflib.get_close_matches(name, [e.info.name for e in entries], 1, cutoff=0.5)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise UnknownUpscalerError(
-            f"there is no upscaler {name!r} on this box{hint} (see GET /upscalers)"
-        )
+        found = next((entry for entry in entries if entry.info.name == name), None)
+        if found is None:
+            names = [entry.info.name for entry in entries]
+            raise UnknownUpscalerError(shelf.why_not(name, names, broken, "upscaler", "/upscalers"))
+        return found
 
     def _read(self) -> tuple[tuple[UpscalerEntry, ...], tuple[BrokenFile, ...]]:
         entries, broken = self._shelf.read()

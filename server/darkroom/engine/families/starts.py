@@ -13,7 +13,7 @@ from darkroom.schemas import LatentResize, MaskedContent
 def resized(latents: torch.Tensor, size: tuple[int, int], how: LatentResize) -> torch.Tensor:
     """Latents (1, C, h, w) at another size, which is height and width in latent pixels."""
     mode = how.value.removesuffix("-antialiased")
-    # PyTorch has no bicubic antialiasing in half precision on every device.
+    # On CPUs PyTorch has no antialiasing in half precision.
     found: torch.Tensor = torch.nn.functional.interpolate(
         latents.float(), size, mode=mode, antialias=mode != how.value
     )
