@@ -39,7 +39,7 @@ FROM tools AS package
 WORKDIR /src
 COPY hatch_build.py pyproject.toml README.md LICENSE ./
 COPY server server
-COPY --from=client /src/server/darkroom/web/client server/darkroom/web/client
+COPY --from=client /src/server/darkroom/client server/darkroom/client
 RUN /run/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /run/wheel . \
     && python3 -m venv --without-pip /opt/darkroom \
     && /run/tools/bin/pip --python /opt/darkroom install --no-cache-dir --quiet --no-deps --no-index \

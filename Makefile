@@ -99,4 +99,4 @@ $(VENV)/.training: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) data mobile_client/node_modules server/darkroom/web/client
+	rm -rf $(VENV) data mobile_client/node_modules server/darkroom/client

@@ -7,7 +7,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-CLIENT = Path("server/darkroom/web/client/index.html")
+CLIENT = Path("server/darkroom/client/index.html")
 
 
 class ClientBuildHook(BuildHookInterface):

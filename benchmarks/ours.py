@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.stock import PROMPT, SEED
-from darkroom.catalog.adapters import AdapterCatalog
+from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import EngineSettings
 from darkroom.engine.base import Broken, EngineJob
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.schemas import ResolvedRequest, Task
+from darkroom.requests import ResolvedRequest, Task
 
 TINTYPE = "tintype"
 

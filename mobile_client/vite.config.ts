@@ -10,7 +10,7 @@ const ROUTES =
   "/txt2img /img2img /inpaint /jobs /events /images /models /schedulers /loras /pair /me /tokens /readyz /healthz /docs";
 
 // Where the server looks for the built client.
-const OUT = "../server/darkroom/web/client";
+const OUT = "../server/darkroom/client";
 
 /** A phone on a bad connection waits for every byte of this. */
 const MAX_GZIPPED_JS = 60 * 1024;

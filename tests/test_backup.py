@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from darkroom.config import Settings
-from darkroom.jobs import backup, database
-from darkroom.jobs.backup import BackupError
-from darkroom.jobs.files import Files
+from darkroom.storage import backup, database
+from darkroom.storage.backup import BackupError
+from darkroom.storage.files import Files
 from tests.serving import running
 from tests.test_cli import darkroom
 

@@ -152,7 +152,7 @@ def test_a_missing_configuration_file_is_named(tmp_path: Path) -> None:
 
 
 def test_web_starts_without_torch() -> None:
-    code = "import sys, darkroom.web.serving.server; print('torch' in sys.modules)"
+    code = "import sys, darkroom.asgi.server; print('torch' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from darkroom import doctor
 from darkroom.config import Settings
-from darkroom.doctor import Finding
-from darkroom.jobs import database
-from darkroom.jobs.database import Database
-from darkroom.jobs.files import Files
-from darkroom.jobs.leases import Leases
-from darkroom.jobs.store import Store
+from darkroom.ops import doctor
+from darkroom.ops.doctor import Finding
+from darkroom.queue.leases import Leases
+from darkroom.queue.store import Store
+from darkroom.storage import database
+from darkroom.storage.database import Database
+from darkroom.storage.files import Files
 from tests import upscalers
 from tests.jobs.conftest import accept
 from tests.jobs.test_store import image

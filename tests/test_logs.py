@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from darkroom.jobs import database
-from darkroom.jobs.database import Database
+from darkroom.storage import database
+from darkroom.storage.database import Database
 from tests.serving import RunningServer, running
 
 SECRET = "xylophone-4711"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from darkroom import decoding, pictures
-from darkroom.decoding import Purpose
-from darkroom.schemas import OutputFormat
+from darkroom.images import codec, decoder
+from darkroom.images.decoder import Purpose
+from darkroom.requests import OutputFormat
 
-pictures.load_readers()
+codec.load_readers()
 
 MANY = 10**8
 
@@ -25,7 +25,7 @@ def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
 
 def decoded(data: bytes) -> Image.Image:
     """An upload's picture as it is stored."""
-    stored = decoding.decode(data, Purpose.IMAGE, MANY)
+    stored = decoder.decode(data, Purpose.IMAGE, MANY)
     with Image.open(io.BytesIO(stored.png)) as picture:
         picture.load()
     return picture
@@ -94,13 +94,13 @@ def test_sixteen_bits_a_channel_are_read_in_colour_too(channels: int) -> None:
 def test_thirty_two_bits_a_channel_are_refused(values: type) -> None:
     data = saved(Image.fromarray(np.ones((16, 16), values)), "TIFF")
 
-    with pytest.raises(pictures.PictureError, match="32 bits"):
-        pictures.decode(data, MANY)
+    with pytest.raises(codec.PictureError, match="32 bits"):
+        codec.decode(data, MANY)
 
 
 def test_sixteen_bits_become_eight() -> None:
     ramp = np.linspace(0, 65535, 16 * 256).astype(np.uint16).reshape(16, 256)
-    decoded = pictures.decode(saved(Image.fromarray(ramp), "PNG"), MANY)
+    decoded = codec.decode(saved(Image.fromarray(ramp), "PNG"), MANY)
 
     assert decoded.mode == "L"
     assert decoded.getextrema() == (0, 255)
@@ -158,7 +158,7 @@ def test_a_camera_held_in_any_way_gives_an_upright_picture_once_turned(
 ) -> None:
     """HEIC says it twice, in EXIF and in a box of its own; of the two only one counts."""
     exif = Image.Exif()
-    exif[pictures.ORIENTATION] = orientation
+    exif[codec.ORIENTATION] = orientation
     stored = decoded(saved(corner(), kind, exif=exif.tobytes()))
 
     assert stored.size == size
@@ -255,7 +255,7 @@ def test_a_masks_black_and_white_outlive_a_profile() -> None:
     mask = Image.new("RGB", (16, 16), "black")
     mask.paste("white", (4, 4, 12, 12))
     data = saved(mask, "PNG", icc_profile=profile(DISPLAY_P3))
-    stored = decoding.decode(data, Purpose.MASK, MANY)
+    stored = decoder.decode(data, Purpose.MASK, MANY)
 
     assert (stored.darkest, stored.lightest) == (0, 255)
 
@@ -263,15 +263,15 @@ def test_a_masks_black_and_white_outlive_a_profile() -> None:
 def test_a_cutout_is_repainted_where_it_is_transparent() -> None:
     cutout = Image.new("RGBA", (16, 16), (200, 100, 60, 255))
     cutout.paste((0, 0, 0, 0), (4, 4, 12, 12))
-    stored = decoding.decode(saved(cutout, "PNG"), Purpose.CUTOUT, MANY)
+    stored = decoder.decode(saved(cutout, "PNG"), Purpose.CUTOUT, MANY)
 
     mask = Image.open(io.BytesIO(stored.png))
     assert (mask.mode, mask.getpixel((8, 8)), mask.getpixel((0, 0))) == ("L", 255, 0)
 
 
 def test_a_cutout_without_transparency_is_refused() -> None:
-    with pytest.raises(pictures.PictureError, match="no alpha channel"):
-        decoding.decode(saved(Image.new("RGB", (16, 16)), "PNG"), Purpose.CUTOUT, MANY)
+    with pytest.raises(codec.PictureError, match="no alpha channel"):
+        decoder.decode(saved(Image.new("RGB", (16, 16)), "PNG"), Purpose.CUTOUT, MANY)
 
 
 # --- limits --------------------------------------------------------------------------------
@@ -310,13 +310,13 @@ WHOLE = {
 @pytest.mark.parametrize("name", WHOLE)
 def test_of_a_truncated_file_all_is_shown_or_nothing(name: str) -> None:
     """Never a picture that is grey from the middle on. What is cut off may be of no importance."""
-    whole, shown = WHOLE[name], pictures.decode(WHOLE[name], MANY)
+    whole, shown = WHOLE[name], codec.decode(WHOLE[name], MANY)
     ends = {len(whole) * part // 12 for part in range(12)} | {len(whole) - n for n in range(1, 9)}
     refused = 0
     for end in sorted(ends):
         try:
-            read = pictures.decode(whole[:end], MANY)
-        except pictures.PictureError:
+            read = codec.decode(whole[:end], MANY)
+        except codec.PictureError:
             refused += 1
         else:
             assert read.tobytes() == shown.tobytes(), end
@@ -355,8 +355,8 @@ def giants() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", giants())
 def test_a_file_that_claims_to_be_large_is_refused(name: str) -> None:
-    with pytest.raises(pictures.PictureError):
-        pictures.decode(giants()[name], 50_000_000)
+    with pytest.raises(codec.PictureError):
+        codec.decode(giants()[name], 50_000_000)
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
@@ -366,28 +366,28 @@ def test_a_bomb_in_what_stands_beside_the_pixels_does_not_go_off(kind: bytes) ->
     whole = saved(RED, "PNG")
     data = whole[:33] + chunk(kind, b"name" + middle + bomb) + whole[33:]
 
-    with pytest.raises(pictures.PictureError, match="too large"):
-        pictures.decode(data, MANY)
+    with pytest.raises(codec.PictureError, match="too large"):
+        codec.decode(data, MANY)
 
 
 @pytest.mark.parametrize("kind", ["ICO", "EPS", "PDF", "PPM", "TGA", "PCX", "DDS", "JPEG2000"])
 def test_other_formats_are_refused(kind: str) -> None:
-    with pytest.raises(pictures.PictureError, match="not a picture in a format we read"):
-        pictures.decode(saved(RED, kind), MANY)
+    with pytest.raises(codec.PictureError, match="not a picture in a format we read"):
+        codec.decode(saved(RED, kind), MANY)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 64), (64, 7)])
 def test_a_picture_without_area_is_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(pictures.PictureError, match="at least 8"):
-        pictures.decode(saved(Image.new("RGB", size), "PNG"), MANY)
+    with pytest.raises(codec.PictureError, match="at least 8"):
+        codec.decode(saved(Image.new("RGB", size), "PNG"), MANY)
 
 
 def test_the_pixel_limit_is_checked_before_decoding() -> None:
     data = saved(Image.new("RGB", (400, 400)), "PNG")
 
-    assert pictures.decode(data, 160_000).size == (400, 400)
-    with pytest.raises(pictures.PictureError, match="400×400"):
-        pictures.decode(data, 159_999)
+    assert codec.decode(data, 160_000).size == (400, 400)
+    with pytest.raises(codec.PictureError, match="400×400"):
+        codec.decode(data, 159_999)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
@@ -399,7 +399,7 @@ def test_camera_data_is_dropped(kind: str) -> None:
     assert b"A camera maker" in data
     assert b"2026:02:03" in data
 
-    stored = decoding.decode(data, Purpose.IMAGE, MANY).png
+    stored = decoder.decode(data, Purpose.IMAGE, MANY).png
 
     kinds = [stored[at : at + 4] for at in chunk_places(stored)]
     assert set(kinds) == {b"IHDR", b"IDAT", b"IEND"}
@@ -417,7 +417,7 @@ def chunk_places(data: bytes) -> list[int]:
 @pytest.mark.parametrize("output_format", list(OutputFormat))
 def test_the_same_pixels_give_the_same_bytes(output_format: OutputFormat) -> None:
     picture = Image.effect_noise((64, 64), 60).convert("RGB")
-    first, second = (pictures.encode(picture, output_format, {"a": "ü🦊"}) for _ in range(2))
+    first, second = (codec.encode(picture, output_format, {"a": "ü🦊"}) for _ in range(2))
 
     assert first == second
     with Image.open(io.BytesIO(first)) as opened:
@@ -428,7 +428,7 @@ def test_a_luminance_mask_with_an_alpha_channel_is_read_by_its_light() -> None:
     mask = Image.new("RGBA", (16, 16), "black")
     mask.paste((255, 255, 255, 255), (4, 4, 12, 12))
 
-    read = pictures.as_mask(mask)
+    read = codec.as_mask(mask)
 
     assert read.getpixel((8, 8)) == 255
     assert read.getpixel((0, 0)) == 0

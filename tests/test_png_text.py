@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from darkroom import png_text
+from darkroom.images import png_text
 
 
 def chunk(kind: bytes, body: bytes, length: int | None = None) -> bytes:

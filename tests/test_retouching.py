@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image, ImageDraw
 
-from darkroom import retouching
-from darkroom.retouching import ResizeMode
+from darkroom.images import resize
+from darkroom.images.resize import ResizeMode
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -22,12 +22,12 @@ def flag() -> Image.Image:
 def test_every_mode_gives_the_size(
     flag: Image.Image, size: tuple[int, int], mode: ResizeMode
 ) -> None:
-    assert retouching.resize(flag, size, mode).size == size
+    assert resize.resize(flag, size, mode).size == size
 
 
 def test_padding_repeats_the_edges(flag: Image.Image) -> None:
-    padded = retouching.resize(flag, (128, 32), ResizeMode.PAD)
-    tall = retouching.resize(flag, (64, 64), ResizeMode.PAD)
+    padded = resize.resize(flag, (128, 32), ResizeMode.PAD)
+    tall = resize.resize(flag, (64, 64), ResizeMode.PAD)
 
     assert padded.getpixel((0, 5)) == RED
     assert padded.getpixel((127, 30)) == BLUE
@@ -36,7 +36,7 @@ def test_padding_repeats_the_edges(flag: Image.Image) -> None:
 
 
 def test_cropping_keeps_the_middle(flag: Image.Image) -> None:
-    cropped = retouching.resize(flag, (16, 32), ResizeMode.CROP)
+    cropped = resize.resize(flag, (16, 32), ResizeMode.CROP)
 
     assert cropped.getpixel((2, 5)) == RED
     assert cropped.getpixel((13, 5)) == BLUE
@@ -53,7 +53,7 @@ def test_a_fill_changes_what_is_marked_and_nothing_else(
     flag: Image.Image, mask: Image.Image
 ) -> None:
     flag.paste((0, 255, 0), (24, 8, 40, 24))
-    filled = retouching.fill_from_around(flag, mask)
+    filled = resize.fill_from_around(flag, mask)
 
     assert filled.getpixel((30, 16))[1] < 255
     assert filled.getpixel((10, 16)) == RED
@@ -62,7 +62,7 @@ def test_a_fill_changes_what_is_marked_and_nothing_else(
 
 def test_the_surroundings_are_spread_into_the_hole(flag: Image.Image, mask: Image.Image) -> None:
     flag.paste((0, 255, 0), (24, 8, 40, 24))
-    filled = retouching.fill_from_around(flag, mask)
+    filled = resize.fill_from_around(flag, mask)
 
     red, green, blue = filled.getpixel((25, 16))
     assert red > blue
@@ -76,6 +76,6 @@ def test_a_photograph_is_filled_quickly_and_its_rest_is_untouched() -> None:
     mask = Image.new("L", picture.size)
     ImageDraw.Draw(mask).ellipse((1000, 1000, 2000, 2000), fill=255)
 
-    filled = retouching.fill_from_around(picture, mask)
+    filled = resize.fill_from_around(picture, mask)
 
     assert filled.crop((0, 0, 900, 3000)).tobytes() == picture.crop((0, 0, 900, 3000)).tobytes()

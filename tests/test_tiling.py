@@ -5,7 +5,7 @@ import itertools
 import pytest
 from PIL import Image, ImageChops
 
-from darkroom import tiling
+from darkroom.images import tiling
 
 
 def gradient(width: int, height: int) -> Image.Image:

@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 
 import alembic.command  # noqa: F401  # for migrations, while whatever it imports may be read
 
-from darkroom import addresses, config
+from darkroom import config
 from darkroom.config import Settings
-from darkroom.jobs import database
-from darkroom.jobs.tokens import Tokens
-from darkroom.schemas import Scope
+from darkroom.ops import addresses
+from darkroom.requests import Scope
+from darkroom.storage import database
+from darkroom.storage.tokens import Tokens
 
 NAME = "prometheus"
 

@@ -11,11 +11,12 @@ import click
 from pydantic import ValidationError
 
 import darkroom
-from darkroom import config, logs
-from darkroom.importing import imports
+from darkroom import config
+from darkroom.ops import logs
+from darkroom.ops.imports import imports
 
 if TYPE_CHECKING:
-    from darkroom.jobs.tokens import Tokens
+    from darkroom.storage.tokens import Tokens
 
 
 def options(function: Callable[..., None]) -> Callable[..., None]:
@@ -54,7 +55,7 @@ def load(config_file: Path | None, **overrides: Any) -> config.Settings:
 
 def certificate_for(settings: config.Settings) -> tuple[Path, Path] | None:
     """What to serve TLS with, or the end with what is wrong with it."""
-    from darkroom.web.door import tls
+    from darkroom.api.auth import tls
 
     try:
         return tls.certificate(settings)
@@ -64,7 +65,7 @@ def certificate_for(settings: config.Settings) -> tuple[Path, Path] | None:
 
 def prepare(settings: config.Settings) -> None:
     """Make the data folder and bring its database up to date, or end with why that cannot be."""
-    from darkroom.jobs import database
+    from darkroom.storage import database
 
     try:
         database.migrate(settings.database_path)
@@ -75,10 +76,10 @@ def prepare(settings: config.Settings) -> None:
 @contextmanager
 def greeted(settings: config.Settings) -> Iterator[None]:
     """Inside, owner and network are told where the server is, or it ends for the port is taken."""
-    from darkroom.announce import announce
-    from darkroom.discovery import Beacon, is_wanted
-    from darkroom.greeting import Greeting
-    from darkroom.supervisor import PortTakenError, check_port
+    from darkroom.ops.discovery import Beacon, is_wanted
+    from darkroom.ops.pairing_notice import announce
+    from darkroom.ops.startup_notice import Greeting
+    from darkroom.ops.supervisor import PortTakenError, check_port
 
     beacon = Beacon(settings)
 
@@ -102,8 +103,8 @@ def greeted(settings: config.Settings) -> Iterator[None]:
 @contextmanager
 def tokens_of(settings: config.Settings) -> "Iterator[Tokens]":
     """The tokens in the database, which is made if need be."""
-    from darkroom.jobs import database
-    from darkroom.jobs.tokens import Tokens
+    from darkroom.storage import database
+    from darkroom.storage.tokens import Tokens
 
     prepare(settings)
     opened = database.Database(settings.database_path)
@@ -123,8 +124,8 @@ def main() -> None:
 @options
 def serve(**given: Any) -> None:
     """Start the server: web and worker, each restarted if it dies."""
-    from darkroom.jobs import database
-    from darkroom.supervisor import Supervisor
+    from darkroom.ops.supervisor import Supervisor
+    from darkroom.storage import database
 
     settings = load(**given)
     logs.configure(settings.log_format, "serve")
@@ -146,8 +147,8 @@ def serve(**given: Any) -> None:
 def web(greeting: bool, **given: Any) -> None:
     """Start the web process alone."""
     with imports():
-        from darkroom.jobs import database, reconcile
-        from darkroom.web.serving.server import Server
+        from darkroom.asgi.server import Server
+        from darkroom.storage import database, reconcile
 
     settings = load(**given)
     logs.configure(settings.log_format, "web")
@@ -167,8 +168,8 @@ def worker(**given: Any) -> None:
     settings = load(**given)
     logs.configure(settings.log_format, "worker")
     with imports():
-        from darkroom import worker as process
-        from darkroom.jobs.database import DatabaseUnavailableError
+        from darkroom.ops import worker_process as process
+        from darkroom.storage.database import DatabaseUnavailableError
 
     try:
         process.run(settings)
@@ -195,8 +196,8 @@ SCOPE = click.option(
 @options
 def pair(scope: str, **given: Any) -> None:
     """Make a code by which one device gets its token, and show it as a QR code."""
-    from darkroom.announce import invite
-    from darkroom.schemas import Scope
+    from darkroom.ops.pairing_notice import invite
+    from darkroom.requests import Scope
 
     settings = load(**given)
     with tokens_of(settings) as tokens:
@@ -217,7 +218,7 @@ token.add_command(pair)  # where people look for it, too
 @options
 def create_token(name: str, scope: str, **given: Any) -> None:
     """Let a device or program called NAME in. Prints its token, which is shown this once."""
-    from darkroom.schemas import Scope, TokenRequest
+    from darkroom.requests import Scope, TokenRequest
 
     settings = load(**given)
     try:
@@ -266,11 +267,11 @@ def webhooks() -> None:
 @options
 def show_webhook_secret(**given: Any) -> None:
     """Print what webhooks are signed with; receivers verify them by it."""
-    from darkroom.web.webhooks import secret
+    from darkroom.webhooks import signing
 
     try:
-        click.echo(secret.find(load(**given)))
-    except secret.SecretError as error:
+        click.echo(signing.find(load(**given)))
+    except signing.SecretError as error:
         fail(str(error))
 
 
@@ -336,8 +337,8 @@ def backup(target: Path, **given: Any) -> None:
 
     TARGET is a data folder then: `darkroom serve --data-dir TARGET` goes on from there.
     """
-    from darkroom.jobs.backup import BackupError
-    from darkroom.jobs.backup import backup as back_up
+    from darkroom.storage.backup import BackupError
+    from darkroom.storage.backup import backup as back_up
 
     settings = load(**given)
     logs.configure(settings.log_format, "backup")
@@ -358,7 +359,7 @@ def health(process: str, **given: Any) -> None:
 
     For container engines and service managers that ask from beside the process.
     """
-    from darkroom.health import web_is_well, worker_is_well
+    from darkroom.ops.health import web_is_well, worker_is_well
 
     settings = load(**given)
     well = web_is_well(settings) if process == "web" else worker_is_well(settings)
@@ -370,7 +371,7 @@ def health(process: str, **given: Any) -> None:
 @options
 def doctor(**given: Any) -> None:
     """Look for what could keep this box from serving."""
-    from darkroom.doctor import examine
+    from darkroom.ops.doctor import examine
 
     settings = load(**given)
     logs.configure(settings.log_format, "doctor")

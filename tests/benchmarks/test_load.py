@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import load
-from darkroom.schemas import MODEL_TASKS, REQUEST_TYPES, Task
+from darkroom.requests import MODEL_TASKS, REQUEST_TYPES, Task
 
 
 def test_jobs_come_from_their_seed() -> None:

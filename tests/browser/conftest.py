@@ -10,7 +10,7 @@ import darkroom
 from tests.browser.phone import Phone, phone
 from tests.serving import RunningServer
 
-CLIENT = Path(darkroom.__file__).parent / "web/client/index.html"
+CLIENT = Path(darkroom.__file__).parent / "client/index.html"
 
 
 @pytest.fixture(scope="package")

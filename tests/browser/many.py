@@ -9,7 +9,7 @@ from contextlib import closing
 import numpy as np
 from PIL import Image
 
-from darkroom.jobs.files import Files
+from darkroom.storage.files import Files
 from tests.serving import RunningServer
 
 SIDE = 256

@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from darkroom.catalog import adapters, lora_keys
-from darkroom.catalog.adapters import AdapterCatalog, UnknownLoraError
+from darkroom.catalog import lora_keys
+from darkroom.catalog.loras import (
+    AdapterCatalog,
+    UnknownLoraError,
+    family,
+    misfit,
+    model_text_dim,
+)
 from darkroom.catalog.models import EMBEDDED
-from darkroom.schemas import LoraInfo
+from darkroom.responses import LoraInfo
 
 ATTN2 = "down_blocks.1.attentions.0.transformer_blocks.0.attn2"
 
@@ -307,28 +313,28 @@ def test_files_may_come_change_and_go(catalog: AdapterCatalog, loras: Path) -> N
 
 
 def lora(text_dim: int | None) -> LoraInfo:
-    family = adapters.family(text_dim)
+    found = family(text_dim)
     words = {"title": "", "description": "", "trigger_words": ()}
-    return LoraInfo(name="ink", family=family, text_dim=text_dim, **words)
+    return LoraInfo(name="ink", family=found, text_dim=text_dim, **words)
 
 
 def test_tintype_has_a_width_of_its_own() -> None:
-    assert adapters.model_text_dim(EMBEDDED / "tintype") == 192
+    assert model_text_dim(EMBEDDED / "tintype") == 192
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"cross_attention_dim": [768, 768]}'])
 def test_a_model_that_does_not_tell_has_no_known_width(tmp_path: Path, text: str) -> None:
-    assert adapters.model_text_dim(tmp_path) is None
+    assert model_text_dim(tmp_path) is None
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text(text)
-    assert adapters.model_text_dim(tmp_path) is None
+    assert model_text_dim(tmp_path) is None
 
 
 def test_widths_decide_whether_it_fits() -> None:
-    assert adapters.misfit(lora(768), "photon", 768) is None
-    assert adapters.misfit(lora(None), "photon", 768) is None
-    assert adapters.misfit(lora(768), "photon", None) is None
-    assert adapters.misfit(lora(768), "tintype", 192) == (
+    assert misfit(lora(768), "photon", 768) is None
+    assert misfit(lora(None), "photon", 768) is None
+    assert misfit(lora(768), "photon", None) is None
+    assert misfit(lora(768), "tintype", 192) == (
         "ink is for Stable Diffusion 1.x (text width 768), "
         "but tintype is a model of its own (text width 192)"
     )

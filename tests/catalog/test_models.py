@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.catalog.models import ModelCatalog, ModelEntry, UnknownModelError
-from darkroom.schemas import MODEL_TASKS, Task
+from darkroom.requests import MODEL_TASKS, Task
 from tests.catalog.conftest import checkpoint, edit, folder, tensors_of, write
 
 KINDS = {

@@ -7,9 +7,9 @@ import pytest
 from diffusers.pipelines import auto_pipeline
 
 from darkroom.catalog import pipelines
-from darkroom.catalog.anatomy import FAMILIES
+from darkroom.catalog.model_spec import FAMILIES
 from darkroom.catalog.pipelines import WHOLE
-from darkroom.schemas import MODEL_TASKS, Task
+from darkroom.requests import MODEL_TASKS, Task
 
 MAPPINGS = {
     Task.TXT2IMG: auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,

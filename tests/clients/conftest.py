@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from darkroom.schemas import Scope
+from darkroom.requests import Scope
 from tests.security.doors import tokens_in
 from tests.serving import RunningServer, running
 

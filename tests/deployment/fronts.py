@@ -12,8 +12,8 @@ from ssl import SSLContext, create_default_context
 import httpx2
 import pytest
 
+from darkroom.api.auth import tls
 from darkroom.config import AuthSettings, Settings, TlsSettings
-from darkroom.web.door import tls
 from tests.serving import RunningServer, free_port
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from darkroom.schemas import Scope
+from darkroom.requests import Scope
 from tests.deployment.prometheus import (
     MONITORING,
     Prometheus,

@@ -8,9 +8,9 @@ import httpx2
 import pytest
 from PIL import Image
 
+from darkroom.asgi.server import KEEP_ALIVE_S
 from darkroom.config import WebSettings
-from darkroom.schemas import Scope
-from darkroom.web.serving.server import KEEP_ALIVE_S
+from darkroom.requests import Scope
 from tests.deployment.fronts import DEPLOY, NAME, Front, proxy
 from tests.deployment.units import behind_a_proxy, running_units
 from tests.security.doors import assert_refused, tokens_in

@@ -13,7 +13,7 @@ import pytest
 
 from darkroom.cli import main
 from darkroom.config import Settings
-from darkroom.supervisor import GRACE_S
+from darkroom.ops.supervisor import GRACE_S
 from tests.deployment.units import COMMAND, UNITS, read
 
 SERVICES = ("darkroom-web.service", "darkroom-worker.service")

@@ -12,7 +12,7 @@ from darkroom.catalog.models import ModelCatalog
 from darkroom.config import EngineSettings, Settings
 from darkroom.engine.base import Broken, Developed, EngineEvent, EngineJob
 from darkroom.engine.engine import DiffusersEngine, from_settings
-from darkroom.schemas import ResolvedRequest, Task
+from darkroom.requests import ResolvedRequest, Task
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.schemas import ResolvedRequest
+from darkroom.requests import ResolvedRequest
 
 
 def model(engine: DiffusersEngine, name: str | None = None) -> Any:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from darkroom.engine import schedulers
 from darkroom.engine.base import EngineJob
-from darkroom.schemas import ResolvedRequest, Task
+from darkroom.requests import ResolvedRequest, Task
 
 SD: dict[Task, Any] = {
     Task.TXT2IMG: StableDiffusionPipeline,

@@ -12,10 +12,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from darkroom.catalog.adapters import AdapterCatalog
+from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import EMBEDDED
 from darkroom.engine.adapters import AdapterError, Adapters
-from darkroom.schemas import Lora
+from darkroom.requests import Lora
 from tests.engine import lora_files
 from tests.engine.lora_files import EVERYTHING, draw, merge, outputs, tiny_sd, tiny_sdxl
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from darkroom.catalog.adapters import AdapterCatalog
+from darkroom.catalog.loras import AdapterCatalog
 from darkroom.engine.embeddings import Embeddings, load_embeddings
 from tests.engine.lora_files import outputs, tiny_sd, tiny_sdxl
 

@@ -16,7 +16,7 @@ from darkroom.engine.base import (
     Stepped,
 )
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.schemas import Task
+from darkroom.requests import Task
 from tests.engine import hardware, tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import assert_equal

@@ -16,7 +16,7 @@ from darkroom.catalog import schedulers as table
 from darkroom.catalog.models import EMBEDDED
 from darkroom.engine.base import EngineJob
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.schemas import MODEL_TASKS, Task
+from darkroom.requests import MODEL_TASKS, Task
 from tests.engine import tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import Stock, assert_equal

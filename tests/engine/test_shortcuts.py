@@ -10,7 +10,7 @@ from PIL import Image
 from darkroom.engine.base import Broken, EngineJob
 from darkroom.engine.deep_cache import DeepCache
 from darkroom.engine.denoiser import collate
-from darkroom.schemas import MODEL_TASKS, Lora, Task
+from darkroom.requests import MODEL_TASKS, Lora, Task
 from tests.engine import hardware, tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import assert_equal

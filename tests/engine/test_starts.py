@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from darkroom.catalog.models import EMBEDDED
 from darkroom.engine.base import EngineJob
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.schemas import LatentResize, MaskedContent, Task
+from darkroom.requests import LatentResize, MaskedContent, Task
 from tests.engine.conftest import developed, request, run
 from tests.engine.stock import Stock, assert_equal
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from darkroom.engine.turns import Rota, Turns
+from darkroom.engine.fairness import Rota, Turns
 
 
 def test_a_big_picture_and_small_ones_get_the_same_time() -> None:

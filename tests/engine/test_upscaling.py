@@ -12,7 +12,7 @@ from darkroom.engine.base import Broken, EngineJob, Finished, Started, Stepped
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.engine.families import spandrel_library
 from darkroom.engine.families.upscaling import Upscaler
-from darkroom.schemas import UPSCALERS, Task
+from darkroom.requests import UPSCALERS, Task
 from tests import upscalers
 from tests.engine.conftest import developed, make_engine, request, run
 

@@ -10,7 +10,7 @@ from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
 from darkroom.engine.base import Broken, EngineJob, Finished, Started, Stepped
-from darkroom.schemas import LatentResize, Lora, MaskedContent, Task
+from darkroom.requests import LatentResize, Lora, MaskedContent, Task
 from tests.engine import tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import assert_equal

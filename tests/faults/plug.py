@@ -5,7 +5,7 @@ after each death whether the queue is whole and the job can be brought to its pi
 how many points it died. It loads no torch and starts no thread, so that it can fork.
 
 A point is before and after every SQL statement, commit, fsync, rename and unlink, and before every
-line of `darkroom/jobs` and of the route that accepts.
+line of the queue, of storage, of webhooks and of `api/submit.py`.
 """
 
 import os
@@ -25,22 +25,31 @@ from flask import Flask, g
 from sqlalchemy import Engine, event, select
 
 import darkroom
-from darkroom import logs
+from darkroom.api import context, submit
+from darkroom.api.auth import access
 from darkroom.config import Settings
 from darkroom.destinations import Destination, parse
-from darkroom.jobs import database, reconcile
-from darkroom.jobs.database import Database
-from darkroom.jobs.files import Files
-from darkroom.jobs.leases import Leases
-from darkroom.jobs.records import Claim, NewJob, NewUpload
-from darkroom.jobs.store import Store
-from darkroom.jobs.tables import ClientRow, ImageRow, JobRow, UploadRow
-from darkroom.schemas import EventType, Job, JobStatus, ResolvedRequest, Task, WebhookState
-from darkroom.web import acceptance, context
-from darkroom.web.door import auth
+from darkroom.ops import logs
+from darkroom.queue.leases import Leases
+from darkroom.queue.store import Store
+from darkroom.requests import ResolvedRequest, Task
+from darkroom.responses import EventType, Job, JobStatus, WebhookState
+from darkroom.storage import database, reconcile
+from darkroom.storage.database import Database
+from darkroom.storage.files import Files
+from darkroom.storage.records import Claim, NewJob, NewUpload
+from darkroom.storage.tables import ClientRow, ImageRow, JobRow, UploadRow
 
 CODE = Path(darkroom.__file__).parent
-TRACED = {str(path) for path in (*(CODE / "jobs").glob("*.py"), CODE / "web" / "acceptance.py")}
+TRACED = {
+    str(path)
+    for path in (
+        *(CODE / "queue").glob("*.py"),
+        *(CODE / "storage").glob("*.py"),
+        *(CODE / "webhooks").glob("*.py"),
+        CODE / "api" / "submit.py",
+    )
+}
 UPLOAD, PICTURE = b"a source picture" * 1000, b"a developed picture" * 1000
 KEY = "asked once"
 WEBHOOK = parse("http://127.0.0.1:9/told")
@@ -110,8 +119,8 @@ def accept(house: House) -> None:
     unused = {field.name: None for field in fields(context.Context)}
     context.install(app, context.Context(**(unused | known)))  # type: ignore[arg-type]
     with app.test_request_context("/img2img", method="POST"):
-        g.request_id, g.caller = "12345678", auth.LOCAL
-        acceptance.accept(Arrived(house), KEY)  # type: ignore[arg-type]
+        g.request_id, g.caller = "12345678", access.LOCAL
+        submit.accept(Arrived(house), KEY)  # type: ignore[arg-type]
 
 
 def queue(house: House) -> None:

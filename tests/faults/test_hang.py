@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.pulse import STARTING_S, Pulse, Watch
+from darkroom.ops.watchdog import STARTING_S, Pulse, Watch
 from tests.faults.test_kill import sha256
 from tests.serving import running
 
@@ -19,14 +19,14 @@ from pathlib import Path
 from darkroom import logs
 from darkroom.config import QueueSettings
 from darkroom.engine.base import Started
-from darkroom.jobs import database
-from darkroom.jobs.database import Database
-from darkroom.jobs.dispatcher import Dispatcher
-from darkroom.jobs.doorbell import Doorbell
-from darkroom.jobs.files import Files
-from darkroom.jobs.leases import Leases
-from darkroom.jobs.store import Store
-from darkroom.pulse import Pulse
+from darkroom.storage import database
+from darkroom.storage.database import Database
+from darkroom.queue.worker import Dispatcher
+from darkroom.queue.doorbell import Doorbell
+from darkroom.storage.files import Files
+from darkroom.queue.leases import Leases
+from darkroom.queue.store import Store
+from darkroom.ops.watchdog import Pulse
 from tests.jobs.conftest import accept
 from tests.jobs.scripted import ScriptedEngine
 

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from darkroom.jobs.files import Files
+from darkroom.storage.files import Files
 from tests.serving import running
 
 PATIENCE_S = 60.0

@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from darkroom.jobs import database
-from darkroom.jobs.database import Database
-from darkroom.jobs.store import Store
-from darkroom.schemas import JobStatus
+from darkroom.queue.store import Store
+from darkroom.responses import JobStatus
+from darkroom.storage import database
+from darkroom.storage.database import Database
 from tests.jobs.conftest import accept
 from tests.serving import RunningServer, running
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from darkroom.config import Settings
-from darkroom.supervisor import GRACE_S
+from darkroom.ops.supervisor import GRACE_S
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()

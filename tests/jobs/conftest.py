@@ -10,14 +10,15 @@ import pytest
 from darkroom.config import QueueSettings
 from darkroom.destinations import Destination
 from darkroom.engine.base import EngineEvent
-from darkroom.jobs import database, doorbell
-from darkroom.jobs.database import Database
-from darkroom.jobs.dispatcher import Dispatcher
-from darkroom.jobs.doorbell import Doorbell
-from darkroom.jobs.files import Files
-from darkroom.jobs.leases import Leases
-from darkroom.jobs.records import DEFAULT_URGENCY, NewJob, NewUpload
-from darkroom.jobs.store import Store
+from darkroom.queue import doorbell
+from darkroom.queue.doorbell import Doorbell
+from darkroom.queue.leases import Leases
+from darkroom.queue.store import Store
+from darkroom.queue.worker import Dispatcher
+from darkroom.storage import database
+from darkroom.storage.database import Database
+from darkroom.storage.files import Files
+from darkroom.storage.records import DEFAULT_URGENCY, NewJob, NewUpload
 from tests.engine.conftest import request
 from tests.jobs.scripted import ScriptedEngine
 

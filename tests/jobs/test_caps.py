@@ -6,11 +6,11 @@ from threading import Barrier
 import pytest
 
 from darkroom.config import QueueSettings
-from darkroom.jobs.database import Database
-from darkroom.jobs.eta import Kind, Speed
-from darkroom.jobs.leases import Leases
-from darkroom.jobs.store import QueueFullError, Store
-from darkroom.schemas import JobStatus
+from darkroom.queue.estimate import Kind, Speed
+from darkroom.queue.leases import Leases
+from darkroom.queue.store import QueueFullError, Store
+from darkroom.responses import JobStatus
+from darkroom.storage.database import Database
 from tests.jobs.conftest import ME, Clock, accept, new_job
 
 STEP_S = 1.0  # so that a job of six steps takes eight seconds

@@ -3,14 +3,14 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-from darkroom.jobs.census import Census
-from darkroom.jobs.database import Database
-from darkroom.jobs.exposition import merge
-from darkroom.jobs.leases import Leases
-from darkroom.jobs.meters import Meters
-from darkroom.jobs.records import NewEvent
-from darkroom.jobs.store import Store
-from darkroom.schemas import EventType, JobStatus, Problem
+from darkroom.ops.exposition import merge
+from darkroom.ops.metrics import Census
+from darkroom.queue.leases import Leases
+from darkroom.queue.store import Store
+from darkroom.queue.worker_metrics import Meters
+from darkroom.responses import EventType, JobStatus, Problem
+from darkroom.storage.database import Database
+from darkroom.storage.records import NewEvent
 from tests.jobs.conftest import ME, Clock, Hire, accept
 
 PROBLEM = Problem(type="urn:darkroom:problem:storage", title="x", status=507, detail="x")

@@ -2,10 +2,18 @@
 
 import pytest
 
-from darkroom.engine.base import Broken, Developed, Finished, Noted, Previewed, Started, Stepped
-from darkroom.jobs.leases import Leases
-from darkroom.jobs.store import Store
-from darkroom.schemas import Job, JobStatus
+from darkroom.engine.base import (
+    Broken,
+    Developed,
+    Finished,
+    Noted,
+    Previewed,
+    Started,
+    Stepped,
+)
+from darkroom.queue.leases import Leases
+from darkroom.queue.store import Store
+from darkroom.responses import Job, JobStatus
 from tests.jobs.conftest import ME, Play, accept
 from tests.jobs.scripted import PICTURE
 

@@ -3,8 +3,8 @@
 import time
 from pathlib import Path
 
-from darkroom.jobs import doorbell
-from darkroom.jobs.doorbell import Doorbell
+from darkroom.queue import doorbell
+from darkroom.queue.doorbell import Doorbell
 
 
 def test_a_ring_wakes_who_waits(tmp_path: Path) -> None:

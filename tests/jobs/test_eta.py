@@ -5,11 +5,18 @@ from typing import Any
 import pytest
 
 from darkroom.engine.base import Developed, Previewed, Started, Stepped
-from darkroom.jobs.eta import Estimator, Kind, Speed, Work, expected_steps, power_of_two
-from darkroom.jobs.records import Claim
-from darkroom.jobs.returns import returns
-from darkroom.jobs.running import Running, share_out
-from darkroom.schemas import Task
+from darkroom.queue.estimate import (
+    Estimator,
+    Kind,
+    Speed,
+    Work,
+    expected_steps,
+    power_of_two,
+)
+from darkroom.queue.resubmissions import returns
+from darkroom.queue.running_job import Running, share_out
+from darkroom.requests import Task
+from darkroom.storage.records import Claim
 from tests.engine.conftest import request
 from tests.jobs.scripted import PICTURE
 

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from darkroom.jobs import doorbell
-from darkroom.jobs.database import Database
-from darkroom.jobs.fairness import Rotation, Waiting, joining, order
-from darkroom.jobs.leases import Leases
-from darkroom.jobs.store import Store
-from darkroom.jobs.tables import ClientRow
-from darkroom.schemas import EventType
+from darkroom.queue import doorbell
+from darkroom.queue.fairness import Rotation, Waiting, joining, order
+from darkroom.queue.leases import Leases
+from darkroom.queue.store import Store
+from darkroom.responses import EventType
+from darkroom.storage.database import Database
+from darkroom.storage.tables import ClientRow
 from tests.jobs.conftest import accept
 from tests.serving import RunningServer, running
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.jobs.files import Files
+from darkroom.storage.files import Files
 
 
 def names(root: Path) -> list[str]:

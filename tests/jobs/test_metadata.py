@@ -1,7 +1,7 @@
 """The `parameters` chunk is what other tools parse."""
 
-from darkroom.jobs.metadata import parameters
-from darkroom.schemas import Task
+from darkroom.images.metadata import parameters
+from darkroom.requests import Task
 from tests.engine.conftest import request
 
 

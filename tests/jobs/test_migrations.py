@@ -10,11 +10,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from darkroom.jobs import database
-from darkroom.jobs.database import Database
-from darkroom.jobs.store import Store
-from darkroom.jobs.tables import SpeedRow, Table
-from darkroom.schemas import EventType, JobStatus
+from darkroom.queue.store import Store
+from darkroom.responses import EventType, JobStatus
+from darkroom.storage import database
+from darkroom.storage.database import Database
+from darkroom.storage.tables import SpeedRow, Table
 from tests.engine.conftest import request
 
 

@@ -7,13 +7,13 @@ import pytest
 
 from darkroom.config import RetentionSettings
 from darkroom.destinations import parse
-from darkroom.jobs.database import Database
-from darkroom.jobs.files import Files
-from darkroom.jobs.leases import Leases
-from darkroom.jobs.outbox import LONGEST_WAIT_S, Outbox
-from darkroom.jobs.retention import DAY_S, Retention
-from darkroom.jobs.store import Store
-from darkroom.schemas import JobStatus, WebhookState
+from darkroom.queue.leases import Leases
+from darkroom.queue.retention import DAY_S, Retention
+from darkroom.queue.store import Store
+from darkroom.responses import JobStatus, WebhookState
+from darkroom.storage.database import Database
+from darkroom.storage.files import Files
+from darkroom.webhooks.deliveries import LONGEST_WAIT_S, Outbox
 from tests.jobs.conftest import ME, Clock, new_job
 
 LEASE_S = 30.0

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.jobs import reconcile
-from darkroom.jobs.database import Database
-from darkroom.jobs.files import Files
-from darkroom.jobs.leases import Leases
-from darkroom.jobs.reconcile import Reconciled
-from darkroom.jobs.store import Store
+from darkroom.queue.leases import Leases
+from darkroom.queue.store import Store
+from darkroom.storage import reconcile
+from darkroom.storage.database import Database
+from darkroom.storage.files import Files
+from darkroom.storage.reconcile import Reconciled
 from tests.jobs.conftest import Clock, Hire, accept, upload_of
 from tests.jobs.test_store import image
 

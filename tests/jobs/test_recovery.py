@@ -1,8 +1,8 @@
 """Workers die, and clocks are set: whose fault it was, and who may take whose jobs."""
 
-from darkroom.jobs.leases import Leases
-from darkroom.jobs.store import Store
-from darkroom.schemas import Job, JobStatus
+from darkroom.queue.leases import Leases
+from darkroom.queue.store import Store
+from darkroom.responses import Job, JobStatus
 from tests.jobs.conftest import ME, Clock, Hire, accept
 
 HOUR_S = 3600.0

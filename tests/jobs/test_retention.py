@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from darkroom.config import RetentionSettings
-from darkroom.jobs.database import Database
-from darkroom.jobs.files import Files
-from darkroom.jobs.leases import Leases
-from darkroom.jobs.records import NewEvent, preview_data
-from darkroom.jobs.retention import DAY_S, YOUNG_S, Janitor, Retention, Swept
-from darkroom.jobs.store import Store
-from darkroom.schemas import EventType, JobStatus, Task
+from darkroom.queue.leases import Leases
+from darkroom.queue.retention import DAY_S, YOUNG_S, Janitor, Retention, Swept
+from darkroom.queue.store import Store
+from darkroom.requests import Task
+from darkroom.responses import EventType, JobStatus
+from darkroom.storage.database import Database
+from darkroom.storage.files import Files
+from darkroom.storage.records import NewEvent, preview_data
 from tests.jobs.conftest import ME, Clock, accept, upload_of
 from tests.jobs.test_store import image
 

@@ -23,13 +23,13 @@ from hypothesis.stateful import (
 )
 
 from darkroom.config import QueueSettings
-from darkroom.jobs import database
-from darkroom.jobs.database import Database
-from darkroom.jobs.leases import LeaseLostError, Leases
-from darkroom.jobs.records import NewEvent
-from darkroom.jobs.store import IdempotencyConflictError, QueueFullError, Store
-from darkroom.jobs.tables import ImageRow
-from darkroom.schemas import EventType, Job, JobStatus, Problem
+from darkroom.queue.leases import LeaseLostError, Leases
+from darkroom.queue.store import IdempotencyConflictError, QueueFullError, Store
+from darkroom.responses import EventType, Job, JobStatus, Problem
+from darkroom.storage import database
+from darkroom.storage.database import Database
+from darkroom.storage.records import NewEvent
+from darkroom.storage.tables import ImageRow
 from tests.jobs.conftest import Clock, new_job
 
 SOAK = os.environ.get("DARKROOM_SOAK") == "1"

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.jobs import database
-from darkroom.jobs.database import Database
-from darkroom.jobs.eta import Kind, Speed
-from darkroom.jobs.leases import LeaseLostError, Leases
-from darkroom.jobs.records import NewEvent, preview_data
-from darkroom.jobs.store import IdempotencyConflictError, Store
-from darkroom.jobs.tables import ImageRow
-from darkroom.schemas import EventType, JobStatus, Problem
+from darkroom.queue.estimate import Kind, Speed
+from darkroom.queue.leases import LeaseLostError, Leases
+from darkroom.queue.store import IdempotencyConflictError, Store
+from darkroom.responses import EventType, JobStatus, Problem
+from darkroom.storage import database
+from darkroom.storage.database import Database
+from darkroom.storage.records import NewEvent, preview_data
+from darkroom.storage.tables import ImageRow
 from tests.jobs.conftest import ME, Clock, Hire, accept
 
 KIND = Kind("tintype", 128 * 128, 1)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from zeroconf import ServiceInfo
 
-from darkroom import discovery
 from darkroom.config import DiscoverySettings, Settings, TlsSettings
+from darkroom.ops import discovery
 from darkroom_client import FoundServer
 from darkroom_client.discovery import SERVICE, server_of
 

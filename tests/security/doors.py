@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx2
 
-from darkroom.jobs.database import Database
-from darkroom.jobs.tokens import Tokens
-from darkroom.web.errors import OPENAI_CODES
+from darkroom.api.errors import OPENAI_CODES
+from darkroom.storage.database import Database
+from darkroom.storage.tokens import Tokens
 from tests.serving import RunningServer
 
 # A caller on this machine is trusted; one whose request was passed on is a stranger.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import httpx2
 import pytest
 
-from darkroom.schemas import Scope
+from darkroom.requests import Scope
 from tests.security.doors import (
     PASSED_ON,
     assert_refused,
@@ -51,8 +51,8 @@ LIST_ROUTES = """
 import json, os, sys
 from pathlib import Path
 from darkroom.config import Settings
-from darkroom.jobs import database
-from darkroom.web.app import create_app
+from darkroom.storage import database
+from darkroom.api.app import create_app
 
 settings = Settings(data_dir=Path(sys.argv[1]))
 database.migrate(settings.database_path)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from darkroom.schemas import Scope
+from darkroom.requests import Scope
 from tests.security.doors import assert_refused, client, tokens_in
 from tests.serving import running
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from darkroom.config import WebSettings
-from darkroom.schemas import Scope
+from darkroom.requests import Scope
 from tests.security.doors import assert_refused, new_code, tokens_in
 from tests.serving import RunningServer, running
 

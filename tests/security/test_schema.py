@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from darkroom.schemas import Scope
+from darkroom.requests import Scope
 from tests.security.doors import tokens_in
 from tests.security.unlimited import UNLIMITED
 from tests.serving import RunningServer, running

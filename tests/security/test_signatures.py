@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.web.door.signatures import LIFETIME_S, Signatures
+from darkroom.api.auth.signed_urls import LIFETIME_S, Signatures
 
 
 class Clock:

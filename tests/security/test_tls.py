@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from darkroom import addresses
+from darkroom.api.auth import tls
 from darkroom.config import AuthSettings, Settings, TlsSettings
-from darkroom.web.door import tls
+from darkroom.ops import addresses
 from darkroom_client import Client, ConnectionFailedError
 from tests.serving import RunningServer, running
 from tests.test_cli import darkroom

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.jobs import codes, database
-from darkroom.jobs.database import Database
-from darkroom.jobs.tokens import Tokens
-from darkroom.schemas import Scope
+from darkroom.requests import Scope
+from darkroom.storage import codes, database
+from darkroom.storage.database import Database
+from darkroom.storage.tokens import Tokens
 from tests.security.doors import assert_refused, client, issue, new_code
 from tests.serving import RunningServer, running
 

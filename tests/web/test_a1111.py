@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from PIL import Image, ImageChops, ImageDraw
 
-from darkroom.schemas import WHITE_PICTURE
+from darkroom.requests import WHITE_PICTURE
 from tests.security.doors import client, issue, jobs_in
 from tests.serving import RunningServer, running
 from tests.web.test_loras import lora, save

@@ -4,9 +4,9 @@ import pytest
 
 from darkroom.catalog import schedulers
 from darkroom.catalog.models import ModelCatalog
+from darkroom.compat.a1111 import infotext, samplers
 from darkroom.config import Settings
-from darkroom.schemas import ModelInfo
-from darkroom.web.routes.compat.a1111 import infotext, samplers
+from darkroom.responses import ModelInfo
 
 
 @pytest.fixture(scope="module")

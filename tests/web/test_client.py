@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from darkroom.web.routes import client
+from darkroom.api.routes import client
 from tests.serving import RunningServer
 
 
@@ -94,7 +94,7 @@ def test_without_a_built_client_the_page_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "FOLDER", tmp_path)
-    app = Flask("darkroom.web")
+    app = Flask("darkroom.api")
     app.register_blueprint(client.blueprint)
 
     page = app.test_client().get("/")

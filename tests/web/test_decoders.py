@@ -9,8 +9,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from darkroom.decoding import Purpose
-from darkroom.web.parsing.decoders import MAX_WAITING, BusyError, Decoders
+from darkroom.images.decoder import Purpose
+from darkroom.images.decoder_pool import MAX_WAITING, BusyError, Decoders
 
 CALLERS = MAX_WAITING + 8
 

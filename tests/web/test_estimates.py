@@ -5,8 +5,8 @@ from statistics import median
 
 import pytest
 
-from darkroom.jobs.database import Database
-from darkroom.jobs.store import Store
+from darkroom.queue.store import Store
+from darkroom.storage.database import Database
 from tests.serving import RunningServer
 
 CALLERS, ROUNDS = 4, 8

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from darkroom.api.parsing import sizes
 from darkroom.catalog.models import ModelCatalog
-from darkroom.schemas import ModelInfo
-from darkroom.web.parsing import sizes
+from darkroom.responses import ModelInfo
 
 
 @pytest.fixture(scope="module")

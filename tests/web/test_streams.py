@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.jobs import database
-from darkroom.jobs.database import Database
-from darkroom.jobs.records import Outlook
-from darkroom.jobs.store import Store
-from darkroom.web.serving.lines import Piece, outlook_line
-from darkroom.web.serving.listener import MAX_BACKLOG_BYTES, Listener, TooSlowError, differs
-from darkroom.web.serving.streams import RETRY, Streams
-from darkroom.web.serving.threads import Threads
-from darkroom.web.waiting import EventStream
+from darkroom.asgi.listener import MAX_BACKLOG_BYTES, Listener, TooSlowError, differs
+from darkroom.asgi.sse import Piece, outlook_line
+from darkroom.asgi.streams import RETRY, Streams
+from darkroom.asgi.threads import Threads
+from darkroom.asgi.wait import EventStream
+from darkroom.queue.store import Store
+from darkroom.storage import database
+from darkroom.storage.database import Database
+from darkroom.storage.records import Outlook
 from tests.jobs.conftest import accept
 from tests.serving import parse_events
 

@@ -3,7 +3,7 @@
 import re
 
 from darkroom.catalog import schedulers
-from darkroom.schemas import EventType
+from darkroom.responses import EventType
 from tests.serving import RunningServer
 
 

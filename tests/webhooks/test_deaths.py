@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 from standardwebhooks import Webhook
 
-from darkroom.jobs.database import Database
-from darkroom.jobs.leases import Leases
-from darkroom.schemas import JobStatus
+from darkroom.queue.leases import Leases
+from darkroom.responses import JobStatus
+from darkroom.storage.database import Database
 from tests.receiver import PATIENCE_S, Receiver, answering
 from tests.serving import RunningServer, running
 from tests.webhooks.conftest import Listen, allowing, webhook

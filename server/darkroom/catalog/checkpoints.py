@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from darkroom.catalog.anatomy import INPAINTING, OTHER_CHANNELS, PLAIN
 from darkroom.catalog.headers import Header
+from darkroom.catalog.model_spec import INPAINTING, OTHER_CHANNELS, PLAIN
 from darkroom.catalog.reading import UnusableError, read_header
 
 UNET = "model.diffusion_model."

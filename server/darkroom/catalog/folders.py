@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from darkroom.catalog import weights
-from darkroom.catalog.anatomy import WHOLE
+from darkroom.catalog.model_spec import WHOLE
 from darkroom.catalog.reading import UnusableError, read_json
 from darkroom.catalog.weights import PICKLES, Variant
 

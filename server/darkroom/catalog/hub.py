@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # made late
 
-from darkroom.catalog import anatomy, checkpoints, folders, remote
+from darkroom.catalog import checkpoints, folders, model_spec, remote
 from darkroom.catalog.models import SAFETENSORS
 from darkroom.catalog.reading import UnusableError, read_header, read_json
 from darkroom.catalog.remote import Order, PullError, Remote, Remotes
@@ -152,7 +152,7 @@ def _check(order: Order, unfinished: Path) -> None:
     if order.file is not None:
         checkpoints.recognise(unfinished / order.file)
     else:
-        folders.check(unfinished, anatomy.examine(unfinished).family, read_header)
+        folders.check(unfinished, model_spec.examine(unfinished).family, read_header)
 
 
 @contextmanager

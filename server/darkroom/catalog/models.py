@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from darkroom.catalog import anatomy, checkpoints, folders, notes
-from darkroom.catalog.anatomy import Anatomy
+from darkroom.catalog import checkpoints, folders, model_spec, notes
+from darkroom.catalog.model_spec import Anatomy
 from darkroom.catalog.notes import NOTES, Notes
 from darkroom.catalog.reading import Remembered, UnusableError, read_header
 from darkroom.catalog.weights import PICKLES, Variant
-from darkroom.schemas import ModelDefaults, ModelInfo, ModelLimits
+from darkroom.responses import ModelDefaults, ModelInfo, ModelLimits
 
 EMBEDDED = Path(__file__).parent.parent / "models"
 CONFIGS = EMBEDDED / "configs"  # of the architectures that single files are of
@@ -169,7 +169,7 @@ class ModelCatalog:
         noted = notes.read(folder / NOTES)
         if noted.config is not None:
             raise UnusableError(f"its notes {NOTES}: config is for single files")
-        body = anatomy.examine(folder)
+        body = model_spec.examine(folder)
         variant = folders.check(folder, body.family, self._check_header)
         return self._entry(candidate, folder, "folder", body, noted, variant=variant)
 
@@ -182,7 +182,7 @@ class ModelCatalog:
             candidate,
             config,
             "file",
-            anatomy.examine(config),
+            model_spec.examine(config),
             noted,
             scheduler=dict(checkpoint.scheduler),
         )
@@ -202,7 +202,11 @@ class ModelCatalog:
         scheduler: Mapping[str, Any] | None = None,
     ) -> ModelEntry:
         trained = {"prediction_type", "rescale_betas_zero_snr", "timestep_spacing"}
-        if body.family == anatomy.WHOLE and noted.model_fields_set & {*trained, "vae", "tiny_vae"}:
+        if body.family == model_spec.WHOLE and noted.model_fields_set & {
+            *trained,
+            "vae",
+            "tiny_vae",
+        }:
             raise UnusableError("its notes say what only SD and SDXL models know")
         said = noted.defaults.model_dump(exclude_none=True)
         limited = noted.limits.model_dump(exclude_none=True)

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError
 
 from darkroom.catalog import schedulers
 from darkroom.catalog.reading import UnusableError, read_json
-from darkroom.schemas import MAX_CLIP_SKIP, PositiveSize, Words
+from darkroom.requests import MAX_CLIP_SKIP, PositiveSize, Words
 
 NOTES = "darkroom.json"
 

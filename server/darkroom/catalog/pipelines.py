@@ -9,7 +9,7 @@ one picture: see `LEFT_OUT`.
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from darkroom.schemas import MODEL_TASKS, Task
+from darkroom.requests import MODEL_TASKS, Task
 
 
 @dataclass(frozen=True)

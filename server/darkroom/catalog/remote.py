@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from darkroom.catalog import folders, pipelines, weights
-from darkroom.catalog.anatomy import FAMILIES
+from darkroom.catalog.model_spec import FAMILIES
 from darkroom.catalog.models import SAFETENSORS
 
 # What a folder is loaded from, beside weights: JSON, and vocabularies.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from darkroom.schemas import ModelInfo, SchedulerInfo
+from darkroom.responses import ModelInfo, SchedulerInfo
 
 # Suffix → the diffusers argument that spaces the noise levels that way.
 SPACINGS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from darkroom.catalog import shelf
+from darkroom.catalog import weight_folder
 from darkroom.catalog.headers import Header
 from darkroom.catalog.models import UnknownModelError
-from darkroom.catalog.shelf import Shelf
-from darkroom.schemas import BrokenFile, UpscalerInfo
+from darkroom.catalog.weight_folder import Shelf
+from darkroom.responses import BrokenFile, UpscalerInfo
 
 LIBRARY = "spandrel"
 NO_LIBRARY = (
@@ -70,7 +70,9 @@ class UpscalerCatalog:
         found = next((entry for entry in entries if entry.info.name == name), None)
         if found is None:
             names = [entry.info.name for entry in entries]
-            raise UnknownUpscalerError(shelf.why_not(name, names, broken, "upscaler", "/upscalers"))
+            raise UnknownUpscalerError(
+                weight_folder.why_not(name, names, broken, "upscaler", "/upscalers")
+            )
         return found
 
     def _read(self) -> tuple[tuple[UpscalerEntry, ...], tuple[BrokenFile, ...]]:

@@ -15,9 +15,9 @@ import structlog
 import torch
 from peft.tuners.lora import LoraLayer
 
-from darkroom.catalog.adapters import AdapterCatalog, UnknownLoraError
+from darkroom.catalog.loras import AdapterCatalog, UnknownLoraError
 from darkroom.engine import lora_file, lora_layers
-from darkroom.schemas import Lora
+from darkroom.requests import Lora
 
 log = structlog.get_logger()
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from PIL.Image import Image
 
-from darkroom.schemas import ResolvedRequest
+from darkroom.requests import ResolvedRequest
 
 
 @dataclass(frozen=True)

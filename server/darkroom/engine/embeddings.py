@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import AddedToken
 
-from darkroom.catalog.adapters import EmbeddingEntry
+from darkroom.catalog.loras import EmbeddingEntry
 
 log = structlog.get_logger()
 

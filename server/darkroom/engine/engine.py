@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 import structlog
 import torch
 
-from darkroom.catalog.adapters import AdapterCatalog
+from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog, UnknownModelError
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import EngineSettings, Settings
 from darkroom.engine import batching, failures
+from darkroom.engine.active_job import Flight
 from darkroom.engine.base import (
     Broken,
     Developed,
@@ -26,10 +27,9 @@ from darkroom.engine.base import (
     Stepped,
 )
 from darkroom.engine.batching import Candidate
-from darkroom.engine.flight import Flight
+from darkroom.engine.fairness import Rota
 from darkroom.engine.models import Models, SteppedModel, WholeModel
 from darkroom.engine.sample import Key, Sample
-from darkroom.engine.turns import Rota
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from darkroom.catalog.adapters import AdapterCatalog
+from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog, ModelEntry
 from darkroom.catalog.upscalers import UpscalerCatalog, UpscalerEntry
 from darkroom.config import EngineSettings
@@ -21,15 +21,16 @@ from darkroom.engine.costs import Costs
 from darkroom.engine.denoiser import Denoiser
 from darkroom.engine.embeddings import load_embeddings
 from darkroom.engine.families import sd, sdxl, upscaling
+from darkroom.engine.families.unbatched import WholeRequest
 from darkroom.engine.families.unet import UNetFamily
 from darkroom.engine.families.upscaling import Upscaler
-from darkroom.engine.families.whole import WholeRequest
 from darkroom.engine.memory import Room
 from darkroom.engine.previews import Preview
 from darkroom.engine.prompts import PromptEncoder
-from darkroom.engine.rehearsal import Rehearsal
 from darkroom.engine.vae import Vae
-from darkroom.schemas import UPSCALERS, ModelInfo
+from darkroom.engine.warmup import Rehearsal
+from darkroom.requests import UPSCALERS
+from darkroom.responses import ModelInfo
 
 log = structlog.get_logger()
 

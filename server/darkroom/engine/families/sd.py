@@ -8,7 +8,7 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 
-from darkroom.schemas import Task
+from darkroom.requests import Task
 
 PIPELINES: dict[Task, Any] = {
     Task.TXT2IMG: StableDiffusionPipeline,

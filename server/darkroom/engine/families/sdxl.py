@@ -10,7 +10,7 @@ from diffusers import (
 )
 
 from darkroom.engine.families.unet import UNetFamily
-from darkroom.schemas import ResolvedRequest, Task
+from darkroom.requests import ResolvedRequest, Task
 
 PIPELINES: dict[Task, Any] = {
     Task.TXT2IMG: StableDiffusionXLPipeline,

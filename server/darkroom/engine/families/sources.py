@@ -8,7 +8,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image, ImageOps
 
 from darkroom.engine.base import EngineJob
-from darkroom.schemas import Task
+from darkroom.requests import Task
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ masked content (`StableDiffusionProcessingImg2Img.init` in `modules/processing.p
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from darkroom.schemas import LatentResize, MaskedContent
+from darkroom.requests import LatentResize, MaskedContent
 
 
 def resized(latents: torch.Tensor, size: tuple[int, int], how: LatentResize) -> torch.Tensor:

@@ -21,7 +21,7 @@ from darkroom.engine.families.sources import Source
 from darkroom.engine.prompts import PromptEncoder
 from darkroom.engine.sample import Inpainting, Row, Sample
 from darkroom.engine.vae import Vae
-from darkroom.schemas import ResolvedRequest, Task
+from darkroom.requests import ResolvedRequest, Task
 
 
 class UNetFamily:

@@ -12,12 +12,12 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from darkroom import tiling
 from darkroom.catalog.upscalers import UpscalerEntry
 from darkroom.engine import failures
 from darkroom.engine.base import EngineJob
 from darkroom.engine.families import spandrel_library
 from darkroom.engine.families.spandrel_library import Network
+from darkroom.images import tiling
 
 log = structlog.get_logger()
 

@@ -1,0 +1,113 @@
+"""The application factory: the one place in web that names concrete classes."""
+
+import secrets
+from threading import Semaphore
+
+from prometheus_client import disable_created_metrics
+
+from darkroom.api import access_log, context, errors
+from darkroom.api.auth import access, rate_limits, security_headers
+from darkroom.api.auth.proxies import Proxies
+from darkroom.api.auth.signed_urls import Signatures
+from darkroom.api.routes import (
+    ca,
+    client,
+    generate,
+    images,
+    jobs,
+    models,
+    pairing,
+    signed,
+    system,
+    timeline,
+    tokens,
+)
+from darkroom.asgi.streams import Streams
+from darkroom.asgi.wait import Application
+from darkroom.catalog.loras import AdapterCatalog
+from darkroom.catalog.models import ModelCatalog
+from darkroom.catalog.upscalers import UpscalerCatalog
+from darkroom.compat import a1111
+from darkroom.compat.openai import images as openai_images
+from darkroom.compat.openai import models as openai_models
+from darkroom.config import Settings, signing_key
+from darkroom.images.decoder_pool import Decoders
+from darkroom.ops.metrics import Census
+from darkroom.queue.retention import Janitor, Retention
+from darkroom.queue.store import Store
+from darkroom.storage.database import Database
+from darkroom.storage.files import Files
+from darkroom.storage.preferences import Preferences
+from darkroom.storage.tokens import Tokens
+from darkroom.webhooks import signing
+from darkroom.webhooks.deliveries import Outbox
+from darkroom.webhooks.sender import Herald
+
+RENDERINGS = 2  # thumbnails, other formats and timelines made at once
+LEASE_MARGIN_S = 5.0  # on top of what an attempt to deliver a webhook may take
+
+
+def create_app(settings: Settings) -> Application:
+    """The web application. The database must be migrated."""
+    app = Application("darkroom.api")
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.config["MAX_CONTENT_LENGTH"] = settings.web.max_body_bytes
+    app.config["MAX_FORM_MEMORY_SIZE"] = settings.web.max_body_bytes
+    app.url_map.strict_slashes = False
+
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    database = Database(settings.database_path, settings.queue.database_timeout_s)
+    files = Files(settings.images_dir)
+    store = Store(database, settings=settings.queue)
+    orphans = Files(settings.orphans_dir)
+    retention = Retention(database, files, orphans, settings.retention)
+    Janitor(retention.sweep, settings.retention.every_s).start()
+    streams = Streams(store, settings.web.heartbeat_s)
+    meters = access_log.WebMeters(lambda: streams.open)
+    attempt_s = settings.webhooks.timeout_s + 2 * settings.queue.database_timeout_s
+    herald = Herald(
+        Outbox(database, secrets.token_hex(8), attempt_s + LEASE_MARGIN_S),
+        settings.webhooks,
+        lambda: signing_key(signing.find(settings)),
+        meters.webhook_attempted,
+    )
+    here = context.Context(
+        settings=settings,
+        store=store,
+        files=files,
+        catalog=ModelCatalog(settings.models_dir, settings.models.default),
+        adapters=AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
+        upscalers=UpscalerCatalog(settings.upscalers_dir),
+        decoders=Decoders(
+            settings.web.decoders,
+            settings.web.decode_timeout_s,
+            settings.web.decode_memory_bytes,
+            settings.web.max_upload_pixels,
+        ),
+        rendering=Semaphore(RENDERINGS),
+        streams=streams,
+        census=Census(database, store.eta_errors),
+        meters=meters,
+        tokens=Tokens(database),
+        guesses=rate_limits.Guesses(settings.auth.failures_per_minute),
+        preferences=Preferences(database),
+        signatures=Signatures(settings.signing_key_path),
+        herald=herald,
+    )
+    context.install(app, here)
+    errors.install(app)
+    access_log.install(app, meters)
+    security_headers.install(app, strict_transport=settings.tls.mode == "files")
+    proxies = Proxies(settings.web.trusted_proxies)
+    access.install(app, access.Door(here.tokens, here.guesses, settings.auth, proxies))
+    rate_limits.install(app, settings.auth.requests_per_minute)
+    for module in (
+        *(generate, jobs, timeline, images, signed, models),
+        *(pairing, tokens, ca),
+        *(client, system),
+        *(openai_images, openai_models),
+    ):
+        app.register_blueprint(module.blueprint)
+    for blueprint in a1111.blueprints:
+        app.register_blueprint(blueprint)
+    return app

@@ -1,0 +1,83 @@
+"""Addresses of single pictures that open without a token, for an hour."""
+
+import base64
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from darkroom.storage import key_files
+
+log = structlog.get_logger()
+
+KEY_BYTES = 32
+LIFETIME_S = 3600  # as long as OpenAI's addresses last
+
+
+class Signatures:
+    """Signs names of pictures, with a key that lies in a file. Any thread may ask.
+
+    Args:
+        key_path: of the key, made when it is first needed; nobody else may read it. Without it all
+            addresses that were handed out are void.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, key_path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._key_path = key_path
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._key: bytes | None = None
+
+    def sign(self, name: str) -> str:
+        """The query of an address that shows `name` from now on, until it expires.
+
+        Raises:
+            OSError: the key cannot be read, or there is no space for it.
+        """
+        expires = int(self._clock()) + LIFETIME_S
+        return f"expires={expires}&signature={self._signature(name, expires)}"
+
+    def left_s(self, name: str, expires: int, signature: str) -> int:
+        """How many seconds an address still holds; 0 if it does not, or was never handed out.
+
+        Raises:
+            OSError: as `sign`.
+        """
+        right = self._signature(name, expires)
+        if not hmac.compare_digest(right.encode(), signature.encode()):
+            return 0
+        return max(0, expires - int(self._clock()))
+
+    def _signature(self, name: str, expires: int) -> str:
+        digest = hmac.digest(self._get_key(), f"{name}\n{expires}".encode(), hashlib.sha256)
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+    def _get_key(self) -> bytes:
+        with self._lock:
+            if self._key is None:
+                self._key = _read(self._key_path) or _make(self._key_path)
+            return self._key
+
+
+def _read(path: Path) -> bytes | None:
+    """The key, or None if there is none that can be used."""
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    if len(key) == KEY_BYTES:
+        return key
+    log.warning("the key of signed addresses is damaged; another one is made", path=str(path))
+    return None
+
+
+def _make(path: Path) -> bytes:
+    key = secrets.token_bytes(KEY_BYTES)
+    key_files.write(path, key)
+    return key

@@ -1,0 +1,134 @@
+"""The server's certificate: the owner's own files, or one of the local authority's.
+
+What makes and reads certificates is imported by those who have one.
+"""
+
+import socket
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from darkroom.config import Settings
+from darkroom.ops import addresses
+
+if TYPE_CHECKING:
+    from darkroom.api.auth.local_ca import Authority, Names
+
+
+class CertificateError(ValueError):
+    """TLS is asked for and cannot be had. Says why and what to do."""
+
+
+class Certificate(NamedTuple):
+    """PEM files."""
+
+    certificate: Path
+    key: Path
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def authority(settings: Settings, clock: Callable[[], datetime] = _now) -> "Authority":
+    """The local authority, whether it has been made or not."""
+    from darkroom.api.auth.local_ca import Authority
+
+    return Authority(settings.data_dir / "tls", clock)
+
+
+def certificate(settings: Settings, clock: Callable[[], datetime] = _now) -> Certificate | None:
+    """What to serve with; None is without TLS.
+
+    For `local_ca` the authority is made on the first start. Its certificate is signed anew when it
+    lapses within a month, or when the machine's names or addresses have changed.
+
+    Raises:
+        CertificateError: see there.
+    """
+    match settings.tls.mode:
+        case "off":
+            return None
+        case "files":
+            return _own_files(settings, clock())
+        case "local_ca":
+            made = authority(settings, clock)
+            try:
+                made.issue(_names(settings))
+            except (ValueError, OSError) as error:
+                raise CertificateError(
+                    f"the authority in {settings.data_dir / 'tls'} cannot be used: {error}; delete "
+                    "the folder to make a new one, and install that on all phones"
+                ) from None
+            return Certificate(made.leaf, made.leaf_key)
+
+
+def client_context(settings: Settings) -> ssl.SSLContext | None:
+    """How programs on this machine may know that it is this server they talk to.
+
+    Raises:
+        OSError: there is no certificate yet.
+    """
+    match settings.tls.mode:
+        case "off":
+            return None
+        case "local_ca":
+            return ssl.create_default_context(cafile=authority(settings).root)
+        case "files":
+            # Made out for a name by which we do not come; that it is this very one proves as much.
+            context = ssl.create_default_context(cafile=settings.tls.certificate)
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            context.check_hostname = False
+            return context
+
+
+def _names(settings: Settings) -> "Names":
+    from darkroom.api.auth.local_ca import Names
+
+    own = socket.gethostname().lower().partition(".")[0]
+    bound = () if settings.host in addresses.EVERYWHERE else (settings.host,)
+    return Names.of(
+        (
+            "localhost",
+            "127.0.0.1",
+            "::1",
+            own,
+            f"{own}.local",
+            *bound,
+            *addresses.lan_addresses(),
+            *settings.auth.host_names,
+        )
+    )
+
+
+def _own_files(settings: Settings, now: datetime) -> Certificate:
+    from cryptography import x509
+
+    found, key = settings.tls.certificate, settings.tls.key
+    if found is None or key is None:
+        raise CertificateError("tls.mode is files: name tls.certificate and tls.key")
+    for path in (found, key):
+        if not path.is_file():
+            raise CertificateError(f"there is no file {path}")
+
+    def no_password() -> NoReturn:
+        raise CertificateError(f"{key} asks for a password; the server starts without anybody")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(found, key, no_password)
+        first = x509.load_pem_x509_certificates(found.read_bytes())[0]
+    except ssl.SSLError as error:
+        raise CertificateError(
+            f"{found} and {key} do not belong together, or are not PEM: {error.reason}"
+        ) from None
+    except CertificateError:
+        raise
+    except (OSError, ValueError) as error:
+        raise CertificateError(f"{found} or {key} cannot be read: {error}") from None
+    if now >= first.not_valid_after_utc:
+        raise CertificateError(f"{found} lapsed on {first.not_valid_after_utc:%Y-%m-%d}")
+    if now < first.not_valid_before_utc:
+        raise CertificateError(f"{found} holds only from {first.not_valid_before_utc:%Y-%m-%d}")
+    return Certificate(found, key)

@@ -1,0 +1,64 @@
+"""What the handlers work with, kept on the app instead of in module globals."""
+
+from dataclasses import dataclass
+from threading import Semaphore
+
+from flask import Flask, current_app
+
+from darkroom.api.access_log import WebMeters
+from darkroom.api.auth.rate_limits import Guesses
+from darkroom.api.auth.signed_urls import Signatures
+from darkroom.asgi.streams import Streams
+from darkroom.catalog.loras import AdapterCatalog
+from darkroom.catalog.models import ModelCatalog
+from darkroom.catalog.upscalers import UpscalerCatalog
+from darkroom.config import Settings
+from darkroom.images.decoder_pool import Decoders
+from darkroom.ops.metrics import Census
+from darkroom.queue import doorbell
+from darkroom.queue.store import Store
+from darkroom.storage.files import Files
+from darkroom.storage.preferences import Preferences
+from darkroom.storage.tokens import Tokens
+from darkroom.webhooks.sender import Herald
+
+_KEY = "darkroom"
+
+
+@dataclass(frozen=True)
+class Context:
+    settings: Settings
+    store: Store
+    files: Files
+    catalog: ModelCatalog
+    adapters: AdapterCatalog
+    upscalers: UpscalerCatalog
+    decoders: Decoders
+    rendering: Semaphore  # held while a stored picture is decoded, which takes its pixels' memory
+    streams: Streams
+    census: Census
+    meters: WebMeters
+    tokens: Tokens
+    guesses: Guesses
+    preferences: Preferences
+    signatures: Signatures
+    herald: Herald
+
+    def ring_worker(self) -> None:
+        """Tell the worker that there is something in the queue."""
+        doorbell.ring(doorbell.address(self.settings.data_dir, "worker"))
+
+
+def context() -> Context:
+    """Of the application that serves the current request."""
+    return context_of(current_app)
+
+
+def context_of(app: Flask) -> Context:
+    found = app.extensions[_KEY]
+    assert isinstance(found, Context)
+    return found
+
+
+def install(app: Flask, value: Context) -> None:
+    app.extensions[_KEY] = value

@@ -1,0 +1,250 @@
+"""The one error shape: RFC 9457 problem details, for every failure of every route."""
+
+import difflib
+import errno
+import json
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+from flask import Flask, Response, g, request
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from darkroom.responses import FieldError, Problem
+from darkroom.storage.database import DatabaseUnavailableError
+
+log = structlog.get_logger()
+
+CONTENT_TYPE = "application/problem+json"
+
+# What other tools call our fields.
+ALIASES = {
+    "steps": "num_inference_steps",
+    "cfg": "guidance_scale",
+    "cfg_scale": "guidance_scale",
+    "sampler": "scheduler",
+    "sampler_name": "scheduler",
+    "n": "num_images",
+    "batch_size": "num_images",
+    "num_images_per_prompt": "num_images",
+    "denoising_strength": "strength",
+    "denoise": "strength",
+    "mask": "mask_image",
+    "init_image": "image",
+    "size": "width",
+    "format": "output_format",
+}
+
+
+CANCELLED = Problem(
+    type="urn:darkroom:problem:cancelled",
+    title="The job was cancelled",
+    status=409,
+    detail="somebody cancelled this job while you waited for it",
+)
+
+
+class ProblemError(Exception):
+    """Ends the request with a problem.
+
+    Args:
+        status: HTTP status.
+        kind: last part of the problem's type.
+        title: the same for every problem of this type.
+        detail: what happened this time, and what to do.
+        errors: one for each wrong field.
+        headers: of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        title: str,
+        detail: str,
+        errors: Iterable[FieldError] = (),
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.problem = Problem(
+            type=f"urn:darkroom:problem:{kind}",
+            title=title,
+            status=status,
+            detail=detail,
+            errors=tuple(errors),
+            request_id=g.get("request_id"),
+        )
+        self.headers = headers or {}
+
+
+def invalid(errors: Iterable[FieldError], status: int = 422) -> ProblemError:
+    """One or more fields are wrong."""
+    found = tuple(errors)
+    detail = "; ".join(f"{error.pointer.removeprefix('#/')}: {error.detail}" for error in found)
+    return ProblemError(status, "validation", "The request is not valid", detail, found)
+
+
+def not_found(what: str) -> ProblemError:
+    return ProblemError(404, "not-found", "Not found", f"there is no {what}")
+
+
+def pointer(*path: str | int) -> str:
+    """A JSON pointer as a URI fragment (RFC 6901, section 6)."""
+    return "#" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+
+
+def field_errors(error: ValidationError, known: Iterable[str]) -> list[FieldError]:
+    """Pydantic's findings in our words, with a hint for a misspelt field."""
+    found = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        path = item["loc"]
+        detail = item["msg"]
+        match item["type"]:
+            case "extra_forbidden":
+                detail = "there is no such field" + _hint(str(path[-1]), list(known))
+            case "missing":
+                detail = "is required"
+        found.append(FieldError(pointer=pointer(*path), detail=detail))
+    return found
+
+
+def _hint(name: str, known: list[str]) -> str:
+    meant = ALIASES.get(name)
+    if meant not in known:
+        meant = next(iter(difflib.get_close_matches(name, known, 1, cutoff=0.6)), None)
+    return f"; did you mean {meant}?" if meant else ""
+
+
+def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    """A problem, in the shape of the API that was asked: ours, A1111's or OpenAI's."""
+    for prefix, shape in SHAPES.items():
+        if request.path.startswith(prefix):
+            body = json.dumps(shape(problem))
+            return Response(body, problem.status, headers, content_type="application/json")
+    body = problem.model_dump_json(exclude_none=True, exclude_defaults=True)
+    return Response(body, problem.status, headers, content_type=CONTENT_TYPE)
+
+
+def _as_a1111(problem: Problem) -> dict[str, Any]:
+    """What A1111 answers to an exception (modules/api/api.py, `handle_exception`)."""
+    return {
+        "error": problem.title,
+        "detail": problem.detail,
+        "body": "",
+        "errors": "; ".join(f"{error.pointer}: {error.detail}" for error in problem.errors),
+        "request_id": problem.request_id,
+    }
+
+
+# What OpenAI calls our problems.
+OPENAI_CODES = {
+    "token": "invalid_api_key",
+    "model": "model_not_found",
+    "validation": "invalid_value",
+    "queue-full": "rate_limit_exceeded",
+    "too-many-requests": "rate_limit_exceeded",
+    "too-many-failures": "rate_limit_exceeded",
+}
+
+
+def as_openai(problem: Problem) -> dict[str, Any]:
+    """What OpenAI answers (API reference, "Error codes")."""
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    param = problem.errors[0].pointer.removeprefix("#").removeprefix("/") if problem.errors else ""
+    _, ours, kind = problem.type.partition("urn:darkroom:problem:")
+    error = {
+        "message": problem.detail or problem.title,
+        "type": "server_error"
+        if problem.status >= 500
+        else kinds.get(problem.status, "invalid_request_error"),
+        "param": param or None,
+        "code": OPENAI_CODES.get(kind, kind.replace("-", "_")) if ours else None,
+    }
+    return {"error": error}
+
+
+SHAPES = {"/sdapi/": _as_a1111, "/v1/": as_openai}
+
+
+def install(app: Flask) -> None:
+    """Give the app request ids, and turn every exception into a problem."""
+
+    @app.before_request
+    def number_request() -> None:
+        given = request.headers.get("X-Request-Id", "")
+        plain = given.replace("-", "").replace("_", "")
+        usable = 8 <= len(given) <= 128 and plain.isascii() and plain.isalnum()
+        g.request_id = given if usable else secrets.token_hex(8)
+        structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+    @app.teardown_request
+    def forget_number(_error: BaseException | None) -> None:
+        structlog.contextvars.unbind_contextvars("request_id")
+
+    @app.after_request
+    def show_number(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.request_id
+        return response
+
+    @app.errorhandler(ProblemError)
+    def on_problem(error: ProblemError) -> Response:
+        return respond(error.problem, error.headers)
+
+    @app.errorhandler(HTTPException)
+    def on_http(error: HTTPException) -> Response:
+        status = error.code or 500
+        response = respond(
+            Problem(
+                type="about:blank",
+                title=error.name,
+                status=status,
+                detail=error.description or error.name,
+                request_id=g.request_id,
+            )
+        )
+        for name, value in error.get_headers():
+            if name.lower() in ("allow", "retry-after"):
+                response.headers[name] = value
+        return response
+
+    @app.errorhandler(DatabaseUnavailableError)
+    def on_trouble(error: DatabaseUnavailableError) -> Response:
+        if error.full:
+            return on_full_disk()
+        log.error("database not available", reason=str(error))
+        problem = Problem(
+            type="urn:darkroom:problem:database",
+            title="The database is not available",
+            status=503,
+            detail=f"{error}; nothing was accepted or changed, try again later",
+            request_id=g.request_id,
+        )
+        return respond(problem, {"Retry-After": "5"})
+
+    def on_full_disk() -> Response:
+        log.error("the disk is full")
+        problem = Problem(
+            type="urn:darkroom:problem:disk-full",
+            title="The disk is full",
+            status=507,
+            detail="the server has no space left; nothing was accepted or changed",
+            request_id=g.request_id,
+        )
+        return respond(problem)
+
+    @app.errorhandler(Exception)
+    def on_crash(error: Exception) -> Response:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return on_full_disk()
+        log.exception("request failed", request_id=g.request_id, path=request.path)
+        return respond(
+            Problem(
+                type="urn:darkroom:problem:internal",
+                title="Internal error",
+                status=500,
+                detail="The server made a mistake. Its log has more, under this request id.",
+                request_id=g.request_id,
+            )
+        )

@@ -1,0 +1,247 @@
+"""From what was sent to a request with nothing left open, or to a problem that names each field."""
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from flask import request
+
+from darkroom.api.context import context
+from darkroom.api.errors import invalid, pointer
+from darkroom.api.parsing import body, latents, loras, sizes, upscaling, webhooks
+from darkroom.api.parsing.sources import REFERENCE, Source, find
+from darkroom.catalog import schedulers
+from darkroom.catalog.models import ModelEntry, UnknownModelError
+from darkroom.destinations import Destination
+from darkroom.images import codec
+from darkroom.images.decoder import Decoded
+from darkroom.requests import (
+    MAX_SEED,
+    AnyRequest,
+    Img2ImgRequest,
+    InpaintRequest,
+    OutputFormat,
+    ResolvedRequest,
+    Task,
+    Txt2ImgRequest,
+    UpscaleRequest,
+)
+from darkroom.responses import FieldError, ModelInfo
+from darkroom.storage.records import NewUpload
+
+IMAGE_TYPES = tuple(output_format.content_type for output_format in OutputFormat)
+
+
+@dataclass(frozen=True)
+class Intake:
+    """A request ready for the queue.
+
+    Attributes:
+        request: resolved.
+        sources: pictures, of which those that came along are still to be stored.
+        fingerprint: SHA-256 of what was sent.
+        webhook: who is told of the end, or None. No part of the request, which is shown, stands in
+            pictures, and is sent again by others.
+    """
+
+    request: ResolvedRequest
+    sources: tuple[Source, ...]
+    fingerprint: str
+    webhook: Destination | None = None
+
+    def store(self) -> tuple[NewUpload, ...]:
+        """Write the pictures that came along to disk."""
+        uploads = []
+        for source in self.sources:
+            if source.upload is not None:
+                data = source.upload.png
+                upload_id = source.reference.removeprefix(REFERENCE)
+                context().files.write(upload_id, data)
+                uploads.append(
+                    NewUpload(upload_id, sha256(data).hexdigest(), *source.size, len(data))
+                )
+        return tuple(uploads)
+
+
+def read(task: Task) -> Intake:
+    """Read the current request.
+
+    Raises:
+        ProblemError: 400, 413, 415, 422 or 503.
+    """
+    fields, files, asked = body.parse(task)
+    return resolve(task, asked, files, _fingerprint(task, fields, files))
+
+
+def resolve(
+    task: Task, asked: AnyRequest, files: Mapping[str, bytes | Decoded], fingerprint: str
+) -> Intake:
+    """Fill in what is left open, and find or decode the pictures.
+
+    Args:
+        task: what is to be done.
+        asked: of the task's own type.
+        files: pictures that came along, decoded or not, by field; they stand before the fields
+            of `asked`.
+        fingerprint: of what was sent.
+
+    Raises:
+        ProblemError: 413, 422 or 503.
+    """
+    if isinstance(asked, UpscaleRequest):
+        return _resolve_upscaling(asked, files, fingerprint)
+    entry = _find_model(asked, task)
+    model = entry.info
+    sources, errors = _find_sources(asked, files)
+    webhook, unwanted = webhooks.find(asked.webhook)
+    errors += unwanted
+    errors += _check(asked, model, sources)
+    errors += loras.check(asked.loras, entry)
+    if errors:
+        raise invalid(errors)
+    width, height = sizes.choose(asked, model, sources.get("image"))
+    errors = sizes.check(width, height, model)
+    if errors:
+        raise invalid(errors)
+    return Intake(
+        request=_resolve(task, asked, model, sources, width, height),
+        sources=tuple(sources.values()),
+        fingerprint=fingerprint,
+        webhook=webhook,
+    )
+
+
+def _resolve_upscaling(
+    asked: UpscaleRequest, files: Mapping[str, bytes | Decoded], fingerprint: str
+) -> Intake:
+    chosen = upscaling.find(asked)  # an unknown one costs no decoding
+    sources, errors = _find_sources(asked, files)
+    webhook, unwanted = webhooks.find(asked.webhook)
+    errors += unwanted
+    if errors:
+        raise invalid(errors)
+    source = sources["image"]
+    request = upscaling.resolve(asked, chosen, source, _output_format(asked))
+    return Intake(request, (source,), fingerprint, webhook)
+
+
+def _find_sources(
+    asked: AnyRequest, files: Mapping[str, bytes | Decoded]
+) -> tuple[dict[str, Source], list[FieldError]]:
+    """The pictures of a request by field, and what is wrong with the others."""
+    sources: dict[str, Source] = {}
+    errors: list[FieldError] = []
+    for name in body.FILE_FIELDS:
+        value = files.get(name, getattr(asked, name, None))
+        if value is not None:
+            try:
+                sources[name] = find(name, value)
+            except codec.PictureError as error:
+                errors.append(FieldError(pointer=pointer(name), detail=str(error)))
+    return sources, errors
+
+
+def _find_model(asked: Txt2ImgRequest, task: Task) -> ModelEntry:
+    """The model asked for, or the default one, if it can do the task."""
+    catalog = context().catalog
+    try:
+        entry = catalog.find(asked.model)
+    except UnknownModelError as error:
+        raise invalid([FieldError(pointer="#/model", detail=str(error))]) from None
+    model = entry.info
+    if task not in model.tasks:
+        able = [info.name for info in catalog.infos() if task in info.tasks]
+        hint = f"; {', '.join(able)} can" if able else ""
+        detail = f"{model.name} does {', '.join(model.tasks)}, not {task}{hint}"
+        raise invalid([FieldError(pointer="#/model", detail=detail)])
+    return entry
+
+
+def _check(asked: Txt2ImgRequest, model: ModelInfo, sources: dict[str, Source]) -> list[FieldError]:
+    """What can be wrong beyond a field by itself."""
+    errors = []
+    if "\x00" in asked.prompt + asked.negative_prompt:
+        name = "prompt" if "\x00" in asked.prompt else "negative_prompt"
+        errors.append(FieldError(pointer=pointer(name), detail="holds a NUL character"))
+    if asked.scheduler is not None:
+        try:
+            schedulers.check(asked.scheduler, model)
+        except schedulers.UnknownSchedulerError as error:
+            errors.append(FieldError(pointer="#/scheduler", detail=str(error)))
+    if asked.clip_skip > model.limits.max_clip_skip:
+        detail = f"{model.name} has layers to leave out up to {model.limits.max_clip_skip}"
+        errors.append(FieldError(pointer="#/clip_skip", detail=detail))
+    if isinstance(asked, Img2ImgRequest | InpaintRequest):
+        steps = asked.num_inference_steps or model.defaults.num_inference_steps
+        if int(steps * asked.strength) < 1:
+            detail = f"leaves no step of {steps} to do; it must be at least {1 / steps:.3g}"
+            errors.append(FieldError(pointer="#/strength", detail=detail))
+    errors += latents.check(asked, model, sources.get("image"))
+    if isinstance(asked, InpaintRequest) and len(sources) == 2:
+        image, mask = sources["image"], sources["mask_image"]
+        if image.size != mask.size:
+            have, want = ("{}×{}".format(*s.size) for s in (mask, image))
+            detail = f"is {have}, but the image is {want}"
+            errors.append(FieldError(pointer="#/mask_image", detail=detail))
+        elif mask.upload is not None and _covers_nothing(mask.upload, asked.invert_mask):
+            detail = "marks nothing to repaint"
+            errors.append(FieldError(pointer="#/mask_image", detail=detail))
+    return errors
+
+
+def _covers_nothing(mask: Decoded, inverted: bool) -> bool:
+    return mask.darkest == 255 if inverted else mask.lightest == 0
+
+
+def _resolve(
+    task: Task,
+    asked: Txt2ImgRequest,
+    model: ModelInfo,
+    sources: dict[str, Source],
+    width: int,
+    height: int,
+) -> ResolvedRequest:
+    """Fill in what the caller left out."""
+    defaults = model.defaults
+    chosen: dict[str, Any] = {
+        "num_inference_steps": defaults.num_inference_steps,
+        "guidance_scale": defaults.guidance_scale,
+        "scheduler": defaults.scheduler,
+        "seed": secrets.randbelow(MAX_SEED + 1 - asked.num_images),
+    }
+    chosen |= asked.model_dump(exclude_none=True, exclude={"webhook"})
+    chosen |= {name: source.reference for name, source in sources.items()}
+    chosen |= {"task": task, "model": model.name, "width": width, "height": height}
+    chosen["output_format"] = _output_format(asked)
+    return ResolvedRequest(**chosen)
+
+
+def wants_image() -> bool:
+    """Whether the caller prefers a picture over JSON."""
+    accept = request.accept_mimetypes
+    return max(accept.quality(kind) for kind in IMAGE_TYPES) > accept.quality("application/json")
+
+
+def _output_format(asked: AnyRequest) -> OutputFormat:
+    """What was asked for, else what is accepted."""
+    if "output_format" in asked.model_fields_set:
+        return asked.output_format
+    return _accepted_format() or OutputFormat.PNG
+
+
+def _accepted_format() -> OutputFormat | None:
+    """The picture format that an `Accept` header asks for by name or wildcard."""
+    if not wants_image():
+        return None
+    best = request.accept_mimetypes.best_match(IMAGE_TYPES, default=IMAGE_TYPES[0])
+    return OutputFormat(best.removeprefix("image/"))
+
+
+def _fingerprint(task: Task, fields: dict[str, Any], files: dict[str, bytes]) -> str:
+    digest = sha256(json.dumps([task, fields], sort_keys=True).encode())
+    for name in sorted(files):
+        digest.update(name.encode() + sha256(files[name]).digest())
+    return digest.hexdigest()

@@ -1,0 +1,90 @@
+"""The mobile client: its page, and the files that its build made."""
+
+import mimetypes
+from pathlib import Path
+
+from flask import Blueprint, Response, render_template, request, send_from_directory
+
+import darkroom
+from darkroom.api.auth import access
+from darkroom.api.errors import not_found
+
+blueprint = Blueprint("client", __name__)
+
+# Where `npm run build` in mobile_client/, or the packaging, leaves the client.
+FOLDER = Path(__file__).parents[2] / "client"
+YEAR_S = 31_536_000
+DAY_S = 86_400
+
+
+@blueprint.get("/")
+@access.open_to_all
+def home() -> Response:
+    """The page for people: the mobile client, which asks for everything else itself."""
+    if not (FOLDER / "index.html").is_file():
+        page = render_template("no_client.html", version=darkroom.__version__)
+        return Response(page, content_type="text/html; charset=utf-8")
+    return _fresh("index.html")
+
+
+@blueprint.get("/sw.js")
+@access.open_to_all
+def service_worker() -> Response:
+    """What opens the client without a network; it lies at the root to be in charge of all."""
+    return _fresh("sw.js")
+
+
+@blueprint.get("/manifest.webmanifest")
+@access.open_to_all
+def manifest() -> Response:
+    """What a phone needs to know to install the client."""
+    return _fresh("manifest.webmanifest", "application/manifest+json")
+
+
+@blueprint.get("/assets/<name>")
+@access.open_to_all
+def asset(name: str) -> Response:
+    """A script or style sheet. Its name holds a digest of its content, so it never changes."""
+    response = _send(f"assets/{name}", YEAR_S)
+    response.cache_control.immutable = True
+    return response
+
+
+@blueprint.get("/icons/<name>")
+@access.open_to_all
+def icon(name: str) -> Response:
+    """The client's icons."""
+    return _send(f"icons/{name}", DAY_S)
+
+
+@blueprint.get("/favicon.ico")
+@access.open_to_all
+def favicon() -> Response:
+    """The icon that browsers look for by themselves."""
+    return _send("icons/favicon.ico", DAY_S)
+
+
+def _fresh(name: str, mimetype: str | None = None) -> Response:
+    """A file that browsers ask about each time; mostly they are told that theirs is the newest."""
+    response = _send(name, None, mimetype)
+    response.cache_control.no_cache = True
+    return response
+
+
+def _send(name: str, max_age_s: int | None, mimetype: str | None = None) -> Response:
+    """A file of the client, found by name within its folder only.
+
+    Raises:
+        ProblemError: 404.
+    """
+    if not (FOLDER / name).is_file():
+        raise not_found(f"file {name!r}")
+    packed = f"{name}.gz"
+    if not request.accept_encodings.quality("gzip") or not (FOLDER / packed).is_file():
+        response = send_from_directory(FOLDER, name, max_age=max_age_s, mimetype=mimetype)
+    else:
+        kind = mimetype or mimetypes.guess_type(name)[0]
+        response = send_from_directory(FOLDER, packed, max_age=max_age_s, mimetype=kind)
+        response.content_encoding = "gzip"
+    response.vary.add("Accept-Encoding")
+    return response

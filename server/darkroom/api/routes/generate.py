@@ -1,0 +1,130 @@
+"""POST /txt2img, /img2img, /inpaint, /upscale: ask, and wait in whichever way suits."""
+
+import re
+
+from flask import Blueprint, Response, g, request
+from pydantic import BaseModel, ConfigDict, Field
+
+from darkroom.api import submit
+from darkroom.api.auth import access
+from darkroom.api.context import context
+from darkroom.api.errors import CANCELLED, ProblemError, respond
+from darkroom.api.openapi import GENERATED, document, form_model, read_query
+from darkroom.api.operations import IDEMPOTENCY_KEY, IMAGES, PREFER, PRIORITY
+from darkroom.api.parsing import prepare
+from darkroom.api.render import send_model
+from darkroom.api.routes.images import send_picture
+from darkroom.asgi.wait import until_ended
+from darkroom.requests import ALL_REQUEST_TYPES, Task
+from darkroom.responses import Job, JobStatus
+
+blueprint = Blueprint("generate", __name__)
+
+MAX_KEY_CHARS = 255
+
+
+class GenerateQuery(BaseModel):
+    """What becomes of a job whose caller goes away."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cancel_on_disconnect: bool = Field(False, description="Cancel it, instead of going on.")
+
+
+def _route(task: Task, summary: str) -> None:
+    def handler() -> Response:
+        return generate(task)
+
+    handler.__name__ = task.value
+    handler.__doc__ = (
+        f"{summary}\n\nAnswers the job when it is done, or its first image's bytes to "
+        "`Accept: image/*`. `Prefer: respond-async` answers 202 at once, `Prefer: wait=N` after N "
+        "seconds at most. `Idempotency-Key` makes a repeat return the first one's job. "
+        "`Priority: u=0` puts it before your others, `u=7` behind them (RFC 9218)."
+    )
+    document.route(
+        blueprint,
+        "POST",
+        f"/{task.value}",
+        json=ALL_REQUEST_TYPES[task],
+        form=form_model(task),
+        query=GenerateQuery,
+        resp=GENERATED,
+        sends={200: IMAGES},
+        takes=(PREFER, IDEMPOTENCY_KEY, PRIORITY),
+        tags=["develop"],
+        operation_id=task.value,
+    )(handler)
+
+
+_route(Task.TXT2IMG, "Develop a picture from words.")
+_route(Task.IMG2IMG, "Develop a picture from another one and words.")
+_route(Task.INPAINT, "Repaint the white part of a mask.")
+_route(Task.UPSCALE, "Make a picture larger by a network that was trained to.")
+
+
+def generate(task: Task) -> Response:
+    """Accept the current request as a job of `task`, and answer as its headers ask."""
+    here = context()
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not 1 <= len(key) <= MAX_KEY_CHARS:
+        raise ProblemError(
+            400,
+            "idempotency",
+            "Unusable Idempotency-Key",
+            f"it has 1 to {MAX_KEY_CHARS} characters",
+        )
+    cancels = read_query(GenerateQuery).cancel_on_disconnect
+    submit.check_room(key)
+    job_id = submit.accept(prepare.read(task), key)
+    wait_s = _patience()
+    if wait_s == 0:
+        return _accepted(job_id)
+    return until_ended(
+        job_id,
+        wait_s,
+        has_ended=lambda: here.store.has_ended(job_id),
+        answer=lambda: _answer(job_id),
+        abandon=lambda: _abandon(job_id, cancels),
+    )
+
+
+def _patience() -> float | None:
+    """Seconds to wait by the `Prefer` header (RFC 7240); None is as long as it takes."""
+    wants = request.headers.get("Prefer", "")
+    if re.search(r"(^|[,;\s])respond-async($|[,;\s])", wants) and "wait" not in wants:
+        return 0
+    found = re.search(r"(^|[,;\s])wait\s*=\s*\"?(\d+)", wants)
+    return float(found.group(2)) if found else None
+
+
+def _answer(job_id: str) -> Response:
+    """However the job stands by now."""
+    job = submit.job(job_id)
+    return _result(job) if job.status.terminal else _accepted(job_id)
+
+
+def _abandon(job_id: str, cancels: bool) -> None:
+    """The caller is gone; the job goes on, unless it was to go with them."""
+    if cancels:
+        context().store.cancel(job_id, access.caller().sees)
+        context().ring_worker()
+
+
+def _accepted(job_id: str) -> Response:
+    job = submit.job(job_id)
+    headers = {"Location": job.url}
+    if request.headers.get("Prefer"):
+        headers["Preference-Applied"] = request.headers["Prefer"]
+    return send_model(job, 202, headers)
+
+
+def _result(job: Job) -> Response:
+    headers = {"Location": job.url}
+    if job.status is JobStatus.CANCELLED:
+        return respond(CANCELLED.model_copy(update={"request_id": g.request_id}), headers)
+    if job.error is not None:
+        return respond(job.error.model_copy(update={"request_id": g.request_id}), headers)
+    if prepare.wants_image() and job.images:
+        return send_picture(job.images[0].id, headers)
+    return send_model(job, 200, headers)

@@ -1,0 +1,131 @@
+"""/images: stored pictures, thumbnails, other formats."""
+
+from flask import Blueprint, Response, request
+from pydantic import BaseModel, ConfigDict, Field
+
+from darkroom.api.auth import access
+from darkroom.api.context import context
+from darkroom.api.errors import ProblemError, not_found
+from darkroom.api.openapi import answers, document, read_query
+from darkroom.api.operations import IF_NONE_MATCH, IMAGES
+from darkroom.images import codec
+from darkroom.requests import OutputFormat
+from darkroom.responses import Problem
+from darkroom.storage.records import StoredPicture
+
+blueprint = Blueprint("images", __name__)
+
+# A picture never changes under its id; `private` keeps it out of shared caches.
+CACHE = "private, max-age=31536000, immutable"
+
+
+class ImageQuery(BaseModel):
+    """How to send a picture."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    w: int | None = Field(None, ge=16, le=2048, description="At most this wide, as WebP.")
+
+
+@document.route(
+    blueprint,
+    "GET",
+    "/images/<image_id>",
+    query=ImageQuery,
+    resp=answers(HTTP_200=None, HTTP_304=None, HTTP_406=Problem),
+    sends={200: IMAGES},
+    takes=(IF_NONE_MATCH,),
+    tags=["images"],
+)
+def show_image(image_id: str) -> Response:
+    """A picture's bytes, as stored unless `w` or `Accept` asks for something else."""
+    return send_picture(image_id, {}, read_query(ImageQuery).w)
+
+
+@document.route(
+    blueprint,
+    "DELETE",
+    "/images/<image_id>",
+    resp=answers(HTTP_204=None, HTTP_409=Problem),
+    tags=["images"],
+)
+def delete_image(image_id: str) -> Response:
+    """Forget a picture. With a job's first one go its previews, which show the same."""
+    here = context()
+    if here.store.picture(image_id, access.caller().sees) is None:
+        raise not_found(f"picture {image_id!r}")
+    if here.store.picture_in_use(image_id):
+        raise ProblemError(
+            409, "in-use", "In use", "a job that has not ended needs this picture; cancel it first"
+        )
+    if here.store.delete_picture(image_id, access.caller().sees):
+        here.files.delete(image_id)
+    return Response(status=204)
+
+
+def send_picture(image_id: str, headers: dict[str, str], width: int | None = None) -> Response:
+    """Answer with one of the caller's pictures.
+
+    Args:
+        image_id: of an output or an upload.
+        headers: to add.
+        width: of a thumbnail in pixels, or None for the picture itself.
+    """
+    stored = context().store.picture(image_id, access.caller().sees)
+    if stored is None:
+        raise not_found(f"picture {image_id!r}")
+    return send_stored(stored, headers, width)
+
+
+def send_stored(
+    stored: StoredPicture, headers: dict[str, str], width: int | None = None
+) -> Response:
+    """Answer with a picture, whoever asks; the arguments are those of `send_picture`."""
+    output_format = _negotiate(OutputFormat(stored.content_type.removeprefix("image/")))
+    content_type = output_format.content_type
+    variant = "" if content_type == stored.content_type else f"-{output_format.value}"
+    if width is not None:
+        content_type, variant = "image/webp", f"-w{width}"
+    response = Response(content_type=content_type, headers=headers)
+    response.set_etag(stored.sha256 + variant)
+    response.headers["Cache-Control"] = CACHE
+    response.headers["Vary"] = "Accept"
+    if not request.if_none_match.contains(stored.sha256 + variant):
+        response.data = _bytes(stored.id, output_format, width, bool(variant))
+    response.make_conditional(request)
+    return response
+
+
+def read_file(image_id: str) -> bytes:
+    """A picture's bytes, as they are stored.
+
+    Raises:
+        ProblemError: 404, the file is gone.
+    """
+    try:
+        return context().files.read(image_id)
+    except FileNotFoundError:
+        raise not_found(f"file of picture {image_id!r} any more") from None
+
+
+def _bytes(image_id: str, output_format: OutputFormat, width: int | None, changed: bool) -> bytes:
+    data = read_file(image_id)
+    if not changed:
+        return data
+    with context().rendering:
+        if width is not None:
+            return codec.thumbnail(data, width)
+        return codec.transcode(data, output_format)
+
+
+def _negotiate(stored: OutputFormat) -> OutputFormat:
+    """The stored format if the caller takes it, else the best one that they take."""
+    accept = request.accept_mimetypes
+    if not accept or accept.quality(stored.content_type) or accept.quality("application/json"):
+        return stored
+    best = accept.best_match([output_format.content_type for output_format in OutputFormat])
+    if best is None:
+        raise ProblemError(
+            406, "not-acceptable", "Not acceptable", "pictures come as PNG, JPEG or WebP"
+        )
+    return OutputFormat(best.removeprefix("image/"))

@@ -1,0 +1,141 @@
+"""/jobs and event streams."""
+
+from flask import Blueprint, Response, request
+from pydantic import BaseModel, ConfigDict, Field
+
+from darkroom.api.auth import access
+from darkroom.api.context import context
+from darkroom.api.errors import invalid, not_found
+from darkroom.api.openapi import answers, document, read_query
+from darkroom.api.operations import EVENTS, LAST_EVENT_ID
+from darkroom.api.render import send_model
+from darkroom.asgi.wait import EventStream, suspend
+from darkroom.responses import FieldError, Job, JobPage, JobStatus, Problem
+
+blueprint = Blueprint("jobs", __name__)
+
+
+MAX_CURSOR = 2**63 - 1  # of SQL
+
+
+class JobQuery(BaseModel):
+    """Which jobs to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cursor: int | None = Field(
+        None, ge=1, le=MAX_CURSOR, description="`next_cursor` of the page before."
+    )
+    limit: int = Field(20, ge=1, le=100)
+    status: JobStatus | None = None
+
+
+@document.route(
+    blueprint, "GET", "/jobs", query=JobQuery, resp=answers(HTTP_200=JobPage), tags=["jobs"]
+)
+def list_jobs() -> Response:
+    """My jobs, newest first; to an owner everybody's."""
+    query = read_query(JobQuery)
+    jobs, cursor = context().store.jobs(
+        access.caller().sees, before=query.cursor, limit=query.limit, status=query.status
+    )
+    return send_model(
+        JobPage(jobs=tuple(jobs), next_cursor=None if cursor is None else str(cursor))
+    )
+
+
+@document.route(blueprint, "GET", "/jobs/<job_id>", resp=answers(HTTP_200=Job), tags=["jobs"])
+def show_job(job_id: str) -> Response:
+    """How a job stands."""
+    return send_model(find_job(job_id))
+
+
+@document.route(blueprint, "DELETE", "/jobs/<job_id>", resp=answers(HTTP_200=Job), tags=["jobs"])
+def cancel_job(job_id: str) -> Response:
+    """Cancel a job. A running one stops within one step; a finished one stays as it is."""
+    here = context()
+    job = here.store.cancel(job_id, access.caller().sees)
+    if job is None:
+        raise not_found(f"job {job_id!r}")
+    here.ring_worker()
+    return send_model(job)
+
+
+@document.route(
+    blueprint,
+    "GET",
+    "/jobs/<job_id>/events",
+    resp=answers(HTTP_200=None, HTTP_204=None, HTTP_400=Problem),
+    sends={200: EVENTS},
+    takes=(LAST_EVENT_ID,),
+    tags=["jobs"],
+)
+def job_events(job_id: str) -> Response:
+    """What happens to a job, as `text/event-stream`, from its beginning or `Last-Event-ID`.
+
+    Events and their data, beside `job_id`: `queued` {position, eta_seconds}, `started` {attempt},
+    `progress` {step, steps, eta_seconds}, `preview` {image: a data URI}, `note` {note}, `image`
+    {image}, and at the end one of `succeeded`, `failed` {problem} and `cancelled`.
+
+    While the job waits, `queued` comes again when its place or its ETA changes. Such an event has
+    no id: it is news, not part of the story, and no replay has it.
+
+    Ends after the job's last event. A client that reconnects after that gets 204, which tells an
+    `EventSource` to stop.
+    """
+    store, sees = context().store, access.caller().sees
+    owner = store.owners({job_id}).get(job_id)  # many may listen; this is all they need of the job
+    if owner is None or sees not in (None, owner):
+        raise not_found(f"job {job_id!r}")
+    after = _last_event_id() or 0
+    if after and store.has_ended(job_id) and not store.events_after(after, job_id, 1):
+        return Response(status=204)
+    return _stream(job_id, after)
+
+
+@document.route(
+    blueprint,
+    "GET",
+    "/events",
+    resp=answers(HTTP_200=None, HTTP_400=Problem),
+    sends={200: EVENTS},
+    takes=(LAST_EVENT_ID,),
+    tags=["jobs"],
+)
+def all_events() -> Response:
+    """What happens to all jobs that I may see, from now or `Last-Event-ID` on. Does not end."""
+    return _stream(None, _last_event_id())
+
+
+def find_job(job_id: str) -> Job:
+    """A job of the caller's.
+
+    Raises:
+        ProblemError: 404.
+    """
+    job = context().store.job(job_id, access.caller().sees)
+    if job is None:
+        raise not_found(f"job {job_id!r}")
+    return job
+
+
+def _last_event_id() -> int | None:
+    given = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
+    if given is None:
+        return None
+    if not given.isascii() or not given.isdigit() or len(given) > 18:
+        detail = "is the id of an event: a whole number"
+        raise invalid([FieldError(pointer="#/Last-Event-ID", detail=detail)], 400)
+    return int(given)
+
+
+def _stream(job_id: str | None, after: int | None) -> Response:
+    """What comes after an event; after the newest if that is None, or was of another database."""
+    if after != 0:
+        newest = context().store.last_event_id()
+        after = newest if after is None else min(after, newest)
+    return suspend(
+        EventStream(job_id, after, access.caller().sees, access.may_stay()),
+        content_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )

@@ -1,0 +1,131 @@
+"""Requests' bodies, read before a thread is spent on them: in memory while small, else on disk."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+
+from uvicorn._types import ASGIReceiveCallable, HTTPScope
+
+from darkroom.asgi import refusal
+from darkroom.asgi.threads import Threads
+from darkroom.config import WebSettings
+
+SMALL_BYTES = 2**16  # a request without pictures is smaller
+SPOOL_BYTES = 2**18  # of one body in memory
+BODIES_AT_ONCE = 8  # of the largest size; more, smaller ones
+MIN_BYTES_PER_S = 1024  # on average, once `body_timeout_s` is over
+
+
+def may_be_large(scope: HTTPScope) -> bool:
+    """Whether a request's body may be one that goes to disk, by its headers."""
+    headers = dict(scope["headers"])
+    declared = int(headers.get(b"content-length", b"0"))  # h11 has checked that it is a number
+    return declared > SMALL_BYTES or b"transfer-encoding" in headers
+
+
+class CallerGoneError(ConnectionError):
+    """Nobody is left to answer."""
+
+
+class Body:
+    """A body as a file, at its beginning once it has been read. Closing it makes room for others.
+
+    Args:
+        folder: for what does not stay in memory; the file never has a name there.
+        released: called once with the size.
+    """
+
+    def __init__(self, folder: Path, released: Callable[[int], None]) -> None:
+        self.file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(  # noqa: SIM115
+            max_size=SPOOL_BYTES, dir=str(folder)
+        )
+        self.size = 0
+        self._released = released
+
+    @property
+    def is_small(self) -> bool:
+        return self.size <= SMALL_BYTES
+
+    def close(self) -> None:
+        if not self.file.closed:
+            self.file.close()
+            self._released(self.size)
+
+
+class Bodies:
+    """All bodies that are in this process. Its methods run on the event loop.
+
+    Args:
+        limits: of sizes and times.
+        folder: on the disk that the large ones may fill.
+        threads: to write to it in.
+    """
+
+    def __init__(self, limits: WebSettings, folder: Path, threads: Threads) -> None:
+        self._limits = limits
+        self._folder = folder
+        self._threads = threads
+        self._large_bytes = 0  # in all bodies that are not small
+
+    async def read(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> Body:
+        """Read a request's body to its end.
+
+        Raises:
+            RefusedError: it is too large or too slow, or there is no room.
+            CallerGoneError: it ended too early.
+        """
+        headers = dict(scope["headers"])
+        declared = int(headers.get(b"content-length", b"0"))  # h11 has checked that it is a number
+        if declared > self._limits.max_body_bytes:
+            raise refusal.long_body(self._limits.max_body_bytes)
+        body = Body(self._folder, self._release)
+        try:
+            if declared or b"transfer-encoding" in headers:
+                await self._fill(body, receive)
+        except BaseException:
+            body.close()
+            raise
+        return body
+
+    async def _fill(self, body: Body, receive: ASGIReceiveCallable) -> None:
+        now = asyncio.get_running_loop().time
+        began, gathered, more = now(), bytearray(), True
+        while more:
+            patience_s = self._limits.body_timeout_s
+            late_at = began + patience_s + body.size / MIN_BYTES_PER_S
+            try:
+                async with asyncio.timeout(min(patience_s, late_at - now())):
+                    message = await receive()
+            except TimeoutError:
+                raise refusal.slow_body() from None
+            if message["type"] != "http.request":
+                raise CallerGoneError
+            data, more = message["body"], message["more_body"]
+            self._count(body, len(data))
+            gathered += data
+            if len(gathered) >= SPOOL_BYTES or not more:
+                try:
+                    await self._store(body, bytes(gathered))
+                except OSError:
+                    raise refusal.disk_full() from None
+                gathered.clear()
+        body.file.seek(0)
+
+    def _count(self, body: Body, more: int) -> None:
+        before = 0 if body.is_small else body.size
+        body.size += more
+        self._large_bytes += (0 if body.is_small else body.size) - before
+        if body.size > self._limits.max_body_bytes:
+            raise refusal.long_body(self._limits.max_body_bytes)
+        if self._large_bytes > BODIES_AT_ONCE * self._limits.max_body_bytes:
+            raise refusal.no_room("too many uploads come in at once")
+
+    def _release(self, size: int) -> None:
+        self._large_bytes -= size if size > SMALL_BYTES else 0
+
+    async def _store(self, body: Body, data: bytes) -> None:
+        if body.size <= SPOOL_BYTES:
+            body.file.write(data)  # to memory
+        else:
+            await self._threads.run(body.file.write, data)

@@ -1,0 +1,165 @@
+"""What a handler answers when the answer takes time: the gateway goes on from here.
+
+A handler that blocked would hold a thread. Instead it returns one of these as the body of its
+response, and whoever serves it waits on the event loop. A WSGI server that knows nothing of them
+cannot serve them, and says so.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from flask import Flask, Response, copy_current_request_context, current_app, g
+
+from darkroom.responses import Event
+
+P = ParamSpec("P")
+T = TypeVar("T")
+WsgiApp = Callable[[dict[str, Any], Any], Any]
+
+
+class Suspended:
+    """The body of a response that is still to come."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise RuntimeError("only darkroom.asgi.gateway can serve this answer")
+
+
+@dataclass(frozen=True)
+class Waiting(Suspended):
+    """An answer that is due when a job ends, patience does, or the caller is gone.
+
+    All that is called is called in a thread, one at a time.
+
+    Attributes:
+        job_id: of the job.
+        deadline: on the monotonic clock, or None for as long as it takes.
+        has_ended: whether the job has ended, to be asked once its events are listened to.
+        answer: what is answered then, however the job stands.
+        abandon: called instead when the caller is gone.
+    """
+
+    job_id: str
+    deadline: float | None
+    has_ended: Callable[[], bool]
+    answer: WsgiApp
+    abandon: Callable[[], None]
+
+    def patience_s(self) -> float | None:
+        """What is left of it."""
+        return None if self.deadline is None else max(0.0, self.deadline - monotonic())
+
+
+class Telling(Protocol):
+    """How a stream's events are told in another API's words, to one listener.
+
+    All is called in threads, one at a time.
+    """
+
+    def tell(self, events: Sequence[Event]) -> bytes:
+        """What there is to say of events that came together; each comes once, oldest first."""
+
+    def break_off(self) -> bytes:
+        """What is said when the stream ends before its job does: this server stops."""
+
+
+@dataclass(frozen=True)
+class EventStream(Suspended):
+    """An answer that goes on: events as they happen.
+
+    Attributes:
+        job_id: whose, or None for those of all jobs; a job's stream ends with the job.
+        after: the id of the last event that the caller has.
+        client: whose jobs' events the caller may see; None is everybody's.
+        allowed: whether the caller may still listen; asked in a thread, at each heartbeat.
+        telling: how it is told; None is as the log has it.
+    """
+
+    job_id: str | None
+    after: int
+    client: str | None
+    allowed: Callable[[], bool] | None = None
+    telling: Telling | None = None
+
+
+class Application(Flask):
+    """Flask, which leaves a response alone that is to be made later: it is processed then."""
+
+    def process_response(self, response: Response) -> Response:
+        if isinstance(response.response, Waiting):
+            return response
+        return super().process_response(response)
+
+    def knock(self, environ: dict[str, Any]) -> Response | None:
+        """What a request is answered before its body is seen; None if it is let in.
+
+        Args:
+            environ: of the request, without its body.
+        """
+        with self.request_context(environ):
+            try:
+                answer = self.preprocess_request()
+            except Exception as error:
+                answer = self.handle_user_exception(error)
+            return None if answer is None else self.process_response(self.make_response(answer))
+
+
+def until_ended(
+    job_id: str,
+    wait_s: float | None,
+    has_ended: Callable[[], bool],
+    answer: Callable[[], Response],
+    abandon: Callable[[], None],
+) -> Response:
+    """Answer the current request when a job has ended.
+
+    Args:
+        job_id: of the job.
+        wait_s: how long to wait at most; None is as long as it takes.
+        has_ended: see `Waiting`, as are the others; all are called as if in this request.
+        answer: makes the response, or raises a problem.
+        abandon: see `Waiting`.
+    """
+    waiting = Waiting(
+        job_id,
+        None if wait_s is None else monotonic() + wait_s,
+        _as_now(has_ended),
+        _as_now(partial(_processed, answer)),
+        _as_now(abandon),
+    )
+    return suspend(waiting)
+
+
+def suspend(body: Suspended, **about: Any) -> Response:
+    """A response that the gateway completes.
+
+    Args:
+        body: how.
+        about: arguments of the response.
+    """
+    return Response(body, direct_passthrough=True, **about)
+
+
+def _as_now(function: Callable[P, T]) -> Callable[P, T]:
+    """Have it called later, in any thread, as if in this request: by this caller, with this id."""
+    known = {name: g.get(name) for name in g}
+
+    @copy_current_request_context
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        for name, value in known.items():
+            setattr(g, name, value)
+        return function(*args, **kwargs)
+
+    return called
+
+
+def _processed(answer: Callable[[], Response], environ: dict[str, Any], start_response: Any) -> Any:
+    """What Flask would have made of the answer. A WSGI application."""
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    try:
+        response = app.make_response(answer())
+    except Exception as error:
+        response = app.make_response(app.handle_user_exception(error))
+    return app.process_response(response)(environ, start_response)

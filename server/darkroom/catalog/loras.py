@@ -1,0 +1,214 @@
+"""Which LoRAs and textual-inversion embeddings are on this box, told from their files' headers.
+
+A file's name is its name without the ending. Only safetensors are read; whatever else lies in the
+folders is listed with the reason why it cannot be used.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from darkroom.catalog import lora_keys, weight_folder
+from darkroom.catalog.headers import Header, UnreadableFileError
+from darkroom.catalog.weight_folder import Shelf
+from darkroom.responses import BrokenFile, EmbeddingInfo, LoraInfo
+
+MAX_TRIGGER_WORDS = 8
+
+# Width of the text that the UNet's cross attention reads → the family that has it.
+FAMILIES = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
+TITLES = {
+    768: "Stable Diffusion 1.x",
+    1024: "Stable Diffusion 2.x",
+    2048: "Stable Diffusion XL",
+}
+
+
+class UnknownLoraError(ValueError):
+    """There is no LoRA of that name on this box, or its file cannot be used."""
+
+
+@dataclass(frozen=True)
+class LoraEntry:
+    """A LoRA and where it lies."""
+
+    info: LoraInfo
+    path: Path
+
+
+@dataclass(frozen=True)
+class EmbeddingEntry:
+    """A textual inversion and where it lies.
+
+    Attributes:
+        widths: of the text encoder it was made for; of both for SDXL.
+    """
+
+    info: EmbeddingInfo
+    path: Path
+    widths: tuple[int, ...]
+
+
+class AdapterCatalog:
+    """The LoRAs and embeddings of this box by name.
+
+    Folders are read afresh at every call, so that a file dropped into one is there at once; a
+    file's header is read again only when its time or size changed. Threads may share a catalog.
+
+    Args:
+        loras_dir: the owner's folder of LoRAs; it need not exist.
+        embeddings_dir: the owner's folder of embeddings; it need not exist.
+    """
+
+    def __init__(self, loras_dir: Path, embeddings_dir: Path) -> None:
+        self._loras = Shelf(loras_dir, _describe_lora)
+        self._embeddings = Shelf(embeddings_dir, _describe_embedding)
+
+    def loras(self) -> tuple[LoraEntry, ...]:
+        return self._loras.read()[0]
+
+    def broken_loras(self) -> tuple[BrokenFile, ...]:
+        """Files among the LoRAs that cannot be used."""
+        return self._loras.read()[1]
+
+    def embeddings(self) -> tuple[EmbeddingEntry, ...]:
+        return self._embeddings.read()[0]
+
+    def broken_embeddings(self) -> tuple[BrokenFile, ...]:
+        """Files among the embeddings that cannot be used."""
+        return self._embeddings.read()[1]
+
+    def find_lora(self, name: str) -> LoraEntry:
+        """Look up a LoRA. The name is compared with files, never joined to a path.
+
+        Raises:
+            UnknownLoraError: says what was probably meant, or what is wrong with the file.
+        """
+        entries, broken = self._loras.read()
+        found = next((entry for entry in entries if entry.info.name == name), None)
+        if found is None:
+            names = [entry.info.name for entry in entries]
+            raise UnknownLoraError(weight_folder.why_not(name, names, broken, "LoRA", "/loras"))
+        return found
+
+
+# --- LoRAs ---------------------------------------------------------------------------------
+
+
+def _describe_lora(path: Path, header: Header) -> LoraEntry:
+    layers = lora_keys.group(header.shapes)
+    for name, layer in layers.items():
+        down, up = header.shapes[layer.down], header.shapes[layer.up]
+        if len(down) not in (2, 4) or len(down) != len(up) or down[0] != up[1]:
+            raise UnreadableFileError(f"is damaged: the halves of {name} do not fit together")
+    width = _text_dim(layers, header.shapes)
+    about = header.metadata
+    return LoraEntry(
+        LoraInfo(
+            name=path.stem,
+            family=family(width),
+            text_dim=width,
+            title=about.get("modelspec.title", about.get("ss_output_name", ""))[:200],
+            description=about.get("modelspec.description", "")[:2000],
+            trigger_words=_trigger_words(about),
+        ),
+        path,
+    )
+
+
+def _text_dim(
+    layers: Mapping[str, lora_keys.Layer], shapes: Mapping[str, tuple[int, ...]]
+) -> int | None:
+    """The width of text that the LoRA was trained on, or None where its layers do not tell."""
+    reading_text = [
+        shapes[layer.down][1]
+        for name, layer in layers.items()
+        if "attn2" in name and name.endswith(("to_k", "to_v"))
+    ]
+    if reading_text:
+        return reading_text[0]
+    if any(n.startswith(("lora_te2_", "text_encoder_2.")) or "label_emb" in n for n in layers):
+        return 2048
+    for name, layer in layers.items():  # SD 1.x and 2.x: the encoder is as wide as its text
+        if name.startswith(("lora_te_", "text_encoder.")) and name.endswith("q_proj"):
+            return shapes[layer.down][1]
+    return None
+
+
+def _trigger_words(about: Mapping[str, str]) -> tuple[str, ...]:
+    """What the author says to write, else the tags most pictures were trained with."""
+    phrase = about.get("modelspec.trigger_phrase", "").strip()
+    if phrase:
+        return (phrase[:200],)
+    try:
+        folders = json.loads(about.get("ss_tag_frequency", "{}"))
+        counts: Counter[str] = Counter()
+        for tags in folders.values():
+            counts.update({tag.strip(): int(count) for tag, count in tags.items()})
+    except (ValueError, AttributeError, TypeError):
+        return ()  # free text that some tool wrote; nothing hangs on it
+    return tuple(tag[:200] for tag, _ in counts.most_common(MAX_TRIGGER_WORDS) if tag)
+
+
+# --- embeddings ----------------------------------------------------------------------------
+
+
+def _vectors(header: Header) -> tuple[str, ...]:
+    """Keys of an embedding's vectors, SDXL's first encoder first; empty when it is none."""
+    keys = tuple(header.shapes)
+    if {"clip_l", "clip_g"} <= set(keys):
+        return ("clip_l", "clip_g")
+    if "emb_params" in keys:
+        return ("emb_params",)
+    if len(keys) == 1 and len(header.shapes[keys[0]]) in (1, 2):  # diffusers: the word itself
+        return () if keys[0].endswith((".weight", ".bias")) else keys
+    return ()
+
+
+def _describe_embedding(path: Path, header: Header) -> EmbeddingEntry:
+    keys = _vectors(header)
+    if not keys:
+        raise UnreadableFileError("is no textual inversion: it holds neither emb_params nor clip_l")
+    shapes = [header.shapes[key] for key in keys]
+    counts = {shape[0] if len(shape) == 2 else 1 for shape in shapes}
+    if len(counts) != 1 or 0 in counts or not all(shapes):
+        raise UnreadableFileError("is damaged: its vectors do not fit together")
+    widths = tuple(shape[-1] for shape in shapes)
+    text_dim = sum(widths)
+    info = EmbeddingInfo(
+        name=path.stem, family=family(text_dim), text_dim=text_dim, vectors=counts.pop()
+    )
+    return EmbeddingEntry(info, path, widths)
+
+
+# --- fitting a model -----------------------------------------------------------------------
+
+
+def family(text_dim: int | None) -> str:
+    """Short name of what has this width of text."""
+    if text_dim is None:
+        return "unknown"
+    return FAMILIES.get(text_dim, f"width-{text_dim}")
+
+
+def model_text_dim(folder: Path) -> int | None:
+    """Width of the text that a model's UNet reads, or None where its folder does not tell."""
+    try:
+        config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+        width = config["cross_attention_dim"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return width if isinstance(width, int) else None
+
+
+def misfit(lora: LoraInfo, model: str, text_dim: int | None) -> str | None:
+    """Why a LoRA does not fit a model; None when it does, or when that cannot be told yet."""
+    if lora.text_dim is None or text_dim is None or lora.text_dim == text_dim:
+        return None
+    return f"{lora.name} is for {_title(lora.text_dim)}, but {model} is {_title(text_dim)}"
+
+
+def _title(text_dim: int) -> str:
+    return f"{TITLES.get(text_dim, 'a model of its own')} (text width {text_dim})"

@@ -1,0 +1,80 @@
+"""A folder of single weight files, each described by its header."""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from darkroom.catalog import headers
+from darkroom.catalog.headers import Header
+from darkroom.responses import BrokenFile
+
+ENDING = ".safetensors"
+PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
+PICKLE = "is a pickle, which can run programs when it is opened; convert it to safetensors"
+
+Entry = TypeVar("Entry")
+
+
+def why_not(
+    name: str, names: Iterable[str], broken: Iterable[BrokenFile], what: str, route: str
+) -> str:
+    """Why there is nothing of a name, and what was probably meant.
+
+    Args:
+        name: that was asked for.
+        names: that there are.
+        broken: files that cannot be used; theirs may be meant.
+        what: such a thing is called.
+        route: that lists them.
+    """
+    for file in broken:
+        if Path(file.file).stem == name:
+            return f"cannot be used: {file.file} {file.reason}"
+    close = difflib.get_close_matches(name, list(names), 1, cutoff=0.5)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"there is no {what} {name!r} on this box{hint} (see GET {route})"
+
+
+class Shelf(Generic[Entry]):
+    """One folder, its files described.
+
+    It is read afresh at every call; a file's header only when its time or size changed. Threads
+    may share a shelf.
+
+    Args:
+        folder: it need not exist.
+        describe: makes an entry of a file; a `ValueError` says why it cannot be used.
+    """
+
+    def __init__(self, folder: Path, describe: Callable[[Path, Header], Entry]) -> None:
+        self._folder = folder
+        self._describe: Callable[[Path, Header], Entry] = describe
+        self._known: dict[tuple[Path, int, int], Entry | BrokenFile] = {}
+
+    def read(self) -> tuple[tuple[Entry, ...], tuple[BrokenFile, ...]]:
+        # A new dictionary every time lets go of files that went away, and needs no lock.
+        known = {key: self._known.get(key) or self._judge(key[0]) for key in self._files()}
+        self._known = known
+        broken = tuple(found for found in known.values() if isinstance(found, BrokenFile))
+        entries = tuple(found for found in known.values() if not isinstance(found, BrokenFile))
+        return entries, broken
+
+    def _files(self) -> Iterator[tuple[Path, int, int]]:
+        if not self._folder.is_dir():
+            return
+        for path in sorted(self._folder.iterdir()):
+            if path.suffix.lower() in (ENDING, *PICKLED) and not path.name.startswith("."):
+                try:
+                    stat = path.stat()
+                except OSError:  # a link that leads nowhere, or a file just taken away
+                    continue
+                yield path, stat.st_mtime_ns, stat.st_size
+
+    def _judge(self, path: Path) -> Entry | BrokenFile:
+        if path.suffix.lower() != ENDING:
+            return BrokenFile(file=path.name, reason=PICKLE)
+        try:
+            return self._describe(path, headers.read(path))
+        except ValueError as error:
+            return BrokenFile(file=path.name, reason=str(error))

@@ -1,0 +1,204 @@
+"""Every other model that diffusers' AutoPipeline knows: its own pipeline, held at each step.
+
+Such a pipeline's loop cannot be taken apart, so its calls are shared with nobody. But it is not
+let run either: it works in a thread of its own, one step each time it is told to, so that others
+still have their turns between its steps, and cancelling takes effect at the next one.
+"""
+
+import inspect
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+
+from darkroom.engine.base import EngineJob
+from darkroom.engine.families import sources
+from darkroom.requests import MaskedContent, ResolvedRequest, Task
+
+
+class _CancelledError(Exception):
+    """Raised inside the pipeline's call, at the next step, to end it."""
+
+
+class Run:
+    """One picture of a whole-request pipeline, made a step at a time.
+
+    Args:
+        call: makes the picture; calls its argument after each step.
+    """
+
+    def __init__(self, call: Callable[[Callable[[], None]], Image.Image]) -> None:
+        self._call = call
+        self._go: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._came: queue.SimpleQueue[Image.Image | BaseException | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="whole", daemon=True)
+        self._started = False
+
+    def resume(self) -> Image.Image | None:
+        """Go on to the end of the next step.
+
+        Returns:
+            The picture, once it is done.
+
+        Raises:
+            Exception: what the pipeline raised.
+        """
+        if self._started:
+            self._go.put(True)
+        else:
+            self._started = True
+            self._thread.start()
+        came = self._came.get()
+        if isinstance(came, BaseException):
+            raise came
+        return came
+
+    def close(self) -> None:
+        """End it wherever it is, and wait until it has ended."""
+        if self._started and self._thread.is_alive():
+            self._go.put(False)
+            self._thread.join()
+
+    def _work(self) -> None:
+        came: Image.Image | BaseException
+        try:
+            with torch.inference_mode():
+                came = self._call(self._step)
+        except _CancelledError:
+            return
+        except BaseException as error:  # handed to whoever resumes
+            came = error
+        self._came.put(came)
+
+    def _step(self) -> None:
+        self._came.put(None)
+        if not self._go.get():
+            raise _CancelledError
+
+
+class Development:
+    """A job in the hands of a whole-request pipeline: its images one after the other.
+
+    Attributes:
+        step: how many steps are done, over all images.
+        steps: how many there will be; a guess for pipelines that do not say when a step is done.
+        index: of the image being made.
+    """
+
+    exclusive = True  # the pipeline holds what belongs to one job
+
+    def __init__(self, runs: list[Run], steps: int) -> None:
+        self._runs = runs
+        self.steps = steps * len(runs)
+        self.step = 0
+        self.index = 0
+
+    def resume(self) -> Image.Image | None:
+        """Do one more step; the picture, when its image is done.
+
+        Raises:
+            Exception: what the pipeline raised.
+        """
+        picture = self._runs[self.index].resume()
+        if picture is None:
+            self.step = min(self.step + 1, self.steps)
+        else:
+            self.index += 1
+            self.step = self.steps * self.index // len(self._runs)
+        return picture
+
+    def close(self) -> None:
+        """End it wherever it is."""
+        for run in self._runs[self.index : self.index + 1]:
+            run.close()
+
+
+class WholeRequest:
+    """A loaded model whose pipeline does all the work.
+
+    Args:
+        pipeline: of any class that AutoPipeline knows.
+        tasks: what it can do.
+    """
+
+    def __init__(self, pipeline: Any, tasks: tuple[Task, ...]) -> None:
+        # These import every pipeline there is: for those who have no such model, for nothing.
+        from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+
+        self._pipelines: dict[Task, Any] = {}
+        for task in tasks:
+            match task:
+                case Task.IMG2IMG:
+                    made = AutoPipelineForImage2Image.from_pipe(pipeline)
+                case Task.INPAINT:
+                    made = AutoPipelineForInpainting.from_pipe(pipeline)
+                case _:
+                    made = pipeline
+            made.set_progress_bar_config(disable=True)
+            self._pipelines[task] = made
+
+    def start(self, job: EngineJob) -> Development:
+        """Take a job on; nothing is computed yet. Only one may be under way at a time.
+
+        Raises:
+            ValueError: the model cannot do what is asked.
+        """
+        request = job.request
+        if request.task not in self._pipelines:
+            raise ValueError(f"{request.model} cannot do {request.task}")
+        if request.loras:
+            raise ValueError(f"{request.model} takes no LoRAs here: its pipeline is run whole")
+        content = request.masked_content or MaskedContent.ORIGINAL
+        if request.latent_resize is not None or content is not MaskedContent.ORIGINAL:
+            raise ValueError(f"{request.model} gives no access to its latents: it is run whole")
+        runs = [self._run(job, index) for index in range(request.num_images)]
+        strength = 1.0 if request.strength is None else request.strength
+        return Development(runs, max(1, int(request.num_inference_steps * strength)))
+
+    def _run(self, job: EngineJob, index: int) -> Run:
+        request = job.request
+        pipeline = self._pipelines[request.task]
+        accepted = inspect.signature(pipeline.__call__).parameters
+
+        def call(step: Callable[[], None]) -> Image.Image:
+            def at_step_end(_pipeline: Any, _index: int, _timestep: Any, kept: Any) -> Any:
+                step()
+                return kept
+
+            arguments = _arguments(job) | {
+                "generator": torch.Generator("cpu").manual_seed(request.seed_of(index)),
+                "callback_on_step_end": at_step_end,
+            }
+            known = {name: value for name, value in arguments.items() if name in accepted}
+            picture: Image.Image = pipeline(**known).images[0]
+            if request.keep_unmasked and request.padding_mask_crop is None:
+                picture = VaeImageProcessor().apply_overlay(
+                    arguments["mask_image"], arguments["image"], picture
+                )
+            return picture.convert("RGB")
+
+        return Run(call)
+
+
+def _arguments(job: EngineJob) -> dict[str, Any]:
+    """A request in the pipelines' words; those that a pipeline has no word for are left out."""
+    request: ResolvedRequest = job.request
+    arguments: dict[str, Any] = {
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt or None,
+        "width": request.width,
+        "height": request.height,
+        "num_inference_steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+    }
+    if request.task is Task.TXT2IMG:
+        return arguments
+    picture, mask = sources.sized(job)
+    arguments |= {"image": picture, "strength": request.strength}
+    if mask is not None:
+        arguments |= {"mask_image": mask, "padding_mask_crop": request.padding_mask_crop}
+    return arguments

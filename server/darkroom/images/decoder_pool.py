@@ -1,0 +1,140 @@
+"""Processes that decode strangers' pictures, so that a hostile one can only end its own decoder."""
+
+import multiprocessing
+import queue
+import threading
+from concurrent.futures.process import BrokenProcessPool
+
+import structlog
+from pebble import ProcessExpired, ProcessPool
+
+from darkroom.images import decoder
+from darkroom.images.codec import PictureError
+from darkroom.images.decoder import Decoded, Purpose
+
+log = structlog.get_logger()
+
+MAX_WAITING = 32  # uploads without a decoder, each with its bytes in memory
+START_S = 60.0  # a process that is not there after this has failed to start
+
+
+class BusyError(Exception):
+    """More pictures came than can be decoded in time."""
+
+
+class Decoders:
+    """Decodes pictures, each in a process of limited time and memory.
+
+    Each process has a pool of its own. In a pool that several share, one that dies at a bad
+    moment takes the pictures of the others with it.
+
+    Args:
+        count: of processes. They start at once, and are ready some tenths of a second later.
+        timeout_s: that one picture may take; then its process is killed and replaced.
+        memory_bytes: that one picture may take.
+        max_pixels: width × height of one picture.
+    """
+
+    def __init__(self, count: int, timeout_s: float, memory_bytes: int, max_pixels: int) -> None:
+        self._timeout_s = timeout_s
+        self._memory_bytes = memory_bytes
+        self._max_pixels = max_pixels
+        self._room = threading.BoundedSemaphore(count + MAX_WAITING)
+        self._free: queue.LifoQueue[ProcessPool] = queue.LifoQueue()  # the last used is warmest
+        self._count = count
+        for _ in range(count):
+            self._free.put(self._start())
+
+    def decode(self, data: bytes, purpose: Purpose) -> Decoded:
+        """Read an upload.
+
+        Raises:
+            PictureError: says what is wrong with it.
+            BusyError: no decoder became free in time.
+        """
+        if not self._room.acquire(blocking=False):
+            raise BusyError
+        try:
+            pool = self._take()
+            try:
+                return self._ask(pool, data, purpose)
+            except BrokenProcessPool:  # it died idle, or before it could say what it had taken
+                pool = self._replace(pool)
+                return self._ask_again(pool, data, purpose)
+            finally:
+                self._free.put(pool)
+        finally:
+            self._room.release()
+
+    def close(self) -> None:
+        """End all processes, once each has done its picture. What comes later finds none free."""
+        count, self._count = self._count, 0
+        for _ in range(count):
+            _end(self._free.get())
+
+    def _take(self) -> ProcessPool:
+        try:
+            return self._free.get(timeout=self._timeout_s)
+        except queue.Empty:
+            raise BusyError from None
+
+    def _ask(self, pool: ProcessPool, data: bytes, purpose: Purpose) -> Decoded:
+        """Have one process decode it.
+
+        Raises:
+            PictureError: says what is wrong with it.
+            BrokenProcessPool: the process was not there, or died; the pool is of no more use.
+        """
+        try:
+            future = pool.schedule(
+                decoder.decode_within,
+                args=[self._timeout_s, data, purpose, self._max_pixels],
+                timeout=self._timeout_s,
+            )
+        except RuntimeError as error:
+            raise BrokenProcessPool(str(error)) from None
+        try:
+            return future.result(START_S + self._timeout_s)
+        except TimeoutError:
+            if not future.done():
+                raise BrokenProcessPool("the decoder does not answer") from None
+            log.warning("decoding took too long", bytes=len(data), timeout_s=self._timeout_s)
+            detail = f"decoding the picture takes more than {self._timeout_s:g} seconds"
+            raise PictureError(detail) from None
+        except ProcessExpired as error:
+            log.warning("a decoder died", bytes=len(data), exit_code=error.exitcode)
+            raise _crashed() from None
+
+    def _ask_again(self, pool: ProcessPool, data: bytes, purpose: Purpose) -> Decoded:
+        try:
+            return self._ask(pool, data, purpose)
+        except BrokenProcessPool:
+            raise _crashed() from None
+
+    def _start(self) -> ProcessPool:
+        pool = ProcessPool(
+            max_workers=1,
+            initializer=decoder.enter,
+            initargs=[self._memory_bytes],
+            context=multiprocessing.get_context("spawn"),  # web has threads, and may not fork
+        )
+        assert pool.active  # this starts it
+        return pool
+
+    def _replace(self, pool: ProcessPool) -> ProcessPool:
+        log.warning("replacing a decoder")
+        _end(pool)
+        try:
+            return self._start()
+        except BrokenProcessPool as error:  # no memory, or no process ids, are left
+            log.error("no decoder can be started", reason=str(error.__cause__))
+            raise BusyError from None
+
+
+def _end(pool: ProcessPool) -> None:
+    pool.stop()  # type: ignore[no-untyped-call]
+    pool.join()
+
+
+def _crashed() -> PictureError:
+    return PictureError("the picture cannot be decoded: it crashes the decoder")

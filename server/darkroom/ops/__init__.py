@@ -1,0 +1,1 @@
+"""Starting, watching, examining and announcing the server."""

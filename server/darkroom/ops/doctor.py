@@ -1,0 +1,243 @@
+"""`darkroom doctor`: what could keep this box from serving, and what to do about it."""
+
+import platform
+import shutil
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from darkroom.catalog.loras import AdapterCatalog
+from darkroom.catalog.models import ModelCatalog
+from darkroom.catalog.upscalers import UpscalerCatalog
+from darkroom.config import Settings
+from darkroom.engine.base import Broken, EngineEvent, EngineJob
+from darkroom.ops.addresses import local_url
+from darkroom.ops.supervisor import PortTakenError, check_port
+from darkroom.requests import ResolvedRequest, Task
+from darkroom.storage import database, reconcile
+from darkroom.storage.database import Database
+from darkroom.storage.files import Files
+
+GIB = 2**30
+MIN_MEMORY_BYTES = 2 * GIB
+MIN_DISK_BYTES = 2 * GIB
+LOCKED_S = 5.0  # no transaction of ours takes so long
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check.
+
+    Attributes:
+        name: what was looked at.
+        ok: whether the server can work with it.
+        detail: what was found.
+        advice: what to do when it is not ok.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Run every check, each as it is asked for; one that crashes is a finding too."""
+    checks: tuple[tuple[str, Callable[[Settings], Finding]], ...] = (
+        ("python", _python),
+        ("torch", _torch),
+        ("gpu", _gpu),
+        ("memory", _memory),
+        ("disk", _disk),
+        ("port", _port),
+        ("database", check_database),
+        ("files", check_files),
+        ("locks", check_locks),
+        ("model", _model),
+        ("add-ons", check_additions),
+        ("picture", _picture),
+    )
+    for name, check in checks:
+        try:
+            yield check(settings)
+        except Exception as error:
+            detail = f"{type(error).__name__}: {error}"
+            yield Finding(name, False, detail, "run `make install`, then `darkroom doctor` again")
+
+
+def _python(_settings: Settings) -> Finding:
+    ok = sys.version_info >= (3, 11)
+    return Finding("python", ok, platform.python_version(), "install Python 3.11 or newer")
+
+
+def _torch(_settings: Settings) -> Finding:
+    import torch
+
+    return Finding("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def _gpu(settings: Settings) -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        name = torch.cuda.get_device_name()
+        return Finding("gpu", True, f"{name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free")
+    wanted = settings.engine.device == "cuda"
+    advice = "install the NVIDIA driver, or set engine.device to auto"
+    return Finding("gpu", not wanted, "none; the CPU does the work", advice)
+
+
+def _memory(_settings: Settings) -> Finding:
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    ok = free >= MIN_MEMORY_BYTES
+    return Finding("memory", ok, f"{free / GIB:.1f} GiB free", "close something; 2 GiB are needed")
+
+
+def _disk(settings: Settings) -> Finding:
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    probe = settings.data_dir / ".doctor"
+    probe.write_bytes(b"x")
+    probe.unlink()
+    free = shutil.disk_usage(settings.data_dir).free
+    detail = f"{free / GIB:.1f} GiB free in {settings.data_dir}"
+    advice = "make room, or choose another --data-dir"
+    return Finding("disk", free >= MIN_DISK_BYTES, detail, advice)
+
+
+def _port(settings: Settings) -> Finding:
+    try:
+        check_port(settings.host, settings.port)
+    except PortTakenError as error:
+        advice = "if that is not a darkroom already running, choose another --port"
+        return Finding("port", False, str(error), advice)
+    return Finding("port", True, f"{local_url(settings)} is free")
+
+
+def check_database(settings: Settings) -> Finding:
+    path = settings.database_path
+    if not path.exists():
+        return Finding("database", True, "none yet; the first start makes it")
+    with closing(sqlite3.connect(path, timeout=LOCKED_S, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            detail = f"{path}: another program has kept it locked for {LOCKED_S:.0f} s"
+            return Finding("database", False, detail, f"`fuser {path}` says which; end it")
+        (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
+        dangling = connection.execute("PRAGMA foreign_key_check").fetchall()
+        (jobs,) = connection.execute("SELECT count(*) FROM jobs").fetchone()
+    if dangling:
+        verdict = f"records of jobs that are not there: {len(dangling)}"
+    advice = f"stop the server, put a backup in the place of {path}, or move it away; start again"
+    return Finding("database", verdict == "ok", f"{path}: {verdict}, {jobs} jobs", advice)
+
+
+def check_files(settings: Settings) -> Finding:
+    """Whether the pictures are where the database says, and what lies about beside them."""
+    if not settings.database_path.exists():
+        return Finding("files", True, "none yet")
+    opened = Database(settings.database_path)
+    try:
+        missing = reconcile.missing(opened, Files(settings.images_dir))
+    finally:
+        opened.close()
+    orphans = sum(1 for _ in Files(settings.orphans_dir).names())
+    detail = f"recorded pictures whose file is not there: {missing}"
+    if orphans:
+        detail += f"; files that belonged to nothing, in {settings.orphans_dir}: {orphans}"
+    advice = f"is the disk of {settings.images_dir} there? a backup may have the files"
+    return Finding("files", missing == 0, detail, advice)
+
+
+def check_locks(settings: Settings) -> Finding:
+    """Who runs here. The kernel frees a lock with its process, so one that is held has a holder."""
+    held: list[tuple[str, str, bool]] = []
+    here = database.processes()
+    for name in ("serve", "web", "worker"):
+        path = settings.data_dir / f"{name}.lock"
+        if not path.exists():
+            continue
+        pid, _, among = path.read_text().strip().partition(" ")
+        with database.exclusively(path, mark=False) as free:
+            if not free:
+                held.append((name, pid, among in ("", here)))
+    gone = [
+        f"{name}.lock"
+        for name, pid, near in held
+        if near and not Path(f"/proc/{pid or 'none'}").exists()
+    ]
+    if gone:
+        detail = f"{', '.join(gone)}: held, but not by the process that took it"
+        advice = "a child of a process that was killed still runs; `fuser` on the file says which"
+        return Finding("locks", False, detail, advice)
+    running = ", ".join(
+        f"{name} (process {pid}{'' if near else ' of another container'})"
+        for name, pid, near in held
+    )
+    return Finding("locks", True, f"held by {running}" if held else "none is held")
+
+
+def _model(settings: Settings) -> Finding:
+    catalog = ModelCatalog(settings.models_dir, settings.models.default)
+    names = [info.name for info in catalog.infos()]
+    ok = settings.models.default in names
+    advice = f"set models.default to one of these, or put a model in {settings.models_dir}"
+    detail = f"{settings.models.default}; there is {', '.join(names)}"
+    broken = ", ".join(found.name for found in catalog.broken())
+    if broken:
+        detail += f"; not usable: {broken} (`darkroom models list` says why)"
+    return Finding("model", ok, detail, advice)
+
+
+def check_additions(settings: Settings) -> Finding:
+    """LoRAs, embeddings and upscalers, which nothing depends on."""
+    adapters = AdapterCatalog(settings.loras_dir, settings.embeddings_dir)
+    upscalers = UpscalerCatalog(settings.upscalers_dir)
+    found = {
+        "LoRAs": (adapters.loras(), adapters.broken_loras()),
+        "embeddings": (adapters.embeddings(), adapters.broken_embeddings()),
+        "upscalers": (upscalers.upscalers(), upscalers.broken()),
+    }
+    detail = ", ".join(f"{len(usable)} {kind}" for kind, (usable, _) in found.items())
+    broken = [f"{file.file} {file.reason}" for _, files in found.values() for file in files]
+    advice = "mend these files or take them away"
+    return Finding("add-ons", not broken, "; ".join([detail, *broken]), advice)
+
+
+def _picture(settings: Settings) -> Finding:
+    from darkroom.engine import engine
+
+    catalog = ModelCatalog(settings.models_dir, settings.models.default)
+    info = catalog.find(None).info
+    working = engine.from_settings(settings)
+    began = time.monotonic()
+    working.warm_up()
+    loaded = time.monotonic()
+    request = ResolvedRequest(
+        task=Task.TXT2IMG,
+        model=info.name,
+        prompt="a red fox",
+        negative_prompt="",
+        num_images=1,
+        seed=7,
+        **info.defaults.model_dump(),
+    )
+    working.submit(EngineJob("doctor", request))
+    last: EngineEvent | None = None
+    while working.in_flight():
+        for event in working.tick():
+            last = event
+    if isinstance(last, Broken):
+        return Finding("picture", False, last.detail, "see the lines above, and the log")
+    seconds = time.monotonic() - loaded
+    detail = f"{seconds:.1f} s on {working.device}, after {loaded - began:.1f} s to load the model"
+    return Finding("picture", True, detail)

@@ -1,0 +1,162 @@
+"""The queue in numbers, for Prometheus. What happened is counted from the event log.
+
+So it does not matter which process ended a job, and a worker that dies takes no count with it.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from darkroom.ops.exposition import merge
+from darkroom.responses import EventType, JobStatus, WebhookState
+from darkroom.storage.database import Database
+from darkroom.storage.tables import EventRow, ImageRow, JobRow, WebhookRow, WorkerRow
+
+SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+COUNTED = (EventType.STARTED, *(kind for kind in EventType if kind.terminal))
+PAGE = 1000
+ETA_SAMPLE = 200  # of the last jobs, by which estimates are judged
+
+
+class Census(Collector):
+    """Counts from its making on, and whenever it is asked.
+
+    Args:
+        database: migrated.
+        eta_errors: of so many of the last jobs, how far off what they were promised was, as parts
+            of what it became.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        eta_errors: Callable[[int], Sequence[float]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._eta_errors = eta_errors
+        self._clock = clock
+        self._lock = threading.Lock()
+        with database.read() as session:
+            self._last_id = session.scalar(select(func.max(EventRow.id))) or 0
+        self._counted = registry = CollectorRegistry()
+        self._ended = Counter(
+            "darkroom_jobs_ended", "Jobs by outcome.", ("status", "task"), registry=registry
+        )
+        for status in JobStatus:
+            if status.terminal:
+                self._ended.labels(status.value, "txt2img")
+        self._failures = Counter(
+            "darkroom_job_failures",
+            "Jobs that failed, by the last part of their problem's type.",
+            ("kind",),
+            registry=registry,
+        )
+        self._retries = Counter(
+            "darkroom_job_retries", "Jobs begun again after an interruption.", registry=registry
+        )
+        self._waits = Histogram(
+            "darkroom_job_wait_seconds",
+            "From acceptance to the first step.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._durations = Histogram(
+            "darkroom_job_duration_seconds",
+            "From the first step to the last picture, of jobs that succeeded.",
+            ("task",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        with self._lock, self._database.read() as session:
+            self._count(session)
+            yield from self._counted.collect()
+            yield from self._standing(session)
+            yield from self._workers(session)
+        yield from self._estimates()
+
+    def _count(self, session: Session) -> None:
+        """What has happened since it was last asked."""
+        events = (
+            select(EventRow, JobRow.task, JobRow.created_at, JobRow.started_at, JobRow.finished_at)
+            .join(JobRow, JobRow.id == EventRow.job_id)
+            .where(EventRow.type.in_(COUNTED))
+            .order_by(EventRow.id)
+            .limit(PAGE)
+        )
+        newest = session.scalar(select(func.max(EventRow.id))) or 0
+        while rows := session.execute(events.where(EventRow.id > self._last_id)).all():
+            for event, task, accepted_at, started_at, finished_at in rows:
+                self._last_id = event.id
+                data = json.loads(event.data)
+                match EventType(event.type):
+                    case EventType.STARTED if data.get("attempt", 1) == 1:
+                        self._waits.observe(max(0.0, event.created_at - accepted_at))
+                    case EventType.STARTED:
+                        self._retries.inc()
+                    case kind:
+                        self._ended.labels(kind.value, task).inc()
+                        if kind is EventType.FAILED:
+                            problem = data["problem"]["type"].rpartition(":")[2]
+                            self._failures.labels(problem).inc()
+                        if kind is EventType.SUCCEEDED and started_at and finished_at:
+                            took = max(0.0, finished_at - started_at)
+                            self._durations.labels(task).observe(took)
+        self._last_id = max(self._last_id, newest)
+
+    def _standing(self, session: Session) -> Iterator[Metric]:
+        """How things are now."""
+        jobs = GaugeMetricFamily("darkroom_jobs", "Jobs by status.", labels=["status"])
+        by_status = select(JobRow.status, func.count()).group_by(JobRow.status)
+        counts = dict(session.execute(by_status).all())
+        for status in JobStatus:
+            jobs.add_metric([status.value], counts.get(status.value, 0))
+        yield jobs
+        oldest = session.scalar(
+            select(func.min(JobRow.created_at)).where(JobRow.status == JobStatus.QUEUED)
+        )
+        waited = 0.0 if oldest is None else max(0.0, self._clock() - oldest)
+        yield GaugeMetricFamily(
+            "darkroom_oldest_queued_seconds", "How long the oldest queued job has waited.", waited
+        )
+        pictures, size = session.execute(
+            select(func.count(), func.coalesce(func.sum(ImageRow.bytes), 0)).select_from(ImageRow)
+        ).one()
+        yield GaugeMetricFamily("darkroom_pictures", "Developed pictures kept.", pictures)
+        yield GaugeMetricFamily("darkroom_pictures_bytes", "What they take.", size)
+        due = select(func.count()).where(WebhookRow.state == WebhookState.PENDING)
+        yield GaugeMetricFamily(
+            "darkroom_webhooks_pending",
+            "Webhooks of ended jobs that are not delivered yet.",
+            session.scalar(due) or 0,
+        )
+
+    def _workers(self, session: Session) -> Iterator[Metric]:
+        alive = WorkerRow.lease_until > self._clock()
+        workers = session.scalars(select(WorkerRow).where(alive).order_by(WorkerRow.id)).all()
+        yield GaugeMetricFamily("darkroom_workers", "Workers that are alive.", len(workers))
+        ready = sum(row.ready for row in workers)
+        yield GaugeMetricFamily("darkroom_workers_ready", "Workers with a loaded model.", ready)
+        yield from merge((row.id, row.metrics) for row in workers)
+
+    def _estimates(self) -> Iterator[Metric]:
+        errors = self._eta_errors(ETA_SAMPLE)
+        if errors:
+            yield GaugeMetricFamily(
+                "darkroom_eta_error_ratio",
+                f"Median error of the last {ETA_SAMPLE} jobs' first estimates, as a part of what "
+                "they took.",
+                median(errors),
+            )
+        yield GaugeMetricFamily("darkroom_eta_errors", "Jobs that this median is of.", len(errors))

@@ -1,0 +1,90 @@
+"""The worker process: owns the GPU, takes jobs from the queue. A composition root."""
+
+import resource
+import signal
+import socket
+import sys
+from types import FrameType
+
+import structlog
+import torch
+from prometheus_client import disable_created_metrics
+
+from darkroom.config import Settings
+from darkroom.engine import engine
+from darkroom.ops.watchdog import Pulse
+from darkroom.queue import doorbell
+from darkroom.queue.doorbell import Doorbell
+from darkroom.queue.leases import Leases
+from darkroom.queue.worker import Dispatcher
+from darkroom.queue.worker_metrics import Meters
+from darkroom.storage import database, reconcile
+from darkroom.storage.files import Files
+
+log = structlog.get_logger()
+
+
+class AlreadyRunningError(RuntimeError):
+    """Another worker works on this data folder."""
+
+
+def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT.
+
+    Raises:
+        AlreadyRunningError: see there.
+        OSError: the default model cannot be loaded.
+    """
+    database.migrate(settings.database_path)
+    # The lock proves that no other process carries this worker's id, so whatever is still leased
+    # to the id was left behind by a dead one and can be taken up at once.
+    with database.exclusively(settings.data_dir / "worker.lock") as alone:
+        if not alone:
+            raise AlreadyRunningError(f"a worker already works on {settings.data_dir}")
+        # A core file would be as large as the models, and hold what people asked for.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        with Pulse(
+            settings.pulse_path, settings.engine.stall_timeout_s + settings.queue.poll_s
+        ) as pulse:
+            _work(settings, pulse)
+
+
+def _work(settings: Settings, pulse: Pulse) -> None:
+    meters = Meters()
+    working = engine.from_settings(settings, meter=meters)
+    meters.describe(torch=torch.__version__, device=working.device, gpu_bytes=working.gpu_bytes)
+    web_bell = doorbell.address(settings.data_dir, "web")
+    opened = database.Database(settings.database_path, settings.queue.database_timeout_s)
+    name = socket.gethostname()
+    reconcile.at_worker_start(settings, opened, name)
+    leases = Leases(
+        opened,
+        name,
+        lease_s=settings.queue.lease_s,
+        max_attempts=settings.queue.max_attempts,
+        max_in_flight_per_client=settings.queue.max_in_flight_per_client,
+    )
+    with Doorbell(doorbell.address(settings.data_dir, "worker")) as bell:
+        dispatcher = Dispatcher(
+            leases=leases,
+            files=Files(settings.images_dir),
+            engine=working,
+            bell=bell,
+            ring_web=lambda: doorbell.ring(web_bell),
+            settings=settings.queue,
+            device=working.device,
+            max_in_flight=settings.engine.max_jobs_in_flight,
+            pulse=pulse.beat,
+            meters=meters,
+        )
+
+        def stop(_signal: int, _frame: FrameType | None) -> None:
+            dispatcher.stop()
+            if not dispatcher.ready:  # a model may load for minutes, and there is nothing to keep
+                sys.exit(0)
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        dispatcher.run()
+    opened.close()

@@ -1,0 +1,56 @@
+"""One thread reads the event log, and hands what is new to whoever follows it."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from darkroom.queue.doorbell import Doorbell
+from darkroom.queue.store import Store
+from darkroom.responses import Event
+
+log = structlog.get_logger()
+
+
+class Tail:
+    """Follows the event log from now on.
+
+    Args:
+        store: to read from.
+        bell: rings when something was written.
+        poll_s: how often to look when it does not ring.
+        hear: gets events, oldest first and each once, in this thread.
+    """
+
+    def __init__(
+        self, store: Store, bell: Doorbell, poll_s: float, hear: Callable[[Sequence[Event]], None]
+    ) -> None:
+        self._store = store
+        self._bell = bell
+        self._poll_s = poll_s
+        self._hear = hear
+        self._stopping = threading.Event()
+        self._last_id = store.last_event_id()
+        self._thread = threading.Thread(target=self._follow, name="event tail", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Hear no more once this returns; it takes up to `poll_s`."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._stopping.is_set():
+            self._bell.wait(self._poll_s)
+            try:
+                self._read()
+            except Exception:
+                log.exception("event log cannot be read")
+                self._stopping.wait(1.0)
+
+    def _read(self) -> None:
+        while events := self._store.events_after(self._last_id):
+            self._hear(events)
+            self._last_id = events[-1].id

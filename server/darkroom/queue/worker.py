@@ -1,0 +1,392 @@
+"""The worker's loop: claim → engine → events → result."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import structlog
+
+from darkroom.config import QueueSettings
+from darkroom.engine.base import (
+    Broken,
+    Developed,
+    Engine,
+    EngineEvent,
+    Finished,
+    Noted,
+    Previewed,
+    Started,
+    Stepped,
+)
+from darkroom.images import codec
+from darkroom.queue.doorbell import Doorbell
+from darkroom.queue.leases import LeaseLostError, Leases
+from darkroom.queue.running_job import Running, share_out
+from darkroom.queue.worker_metrics import Meters
+from darkroom.requests import OutputFormat
+from darkroom.responses import EventType, JobStatus, Problem
+from darkroom.storage.database import DatabaseUnavailableError
+from darkroom.storage.files import Files
+from darkroom.storage.records import NewEvent, preview_data
+from darkroom.storage.tables import ImageRow
+
+log = structlog.get_logger()
+
+AGAIN_S = 1.0  # between attempts to write what must not be lost
+MAX_PENDING_EVENTS = 2000  # progress that is kept while the database takes none
+METRICS_EVERY_S = 5.0  # at least as often as this the worker's numbers are written down
+
+PROBLEMS = {
+    "out-of-memory": ("Not enough memory", 507),
+    "model": ("The model cannot be loaded", 500),
+    "request": ("The request cannot be done", 422),
+    "engine": ("The picture could not be developed", 500),
+    "storage": ("The picture could not be stored", 507),
+    "source": ("The source picture is gone", 410),
+}
+
+
+@dataclass
+class _Pending:
+    """Progress not yet written."""
+
+    events: list[NewEvent] = field(default_factory=list)
+    steps: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class Dispatcher:
+    """Feeds one engine from the queue until told to stop.
+
+    Args:
+        leases: this worker's side of the queue.
+        files: where pictures go.
+        engine: what makes them; used from the thread that calls `run`.
+        bell: rings when there is something to look at.
+        ring_web: wakes those who wait for events.
+        settings: lease, attempts, intervals.
+        device: what the engine runs on, for people.
+        max_in_flight: jobs the engine works on at once.
+        pulse: called in every turn of the loop, also when there is nothing to do.
+        meters: of this worker.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        leases: Leases,
+        files: Files,
+        engine: Engine,
+        bell: Doorbell,
+        ring_web: Callable[[], None],
+        settings: QueueSettings,
+        device: str,
+        max_in_flight: int,
+        pulse: Callable[[], None] = lambda: None,
+        meters: Meters | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._leases = leases
+        self._files = files
+        self._engine = engine
+        self._bell = bell
+        self._ring_web = ring_web
+        self._settings = settings
+        self._device = device
+        self._max_in_flight = max_in_flight
+        self._pulse = pulse
+        self._meters = meters or Meters()
+        self._clock = clock
+        self._stopping = threading.Event()
+        self._stop_by = float("inf")
+        self._ready = threading.Event()
+        self._running: dict[str, Running] = {}
+        self._pending = _Pending()
+        self._flushed_at = float("-inf")
+        self._looked_at = float("-inf")
+        self._news = True  # whether the queue may have changed without a ring
+
+    def stop(self) -> None:
+        """Finish what is in flight if that is quick, hand the rest back. From any thread."""
+        if not self._stopping.is_set():
+            self._stop_by = self._clock() + self._settings.shutdown_timeout_s
+        self._stopping.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the default model is loaded."""
+        return self._ready.is_set()
+
+    def run(self) -> None:
+        """Work until `stop`.
+
+        Raises:
+            OSError: the default model cannot be loaded.
+        """
+        interrupted = self._leases.recover_own()
+        if interrupted:
+            log.warning("jobs were interrupted and run again", jobs=interrupted)
+            self._ring_web()
+        heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        heart.start()
+        try:
+            self._engine.warm_up()
+            self._ready.set()
+            self._say_alive()
+            self._ring_web()
+            log.info("ready", worker=self._leases.worker, device=self._device)
+            while not self._done():
+                self._turn()
+            self._flush()
+            # Only here: after an error the jobs count as interrupted, so that one that brings the
+            # worker down each time comes to an end.
+            self._give_back()
+        finally:
+            self._stopping.set()
+            heart.join()
+            self._ring_web()
+
+    def _give_back(self) -> None:
+        try:
+            returned = self._leases.give_back()
+        except DatabaseUnavailableError as error:
+            log.warning("jobs not handed back; they count as interrupted", reason=str(error))
+        else:
+            if returned:
+                log.info("jobs handed back", jobs=returned)
+
+    def _done(self) -> bool:
+        if not self._stopping.is_set():
+            return False
+        return not self._running or self._clock() > self._stop_by
+
+    def _beat(self) -> None:
+        """Keep leases alive from a thread of its own: a tick may be long, a model load longer."""
+        while True:
+            try:
+                self._say_alive()
+            except Exception:
+                log.exception("heartbeat failed")  # the next one may do
+            if self._stopping.wait(min(self._leases.lease_s / 4, METRICS_EVERY_S)):
+                return
+
+    def _say_alive(self) -> None:
+        self._leases.heartbeat(
+            ready=self.ready,
+            device=self._device,
+            max_in_flight=self._max_in_flight,
+            metrics=self._meters.text(),
+        )
+
+    def _turn(self) -> None:
+        """One round: look at the queue if there may be news, one engine tick, its events."""
+        self._pulse()
+        rung = self._bell.wait(0 if self._running or self._news else self._settings.poll_s)
+        if rung or self._news or self._clock() - self._looked_at >= self._settings.poll_s:
+            self._look()
+        if not self._running:
+            self._meters.idle()
+            return
+        began = self._clock()
+        events = self._engine.tick()
+        seconds = self._clock() - began
+        self._meters.ticked(seconds, len(self._running))
+        share_out(seconds, events, self._running)
+        for event in events:
+            self._handle(event)
+        if self._clock() - self._flushed_at >= self._settings.flush_s:
+            self._flush()
+
+    def _look(self) -> None:
+        """Read the queue: who is cancelled, who is next."""
+        self._looked_at = self._clock()
+        self._news = False
+        try:
+            for job_id in self._leases.cancel_requests():
+                self._cancel(job_id)
+            if not self._stopping.is_set():
+                self._claim()
+        except DatabaseUnavailableError as error:
+            log.warning("the queue cannot be read", reason=str(error))  # the next look may do
+
+    def _claim(self) -> None:
+        """Fill the engine up. A job that was in flight when a worker died stays alone in it."""
+        self._leases.recover_lapsed()
+        while len(self._running) < self._max_in_flight:
+            if any(running.claim.apart for running in self._running.values()):
+                return
+            claim = self._leases.claim(busy=bool(self._running))
+            if claim is None:
+                return
+            running = Running(claim)
+            self._running[claim.job_id] = running
+            try:
+                job = running.load(self._files)
+            except (OSError, ValueError) as error:
+                self._fail(claim.job_id, "source", f"a source picture cannot be read: {error}")
+            else:
+                log.info("job claimed", attempt=claim.attempt, **_names(running))
+                self._engine.submit(job)
+
+    def _handle(self, event: EngineEvent) -> None:
+        running = self._running.get(event.job_id)
+        if running is None:
+            return  # dropped because of an event before this one
+        try:
+            self._pass_on(event, running)
+        except LeaseLostError:
+            self._lost(running)
+            self._drop(event.job_id)
+        except OSError as error:
+            log.exception("picture not stored", **_names(running))
+            self._fail(
+                event.job_id, "storage", f"the picture could not be stored: {error.strerror}"
+            )
+        except (ValueError, TypeError, LookupError) as error:
+            # A fault of ours in what this job needs must not take its neighbours with it.
+            log.exception("job failed", **_names(running))
+            self._fail(event.job_id, "engine", f"{type(error).__name__}: {error}")
+
+    def _pass_on(self, event: EngineEvent, running: Running) -> None:
+        job_id = event.job_id
+        match event:
+            case Started(steps=steps):
+                running.steps = steps
+                running.started_at = self._clock()
+                self._append(job_id, EventType.STARTED, {"attempt": running.claim.attempt})
+                self._pending.steps[job_id] = (0, steps)
+                self._flush()
+            case Stepped(step=step, steps=steps):
+                running.step, running.steps = step, steps
+                eta = running.eta_seconds(self._clock())
+                data: dict[str, object] = {"step": step, "steps": steps, "eta_seconds": eta}
+                self._append(job_id, EventType.PROGRESS, data)
+                self._pending.steps[job_id] = (step, steps)
+            case Previewed(webp=webp):
+                self._append(job_id, EventType.PREVIEW, preview_data(webp))
+            case Noted(note=note):
+                self._flush()
+                self._persist(lambda: self._leases.add_note(job_id, note))
+                self._ring_web()
+            case Developed():
+                self._flush()
+                self._keep(event, running)
+                self._ring_web()
+            case Finished():
+                self._flush()
+                self._persist(lambda: self._leases.finish(job_id, JobStatus.SUCCEEDED))
+                self._learn(running)
+                log.info(
+                    "job succeeded", images=running.claim.request.num_images, **_names(running)
+                )
+                self._drop(job_id)
+            case Broken(kind=kind, detail=detail):
+                self._fail(job_id, kind, detail)
+
+    def _learn(self, running: Running) -> None:
+        measured = running.measured()
+        if measured is not None:
+            with contextlib.suppress(DatabaseUnavailableError):  # there will be others
+                self._leases.learn_speed(*measured)
+
+    def _keep(self, event: Developed, running: Running) -> None:
+        """Store a picture: bytes first, then the record, so that no record lacks its bytes."""
+        request = running.claim.request
+        began = self._clock()
+        data = codec.encode(event.picture, request.output_format, running.text_chunks(event.index))
+        image_id = f"{event.job_id}-{event.index}"
+        self._files.write(image_id, data)
+        digest = sha256(data).hexdigest()
+        self._persist(
+            lambda: self._leases.add_image(
+                ImageRow(
+                    id=image_id,
+                    job_id=event.job_id,
+                    index=event.index,
+                    seed=event.seed,
+                    width=event.picture.width,
+                    height=event.picture.height,
+                    content_type=OutputFormat(request.output_format).content_type,
+                    bytes=len(data),
+                    sha256=digest,
+                ),
+            )
+        )
+        running.other_seconds += self._clock() - began
+
+    def _cancel(self, job_id: str) -> None:
+        running = self._running.get(job_id)
+        if running is not None:
+            self._flush()
+            try:
+                self._persist(lambda: self._leases.finish(job_id, JobStatus.CANCELLED))
+                log.info("job cancelled", **_names(running))
+            except LeaseLostError:
+                self._lost(running)
+            self._drop(job_id)
+
+    def _fail(self, job_id: str, kind: str, detail: str) -> None:
+        title, status = PROBLEMS[kind]
+        problem = Problem(
+            type=f"urn:darkroom:problem:{kind}", title=title, status=status, detail=detail
+        )
+        self._flush()
+        running = self._running[job_id]
+        try:
+            self._persist(lambda: self._leases.finish(job_id, JobStatus.FAILED, problem))
+            log.warning("job failed", kind=kind, **_names(running))
+        except LeaseLostError:
+            self._lost(running)
+        self._drop(job_id)
+
+    def _drop(self, job_id: str) -> None:
+        """Have nothing more to do with a job."""
+        self._engine.cancel(job_id)
+        self._running.pop(job_id, None)
+        self._news = True  # there is room for another one
+        self._ring_web()
+
+    def _lost(self, running: Running) -> None:
+        log.warning("lease lost", **_names(running))
+        self._meters.lease_lost()
+
+    def _append(self, job_id: str, kind: EventType, data: dict[str, object]) -> None:
+        self._pending.events.append(NewEvent(job_id, kind, data))
+
+    def _flush(self) -> None:
+        """Write the progress gathered so far; what the database does not take waits."""
+        self._flushed_at = self._clock()
+        pending, self._pending = self._pending, _Pending()
+        if not pending.events and not pending.steps:
+            return
+        try:
+            self._leases.record(pending.events, pending.steps)
+        except DatabaseUnavailableError as error:
+            log.warning("progress cannot be written", reason=str(error))
+            self._pending = _Pending(pending.events[-MAX_PENDING_EVENTS:], pending.steps)
+        else:
+            self._ring_web()
+
+    def _persist(self, write: Callable[[], None]) -> None:
+        """Write what must not be lost: again and again, until the database takes it.
+
+        Raises:
+            DatabaseUnavailableError: it has not, and the worker is to stop. Its jobs count as
+                interrupted, and run again.
+        """
+        while True:
+            self._pulse()
+            try:
+                return write()
+            except DatabaseUnavailableError as error:
+                log.warning("a result cannot be written yet", reason=str(error))
+                if self._stopping.wait(AGAIN_S):
+                    raise
+
+
+def _names(running: Running) -> dict[str, str | None]:
+    """What a job is called in the logs, and the request that brought it."""
+    return {"job_id": running.claim.job_id, "request_id": running.claim.request_id}

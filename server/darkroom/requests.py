@@ -1,0 +1,285 @@
+"""What is asked: requests by task, and what they are made of.
+
+Everything here is frozen and knows neither HTTP, SQL nor torch.
+"""
+
+import enum
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+MAX_SEED = 2**32 - 1
+MAX_PROMPT_CHARS = 8_000
+MAX_IMAGES_PER_JOB = 8
+MAX_CLIP_SKIP = 11
+
+# To try the API with: 8×8 pixels, as PNG.
+WHITE_PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADU"
+    "lEQVR42mP4z8SADAEPcQEOdvOI0AAAAABJRU5ErkJggg=="
+)
+
+
+class Words(BaseModel):
+    """A frozen model that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Task(enum.StrEnum):
+    TXT2IMG = "txt2img"
+    IMG2IMG = "img2img"
+    INPAINT = "inpaint"
+    UPSCALE = "upscale"
+
+
+# What models do. Upscaling is done by networks of its own.
+MODEL_TASKS = (Task.TXT2IMG, Task.IMG2IMG, Task.INPAINT)
+
+
+class Scope(enum.StrEnum):
+    """What a token lets its holder do."""
+
+    USE = "use"  # ask for pictures, and see one's own
+    OWN = "own"  # and see everybody's, and let others in
+
+
+class OutputFormat(enum.StrEnum):
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+    @property
+    def content_type(self) -> str:
+        return f"image/{self.value}"
+
+
+class LatentResize(enum.StrEnum):
+    """What lies between latents when they are resized."""
+
+    BILINEAR = "bilinear"
+    BILINEAR_ANTIALIASED = "bilinear-antialiased"
+    BICUBIC = "bicubic"
+    BICUBIC_ANTIALIASED = "bicubic-antialiased"
+    NEAREST = "nearest"
+    NEAREST_EXACT = "nearest-exact"
+
+
+class MaskedContent(enum.StrEnum):
+    """What repainting begins from, as far as `strength` leaves anything of it."""
+
+    ORIGINAL = "original"
+    NOISE = "noise"
+    NOTHING = "nothing"
+
+
+class Lora(Words):
+    """A low-rank adapter and how strongly it is applied."""
+
+    name: str = Field(min_length=1, max_length=200)
+    scale: float = Field(1.0, ge=-4, le=4)
+
+
+# --- requests ------------------------------------------------------------------------------
+
+PositiveSize = Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
+Strength = Annotated[float, Field(gt=0, le=1)]
+ImageSource = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="A file part, base64, a data URI, or `image:<id>` of a stored picture.",
+        json_schema_extra={"examples": [WHITE_PICTURE, "image:0192c7d1a3f04c2e0192c7d1-0"]},
+    ),
+]
+
+
+WebhookUrl = Annotated[
+    str | None,
+    Field(
+        min_length=1,
+        max_length=2000,
+        description="An address that is told when the job has ended; the owner must allow it.",
+    ),
+]
+
+
+class Txt2ImgRequest(Words):
+    """Develop a picture from words. What is left out takes the model's default."""
+
+    prompt: str = Field(max_length=MAX_PROMPT_CHARS, examples=["a red fox"])
+    negative_prompt: str = Field("", max_length=MAX_PROMPT_CHARS)
+    width: PositiveSize | None = Field(None, description="Pixels, a multiple of 8.")
+    height: PositiveSize | None = Field(None, description="Pixels, a multiple of 8.")
+    num_inference_steps: int | None = Field(None, ge=1, le=150)
+    guidance_scale: float | None = Field(
+        None, ge=0, le=30, description="1 or less turns guidance off and halves the work."
+    )
+    num_images: int = Field(
+        1, ge=1, le=MAX_IMAGES_PER_JOB, description="Image i is made from seed + i."
+    )
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Random when left out.")
+    scheduler: str | None = Field(None, description="A name from `GET /schedulers`.")
+    model: str | None = Field(None, description="A name from `GET /models`.")
+    loras: list[Lora] = Field(default_factory=list, max_length=8)
+    clip_skip: int = Field(
+        0, ge=0, le=MAX_CLIP_SKIP, description="Last text-encoder layers to leave out."
+    )
+    output_format: OutputFormat = OutputFormat.PNG
+    exact: bool = Field(
+        False, description="Never share a UNet call, so that bytes do not depend on company."
+    )
+    webhook: WebhookUrl = None
+
+
+class Img2ImgRequest(Txt2ImgRequest):
+    """Develop a picture from another one and words."""
+
+    image: ImageSource
+    strength: Strength = Field(0.75, description="How much may change: 0 nothing, 1 everything.")
+    latent_resize: LatentResize | None = Field(
+        None, description="Resize the encoded picture instead of its pixels."
+    )
+
+
+class InpaintRequest(Txt2ImgRequest):
+    """Repaint the white part of a mask."""
+
+    image: ImageSource
+    mask_image: ImageSource
+    strength: Strength = 1.0
+    mask_blur: int = Field(0, ge=0, le=256, description="Gaussian radius in pixels of the image.")
+    padding_mask_crop: int | None = Field(
+        None,
+        ge=0,
+        le=4096,
+        description="Repaint only the mask's surroundings, this wide, enlarged.",
+    )
+    invert_mask: bool = Field(False, description="Repaint the black part instead.")
+    keep_unmasked: bool = Field(
+        True, description="Put the original's pixels back where the mask is black, exactly."
+    )
+    masked_content: MaskedContent = Field(
+        MaskedContent.ORIGINAL,
+        description="What the masked part begins from: itself, latent noise, or latents of zero. "
+        "At strength 1 nothing of it is left in any case.",
+    )
+
+
+class UpscaleRequest(Words):
+    """Make a picture larger by a network that was trained to."""
+
+    image: ImageSource
+    upscaler: str = Field(min_length=1, max_length=200, description="A name from `GET /upscalers`.")
+    scale: float | None = Field(
+        None,
+        ge=1,
+        le=16,
+        allow_inf_nan=False,
+        description="How many times larger; the upscaler's own factor when left out, and at most.",
+    )
+    output_format: OutputFormat = OutputFormat.PNG
+    webhook: WebhookUrl = None
+
+
+AnyRequest = Txt2ImgRequest | UpscaleRequest
+
+# Of what models do; and of all.
+REQUEST_TYPES: dict[Task, type[Txt2ImgRequest]] = {
+    Task.TXT2IMG: Txt2ImgRequest,
+    Task.IMG2IMG: Img2ImgRequest,
+    Task.INPAINT: InpaintRequest,
+}
+ALL_REQUEST_TYPES: dict[Task, type[AnyRequest]] = {**REQUEST_TYPES, Task.UPSCALE: UpscaleRequest}
+
+# Before an upscaler's name where models' names stand, which have no slash.
+UPSCALERS = "upscalers/"
+
+
+class ResolvedRequest(Words):
+    """A request with nothing left open: the engine's whole input beside the pictures.
+
+    `image` and `mask_image` are `image:<id>` references by now. Sent back to the route of its
+    task, without `task`, it makes the same picture again.
+
+    When upscaling, `model` is the upscaler behind `UPSCALERS`, a step is a tile, and what upscaling
+    has no use for is empty.
+    """
+
+    task: Task
+    model: str
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    num_images: int
+    seed: int
+    scheduler: str
+    loras: tuple[Lora, ...] = ()
+    clip_skip: int = 0
+    output_format: OutputFormat = OutputFormat.PNG
+    exact: bool = False
+    image: str | None = None
+    strength: float | None = None
+    latent_resize: LatentResize | None = None
+    mask_image: str | None = None
+    mask_blur: int | None = None
+    padding_mask_crop: int | None = None
+    invert_mask: bool | None = None
+    keep_unmasked: bool | None = None
+    masked_content: MaskedContent | None = None
+    upscaler: str | None = None
+    scale: float | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """The JSON form that the task's route accepts."""
+        known = set(UpscaleRequest.model_fields) if self.task is Task.UPSCALE else None
+        return self.model_dump(mode="json", include=known, exclude={"task"}, exclude_none=True)
+
+    def seed_of(self, index: int) -> int:
+        """Image `index`'s seed; past the largest seed it begins again at 0."""
+        return (self.seed + index) % (MAX_SEED + 1)
+
+
+# --- devices ---------------------------------------------------------------------------------
+
+
+def _printable(name: str) -> str:
+    """Names are printed on terminals, which obey control characters."""
+    if not name.isprintable() or name != name.strip():
+        raise ValueError("has characters that cannot be printed, or space at its ends")
+    return name
+
+
+DeviceName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=100,
+        description="What people call the device.",
+        examples=["Ada's phone"],
+    ),
+    AfterValidator(_printable),
+]
+
+
+class TokenRequest(Words):
+    """Let a device in."""
+
+    name: DeviceName
+    scope: Scope = Scope.USE
+
+
+class PairRequest(Words):
+    """Turn a pairing code into a token."""
+
+    code: str = Field(max_length=32, examples=["7QX4-M2KD"])
+    name: DeviceName
+
+
+class CodeRequest(Words):
+    """Make a pairing code."""
+
+    scope: Scope = Scope.USE

@@ -1,0 +1,280 @@
+"""What is answered: jobs, images, events, listings and tokens, as they go over the wire.
+
+Everything here is frozen and knows neither HTTP, SQL nor torch.
+"""
+
+import enum
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from darkroom.requests import Scope, Task, Words
+
+
+class JobStatus(enum.StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class FieldError(Words):
+    """One thing wrong with one field."""
+
+    pointer: str = Field(description="A JSON pointer as a URI fragment.", examples=["#/width"])
+    detail: str
+
+
+class Problem(Words):
+    """RFC 9457 problem details."""
+
+    type: str = Field(examples=["urn:darkroom:problem:validation"])
+    title: str
+    status: int
+    detail: str
+    errors: tuple[FieldError, ...] = ()
+    request_id: str | None = None
+
+
+class Progress(Words):
+    """Denoising steps over all images of a job that have been made, and how many there are."""
+
+    step: int = Field(ge=0)
+    steps: int = Field(ge=0)
+
+
+class Image(Words):
+    """A stored picture."""
+
+    id: str
+    job_id: str
+    index: int
+    seed: int
+    width: int
+    height: int
+    content_type: str
+    bytes: int
+    sha256: str
+    created_at: datetime
+    url: str
+
+
+class WebhookState(enum.StrEnum):
+    WAITING = "waiting"  # for the job's end
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class Webhook(Words):
+    """How far it is to tell somebody of a job's end. Whom is not said: it may be a secret."""
+
+    state: WebhookState
+    attempts: int
+    last_error: str | None = Field(description="Why the last attempt came to nothing.")
+
+
+class Job(Words):
+    """What was asked, how it stands, and what came of it."""
+
+    id: str
+    client: str = Field(description="Who asked: the name of their token.")
+    task: Task
+    status: JobStatus
+    position: int | None = Field(description="Jobs ahead of it while queued, else null.")
+    eta_seconds: float | None = Field(description="Measured estimate to the end, or null.")
+    progress: Progress
+    attempts: int
+    request: dict[str, Any]
+    images: tuple[Image, ...]
+    notes: tuple[str, ...] = Field(
+        description="What was done differently from what was asked, and what else to know.",
+        examples=[["memory was short: images were developed one at a time"]],
+    )
+    error: Problem | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    url: str
+    webhook: Webhook | None = Field(description="Of a request with a webhook, else null.")
+
+
+class JobPage(Words):
+    """Jobs newest first, and how to get the older ones."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: str | None
+
+
+class EventType(enum.StrEnum):
+    QUEUED = "queued"
+    STARTED = "started"
+    PROGRESS = "progress"
+    PREVIEW = "preview"
+    NOTE = "note"
+    IMAGE = "image"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELLED)
+
+
+class Event(Words):
+    """One line of the event log. Ids grow, over all jobs."""
+
+    id: int
+    job_id: str
+    type: EventType
+    data: dict[str, Any]
+
+
+class ModelDefaults(Words):
+    """What a request takes when it does not say."""
+
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    scheduler: str
+
+
+class ModelLimits(Words):
+    """What a request may say. Sizes in pixels."""
+
+    min_side: int
+    max_side: int
+    max_pixels: int
+    multiple_of: int
+    max_clip_skip: int
+
+
+class ModelInfo(Words):
+    """A model that may be asked for."""
+
+    name: str
+    family: str
+    description: str
+    tasks: tuple[Task, ...]
+    defaults: ModelDefaults
+    limits: ModelLimits
+    default: bool = Field(description="Whether it answers requests that name no model.")
+
+
+class ModelList(Words):
+    models: tuple[ModelInfo, ...]
+
+
+class SchedulerInfo(Words):
+    """A scheduler and the ways its noise levels may be spaced."""
+
+    name: str
+    title: str
+    variants: tuple[str, ...] = Field(description="Full names with a spacing suffix.")
+
+
+class SchedulerList(Words):
+    schedulers: tuple[SchedulerInfo, ...]
+
+
+class BrokenFile(Words):
+    """A file that lies where the server looks, but cannot be used."""
+
+    file: str
+    reason: str
+
+
+class LoraInfo(Words):
+    """A LoRA that may be asked for."""
+
+    name: str
+    family: str = Field(description="sd1, sd2, sdxl, width-<text_dim>, or unknown.")
+    text_dim: int | None = Field(
+        description="Width of the text it was trained on; it fits models of the same width."
+    )
+    title: str
+    description: str
+    trigger_words: tuple[str, ...] = Field(description="What to write in the prompt to wake it.")
+    models: tuple[str, ...] = Field((), description="Models on this box that it fits.")
+
+
+class LoraList(Words):
+    loras: tuple[LoraInfo, ...]
+    broken: tuple[BrokenFile, ...]
+
+
+class UpscalerInfo(Words):
+    """A network that makes pictures larger."""
+
+    name: str
+    architecture: str = Field(description="ESRGAN or Compact.")
+    scale: int = Field(description="How many times larger a picture becomes, in each direction.")
+
+
+class UpscalerList(Words):
+    upscalers: tuple[UpscalerInfo, ...]
+    broken: tuple[BrokenFile, ...]
+
+
+class EmbeddingInfo(Words):
+    """A textual inversion: write its name in a prompt."""
+
+    name: str
+    family: str = Field(description="sd1, sd2, sdxl, or width-<text_dim>.")
+    text_dim: int = Field(description="Width of the text it was trained on.")
+    vectors: int = Field(description="Tokens of the prompt that it takes up.")
+    models: tuple[str, ...] = Field((), description="Models on this box that it fits.")
+
+
+class EmbeddingList(Words):
+    embeddings: tuple[EmbeddingInfo, ...]
+    broken: tuple[BrokenFile, ...]
+
+
+# --- devices ---------------------------------------------------------------------------------
+
+
+class Token(Words):
+    """A device that was let in. Its secret is not kept."""
+
+    id: str
+    name: str
+    scope: Scope
+    created_at: datetime
+    used_at: datetime | None = Field(description="To the minute.")
+
+
+class IssuedToken(Token):
+    """A token and its secret, which is shown this once."""
+
+    token: str = Field(description="For `Authorization: Bearer`.", examples=["dk_…"])
+
+
+class TokenList(Words):
+    tokens: tuple[Token, ...]
+
+
+class PairingCode(Words):
+    """Good for one token, once."""
+
+    code: str
+    scope: Scope
+    url: str = Field(description="The first page, with the code filled in.")
+    qr: str = Field(description="The same as a QR code: a data URI of an SVG.")
+    expires_at: datetime
+
+
+class Me(Words):
+    """Who is asking, as the server sees it."""
+
+    client: str
+    name: str
+    scope: Scope

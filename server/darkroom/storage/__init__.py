@@ -1,0 +1,1 @@
+"""What outlives every process: tables, files, tokens, settings of clients, backups."""

@@ -1,0 +1,200 @@
+"""Rows to and from the types the rest of the house speaks."""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from darkroom.destinations import Destination
+from darkroom.requests import ResolvedRequest
+from darkroom.responses import (
+    Event,
+    EventType,
+    Image,
+    Job,
+    JobStatus,
+    Problem,
+    Progress,
+    Webhook,
+    WebhookState,
+)
+from darkroom.storage.tables import EventRow, ImageRow, JobRow, WebhookRow
+
+DEFAULT_URGENCY = 3  # RFC 9218, section 4.1
+DATA_URI = "data:image/webp;base64,"
+
+
+@dataclass(frozen=True)
+class NewUpload:
+    """A picture that came with a request; its PNG is in the files under `id`."""
+
+    id: str
+    sha256: str
+    width: int
+    height: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What web hands to the queue.
+
+    Attributes:
+        client: who asks: `local`, `token:<id>` or `address:<ip>`.
+        client_name: for people.
+        request: with `image:<id>` references only.
+        uploads: pictures that came along.
+        fingerprint: SHA-256 of what the caller sent, to tell a repeat from a mistake.
+        idempotency_key: of the caller's, or None.
+        urgency: 0 to 7, the most urgent first, among this client's jobs.
+        request_id: of the HTTP request, for the logs.
+        collapses: whether an unfinished job of this client with the same fingerprint will do.
+        webhook: who is told when it has ended, or None.
+    """
+
+    client: str
+    client_name: str
+    request: ResolvedRequest
+    uploads: tuple[NewUpload, ...]
+    fingerprint: str
+    idempotency_key: str | None
+    urgency: int = DEFAULT_URGENCY
+    request_id: str | None = None
+    collapses: bool = False
+    webhook: Destination | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job that a worker holds a lease on.
+
+    Attributes:
+        job_id: of the job.
+        request: what to make.
+        attempt: 1 at first.
+        request_id: of the HTTP request that brought it.
+        apart: whether nothing else may be in flight with it.
+    """
+
+    job_id: str
+    client: str
+    request: ResolvedRequest
+    attempt: int
+    request_id: str | None = None
+    apart: bool = False
+
+
+@dataclass(frozen=True)
+class StoredPicture:
+    """An output or upload: enough to answer with its bytes."""
+
+    id: str
+    content_type: str
+    sha256: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a picture looked like on the way.
+
+    Attributes:
+        id: of the event that told of it.
+        webp: a small file.
+    """
+
+    id: int
+    webp: bytes
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    job_id: str
+    type: EventType
+    data: dict[str, object]
+
+
+def timestamp(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def request_of(row: JobRow) -> ResolvedRequest:
+    return ResolvedRequest.model_validate_json(row.request)
+
+
+def image_of(row: ImageRow) -> Image:
+    created = timestamp(row.created_at)
+    assert created is not None
+    return Image(
+        id=row.id,
+        job_id=row.job_id,
+        index=row.index,
+        seed=row.seed,
+        width=row.width,
+        height=row.height,
+        content_type=row.content_type,
+        bytes=row.bytes,
+        sha256=row.sha256,
+        created_at=created,
+        url=f"/images/{row.id}",
+    )
+
+
+def event_of(row: EventRow) -> Event:
+    return Event(id=row.id, job_id=row.job_id, type=EventType(row.type), data=json.loads(row.data))
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a job may expect: see `Job`."""
+
+    position: int | None = None
+    eta_seconds: float | None = None
+
+    @property
+    def rounded_eta(self) -> float | None:
+        return None if self.eta_seconds is None else round(self.eta_seconds, 2)
+
+
+def preview_data(webp: bytes) -> dict[str, object]:
+    """The data of a preview's event."""
+    return {"image": DATA_URI + base64.b64encode(webp).decode()}
+
+
+def preview_of(row: EventRow) -> Preview:
+    image: str = json.loads(row.data)["image"]
+    return Preview(row.id, base64.b64decode(image.removeprefix(DATA_URI)))
+
+
+def webhook_of(row: WebhookRow) -> Webhook:
+    return Webhook(state=WebhookState(row.state), attempts=row.attempts, last_error=row.last_error)
+
+
+def job_of(
+    row: JobRow, images: Sequence[ImageRow], outlook: Outlook, webhook: WebhookRow | None
+) -> Job:
+    """The wire form of a job."""
+    created = timestamp(row.created_at)
+    assert created is not None
+    request = request_of(row)
+    return Job(
+        id=row.id,
+        client=row.client_name,
+        task=request.task,
+        status=JobStatus(row.status),
+        position=outlook.position,
+        eta_seconds=outlook.rounded_eta,
+        progress=Progress(step=row.step, steps=row.steps),
+        attempts=row.attempts,
+        request=request.wire(),
+        images=tuple(image_of(image) for image in sorted(images, key=lambda image: image.index)),
+        notes=tuple(json.loads(row.notes)),
+        error=None if row.error is None else Problem.model_validate_json(row.error),
+        created_at=created,
+        started_at=timestamp(row.started_at),
+        finished_at=timestamp(row.finished_at),
+        url=f"/jobs/{row.id}",
+        webhook=None if webhook is None else webhook_of(webhook),
+    )
