@@ -289,7 +289,7 @@ def noise() -> Image.Image:
     return Image.effect_noise((64, 48), 90).convert("RGB")
 
 
-WHOLE = {
+UNBATCHED = {
     "PNG": saved(noise(), "PNG"),
     "APNG": saved(noise(), "PNG", save_all=True, append_images=[RED.resize((64, 48))]),
     "JPEG": saved(noise(), "JPEG"),
@@ -307,10 +307,10 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", UNBATCHED)
 def test_of_a_truncated_file_all_is_shown_or_nothing(name: str) -> None:
     """Never a picture that is grey from the middle on. What is cut off may be of no importance."""
-    whole, shown = WHOLE[name], codec.decode(WHOLE[name], MANY)
+    whole, shown = UNBATCHED[name], codec.decode(UNBATCHED[name], MANY)
     ends = {len(whole) * part // 12 for part in range(12)} | {len(whole) - n for n in range(1, 9)}
     refused = 0
     for end in sorted(ends):

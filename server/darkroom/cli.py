@@ -74,11 +74,11 @@ def prepare(settings: config.Settings) -> None:
 
 
 @contextmanager
-def greeted(settings: config.Settings) -> Iterator[None]:
+def startup_notice(settings: config.Settings) -> Iterator[None]:
     """Inside, owner and network are told where the server is, or it ends for the port is taken."""
     from darkroom.ops.discovery import Beacon, is_wanted
     from darkroom.ops.pairing_notice import announce
-    from darkroom.ops.startup_notice import Greeting
+    from darkroom.ops.startup_notice import StartupNotice
     from darkroom.ops.supervisor import PortTakenError, check_port
 
     beacon = Beacon(settings)
@@ -94,7 +94,7 @@ def greeted(settings: config.Settings) -> Iterator[None]:
     except PortTakenError as error:
         fail(f"{error}; choose another --port, or stop what listens there")
     try:
-        with Greeting(settings, logs.tell, welcome):
+        with StartupNotice(settings, logs.tell, welcome):
             yield
     finally:
         beacon.stop()
@@ -137,14 +137,14 @@ def serve(**given: Any) -> None:
     with database.exclusively(settings.data_dir / "serve.lock") as alone:
         if not alone:
             fail(f"a server already runs on {settings.data_dir}; stop it or choose --data-dir")
-        with greeted(settings):
+        with startup_notice(settings):
             Supervisor(settings, arguments).run()
 
 
 @main.command()
-@click.option("--greeting/--no-greeting", default=True, hidden=True)  # `serve` greets by itself
+@click.option("--notice/--no-notice", default=True, hidden=True)  # `serve` prints its own
 @options
-def web(greeting: bool, **given: Any) -> None:
+def web(notice: bool, **given: Any) -> None:
     """Start the web process alone."""
     with imports():
         from darkroom.asgi.server import Server
@@ -157,7 +157,7 @@ def web(greeting: bool, **given: Any) -> None:
     with database.exclusively(settings.data_dir / "web.lock") as alone:
         if alone:  # else another web process may be writing uploads right now
             reconcile.at_web_start(settings)
-        with greeted(settings) if greeting else nullcontext():
+        with startup_notice(settings) if notice else nullcontext():
             Server(settings, certificate=certificate).run()
 
 
@@ -317,11 +317,11 @@ def pull_model(
     Run again after an interruption, it goes on where it was.
     """
     from darkroom.catalog import hub
-    from darkroom.catalog.remote import Order, PullError
+    from darkroom.catalog.remote import Download, PullError
 
     settings = load(**given)
     identity, _, part = repository.partition(":")
-    order = Order(identity, file or part or None, revision, name, variant)
+    order = Download(identity, file or part or None, revision, name, variant)
     try:
         target = hub.pull(order, settings.models_dir, click.echo)
     except PullError as error:

@@ -20,7 +20,7 @@ WHITE_PICTURE = (
 )
 
 
-class Words(BaseModel):
+class Schema(BaseModel):
     """A frozen model that refuses fields it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,7 +73,7 @@ class MaskedContent(enum.StrEnum):
     NOTHING = "nothing"
 
 
-class Lora(Words):
+class Lora(Schema):
     """A low-rank adapter and how strongly it is applied."""
 
     name: str = Field(min_length=1, max_length=200)
@@ -104,7 +104,7 @@ WebhookUrl = Annotated[
 ]
 
 
-class Txt2ImgRequest(Words):
+class Txt2ImgRequest(Schema):
     """Develop a picture from words. What is left out takes the model's default."""
 
     prompt: str = Field(max_length=MAX_PROMPT_CHARS, examples=["a red fox"])
@@ -166,7 +166,7 @@ class InpaintRequest(Txt2ImgRequest):
     )
 
 
-class UpscaleRequest(Words):
+class UpscaleRequest(Schema):
     """Make a picture larger by a network that was trained to."""
 
     image: ImageSource
@@ -196,7 +196,7 @@ ALL_REQUEST_TYPES: dict[Task, type[AnyRequest]] = {**REQUEST_TYPES, Task.UPSCALE
 UPSCALERS = "upscalers/"
 
 
-class ResolvedRequest(Words):
+class ResolvedRequest(Schema):
     """A request with nothing left open: the engine's whole input beside the pictures.
 
     `image` and `mask_image` are `image:<id>` references by now. Sent back to the route of its
@@ -265,21 +265,21 @@ DeviceName = Annotated[
 ]
 
 
-class TokenRequest(Words):
+class TokenRequest(Schema):
     """Let a device in."""
 
     name: DeviceName
     scope: Scope = Scope.USE
 
 
-class PairRequest(Words):
+class PairRequest(Schema):
     """Turn a pairing code into a token."""
 
     code: str = Field(max_length=32, examples=["7QX4-M2KD"])
     name: DeviceName
 
 
-class CodeRequest(Words):
+class CodeRequest(Schema):
     """Make a pairing code."""
 
     scope: Scope = Scope.USE

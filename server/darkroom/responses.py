@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from darkroom.requests import Scope, Task, Words
+from darkroom.requests import Schema, Scope, Task
 
 
 class JobStatus(enum.StrEnum):
@@ -24,14 +24,14 @@ class JobStatus(enum.StrEnum):
         return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
-class FieldError(Words):
+class FieldError(Schema):
     """One thing wrong with one field."""
 
     pointer: str = Field(description="A JSON pointer as a URI fragment.", examples=["#/width"])
     detail: str
 
 
-class Problem(Words):
+class Problem(Schema):
     """RFC 9457 problem details."""
 
     type: str = Field(examples=["urn:darkroom:problem:validation"])
@@ -42,14 +42,14 @@ class Problem(Words):
     request_id: str | None = None
 
 
-class Progress(Words):
+class Progress(Schema):
     """Denoising steps over all images of a job that have been made, and how many there are."""
 
     step: int = Field(ge=0)
     steps: int = Field(ge=0)
 
 
-class Image(Words):
+class Image(Schema):
     """A stored picture."""
 
     id: str
@@ -72,7 +72,7 @@ class WebhookState(enum.StrEnum):
     FAILED = "failed"
 
 
-class Webhook(Words):
+class Webhook(Schema):
     """How far it is to tell somebody of a job's end. Whom is not said: it may be a secret."""
 
     state: WebhookState
@@ -80,7 +80,7 @@ class Webhook(Words):
     last_error: str | None = Field(description="Why the last attempt came to nothing.")
 
 
-class Job(Words):
+class Job(Schema):
     """What was asked, how it stands, and what came of it."""
 
     id: str
@@ -105,7 +105,7 @@ class Job(Words):
     webhook: Webhook | None = Field(description="Of a request with a webhook, else null.")
 
 
-class JobPage(Words):
+class JobPage(Schema):
     """Jobs newest first, and how to get the older ones."""
 
     jobs: tuple[Job, ...]
@@ -128,7 +128,7 @@ class EventType(enum.StrEnum):
         return self in (EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELLED)
 
 
-class Event(Words):
+class Event(Schema):
     """One line of the event log. Ids grow, over all jobs."""
 
     id: int
@@ -137,7 +137,7 @@ class Event(Words):
     data: dict[str, Any]
 
 
-class ModelDefaults(Words):
+class ModelDefaults(Schema):
     """What a request takes when it does not say."""
 
     width: int
@@ -147,7 +147,7 @@ class ModelDefaults(Words):
     scheduler: str
 
 
-class ModelLimits(Words):
+class ModelLimits(Schema):
     """What a request may say. Sizes in pixels."""
 
     min_side: int
@@ -157,7 +157,7 @@ class ModelLimits(Words):
     max_clip_skip: int
 
 
-class ModelInfo(Words):
+class ModelInfo(Schema):
     """A model that may be asked for."""
 
     name: str
@@ -169,11 +169,11 @@ class ModelInfo(Words):
     default: bool = Field(description="Whether it answers requests that name no model.")
 
 
-class ModelList(Words):
+class ModelList(Schema):
     models: tuple[ModelInfo, ...]
 
 
-class SchedulerInfo(Words):
+class SchedulerInfo(Schema):
     """A scheduler and the ways its noise levels may be spaced."""
 
     name: str
@@ -181,18 +181,18 @@ class SchedulerInfo(Words):
     variants: tuple[str, ...] = Field(description="Full names with a spacing suffix.")
 
 
-class SchedulerList(Words):
+class SchedulerList(Schema):
     schedulers: tuple[SchedulerInfo, ...]
 
 
-class BrokenFile(Words):
+class BrokenFile(Schema):
     """A file that lies where the server looks, but cannot be used."""
 
     file: str
     reason: str
 
 
-class LoraInfo(Words):
+class LoraInfo(Schema):
     """A LoRA that may be asked for."""
 
     name: str
@@ -206,12 +206,12 @@ class LoraInfo(Words):
     models: tuple[str, ...] = Field((), description="Models on this box that it fits.")
 
 
-class LoraList(Words):
+class LoraList(Schema):
     loras: tuple[LoraInfo, ...]
     broken: tuple[BrokenFile, ...]
 
 
-class UpscalerInfo(Words):
+class UpscalerInfo(Schema):
     """A network that makes pictures larger."""
 
     name: str
@@ -219,12 +219,12 @@ class UpscalerInfo(Words):
     scale: int = Field(description="How many times larger a picture becomes, in each direction.")
 
 
-class UpscalerList(Words):
+class UpscalerList(Schema):
     upscalers: tuple[UpscalerInfo, ...]
     broken: tuple[BrokenFile, ...]
 
 
-class EmbeddingInfo(Words):
+class EmbeddingInfo(Schema):
     """A textual inversion: write its name in a prompt."""
 
     name: str
@@ -234,7 +234,7 @@ class EmbeddingInfo(Words):
     models: tuple[str, ...] = Field((), description="Models on this box that it fits.")
 
 
-class EmbeddingList(Words):
+class EmbeddingList(Schema):
     embeddings: tuple[EmbeddingInfo, ...]
     broken: tuple[BrokenFile, ...]
 
@@ -242,7 +242,7 @@ class EmbeddingList(Words):
 # --- devices ---------------------------------------------------------------------------------
 
 
-class Token(Words):
+class Token(Schema):
     """A device that was let in. Its secret is not kept."""
 
     id: str
@@ -258,11 +258,11 @@ class IssuedToken(Token):
     token: str = Field(description="For `Authorization: Bearer`.", examples=["dk_…"])
 
 
-class TokenList(Words):
+class TokenList(Schema):
     tokens: tuple[Token, ...]
 
 
-class PairingCode(Words):
+class PairingCode(Schema):
     """Good for one token, once."""
 
     code: str
@@ -272,7 +272,7 @@ class PairingCode(Words):
     expires_at: datetime
 
 
-class Me(Words):
+class Me(Schema):
     """Who is asking, as the server sees it."""
 
     client: str

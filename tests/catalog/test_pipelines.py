@@ -8,7 +8,7 @@ from diffusers.pipelines import auto_pipeline
 
 from darkroom.catalog import pipelines
 from darkroom.catalog.model_spec import FAMILIES
-from darkroom.catalog.pipelines import WHOLE
+from darkroom.catalog.pipelines import UNBATCHED
 from darkroom.requests import MODEL_TASKS, Task
 
 MAPPINGS = {
@@ -27,8 +27,8 @@ def test_every_kind_that_diffusers_knows_is_run_or_left_out_with_a_reason(kind: 
     theirs = {task: mapping.get(kind) for task, mapping in MAPPINGS.items()}
     names = {task: cls and cls.__name__ for task, cls in theirs.items()}
 
-    if kind in WHOLE:
-        assert {task: WHOLE[kind].pipeline(task) for task in MODEL_TASKS} == names
+    if kind in UNBATCHED:
+        assert {task: UNBATCHED[kind].pipeline(task) for task in MODEL_TASKS} == names
     else:
         for name in filter(None, names.values()):
             known = name in FAMILIES or kind in OURS
@@ -36,14 +36,14 @@ def test_every_kind_that_diffusers_knows_is_run_or_left_out_with_a_reason(kind: 
 
 
 def test_no_row_is_made_up() -> None:
-    assert set(WHOLE) <= {*KINDS, *OPTIONAL}
-    for row in WHOLE.values():
+    assert set(UNBATCHED) <= {*KINDS, *OPTIONAL}
+    for row in UNBATCHED.values():
         assert all(hasattr(diffusers, row.pipeline(task) or "") for task in row.tasks)
 
 
-@pytest.mark.parametrize("kind", sorted(set(WHOLE) - OPTIONAL))
+@pytest.mark.parametrize("kind", sorted(set(UNBATCHED) - OPTIONAL))
 def test_defaults_are_those_of_the_pipeline(kind: str) -> None:
-    row = WHOLE[kind]
+    row = UNBATCHED[kind]
     cls = getattr(diffusers, row.pipeline(row.tasks[0]) or "")
     takes = inspect.signature(cls.__call__).parameters
     name = "guidance_scale"
@@ -56,7 +56,7 @@ def test_defaults_are_those_of_the_pipeline(kind: str) -> None:
 
 
 def test_pipelines_that_fetch_a_second_model_are_left_out() -> None:
-    for kind in set(WHOLE) - OPTIONAL:
-        row = WHOLE[kind]
+    for kind in set(UNBATCHED) - OPTIONAL:
+        row = UNBATCHED[kind]
         for task in row.tasks:
             assert not getattr(diffusers, row.pipeline(task) or "")._load_connected_pipes

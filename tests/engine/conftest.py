@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from darkroom.catalog.models import ModelCatalog
 from darkroom.config import EngineSettings, Settings
-from darkroom.engine.base import Broken, Developed, EngineEvent, EngineJob
+from darkroom.engine.base import EngineEvent, EngineJob, Failed, ImageReady
 from darkroom.engine.engine import DiffusersEngine, from_settings
 from darkroom.requests import ResolvedRequest, Task
 
@@ -82,6 +82,6 @@ def run(engine: DiffusersEngine, *jobs: EngineJob) -> list[EngineEvent]:
 
 def developed(events: list[EngineEvent], job_id: str = "job") -> list[Image.Image]:
     """The pictures of one job; a broken one fails the test."""
-    broken = [event for event in events if isinstance(event, Broken)]
+    broken = [event for event in events if isinstance(event, Failed)]
     assert not broken, broken
-    return [e.picture for e in events if isinstance(e, Developed) and e.job_id == job_id]
+    return [e.picture for e in events if isinstance(e, ImageReady) and e.job_id == job_id]

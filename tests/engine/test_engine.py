@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from darkroom.engine.base import (
-    Broken,
-    Developed,
     EngineJob,
+    Failed,
     Finished,
-    Noted,
+    ImageReady,
+    JobWarning,
     Previewed,
     Started,
     Stepped,
@@ -29,7 +29,7 @@ def test_events_come_in_order(engine: DiffusersEngine) -> None:
     steps = [event.step for event in events if isinstance(event, Stepped)]
     assert steps == sorted(steps)
     assert steps[-1] == 6
-    assert [e.index for e in events if isinstance(e, Developed)] == [0, 1]
+    assert [e.index for e in events if isinstance(e, ImageReady)] == [0, 1]
     assert events[-1] == Finished("job")
 
 
@@ -139,7 +139,7 @@ def test_a_job_that_cannot_be_done_leaves_its_neighbours_alone(engine: Diffusers
     events = run(engine, impossible, fine)
 
     broken = [event for event in events if event.job_id == "bad"]
-    assert [type(event) for event in broken] == [Broken]
+    assert [type(event) for event in broken] == [Failed]
     assert broken[0].kind == "request"  # type: ignore[union-attr]
     assert [type(e) for e in events if e.job_id == "good"][-1] is Finished
 
@@ -151,7 +151,7 @@ def test_a_scheduler_that_cannot_go_on_breaks_its_job_only(engine: DiffusersEngi
 
     events = run(engine, too_many, fine)
 
-    (broken,) = [event for event in events if isinstance(event, Broken)]
+    (broken,) = [event for event in events if isinstance(event, Failed)]
     assert (broken.job_id, broken.kind) == ("bad", "request")
     assert "50" in broken.detail
     assert developed([e for e in events if e.job_id == "good"], "good")
@@ -165,7 +165,7 @@ def test_a_call_that_fails_is_made_again_for_each_alone(engine: DiffusersEngine)
     with hardware.failing_on(engine, poison.request):
         events = run(engine, *jobs, poison)
 
-    (broken,) = [event for event in events if isinstance(event, Broken)]
+    (broken,) = [event for event in events if isinstance(event, Failed)]
     assert (broken.job_id, broken.kind) == ("poison", "engine")
     alone = developed(run(engine, EngineJob("alone", jobs[0].request)), "alone")
     for job in jobs:
@@ -176,7 +176,7 @@ def test_a_call_that_fails_is_made_again_for_each_alone(engine: DiffusersEngine)
 def test_a_model_that_is_gone_breaks_its_job_only(engine: DiffusersEngine) -> None:
     (event,) = run(engine, EngineJob("job", request(model="gone")))
 
-    assert isinstance(event, Broken)
+    assert isinstance(event, Failed)
     assert event.kind == "model"
     assert "gone" in event.detail
 
@@ -233,7 +233,7 @@ def test_models_that_do_not_fit_follow_each_other(two_models: Path) -> None:
 
 
 def notes(events: list[object]) -> list[str]:
-    return [event.note for event in events if isinstance(event, Noted)]
+    return [event.note for event in events if isinstance(event, JobWarning)]
 
 
 def test_with_little_memory_calls_are_cut_and_the_job_says_so(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_with_no_memory_the_job_breaks_and_the_next_one_does_not(tmp_path: Path)
     with hardware.unet_memory(engine, rows=0):
         events = run(engine, EngineJob("job", request(num_inference_steps=1)))
 
-    assert isinstance(events[-1], Broken)
+    assert isinstance(events[-1], Failed)
     assert events[-1].kind == "out-of-memory"
     assert developed(run(engine, EngineJob("next", request(num_inference_steps=1))), "next")
 

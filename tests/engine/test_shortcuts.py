@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from darkroom.engine.base import Broken, EngineJob
+from darkroom.engine.base import EngineJob, Failed
 from darkroom.engine.deep_cache import DeepCache
 from darkroom.engine.denoiser import collate
 from darkroom.requests import MODEL_TASKS, Lora, Task
@@ -122,7 +122,7 @@ def test_fused_projections_give_the_same_picture_and_exclude_loras(tmp_path: Pat
 
     assert_equal(fused, plain)
     (event,) = run(engine, EngineJob("lora", request(loras=(Lora(name="ink"),))))
-    assert isinstance(event, Broken)
+    assert isinstance(event, Failed)
     assert (event.kind, "fuse_qkv" in event.detail) == ("request", True)
 
 

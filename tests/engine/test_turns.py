@@ -2,11 +2,11 @@
 
 from collections import Counter
 
-from darkroom.engine.fairness import Rota, Turns
+from darkroom.engine.fairness import Deficit, FairScheduler
 
 
 def test_a_big_picture_and_small_ones_get_the_same_time() -> None:
-    turns, seconds = Turns(), {"big": 1.0, "small": 0.1}
+    turns, seconds = Deficit(), {"big": 1.0, "small": 0.1}
     spent: Counter[str] = Counter()
 
     for _ in range(110):
@@ -18,7 +18,7 @@ def test_a_big_picture_and_small_ones_get_the_same_time() -> None:
 
 
 def test_a_newcomer_goes_next_but_has_no_credit() -> None:
-    turns = Turns()
+    turns = Deficit()
     for _ in range(100):
         turns.charge(turns.next(["old"]), 1.0)
 
@@ -31,7 +31,7 @@ def test_a_newcomer_goes_next_but_has_no_credit() -> None:
 
 
 def test_staying_away_earns_nothing() -> None:
-    turns = Turns()
+    turns = Deficit()
     turns.next(["a", "b"])
     for _ in range(100):
         turns.charge(turns.next(["a"]), 1.0)
@@ -45,7 +45,7 @@ def test_staying_away_earns_nothing() -> None:
 
 
 def test_clients_get_the_same_time_however_many_keys_they_have() -> None:
-    rota = Rota()
+    rota = FairScheduler()
     spent: Counter[str] = Counter()
 
     for _ in range(120):
@@ -59,7 +59,7 @@ def test_clients_get_the_same_time_however_many_keys_they_have() -> None:
 
 def test_a_shared_call_is_paid_for_by_parts() -> None:
     """Who has one of four rows in every call is charged a quarter, and so goes next."""
-    rota = Rota()
+    rota = FairScheduler()
     for _ in range(3):
         rota.next([("a", "key"), ("b", "key")])
         rota.charge("key", 1.0, {"a": 3, "b": 1})

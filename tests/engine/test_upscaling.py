@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from darkroom.engine.base import Broken, EngineJob, Finished, Started, Stepped
+from darkroom.engine.base import EngineJob, Failed, Finished, Started, Stepped
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.engine.families import spandrel_library
 from darkroom.engine.families.upscaling import Upscaler
@@ -180,7 +180,7 @@ def test_weights_that_do_not_fit_together_fail_the_job_alone(
 
     events = run(engine, job(picture, upscaler="damaged"), job(picture, "whole"))
 
-    broken = [event for event in events if isinstance(event, Broken)]
+    broken = [event for event in events if isinstance(event, Failed)]
     assert [(event.job_id, event.kind) for event in broken] == [("job", "model")]
     assert broken[0].detail == (
         "upscaler damaged.safetensors cannot be loaded: its tensors do not fit together"
@@ -193,5 +193,5 @@ def test_one_that_went_away_fails_with_its_name(
 ) -> None:
     (event,) = run(engine, job(picture, upscaler="gone"))
 
-    assert isinstance(event, Broken)
+    assert isinstance(event, Failed)
     assert "'gone'" in event.detail

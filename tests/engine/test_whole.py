@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
-from darkroom.engine.base import Broken, EngineJob, Finished, Started, Stepped
+from darkroom.engine.base import EngineJob, Failed, Finished, Started, Stepped
 from darkroom.requests import LatentResize, Lora, MaskedContent, Task
 from tests.engine import tiny
 from tests.engine.conftest import developed, make_engine, request, run
@@ -124,6 +124,6 @@ def test_what_it_cannot_do_is_refused_by_name(
 ) -> None:
     (event,) = run(make_engine(data_dir), job(**fields))
 
-    assert isinstance(event, Broken)
+    assert isinstance(event, Failed)
     assert event.kind == "request"
     assert word in event.detail

@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from darkroom.ops.exposition import merge
-from darkroom.ops.metrics import Census
+from darkroom.ops.metrics import QueueMetrics
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.queue.worker_metrics import Meters
@@ -19,7 +19,7 @@ PROBLEM = Problem(type="urn:darkroom:problem:storage", title="x", status=507, de
 @pytest.fixture
 def numbers(opened: Database, clock: Clock) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(Census(opened, lambda _limit: (0.1, 0.2, 0.9), clock))
+    registry.register(QueueMetrics(opened, lambda _limit: (0.1, 0.2, 0.9), clock))
     return registry
 
 

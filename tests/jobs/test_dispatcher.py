@@ -3,10 +3,10 @@
 import pytest
 
 from darkroom.engine.base import (
-    Broken,
-    Developed,
+    Failed,
     Finished,
-    Noted,
+    ImageReady,
+    JobWarning,
     Previewed,
     Started,
     Stepped,
@@ -41,7 +41,7 @@ def test_every_way_to_break_has_its_status(
 ) -> None:
     job_id = accept(store)
 
-    play([Started(job_id, 6)], [Broken(job_id, kind, "lcm was distilled for at most 50 steps")])
+    play([Started(job_id, 6)], [Failed(job_id, kind, "lcm was distilled for at most 50 steps")])
 
     job = ended(store, job_id)
     assert job.status is JobStatus.FAILED
@@ -59,8 +59,8 @@ def test_a_note_stands_where_it_was_said(store: Store, play: Play) -> None:
 
     play(
         [Started(job_id, 1)],
-        [Stepped(job_id, 1, 1), Noted(job_id, NOTE), Previewed(job_id, b"webp")],
-        [Noted(job_id, NOTE), Developed(job_id, 0, 7, PICTURE), Finished(job_id)],
+        [Stepped(job_id, 1, 1), JobWarning(job_id, NOTE), Previewed(job_id, b"webp")],
+        [JobWarning(job_id, NOTE), ImageReady(job_id, 0, 7, PICTURE), Finished(job_id)],
     )
 
     assert ended(store, job_id).notes == (NOTE,)
@@ -78,8 +78,8 @@ def test_jobs_that_share_steps_share_their_time(store: Store, play: Play) -> Non
         [Started(one, 6)],
         [Started(two, 6)],
         *together,
-        [Developed(one, 0, 7, PICTURE), Finished(one)],
-        [Developed(two, 0, 7, PICTURE), Finished(two)],
+        [ImageReady(one, 0, 7, PICTURE), Finished(one)],
+        [ImageReady(two, 0, 7, PICTURE), Finished(two)],
         tick_s=0.5,
     )
 
@@ -108,7 +108,7 @@ def test_a_picture_that_cannot_be_described_fails_its_job_only(store: Store, pla
 
     play(
         [Started(bad, 1), Started(good, 1)],
-        [Developed(bad, 0, 7, PICTURE), Developed(good, 0, 7, PICTURE), Finished(good)],
+        [ImageReady(bad, 0, 7, PICTURE), ImageReady(good, 0, 7, PICTURE), Finished(good)],
     )
 
     assert ended(store, bad).status is JobStatus.FAILED

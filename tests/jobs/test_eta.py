@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from darkroom.engine.base import Developed, Previewed, Started, Stepped
+from darkroom.engine.base import ImageReady, Previewed, Started, Stepped
 from darkroom.queue.estimate import (
     Estimator,
     Kind,
@@ -26,11 +26,11 @@ ALONE = {Kind("tintype", SIZE, 1): Speed(step_seconds=0.1, other_seconds=0.2)}
 SHARED = ALONE | {Kind("tintype", SIZE, 4): Speed(step_seconds=0.04, other_seconds=0.2)}
 
 
-def work(step: int = 0, client: str = "a", apart: bool = False, **fields: Any) -> Work:
+def work(step: int = 0, client: str = "a", isolated: bool = False, **fields: Any) -> Work:
     """A job of ten steps an image, unless it is told otherwise."""
     asked = request(**{"num_inference_steps": 10, **fields})
     pixels, steps = asked.width * asked.height, expected_steps(asked)
-    return Work(client, asked.model, pixels, asked.num_images, step, steps, apart)
+    return Work(client, asked.model, pixels, asked.num_images, step, steps, isolated)
 
 
 def seconds(
@@ -115,7 +115,7 @@ def test_nobody_has_more_in_flight_than_one_client_may() -> None:
 
 
 def test_a_job_apart_waits_for_the_others_and_has_no_company() -> None:
-    ends = seconds(work(), work(), work(apart=True), work(), together=4)
+    ends = seconds(work(), work(), work(isolated=True), work(), together=4)
 
     assert ends == [pytest.approx(2.4), pytest.approx(2.4), pytest.approx(3.6), pytest.approx(4.8)]
 
@@ -214,7 +214,7 @@ def test_a_tick_is_charged_by_the_steps_made_in_it() -> None:
 def test_what_is_no_step_is_charged_as_one() -> None:
     jobs = flight(one=1, two=1)
 
-    share_out(0.4, [Stepped("one", 1, 6), Developed("two", 0, 7, PICTURE)], jobs)
+    share_out(0.4, [Stepped("one", 1, 6), ImageReady("two", 0, 7, PICTURE)], jobs)
 
     assert jobs["one"].step_seconds == pytest.approx(0.2)
     assert jobs["two"].other_seconds == pytest.approx(0.2)
@@ -236,7 +236,7 @@ def test_a_job_learns_how_fast_it_went_in_what_company() -> None:
     for tick in range(1, 9):
         share_out(0.16, [Stepped("one", tick, 8), Stepped("three", 3 * tick, 24)], jobs)
         jobs["one"].step, jobs["three"].step = tick, 3 * tick
-    share_out(0.2, [Developed("one", 0, 7, PICTURE)], jobs)
+    share_out(0.2, [ImageReady("one", 0, 7, PICTURE)], jobs)
 
     learned = [job.measured() for job in jobs.values()]
     assert [kind for kind, _ in filter(None, learned)] == [Kind("tintype", SIZE, 4)] * 2

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from darkroom.queue import doorbell
-from darkroom.queue.fairness import Rotation, Waiting, joining, order
+from darkroom.queue.fairness import QueuedJob, Rotation, joining, order
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.responses import EventType
@@ -21,20 +21,20 @@ from tests.jobs.conftest import accept
 from tests.serving import RunningServer, running
 
 CLIENTS = st.sampled_from("abcd")
-QUEUES = st.lists(st.builds(Waiting, st.just(0), CLIENTS, st.integers(0, 7)), max_size=30).map(
+QUEUES = st.lists(st.builds(QueuedJob, st.just(0), CLIENTS, st.integers(0, 7)), max_size=30).map(
     lambda jobs: [replace(job, sequence=number) for number, job in enumerate(jobs)]
 )
 TICKETS = st.dictionaries(CLIENTS, st.integers(0, 9))
 
 
 def turns(
-    waiting: list[Waiting],
+    waiting: list[QueuedJob],
     tickets: dict[str, int] | None = None,
     in_flight: str = "",
     *,
     places: int = 100,
     per_client: int = 100,
-) -> list[Waiting]:
+) -> list[QueuedJob]:
     return list(
         order(waiting, tickets or {}, list(in_flight), places=places, per_client=per_client)
     )
@@ -42,7 +42,7 @@ def turns(
 
 @given(QUEUES, TICKETS, st.text("abcd", max_size=6), st.integers(1, 6), st.integers(1, 6))
 def test_every_job_has_its_turn_and_each_clients_come_by_urgency_then_age(
-    waiting: list[Waiting], tickets: dict[str, int], in_flight: str, places: int, per_client: int
+    waiting: list[QueuedJob], tickets: dict[str, int], in_flight: str, places: int, per_client: int
 ) -> None:
     ordered = turns(waiting, tickets, in_flight, places=places, per_client=per_client)
 
@@ -54,7 +54,7 @@ def test_every_job_has_its_turn_and_each_clients_come_by_urgency_then_age(
 
 @given(QUEUES, TICKETS)
 def test_nobody_has_a_second_turn_before_everybody_had_a_first(
-    waiting: list[Waiting], tickets: dict[str, int]
+    waiting: list[QueuedJob], tickets: dict[str, int]
 ) -> None:
     left = Counter(job.client for job in waiting)
     had: Counter[str] = Counter()
@@ -67,7 +67,7 @@ def test_nobody_has_a_second_turn_before_everybody_had_a_first(
 @given(st.lists(st.one_of(st.none(), CLIENTS), max_size=60))
 def test_between_two_turns_of_who_waits_nobody_has_more_than_one(moves: list[str | None]) -> None:
     """However clients come and go: a move is a client that comes with a job, or a claim."""
-    waiting: list[Waiting] = []
+    waiting: list[QueuedJob] = []
     tickets: dict[str, int] = {}
     since: dict[str, Counter[str]] = {}  # others' turns since the last one of a client that waits
     for number, client in enumerate(moves):
@@ -76,7 +76,7 @@ def test_between_two_turns_of_who_waits_nobody_has_more_than_one(moves: list[str
             if client not in since:
                 tickets[client] = joining(tickets.get(client), latest)
                 since[client] = Counter()
-            waiting.append(Waiting(number, client, 3))
+            waiting.append(QueuedJob(number, client, 3))
             continue
         job = Rotation(waiting, tickets, (), per_client=1).next()
         if job is None:
@@ -94,7 +94,7 @@ def test_between_two_turns_of_who_waits_nobody_has_more_than_one(moves: list[str
 def test_a_newcomer_goes_before_who_was_served_last_and_behind_who_waited() -> None:
     tickets = {"patient": 3, "served": 9}
     tickets["new"] = joining(None, 9)
-    waiting = [Waiting(n, client, 3) for n, client in enumerate(("served", "patient", "new"))]
+    waiting = [QueuedJob(n, client, 3) for n, client in enumerate(("served", "patient", "new"))]
 
     assert [job.client for job in turns(waiting, tickets)] == ["patient", "new", "served"]
 
@@ -105,7 +105,7 @@ def test_staying_away_gives_no_credit() -> None:
 
 
 def test_who_has_as_many_in_flight_as_allowed_is_passed_over() -> None:
-    waiting = [Waiting(1, "a", 3), Waiting(2, "a", 3), Waiting(3, "b", 3)]
+    waiting = [QueuedJob(1, "a", 3), QueuedJob(2, "a", 3), QueuedJob(3, "b", 3)]
 
     found = turns(waiting, {"a": 1, "b": 2}, "aa", places=4, per_client=2)
 

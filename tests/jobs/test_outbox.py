@@ -59,10 +59,10 @@ def test_nothing_is_told_before_the_end(store: Store, outbox: Outbox, worker: Le
     assert outbox.claim(2, {}) == []
     worker.finish(job_id, JobStatus.SUCCEEDED)
 
-    (letter,) = outbox.claim(2, {})
+    (delivery,) = outbox.claim(2, {})
 
-    assert (letter.job.id, letter.job.status) == (job_id, JobStatus.SUCCEEDED)
-    assert (letter.url, letter.origin) == ("http://a.example/told", "http://a.example:80")
+    assert (delivery.job.id, delivery.job.status) == (job_id, JobStatus.SUCCEEDED)
+    assert (delivery.url, delivery.origin) == ("http://a.example/told", "http://a.example:80")
 
 
 def test_a_job_that_dies_with_its_workers_is_told_of(
@@ -73,9 +73,9 @@ def test_a_job_that_dies_with_its_workers_is_told_of(
         assert worker.claim(busy=False)
         worker.recover_own()
 
-    (letter,) = outbox.claim(2, {})
+    (delivery,) = outbox.claim(2, {})
 
-    assert letter.job.status is JobStatus.FAILED
+    assert delivery.job.status is JobStatus.FAILED
 
 
 def test_a_job_that_nobody_is_told_of_leaves_no_letter(store: Store, outbox: Outbox) -> None:
@@ -93,19 +93,19 @@ def test_one_origin_leaves_room_for_the_others(store: Store, outbox: Outbox) -> 
     other = ended(store, "http://quick.example/told")
 
     first = outbox.claim(2, {})
-    assert sorted(letter.origin for letter in first) == [
+    assert sorted(delivery.origin for delivery in first) == [
         "http://quick.example:80",
         *["http://slow.example:80"] * 2,
     ]
-    assert other in [letter.job.id for letter in first]
+    assert other in [delivery.job.id for delivery in first]
     assert outbox.claim(2, {"http://slow.example:80": 2}) == []
     assert len(outbox.claim(2, {"http://slow.example:80": 1})) == 1
 
 
 def test_the_longest_due_goes_first(store: Store, outbox: Outbox, clock: Clock) -> None:
     late = ended(store)
-    (letter,) = outbox.claim(1, {})
-    outbox.postpone(letter, 10, "answered 503")
+    (delivery,) = outbox.claim(1, {})
+    outbox.postpone(delivery, 10, "answered 503")
     clock.now += 5
     early = ended(store)
     clock.now += 6
@@ -115,9 +115,9 @@ def test_the_longest_due_goes_first(store: Store, outbox: Outbox, clock: Clock) 
 
 def test_what_is_postponed_waits_its_time(store: Store, outbox: Outbox, clock: Clock) -> None:
     ended(store)
-    (letter,) = outbox.claim(2, {})
+    (delivery,) = outbox.claim(2, {})
     assert outbox.next_due_s() is None
-    outbox.postpone(letter, 10, "answered 503")
+    outbox.postpone(delivery, 10, "answered 503")
 
     assert outbox.next_due_s() == 10
     clock.now += 9.9
@@ -132,8 +132,8 @@ def test_a_clock_that_is_set_leaves_no_letter_behind(
     store: Store, outbox: Outbox, clock: Clock, hours: int
 ) -> None:
     ended(store)
-    (letter,) = outbox.claim(2, {})
-    outbox.postpone(letter, LONGEST_WAIT_S, "answered 503")
+    (delivery,) = outbox.claim(2, {})
+    outbox.postpone(delivery, LONGEST_WAIT_S, "answered 503")
     clock.set_by = hours * 3600
 
     assert len(outbox.claim(2, {})) == 1
@@ -160,12 +160,12 @@ def test_the_letters_of_a_dead_process_are_sent_by_the_next(
     assert alive.claim(2, {}) == []
     clock.now += 2
     assert alive.recover_lapsed() == 1
-    (letter,) = alive.claim(2, {})
+    (delivery,) = alive.claim(2, {})
 
-    assert letter.attempt == 2
+    assert delivery.attempt == 2
     dead.give_up(lost, "it was only frozen")  # and has nothing to say any more
     assert state(store, job_id) is WebhookState.PENDING
-    alive.delivered(letter)
+    alive.delivered(delivery)
     assert state(store, job_id) is WebhookState.DELIVERED
 
 
@@ -183,19 +183,19 @@ def test_an_attempt_that_was_broken_off_is_none(store: Store, outbox: Outbox) ->
     ended(store)
     outbox.put_back(outbox.claim(2, {}))
 
-    (letter,) = outbox.claim(2, {})
-    assert letter.attempt == 1
+    (delivery,) = outbox.claim(2, {})
+    assert delivery.attempt == 1
 
 
 def test_a_letter_goes_with_its_job(
     store: Store, opened: Database, outbox: Outbox, clock: Clock, tmp_path: Path
 ) -> None:
     ended(store)
-    (letter,) = outbox.claim(2, {})
-    outbox.postpone(letter, 10, "answered 503")
+    (delivery,) = outbox.claim(2, {})
+    outbox.postpone(delivery, 10, "answered 503")
     clock.now += 2 * DAY_S
     settings = RetentionSettings(max_age_days=1)
     Retention(opened, Files(tmp_path / "i"), Files(tmp_path / "o"), settings, clock).sweep()
 
     assert outbox.claim(2, {}) == []
-    outbox.delivered(letter)  # and whoever is at it just then does no harm
+    outbox.delivered(delivery)  # and whoever is at it just then does no harm

@@ -43,7 +43,7 @@ def test_they_are_tried_again_apart(store: Store, worker: Leases) -> None:
     for job in jobs:
         claim = worker.claim(busy=False)
         assert claim is not None
-        assert (claim.job_id, claim.attempt, claim.apart) == (job, 1, True)
+        assert (claim.job_id, claim.attempt, claim.isolated) == (job, 1, True)
         assert worker.claim(busy=True) is None or job == jobs[-1]
         if job == jobs[0]:
             worker.finish(job, JobStatus.SUCCEEDED)

@@ -58,7 +58,7 @@ class Modelled:
     status: JobStatus = JobStatus.QUEUED
     worker: str | None = None
     attempts: int = 0
-    apart: bool = False
+    isolated: bool = False
     cancelling: bool = False
     images: int = 0
     story: list[EventType] = field(default_factory=lambda: [EventType.QUEUED])
@@ -202,17 +202,17 @@ class QueueMachine(RuleBasedStateMachine):
         if claim is None:
             counts = [job.client for job in self.held(worker)]
             may = [j for j in waiting if counts.count(j.client) < CAPS.max_in_flight_per_client]
-            assert not may or (busy and any(job.apart for job in waiting))
+            assert not may or (busy and any(job.isolated for job in waiting))
             return
         job = self.model[claim.job_id]
         assert job in waiting
-        assert not (busy and job.apart)
+        assert not (busy and job.isolated)
         theirs = [other for other in waiting if other.client == job.client]
         assert job is min(theirs, key=lambda other: (other.urgency, other.number))
         self.become(job, JobStatus.RUNNING)
         job.worker = worker
         job.attempts += 1
-        assert (claim.attempt, claim.apart) == (job.attempts, job.apart)
+        assert (claim.attempt, claim.isolated) == (job.attempts, job.isolated)
         held = [other.client for other in self.held(worker)]
         assert held.count(job.client) <= CAPS.max_in_flight_per_client
         self.silent_since[worker] = self.clock.now
@@ -343,7 +343,7 @@ class QueueMachine(RuleBasedStateMachine):
         """The worker is dead. Only a job that was alone is to blame."""
         held = self.held(worker)
         for job in held:
-            job.apart = True
+            job.isolated = True
             job.attempts -= len(held) > 1
             if job.attempts >= MAX_ATTEMPTS and not job.cancelling:
                 self.end(job, JobStatus.FAILED)

@@ -255,7 +255,7 @@ def test_a_stopping_worker_hands_its_jobs_back_uncounted(store: Store, worker: L
     assert (again.job_id, again.attempt) == (job, 1)
 
 
-def outlook(store: Store, *jobs: str) -> list[tuple[int | None, float | None]]:
+def estimate(store: Store, *jobs: str) -> list[tuple[int | None, float | None]]:
     """Position and ETA of each job."""
     found = {job.id: job for job in store.jobs(ME, before=None, limit=100, status=None)[0]}
     return [(found[job].position, found[job].eta_seconds) for job in jobs]
@@ -265,7 +265,7 @@ def test_the_eta_of_a_queued_job_counts_those_before_it(store: Store, worker: Le
     worker.learn_speed(KIND, Speed(step_seconds=0.5, other_seconds=1.0))
     jobs = accept(store), accept(store)
 
-    assert outlook(store, *jobs) == [(0, 4.0), (1, 8.0)]  # six steps and the rest, then twice that
+    assert estimate(store, *jobs) == [(0, 4.0), (1, 8.0)]  # six steps and the rest, then twice that
 
 
 def test_the_eta_knows_that_jobs_run_together(store: Store, worker: Leases) -> None:
@@ -275,14 +275,14 @@ def test_the_eta_knows_that_jobs_run_together(store: Store, worker: Leases) -> N
     worker.claim(busy=False)
     worker.record([], {running: (3, 6)})
 
-    assert outlook(store, running, next_one, last) == [(None, 5.0), (0, 8.0), (1, 10.5)]
+    assert estimate(store, running, next_one, last) == [(None, 5.0), (0, 8.0), (1, 10.5)]
 
 
 def test_speeds_are_kept_apart_by_company(store: Store, worker: Leases) -> None:
     worker.learn_speed(KIND, Speed(step_seconds=0.5, other_seconds=1.0))
     worker.learn_speed(replace(KIND, in_flight=4), Speed(step_seconds=0.1, other_seconds=0.0))
 
-    assert outlook(store, accept(store, num_images=4)) == [(0, 2.4)]
+    assert estimate(store, accept(store, num_images=4)) == [(0, 2.4)]
 
 
 @pytest.mark.parametrize("lease_s", [2, 30, 600])

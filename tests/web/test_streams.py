@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from darkroom.asgi.listener import MAX_BACKLOG_BYTES, Listener, TooSlowError, differs
-from darkroom.asgi.sse import Piece, outlook_line
+from darkroom.asgi.sse import Piece, estimate_line
 from darkroom.asgi.streams import RETRY, Streams
 from darkroom.asgi.threads import Threads
 from darkroom.asgi.wait import EventStream
 from darkroom.queue.store import Store
 from darkroom.storage import database
 from darkroom.storage.database import Database
-from darkroom.storage.records import Outlook
+from darkroom.storage.records import Estimate
 from tests.jobs.conftest import accept
 from tests.serving import parse_events
 
@@ -142,7 +142,7 @@ def test_who_may_not_listen_any_more_is_left_at_the_next_heartbeat(store: Store)
 def test_who_does_not_keep_up_is_dropped() -> None:
     async def scene() -> None:
         listener = Listener("abc", None)
-        line = outlook_line("abc", Outlook(1, None))
+        line = estimate_line("abc", Estimate(1, None))
         listener.push(Piece([line] * (MAX_BACKLOG_BYTES // len(line.data))))
         assert len(await listener.take()) == 1
         listener.push(Piece([line] * (1 + MAX_BACKLOG_BYTES // len(line.data))))
@@ -173,13 +173,13 @@ def test_all_that_waits_ends_with_the_server_and_what_comes_later_too(store: Sto
 @pytest.mark.parametrize(
     ("new", "old", "notable"),
     [
-        (Outlook(1, 10.0), Outlook(2, 10.0), True),
-        (Outlook(1, 10.0), Outlook(1, 11.9), False),
-        (Outlook(1, 10.0), Outlook(1, 12.1), True),
-        (Outlook(1, 1.0), Outlook(1, 1.3), True),
-        (Outlook(1, 10.0), Outlook(1, None), True),
-        (Outlook(1, None), Outlook(1, None), False),
+        (Estimate(1, 10.0), Estimate(2, 10.0), True),
+        (Estimate(1, 10.0), Estimate(1, 11.9), False),
+        (Estimate(1, 10.0), Estimate(1, 12.1), True),
+        (Estimate(1, 1.0), Estimate(1, 1.3), True),
+        (Estimate(1, 10.0), Estimate(1, None), True),
+        (Estimate(1, None), Estimate(1, None), False),
     ],
 )
-def test_a_change_is_told_when_it_is_notable(new: Outlook, old: Outlook, notable: bool) -> None:
+def test_a_change_is_told_when_it_is_notable(new: Estimate, old: Estimate, notable: bool) -> None:
     assert differs(new, old) is notable

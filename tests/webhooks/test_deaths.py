@@ -79,7 +79,7 @@ def test_a_stop_does_not_wait_for_who_is_slow(
 
 
 def test_two_web_processes_tell_once(tmp_path: Path, ports: list[int], listen: Listen) -> None:
-    """Both look for letters at the same moments, for both hear of each end."""
+    """Both look for deliveries at the same moments, for both hear of each end."""
     receiver = listen()
     with (
         running(tmp_path, process="web", **allowing(ports)) as one,
@@ -164,7 +164,7 @@ def cancelled(web: RunningServer, receiver: Receiver) -> str:
 
 
 def due(folder: Path) -> list[tuple[str, str | None]]:
-    """State and sender of each letter, read beside the server."""
+    """State and sender of each delivery, read beside the server."""
     with sqlite3.connect(folder / "darkroom.db") as database:
         found = database.execute("SELECT state, sender FROM webhooks").fetchall()
     database.close()

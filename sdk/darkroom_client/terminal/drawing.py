@@ -18,7 +18,7 @@ from darkroom_client.terminal.batch import Asked
 from darkroom_client.terminal.ending import Exit, ending
 from darkroom_client.terminal.fields import Field, fields, lora
 from darkroom_client.terminal.naming import STDOUT, Naming
-from darkroom_client.terminal.running import Manner, Run
+from darkroom_client.terminal.running import ResponseOptions, Run
 
 # A row of a batch whose turn has not come is worth more patience than a person at a prompt.
 BATCH_RETRIES = 10
@@ -127,19 +127,19 @@ def draw(kind: type[Txt2Img], prompt: str | None, given: dict[str, Any]) -> None
     _run([Asked(kind(text, **given), text) for text in prompts(prompt)], manner, output, url)
 
 
-def _manner(given: dict[str, Any]) -> tuple[Manner, str | None, str | None]:
+def _manner(given: dict[str, Any]) -> tuple[ResponseOptions, str | None, str | None]:
     """Take out of a command's options what is no field of a request."""
     as_json, output = given.pop("as_json"), given.pop("output")
     if output == STDOUT and (as_json or sys.stdout.isatty()):
         where = "a terminal" if sys.stdout.isatty() else "standard output beside JSON"
         raise ValueError(f"a picture is not written to {where}; say a file with -o")
     waits = not given.pop("no_wait")
-    manner = Manner(given.pop("watch"), as_json, waits, given.pop("timeout_s"))
+    manner = ResponseOptions(given.pop("watch"), as_json, waits, given.pop("timeout_s"))
     return manner, output, given.pop("url")
 
 
 def _run(
-    requests: list[Asked], manner: Manner, output: str | None, url: str | None, **more: Any
+    requests: list[Asked], manner: ResponseOptions, output: str | None, url: str | None, **more: Any
 ) -> None:
     naming = Naming(output, len(requests))
     with Client(url, **more) as client:

@@ -29,7 +29,7 @@ OWN_FAULT = (InvalidRequestError, JobFailedError, JobCancelledError)
 
 
 @dataclass(frozen=True)
-class Manner:
+class ResponseOptions:
     """How jobs are run.
 
     Attributes:
@@ -56,7 +56,7 @@ class Run:
         manner: how.
     """
 
-    def __init__(self, client: Client, naming: Naming, manner: Manner) -> None:
+    def __init__(self, client: Client, naming: Naming, manner: ResponseOptions) -> None:
         self._client = client
         self._naming = naming
         self._manner = manner

@@ -32,7 +32,7 @@ from darkroom.compat.openai import images as openai_images
 from darkroom.compat.openai import models as openai_models
 from darkroom.config import Settings, signing_key
 from darkroom.images.decoder_pool import Decoders
-from darkroom.ops.metrics import Census
+from darkroom.ops.metrics import QueueMetrics
 from darkroom.queue.retention import Janitor, Retention
 from darkroom.queue.store import Store
 from darkroom.storage.database import Database
@@ -41,7 +41,7 @@ from darkroom.storage.preferences import Preferences
 from darkroom.storage.tokens import Tokens
 from darkroom.webhooks import signing
 from darkroom.webhooks.deliveries import Outbox
-from darkroom.webhooks.sender import Herald
+from darkroom.webhooks.sender import WebhookSender
 
 RENDERINGS = 2  # thumbnails, other formats and timelines made at once
 LEASE_MARGIN_S = 5.0  # on top of what an attempt to deliver a webhook may take
@@ -65,7 +65,7 @@ def create_app(settings: Settings) -> Application:
     streams = Streams(store, settings.web.heartbeat_s)
     meters = access_log.WebMeters(lambda: streams.open)
     attempt_s = settings.webhooks.timeout_s + 2 * settings.queue.database_timeout_s
-    herald = Herald(
+    webhook_sender = WebhookSender(
         Outbox(database, secrets.token_hex(8), attempt_s + LEASE_MARGIN_S),
         settings.webhooks,
         lambda: signing_key(signing.find(settings)),
@@ -86,20 +86,20 @@ def create_app(settings: Settings) -> Application:
         ),
         rendering=Semaphore(RENDERINGS),
         streams=streams,
-        census=Census(database, store.eta_errors),
+        queue_metrics=QueueMetrics(database, store.eta_errors),
         meters=meters,
         tokens=Tokens(database),
         guesses=rate_limits.Guesses(settings.auth.failures_per_minute),
         preferences=Preferences(database),
         signatures=Signatures(settings.signing_key_path),
-        herald=herald,
+        webhook_sender=webhook_sender,
     )
     context.install(app, here)
     errors.install(app)
     access_log.install(app, meters)
     security_headers.install(app, strict_transport=settings.tls.mode == "files")
     proxies = Proxies(settings.web.trusted_proxies)
-    access.install(app, access.Door(here.tokens, here.guesses, settings.auth, proxies))
+    access.install(app, access.Authenticator(here.tokens, here.guesses, settings.auth, proxies))
     rate_limits.install(app, settings.auth.requests_per_minute)
     for module in (
         *(generate, jobs, timeline, images, signed, models),

@@ -14,13 +14,13 @@ from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import Settings
 from darkroom.images.decoder_pool import Decoders
-from darkroom.ops.metrics import Census
+from darkroom.ops.metrics import QueueMetrics
 from darkroom.queue import doorbell
 from darkroom.queue.store import Store
 from darkroom.storage.files import Files
 from darkroom.storage.preferences import Preferences
 from darkroom.storage.tokens import Tokens
-from darkroom.webhooks.sender import Herald
+from darkroom.webhooks.sender import WebhookSender
 
 _KEY = "darkroom"
 
@@ -36,13 +36,13 @@ class Context:
     decoders: Decoders
     rendering: Semaphore  # held while a stored picture is decoded, which takes its pixels' memory
     streams: Streams
-    census: Census
+    queue_metrics: QueueMetrics
     meters: WebMeters
     tokens: Tokens
     guesses: Guesses
     preferences: Preferences
     signatures: Signatures
-    herald: Herald
+    webhook_sender: WebhookSender
 
     def ring_worker(self) -> None:
         """Tell the worker that there is something in the queue."""

@@ -9,7 +9,7 @@ from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError
 from darkroom.api.parsing import priority
-from darkroom.api.parsing.prepare import Intake
+from darkroom.api.parsing.prepare import PreparedRequest
 from darkroom.asgi.wait import until_ended
 from darkroom.queue.store import IdempotencyConflictError, QueueFullError
 from darkroom.responses import Job
@@ -37,7 +37,7 @@ def check_room(key: str | None = None) -> None:
         raise _full(error) from None
 
 
-def accept(taken: Intake, key: str | None) -> str:
+def accept(taken: PreparedRequest, key: str | None) -> str:
     """Put a job of the current request's caller in the queue; its id. It is on disk by then.
 
     Args:
@@ -51,7 +51,7 @@ def accept(taken: Intake, key: str | None) -> str:
 
 
 @contextlib.contextmanager
-def all_or_none() -> Iterator[Callable[[Intake], str]]:
+def all_or_none() -> Iterator[Callable[[PreparedRequest], str]]:
     """Put the jobs of one request in the queue, and take them back if the request is refused.
 
     An unfinished job of the caller that was asked for in the same words will do, for clients that
@@ -62,7 +62,7 @@ def all_or_none() -> Iterator[Callable[[Intake], str]]:
     """
     placed: list[str] = []
 
-    def take(taken: Intake) -> str:
+    def take(taken: PreparedRequest) -> str:
         job_id, fresh = _accept(taken, None, collapses=True)
         if fresh:
             placed.append(job_id)
@@ -77,7 +77,7 @@ def all_or_none() -> Iterator[Callable[[Intake], str]]:
         raise
 
 
-def _accept(taken: Intake, key: str | None, *, collapses: bool) -> tuple[str, bool]:
+def _accept(taken: PreparedRequest, key: str | None, *, collapses: bool) -> tuple[str, bool]:
     """The job's id, and whether there was none before."""
     here = context()
     uploads = taken.store()

@@ -20,7 +20,7 @@ from darkroom.asgi.environ import Environ, environ_of
 from darkroom.asgi.refusal import TurnedAwayError
 from darkroom.asgi.streams import Streams
 from darkroom.asgi.threads import Threads
-from darkroom.asgi.wait import Application, EventStream, Suspended, Waiting, WsgiApp
+from darkroom.asgi.wait import Application, DeferredResponse, EventStream, PendingResponse, WsgiApp
 from darkroom.config import Settings
 
 WRITE_BYTES = 2**16  # sent at once, so that a reader is seen to read
@@ -40,7 +40,7 @@ class Answer:
 
     status: int
     headers: list[tuple[bytes, bytes]]
-    rest: "Chunks | Suspended"
+    rest: "Chunks | DeferredResponse"
 
 
 class Chunks:
@@ -105,7 +105,7 @@ class Gateway:
         scope = self._proxies.look_behind(scope)
         context = copy_context()  # the request's own, in whichever threads it is worked on
         if may_be_large(scope):
-            await self._knock(scope, context)
+            await self._authorize_headers(scope, context)
         try:
             body = await self._bodies.read(scope, receive)
         except CallerGoneError:
@@ -116,7 +116,7 @@ class Gateway:
             answer = await threads.run(context.run, _ask, self._app.wsgi_app, environ)
         finally:
             body.close()
-        while isinstance(answer.rest, Waiting):  # one job may lead to the next
+        while isinstance(answer.rest, PendingResponse):  # one job may lead to the next
             waited = await self._wait(answer.rest, context, environ, receive)
             if waited is None:
                 return
@@ -144,19 +144,23 @@ class Gateway:
         self._threads.close()
         self._uploads.close()
 
-    async def _knock(self, scope: HTTPScope, context: Context) -> None:
+    async def _authorize_headers(self, scope: HTTPScope, context: Context) -> None:
         """Ask the door before a large body is read: strangers may not fill the disk.
 
         Raises:
             TurnedAwayError: it stays shut.
         """
         environ = environ_of(scope, BytesIO(), 0)
-        answer = await self._threads.run(context.run, self._app.knock, environ)
+        answer = await self._threads.run(context.run, self._app.authorize_headers, environ)
         if answer is not None:
             raise TurnedAwayError(answer.status_code, _raw(answer.headers), answer.get_data())
 
     async def _wait(
-        self, waiting: Waiting, context: Context, environ: Environ, receive: ASGIReceiveCallable
+        self,
+        waiting: PendingResponse,
+        context: Context,
+        environ: Environ,
+        receive: ASGIReceiveCallable,
     ) -> Answer | None:
         """The answer when it is due; None if nobody waits for it any more."""
         with self._streams.ending(waiting.job_id) as ended:
@@ -209,7 +213,7 @@ def _ask(app: WsgiApp, environ: Environ) -> Answer:
         began[:] = [(status, headers)]
 
     body = app(environ, start_response)
-    rest = body if isinstance(body, Suspended) else Chunks(body)
+    rest = body if isinstance(body, DeferredResponse) else Chunks(body)
     if isinstance(rest, Chunks):
         rest.prepare()
     ((status, headers),) = began

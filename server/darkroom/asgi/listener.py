@@ -4,9 +4,9 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from darkroom.asgi.sse import Line, Piece, outlook_line
+from darkroom.asgi.sse import Chunk, Line, estimate_line
 from darkroom.responses import EventType
-from darkroom.storage.records import Outlook
+from darkroom.storage.records import Estimate
 
 MAX_BACKLOG_BYTES = 2**20  # that may wait to be taken
 NOTABLE_S, NOTABLE_PART = 2.0, 0.2  # an ETA is told anew when it moves by one of them, or more
@@ -32,15 +32,15 @@ class Listener:
         self.client = client
         self.over = False
         self.beats = False
-        self.told: Outlook | None = None
+        self.told: Estimate | None = None
         self._may_wait = job_id is not None  # whether their job is queued, for all they heard
         self._caught_up = False
-        self._pieces: deque[Piece] = deque()
+        self._pieces: deque[Chunk] = deque()
         self._bytes = 0
         self._beat: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
 
-    def push(self, piece: Piece) -> None:
+    def push(self, piece: Chunk) -> None:
         """Give them something to send, when they are woken."""
         self._bytes += len(piece.data)
         if self._bytes > MAX_BACKLOG_BYTES:
@@ -66,7 +66,7 @@ class Listener:
             self._beat.cancel()
         self.wake()
 
-    async def take(self) -> list[Piece]:
+    async def take(self) -> list[Chunk]:
         """What there is to send once they are woken; maybe nothing.
 
         Raises:
@@ -87,25 +87,25 @@ class Listener:
         """Remember what they have heard."""
         for line in lines:
             if line.type is not EventType.NOTE:
-                self.told = line.outlook
+                self.told = line.estimate
                 self._may_wait = line.type is EventType.QUEUED and self.job_id is not None
 
     def waits(self) -> bool:
         """Whether they have heard all there is, and by that their job is queued."""
         return self._may_wait and self._caught_up and not self._pieces and not self.over
 
-    def foresee(self, outlook: Outlook | None) -> None:
+    def foresee(self, estimate: Estimate | None) -> None:
         """Tell them their queued job's prospects if they have changed; None if it is not queued."""
         if not self.waits():
             return
-        if outlook is None:
+        if estimate is None:
             self._may_wait = False
-        elif self.job_id is not None and (self.told is None or differs(outlook, self.told)):
-            self.push(Piece([outlook_line(self.job_id, outlook)]))
+        elif self.job_id is not None and (self.told is None or differs(estimate, self.told)):
+            self.push(Chunk([estimate_line(self.job_id, estimate)]))
             self.wake()
 
 
-def differs(new: Outlook, old: Outlook) -> bool:
+def differs(new: Estimate, old: Estimate) -> bool:
     """Whether prospects have changed by more than a person would shrug at."""
     if new.position != old.position or new.eta_seconds is None or old.eta_seconds is None:
         return new != old

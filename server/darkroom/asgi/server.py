@@ -63,18 +63,18 @@ class Server:
 
         def hear(events: Sequence[Event]) -> None:
             here.streams.hear(events, loop=loop)
-            here.herald.hear(events)
+            here.webhook_sender.hear(events)
 
         tail = Tail(here.store, bell, settings.queue.poll_s, hear)
         with bell, _listen(settings.host, settings.port) as listening:
             tail.start()
-            here.herald.start()
+            here.webhook_sender.start()
             gateway.start()
             try:
                 await _Listener(self._config(gateway), settings, gateway).serve([listening])
             finally:
                 await asyncio.to_thread(tail.stop)
-                await asyncio.to_thread(here.herald.stop)
+                await asyncio.to_thread(here.webhook_sender.stop)
                 gateway.close()
 
     def _config(self, gateway: Gateway) -> uvicorn.Config:

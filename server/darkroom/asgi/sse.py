@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from darkroom.responses import Event, EventType
-from darkroom.storage.records import Outlook
+from darkroom.storage.records import Estimate
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Line:
         job_id: of the job it happened to.
         client: whose job that is, or None if nobody knows any more.
         type: of the event.
-        outlook: what it says of a queued job's prospects.
+        estimate: what it says of a queued job's prospects.
         data: the bytes.
         event: of the log, or None as `id`.
     """
@@ -27,25 +27,25 @@ class Line:
     job_id: str
     client: str | None
     type: EventType
-    outlook: Outlook | None
+    estimate: Estimate | None
     data: bytes
     event: Event | None = None
 
 
 def line_of(event: Event, client: str | None) -> Line:
     """An event of the log."""
-    outlook = None
+    estimate = None
     if event.type is EventType.QUEUED:
-        outlook = Outlook(event.data["position"], event.data["eta_seconds"])
+        estimate = Estimate(event.data["position"], event.data["eta_seconds"])
     data = f"id: {event.id}\n{_render(event.type, event.job_id, event.data)}".encode()
-    return Line(event.id, event.job_id, client, event.type, outlook, data, event)
+    return Line(event.id, event.job_id, client, event.type, estimate, data, event)
 
 
-def outlook_line(job_id: str, outlook: Outlook) -> Line:
+def estimate_line(job_id: str, estimate: Estimate) -> Line:
     """News of a queued job's prospects, which the log does not keep."""
-    about = {"position": outlook.position, "eta_seconds": outlook.eta_seconds}
+    about = {"position": estimate.position, "eta_seconds": estimate.eta_seconds}
     data = _render(EventType.QUEUED, job_id, about).encode()
-    return Line(None, job_id, None, EventType.QUEUED, outlook, data)
+    return Line(None, job_id, None, EventType.QUEUED, estimate, data)
 
 
 def _render(kind: EventType, job_id: str, about: Mapping[str, object]) -> str:
@@ -53,7 +53,7 @@ def _render(kind: EventType, job_id: str, about: Mapping[str, object]) -> str:
     return f"event: {kind}\ndata: {data}\n\n"
 
 
-class Piece:
+class Chunk:
     """Lines that are sent together, joined once for all who get them."""
 
     def __init__(self, lines: Sequence[Line]) -> None:
@@ -68,25 +68,25 @@ class Piece:
         """Whether a job ends here."""
         return any(line.type.terminal for line in self.lines)
 
-    def after(self, event_id: int) -> "Piece":
+    def after(self, event_id: int) -> "Chunk":
         """What is left of it for one who has the events up to an id."""
         fresh = [line for line in self.lines if line.id is None or line.id > event_id]
-        return self if len(fresh) == len(self.lines) else Piece(fresh)
+        return self if len(fresh) == len(self.lines) else Chunk(fresh)
 
 
-class Batch(Piece):
+class Batch(Chunk):
     """Lines of all jobs that came together."""
 
-    def by_job(self) -> dict[str, Piece]:
+    def by_job(self) -> dict[str, Chunk]:
         """Each job's lines."""
         found: dict[str, list[Line]] = {}
         for line in self.lines:
             found.setdefault(line.job_id, []).append(line)
-        return {job_id: Piece(lines) for job_id, lines in found.items()}
+        return {job_id: Chunk(lines) for job_id, lines in found.items()}
 
-    def by_client(self) -> dict[str | None, Piece]:
+    def by_client(self) -> dict[str | None, Chunk]:
         """Each client's lines."""
         found: dict[str | None, list[Line]] = {}
         for line in self.lines:
             found.setdefault(line.client, []).append(line)
-        return {client: Piece(lines) for client, lines in found.items()}
+        return {client: Chunk(lines) for client, lines in found.items()}

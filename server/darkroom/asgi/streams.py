@@ -16,7 +16,7 @@ import structlog
 
 from darkroom.asgi.job_owners import Owners
 from darkroom.asgi.listener import Listener
-from darkroom.asgi.sse import Batch, Piece, line_of
+from darkroom.asgi.sse import Batch, Chunk, line_of
 from darkroom.asgi.threads import Threads
 from darkroom.asgi.wait import EventStream
 from darkroom.queue.store import Store
@@ -43,7 +43,7 @@ class Page:
         more: whether there may be more.
     """
 
-    piece: Piece
+    piece: Chunk
     last_id: int
     more: bool
 
@@ -88,9 +88,9 @@ class Streams:
         waiting = [listener for listener in self._listeners if listener.waits()]
         job_ids = {listener.job_id for listener in waiting if listener.job_id is not None}
         if job_ids:
-            outlooks = await threads.run(self._store.outlooks, job_ids)
+            estimates = await threads.run(self._store.estimates, job_ids)
             for listener in waiting:
-                listener.foresee(outlooks.get(listener.job_id or ""))
+                listener.foresee(estimates.get(listener.job_id or ""))
 
     def stop(self) -> None:
         """End all streams and all waiting, those still to come too."""
@@ -131,7 +131,7 @@ class Streams:
         if not waking:
             self._wake_some()
 
-    def _give(self, listener: Listener, piece: Piece) -> None:
+    def _give(self, listener: Listener, piece: Chunk) -> None:
         listener.push(piece)
         self._asleep.append(listener)
 
@@ -175,9 +175,9 @@ class Streams:
         """
         with self._listening(wanted) as listener:
             gone.add_done_callback(lambda _: listener.leave())
-            if wanted.telling is None:  # others' clients cannot come back, and trip over the hint
+            if wanted.encoder is None:  # others' clients cannot come back, and trip over the hint
                 yield RETRY
-            page = Page(Piece([]), wanted.after, more=True)
+            page = Page(Chunk([]), wanted.after, more=True)
             while page.more and not listener.over:
                 page = await threads.run(self._page, wanted, page.last_id)
                 if page.piece.lines:
@@ -196,8 +196,8 @@ class Streams:
         while True:
             pieces = [piece.after(after) for piece in await listener.take()]
             if listener.over:
-                if wanted.telling is not None:
-                    yield await threads.run(wanted.telling.break_off)
+                if wanted.encoder is not None:
+                    yield await threads.run(wanted.encoder.break_off)
                 return
             for piece in pieces:
                 listener.sent(piece.lines)
@@ -235,14 +235,14 @@ class Streams:
         if wanted.job_id is None and wanted.client is not None:
             owners = self._owners.of({event.job_id for event in events})
             events = [event for event in events if owners.get(event.job_id) == wanted.client]
-        return Page(Piece([line_of(event, None) for event in events]), last_id, more)
+        return Page(Chunk([line_of(event, None) for event in events]), last_id, more)
 
 
-async def _told(wanted: EventStream, threads: Threads, piece: Piece) -> bytes:
-    if wanted.telling is None:
+async def _told(wanted: EventStream, threads: Threads, piece: Chunk) -> bytes:
+    if wanted.encoder is None:
         return piece.data
     events = [line.event for line in piece.lines if line.event is not None]
-    return await threads.run(wanted.telling.tell, events)
+    return await threads.run(wanted.encoder.tell, events)
 
 
 def _discard(groups: dict[str, set[Item]], key: str, item: Item) -> None:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 WsgiApp = Callable[[dict[str, Any], Any], Any]
 
 
-class Suspended:
+class DeferredResponse:
     """The body of a response that is still to come."""
 
     def __iter__(self) -> Iterator[bytes]:
@@ -28,7 +28,7 @@ class Suspended:
 
 
 @dataclass(frozen=True)
-class Waiting(Suspended):
+class PendingResponse(DeferredResponse):
     """An answer that is due when a job ends, patience does, or the caller is gone.
 
     All that is called is called in a thread, one at a time.
@@ -52,7 +52,7 @@ class Waiting(Suspended):
         return None if self.deadline is None else max(0.0, self.deadline - monotonic())
 
 
-class Telling(Protocol):
+class EventEncoder(Protocol):
     """How a stream's events are told in another API's words, to one listener.
 
     All is called in threads, one at a time.
@@ -66,7 +66,7 @@ class Telling(Protocol):
 
 
 @dataclass(frozen=True)
-class EventStream(Suspended):
+class EventStream(DeferredResponse):
     """An answer that goes on: events as they happen.
 
     Attributes:
@@ -74,25 +74,25 @@ class EventStream(Suspended):
         after: the id of the last event that the caller has.
         client: whose jobs' events the caller may see; None is everybody's.
         allowed: whether the caller may still listen; asked in a thread, at each heartbeat.
-        telling: how it is told; None is as the log has it.
+        encoder: how it is told; None is as the log has it.
     """
 
     job_id: str | None
     after: int
     client: str | None
     allowed: Callable[[], bool] | None = None
-    telling: Telling | None = None
+    encoder: EventEncoder | None = None
 
 
 class Application(Flask):
     """Flask, which leaves a response alone that is to be made later: it is processed then."""
 
     def process_response(self, response: Response) -> Response:
-        if isinstance(response.response, Waiting):
+        if isinstance(response.response, PendingResponse):
             return response
         return super().process_response(response)
 
-    def knock(self, environ: dict[str, Any]) -> Response | None:
+    def authorize_headers(self, environ: dict[str, Any]) -> Response | None:
         """What a request is answered before its body is seen; None if it is let in.
 
         Args:
@@ -118,11 +118,11 @@ def until_ended(
     Args:
         job_id: of the job.
         wait_s: how long to wait at most; None is as long as it takes.
-        has_ended: see `Waiting`, as are the others; all are called as if in this request.
+        has_ended: see `PendingResponse`, as are the others; all are called as if in this request.
         answer: makes the response, or raises a problem.
-        abandon: see `Waiting`.
+        abandon: see `PendingResponse`.
     """
-    waiting = Waiting(
+    waiting = PendingResponse(
         job_id,
         None if wait_s is None else monotonic() + wait_s,
         _as_now(has_ended),
@@ -132,7 +132,7 @@ def until_ended(
     return suspend(waiting)
 
 
-def suspend(body: Suspended, **about: Any) -> Response:
+def suspend(body: DeferredResponse, **about: Any) -> Response:
     """A response that the gateway completes.
 
     Args:

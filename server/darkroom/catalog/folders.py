@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from darkroom.catalog import weights
-from darkroom.catalog.model_spec import WHOLE
+from darkroom.catalog.model_spec import UNBATCHED
 from darkroom.catalog.reading import UnusableError, read_json
 from darkroom.catalog.weights import PICKLES, Variant
 
@@ -23,7 +23,7 @@ def parts(folder: Path, family: str) -> dict[str, str]:
     """
     found = {}
     for name, value in read_json(folder / INDEX).items():
-        if family != WHOLE and name in UNUSED:
+        if family != UNBATCHED and name in UNUSED:
             continue
         match value:
             case [str(), str(cls)]:

@@ -27,12 +27,12 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from darkroom.catalog import checkpoints, folders, model_spec, remote
 from darkroom.catalog.models import SAFETENSORS
 from darkroom.catalog.reading import UnusableError, read_header, read_json
-from darkroom.catalog.remote import Order, PullError, Remote, Remotes
+from darkroom.catalog.remote import Download, PullError, Remote, Remotes
 
 GIB = 2**30
 
 
-def pull(order: Order, models_dir: Path, echo: Callable[[str], None]) -> Path:
+def pull(order: Download, models_dir: Path, echo: Callable[[str], None]) -> Path:
     """Fetch a model. Asked for again, an interrupted pull goes on at the byte where it was.
 
     Args:
@@ -61,7 +61,7 @@ def pull(order: Order, models_dir: Path, echo: Callable[[str], None]) -> Path:
     return target
 
 
-def _pull(order: Order, workplace: Path, target: Path, echo: Callable[[str], None]) -> None:
+def _pull(order: Download, workplace: Path, target: Path, echo: Callable[[str], None]) -> None:
     info = HfApi().model_info(order.repository, revision=order.revision, files_metadata=True)
     there = {
         sibling.rfilename: Remote(sibling.size or 0, sibling.lfs.sha256 if sibling.lfs else None)
@@ -90,7 +90,7 @@ def _pull(order: Order, workplace: Path, target: Path, echo: Callable[[str], Non
     shutil.rmtree(workplace, ignore_errors=True)
 
 
-def _choose(order: Order, there: Remotes, commit: str, unfinished: Path) -> Remotes:
+def _choose(order: Download, there: Remotes, commit: str, unfinished: Path) -> Remotes:
     if order.file is not None:
         return {order.file: remote.single(order, order.file, there)}
     if folders.INDEX not in there:
@@ -107,7 +107,7 @@ def _check_room(total_bytes: int, unfinished: Path, models_dir: Path) -> None:
         raise PullError(f"it needs {needed / GIB:.2f} GiB more, and {free / GIB:.2f} GiB are free")
 
 
-def _fetch(order: Order, commit: str, name: str, file: Remote, path: Path) -> None:
+def _fetch(order: Download, commit: str, name: str, file: Remote, path: Path) -> None:
     """Fetch what is missing of one file.
 
     The hub's own `snapshot_download` begins a file anew when the process was interrupted in it,
@@ -143,7 +143,7 @@ def _stays_inside(file: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def _check(order: Order, unfinished: Path) -> None:
+def _check(order: Download, unfinished: Path) -> None:
     """See that what has arrived can be used.
 
     Raises:
@@ -156,7 +156,7 @@ def _check(order: Order, unfinished: Path) -> None:
 
 
 @contextmanager
-def _named_errors(order: Order) -> Iterator[None]:
+def _named_errors(order: Download) -> Iterator[None]:
     """What can go wrong between here and a hub, in words."""
     try:
         yield

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from darkroom.catalog import lora_keys, weight_folder
 from darkroom.catalog.headers import Header, UnreadableFileError
-from darkroom.catalog.weight_folder import Shelf
+from darkroom.catalog.weight_folder import WeightFolder
 from darkroom.responses import BrokenFile, EmbeddingInfo, LoraInfo
 
 MAX_TRIGGER_WORDS = 8
@@ -63,8 +63,8 @@ class AdapterCatalog:
     """
 
     def __init__(self, loras_dir: Path, embeddings_dir: Path) -> None:
-        self._loras = Shelf(loras_dir, _describe_lora)
-        self._embeddings = Shelf(embeddings_dir, _describe_embedding)
+        self._loras = WeightFolder(loras_dir, _describe_lora)
+        self._embeddings = WeightFolder(embeddings_dir, _describe_embedding)
 
     def loras(self) -> tuple[LoraEntry, ...]:
         return self._loras.read()[0]

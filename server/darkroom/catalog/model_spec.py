@@ -23,7 +23,7 @@ FAMILIES: MappingProxyType[str, str] = MappingProxyType(
         "StableDiffusionXLInpaintPipeline": "sdxl",
     }
 )
-WHOLE = "whole"  # the family of all others: run by their pipeline from noise to picture
+UNBATCHED = "whole"  # the family of all others: run by their pipeline from noise to picture
 
 # What UNets read beside the latents (4 channels): nothing, or mask and masked picture (5 more).
 PLAIN, INPAINTING = 4, 9
@@ -31,7 +31,7 @@ OTHER_CHANNELS = {5: "depth", 7: "a picture to enlarge", 8: "a picture to edit"}
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class ModelSpec:
     """What a configuration says.
 
     Attributes:
@@ -46,7 +46,7 @@ class Anatomy:
     limits: ModelLimits
 
 
-def examine(config: Path) -> Anatomy:
+def examine(config: Path) -> ModelSpec:
     """Read a folder in the diffusers format; its weights are not looked at.
 
     Raises:
@@ -68,7 +68,7 @@ def examine(config: Path) -> Anatomy:
     raise UnusableError(f"{name} is not served: {pipelines.why_not(name)}")
 
 
-def _stable_diffusion(config: Path, family: str) -> Anatomy:
+def _stable_diffusion(config: Path, family: str) -> ModelSpec:
     unet = read_json(config / "unet" / "config.json")
     factor = _factor(config)
     encoders = [
@@ -81,7 +81,7 @@ def _stable_diffusion(config: Path, family: str) -> Anatomy:
     # clip_skip counts from there; one layer is left.
     read_before_end = 2 if family == "sdxl" else 1
     layers = min(int(encoder["num_hidden_layers"]) for encoder in encoders)
-    return Anatomy(
+    return ModelSpec(
         family=family,
         pipeline=pipeline,
         tasks=tasks,
@@ -117,7 +117,7 @@ def _defaults(unet: dict[str, Any], native: int, guidance: float) -> ModelDefaul
     )
 
 
-def _whole(config: Path, name: str, row: pipelines.Whole) -> Anatomy:
+def _whole(config: Path, name: str, row: pipelines.UnbatchedPipeline) -> ModelSpec:
     core: dict[str, Any] = {}
     for part in ("transformer", "unet"):
         if (config / part / "config.json").is_file():
@@ -125,8 +125,8 @@ def _whole(config: Path, name: str, row: pipelines.Whole) -> Anatomy:
     factor = _factor(config) if (config / "vae" / "config.json").is_file() else 8
     native = _native(core, factor) if isinstance(core.get("sample_size"), int) else 1024
     patch = core.get("patch_size", 2)
-    return Anatomy(
-        family=WHOLE,
+    return ModelSpec(
+        family=UNBATCHED,
         pipeline=name,
         tasks=row.tasks,
         defaults=ModelDefaults(

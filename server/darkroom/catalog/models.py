@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from darkroom.catalog import checkpoints, folders, model_spec, notes
-from darkroom.catalog.model_spec import Anatomy
+from darkroom.catalog.model_spec import ModelSpec
 from darkroom.catalog.notes import NOTES, Notes
 from darkroom.catalog.reading import Remembered, UnusableError, read_header
 from darkroom.catalog.weights import PICKLES, Variant
@@ -195,14 +195,14 @@ class ModelCatalog:
         candidate: _Candidate,
         config: Path,
         layout: Literal["folder", "file"],
-        body: Anatomy,
+        body: ModelSpec,
         noted: Notes,
         *,
         variant: Variant = None,
         scheduler: Mapping[str, Any] | None = None,
     ) -> ModelEntry:
         trained = {"prediction_type", "rescale_betas_zero_snr", "timestep_spacing"}
-        if body.family == model_spec.WHOLE and noted.model_fields_set & {
+        if body.family == model_spec.UNBATCHED and noted.model_fields_set & {
             *trained,
             "vae",
             "tiny_vae",

@@ -7,12 +7,12 @@ from pydantic import Field, ValidationError
 
 from darkroom.catalog import schedulers
 from darkroom.catalog.reading import UnusableError, read_json
-from darkroom.requests import MAX_CLIP_SKIP, PositiveSize, Words
+from darkroom.requests import MAX_CLIP_SKIP, PositiveSize, Schema
 
 NOTES = "darkroom.json"
 
 
-class NotedDefaults(Words):
+class NotedDefaults(Schema):
     """What requests take that do not say; see `ModelDefaults`."""
 
     width: PositiveSize | None = None
@@ -22,7 +22,7 @@ class NotedDefaults(Words):
     scheduler: str | None = None
 
 
-class NotedLimits(Words):
+class NotedLimits(Schema):
     """What requests may say; see `ModelLimits`."""
 
     min_side: int | None = Field(None, ge=8, le=8192)
@@ -32,7 +32,7 @@ class NotedLimits(Words):
     max_clip_skip: int | None = Field(None, ge=0, le=MAX_CLIP_SKIP)
 
 
-class Notes(Words):
+class Notes(Schema):
     """The owner's word, over what the files say.
 
     Attributes:

@@ -13,7 +13,7 @@ from darkroom.requests import MODEL_TASKS, Task
 
 
 @dataclass(frozen=True)
-class Whole:
+class UnbatchedPipeline:
     """One kind of model: its class for each task, and the defaults of its `__call__`.
 
     Attributes:
@@ -42,56 +42,58 @@ class Whole:
         return tuple(task for task in MODEL_TASKS if self.pipeline(task) is not None)
 
 
-WHOLE: MappingProxyType[str, Whole] = MappingProxyType(
+UNBATCHED: MappingProxyType[str, UnbatchedPipeline] = MappingProxyType(
     {
-        "stable-diffusion-3": Whole(
+        "stable-diffusion-3": UnbatchedPipeline(
             28, 7.0, "StableDiffusion3", "StableDiffusion3Img2Img", "StableDiffusion3Inpaint"
         ),
-        "stable-diffusion-3-pag": Whole(
+        "stable-diffusion-3-pag": UnbatchedPipeline(
             28, 7.0, "StableDiffusion3PAG", "StableDiffusion3PAGImg2Img"
         ),
-        "hunyuan": Whole(50, 5.0, "HunyuanDiT"),
-        "hunyuan-pag": Whole(50, 5.0, "HunyuanDiTPAG"),
-        "kandinsky3": Whole(25, 3.0, "Kandinsky3", "Kandinsky3Img2Img"),
-        "pixart-alpha": Whole(20, 4.5, "PixArtAlpha"),
-        "pixart-sigma": Whole(20, 4.5, "PixArtSigma"),
-        "sana": Whole(20, 4.5, "Sana"),
-        "sana-pag": Whole(20, 4.5, "SanaPAG"),
-        "stable-diffusion-pag": Whole(
+        "hunyuan": UnbatchedPipeline(50, 5.0, "HunyuanDiT"),
+        "hunyuan-pag": UnbatchedPipeline(50, 5.0, "HunyuanDiTPAG"),
+        "kandinsky3": UnbatchedPipeline(25, 3.0, "Kandinsky3", "Kandinsky3Img2Img"),
+        "pixart-alpha": UnbatchedPipeline(20, 4.5, "PixArtAlpha"),
+        "pixart-sigma": UnbatchedPipeline(20, 4.5, "PixArtSigma"),
+        "sana": UnbatchedPipeline(20, 4.5, "Sana"),
+        "sana-pag": UnbatchedPipeline(20, 4.5, "SanaPAG"),
+        "stable-diffusion-pag": UnbatchedPipeline(
             50, 7.5, "StableDiffusionPAG", "StableDiffusionPAGImg2Img", "StableDiffusionPAGInpaint"
         ),
-        "stable-diffusion-xl-pag": Whole(
+        "stable-diffusion-xl-pag": UnbatchedPipeline(
             50,
             5.0,
             "StableDiffusionXLPAG",
             "StableDiffusionXLPAGImg2Img",
             "StableDiffusionXLPAGInpaint",
         ),
-        "pixart-sigma-pag": Whole(20, 4.5, "PixArtSigmaPAG"),
-        "auraflow": Whole(50, 3.5, "AuraFlow"),
-        "flux": Whole(28, 3.5, "Flux", "FluxImg2Img", "FluxInpaint"),
-        "flux-kontext": Whole(28, 3.5, "FluxKontext", "FluxKontext"),
-        "flux2-klein": Whole(50, 4.0, "Flux2Klein", "Flux2Klein"),
-        "flux2": Whole(50, 4.0, "Flux2", "Flux2"),
-        "ideogram4": Whole(48, 4.0, "Ideogram4"),
-        "krea2": Whole(28, 4.5, "Krea2"),
-        "lumina": Whole(30, 4.0, "Lumina"),
-        "lumina2": Whole(30, 4.0, "Lumina2"),
-        "chroma": Whole(35, 5.0, "Chroma"),
-        "cogview3": Whole(50, 5.0, "CogView3Plus"),
-        "cogview4": Whole(50, 5.0, "CogView4"),
-        "glm_image": Whole(50, 1.5, "GlmImage"),
-        "nucleusmoe-image": Whole(50, 4.0, "NucleusMoEImage"),
-        "qwenimage": Whole(50, 4.0, "QwenImage", "QwenImageImg2Img", "QwenImageInpaint"),
-        "qwenimage21": Whole(40, 1.0, "QwenImage21"),
-        "z-image": Whole(50, 5.0, "ZImage", "ZImageImg2Img", "ZImageInpaint"),
-        "z-image-omni": Whole(50, 5.0, "ZImageOmni"),
-        "ovis": Whole(50, 5.0, "OvisImage"),
-        "prx": Whole(28, 4.0, "PRX"),
-        "qwenimage-edit": Whole(50, 4.0, None, "QwenImageEdit", "QwenImageEditInpaint"),
-        "qwenimage-edit-plus": Whole(50, 4.0, None, "QwenImageEditPlus"),
-        "kolors": Whole(50, 5.0, "Kolors", "KolorsImg2Img"),
-        "kolors-pag": Whole(50, 5.0, "KolorsPAG"),
+        "pixart-sigma-pag": UnbatchedPipeline(20, 4.5, "PixArtSigmaPAG"),
+        "auraflow": UnbatchedPipeline(50, 3.5, "AuraFlow"),
+        "flux": UnbatchedPipeline(28, 3.5, "Flux", "FluxImg2Img", "FluxInpaint"),
+        "flux-kontext": UnbatchedPipeline(28, 3.5, "FluxKontext", "FluxKontext"),
+        "flux2-klein": UnbatchedPipeline(50, 4.0, "Flux2Klein", "Flux2Klein"),
+        "flux2": UnbatchedPipeline(50, 4.0, "Flux2", "Flux2"),
+        "ideogram4": UnbatchedPipeline(48, 4.0, "Ideogram4"),
+        "krea2": UnbatchedPipeline(28, 4.5, "Krea2"),
+        "lumina": UnbatchedPipeline(30, 4.0, "Lumina"),
+        "lumina2": UnbatchedPipeline(30, 4.0, "Lumina2"),
+        "chroma": UnbatchedPipeline(35, 5.0, "Chroma"),
+        "cogview3": UnbatchedPipeline(50, 5.0, "CogView3Plus"),
+        "cogview4": UnbatchedPipeline(50, 5.0, "CogView4"),
+        "glm_image": UnbatchedPipeline(50, 1.5, "GlmImage"),
+        "nucleusmoe-image": UnbatchedPipeline(50, 4.0, "NucleusMoEImage"),
+        "qwenimage": UnbatchedPipeline(
+            50, 4.0, "QwenImage", "QwenImageImg2Img", "QwenImageInpaint"
+        ),
+        "qwenimage21": UnbatchedPipeline(40, 1.0, "QwenImage21"),
+        "z-image": UnbatchedPipeline(50, 5.0, "ZImage", "ZImageImg2Img", "ZImageInpaint"),
+        "z-image-omni": UnbatchedPipeline(50, 5.0, "ZImageOmni"),
+        "ovis": UnbatchedPipeline(50, 5.0, "OvisImage"),
+        "prx": UnbatchedPipeline(28, 4.0, "PRX"),
+        "qwenimage-edit": UnbatchedPipeline(50, 4.0, None, "QwenImageEdit", "QwenImageEditInpaint"),
+        "qwenimage-edit-plus": UnbatchedPipeline(50, 4.0, None, "QwenImageEditPlus"),
+        "kolors": UnbatchedPipeline(50, 5.0, "Kolors", "KolorsImg2Img"),
+        "kolors-pag": UnbatchedPipeline(50, 5.0, "KolorsPAG"),
     }
 )
 
@@ -117,9 +119,9 @@ def why_not(class_name: str) -> str:
     return "diffusers' AutoPipeline does not know it"
 
 
-def find(class_name: str) -> Whole | None:
+def find(class_name: str) -> UnbatchedPipeline | None:
     """The row that a class of diffusers belongs to, for whichever task."""
-    for row in WHOLE.values():
+    for row in UNBATCHED.values():
         if any(row.pipeline(task) == class_name for task in MODEL_TASKS):
             return row
     return None

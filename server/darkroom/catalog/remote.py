@@ -18,7 +18,7 @@ class PullError(Exception):
 
 
 @dataclass(frozen=True)
-class Order:
+class Download:
     """What to pull.
 
     Attributes:
@@ -52,7 +52,7 @@ class Remote:
 Remotes = Mapping[str, Remote]  # by path within the repository
 
 
-def single(order: Order, file: str, there: Remotes) -> Remote:
+def single(order: Download, file: str, there: Remotes) -> Remote:
     """The checkpoint that was ordered by name.
 
     Raises:
@@ -65,7 +65,7 @@ def single(order: Order, file: str, there: Remotes) -> Remote:
     return there[file]
 
 
-def why_no_model(order: Order, there: Remotes) -> str:
+def why_no_model(order: Download, there: Remotes) -> str:
     """What a repository without `model_index.json` is, and what can be pulled of it."""
     singles = _checkpoints(there)
     pickled = [file for file in there if file.endswith(weights.PICKLES)]
@@ -94,7 +94,7 @@ def choose(files: Iterable[str], index: Mapping[str, Any], variant: str | None) 
     Args:
         files: all there are.
         index: `model_index.json`.
-        variant: see `Order`.
+        variant: see `Download`.
 
     Raises:
         PullError: it could not be used here.

@@ -15,7 +15,7 @@ from pathlib import Path
 from darkroom.catalog import weight_folder
 from darkroom.catalog.headers import Header
 from darkroom.catalog.models import UnknownModelError
-from darkroom.catalog.weight_folder import Shelf
+from darkroom.catalog.weight_folder import WeightFolder
 from darkroom.responses import BrokenFile, UpscalerInfo
 
 LIBRARY = "spandrel"
@@ -51,7 +51,7 @@ class UpscalerCatalog:
     """
 
     def __init__(self, upscalers_dir: Path) -> None:
-        self._shelf = Shelf(upscalers_dir, _describe)
+        self._folder = WeightFolder(upscalers_dir, _describe)
 
     def upscalers(self) -> tuple[UpscalerEntry, ...]:
         return self._read()[0]
@@ -76,7 +76,7 @@ class UpscalerCatalog:
         return found
 
     def _read(self) -> tuple[tuple[UpscalerEntry, ...], tuple[BrokenFile, ...]]:
-        entries, broken = self._shelf.read()
+        entries, broken = self._folder.read()
         if entries and find_spec(LIBRARY) is None:
             lacking = (BrokenFile(file=e.path.name, reason=NO_LIBRARY) for e in entries)
             return (), (*lacking, *broken)

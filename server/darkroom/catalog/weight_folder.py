@@ -36,11 +36,11 @@ def why_not(
     return f"there is no {what} {name!r} on this box{hint} (see GET {route})"
 
 
-class Shelf(Generic[Entry]):
+class WeightFolder(Generic[Entry]):
     """One folder, its files described.
 
     It is read afresh at every call; a file's header only when its time or size changed. Threads
-    may share a shelf.
+    may share a folder.
 
     Args:
         folder: it need not exist.

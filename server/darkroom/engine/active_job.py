@@ -9,7 +9,7 @@ from darkroom.engine.sample import Key, Sample
 
 
 @dataclass
-class Flight:
+class ActiveJob:
     """A job being worked on.
 
     Attributes:
@@ -19,21 +19,21 @@ class Flight:
             picture is made larger.
         shape: (C, h, w) of their latents.
         developed: indices of the images handed over.
-        apart: whether it works apart from the others, because a call failed with it in it.
+        isolated: whether it works isolated from the others, because a call failed with it in it.
         previewed_at: seconds on the engine's clock.
     """
 
     job: EngineJob
     samples: list[Sample] = field(default_factory=list)
     shape: tuple[int, ...] = ()
-    whole: Resumable | None = None
+    unbatched: Resumable | None = None
     developed: set[int] = field(default_factory=set)
-    apart: bool = False
+    isolated: bool = False
     previewed_at: float = float("-inf")
 
     @property
     def prepared(self) -> bool:
-        return bool(self.samples) or self.whole is not None
+        return bool(self.samples) or self.unbatched is not None
 
     @property
     def model(self) -> str:
@@ -43,9 +43,9 @@ class Flight:
     def key(self) -> Key:
         """Whom it may share calls with."""
         request = self.job.request
-        apart = request.exact or self.apart or self.whole is not None
-        alone = self.job.id if apart else None
-        return Key(request.model, self.shape, request.loras, alone)
+        isolated = request.exact or self.isolated or self.unbatched is not None
+        exclusive = self.job.id if isolated else None
+        return Key(request.model, self.shape, request.loras, exclusive)
 
     @property
     def steps(self) -> int:

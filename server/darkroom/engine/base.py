@@ -51,7 +51,7 @@ class Previewed:
 
 
 @dataclass(frozen=True)
-class Noted:
+class JobWarning:
     """Something that the one who asked should know, though their job goes on.
 
     Attributes:
@@ -64,7 +64,7 @@ class Noted:
 
 
 @dataclass(frozen=True)
-class Developed:
+class ImageReady:
     """Image `index` of the job is done."""
 
     job_id: str
@@ -81,7 +81,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Broken:
+class Failed:
     """The job cannot be done; the engine goes on with the others.
 
     Attributes:
@@ -96,7 +96,7 @@ class Broken:
     detail: str
 
 
-EngineEvent = Started | Stepped | Previewed | Noted | Developed | Finished | Broken
+EngineEvent = Started | Stepped | Previewed | JobWarning | ImageReady | Finished | Failed
 
 
 class Meter(Protocol):
@@ -120,9 +120,9 @@ class NoMeter:
 class Engine(Protocol):
     """Makes pictures, a step at a time. Used from one thread.
 
-    A job is in flight from `submit` until `Finished` or `Broken` was yielded for it, or until
+    A job is in flight from `submit` until `Finished` or `Failed` was yielded for it, or until
     `cancel`. Events of one job come in the order Started, then Stepped and Previewed, then
-    Developed once an image, then Finished. Noted may come at any time between Started and the end.
+    ImageReady once an image, then Finished. JobWarning may come between Started and the end.
     One tick may bring events of several jobs: those that shared its work.
     """
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 K = TypeVar("K", bound=Hashable)
 
 
-class Turns:
+class Deficit:
     """Deals time out evenly between keys, by what each has been given so far.
 
     Deficit round robin with time itself as the currency: a key is charged what its turn took, and
@@ -39,7 +39,7 @@ class Turns:
             self._charged[key] += seconds
 
 
-class Rota:
+class FairScheduler:
     """Deals time out evenly between clients, and what each one has between the keys of its work.
 
     So whoever asks for one picture is not behind somebody's twelve, and a client who asks for
@@ -47,8 +47,8 @@ class Rota:
     """
 
     def __init__(self) -> None:
-        self._clients = Turns()
-        self._keys: dict[str, Turns] = {}
+        self._clients = Deficit()
+        self._keys: dict[str, Deficit] = {}
 
     def next(self, waiting: Sequence[tuple[str, K]]) -> tuple[str, K]:
         """The client whose turn it is, and the key of its work that is next.
@@ -57,7 +57,7 @@ class Rota:
             waiting: client and key of all work, the longest waiting first; one at least.
         """
         whose = self._clients.next(client for client, _ in waiting)
-        self._keys = {client: self._keys.get(client, Turns()) for client, _ in waiting}
+        self._keys = {client: self._keys.get(client, Deficit()) for client, _ in waiting}
         return whose, self._keys[whose].next(key for client, key in waiting if client == whose)
 
     def charge(self, key: Hashable, seconds: float, parts: Mapping[str, int]) -> None:

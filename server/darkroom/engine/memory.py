@@ -29,7 +29,7 @@ def budget_bytes(setting: int | str, device: torch.device) -> int:
 
 
 @dataclass
-class Room:
+class MemoryLimits:
     """What fits in memory of one model's work. It starts as set, and shrinks by running out.
 
     Attributes:

@@ -21,14 +21,14 @@ from darkroom.engine.costs import Costs
 from darkroom.engine.denoiser import Denoiser
 from darkroom.engine.embeddings import load_embeddings
 from darkroom.engine.families import sd, sdxl, upscaling
-from darkroom.engine.families.unbatched import WholeRequest
+from darkroom.engine.families.unbatched import UnbatchedRequest
 from darkroom.engine.families.unet import UNetFamily
 from darkroom.engine.families.upscaling import Upscaler
-from darkroom.engine.memory import Room
+from darkroom.engine.memory import MemoryLimits
 from darkroom.engine.previews import Preview
 from darkroom.engine.prompts import PromptEncoder
 from darkroom.engine.vae import Vae
-from darkroom.engine.warmup import Rehearsal
+from darkroom.engine.warmup import Warmup
 from darkroom.requests import UPSCALERS
 from darkroom.responses import ModelInfo
 
@@ -43,7 +43,7 @@ FAMILIES: dict[str, tuple[type[UNetFamily], Callable[..., dict[Any, Any]]]] = {
 
 
 @dataclass(frozen=True)
-class WholeModel:
+class UnbatchedModel:
     """A model in memory whose calls are shared with nobody: a pipeline's own, or an upscaler's.
 
     Attributes:
@@ -53,7 +53,7 @@ class WholeModel:
     """
 
     name: str
-    family: WholeRequest | Upscaler
+    family: UnbatchedRequest | Upscaler
     weight_bytes: int
 
 
@@ -76,7 +76,7 @@ class SteppedModel:
     adapters: Adapters
     preview: Preview
     costs: Costs
-    room: Room
+    room: MemoryLimits
     weight_bytes: int
 
     def apply_room(self) -> None:
@@ -86,7 +86,7 @@ class SteppedModel:
             self.family.offload("model")
 
 
-LoadedModel = WholeModel | SteppedModel
+LoadedModel = UnbatchedModel | SteppedModel
 
 
 def hush() -> None:
@@ -188,12 +188,12 @@ class Models:
     def _build(self, entry: ModelEntry | UpscalerEntry) -> LoadedModel:
         if isinstance(entry, UpscalerEntry):
             upscaler = upscaling.load(entry, self.device, self.dtype)
-            return WholeModel(UPSCALERS + entry.info.name, upscaler, upscaler.weight_bytes)
+            return UnbatchedModel(UPSCALERS + entry.info.name, upscaler, upscaler.weight_bytes)
         pipeline: Any = loading.load_pipeline(entry, self.device, self.dtype)
         weight_bytes = _weight_bytes(pipeline)
         if entry.info.family not in FAMILIES:
-            whole = WholeRequest(pipeline, entry.info.tasks)
-            return WholeModel(entry.info.name, whole, weight_bytes)
+            unbatched = UnbatchedRequest(pipeline, entry.info.tasks)
+            return UnbatchedModel(entry.info.name, unbatched, weight_bytes)
         settings = self._settings
         family_class, pipelines = FAMILIES[entry.info.family]
         tiny = loading.load_tiny_vae(entry, self.device, self.dtype) if settings.tiny_vae else None
@@ -217,19 +217,19 @@ class Models:
             adapters=adapters,
             preview=Preview(entry.info.family, entry.latent_rgb),
             costs=measured,
-            room=Room(MAX_CODED, settings.vae_tile_side, can_offload),
+            room=MemoryLimits(MAX_CODED, settings.vae_tile_side, can_offload),
             weight_bytes=weight_bytes,
         )
 
     def _warm_up(self, family: UNetFamily, info: ModelInfo) -> Costs:
         """Lay the weights out for this machine, and measure what calls take."""
         family.unet.to(memory_format=torch.channels_last)
-        rehearsal = Rehearsal(family, info)
-        packing.pack(family.unet, lambda: rehearsal.denoise(2))
-        packing.pack(family.vae.model.decoder, rehearsal.decode)
-        packing.pack(family.vae.model.encoder, rehearsal.encode)
-        rehearsal.decode()
-        return costs.measure(rehearsal.denoise, self._clock, rehearsal.area)
+        warmup = Warmup(family, info)
+        packing.pack(family.unet, lambda: warmup.denoise(2))
+        packing.pack(family.vae.model.decoder, warmup.decode)
+        packing.pack(family.vae.model.encoder, warmup.encode)
+        warmup.decode()
+        return costs.measure(warmup.denoise, self._clock, warmup.area)
 
     def _idle(self, in_use: Collection[str]) -> list[str]:
         """Models that may go, the least recently used first."""

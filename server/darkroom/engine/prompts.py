@@ -48,7 +48,7 @@ Window = Sequence[_Token]  # without begin, end and padding
 
 
 @dataclass(frozen=True)
-class _Tower:
+class _TextModel:
     """A tokenizer and its encoder; SDXL has two, its refiner only the second of them."""
 
     tokenizer: Any
@@ -85,7 +85,7 @@ class PromptEncoder:
         if self._xl:
             pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
         self._towers = [
-            _Tower(tokenizer, encoder, tokenizer.get_vocab().get(",</w>"))
+            _TextModel(tokenizer, encoder, tokenizer.get_vocab().get(",</w>"))
             for tokenizer, encoder in pairs
             if encoder is not None
         ]
@@ -135,7 +135,7 @@ class PromptEncoder:
     def _encode(self, prompt: str, clip_skip: int) -> Conditioning:
         passages = prompt_syntax.parse(prompt)
         prompt_syntax.check(passages)
-        cuts = [self._windows(tower, passages) for tower in self._towers]
+        cuts = [self._windows(text_model, passages) for text_model in self._towers]
         # A textual inversion known to one tokenizer only can make the other need more windows.
         count = max(len(windows) for windows in cuts)
         if count > MAX_WINDOWS:
@@ -144,42 +144,42 @@ class PromptEncoder:
                 f"{MAX_WINDOWS} are allowed: shorten it, or use BREAK less"
             )
         embeds, pooled = [], None
-        for tower, windows in zip(self._towers, cuts, strict=True):
+        for text_model, windows in zip(self._towers, cuts, strict=True):
             windows += [()] * (count - len(windows))
             # One at a time: in a batch, the bits of a window would depend on how many there are.
-            runs = [self._run(tower, window, clip_skip) for window in windows]
+            runs = [self._run(text_model, window, clip_skip) for window in windows]
             embeds.append(torch.cat([hidden for hidden, _ in runs], dim=1))  # (1, tokens, dim)
             pooled = runs[0][1]  # of the first window, as in A1111, and by the last encoder
         joined = torch.cat(embeds, dim=-1)
         return Conditioning(joined.to(self._device, self._towers[-1].encoder.dtype), pooled)
 
-    def _windows(self, tower: _Tower, passages: Sequence[Passage]) -> list[Window]:
+    def _windows(self, text_model: _TextModel, passages: Sequence[Passage]) -> list[Window]:
         """Tokenize, and cut into windows."""
         windows: list[Window] = []
         for index, passage in enumerate(passages):
             texts = [self._expand(fragment.text) for fragment in passage]
             # `verbose` would warn of text longer than a window, which is why it is cut.
             options = {"add_special_tokens": False, "verbose": False}
-            ids = tower.tokenizer(texts, **options).input_ids if texts else []
+            ids = text_model.tokenizer(texts, **options).input_ids if texts else []
             tokens = [
                 _Token(number, fragment.weight)
                 for fragment, numbers in zip(passage, ids, strict=True)
                 for number in numbers
             ]
             if tokens or index == 0 or index < len(passages) - 1:  # a BREAK at the end adds nothing
-                windows += cut(tokens, tower.comma, tower.room)
+                windows += cut(tokens, text_model.comma, text_model.room)
         return windows
 
     def _run(
-        self, tower: _Tower, window: Window, clip_skip: int
+        self, text_model: _TextModel, window: Window, clip_skip: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Encode one window as `encode_prompt` of StableDiffusion(XL)Pipeline does, then weigh it.
 
         Returns:
             Hidden states, (1, 77, dim), and the pooled output, (1, dim), where there is one.
         """
-        tokenizer, encoder = tower.tokenizer, tower.encoder
-        padding = [tokenizer.pad_token_id] * (tower.room - len(window))
+        tokenizer, encoder = text_model.tokenizer, text_model.encoder
+        padding = [tokenizer.pad_token_id] * (text_model.room - len(window))
         numbers = [token.id for token in window]
         ids = torch.tensor(
             [[tokenizer.bos_token_id, *numbers, tokenizer.eos_token_id, *padding]],

@@ -64,13 +64,13 @@ class Key:
         model: by name.
         shape: (C, h, w) of the latents.
         loras: the active set with its scales.
-        alone: whose samples share with nobody, not even each other; None for the sociable.
+        alone: whose samples share with nobody, not even each other; None for shareable ones.
     """
 
     model: str
     shape: tuple[int, ...]
     loras: Hashable = ()
-    alone: str | None = None
+    exclusive: str | None = None
 
 
 @dataclass(eq=False)

@@ -12,7 +12,7 @@ from darkroom.requests import ResolvedRequest, Task
 from darkroom.responses import ModelInfo
 
 
-class Rehearsal:
+class Warmup:
     """One guided picture at a model's own size, of the first task that it can do."""
 
     def __init__(self, family: UNetFamily, info: ModelInfo) -> None:
@@ -34,8 +34,8 @@ class Rehearsal:
             image=None if task is Task.TXT2IMG else "image:none",
             strength=None if task is Task.TXT2IMG else 1.0,
         )
-        job = EngineJob("rehearsal", request, Image.new("RGB", size), Image.new("L", size, 255))
-        self.sample: Sample = family.prepare([job])["rehearsal"][0]
+        job = EngineJob("warmup", request, Image.new("RGB", size), Image.new("L", size, 255))
+        self.sample: Sample = family.prepare([job])["warmup"][0]
 
     @property
     def area(self) -> int:

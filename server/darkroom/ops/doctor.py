@@ -14,7 +14,7 @@ from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import Settings
-from darkroom.engine.base import Broken, EngineEvent, EngineJob
+from darkroom.engine.base import EngineEvent, EngineJob, Failed
 from darkroom.ops.addresses import local_url
 from darkroom.ops.supervisor import PortTakenError, check_port
 from darkroom.requests import ResolvedRequest, Task
@@ -236,7 +236,7 @@ def _picture(settings: Settings) -> Finding:
     while working.in_flight():
         for event in working.tick():
             last = event
-    if isinstance(last, Broken):
+    if isinstance(last, Failed):
         return Finding("picture", False, last.detail, "see the lines above, and the log")
     seconds = time.monotonic() - loaded
     detail = f"{seconds:.1f} s on {working.device}, after {loaded - began:.1f} s to load the model"

@@ -26,7 +26,7 @@ PAGE = 1000
 ETA_SAMPLE = 200  # of the last jobs, by which estimates are judged
 
 
-class Census(Collector):
+class QueueMetrics(Collector):
     """Counts from its making on, and whenever it is asked.
 
     Args:

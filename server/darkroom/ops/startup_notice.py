@@ -15,7 +15,7 @@ log = structlog.get_logger()
 LOOK_EVERY_S = 0.1
 
 
-class Greeting:
+class StartupNotice:
     """Inside, the owner is told when web answers and when the model is loaded, each once.
 
     Args:
@@ -32,8 +32,8 @@ class Greeting:
         self._welcome = welcome
         self._stopping = threading.Event()
 
-    def __enter__(self) -> "Greeting":
-        threading.Thread(target=self._run, name="greeting", daemon=True).start()
+    def __enter__(self) -> "StartupNotice":
+        threading.Thread(target=self._run, name="startup_notice", daemon=True).start()
         return self
 
     def __exit__(

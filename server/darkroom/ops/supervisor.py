@@ -119,7 +119,7 @@ class Supervisor:
         self._children = [
             _Child(name, [sys.executable, "-m", "darkroom", *command, *arguments], watch)
             for name, command, watch in (
-                ("web", ("web", "--no-greeting"), None),
+                ("web", ("web", "--no-notice"), None),
                 ("worker", ("worker",), pulse),
             )
         ]

@@ -43,7 +43,7 @@ class Doorbell:
         self._socket.bind(str(path))
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until someone rings. Returns whether anyone did."""
+        """Sleep until someone rings. Resubmissions whether anyone did."""
         readable, _, _ = select.select([self._socket], [], [], timeout_s)
         if not readable:
             return False

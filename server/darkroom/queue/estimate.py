@@ -64,7 +64,7 @@ class Work:
         images: how many.
         step: denoising steps done, over all images.
         steps: in all.
-        apart: whether nothing else may be in flight with it.
+        isolated: whether nothing else may be in flight with it.
     """
 
     client: str
@@ -73,7 +73,7 @@ class Work:
     images: int
     step: int
     steps: int
-    apart: bool = False
+    isolated: bool = False
 
     @property
     def weight(self) -> float:
@@ -82,7 +82,7 @@ class Work:
 
 
 @dataclass(slots=True)
-class _Flight:
+class _JobInFlight:
     """A job being worked on in the simulation.
 
     Attributes:
@@ -152,10 +152,12 @@ class Estimator:
             measured is left out, and so is that job.
         """
         known = list(takewhile(lambda work: work.model in self._models, queue))
-        line = _Line([_Flight(index, work) for index, work in enumerate(known)], self._per_client)
+        line = _Line(
+            [_JobInFlight(index, work) for index, work in enumerate(known)], self._per_client
+        )
         for work, certainty in self._due:
             self._expect(line, work, certainty)
-        flying: list[_Flight] = []
+        flying: list[_JobInFlight] = []
         now, expected = 0.0, len(known)
         while expected:
             while len(flying) < self._places:
@@ -184,7 +186,7 @@ class Estimator:
     def _expect(self, line: "_Line", work: Work, certainty: float) -> None:
         """Somebody comes again with such a job."""
         if certainty > FAINT:
-            line.append(_Flight(None, replace(work, step=0, apart=False), certainty))
+            line.append(_JobInFlight(None, replace(work, step=0, isolated=False), certainty))
 
     def _clock(self, work: Work, images: float, weights: float) -> float:
         """From now to a job's end by the clock, if so many images of such weights stayed."""
@@ -219,48 +221,48 @@ class _Line:
         per_client: jobs that one client may have in flight.
     """
 
-    def __init__(self, flights: Sequence[_Flight], per_client: int) -> None:
+    def __init__(self, flights: Sequence[_JobInFlight], per_client: int) -> None:
         self._per_client = per_client
         self._in_flight: Counter[str] = Counter()
-        self._apart = 0  # in flight
+        self._isolated = 0  # in flight
         self._numbers = count()
-        self._queues: dict[str, deque[tuple[int, _Flight]]] = defaultdict(deque)
+        self._queues: dict[str, deque[tuple[int, _JobInFlight]]] = defaultdict(deque)
         self._heads: list[tuple[int, str]] = []  # the first one's number of each client that may go
         for flight in flights:
             self.append(flight)
 
-    def append(self, flight: _Flight) -> None:
+    def append(self, flight: _JobInFlight) -> None:
         """One more comes, behind all others."""
         client, number = flight.work.client, next(self._numbers)
         self._queues[client].append((number, flight))
         if len(self._queues[client]) == 1 and self._in_flight[client] < self._per_client:
             heappush(self._heads, (number, client))
 
-    def next(self, busy: bool) -> _Flight | None:
+    def next(self, busy: bool) -> _JobInFlight | None:
         """Take the next one; None if nobody may go.
 
         Args:
             busy: whether others are in flight.
         """
-        if self._apart or not self._heads:
+        if self._isolated or not self._heads:
             return None
         _, client = self._heads[0]
         queue = self._queues[client]
         flight = queue[0][1]
-        if flight.work.apart and busy:
+        if flight.work.isolated and busy:
             return None  # it waits until it is alone, and nobody overtakes it
         heappop(self._heads)
         queue.popleft()
         self._in_flight[client] += 1
-        self._apart += flight.work.apart
+        self._isolated += flight.work.isolated
         if queue and self._in_flight[client] < self._per_client:
             heappush(self._heads, (queue[0][0], client))
         return flight
 
-    def ended(self, flight: _Flight) -> None:
+    def ended(self, flight: _JobInFlight) -> None:
         """A job is no longer in flight."""
         client = flight.work.client
-        self._apart -= flight.work.apart
+        self._isolated -= flight.work.isolated
         if self._in_flight[client] == self._per_client and self._queues[client]:
             heappush(self._heads, (self._queues[client][0][0], client))
         self._in_flight[client] -= 1

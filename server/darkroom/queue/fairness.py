@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class QueuedJob:
     """A queued job.
 
     Attributes:
@@ -53,12 +53,12 @@ class Rotation:
 
     def __init__(
         self,
-        waiting: Iterable[Waiting],
+        waiting: Iterable[QueuedJob],
         tickets: Mapping[str, int],
         in_flight: Iterable[str],
         per_client: int,
     ) -> None:
-        queues: dict[str, list[Waiting]] = defaultdict(list)
+        queues: dict[str, list[QueuedJob]] = defaultdict(list)
         for job in waiting:
             queues[job.client].append(job)
         for queue in queues.values():
@@ -75,7 +75,7 @@ class Rotation:
         heapify(self._turns)
         self._held: dict[str, tuple[int, int, str]] = {}  # turns of clients with no place left
 
-    def next(self) -> Waiting | None:
+    def next(self) -> QueuedJob | None:
         """Take the job whose turn it is; None if all that wait have to wait for their own.
 
         A client with as many jobs in flight as it may have is passed over and keeps its turn.
@@ -105,13 +105,13 @@ class Rotation:
 
 
 def order(
-    waiting: Iterable[Waiting],
+    waiting: Iterable[QueuedJob],
     tickets: Mapping[str, int],
     in_flight: Sequence[str],
     *,
     places: int,
     per_client: int,
-) -> Iterator[Waiting]:
+) -> Iterator[QueuedJob]:
     """Jobs in the order of their turns, if those in flight end in the order in which they began.
 
     Args:

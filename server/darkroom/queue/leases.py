@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from darkroom.queue import snapshot
 from darkroom.queue.estimate import Kind, Speed
-from darkroom.queue.fairness import Rotation, Waiting
+from darkroom.queue.fairness import QueuedJob, Rotation
 from darkroom.queue.transitions import end, log, note, requeue
 from darkroom.responses import EventType, JobStatus, Problem
 from darkroom.storage.database import Database
@@ -94,7 +94,9 @@ class Leases:
                 row.attempts += 1
                 row.started_at = row.started_at or now
                 request = request_of(row)
-                return Claim(row.id, row.client, request, row.attempts, row.request_id, row.apart)
+                return Claim(
+                    row.id, row.client, request, row.attempts, row.request_id, row.isolated
+                )
 
     def _next(self, session: Session, busy: bool) -> int | None:
         """The number of the job that this worker takes next."""
@@ -107,7 +109,7 @@ class Leases:
             return None
         mine = session.scalars(select(JobRow.client).where(self._runs_here)).all()
         rotation = Rotation(
-            (Waiting(*row) for row in queued),
+            (QueuedJob(*row) for row in queued),
             snapshot.read_tickets(session),
             mine,
             self._per_client or len(mine) + 1,
@@ -115,8 +117,8 @@ class Leases:
         job = rotation.next()
         if job is None:
             return None
-        apart = session.scalar(select(JobRow.apart).where(JobRow.sequence == job.sequence))
-        return None if apart and busy else job.sequence
+        isolated = session.scalar(select(JobRow.isolated).where(JobRow.sequence == job.sequence))
+        return None if isolated and busy else job.sequence
 
     @property
     def _runs_here(self) -> ColumnElement[bool]:
@@ -197,7 +199,7 @@ class Leases:
     def _recover(self, worker: str, last: "_SignOfLife | None" = None) -> int:
         """Put back the jobs of a worker that is dead.
 
-        Whatever was in flight together may have been the reason, so each is tried again apart.
+        Whatever was in flight together may have been the reason, so each is tried again isolated.
         Only one that was alone is to blame, and has used up an attempt.
 
         Args:
@@ -215,7 +217,7 @@ class Leases:
             rows = session.scalars(query.order_by(JobRow.sequence)).all()
             again = []
             for row in rows:
-                row.apart = True
+                row.isolated = True
                 if len(rows) > 1:
                     row.attempts -= 1
                 if row.cancel_requested:

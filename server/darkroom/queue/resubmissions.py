@@ -8,7 +8,7 @@ AT_ONCE_S = 1.0  # who asks again within this time asks again at once, however s
 
 
 @dataclass(frozen=True)
-class Returns:
+class Resubmissions:
     """Whether those whose job ended come again at once: scripts do, and people at a button.
 
     At once is within the time that the job took: who looks at a picture before asking for the next
@@ -23,7 +23,7 @@ class Returns:
     due: tuple[tuple[int, float], ...]
 
 
-def returns(spans: Sequence[tuple[float, float | None]], now: float) -> Returns:
+def returns(spans: Sequence[tuple[float, float | None]], now: float) -> Resubmissions:
     """What the latest jobs tell; each new one is counted for one that had ended.
 
     Args:
@@ -49,4 +49,4 @@ def returns(spans: Sequence[tuple[float, float | None]], now: float) -> Returns:
         else:
             left.append((index, 1 - (now - end) / patience))
     share = came / (came + gone) if came else 0.0
-    return Returns(share, tuple((index, share * part) for index, part in left))
+    return Resubmissions(share, tuple((index, share * part) for index, part in left))

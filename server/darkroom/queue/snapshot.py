@@ -13,22 +13,22 @@ from sqlalchemy.orm import Session
 
 from darkroom.queue import fairness
 from darkroom.queue.estimate import Estimator, Kind, Speed, Work, expected_steps
-from darkroom.queue.fairness import Waiting
+from darkroom.queue.fairness import QueuedJob
 from darkroom.queue.resubmissions import returns
 from darkroom.requests import ResolvedRequest
 from darkroom.responses import JobStatus
-from darkroom.storage.records import Outlook
+from darkroom.storage.records import Estimate
 from darkroom.storage.tables import ClientRow, JobRow, SpeedRow, WorkerRow
 
 UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING)
 NEWCOMER = sys.maxsize  # stands for the number that a job will be given
-WORK = (JobRow.client, JobRow.step, JobRow.steps, JobRow.apart, JobRow.request)
+WORK = (JobRow.client, JobRow.step, JobRow.steps, JobRow.isolated, JobRow.request)
 LATEST = 64  # jobs from which it is judged whether people come again
 IDLE_KEPT = 100  # clients without a queued job whose tickets are kept
 
 
 @dataclass(frozen=True)
-class Standing:
+class QueueSnapshot:
     """The queue at one moment.
 
     Attributes:
@@ -39,7 +39,7 @@ class Standing:
         per_client: how many of them may be one client's.
     """
 
-    waiting: tuple[Waiting, ...]
+    waiting: tuple[QueuedJob, ...]
     running: tuple[tuple[int, str], ...]
     tickets: Mapping[str, int]
     places: int
@@ -63,17 +63,17 @@ class Standing:
         )
         return tuple(job.sequence for job in jobs)
 
-    def with_job(self, sequence: int, client: str, urgency: int) -> "Standing":
+    def with_job(self, sequence: int, client: str, urgency: int) -> "QueueSnapshot":
         """As it is with one more job queued."""
         tickets = dict(self.tickets)
         if all(job.client != client for job in self.waiting):
             latest = max(tickets.values(), default=0)
             tickets[client] = fairness.joining(tickets.get(client), latest)
-        job = Waiting(sequence, client, urgency)
+        job = QueuedJob(sequence, client, urgency)
         return replace(self, waiting=(*self.waiting, job), tickets=tickets)
 
 
-def read(session: Session, now: float, per_client: int | None) -> Standing:
+def read(session: Session, now: float, per_client: int | None) -> QueueSnapshot:
     """How the queue stands.
 
     Args:
@@ -90,9 +90,9 @@ def read(session: Session, now: float, per_client: int | None) -> Standing:
         select(func.count(), func.sum(WorkerRow.max_in_flight)).where(WorkerRow.lease_until > now)
     ).one()
     places = places or 1
-    return Standing(
+    return QueueSnapshot(
         waiting=tuple(
-            Waiting(sequence, client, urgency)
+            QueuedJob(sequence, client, urgency)
             for sequence, client, urgency, status in unfinished
             if status == JobStatus.QUEUED
         ),
@@ -107,23 +107,23 @@ def read(session: Session, now: float, per_client: int | None) -> Standing:
     )
 
 
-def outlooks(
+def estimates(
     session: Session, now: float, per_client: int | None, wanted: Collection[int]
-) -> dict[int, Outlook]:
+) -> dict[int, Estimate]:
     """What unfinished jobs may expect, by number; see `read` for the rest."""
-    standing = read(session, now, per_client)
+    queue = read(session, now, per_client)
     ends: dict[int, float] = {}
-    for sequence, end in _ends(session, standing, now):
+    for sequence, end in _ends(session, queue, now):
         ends[sequence] = end
         if len(ends.keys() & wanted) == len(wanted):
             break
-    positions = {sequence: position for position, sequence in enumerate(standing.order)}
-    return {sequence: Outlook(positions.get(sequence), ends.get(sequence)) for sequence in wanted}
+    positions = {sequence: position for position, sequence in enumerate(queue.order)}
+    return {sequence: Estimate(positions.get(sequence), ends.get(sequence)) for sequence in wanted}
 
 
 def newcomers_end(
     session: Session,
-    standing: Standing,
+    queue: QueueSnapshot,
     now: float,
     client: str,
     urgency: int,
@@ -138,20 +138,22 @@ def newcomers_end(
         0,
         expected_steps(request),
     )
-    queue = standing.with_job(NEWCOMER, client, urgency)
+    queue = queue.with_job(NEWCOMER, client, urgency)
     ends = _ends(session, queue, now, work)
     return next((end for sequence, end in ends if sequence == NEWCOMER), None)
 
 
-def first_end(session: Session, standing: Standing, now: float, client: str | None) -> float | None:
+def first_end(
+    session: Session, queue: QueueSnapshot, now: float, client: str | None
+) -> float | None:
     """Seconds to the first end of a client's jobs, or of anybody's; None if nobody knows."""
-    clients = {job.sequence: job.client for job in standing.waiting} | dict(standing.running)
-    ends = _ends(session, standing, now)
+    clients = {job.sequence: job.client for job in queue.waiting} | dict(queue.running)
+    ends = _ends(session, queue, now)
     return next((end for number, end in ends if client in (None, clients[number])), None)
 
 
 def _ends(
-    session: Session, standing: Standing, now: float, newcomer: Work | None = None
+    session: Session, queue: QueueSnapshot, now: float, newcomer: Work | None = None
 ) -> Iterator[tuple[int, float]]:
     """Which job ends in how many seconds, the first one first, while it can be foreseen."""
     rows = session.execute(
@@ -159,7 +161,7 @@ def _ends(
     ).all()
     works: dict[int, Work] = {} if newcomer is None else {NEWCOMER: newcomer}
     works |= {row.sequence: _work(row) for row in rows}
-    queue = [*(sequence for sequence, _ in standing.running), *standing.order]
+    line = [*(sequence for sequence, _ in queue.running), *queue.order]
     speeds = {
         Kind(row.model, row.pixels, row.in_flight): Speed(row.step_seconds, row.other_seconds)
         for row in session.scalars(select(SpeedRow))
@@ -173,13 +175,13 @@ def _ends(
     again = returns(spans if newcomer is None else [*spans, (now, None)], now)
     estimator = Estimator(
         speeds,
-        standing.places,
-        per_client=standing.per_client,
+        queue.places,
+        per_client=queue.per_client,
         returning=again.share,
         due=[(_work(latest[index]), certainty) for index, certainty in again.due],
     )
-    for index, end in estimator.ends([works[sequence] for sequence in queue]):
-        yield queue[index], end
+    for index, end in estimator.ends([works[sequence] for sequence in line]):
+        yield line[index], end
 
 
 def _work(row: Any) -> Work:
@@ -192,7 +194,7 @@ def _work(row: Any) -> Work:
         request["num_images"],
         row.step,
         row.steps,
-        row.apart,
+        row.isolated,
     )
 
 
@@ -205,16 +207,16 @@ def read_tickets(session: Session) -> dict[str, int]:
     return {client: ticket for client, ticket in rows}  # noqa: C416
 
 
-def join(session: Session, standing: Standing, client: str) -> None:
+def join(session: Session, queue: QueueSnapshot, client: str) -> None:
     """Give a client its place in the rotation, unless it is there already.
 
     Those who are not there any more are forgotten when there are many: with nothing queued, they
     would come back at the same place without a ticket, which `fairness.joining` gives them.
     """
-    queued = {job.client for job in standing.waiting}
+    queued = {job.client for job in queue.waiting}
     if client in queued:
         return
-    tickets, latest = standing.tickets, max(standing.tickets.values(), default=0)
+    tickets, latest = queue.tickets, max(queue.tickets.values(), default=0)
     session.merge(ClientRow(client=client, served=fairness.joining(tickets.get(client), latest)))
     idle = [
         name

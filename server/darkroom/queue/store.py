@@ -13,13 +13,13 @@ from darkroom.config import QueueSettings
 from darkroom.images.timeline import evenly
 from darkroom.queue import snapshot
 from darkroom.queue.estimate import expected_steps
-from darkroom.queue.snapshot import UNFINISHED, Standing
+from darkroom.queue.snapshot import UNFINISHED, QueueSnapshot
 from darkroom.queue.transitions import end, enqueue, view, views
 from darkroom.responses import Event, EventType, Job, JobStatus, WebhookState
 from darkroom.storage.database import Database
 from darkroom.storage.records import (
+    Estimate,
     NewJob,
-    Outlook,
     Preview,
     StoredPicture,
     event_of,
@@ -98,18 +98,18 @@ class Store:
             earlier = _earlier(session, new)
             if earlier is not None:
                 return earlier, False
-            standing = self._standing(session)
-            self._check_room(session, standing, new.client)
+            queue = self._snapshot(session)
+            self._check_room(session, queue, new.client)
             eta = snapshot.newcomers_end(
-                session, standing, self._clock(), new.client, new.urgency, new.request
+                session, queue, self._clock(), new.client, new.urgency, new.request
             )
         with self._database.write() as session:
             earlier = _earlier(session, new)
             if earlier is not None:
                 return earlier, False
-            standing = self._standing(session)
-            self._check_room(session, standing, new.client)
-            return self._queue(session, standing, new, eta), True
+            queue = self._snapshot(session)
+            self._check_room(session, queue, new.client)
+            return self._queue(session, queue, new, eta), True
 
     def check_room(self, client: str, idempotency_key: str | None) -> None:
         """Refuse what `accept` would refuse, before anything is spent on it.
@@ -119,13 +119,13 @@ class Store:
         """
         with self._database.read() as session:
             if idempotency_key is None or _of_key(session, client, idempotency_key) is None:
-                self._check_room(session, self._standing(session), client)
+                self._check_room(session, self._snapshot(session), client)
 
-    def _standing(self, session: Session) -> Standing:
+    def _snapshot(self, session: Session) -> QueueSnapshot:
         return snapshot.read(session, self._clock(), self._settings.max_in_flight_per_client)
 
-    def _check_room(self, session: Session, standing: Standing, client: str) -> None:
-        pending = standing.pending
+    def _check_room(self, session: Session, queue: QueueSnapshot, client: str) -> None:
+        pending = queue.pending
         mine, everybodys = pending[client], pending.total()
         whose: Literal["all", "client"]
         if mine >= self._settings.max_pending_per_client:
@@ -135,11 +135,11 @@ class Store:
         else:
             return
         counted = client if whose == "client" else None
-        end_s = snapshot.first_end(session, standing, self._clock(), counted)
+        end_s = snapshot.first_end(session, queue, self._clock(), counted)
         retry_s = UNKNOWN_RETRY_S if end_s is None else math.ceil(end_s)
         raise QueueFullError(whose, count, min(max(1, retry_s), MAX_RETRY_S))
 
-    def _queue(self, session: Session, standing: Standing, new: NewJob, eta: float | None) -> str:
+    def _queue(self, session: Session, queue: QueueSnapshot, new: NewJob, eta: float | None) -> str:
         now = self._clock()
         for upload in new.uploads:
             session.add(UploadRow(client=new.client, created_at=now, **vars(upload)))
@@ -169,11 +169,9 @@ class Store:
                     state=WebhookState.WAITING,
                 )
             )
-        snapshot.join(session, standing, new.client)
-        position = standing.with_job(row.sequence, new.client, new.urgency).order.index(
-            row.sequence
-        )
-        enqueue(session, row, now, Outlook(position, eta))
+        snapshot.join(session, queue, new.client)
+        position = queue.with_job(row.sequence, new.client, new.urgency).order.index(row.sequence)
+        enqueue(session, row, now, Estimate(position, eta))
         return row.id
 
     def cancel(self, job_id: str, client: str | None) -> Job | None:
@@ -281,13 +279,13 @@ class Store:
         with self._database.read() as session:
             return session.scalar(select(JobRow.id).where(*going_on)) is None
 
-    def outlooks(self, job_ids: set[str]) -> dict[str, Outlook]:
+    def estimates(self, job_ids: set[str]) -> dict[str, Estimate]:
         """What those of the jobs that are queued may expect."""
         queued = (JobRow.id.in_(job_ids), JobRow.status == JobStatus.QUEUED)
         with self._database.read() as session:
             found = session.execute(select(JobRow.sequence, JobRow.id).where(*queued)).all()
             numbers = [sequence for sequence, _ in found]
-            known = snapshot.outlooks(
+            known = snapshot.estimates(
                 session, self._clock(), self._settings.max_in_flight_per_client, numbers
             )
         return {job_id: known[sequence] for sequence, job_id in found}

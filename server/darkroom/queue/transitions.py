@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from darkroom.queue.snapshot import UNFINISHED, outlooks
+from darkroom.queue.snapshot import UNFINISHED, estimates
 from darkroom.responses import EventType, Job, JobStatus, Problem, WebhookState
-from darkroom.storage.records import NewEvent, Outlook, job_of
+from darkroom.storage.records import Estimate, NewEvent, job_of
 from darkroom.storage.tables import EventRow, ImageRow, JobRow, WebhookRow
 
 
@@ -20,9 +20,9 @@ def log(session: Session, now: float, *events: NewEvent) -> None:
     )
 
 
-def enqueue(session: Session, row: JobRow, now: float, outlook: Outlook) -> None:
+def enqueue(session: Session, row: JobRow, now: float, estimate: Estimate) -> None:
     """Tell that a job is in the queue, and what it may expect there."""
-    data: dict[str, object] = {"position": outlook.position, "eta_seconds": outlook.rounded_eta}
+    data: dict[str, object] = {"position": estimate.position, "eta_seconds": estimate.rounded_eta}
     log(session, now, NewEvent(row.id, EventType.QUEUED, data))
 
 
@@ -33,14 +33,14 @@ def requeue(session: Session, rows: Sequence[JobRow], now: float, per_client: in
         session: to write in.
         rows: of running jobs.
         now: seconds since the epoch.
-        per_client: as in `outlook.read`.
+        per_client: as in `estimate.read`.
     """
     for row in rows:
         row.status = JobStatus.QUEUED
         row.worker = row.lease_until = None
         row.step = 0
     session.flush()
-    found = outlooks(session, now, per_client, {row.sequence for row in rows}) if rows else {}
+    found = estimates(session, now, per_client, {row.sequence for row in rows}) if rows else {}
     for row in rows:
         enqueue(session, row, now, found[row.sequence])
 
@@ -90,12 +90,12 @@ def views(
     for image in session.scalars(select(ImageRow).where(ImageRow.job_id.in_(images))):
         images[image.job_id].append(image)
     wanted = {row.sequence for row in rows if row.status in UNFINISHED}
-    found = outlooks(session, now, per_client, wanted) if wanted else {}
+    found = estimates(session, now, per_client, wanted) if wanted else {}
     told = {
         webhook.job_id: webhook
         for webhook in session.scalars(select(WebhookRow).where(WebhookRow.job_id.in_(images)))
     }
     return [
-        job_of(row, images[row.id], found.get(row.sequence, Outlook()), told.get(row.id))
+        job_of(row, images[row.id], found.get(row.sequence, Estimate()), told.get(row.id))
         for row in rows
     ]

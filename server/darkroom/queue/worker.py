@@ -11,12 +11,12 @@ import structlog
 
 from darkroom.config import QueueSettings
 from darkroom.engine.base import (
-    Broken,
-    Developed,
     Engine,
     EngineEvent,
+    Failed,
     Finished,
-    Noted,
+    ImageReady,
+    JobWarning,
     Previewed,
     Started,
     Stepped,
@@ -216,7 +216,7 @@ class Dispatcher:
         """Fill the engine up. A job that was in flight when a worker died stays alone in it."""
         self._leases.recover_lapsed()
         while len(self._running) < self._max_in_flight:
-            if any(running.claim.apart for running in self._running.values()):
+            if any(running.claim.isolated for running in self._running.values()):
                 return
             claim = self._leases.claim(busy=bool(self._running))
             if claim is None:
@@ -267,11 +267,11 @@ class Dispatcher:
                 self._pending.steps[job_id] = (step, steps)
             case Previewed(webp=webp):
                 self._append(job_id, EventType.PREVIEW, preview_data(webp))
-            case Noted(note=note):
+            case JobWarning(note=note):
                 self._flush()
                 self._persist(lambda: self._leases.add_note(job_id, note))
                 self._ring_web()
-            case Developed():
+            case ImageReady():
                 self._flush()
                 self._keep(event, running)
                 self._ring_web()
@@ -283,7 +283,7 @@ class Dispatcher:
                     "job succeeded", images=running.claim.request.num_images, **_names(running)
                 )
                 self._drop(job_id)
-            case Broken(kind=kind, detail=detail):
+            case Failed(kind=kind, detail=detail):
                 self._fail(job_id, kind, detail)
 
     def _learn(self, running: Running) -> None:
@@ -292,7 +292,7 @@ class Dispatcher:
             with contextlib.suppress(DatabaseUnavailableError):  # there will be others
                 self._leases.learn_speed(*measured)
 
-    def _keep(self, event: Developed, running: Running) -> None:
+    def _keep(self, event: ImageReady, running: Running) -> None:
         """Store a picture: bytes first, then the record, so that no record lacks its bytes."""
         request = running.claim.request
         began = self._clock()

@@ -74,7 +74,7 @@ class Claim:
         request: what to make.
         attempt: 1 at first.
         request_id: of the HTTP request that brought it.
-        apart: whether nothing else may be in flight with it.
+        isolated: whether nothing else may be in flight with it.
     """
 
     job_id: str
@@ -82,7 +82,7 @@ class Claim:
     request: ResolvedRequest
     attempt: int
     request_id: str | None = None
-    apart: bool = False
+    isolated: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def event_of(row: EventRow) -> Event:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Estimate:
     """What a job may expect: see `Job`."""
 
     position: int | None = None
@@ -173,7 +173,7 @@ def webhook_of(row: WebhookRow) -> Webhook:
 
 
 def job_of(
-    row: JobRow, images: Sequence[ImageRow], outlook: Outlook, webhook: WebhookRow | None
+    row: JobRow, images: Sequence[ImageRow], estimate: Estimate, webhook: WebhookRow | None
 ) -> Job:
     """The wire form of a job."""
     created = timestamp(row.created_at)
@@ -184,8 +184,8 @@ def job_of(
         client=row.client_name,
         task=request.task,
         status=JobStatus(row.status),
-        position=outlook.position,
-        eta_seconds=outlook.rounded_eta,
+        position=estimate.position,
+        eta_seconds=estimate.rounded_eta,
         progress=Progress(step=row.step, steps=row.steps),
         attempts=row.attempts,
         request=request.wire(),

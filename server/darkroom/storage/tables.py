@@ -16,7 +16,7 @@ class JobRow(Table):
         client: who asked: `local`, `token:<id>` or `address:<ip>`.
         client_name: for people, as it was when they asked.
         urgency: 0 to 7, the most urgent first, among one client's jobs (RFC 9218).
-        apart: whether it was in flight when a worker died, and must run alone from now on.
+        isolated: whether it was in flight when a worker died, and must run alone from now on.
         predicted_s: from acceptance to the end, as foreseen when it was accepted.
         request_id: of the HTTP request that brought it.
     """
@@ -41,7 +41,7 @@ class JobRow(Table):
     steps: Mapped[int] = mapped_column(Integer, default=0)
     urgency: Mapped[int] = mapped_column(Integer, default=3)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
-    apart: Mapped[bool] = mapped_column(default=False)
+    isolated: Mapped[bool] = mapped_column("apart", default=False)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     worker: Mapped[str | None] = mapped_column(String(200), index=True)
     lease_until: Mapped[float | None] = mapped_column(Float)

@@ -1,1 +1,1 @@
-"""Telling others that a job has ended: the one place where this server calls out."""
+"""Webhooks: telling other programs that a job has ended. The only place that calls out."""

@@ -1,9 +1,9 @@
 """Who is still to be told of a job's end. What is written here outlives every process.
 
-A letter is written with its job, and is due from the transaction on that ends the job
+A delivery is written with its job, and is due from the transaction on that ends the job
 (`transitions.end`). It is taken by a claim, so that two web processes do not send it at once, and
 stays until it was delivered or given up. Whoever dies in between leaves a claim that lapses: the
-letter is sent again then, perhaps for the second time.
+delivery is sent again then, perhaps for the second time.
 """
 
 import time
@@ -22,7 +22,7 @@ LONGEST_WAIT_S = 6 * 3600.0  # between two attempts
 
 
 @dataclass(frozen=True)
-class Letter:
+class Delivery:
     """What is to be told to whom.
 
     Attributes:
@@ -48,7 +48,7 @@ class _Claim:
 
 
 class Outbox:
-    """The letters, as one process sends them. Any thread may ask, one at a time.
+    """The deliveries, as one process sends them. Any thread may ask, one at a time.
 
     Nothing here is worth a sync: what a power cut takes back is sent twice, never lost.
 
@@ -77,11 +77,11 @@ class Outbox:
 
     # --- taking ----------------------------------------------------------------------------
 
-    def claim(self, at_once: int, busy: Mapping[str, int]) -> list[Letter]:
-        """Take letters that are due, the longest due first at each origin.
+    def claim(self, at_once: int, busy: Mapping[str, int]) -> list[Delivery]:
+        """Take deliveries that are due, the longest due first at each origin.
 
         Args:
-            at_once: letters on their way to one origin, so that one that is slow holds up itself.
+            at_once: deliveries under way to one origin, so that a slow one delays only itself.
             busy: how many there are already, by origin.
         """
         with self._database.read() as session:  # to look must not take the write lock
@@ -102,7 +102,7 @@ class Outbox:
             return [self._letter(session, row) for row in rows]
 
     def _due(self) -> tuple[ColumnElement[bool], ...]:
-        """Whether a letter may be taken now.
+        """Whether a delivery may be taken now.
 
         One that is due later than any wait is long was given its time by a clock that was wrong.
         """
@@ -110,15 +110,15 @@ class Outbox:
         right = or_(WebhookRow.due_at <= now, WebhookRow.due_at > now + 2 * LONGEST_WAIT_S)
         return (WebhookRow.state == WebhookState.PENDING, WebhookRow.sender.is_(None), right)
 
-    def _letter(self, session: Session, row: WebhookRow) -> Letter:
+    def _letter(self, session: Session, row: WebhookRow) -> Delivery:
         job = session.scalar(select(JobRow).where(JobRow.id == row.job_id))
         assert job is not None  # the row refers to it
         assert row.url is not None  # it is forgotten only when there is nothing more to send
         told = view(session, job, self._clock(), None)
-        return Letter(told, row.url, row.origin, row.attempts)
+        return Delivery(told, row.url, row.origin, row.attempts)
 
     def next_due_s(self) -> float | None:
-        """How long until another letter falls due; None if none waits for its time."""
+        """How long until another delivery falls due; None if none waits for its time."""
         now = self._clock()
         later = select(func.min(WebhookRow.due_at)).where(
             WebhookRow.state == WebhookState.PENDING, WebhookRow.due_at > now
@@ -128,10 +128,10 @@ class Outbox:
         return None if due_at is None else due_at - now
 
     def recover_lapsed(self) -> int:
-        """Free the letters of other processes that had time enough for an attempt, and more.
+        """Free the deliveries of other processes that had time enough for an attempt, and more.
 
         The time passes on this process's own clock, from when it first saw the claim, so that a
-        clock that is set neither takes a letter from its sender nor leaves one behind.
+        clock that is set neither takes a delivery from its sender nor leaves one behind.
 
         Returns:
             How many there were.
@@ -166,45 +166,45 @@ class Outbox:
 
     # --- what came of it -------------------------------------------------------------------
 
-    def delivered(self, letter: Letter) -> None:
+    def delivered(self, delivery: Delivery) -> None:
         """It was taken. Its address is forgotten."""
-        self._end(letter, WebhookState.DELIVERED, None)
+        self._end(delivery, WebhookState.DELIVERED, None)
 
-    def give_up(self, letter: Letter, reason: str) -> None:
+    def give_up(self, delivery: Delivery, reason: str) -> None:
         """It will not be sent again. Its address is forgotten.
 
         Args:
-            letter: that was claimed.
+            delivery: that was claimed.
             reason: for people; nothing secret.
         """
-        self._end(letter, WebhookState.FAILED, reason)
+        self._end(delivery, WebhookState.FAILED, reason)
 
-    def postpone(self, letter: Letter, wait_s: float, reason: str) -> None:
+    def postpone(self, delivery: Delivery, wait_s: float, reason: str) -> None:
         """Have it sent again.
 
         Args:
-            letter: that was claimed.
+            delivery: that was claimed.
             wait_s: when, from now on.
             reason: for people; nothing secret.
         """
         due_at = self._clock() + min(wait_s, LONGEST_WAIT_S)
-        self._write(letter, due_at=due_at, sender=None, last_error=reason)
+        self._write(delivery, due_at=due_at, sender=None, last_error=reason)
 
-    def put_back(self, letters: Sequence[Letter]) -> None:
+    def put_back(self, deliveries: Sequence[Delivery]) -> None:
         """What was on its way when this process was stopped was no attempt, and is due."""
-        for letter in letters:
-            self._write(letter, sender=None, attempts=letter.attempt - 1)
+        for delivery in deliveries:
+            self._write(delivery, sender=None, attempts=delivery.attempt - 1)
 
-    def _end(self, letter: Letter, state: WebhookState, reason: str | None) -> None:
-        self._write(letter, state=state, url=None, due_at=None, sender=None, last_error=reason)
+    def _end(self, delivery: Delivery, state: WebhookState, reason: str | None) -> None:
+        self._write(delivery, state=state, url=None, due_at=None, sender=None, last_error=reason)
 
-    def _write(self, letter: Letter, **values: object) -> None:
-        """Change a letter, unless another process has taken it over meanwhile."""
+    def _write(self, delivery: Delivery, **values: object) -> None:
+        """Change a delivery, unless another process has taken it over meanwhile."""
         with self._database.write(durable=False) as session:
             session.execute(
                 update(WebhookRow)
                 .where(
-                    WebhookRow.job_id == letter.job.id,
+                    WebhookRow.job_id == delivery.job.id,
                     WebhookRow.sender == self._sender,
                 )
                 .values(**values)

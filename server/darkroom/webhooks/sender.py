@@ -1,4 +1,4 @@
-"""Delivers letters from an event loop in a thread of its own, until it is stopped."""
+"""Delivers deliveries from an event loop in a thread of its own, until it is stopped."""
 
 import asyncio
 import contextlib
@@ -20,12 +20,12 @@ from darkroom.responses import Event
 from darkroom.storage.database import DatabaseUnavailableError
 from darkroom.webhooks import message
 from darkroom.webhooks.attempt import Outcome, attempt
-from darkroom.webhooks.deliveries import LONGEST_WAIT_S, Letter, Outbox
+from darkroom.webhooks.deliveries import LONGEST_WAIT_S, Delivery, Outbox
 from darkroom.webhooks.signing import SecretError
 
 log = structlog.get_logger()
 
-AT_ONCE = 2  # letters on their way to one origin
+AT_ONCE = 2  # deliveries on their way to one origin
 LOOK_EVERY_S = 5.0  # when nobody says that a job has ended
 AGAIN_S = 1.0
 GROWTH = 4.0  # of the wait, from one attempt to the next
@@ -35,8 +35,8 @@ STOP_S = 2.0
 Result = Literal["delivered", "postponed", "given_up"]
 
 
-class Herald:
-    """Tells those who are to be told. One that does not answer holds up nobody else's letters.
+class WebhookSender:
+    """Tells those who are to be told. One that does not answer holds up nobody else's deliveries.
 
     What is sent and not yet noted when the process dies is sent again: the same `webhook-id` means
     the same message.
@@ -63,11 +63,11 @@ class Herald:
         self._get_key = get_key
         self._count = count
         self._clock = clock
-        self._under_way: dict[asyncio.Task[None], Letter] = {}
+        self._under_way: dict[asyncio.Task[None], Delivery] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="herald", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="webhook_sender", daemon=True)
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
@@ -120,10 +120,10 @@ class Herald:
     async def _look(self) -> float:
         """Begin with what is due. Returns how long to wait for more."""
         await asyncio.to_thread(self._outbox.recover_lapsed)
-        busy = Counter(letter.origin for letter in self._under_way.values())
-        for letter in await asyncio.to_thread(self._outbox.claim, AT_ONCE, busy):
-            task = asyncio.create_task(self._deliver(letter))
-            self._under_way[task] = letter
+        busy = Counter(delivery.origin for delivery in self._under_way.values())
+        for delivery in await asyncio.to_thread(self._outbox.claim, AT_ONCE, busy):
+            task = asyncio.create_task(self._deliver(delivery))
+            self._under_way[task] = delivery
             task.add_done_callback(self._done)
         due_s = await asyncio.to_thread(self._outbox.next_due_s)
         return LOOK_EVERY_S if due_s is None else min(LOOK_EVERY_S, due_s)
@@ -147,42 +147,42 @@ class Herald:
         except DatabaseUnavailableError:  # their claims lapse
             log.warning("webhooks on their way are sent again later", count=len(under_way))
 
-    # --- one letter ------------------------------------------------------------------------
+    # --- one delivery ------------------------------------------------------------------------
 
-    async def _deliver(self, letter: Letter) -> None:
+    async def _deliver(self, delivery: Delivery) -> None:
         began = time.monotonic()
-        outcome = await self._send(letter)
-        about = {"job_id": letter.job.id, "origin": letter.origin, "attempt": letter.attempt}
+        outcome = await self._send(delivery)
+        about = {"job_id": delivery.job.id, "origin": delivery.origin, "attempt": delivery.attempt}
         about["seconds"] = round(time.monotonic() - began, 3)
         if outcome.kind == "delivered":
-            await self._note(lambda: self._outbox.delivered(letter))
+            await self._note(lambda: self._outbox.delivered(delivery))
             self._count("delivered")
             log.info("webhook delivered", **about)
-        elif outcome.kind == "again" and letter.attempt < self._settings.max_attempts:
-            wait_s = self._wait_s(letter.attempt, outcome.retry_after_s)
-            await self._note(lambda: self._outbox.postpone(letter, wait_s, outcome.reason))
+        elif outcome.kind == "again" and delivery.attempt < self._settings.max_attempts:
+            wait_s = self._wait_s(delivery.attempt, outcome.retry_after_s)
+            await self._note(lambda: self._outbox.postpone(delivery, wait_s, outcome.reason))
             self._count("postponed")
             log.warning(
                 "webhook not delivered", reason=outcome.reason, again_s=round(wait_s, 1), **about
             )
         else:
-            await self._note(lambda: self._outbox.give_up(letter, outcome.reason))
+            await self._note(lambda: self._outbox.give_up(delivery, outcome.reason))
             self._count("given_up")
             log.error("webhook given up", reason=outcome.reason, **about)
 
-    async def _send(self, letter: Letter) -> Outcome:
+    async def _send(self, delivery: Delivery) -> Outcome:
         try:
             # Settings may have changed since the job was accepted.
-            place = destinations.parse(letter.url)
+            place = destinations.parse(delivery.url)
             if not destinations.is_allowed(place, self._settings.allow):
                 return Outcome("refused", "is no longer allowed by webhooks.allow")
             key = await asyncio.to_thread(self._get_key)
         except SecretError as error:
             log.error("webhooks cannot be signed", reason=str(error))
             return Outcome("again", "could not be told, for want of the secret that signs")
-        body = message.content(letter.job)
-        headers = message.headers(letter.job.id, body, key, self._clock())
-        return await attempt(letter.url, body, headers, self._settings.timeout_s, self._tls)
+        body = message.content(delivery.job)
+        headers = message.headers(delivery.job.id, body, key, self._clock())
+        return await attempt(delivery.url, body, headers, self._settings.timeout_s, self._tls)
 
     def _wait_s(self, attempts: int, wanted_s: float | None) -> float:
         grown = self._settings.retry_s * GROWTH ** min(attempts - 1, 16)
@@ -192,7 +192,7 @@ class Herald:
     async def _note(self, write: Callable[[], None]) -> None:
         """Write what came of an attempt: again and again, until the database takes it.
 
-        The letter stays claimed meanwhile, so that it is not sent once more for want of space.
+        The delivery stays claimed meanwhile, so that it is not sent once more for want of space.
         """
         while True:
             try:

@@ -5,8 +5,8 @@ import secrets
 
 from filelock import FileLock
 
-from darkroom.storage import key_files
 from darkroom.config import SECRET_PREFIX, Settings, signing_key
+from darkroom.storage import key_files
 
 SECRET_BYTES = 32
 

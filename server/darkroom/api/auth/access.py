@@ -105,7 +105,7 @@ def require_owner() -> None:
         )
 
 
-class Door:
+class Authenticator:
     """Decides who is asking.
 
     Args:
@@ -237,7 +237,7 @@ def _unauthorized(detail: str, error: str = "") -> ProblemError:
     return ProblemError(401, "token", "A token is needed", detail, headers=headers)
 
 
-def install(app: Flask, door: Door) -> None:
+def install(app: Flask, door: Authenticator) -> None:
     """Put the door before every view, those of Flask's own too."""
     app.before_request(door.check)
     open_to_all(app.view_functions["static"])

@@ -36,7 +36,7 @@ IMAGE_TYPES = tuple(output_format.content_type for output_format in OutputFormat
 
 
 @dataclass(frozen=True)
-class Intake:
+class PreparedRequest:
     """A request ready for the queue.
 
     Attributes:
@@ -66,7 +66,7 @@ class Intake:
         return tuple(uploads)
 
 
-def read(task: Task) -> Intake:
+def read(task: Task) -> PreparedRequest:
     """Read the current request.
 
     Raises:
@@ -78,7 +78,7 @@ def read(task: Task) -> Intake:
 
 def resolve(
     task: Task, asked: AnyRequest, files: Mapping[str, bytes | Decoded], fingerprint: str
-) -> Intake:
+) -> PreparedRequest:
     """Fill in what is left open, and find or decode the pictures.
 
     Args:
@@ -106,7 +106,7 @@ def resolve(
     errors = sizes.check(width, height, model)
     if errors:
         raise invalid(errors)
-    return Intake(
+    return PreparedRequest(
         request=_resolve(task, asked, model, sources, width, height),
         sources=tuple(sources.values()),
         fingerprint=fingerprint,
@@ -116,7 +116,7 @@ def resolve(
 
 def _resolve_upscaling(
     asked: UpscaleRequest, files: Mapping[str, bytes | Decoded], fingerprint: str
-) -> Intake:
+) -> PreparedRequest:
     chosen = upscaling.find(asked)  # an unknown one costs no decoding
     sources, errors = _find_sources(asked, files)
     webhook, unwanted = webhooks.find(asked.webhook)
@@ -125,7 +125,7 @@ def _resolve_upscaling(
         raise invalid(errors)
     source = sources["image"]
     request = upscaling.resolve(asked, chosen, source, _output_format(asked))
-    return Intake(request, (source,), fingerprint, webhook)
+    return PreparedRequest(request, (source,), fingerprint, webhook)
 
 
 def _find_sources(

@@ -48,7 +48,7 @@ def metrics() -> Response:
     """For Prometheus."""
     here = context()
     registry = CollectorRegistry()
-    registry.register(here.census)
+    registry.register(here.queue_metrics)
     free = Gauge("darkroom_disk_free_bytes", "Space left for pictures.", registry=registry)
     free.set(here.files.free_bytes())
     least = Gauge(

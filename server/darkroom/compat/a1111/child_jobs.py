@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from darkroom.api import submit
 from darkroom.api.errors import field_errors, invalid
 from darkroom.api.parsing import body, prepare
-from darkroom.api.parsing.prepare import Intake
+from darkroom.api.parsing.prepare import PreparedRequest
 from darkroom.compat.a1111.bodies import Body
 from darkroom.requests import ALL_REQUEST_TYPES, MAX_IMAGES_PER_JOB, MAX_SEED, Task
 
@@ -17,7 +17,7 @@ PICTURES = body.FILE_FIELDS
 
 
 @dataclass(frozen=True)
-class Order:
+class ChildJob:
     """A job to be.
 
     Attributes:
@@ -41,11 +41,13 @@ def split(count: int) -> list[tuple[int, int]]:
     return [(start, min(MAX_IMAGES_PER_JOB, count - start)) for start in starts]
 
 
-def place(orders: Sequence[Order], seed: int | None, asked: Body, stage: str) -> tuple[str, ...]:
+def place(
+    child_jobs: Sequence[ChildJob], seed: int | None, asked: Body, stage: str
+) -> tuple[str, ...]:
     """Put jobs in the queue, the current caller's; their ids.
 
     Args:
-        orders: in order.
+        child_jobs: in child.
         seed: of the request's first picture; None is a random one.
         asked: what was sent; the same sent again while a job is unfinished means that job.
         stage: tells several calls for one request apart.
@@ -56,24 +58,24 @@ def place(orders: Sequence[Order], seed: int | None, asked: Body, stage: str) ->
     placed: list[str] = []
     stored: dict[int, dict[str, str]] = {}
     with submit.all_or_none() as accept:
-        for index, order in enumerate(orders):
-            values = {**order.values, **stored.get(order.source, {})}
-            files = {} if order.source in stored else order.files
+        for index, child in enumerate(child_jobs):
+            values = {**child.values, **stored.get(child.source, {})}
+            files = {} if child.source in stored else child.files
             if seed is not None:
-                values["seed"] = (seed + order.first) % (MAX_SEED + 1)
-            job_id = accept(_resolve(order.task, values, files, asked.part(stage, index)))
+                values["seed"] = (seed + child.first) % (MAX_SEED + 1)
+            job_id = accept(_resolve(child.task, values, files, asked.part(stage, index)))
             placed.append(job_id)
-            if len(orders) > 1:
+            if len(child_jobs) > 1:
                 made = submit.job(job_id).request
-                stored[order.source] = {name: made[name] for name in PICTURES if name in made}
+                stored[child.source] = {name: made[name] for name in PICTURES if name in made}
                 if seed is None and "seed" in made:
-                    seed = (made["seed"] - order.first) % (MAX_SEED + 1)
+                    seed = (made["seed"] - child.first) % (MAX_SEED + 1)
     return tuple(placed)
 
 
 def _resolve(
     task: Task, values: Mapping[str, Any], files: Mapping[str, bytes], fingerprint: str
-) -> Intake:
+) -> PreparedRequest:
     model = ALL_REQUEST_TYPES[task]
     try:
         asked = model.model_validate({**values, **dict.fromkeys(files, "file part")})

@@ -15,9 +15,9 @@ from darkroom.compat.a1111 import (
     sd_upscale,
     translate,
 )
-from darkroom.compat.a1111.child_jobs import Order
+from darkroom.compat.a1111.child_jobs import ChildJob
 from darkroom.compat.a1111.fields import Img2Img, Settings, Txt2Img
-from darkroom.compat.a1111.translate import Settled
+from darkroom.compat.a1111.translate import Translated
 from darkroom.requests import Task
 
 blueprint = Blueprint("a1111_generate", __name__, url_prefix="/sdapi/v1")
@@ -32,13 +32,13 @@ def txt2img() -> Response:
     body = bodies.read()
     asked = bodies.parse(Txt2Img, body.fields)
     scripts.check(asked.script_name)
-    settled = translate.settle(asked)
-    second = hires.plan(asked, settled) if asked.enable_hr else None
-    parameters = _parameters(asked, settled)
+    translated = translate.translate(asked)
+    second = hires.plan(asked, translated) if asked.enable_hr else None
+    parameters = _parameters(asked, translated)
     jobs = child_jobs.place(
         [
-            Order(Task.TXT2IMG, {**settled.values, "num_images": count}, first=first)
-            for first, count in child_jobs.split(settled.count)
+            ChildJob(Task.TXT2IMG, {**translated.values, "num_images": count}, first=first)
+            for first, count in child_jobs.split(translated.count)
         ],
         asked.seed,
         body,
@@ -46,11 +46,11 @@ def txt2img() -> Response:
     )
     if second is None:
         return submit.when_ended(
-            jobs, lambda ended: answers.send(ended, parameters, settled.ignored)
+            jobs, lambda ended: answers.send(ended, parameters, translated.ignored)
         )
     return submit.when_ended(
         jobs,
-        lambda ended: hires.develop(ended, second, body, parameters, settled.ignored),
+        lambda ended: hires.develop(ended, second, body, parameters, translated.ignored),
     )
 
 
@@ -61,39 +61,41 @@ def img2img() -> Response:
     body = bodies.read()
     asked = bodies.parse(Img2Img, body.fields)
     script = scripts.check(asked.script_name, scripts.SD_UPSCALE)
-    settled = translate.settle(asked)
+    translated = translate.translate(asked)
     strength = translate.enough(
         asked.denoising_strength,
-        settled.values["num_inference_steps"],
+        translated.values["num_inference_steps"],
         "denoising_strength",
-        settled.ignored,
+        translated.ignored,
     )
-    parameters = _parameters(asked, settled) | {
+    parameters = _parameters(asked, translated) | {
         "init_images": asked.init_images if asked.include_init_images else None,
         "mask": None,
     }
     if script == scripts.SD_UPSCALE:
-        return sd_upscale.develop(asked, settled, strength, body, parameters)
-    jobs = child_jobs.place(_img2img_orders(asked, settled, strength), asked.seed, body, FIRST_PASS)
-    ignored = settled.ignored  # and nothing of the pictures, which are large
+        return sd_upscale.develop(asked, translated, strength, body, parameters)
+    jobs = child_jobs.place(
+        _img2img_child_jobs(asked, translated, strength), asked.seed, body, FIRST_PASS
+    )
+    ignored = translated.ignored  # and nothing of the pictures, which are large
     return submit.when_ended(jobs, lambda ended: answers.send(ended, parameters, ignored))
 
 
-def _img2img_orders(asked: Img2Img, settled: Settled, strength: float) -> list[Order]:
+def _img2img_child_jobs(asked: Img2Img, translated: Translated, strength: float) -> list[ChildJob]:
     """Jobs from the init images.
 
     One init image is for all pictures. Several are a batch of their own, which `n_iter` repeats
     (`StableDiffusionProcessingImg2Img.init`).
     """
-    found = inits.read(asked, settled)
-    values = {**settled.values, "strength": strength}
+    found = inits.read(asked, translated)
+    values = {**translated.values, "strength": strength}
     if len(found) == 1:
-        runs = [(first, count, 0) for first, count in child_jobs.split(settled.count)]
+        runs = [(first, count, 0) for first, count in child_jobs.split(translated.count)]
     else:
         times = max(1, min(asked.n_iter, translate.MAX_IMAGES // len(found)))
         runs = [(index, 1, index % len(found)) for index in range(times * len(found))]
     return [
-        Order(
+        ChildJob(
             found[source].task,
             {**values, **found[source].values, "num_images": count},
             found[source].files,
@@ -104,9 +106,9 @@ def _img2img_orders(asked: Img2Img, settled: Settled, strength: float) -> list[O
     ]
 
 
-def _parameters(asked: Settings, settled: Settled) -> dict[str, Any]:
+def _parameters(asked: Settings, translated: Translated) -> dict[str, Any]:
     """The request as it was understood, defaults filled in, without its pictures."""
-    width, height = settled.size
+    width, height = translated.size
     given = asked.model_dump(exclude={"init_images", "mask"})
     return given | {
         "width": width,

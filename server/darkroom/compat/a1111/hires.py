@@ -22,10 +22,10 @@ from darkroom.compat.a1111 import (
     upscalers,
 )
 from darkroom.compat.a1111.bodies import Body
-from darkroom.compat.a1111.child_jobs import Order
+from darkroom.compat.a1111.child_jobs import ChildJob
 from darkroom.compat.a1111.fields import Txt2Img
 from darkroom.compat.a1111.networks import Small
-from darkroom.compat.a1111.translate import Settled
+from darkroom.compat.a1111.translate import Translated
 from darkroom.compat.a1111.upscalers import Upscaler
 from darkroom.compat.ignored import Ignored
 from darkroom.images import codec, resize
@@ -48,30 +48,30 @@ class SecondPass:
     upscaler: Upscaler | None
 
 
-def plan(asked: Txt2Img, settled: Settled) -> SecondPass:
+def plan(asked: Txt2Img, translated: Translated) -> SecondPass:
     """What the second pass of a request is.
 
     Raises:
         ProblemError: 400 or 422.
     """
-    ignored = settled.ignored
-    model = settled.model
+    ignored = translated.ignored
+    model = translated.model
     if asked.hr_checkpoint_name and asked.hr_checkpoint_name.lower() != "use same checkpoint":
         model = checkpoints.find(asked.hr_checkpoint_name, "hr_checkpoint_name")
     latent = upscalers.latent(asked.hr_upscaler) if latents.accessible(model.info) else None
     upscaler = None if latent else upscalers.find(asked.hr_upscaler)
     if upscaler is not None and not upscaler.same:
         ignored.add("hr_upscaler")
-    wanted = _size(asked, settled)
+    wanted = _size(asked, translated)
     size = translate.fitted(*wanted, model)
     if size != wanted:
         ignored.add("hr_resize_x" if asked.hr_resize_x or asked.hr_resize_y else "hr_scale")
-    steps = asked.hr_second_pass_steps or settled.values["num_inference_steps"]
+    steps = asked.hr_second_pass_steps or translated.values["num_inference_steps"]
     strength = translate.within(asked.denoising_strength, 0.0, 1.0, "denoising_strength", ignored)
     # There these are the steps to do, here those of which a share is done (`setup_img2img_steps`).
     steps = min(translate.MAX_STEPS, max(1, math.ceil(steps / strength))) if strength else steps
     values = {
-        **settled.values,
+        **translated.values,
         "model": model.info.name,
         "width": size[0],
         "height": size[1],
@@ -90,7 +90,7 @@ def plan(asked: Txt2Img, settled: Settled) -> SecondPass:
         values |= {"prompt": words.text, "loras": [lora.model_dump() for lora in words.loras]}
     if asked.hr_negative_prompt:
         values["negative_prompt"] = asked.hr_negative_prompt
-    values["scheduler"] = _scheduler(asked, settled, model)
+    values["scheduler"] = _scheduler(asked, translated, model)
     return SecondPass(values, upscaler)
 
 
@@ -137,20 +137,20 @@ def _place(
 ) -> tuple[str, ...]:
     """Put the second pass over each picture in the queue; the jobs' ids."""
     size = (second.values["width"], second.values["height"])
-    passes: list[Order] = []
+    passes: list[ChildJob] = []
     for index, (data, seed) in enumerate(zip(files, seeds, strict=True)):
         with context().rendering:
             picture = resize.read(data).convert("RGB")
             if second.upscaler is not None:
                 picture = resize.enlarge(picture, size, second.upscaler.filter)
             png = codec.encode_quickly(picture)
-        passes.append(Order(Task.IMG2IMG, second.values, {"image": png}, seed - seeds[0], index))
+        passes.append(ChildJob(Task.IMG2IMG, second.values, {"image": png}, seed - seeds[0], index))
     return child_jobs.place(passes, seeds[0], body, SECOND_PASS)
 
 
-def _size(asked: Txt2Img, settled: Settled) -> tuple[int, int]:
+def _size(asked: Txt2Img, translated: Translated) -> tuple[int, int]:
     """Width and height in pixels; of a side that is not given, in the picture's proportions."""
-    width, height = settled.size
+    width, height = translated.size
     x, y = asked.hr_resize_x, asked.hr_resize_y
     if x <= 0 and y <= 0:
         return int(width * asked.hr_scale) // 8 * 8, int(height * asked.hr_scale) // 8 * 8
@@ -161,14 +161,14 @@ def _size(asked: Txt2Img, settled: Settled) -> tuple[int, int]:
     return x // 8 * 8, y // 8 * 8
 
 
-def _scheduler(asked: Txt2Img, settled: Settled, model: ModelEntry) -> str:
+def _scheduler(asked: Txt2Img, translated: Translated, model: ModelEntry) -> str:
     """The second pass's own, if it has one, else the first one's."""
     sampler, schedule = asked.hr_sampler_name, asked.hr_scheduler
     same = "use same"
     sampler = None if (sampler or same).lower().startswith(same) else sampler
     schedule = None if (schedule or same).lower().startswith(same) else schedule
-    if sampler is None and schedule is None and model.info.name == settled.model.info.name:
-        scheduler: str = settled.values["scheduler"]
+    if sampler is None and schedule is None and model.info.name == translated.model.info.name:
+        scheduler: str = translated.values["scheduler"]
         return scheduler
     choice = samplers.choose(
         sampler or asked.sampler_name or asked.sampler_index,
@@ -176,5 +176,5 @@ def _scheduler(asked: Txt2Img, settled: Settled, model: ModelEntry) -> str:
         model.info,
         "hr_",
     )
-    settled.ignored.add(*choice.ignored)
+    translated.ignored.add(*choice.ignored)
     return choice.scheduler

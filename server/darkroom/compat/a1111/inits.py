@@ -8,7 +8,7 @@ from darkroom.api.context import context
 from darkroom.api.errors import ProblemError, invalid, pointer
 from darkroom.api.parsing import latents, sources
 from darkroom.compat.a1111.fields import Img2Img
-from darkroom.compat.a1111.translate import Settled, within
+from darkroom.compat.a1111.translate import Translated, within
 from darkroom.images import codec, resize
 from darkroom.images.decoder import Decoded, Purpose
 from darkroom.images.resize import ResizeMode
@@ -36,7 +36,7 @@ class Init:
     files: Mapping[str, bytes]
 
 
-def read(asked: Img2Img, settled: Settled) -> list[Init]:
+def read(asked: Img2Img, translated: Translated) -> list[Init]:
     """One for each init image.
 
     Raises:
@@ -46,22 +46,22 @@ def read(asked: Img2Img, settled: Settled) -> list[Init]:
         raise ProblemError(404, "init-image", "Init image not found", "init_images has none")
     mask = None if asked.mask is None else _decode(asked.mask, Purpose.MASK, "mask")
     if mask is not None and _is_blank(mask, asked.inpainting_mask_invert):
-        settled.ignored.add("mask")  # as there: nothing is marked, so all of it is img2img
+        translated.ignored.add("mask")  # as there: nothing is marked, so all of it is img2img
         mask = None
     found = []
     for index, text in enumerate(asked.init_images):
         image = _decode(text, Purpose.IMAGE, "init_images", index)
-        if asked.resize_mode == LATENT_UPSCALE and mask is None and _encodable(image, settled):
+        if asked.resize_mode == LATENT_UPSCALE and mask is None and _encodable(image, translated):
             found.append(
                 Init(Task.IMG2IMG, {"latent_resize": LatentResize.BILINEAR}, {"image": image.png})
             )
             continue
-        mode = _mode(asked, settled)
+        mode = _mode(asked, translated)
         with context().rendering:
             if mask is None:
-                found.append(_whole(image, mode, settled))
+                found.append(_whole(image, mode, translated))
             else:
-                found.append(_masked(image, mask, mode, asked, settled))
+                found.append(_masked(image, mask, mode, asked, translated))
     return found
 
 
@@ -76,23 +76,23 @@ def decode_first(asked: Img2Img) -> Decoded:
     return _decode(asked.init_images[0], Purpose.IMAGE, "init_images", 0)
 
 
-def _whole(image: Decoded, mode: ResizeMode, settled: Settled) -> Init:
+def _whole(image: Decoded, mode: ResizeMode, translated: Translated) -> Init:
     png = image.png
-    if mode is not ResizeMode.STRETCH and (image.width, image.height) != settled.size:
-        resized = resize.resize(resize.read(png), settled.size, mode)
+    if mode is not ResizeMode.STRETCH and (image.width, image.height) != translated.size:
+        resized = resize.resize(resize.read(png), translated.size, mode)
         png = codec.encode_quickly(resized)
     return Init(Task.IMG2IMG, {}, {"image": png})
 
 
 def _masked(
-    image: Decoded, mask: Decoded, mode: ResizeMode, asked: Img2Img, settled: Settled
+    image: Decoded, mask: Decoded, mode: ResizeMode, asked: Img2Img, translated: Translated
 ) -> Init:
     picture, hole = resize.read(image.png), resize.read(mask.png)
     if hole.size != picture.size:
         hole = resize.resize(hole, picture.size, ResizeMode.STRETCH)
     if not asked.inpaint_full_res and mode is not ResizeMode.STRETCH:
-        picture = resize.resize(picture, settled.size, mode)
-        hole = resize.resize(hole, settled.size, mode)
+        picture = resize.resize(picture, translated.size, mode)
+        hole = resize.resize(hole, translated.size, mode)
     marked = (
         hole.point([255 - value for value in range(256)]) if asked.inpainting_mask_invert else hole
     )
@@ -100,18 +100,22 @@ def _masked(
     match asked.inpainting_fill:
         case 0:
             picture = resize.fill_from_around(picture, marked)
-        case 2 | 3 if latents.accessible(settled.model.info):
+        case 2 | 3 if latents.accessible(translated.model.info):
             content = CONTENTS[asked.inpainting_fill]
         case 1:
             pass
         case _:
-            settled.ignored.add("inpainting_fill")
+            translated.ignored.add("inpainting_fill")
     padding = within(
-        asked.inpaint_full_res_padding, 0, MAX_PADDING, "inpaint_full_res_padding", settled.ignored
+        asked.inpaint_full_res_padding,
+        0,
+        MAX_PADDING,
+        "inpaint_full_res_padding",
+        translated.ignored,
     )
     values = {
         "invert_mask": asked.inpainting_mask_invert,
-        "mask_blur": within(asked.mask_blur, 0, MAX_BLUR, "mask_blur", settled.ignored),
+        "mask_blur": within(asked.mask_blur, 0, MAX_BLUR, "mask_blur", translated.ignored),
         "padding_mask_crop": padding if asked.inpaint_full_res else None,
         "masked_content": content,
     }
@@ -126,15 +130,15 @@ def _is_blank(mask: Decoded, inverted: bool) -> bool:
     return mask.darkest == 255 if inverted else mask.lightest == 0
 
 
-def _encodable(image: Decoded, settled: Settled) -> bool:
-    model = settled.model.info
+def _encodable(image: Decoded, translated: Translated) -> bool:
+    model = translated.model.info
     return latents.accessible(model) and latents.encodable(image.width, image.height, model)
 
 
-def _mode(asked: Img2Img, settled: Settled) -> ResizeMode:
+def _mode(asked: Img2Img, translated: Translated) -> ResizeMode:
     if asked.resize_mode in tuple(ResizeMode):
         return ResizeMode(asked.resize_mode)
-    settled.ignored.add("resize_mode")
+    translated.ignored.add("resize_mode")
     return ResizeMode.STRETCH
 
 

@@ -8,7 +8,7 @@ from flask import Response
 from darkroom.api import submit
 from darkroom.compat.a1111 import answers, child_jobs
 from darkroom.compat.a1111.bodies import Body
-from darkroom.compat.a1111.child_jobs import Order
+from darkroom.compat.a1111.child_jobs import ChildJob
 from darkroom.requests import OutputFormat, Task
 from darkroom.responses import Job, UpscalerInfo
 
@@ -41,7 +41,7 @@ def enlarge(
     """Answer the current request when all are larger, or with the problem of the first that failed.
 
     Args:
-        pictures: in order; all are put in the queue at once.
+        pictures: in child; all are put in the queue at once.
         network: that makes them larger.
         body: of the request.
         then: is given the jobs and their files, PNGs, not yet of the size that is wanted; None for
@@ -51,7 +51,10 @@ def enlarge(
         ProblemError: 422 or 429.
     """
     placed = child_jobs.place(
-        [_order(small, network, index) for index, small in enumerate(pictures)], None, body, STAGE
+        [_child_job(small, network, index) for index, small in enumerate(pictures)],
+        None,
+        body,
+        STAGE,
     )
 
     def ended(jobs: Sequence[Job]) -> Response:
@@ -61,7 +64,7 @@ def enlarge(
     return submit.when_ended(placed, ended)
 
 
-def _order(small: Small, network: UpscalerInfo, index: int) -> Order:
+def _child_job(small: Small, network: UpscalerInfo, index: int) -> ChildJob:
     times = max(want / have for want, have in zip(small.wanted, small.size, strict=True))
     values = {
         "upscaler": network.name,
@@ -69,8 +72,8 @@ def _order(small: Small, network: UpscalerInfo, index: int) -> Order:
         "output_format": OutputFormat.PNG,
     }
     if isinstance(small.picture, str):
-        return Order(Task.UPSCALE, {**values, "image": small.picture}, {}, index, index)
-    return Order(Task.UPSCALE, values, {"image": small.picture}, index, index)
+        return ChildJob(Task.UPSCALE, {**values, "image": small.picture}, {}, index, index)
+    return ChildJob(Task.UPSCALE, values, {"image": small.picture}, index, index)
 
 
 def _file(job: Job) -> bytes | None:

@@ -21,7 +21,7 @@ SYNTAX = (
 
 
 @dataclass(frozen=True)
-class Words:
+class PromptParts:
     """A prompt taken apart.
 
     Attributes:
@@ -35,7 +35,7 @@ class Words:
     ignored: tuple[str, ...]
 
 
-def read(prompt: str, field: str, model: ModelEntry) -> Words:
+def read(prompt: str, field: str, model: ModelEntry) -> PromptParts:
     """Take a prompt apart.
 
     Args:
@@ -56,7 +56,7 @@ def read(prompt: str, field: str, model: ModelEntry) -> Words:
     ignored += [f"{field} <lora:{lora.name}>" for lora in wanted if lora not in usable]
     text = EXTRA.sub("", prompt)
     ignored += unread(text, field)
-    return Words(text.strip() if text != prompt else prompt, usable, tuple(ignored))
+    return PromptParts(text.strip() if text != prompt else prompt, usable, tuple(ignored))
 
 
 def unread(text: str, field: str) -> Sequence[str]:

@@ -14,10 +14,10 @@ from darkroom.api.context import context
 from darkroom.api.errors import invalid, pointer
 from darkroom.compat.a1111 import answers, child_jobs, inits, networks, upscalers
 from darkroom.compat.a1111.bodies import Body
-from darkroom.compat.a1111.child_jobs import Order
+from darkroom.compat.a1111.child_jobs import ChildJob
 from darkroom.compat.a1111.fields import Img2Img
 from darkroom.compat.a1111.networks import Small
-from darkroom.compat.a1111.translate import MAX_IMAGES, Settled
+from darkroom.compat.a1111.translate import MAX_IMAGES, Translated
 from darkroom.compat.ignored import Ignored
 from darkroom.images import codec, resize, tiling
 from darkroom.images.tiling import Tiling
@@ -31,30 +31,34 @@ MAX_SCALE = 8.0
 
 
 def develop(
-    asked: Img2Img, settled: Settled, strength: float, body: Body, parameters: Mapping[str, Any]
+    asked: Img2Img,
+    translated: Translated,
+    strength: float,
+    body: Body,
+    parameters: Mapping[str, Any],
 ) -> Response:
     """Draw the tiles, each as a job from the seed after the one before; then put them together.
 
     Raises:
         ProblemError: 404, 413, 422 or 503.
     """
-    overlap, scale, upscaler = _arguments(asked.script_args, settled)
+    overlap, scale, upscaler = _arguments(asked.script_args, translated)
     if asked.mask is not None:
-        settled.ignored.add("mask")
-    if settled.count > 1 or len(asked.init_images) > 1:
-        settled.ignored.add("n_iter", "init_images")
+        translated.ignored.add("mask")
+    if translated.count > 1 or len(asked.init_images) > 1:
+        translated.ignored.add("n_iter", "init_images")
     init = inits.decode_first(asked)
     size = (round(init.width * scale), round(init.height * scale))
     limit = context().settings.web.max_upload_pixels
     if size[0] * size[1] > limit:
         raise _wrong(3, f"makes {size[0]}×{size[1]}; a picture may have {limit} pixels")
-    plan = tiling.plan(size, settled.size, overlap)
+    plan = tiling.plan(size, translated.size, overlap)
     if len(plan.boxes) > MAX_IMAGES:
         raise _wrong(3, f"takes {len(plan.boxes)} tiles; one request may have {MAX_IMAGES}")
-    output_format = settled.values["output_format"]
-    values = {**settled.values, "strength": strength, "num_images": 1}
+    output_format = translated.values["output_format"]
+    values = {**translated.values, "strength": strength, "num_images": 1}
     values |= {"output_format": OutputFormat.PNG}  # of the tiles: nothing is lost before the end
-    ignored = settled.ignored
+    ignored = translated.ignored
 
     def draw(png: bytes) -> Response:
         placed = _place(png, plan, upscaler.filter, values, asked.seed, body)
@@ -87,7 +91,7 @@ def _place(
         tiles = [codec.encode_quickly(tile) for tile in tiling.cut(large, plan)]
     return child_jobs.place(
         [
-            Order(Task.IMG2IMG, values, {"image": tile}, index, index)
+            ChildJob(Task.IMG2IMG, values, {"image": tile}, index, index)
             for index, tile in enumerate(tiles)
         ],
         seed,
@@ -113,23 +117,25 @@ def _put_together(
     return answers.send(jobs, parameters, ignored, [data])
 
 
-def _arguments(given: Sequence[Any], settled: Settled) -> tuple[int, float, upscalers.Upscaler]:
+def _arguments(
+    given: Sequence[Any], translated: Translated
+) -> tuple[int, float, upscalers.Upscaler]:
     """Overlap in pixels, scale, and upscaler by name or place in the list: `script_args`."""
     arguments = [*given, *[None] * 4][:4]
     overlap = _number(arguments[1], OVERLAP, 1)
     scale = _number(arguments[3], SCALE, 3)
     if not 1 <= scale <= MAX_SCALE:
         raise _wrong(3, f"must be from 1 to {MAX_SCALE:g}")
-    if not 0 <= overlap <= min(settled.size) // 2:
-        settled.ignored.add("script_args.1")
-        overlap = min(max(overlap, 0), min(settled.size) // 2)
+    if not 0 <= overlap <= min(translated.size) // 2:
+        translated.ignored.add("script_args.1")
+        overlap = min(max(overlap, 0), min(translated.size) // 2)
     name = arguments[2]
     known = upscalers.names()
     if isinstance(name, int) and 0 <= name < len(known):
         name = known[name]
     upscaler = upscalers.find(name if isinstance(name, str) else None)
     if not upscaler.same:
-        settled.ignored.add("script_args.2")
+        translated.ignored.add("script_args.2")
     return int(overlap), scale, upscaler
 
 

@@ -22,7 +22,7 @@ Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
-class Settled:
+class Translated:
     """What is the same for every picture of a request.
 
     Attributes:
@@ -43,7 +43,7 @@ class Settled:
         return self.values["width"], self.values["height"]
 
 
-def settle(asked: Settings) -> Settled:
+def translate(asked: Settings) -> Translated:
     """Translate.
 
     Raises:
@@ -81,7 +81,7 @@ def settle(asked: Settings) -> Settled:
         "width": width,
         "height": height,
     }
-    return Settled(model, values, _count(asked), ignored)
+    return Translated(model, values, _count(asked), ignored)
 
 
 def within(value: Number, least: Number, most: Number, name: str, ignored: Ignored) -> Number:

@@ -43,7 +43,7 @@ def _refusal(job: Job) -> Response | None:
 
 
 def _pictures(jobs: Sequence[Job], asked: Asked) -> Response:
-    show = _address if asked.manner.wants_addresses else _content
+    show = _address if asked.options.wants_addresses else _content
     data = [{**show(image), "seed": image.seed} for job in jobs for image in job.images]
     answer = {"created": seconds(jobs[0]), "data": data, **about(jobs[0]), "usage": USAGE}
     response = jsonify(answer)

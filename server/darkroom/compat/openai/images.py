@@ -53,7 +53,7 @@ def _answer(asked: Asked, kind: Kind) -> Response:
     A client sends again what it has no answer to, so the same words while their job goes on are
     that job.
     """
-    if asked.manner.stream and asked.more:
+    if asked.options.stream and asked.more:
         detail = f"is at most {asked.request.num_images} in a stream"
         raise invalid([FieldError(pointer="#/n", detail=detail)])
     submit.check_room()
@@ -68,7 +68,7 @@ def _answer(asked: Asked, kind: Kind) -> Response:
                 f"{asked.fingerprint}+{asked.request.num_images}",
             )
             job_ids.append(accept(rest))
-    if asked.manner.stream:
+    if asked.options.stream:
         return _stream(job_ids[0], asked, kind)
     return when_done(job_ids, asked)
 
@@ -76,7 +76,7 @@ def _answer(asked: Asked, kind: Kind) -> Response:
 def _stream(job_id: str, asked: Asked, kind: Kind) -> Response:
     here, sees = context(), access.caller().sees
     job = partial(here.store.job, job_id, sees)
-    partials = Partials(kind, asked.manner.partial_images, job, here.files)
+    partials = Partials(kind, asked.options.partial_images, job, here.files)
     return suspend(
         EventStream(job_id, 0, sees, access.may_stay(), partials),
         content_type="text/event-stream",

@@ -47,7 +47,7 @@ DALL_E = "dall-e"  # answers addresses where nothing else is asked for; later mo
 WITHOUT_EFFECT = (None, "", "auto")  # of a field that we do nothing with
 
 
-class Manner(BaseModel):
+class ResponseOptions(BaseModel):
     """Those of OpenAI's fields that we translate or answer by."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -77,7 +77,7 @@ class Asked:
         request: of the task's type, for as many pictures as one job may make.
         more: pictures that another job has to make.
         files: pictures that came along, by our fields.
-        manner: how to answer.
+        options: how to answer.
         ignored: fields that had no effect.
         fingerprint: of what was sent.
     """
@@ -86,7 +86,7 @@ class Asked:
     request: Txt2ImgRequest
     more: int
     files: Mapping[str, bytes | Decoded]
-    manner: Manner
+    options: ResponseOptions
     ignored: Ignored
     fingerprint: str
 
@@ -104,14 +104,14 @@ def translate(task: Task, sent: Sent) -> Asked:
     if task is Task.IMG2IMG and ("mask" in sent.files or "mask" in sent.fields):
         task = Task.INPAINT
     fields = dict(sent.fields)
-    manner = _manner(fields)
-    model, foreign = _model(manner.model)
-    ours, fitted = _size(manner.size, model)
+    options = _response_options(fields)
+    model, foreign = _model(options.model)
+    ours, fitted = _size(options.size, model)
     ours |= {name: fields[name] for name in SAME_BY_TASK[task] if name in fields}
     if ours.get("seed") in (-1, "-1"):  # how other programs ask for a random one
         del ours["seed"]
     if task is Task.IMG2IMG:
-        ours.setdefault("strength", STRENGTHS[manner.input_fidelity])
+        ours.setdefault("strength", STRENGTHS[options.input_fidelity])
     if task is not Task.TXT2IMG and "image" in fields:
         ours["image"] = fields["image"]
     files: dict[str, bytes | Decoded] = {}
@@ -121,20 +121,20 @@ def translate(task: Task, sent: Sent) -> Asked:
         files["mask_image"] = _cutout(sent.files.get("mask") or fields["mask"])
     ours |= {
         "model": model.name,
-        "num_images": min(manner.n, MAX_IMAGES_PER_JOB),
-        "output_format": manner.output_format,
+        "num_images": min(options.n, MAX_IMAGES_PER_JOB),
+        "output_format": options.output_format,
     }
     try:
         request = REQUEST_TYPES[task].model_validate({**ours, **dict.fromkeys(files, "a file")})
     except ValidationError as error:
         raise invalid(field_errors(error, REQUEST_TYPES[task].model_fields)) from None
-    known = {*Manner.model_fields, *ours, *files, "seed"}
+    known = {*ResponseOptions.model_fields, *ours, *files, "seed"}
     known |= {"mask"} if task is Task.INPAINT else set()
     known -= set() if task is Task.IMG2IMG else {"input_fidelity"}
     ignored = [name for name, value in fields.items() if name not in known and _is_said(value)]
     ignored += ["model"] * foreign + ["size"] * fitted + list(sent.spare)
-    more = manner.n - request.num_images
-    return Asked(task, request, more, files, manner, Ignored(*ignored), sent.fingerprint)
+    more = options.n - request.num_images
+    return Asked(task, request, more, files, options, Ignored(*ignored), sent.fingerprint)
 
 
 def rest_of(asked: Asked, first_seed: int) -> Txt2ImgRequest:
@@ -148,11 +148,11 @@ def rest_of(asked: Asked, first_seed: int) -> Txt2ImgRequest:
     return asked.request.model_copy(update={"num_images": asked.more, "seed": seed})
 
 
-def _manner(fields: Mapping[str, Any]) -> Manner:
+def _response_options(fields: Mapping[str, Any]) -> ResponseOptions:
     try:
-        return Manner.model_validate(fields)
+        return ResponseOptions.model_validate(fields)
     except ValidationError as error:
-        raise invalid(field_errors(error, Manner.model_fields)) from None
+        raise invalid(field_errors(error, ResponseOptions.model_fields)) from None
 
 
 def _model(name: str | None) -> tuple[ModelInfo, bool]:

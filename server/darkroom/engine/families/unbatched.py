@@ -117,7 +117,7 @@ class Development:
             run.close()
 
 
-class WholeRequest:
+class UnbatchedRequest:
     """A loaded model whose pipeline does all the work.
 
     Args:
