@@ -2,6 +2,7 @@
 
 import fcntl
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,13 +26,14 @@ def pytest_collection_finish() -> None:
 def _turn(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """Tests run beside those of other processes, but for the ones marked `alone`.
+    """Keeps tests marked `alone` from running beside those of the run's other processes.
 
     Whoever wants the room to itself keeps the gate shut until it has it.
     """
     alone = request.node.get_closest_marker("alone") is not None
     kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-    shared = tmp_path_factory.getbasetemp().parent  # by the processes of a run
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own  # by a run's processes
     with (shared / "gate").open("w") as gate, (shared / "room").open("w") as room:
         fcntl.flock(gate, kind)
         fcntl.flock(room, kind)
