@@ -9,7 +9,7 @@ from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import EngineSettings
-from darkroom.engine.base import Broken, EngineJob
+from darkroom.engine.base import EngineJob, Failed
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.requests import ResolvedRequest, Task
 
@@ -59,6 +59,6 @@ def seconds(engine: DiffusersEngine, requests: Sequence[ResolvedRequest]) -> flo
         engine.submit(EngineJob(f"bench-{number}", asked))
     while engine.in_flight():
         for event in engine.tick():
-            if isinstance(event, Broken):
+            if isinstance(event, Failed):
                 raise RuntimeError(f"{event.kind}: {event.detail}")
     return time.perf_counter() - began

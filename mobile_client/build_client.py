@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
-OUT = HERE.parent / "server" / "darkroom" / "web" / "client"
+OUT = HERE.parent / "server" / "darkroom" / "client"
 STAMP = OUT / ".sources"
 MODULES_STAMP = HERE / "node_modules" / ".lock-digest"
 SHRINKING = (".html", ".js", ".css", ".svg", ".webmanifest")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.asgi.listener import MAX_BACKLOG_BYTES, Listener, TooSlowError, differs
-from darkroom.asgi.sse import Piece, estimate_line
+from darkroom.asgi.sse import Chunk, estimate_line
 from darkroom.asgi.streams import RETRY, Streams
 from darkroom.asgi.threads import Threads
 from darkroom.asgi.wait import EventStream
@@ -143,9 +143,9 @@ def test_who_does_not_keep_up_is_dropped() -> None:
     async def scene() -> None:
         listener = Listener("abc", None)
         line = estimate_line("abc", Estimate(1, None))
-        listener.push(Piece([line] * (MAX_BACKLOG_BYTES // len(line.data))))
+        listener.push(Chunk([line] * (MAX_BACKLOG_BYTES // len(line.data))))
         assert len(await listener.take()) == 1
-        listener.push(Piece([line] * (1 + MAX_BACKLOG_BYTES // len(line.data))))
+        listener.push(Chunk([line] * (1 + MAX_BACKLOG_BYTES // len(line.data))))
         with pytest.raises(TooSlowError):
             await listener.take()
 
