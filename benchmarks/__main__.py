@@ -6,6 +6,7 @@ import sys
 import time
 
 from benchmarks import (
+    accepting,
     engine,
     estimates,
     gpu,
@@ -28,6 +29,7 @@ SUITES: dict[str, Suite] = {
         single.SUITE,
         engine.SUITE,
         *traffic.SUITES,
+        accepting.SUITE,
         estimates.SUITE,
         previews.SUITE,
         shortcuts.SUITE,
