@@ -49,16 +49,16 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(introduction: Path, folder: Path) -> Iterator[Prometheus]:
+def prometheus(target_folder: Path, folder: Path) -> Iterator[Prometheus]:
     """Prometheus with our configuration, but for the places and a quicker pace.
 
     Args:
-        introduction: where `introduce` left what it needs to know.
+        target_folder: with the files that `write_target` wrote.
         folder: for what it keeps.
     """
     config = (MONITORING / "prometheus.yml").read_text()
     for said, meant in (
-        ("/run/darkroom", str(introduction)),
+        ("/run/darkroom", str(target_folder)),
         ("rules.yml", str(MONITORING / "rules.yml")),
         ("_interval: 15s", "_interval: 1s"),
     ):
@@ -106,8 +106,8 @@ def promtool(*arguments: str) -> str:
     return done.stdout
 
 
-def introduce(data_dir: Path, folder: Path, *under: str, **environment: str) -> None:
-    """Tell Prometheus of a server, as the one-shot service does.
+def write_target(data_dir: Path, folder: Path, *under: str, **environment: str) -> None:
+    """Write the files that Prometheus reads, as the one-shot service does.
 
     Args:
         data_dir: of the server.
@@ -116,7 +116,7 @@ def introduce(data_dir: Path, folder: Path, *under: str, **environment: str) -> 
         environment: the server's settings, as `DARKROOM_*` variables.
     """
     subprocess.run(
-        [*under, sys.executable, MONITORING / "introduce.py", folder],
+        [*under, sys.executable, MONITORING / "write_target.py", folder],
         env={**os.environ, "DARKROOM_DATA_DIR": str(data_dir), **environment},
         check=True,
     )

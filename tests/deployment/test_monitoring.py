@@ -19,10 +19,10 @@ from darkroom.requests import Scope
 from tests.deployment.prometheus import (
     MONITORING,
     Prometheus,
-    introduce,
     metrics_in,
     prometheus,
     promtool,
+    write_target,
 )
 from tests.security.doors import tokens_in
 from tests.serving import RunningServer
@@ -42,21 +42,21 @@ EXPRESSIONS = {
 
 
 @pytest.fixture(scope="module")
-def introduction(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def target_folder(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What Prometheus is told of the server."""
-    folder = tmp_path_factory.mktemp("introduction")
+    folder = tmp_path_factory.mktemp("target_folder")
     url = httpx2.URL(server.url)
-    introduce(server.data_dir, folder, DARKROOM_HOST=url.host, DARKROOM_PORT=str(url.port))
+    write_target(server.data_dir, folder, DARKROOM_HOST=url.host, DARKROOM_PORT=str(url.port))
     return folder
 
 
 @pytest.fixture(scope="module")
 def watching(
-    server: RunningServer, introduction: Path, tmp_path_factory: pytest.TempPathFactory
+    server: RunningServer, target_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
     """A Prometheus that has scraped the server after it made a picture."""
     server.txt2img()
-    with prometheus(introduction, tmp_path_factory.mktemp("prometheus")) as started:
+    with prometheus(target_folder, tmp_path_factory.mktemp("prometheus")) as started:
         started.wait_for(lambda one: bool(one.query("darkroom_engine_tick_seconds_count > 0")))
         yield started
 
@@ -82,9 +82,9 @@ def names(server: RunningServer) -> set[str]:
 # --- alarms --------------------------------------------------------------------------------
 
 
-def test_prometheus_reads_the_configuration(tmp_path: Path, introduction: Path) -> None:
+def test_prometheus_reads_the_configuration(tmp_path: Path, target_folder: Path) -> None:
     config = (MONITORING / "prometheus.yml").read_text()
-    (tmp_path / "prometheus.yml").write_text(config.replace("/run/darkroom", str(introduction)))
+    (tmp_path / "prometheus.yml").write_text(config.replace("/run/darkroom", str(target_folder)))
     (tmp_path / "rules.yml").write_text((MONITORING / "rules.yml").read_text())
 
     assert "SUCCESS" in promtool("check", "config", str(tmp_path / "prometheus.yml"))
@@ -127,13 +127,13 @@ def test_a_real_prometheus_gets_in_by_its_token_and_finds_nothing_wrong(
 
 
 def test_the_token_is_kept_while_it_is_good_and_replaced_when_it_is_not(tmp_path: Path) -> None:
-    data, folder = tmp_path / "data", tmp_path / "introduction"
+    data, folder = tmp_path / "data", tmp_path / "target_folder"
     data.mkdir()
     folder.mkdir()
 
     def issued() -> str:
         """The token in the file, and that it alone is good."""
-        introduce(data, folder, DARKROOM_PORT="8443", DARKROOM_TLS__MODE="local_ca")
+        write_target(data, folder, DARKROOM_PORT="8443", DARKROOM_TLS__MODE="local_ca")
         secret = (folder / "token").read_text()
         with tokens_in(data) as tokens:
             (known,) = tokens.good()
@@ -161,7 +161,7 @@ def test_root_opens_the_database_as_the_user_whose_it_is() -> None:
 
         with_what_compose_leaves = ["setpriv", "--no-new-privs", "--bounding-set"]
         with_what_compose_leaves += ["-all,+setuid,+setgid"]
-        introduce(data, folder, *with_what_compose_leaves)
+        write_target(data, folder, *with_what_compose_leaves)
 
         assert {path.stat().st_uid for path in data.iterdir()} == {NOBODY}
         assert (folder / "token").stat().st_uid == 0

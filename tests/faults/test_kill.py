@@ -1,4 +1,4 @@
-"""The plug is pulled: any process dies at any moment, and nothing accepted is lost."""
+"""Any process is killed at any moment, and no accepted job is lost."""
 
 import hashlib
 import signal

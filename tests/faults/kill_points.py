@@ -1,7 +1,7 @@
-"""Does one thing to a queue again and again, and is killed one statement later each time.
+"""Runs one operation on a queue again and again, and is killed one statement later each time.
 
-`python -m tests.faults.plug FOLDER OPERATION STRIDE` kills at every STRIDE-th point there is, looks
-after each death whether the queue is whole and the job can be brought to its picture, and prints at
+`python -m tests.faults.kill_points FOLDER OPERATION STRIDE` kills at every STRIDE-th point, checks
+after each death that the queue is intact and the job can be brought to its picture, and prints at
 how many points it died. It loads no torch and starts no thread, so that it can fork.
 
 A point is before and after every SQL statement, commit, fsync, rename and unlink, and before every
@@ -114,7 +114,7 @@ class Arrived:
 
 def accept(house: House) -> None:
     """As the route does it."""
-    app = Flask("plug")
+    app = Flask("kill_points")
     known = {"settings": house.settings, "store": house.store, "files": house.files}
     unused = {field.name: None for field in fields(context.Context)}
     context.install(app, context.Context(**(unused | known)))  # type: ignore[arg-type]
@@ -340,5 +340,5 @@ def main(folder: Path, name: str, stride: int) -> int:
 
 
 if __name__ == "__main__":
-    logs.configure("console", "plug")
+    logs.configure("console", "kill_points")
     print(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

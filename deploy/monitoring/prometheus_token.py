@@ -1,9 +1,9 @@
-"""Introduces Prometheus to the server of this machine: a token of its own, and where to ask.
+"""Creates a token for Prometheus and writes the address of this machine's server.
 
-    python introduce.py FOLDER
+    python prometheus_token.py FOLDER
 
-writes `token` and `target.json` into the folder. A token that is there and good is kept. Root
-writes the files, and no more: the database is opened as the user whose it is.
+writes `token` and `target.json` into the folder. A token that is there and valid is kept. Run as
+root, it opens the database as the owner of the data folder and writes only these files as root.
 """
 
 import json
@@ -26,8 +26,8 @@ from darkroom.storage.tokens import Tokens
 NAME = "prometheus"
 
 
-def introduce(settings: Settings, folder: Path) -> None:
-    """Write what Prometheus reads, which is another user."""
+def write_target(settings: Settings, folder: Path) -> None:
+    """Write the files that Prometheus, another user, reads."""
     token = folder / "token"
     known = token.read_text().strip() if token.exists() else ""
     with _as_owner_of(settings.data_dir), _tokens(settings) as tokens:
@@ -57,7 +57,7 @@ def _tokens(settings: Settings) -> Iterator[Tokens]:
 
 @contextmanager
 def _as_owner_of(folder: Path) -> Iterator[None]:
-    """Inside, root is the user and group whose the folder is."""
+    """Inside, root acts as the user and group that own the folder."""
     if os.geteuid() != 0:
         yield
         return
@@ -81,4 +81,4 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    introduce(config.load({}), Path(sys.argv[1]))
+    write_target(config.load({}), Path(sys.argv[1]))
