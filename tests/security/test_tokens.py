@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from darkroom.requests import Scope
-from darkroom.storage import codes, database
+from darkroom.storage import database
+from darkroom.storage import tokens as codes
 from darkroom.storage.database import Database
 from darkroom.storage.tokens import Tokens
 from tests.security.doors import assert_refused, client, issue, new_code

@@ -1,4 +1,4 @@
-"""A copy of everything that was made and asked for, while the server runs: whole or not at all."""
+"""A copy of the database and the images while the server runs, complete or not at all."""
 
 import os
 import shutil
@@ -13,17 +13,17 @@ from darkroom.storage.files import Files
 
 
 class BackupError(Exception):
-    """There is no backup; nothing was left behind."""
+    """The backup failed; nothing was left behind."""
 
 
 @dataclass(frozen=True)
 class BackedUp:
-    """What the copy holds.
+    """What a backup contains.
 
     Attributes:
-        jobs: in it.
-        pictures: uploads among them.
-        missing: pictures that are recorded, but whose files were not there.
+        jobs: their number.
+        pictures: images and uploads.
+        missing: images and uploads that are recorded, but have no file.
     """
 
     jobs: int
@@ -32,32 +32,32 @@ class BackedUp:
 
 
 def backup(settings: Settings, target: Path) -> BackedUp:
-    """Copy a data folder's database and pictures, and what its certificates and webhooks need.
+    """Copy a data folder's database, images, certificates and webhook key.
 
-    Pictures are hard links where the file system allows, so that they take no space; models, LoRAs
-    and embeddings are the owner's, and stay out.
+    Images are hard-linked where the file system allows it, so that they take no space. Models,
+    LoRAs and embeddings are not copied.
 
     Args:
-        settings: of a server, running or not.
-        target: a data folder that is not there yet.
+        settings: of the server, which may be running.
+        target: the folder to create.
 
     Raises:
-        BackupError: says why.
+        BackupError: with the reason.
     """
     if not settings.database_path.is_file():
         raise BackupError(f"there is no database at {settings.database_path}")
     partial = target.with_name(f"{target.name}.partial")
     copy = settings.model_copy(update={"data_dir": partial})
-    with _whole_or_not_at_all(partial, target):
+    with _all_or_nothing(partial, target):
         pictures, kept = Files(settings.images_dir), Files(copy.images_dir)
-        # Before the database: what is deleted meanwhile is there for the copy that knows it.
+        # Before the database, so that images deleted meanwhile exist for the copied records.
         early = {name for name in pictures.names() if pictures.share(name, kept)}
         jobs, recorded = _copy_database(settings.database_path, copy.database_path)
         missing = {name for name in recorded - early if not pictures.share(name, kept)}
         for name in early - recorded:
             kept.delete(name)
         kept.sync()
-        if settings.webhook_secret_path.is_file():  # by which receivers know this server
+        if settings.webhook_secret_path.is_file():
             shutil.copy2(settings.webhook_secret_path, copy.webhook_secret_path)
             _sync(copy.webhook_secret_path)
         if settings.tls_dir.is_dir():
@@ -68,11 +68,12 @@ def backup(settings: Settings, target: Path) -> BackedUp:
 
 
 @contextmanager
-def _whole_or_not_at_all(partial: Path, target: Path) -> Iterator[None]:
+def _all_or_nothing(partial: Path, target: Path) -> Iterator[None]:
+    """Create `partial`, and rename it to `target` at the end; delete it after an error."""
     if target.exists():
         raise BackupError(f"{target} is there already; choose another name")
     try:
-        partial.mkdir(mode=0o700)  # tokens' hashes and private keys lie in it
+        partial.mkdir(mode=0o700)  # it contains token digests and private keys
     except FileExistsError:
         raise BackupError(
             f"{partial} is there already: another backup runs, or one was killed; remove it then"
@@ -94,14 +95,14 @@ def _whole_or_not_at_all(partial: Path, target: Path) -> Iterator[None]:
 
 
 def _copy_database(source: Path, target: Path) -> tuple[int, frozenset[str]]:
-    """Copy a database that others write to; the number of jobs, and the names of all pictures."""
+    """Copy a database in use. Returns the number of jobs, and the names of images and uploads."""
     with (
         closing(sqlite3.connect(source, timeout=30)) as reading,
         closing(sqlite3.connect(target, isolation_level=None)) as copy,
     ):
-        reading.backup(copy)  # in one step: it sees one moment, and keeps no writer waiting
-        copy.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
-        # What is true of the running server only.
+        reading.backup(copy)  # in one step: a consistent view that blocks no writer
+        copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+        # State of the running server.
         copy.execute("DELETE FROM workers")
         copy.execute("DELETE FROM pairing_codes")
         copy.execute("UPDATE webhooks SET sender = NULL")

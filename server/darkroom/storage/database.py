@@ -1,4 +1,4 @@
-"""Opening the database: connections, durability, migrations."""
+"""The SQLite database: connections, durability, migrations, and locks between processes."""
 
 import os
 import sqlite3
@@ -17,11 +17,11 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 10.0
 
 # By SQLite's primary result code (https://sqlite.org/rescode.html).
-PASSING_TROUBLE = {
+TEMPORARY = {
     sqlite3.SQLITE_BUSY: "another process has locked the database",
     sqlite3.SQLITE_LOCKED: "another process has locked the database",
     sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_IOERR: "the disk does not take or give what is asked of it",
+    sqlite3.SQLITE_IOERR: "the disk cannot be read or written",
     sqlite3.SQLITE_CANTOPEN: "the database cannot be opened",
     sqlite3.SQLITE_READONLY: "the database cannot be written",
 }
@@ -30,10 +30,10 @@ Durability = Literal["FULL", "NORMAL"]
 
 
 class DatabaseUnavailableError(Exception):
-    """The database cannot be used now. What was to be written is not; another time it may be.
+    """The database cannot be used at the moment; nothing was written. A later try may succeed.
 
     Attributes:
-        full: whether it is for want of space.
+        full: whether the disk is full.
     """
 
     def __init__(self, reason: str, *, full: bool) -> None:
@@ -43,19 +43,19 @@ class DatabaseUnavailableError(Exception):
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """What may pass by itself as DatabaseUnavailableError; everything else is a fault of ours."""
+    """Raise DatabaseUnavailableError for conditions that may pass; other errors are bugs."""
     try:
         yield
     except OperationalError as error:
         code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-        if code not in PASSING_TROUBLE:
+        if code not in TEMPORARY:
             raise
         full = code == sqlite3.SQLITE_FULL
-        raise DatabaseUnavailableError(PASSING_TROUBLE[code], full=full) from error
+        raise DatabaseUnavailableError(TEMPORARY[code], full=full) from error
 
 
 def connect(path: Path, durability: Durability, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
-    """An engine over the SQLite file.
+    """An SQLAlchemy engine for the SQLite file.
 
     Every transaction begins IMMEDIATE: a reader that later writes could otherwise fail with
     "database is locked" however long it is willing to wait
@@ -70,14 +70,14 @@ def connect(path: Path, durability: Durability, busy_timeout_s: float = BUSY_TIM
     engine = create_engine(
         URL.create("sqlite+pysqlite", database=str(path)),
         connect_args={"timeout": busy_timeout_s, "check_same_thread": False},
-        hide_parameters=True,  # errors are logged, and these are people's words
+        hide_parameters=True,  # errors are logged, and parameters contain prompts
         pool_size=8,
         max_overflow=64,
     )
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # we begin transactions ourselves, below
+        connection.isolation_level = None  # transactions are begun explicitly, below
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={durability}")
         connection.execute("PRAGMA foreign_keys=ON")
@@ -106,10 +106,10 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A consistent view that keeps no writer waiting.
+        """A read transaction: a consistent view that blocks no writer.
 
         Raises:
-            DatabaseUnavailableError: not now.
+            DatabaseUnavailableError: the database cannot be used now.
         """
         with _translated(), Session(self._reading) as session:
             yield session
@@ -119,8 +119,8 @@ class Database:
         """One transaction, committed at the end of the block unless it raises.
 
         Args:
-            durable: whether it is on disk when the block is left; what is not may be lost in a
-                power cut, and is never half there.
+            durable: whether it is synced to disk at the end of the block. Otherwise a power cut
+                may lose the transaction, but never a part of it.
 
         Raises:
             DatabaseUnavailableError: nothing was written.
@@ -130,9 +130,9 @@ class Database:
             yield session
 
     def shrink_log(self) -> None:
-        """Write the write-ahead log back and cut it, unless somebody is reading from it.
+        """Checkpoint and truncate the write-ahead log, unless a reader is using it.
 
-        The database file itself stays as large as it ever was; what was freed in it is used again.
+        The database file itself does not shrink; free pages in it are reused.
         """
         connection = sqlite3.connect(self._path, timeout=0.5)
         try:
@@ -146,13 +146,13 @@ class Database:
 
 
 def migrate(path: Path) -> None:
-    """Bring the database at `path` to the newest schema, making it if needed.
+    """Create the database at `path` or migrate it to the newest schema.
 
-    Processes that start together take turns.
+    A lock keeps processes that start together from migrating at the same time.
 
     Raises:
-        DatabaseUnavailableError: not now.
-        PermissionError: the folder or the database is somebody else's. Says whose, and what to do.
+        DatabaseUnavailableError: the database cannot be used now.
+        PermissionError: the folder or the database belongs to another user; says what to do.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _check_access(path)
@@ -167,7 +167,7 @@ def migrate(path: Path) -> None:
 
 
 def newest_schema() -> str:
-    """The last migration's revision, told from its file's name."""
+    """The revision of the last migration, from its file name."""
     return max(file.name.partition("_")[0] for file in MIGRATIONS.glob("versions/[0-9]*_*.py"))
 
 
@@ -179,7 +179,7 @@ def _schema(connection: Connection) -> str | None:
 
 
 def _upgrade(connection: Connection) -> None:
-    # Most starts have nothing to upgrade, and spare its 10 MiB.
+    # Imported here because most starts have nothing to upgrade, and alembic takes 10 MiB.
     from alembic import command
     from alembic.config import Config
 
@@ -190,7 +190,11 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _check_access(path: Path) -> None:
-    """See that database and folder may be written, before a library says so in its own words."""
+    """Check that the folder and the database can be written.
+
+    Raises:
+        PermissionError: one belongs to another user.
+    """
     for found in (path.parent, path):
         if found.exists() and not os.access(found, os.W_OK):
             user, owner = os.geteuid(), found.stat().st_uid
@@ -202,7 +206,7 @@ def _check_access(path: Path) -> None:
 
 
 def processes() -> str:
-    """Among which processes a process id is counted: containers count their own. Linux only."""
+    """The PID namespace of this process, because containers have their own. Linux only."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -211,11 +215,14 @@ def processes() -> str:
 
 @contextmanager
 def exclusively(path: Path, *, mark: bool = True) -> Iterator[bool]:
-    """Hold a lock that dies with this process. Yields whether it was free.
+    """Hold a lock file, which the kernel releases when this process ends.
 
     Args:
         path: of the lock.
-        mark: whether to leave this process's id in it, and among which processes it counts.
+        mark: whether to write this process's id and PID namespace into it.
+
+    Yields:
+        Whether the lock was free; if not, the block runs without it.
     """
     lock = FileLock(path)
     try:

@@ -1,8 +1,9 @@
-"""Where picture bytes live: a folder, written whole or not at all."""
+"""Image files in a folder, and key files. A write is complete on disk, or leaves nothing."""
 
 import os
 import re
 import shutil
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ class Files:
         root.mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, data: bytes) -> None:
-        """Store `data`, replacing what was there. On disk when this returns.
+        """Store `data`, replacing an earlier file. It is on disk when this returns.
 
         Raises:
             OSError: the disk is full or broken; nothing is left behind under `name`.
@@ -57,20 +58,20 @@ class Files:
         self._path(name).unlink(missing_ok=True)
 
     def names(self) -> Iterator[str]:
-        """Everything stored, in no order. What others put into the folder is passed over."""
+        """The names of all stored files, in no order. Files of other origin are skipped."""
         for subfolder, name in self._contents():
             if _is_name(name) and _subfolder(name) == subfolder:
                 yield name
 
     def temporaries(self) -> Iterator[tuple[str, Path]]:
-        """What interrupted writes left behind: the name that was written, and the file."""
+        """Files left by interrupted writes: the name that was being written, and the path."""
         for subfolder, name in self._contents():
             found = TEMPORARY.fullmatch(name)
             if found and _is_name(found["name"]) and _subfolder(found["name"]) == subfolder:
                 yield found["name"], self._root / subfolder / name
 
     def _contents(self) -> Iterator[tuple[str, str]]:
-        """Subfolder and name of all that lies here; strings, for there may be very many."""
+        """Subfolder and name of every file; strings, because there may be very many."""
         for subfolder in SUBFOLDERS:
             try:
                 with os.scandir(self._root / subfolder) as entries:
@@ -80,15 +81,18 @@ class Files:
             yield from ((subfolder, name) for name in names)
 
     def move(self, name: str, other: "Files", now: float | None = None) -> bool:
-        """Put a file into another folder, in place of what may be there under its name.
+        """Move a file to another folder, replacing a file of the same name there.
 
         Args:
             name: of the file.
-            other: where to.
-            now: its new age there, seconds since the epoch.
+            other: the folder to move it to.
+            now: its modification time there, seconds since the epoch; the current time if None.
 
         Returns:
-            Whether it was there.
+            Whether the file existed.
+
+        Raises:
+            OSError: the disk is full or broken.
         """
         target = other._path(name)
         target.parent.mkdir(exist_ok=True)
@@ -101,12 +105,12 @@ class Files:
         return True
 
     def share(self, name: str, other: "Files") -> bool:
-        """Have a file in another folder too: a second name of it, or on another disk a copy.
+        """Hard-link a file into another folder; copy it if that folder is on another disk.
 
-        Files are never changed in place, so neither folder notices what becomes of the other.
+        Files are never changed in place, so later changes in one folder do not affect the other.
 
         Returns:
-            Whether it was there.
+            Whether the file existed.
 
         Raises:
             OSError: the disk is full or broken; nothing is left behind under `name`.
@@ -127,17 +131,17 @@ class Files:
         return True
 
     def sync(self) -> None:
-        """Make what was shared survive a power cut."""
+        """Sync the folders, so that files added by `share` survive a power cut."""
         for name in SUBFOLDERS:
             if (self._root / name).is_dir():
                 _sync_folder(self._root / name)
         _sync_folder(self._root)
 
     def delete_older(self, than: float) -> int:
-        """Remove what was changed or moved here before a time, in seconds since the epoch.
+        """Delete files modified or moved here before `than`, in seconds since the epoch.
 
         Returns:
-            How many files that were.
+            The number of files deleted.
         """
         old = []
         for name in self.names():
@@ -151,15 +155,33 @@ class Files:
         return len(old)
 
     def free_bytes(self) -> int:
-        """Space left on the disk, for an ordinary user."""
+        """Free disk space in bytes, as available to an unprivileged user."""
         disk = os.statvfs(self._root)
         return disk.f_bavail * disk.f_frsize
 
     def _path(self, name: str) -> Path:
-        # Names are our own ids. This guards against a programming error, not against callers.
+        # Names are ids made by the server; this catches programming errors.
         if not _is_name(name):
             raise ValueError(f"not a file name of ours: {name!r}")
         return self._root / _subfolder(name) / name
+
+
+def write_key(path: Path, key: bytes) -> None:
+    """Write a secret key with mode 0600, completely or not at all.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _is_name(name: str) -> bool:

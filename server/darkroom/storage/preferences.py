@@ -1,4 +1,4 @@
-"""What clients have set for themselves, for APIs that keep settings on the server."""
+"""Settings stored for each client, for APIs that keep them on the server."""
 
 import json
 from collections.abc import Mapping
@@ -20,18 +20,25 @@ class Preferences:
         self._database = database
 
     def of(self, client: str) -> dict[str, Setting]:
-        """What a client has set; nothing if it never did."""
+        """The settings of a client; empty if it has none.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be used now.
+        """
         with self._database.read() as session:
             row = session.get(ClientOptionsRow, client)
             found: dict[str, Setting] = {} if row is None else json.loads(row.options)
             return found
 
     def change(self, client: str, changes: Mapping[str, Setting]) -> None:
-        """Set some of a client's settings; the others stay. None goes back to the default.
+        """Set some of a client's settings, and keep the others. None removes one.
 
         Args:
-            client: as the queue knows it.
-            changes: names and values; the caller sees to it that they are few and small.
+            client: as in `JobRow.client`.
+            changes: by name; the caller limits their number and size.
+
+        Raises:
+            DatabaseUnavailableError: nothing was written.
         """
         with self._database.write() as session:
             row = session.get(ClientOptionsRow, client)

@@ -1,9 +1,9 @@
-"""At a start: files that belong to nothing are put aside, records whose file is gone are counted.
+"""At start: move orphaned files aside, and count records whose file is missing.
 
-A process that dies between writing a file and recording it leaves a file that nobody will ask for.
-Each kind of file is judged by the only process that writes it, before it writes any: uploads by
-web, developed pictures by the worker. Files are moved, not deleted: when an older copy of the
-database was put back, they are somebody's pictures.
+A process that dies between writing a file and recording it leaves an orphaned file. Each kind of
+file is checked by the only process that writes it, before it writes any: uploads by web, images by
+the worker. Orphans are moved, not deleted: after an older copy of the database was restored, they
+are images that people want back.
 """
 
 import re
@@ -23,8 +23,7 @@ from darkroom.storage.tables import ImageRow, JobRow, UploadRow
 
 log = structlog.get_logger()
 
-TROUBLE = (OSError, DatabaseUnavailableError)
-NOT_NOW = "files were not compared with records; the next start does it"
+SKIPPED = "files were not compared with records; the next start will do it"
 
 UPLOAD = re.compile(r"up[0-9a-f]+")
 OUTPUT = re.compile(r"(?P<job>[0-9a-zA-Z]+)-\d+")
@@ -35,9 +34,9 @@ class Reconciled:
     """What was found.
 
     Attributes:
-        orphans: files that no record names, put aside.
-        temporaries: left by interrupted writes, deleted.
-        missing: records whose file is not there; they stay, for a disk may be away.
+        orphans: files without a record, moved aside.
+        temporaries: files of interrupted writes, deleted.
+        missing: records without a file; they are kept, because a disk may not be mounted.
     """
 
     orphans: int
@@ -46,31 +45,31 @@ class Reconciled:
 
 
 def at_web_start(settings: Settings) -> None:
-    """Judge the uploads of a data folder, if its disk and database let us; see `uploads`."""
+    """Check the uploads of a data folder; see `uploads`. Errors are logged."""
     database = Database(settings.database_path)
     try:
         uploads(database, Files(settings.images_dir), Files(settings.orphans_dir))
-    except TROUBLE:
-        log.exception(NOT_NOW)
+    except (OSError, DatabaseUnavailableError):
+        log.exception(SKIPPED)
     finally:
         database.close()
 
 
 def at_worker_start(settings: Settings, database: Database, worker: str) -> None:
-    """Judge the pictures of a data folder, if its disk and database let us; see `outputs`."""
+    """Check the images of a data folder; see `outputs`. Errors are logged."""
     try:
         outputs(database, Files(settings.images_dir), Files(settings.orphans_dir), worker)
-    except TROUBLE:
-        log.exception(NOT_NOW)
+    except (OSError, DatabaseUnavailableError):
+        log.exception(SKIPPED)
 
 
 def uploads(database: Database, files: Files, orphans: Files) -> Reconciled:
-    """Judge uploads. Only for the one web process of the data folder, before it takes requests.
+    """Check uploads. Only for the web process of the data folder, before it accepts requests.
 
     Args:
         database: migrated.
-        files: uploads and pictures.
-        orphans: where to put what belongs to nothing.
+        files: uploads and images.
+        orphans: where orphans are moved to.
     """
     return _reconcile(database, files, orphans, UPLOAD, UploadRow.id, ())
 
@@ -82,13 +81,13 @@ def outputs(
     worker: str,
     clock: Callable[[], float] = time.time,
 ) -> Reconciled:
-    """Judge developed pictures. Only for the worker of this id, before it takes jobs.
+    """Check images. Only for the worker of this id, before it claims jobs.
 
     Args:
         database: migrated.
-        files: uploads and pictures.
-        orphans: where to put what belongs to nothing.
-        worker: pictures of jobs that other live workers hold are left alone.
+        files: uploads and images.
+        orphans: where orphans are moved to.
+        worker: images of jobs leased by other workers are left alone.
         clock: seconds since the epoch.
     """
     held = (
@@ -100,7 +99,7 @@ def outputs(
 
 
 def missing(database: Database, files: Files) -> int:
-    """How many records of uploads and pictures have no file."""
+    """The number of records of uploads and images without a file."""
     there = set(files.names())
     return len((_ids(database, UploadRow.id) | _ids(database, ImageRow.id)) - there)
 
@@ -113,7 +112,7 @@ def _reconcile(
     column: InstrumentedAttribute[str],
     held: tuple[ColumnElement[bool], ...],
 ) -> Reconciled:
-    # Files first: what is deleted meanwhile then counts as neither orphaned nor missing for long.
+    # Files first: a file added while this runs must not count as an orphan.
     there = {name for name in files.names() if kind.fullmatch(name)}
     half = [(name, path) for name, path in files.temporaries() if kind.fullmatch(name)]
     recorded = _ids(database, column)
@@ -127,12 +126,12 @@ def _reconcile(
     found = Reconciled(moved, len(half), len(recorded - there))
     if found.orphans or found.temporaries:
         log.warning(
-            "files that belong to nothing were put aside",
+            "orphaned files were moved aside",
             orphans=found.orphans,
             temporaries=found.temporaries,
         )
     if found.missing:
-        log.warning("pictures are recorded whose files are not there", missing=found.missing)
+        log.warning("recorded images have no file", missing=found.missing)
     return found
 
 

@@ -1,9 +1,11 @@
-"""Tokens of devices, and the codes by which devices get them."""
+"""Device tokens, and the pairing codes that are exchanged for them."""
 
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Callable
+from hashlib import sha256
 
 import structlog
 from sqlalchemy import delete, select, update
@@ -12,21 +14,49 @@ from sqlalchemy.orm import Session
 
 from darkroom.requests import Scope
 from darkroom.responses import Token
-from darkroom.storage import codes
 from darkroom.storage.database import Database, DatabaseUnavailableError
 from darkroom.storage.records import timestamp
 from darkroom.storage.tables import PairingCodeRow, TokenRow
 
 log = structlog.get_logger()
 
-USED_EVERY_S = 60.0  # how exactly a token's last use is kept
+USED_EVERY_S = 60.0  # resolution of a token's last use
+TOKEN_BYTES = 32  # 256 random bits cannot be guessed, so storing a plain digest is safe
+CODE_LENGTH = 8  # only 40 random bits: a code expires in minutes, and wrong guesses are limited
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: no I, L, O, U
+TOKEN = re.compile(r"dk_[A-Za-z0-9_-]{43}")
+
+# Characters that people mistake for others (https://www.crockford.com/base32.html).
+_MISREAD = str.maketrans("OIL", "011", "- \t")
+
+
+def new_token() -> str:
+    """A random token: `dk_` and 43 characters of base64url."""
+    return f"dk_{secrets.token_urlsafe(TOKEN_BYTES)}"
+
+
+def new_code() -> str:
+    """A random pairing code in the form shown to people: XXXX-XXXX."""
+    code = "".join(secrets.choice(ALPHABET) for _ in range(CODE_LENGTH))
+    return f"{code[:4]}-{code[4:]}"
+
+
+def digest(secret: str) -> str:
+    """The SHA-256 of a token or code in hexadecimal, which is what the database stores."""
+    return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def read_code(typed: str) -> str | None:
+    """The canonical form of a code as typed by a person, or None if it is not a valid code."""
+    code = typed.strip().upper().translate(_MISREAD)
+    return code if len(code) == CODE_LENGTH and set(code) <= set(ALPHABET) else None
 
 
 class Tokens:
-    """Who has been let in, for any number of threads and processes.
+    """Tokens in the database. Safe to use from any number of threads and processes.
 
-    The database is asked each time, so a token is good until the commit that revokes it and for
-    no request after that.
+    Nothing is cached, so a revoked token is refused from the next request on. Every method raises
+    DatabaseUnavailableError while the database cannot be used.
 
     Args:
         database: migrated.
@@ -40,15 +70,15 @@ class Tokens:
     # --- tokens ----------------------------------------------------------------------------
 
     def create(self, name: str, scope: Scope) -> tuple[Token, str]:
-        """A new token, and its secret, which is not kept and cannot be had again."""
+        """Create a token. Returns its record, and its secret, which is not stored."""
         with self._database.write() as session:
             return _issue(session, name, scope, self._clock())
 
     def find(self, secret: str) -> Token | None:
-        """The good token with this secret."""
-        if not codes.TOKEN.fullmatch(secret):
+        """The valid token with this secret, or None."""
+        if not TOKEN.fullmatch(secret):
             return None
-        asked = codes.digest(secret)
+        asked = digest(secret)
         with self._database.read() as session:
             row = session.scalar(select(TokenRow).where(TokenRow.digest == asked, _GOOD))
             if row is None or not hmac.compare_digest(row.digest, asked):
@@ -61,19 +91,19 @@ class Tokens:
         return found
 
     def is_good(self, token_id: str) -> bool:
-        """Whether this token has not been revoked: for who was let in long ago."""
+        """Whether a token is still valid; for connections that were authorized earlier."""
         with self._database.read() as session:
             found = session.scalar(select(TokenRow.id).where(TokenRow.id == token_id, _GOOD))
             return found is not None
 
     def good(self) -> list[Token]:
-        """The tokens that have not been revoked, oldest first."""
+        """All tokens that are not revoked, oldest first."""
         with self._database.read() as session:
             rows = session.scalars(select(TokenRow).where(_GOOD).order_by(TokenRow.created_at))
             return [_record(row) for row in rows]
 
     def revoke(self, token_id: str) -> Token | None:
-        """Let a token be good for nothing from now on; None if there is none of that id."""
+        """Revoke a token. Returns its record, or None if there is no valid token of this id."""
         with self._database.write() as session:
             row = session.scalar(select(TokenRow).where(TokenRow.id == token_id, _GOOD))
             if row is None:
@@ -82,7 +112,7 @@ class Tokens:
             return _record(row)
 
     def has_owner(self) -> bool:
-        """Whether anybody holds a token that lets others in."""
+        """Whether a valid token with the scope `own` exists."""
         return any(token.scope is Scope.OWN for token in self.good())
 
     def _note_use(self, token_id: str, now: float) -> None:
@@ -90,22 +120,24 @@ class Tokens:
             with self._database.write(durable=False) as session:
                 session.execute(update(TokenRow).where(TokenRow.id == token_id).values(used_at=now))
         except (SQLAlchemyError, DatabaseUnavailableError) as error:
-            # A full disk, say, which is no reason to keep anybody out.
-            log.warning("a token's use could not be noted", token=token_id, error=str(error))
+            # A full disk, for example, must not refuse valid tokens.
+            log.warning(
+                "the last use of a token could not be recorded", token=token_id, error=str(error)
+            )
 
     # --- pairing ---------------------------------------------------------------------------
 
     def new_code(self, scope: Scope, lifetime_s: float) -> tuple[str, float]:
-        """A code that is good for one token within `lifetime_s`, and when it dies."""
-        code = codes.new_code()
-        plain = codes.read_code(code)
+        """Create a pairing code. Returns it, and when it expires, in seconds since the epoch."""
+        code = new_code()
+        plain = read_code(code)
         assert plain is not None
         with self._database.write() as session:
             now = self._clock()
             _prune(session, now)
             session.add(
                 PairingCodeRow(
-                    digest=codes.digest(plain),
+                    digest=digest(plain),
                     scope=scope,
                     created_at=now,
                     expires_at=now + lifetime_s,
@@ -114,12 +146,15 @@ class Tokens:
             return code, now + lifetime_s
 
     def redeem(self, code: str, name: str) -> tuple[Token, str] | None:
-        """Turn a code into a token; None if the code is wrong, used or too old.
+        """Exchange a code for a token and its secret.
 
-        One transaction, in which the code is deleted: of any number of devices that bring the
-        same code at once, one gets a token.
+        The code is deleted in the same transaction, so it gives one token even when several
+        devices send it at the same time.
+
+        Returns:
+            The token and its secret; None if the code is wrong, used or expired.
         """
-        plain = codes.read_code(code)
+        plain = read_code(code)
         if plain is None:
             return None
         with self._database.write() as session:
@@ -127,13 +162,13 @@ class Tokens:
             _prune(session, now)
             scope = session.scalar(
                 delete(PairingCodeRow)
-                .where(PairingCodeRow.digest == codes.digest(plain))
+                .where(PairingCodeRow.digest == digest(plain))
                 .returning(PairingCodeRow.scope)
             )
             return None if scope is None else _issue(session, name, Scope(scope), now)
 
     def drop_codes(self) -> None:
-        """Let every pairing code die now."""
+        """Delete all pairing codes."""
         with self._database.write() as session:
             session.execute(delete(PairingCodeRow))
 
@@ -142,12 +177,12 @@ _GOOD = TokenRow.revoked_at.is_(None)
 
 
 def _issue(session: Session, name: str, scope: Scope, now: float) -> tuple[Token, str]:
-    secret = codes.new_token()
+    secret = new_token()
     row = TokenRow(
         id=secrets.token_hex(6),
         name=name,
         scope=scope,
-        digest=codes.digest(secret),
+        digest=digest(secret),
         created_at=now,
     )
     session.add(row)

@@ -6,7 +6,7 @@ import secrets
 from filelock import FileLock
 
 from darkroom.config import SECRET_PREFIX, Settings, signing_key
-from darkroom.storage import key_files
+from darkroom.storage.files import write_key
 
 SECRET_BYTES = 32
 
@@ -31,7 +31,7 @@ def find(settings: Settings) -> str:
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
                 made = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
-                key_files.write(path, made.encode())
+                write_key(path, made.encode())
             found = path.read_text().strip()
             signing_key(found)
             return found

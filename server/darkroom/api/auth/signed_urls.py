@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from darkroom.storage import key_files
+from darkroom.storage.files import write_key
 
 log = structlog.get_logger()
 
@@ -79,5 +79,5 @@ def _read(path: Path) -> bytes | None:
 
 def _make(path: Path) -> bytes:
     key = secrets.token_bytes(KEY_BYTES)
-    key_files.write(path, key)
+    write_key(path, key)
     return key
