@@ -9,6 +9,7 @@ from darkroom.api import access_log, context, errors
 from darkroom.api.auth import access, rate_limits, security_headers
 from darkroom.api.auth.proxies import Proxies
 from darkroom.api.auth.signed_urls import Signatures
+from darkroom.api.parse import BodyReader
 from darkroom.api.routes import (
     ca,
     client,
@@ -73,6 +74,7 @@ def create_app(settings: Settings) -> Application:
     )
     here = context.Context(
         settings=settings,
+        bodies=BodyReader(settings.web.max_upload_bytes, settings.data_dir),
         store=store,
         files=files,
         catalog=ModelCatalog(settings.models_dir, settings.models.default),

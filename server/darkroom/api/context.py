@@ -8,6 +8,7 @@ from flask import Flask, current_app
 from darkroom.api.access_log import WebMeters
 from darkroom.api.auth.rate_limits import Guesses
 from darkroom.api.auth.signed_urls import Signatures
+from darkroom.api.parse import BodyReader
 from darkroom.asgi.streams import Streams
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
@@ -28,6 +29,7 @@ _KEY = "darkroom"
 @dataclass(frozen=True)
 class Context:
     settings: Settings
+    bodies: BodyReader
     store: Store
     files: Files
     catalog: ModelCatalog

@@ -106,6 +106,10 @@ def field_errors(error: ValidationError, known: Iterable[str]) -> list[FieldErro
                 detail = "there is no such field" + _hint(str(path[-1]), list(known))
             case "missing":
                 detail = "is required"
+            case "model_type":
+                detail = "Input should be an object"
+            case "list_type" | "tuple_type":
+                detail = "Input should be a valid array"
         found.append(FieldError(pointer=pointer(*path), detail=detail))
     return found
 

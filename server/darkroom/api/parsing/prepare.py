@@ -1,6 +1,5 @@
 """From what was sent to a request with nothing left open, or to a problem that names each field."""
 
-import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from flask import request
 
 from darkroom.api.context import context
 from darkroom.api.errors import invalid, pointer
-from darkroom.api.parsing import body, latents, loras, sizes, upscaling, webhooks
+from darkroom.api.parsing import latents, loras, sizes, upscaling, webhooks
 from darkroom.api.parsing.sources import REFERENCE, Source, find
 from darkroom.catalog import schedulers
 from darkroom.catalog.models import ModelEntry, UnknownModelError
@@ -19,6 +18,7 @@ from darkroom.destinations import Destination
 from darkroom.images import codec
 from darkroom.images.decoder import Decoded
 from darkroom.requests import (
+    ALL_REQUEST_TYPES,
     MAX_SEED,
     AnyRequest,
     Img2ImgRequest,
@@ -32,6 +32,7 @@ from darkroom.requests import (
 from darkroom.responses import FieldError, ModelInfo
 from darkroom.storage.records import NewUpload
 
+FILE_FIELDS = ("image", "mask_image")
 IMAGE_TYPES = tuple(output_format.content_type for output_format in OutputFormat)
 
 
@@ -72,8 +73,9 @@ def read(task: Task) -> PreparedRequest:
     Raises:
         ProblemError: 400, 413, 415, 422 or 503.
     """
-    fields, files, asked = body.parse(task)
-    return resolve(task, asked, files, _fingerprint(task, fields, files))
+    body = context().bodies.read(FILE_FIELDS)
+    asked = body.validate(ALL_REQUEST_TYPES[task])
+    return resolve(task, asked, body.files, body.digest(task))
 
 
 def resolve(
@@ -134,7 +136,7 @@ def _find_sources(
     """The pictures of a request by field, and what is wrong with the others."""
     sources: dict[str, Source] = {}
     errors: list[FieldError] = []
-    for name in body.FILE_FIELDS:
+    for name in FILE_FIELDS:
         value = files.get(name, getattr(asked, name, None))
         if value is not None:
             try:
@@ -238,10 +240,3 @@ def _accepted_format() -> OutputFormat | None:
         return None
     best = request.accept_mimetypes.best_match(IMAGE_TYPES, default=IMAGE_TYPES[0])
     return OutputFormat(best.removeprefix("image/"))
-
-
-def _fingerprint(task: Task, fields: dict[str, Any], files: dict[str, bytes]) -> str:
-    digest = sha256(json.dumps([task, fields], sort_keys=True).encode())
-    for name in sorted(files):
-        digest.update(name.encode() + sha256(files[name]).digest())
-    return digest.hexdigest()

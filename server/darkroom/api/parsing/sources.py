@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError
-from darkroom.api.parsing.body import check_bytes
+from darkroom.api.parse import check_bytes
 from darkroom.images import codec
 from darkroom.images.decoder import Decoded, Purpose
 from darkroom.images.decoder_pool import BusyError

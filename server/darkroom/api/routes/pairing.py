@@ -7,7 +7,6 @@ from darkroom.api.auth import access, origin
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError
 from darkroom.api.openapi import answers, document
-from darkroom.api.parsing.json_body import read_json
 from darkroom.api.render import send_model
 from darkroom.ops import addresses
 from darkroom.requests import CodeRequest, PairRequest
@@ -41,7 +40,7 @@ def pair() -> Response:
     A browser gets the token as a cookie too, which scripts cannot read.
     """
     here = context()
-    asked = read_json(PairRequest)
+    asked = here.bodies.read_json(PairRequest)
     address = origin.canonical(request.remote_addr)
     here.guesses.check(address)
     issued = here.tokens.redeem(asked.code, asked.name)
@@ -79,7 +78,7 @@ def make_code() -> Response:
     """A pairing code for one more device. For owners."""
     access.require_owner()
     here = context()
-    scope = read_json(CodeRequest).scope
+    scope = here.bodies.read_json(CodeRequest).scope
     code, expires_at = here.tokens.new_code(scope, here.settings.auth.pairing_code_s)
     expires = timestamp(expires_at)
     assert expires is not None

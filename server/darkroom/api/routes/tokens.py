@@ -6,7 +6,6 @@ from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import not_found
 from darkroom.api.openapi import answers, document
-from darkroom.api.parsing.json_body import read_json
 from darkroom.api.render import send_model
 from darkroom.requests import TokenRequest
 from darkroom.responses import IssuedToken, Problem, TokenList
@@ -44,7 +43,7 @@ def list_tokens() -> Response:
 def create_token() -> Response:
     """A token for a program, which cannot pair. Its secret is in this answer only. For owners."""
     access.require_owner()
-    asked = read_json(TokenRequest)
+    asked = context().bodies.read_json(TokenRequest)
     token, secret = context().tokens.create(asked.name, asked.scope)
     return send_model(IssuedToken(**token.model_dump(), token=secret), 201)
 

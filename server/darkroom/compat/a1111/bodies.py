@@ -1,7 +1,6 @@
 """From the bytes of a request to fields, whatever content type they came as."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from flask import request
 from pydantic import BaseModel, ValidationError
 
+from darkroom.api.context import context
 from darkroom.api.errors import field_errors, invalid
 from darkroom.responses import FieldError
 
@@ -37,17 +37,13 @@ def read() -> Body:
     """The current request's body.
 
     Raises:
-        ProblemError: 422, as FastAPI answers what is no JSON object; 413.
+        ProblemError: 422, as FastAPI answers what is no JSON object; 400, 413 or 415.
     """
-    data = request.get_data()
+    fields = context().bodies.read_any_json().fields
     try:
-        fields = json.loads(data or b"{}", parse_float=_number, parse_constant=_nothing)
         text = json.dumps([request.path, fields], sort_keys=True, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        # UnicodeError is one too: half a surrogate pair is no text
-        raise _malformed(f"is not JSON: {type(error).__name__}") from None
-    if not isinstance(fields, dict):
-        raise _malformed("is not an object")
+    except RecursionError:
+        raise invalid([FieldError(pointer="#", detail="the body is nested too deeply")]) from None
     return Body(fields, sha256(text).hexdigest())
 
 
@@ -62,17 +58,3 @@ def parse(model: type[Fields], fields: Mapping[str, Any]) -> Fields:
         return model.model_validate(given)
     except ValidationError as error:
         raise invalid(field_errors(error, model.model_fields)) from None
-
-
-def _number(text: str) -> float | None:
-    """JSON has no largest number; we have."""
-    value = float(text)
-    return value if math.isfinite(value) else None
-
-
-def _nothing(_name: str) -> None:
-    """Infinity and NaN, which are not JSON, though Python's clients send them."""
-
-
-def _malformed(detail: str) -> Exception:
-    return invalid([FieldError(pointer="#", detail=f"the body {detail}")])

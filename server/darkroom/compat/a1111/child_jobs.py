@@ -8,12 +8,12 @@ from pydantic import ValidationError
 
 from darkroom.api import submit
 from darkroom.api.errors import field_errors, invalid
-from darkroom.api.parsing import body, prepare
+from darkroom.api.parsing import prepare
 from darkroom.api.parsing.prepare import PreparedRequest
 from darkroom.compat.a1111.bodies import Body
 from darkroom.requests import ALL_REQUEST_TYPES, MAX_IMAGES_PER_JOB, MAX_SEED, Task
 
-PICTURES = body.FILE_FIELDS
+PICTURES = prepare.FILE_FIELDS
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from flask import Blueprint, Response, jsonify
 
 from darkroom.api.context import context
 from darkroom.api.errors import invalid
-from darkroom.api.parsing import body, sources
+from darkroom.api.parse import check_bytes
+from darkroom.api.parsing import sources
 from darkroom.compat.a1111 import bodies, infotext
 from darkroom.images import codec, png_text
 from darkroom.responses import FieldError
@@ -27,7 +28,7 @@ def png_info() -> Response:
         data = sources.from_base64(image)
     except codec.PictureError as error:
         raise invalid([FieldError(pointer="#/image", detail=str(error))]) from None
-    body.check_bytes("image", len(data), context().settings.web.max_upload_bytes)
+    check_bytes("image", len(data), context().settings.web.max_upload_bytes)
     try:
         items = png_text.read(data)
     except png_text.NotPngError:

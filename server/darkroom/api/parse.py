@@ -1,0 +1,336 @@
+"""Request bodies: bytes to fields and files, and fields to models. Each body is parsed once."""
+
+import contextlib
+import functools
+import gzip
+import json
+import math
+import re
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, TypeVar
+
+from flask import request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import CoreSchema, SchemaValidator
+from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from darkroom.api.errors import ProblemError, field_errors, invalid, pointer
+from darkroom.responses import FieldError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+FORM = "multipart/form-data"
+JSON_BYTES = 16_384  # of a body that is JSON only and holds no pictures
+SPOOL_BYTES = 2**18  # of an unpacked body in memory; what is larger goes to disk
+CHUNK_BYTES = 2**16
+UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # what Werkzeug puts where bytes are not UTF-8
+LISTED = re.compile(r"\[\d*\]$")  # how forms name the parts of a list: image[], image[0]
+JSON_PARTS = ("loras",)  # fields whose text in a form is JSON
+
+
+@dataclass(frozen=True)
+class Body:
+    """A parsed request body.
+
+    Attributes:
+        fields: values by name. In a form they are text, except for JSON_PARTS.
+        files: bytes of file parts by name.
+        spare: names of file parts that were not read.
+        is_form: whether it was multipart; its values are converted from text, while those of
+            JSON must have the right type already.
+    """
+
+    fields: Mapping[str, Any]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    spare: tuple[str, ...] = ()
+    is_form: bool = False
+
+    def validate(self, model: type[Model]) -> Model:
+        """The fields as a model, in which text stands in place of each file.
+
+        Raises:
+            ProblemError: 422, with an entry for each wrong field.
+        """
+        fields = {**self.fields, **dict.fromkeys(self.files, "file part")}
+        try:
+            if self.is_form:
+                return model.model_validate(fields)
+            found: Model = _strict_validator(model).validate_python(fields)
+        except ValidationError as error:
+            raise invalid(field_errors(error, model.model_fields)) from None
+        return found
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of a name, the fields as they were sent, and the files; hexadecimal.
+
+        Raises:
+            ProblemError: 422, the fields are nested too deeply.
+        """
+        try:
+            text = json.dumps([name, self.fields], sort_keys=True)
+        except RecursionError:
+            raise _malformed("it is nested too deeply", 422) from None
+        return digest(text, self.files)
+
+
+class BodyReader:
+    """Reads the current request's body.
+
+    Args:
+        max_file_bytes: of one file part.
+        folder: for unpacked bodies that are too large for memory.
+    """
+
+    def __init__(self, max_file_bytes: int, folder: Path) -> None:
+        self._max_file_bytes = max_file_bytes
+        self._folder = folder
+
+    def read(self, file_fields: Collection[str], *, tolerant: bool = False) -> Body:
+        """A body that is JSON or multipart.
+
+        Args:
+            file_fields: names that file parts may have.
+            tolerant: read forms as other APIs' clients write them: `image[]` is `image`, a
+                field may be both text and file, and other files are named in `spare`. Otherwise
+                all of these are refused.
+
+        Raises:
+            ProblemError: 400, 413, 415 or 422.
+        """
+        with self._unpacked():
+            if request.mimetype == FORM:
+                return self._read_form(file_fields, tolerant)
+            return Body(_json_fields(request.get_data() or b"{}", f"application/json or {FORM}"))
+
+    def read_json(self, model: type[Model]) -> Model:
+        """A small body that is JSON, as a model.
+
+        Raises:
+            ProblemError: 400, 413, 415 or 422.
+        """
+        request.max_content_length = JSON_BYTES
+        with self._unpacked():
+            return Body(_json_fields(request.get_data(), "application/json")).validate(model)
+
+    def read_any_json(self) -> Body:
+        """A JSON body of whatever content type, as lenient servers read it.
+
+        The last of several fields of one name counts. Numbers that are not finite become None.
+
+        Raises:
+            ProblemError: 413, 415, or 422 if it is not a JSON object.
+        """
+        with self._unpacked():
+            return Body(_tolerant_json_fields(request.get_data() or b"{}"))
+
+    def _read_form(self, file_fields: Collection[str], tolerant: bool) -> Body:
+        fields, errors = _form_fields(tolerant)
+        files: dict[str, bytes] = {}
+        spare = []
+        for sent_name, part in request.files.items(multi=True):
+            name = LISTED.sub("", sent_name) if tolerant else sent_name
+            if name in file_fields and name not in files and (tolerant or name not in fields):
+                files[name] = self._read_part(name, part)
+            elif tolerant:
+                spare.append(sent_name)
+            else:
+                known = name in file_fields
+                detail = "is given more than once" if known else "takes no file"
+                errors.append(FieldError(pointer=pointer(name), detail=detail))
+        if errors:
+            raise invalid(errors)
+        return Body(fields, files, tuple(spare), is_form=True)
+
+    def _read_part(self, name: str, part: FileStorage) -> bytes:
+        data = part.stream.read(self._max_file_bytes + 1)
+        check_bytes(name, len(data), self._max_file_bytes)
+        return data
+
+    @contextlib.contextmanager
+    def _unpacked(self) -> Iterator[None]:
+        """Undo `Content-Encoding: gzip`; all limits then apply to the unpacked body.
+
+        Raises:
+            ProblemError: 400, malformed; 413, too large; 415, another coding (RFC 9110, 15.5.16).
+        """
+        environ = request.environ
+        coding = environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
+        if coding in ("", "identity"):
+            yield
+            return
+        if coding not in ("gzip", "x-gzip"):
+            raise ProblemError(
+                415,
+                "content-encoding",
+                "Unsupported content encoding",
+                f"send the body as it is or with gzip, not {coding}",
+                headers={"Accept-Encoding": "gzip"},
+            )
+        with SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=str(self._folder)) as unpacked:
+            size = _gunzip(environ["wsgi.input"], unpacked, request.max_content_length)
+            unpacked.seek(0)
+            environ["wsgi.input"] = unpacked
+            environ["CONTENT_LENGTH"] = str(size)
+            yield
+
+
+def check_bytes(name: str, size: int, limit: int) -> None:
+    """Check a picture's size in bytes.
+
+    Raises:
+        ProblemError: 422, it is empty; 413, it is too large.
+    """
+    if size == 0:
+        raise invalid([FieldError(pointer=pointer(name), detail="is empty")])
+    if size > limit:
+        detail = f"is larger than {limit} bytes"
+        raise invalid([FieldError(pointer=pointer(name), detail=detail)], 413)
+
+
+def digest(text: str, files: Mapping[str, bytes]) -> str:
+    """SHA-256 of a text and files, hexadecimal."""
+    found = sha256(text.encode())
+    for name in sorted(files):
+        found.update(name.encode() + sha256(files[name]).digest())
+    return found.hexdigest()
+
+
+def _gunzip(packed: IO[bytes], unpacked: IO[bytes], limit: int | None) -> int:
+    """Unpack gzip, and stop at the limit. Returns the unpacked size in bytes."""
+    size = 0
+    try:
+        with gzip.GzipFile(fileobj=packed) as source:
+            while data := source.read(CHUNK_BYTES):
+                size += len(data)
+                if limit is not None and size > limit:
+                    raise RequestEntityTooLarge
+                unpacked.write(data)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ProblemError(
+            400, "content-encoding", "Malformed content encoding", f"the body is not gzip: {error}"
+        ) from None
+    return size
+
+
+def _json_fields(data: bytes, wanted: str) -> dict[str, Any]:
+    if data and not request.is_json:
+        hint = (
+            "; with curl, add -H 'content-type: application/json'"
+            if request.mimetype == "application/x-www-form-urlencoded"
+            else ""
+        )
+        raise ProblemError(
+            415,
+            "content-type",
+            "Unsupported content type",
+            f"send {wanted}, not {request.mimetype or 'nothing'}{hint}",
+        )
+    try:
+        fields = json.loads(data.decode(), object_pairs_hook=_each_once)
+        _check_text(data, fields)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(_why_not_json(error), 400) from None
+    if not isinstance(fields, dict):
+        raise invalid([FieldError(pointer="#", detail="Input should be an object")])
+    return fields
+
+
+def _tolerant_json_fields(data: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(data, parse_float=_finite, parse_constant=lambda _: None)
+        _check_text(data, fields)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(_why_not_json(error), 422) from None
+    if not isinstance(fields, dict):
+        raise _malformed("it is not an object", 422)
+    return fields
+
+
+def _finite(text: str) -> float | None:
+    """A number of JSON, which knows no largest one; None beyond the largest float."""
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _check_text(data: bytes, fields: object) -> None:
+    """Raises UnicodeEncodeError if there is half of a surrogate pair, which only escapes make."""
+    if b"\\u" in data:
+        json.dumps(fields, ensure_ascii=False).encode()
+
+
+def _why_not_json(error: Exception) -> str:
+    match error:
+        case json.JSONDecodeError():
+            reason = error.msg[:1].lower() + error.msg[1:]
+            return f"{reason} at line {error.lineno} column {error.colno}"
+        case UnicodeError():
+            return "it is not UTF-8"
+        case RecursionError():
+            return "it is nested too deeply"
+    return "a number is too long"
+
+
+def _malformed(reason: str, status: int) -> ProblemError:
+    return invalid([FieldError(pointer="#", detail=f"Invalid JSON: {reason}")], status)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's fields. A repeated name is refused: parsers differ in which one counts."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = ", ".join(name for name in fields if names.count(name) > 1)
+        raise invalid([FieldError(pointer="#", detail=f"holds {twice} more than once")])
+    return fields
+
+
+def _form_fields(tolerant: bool) -> tuple[dict[str, Any], list[FieldError]]:
+    """The text parts of a form, and what is wrong with them."""
+    fields: dict[str, Any] = {}
+    errors = []
+    for sent_name, values in request.form.lists():
+        name = LISTED.sub("", sent_name or "") if tolerant else sent_name
+        if name is None or UNREADABLE in name or (tolerant and not name):
+            errors.append(FieldError(pointer="#", detail="a part has no name that can be read"))
+            continue
+        if len(values) > 1 or name in fields:
+            errors.append(FieldError(pointer=pointer(name), detail="is given more than once"))
+        if UNREADABLE in values[0]:
+            errors.append(FieldError(pointer=pointer(name), detail="is not UTF-8"))
+        fields[name] = values[0]
+    for name in JSON_PARTS:
+        if name in fields:
+            try:
+                fields[name] = json.loads(fields[name], object_pairs_hook=_each_once)
+            except (ValueError, RecursionError):
+                errors.append(FieldError(pointer=pointer(name), detail="is not JSON"))
+    return fields, errors
+
+
+@functools.cache
+def _strict_validator(model: type[BaseModel]) -> SchemaValidator:
+    """A validator of parsed JSON that converts no types.
+
+    Pydantic's own strict mode for Python values refuses what JSON cannot hold, such as members of
+    enumerations and tuples. Here only numbers and booleans are strict.
+    """
+    # Without the argument, pydantic-core takes the validators that the classes have already.
+    return SchemaValidator(_strict(model.__pydantic_core_schema__), _use_prebuilt=False)
+
+
+def _strict(schema: Any) -> CoreSchema:
+    if isinstance(schema, list):
+        return [_strict(item) for item in schema]  # type: ignore[return-value]
+    if not isinstance(schema, dict):
+        return schema  # type: ignore[no-any-return]
+    kept = ("metadata", "serialization", "default")  # which are no schemas
+    changed = {key: value if key in kept else _strict(value) for key, value in schema.items()}
+    if schema.get("type") in ("int", "float", "bool"):
+        changed["strict"] = True
+    return changed
