@@ -4,6 +4,7 @@ Everything here is frozen and knows neither HTTP, SQL nor torch.
 """
 
 import enum
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -196,6 +197,23 @@ ALL_REQUEST_TYPES: dict[Task, type[AnyRequest]] = {**REQUEST_TYPES, Task.UPSCALE
 UPSCALERS = "upscalers/"
 
 
+@dataclass(frozen=True)
+class Workload:
+    """How much work a request is, for estimates.
+
+    Attributes:
+        model: name of the model that does it.
+        pixels: width × height of an image.
+        images: how many.
+        steps: denoising steps over all images; for upscaling, tiles.
+    """
+
+    model: str
+    pixels: int
+    images: int
+    steps: int
+
+
 class ResolvedRequest(Schema):
     """A request with nothing left open: the engine's whole input beside the pictures.
 
@@ -237,6 +255,14 @@ class ResolvedRequest(Schema):
         """The JSON form that the task's route accepts."""
         known = set(UpscaleRequest.model_fields) if self.task is Task.UPSCALE else None
         return self.model_dump(mode="json", include=known, exclude={"task"}, exclude_none=True)
+
+    @property
+    def workload(self) -> Workload:
+        """Its size. Strength leaves the first steps out, as in diffusers."""
+        strength = 1.0 if self.strength is None else self.strength
+        each = min(int(self.num_inference_steps * strength), self.num_inference_steps)
+        steps = max(1, each) * self.num_images
+        return Workload(self.model, self.width * self.height, self.num_images, steps)
 
     def seed_of(self, index: int) -> int:
         """Image `index`'s seed; past the largest seed it begins again at 0."""

@@ -124,7 +124,9 @@ def accept(house: House) -> None:
 
 
 def queue(house: House) -> None:
-    house.store.accept(NewJob("local", "me", REQUEST, (), "f", KEY, webhook=WEBHOOK))
+    house.store.accept(
+        NewJob("local", "me", REQUEST, REQUEST.workload, (), "f", KEY, webhook=WEBHOOK)
+    )
 
 
 def claim(house: House) -> Claim | None:

@@ -121,10 +121,12 @@ def new_job(
     **fields: Any,
 ) -> NewJob:
     """A small one."""
+    asked = request(**fields)
     return NewJob(
         client,
         client,
-        request(**fields),
+        asked,
+        asked.workload,
         uploads,
         fingerprint,
         key,

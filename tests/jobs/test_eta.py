@@ -10,7 +10,6 @@ from darkroom.queue.estimate import (
     Kind,
     Speed,
     Work,
-    expected_steps,
     power_of_two,
 )
 from darkroom.queue.resubmissions import returns
@@ -28,9 +27,8 @@ SHARED = ALONE | {Kind("tintype", SIZE, 4): Speed(step_seconds=0.04, other_secon
 
 def work(step: int = 0, client: str = "a", isolated: bool = False, **fields: Any) -> Work:
     """A job of ten steps an image, unless it is told otherwise."""
-    asked = request(**{"num_inference_steps": 10, **fields})
-    pixels, steps = asked.width * asked.height, expected_steps(asked)
-    return Work(client, asked.model, pixels, asked.num_images, step, steps, isolated)
+    asked = request(**{"num_inference_steps": 10, **fields}).workload
+    return Work(client, asked.model, asked.pixels, asked.images, step, asked.steps, isolated)
 
 
 def seconds(
@@ -59,7 +57,9 @@ def test_a_size_never_measured_is_scaled_from_the_nearest() -> None:
 
 
 def test_strength_shortens_a_job() -> None:
-    assert expected_steps(request(Task.IMG2IMG, strength=0.5, num_inference_steps=20)) == 10
+    asked = request(Task.IMG2IMG, strength=0.5, num_inference_steps=20)
+
+    assert asked.workload.steps == 10
 
 
 def test_jobs_that_take_turns_wait_for_each_other() -> None:
@@ -196,9 +196,10 @@ def test_company_is_counted_in_powers_of_two(images: float, nearest: int) -> Non
 
 def flight(**images: int) -> dict[str, Running]:
     """Jobs in flight, by name, with so many images each."""
+    jobs = {name: request(num_images=count) for name, count in images.items()}
     return {
-        name: Running(Claim(name, "somebody", request(num_images=count), 1))
-        for name, count in images.items()
+        name: Running(Claim(name, "somebody", asked, asked.workload, 1))
+        for name, asked in jobs.items()
     }
 
 

@@ -8,13 +8,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from darkroom.queue.store import Store
 from darkroom.responses import EventType, JobStatus
 from darkroom.storage import database
 from darkroom.storage.database import Database
-from darkroom.storage.tables import SpeedRow, Table
+from darkroom.storage.tables import JobRow, SpeedRow, Table
 from tests.engine.conftest import request
 
 
@@ -82,6 +82,9 @@ def test_what_the_first_version_stored_is_still_there(first: Path) -> None:
     assert job is not None
     assert job.status is JobStatus.SUCCEEDED
     assert job.notes == ()
+    with opened.read() as session:
+        row = session.scalars(select(JobRow)).one()
+        assert (row.model, row.pixels, row.images) == ("tintype", 128 * 128, 1)
     assert job.client == "this machine"
     assert [image.id for image in job.images] == ["old-0"]
     kinds = [event.type for event in store.events_after(0, "old")]

@@ -86,6 +86,7 @@ def _accept(taken: PreparedRequest, key: str | None, *, collapses: bool) -> tupl
         who.client,
         who.name,
         taken.request,
+        taken.workload,
         uploads,
         taken.fingerprint,
         key,

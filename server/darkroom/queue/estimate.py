@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import count, takewhile
 
-from darkroom.requests import ResolvedRequest
-
 FAINT = 0.1  # who comes again with less certainty than this is not expected
 
 
@@ -271,10 +269,3 @@ class _Line:
 def power_of_two(images: float) -> int:
     """The one nearest to a mean number of images, at least 1."""
     return int(2 ** round(math.log2(max(1.0, images))))
-
-
-def expected_steps(request: ResolvedRequest) -> int:
-    """Denoising steps over all images; strength leaves the first ones out, as in diffusers."""
-    strength = 1.0 if request.strength is None else request.strength
-    each = min(int(request.num_inference_steps * strength), request.num_inference_steps)
-    return max(1, each) * request.num_images

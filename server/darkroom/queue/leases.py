@@ -16,7 +16,7 @@ from darkroom.queue.fairness import QueuedJob, Rotation
 from darkroom.queue.transitions import end, log, note, requeue
 from darkroom.responses import EventType, JobStatus, Problem
 from darkroom.storage.database import Database
-from darkroom.storage.records import Claim, NewEvent, image_of, request_of
+from darkroom.storage.records import Claim, NewEvent, image_of, request_of, workload_of
 from darkroom.storage.tables import ImageRow, JobRow, SpeedRow, WorkerRow
 
 
@@ -93,9 +93,14 @@ class Leases:
                 row.lease_until = now + self.lease_s
                 row.attempts += 1
                 row.started_at = row.started_at or now
-                request = request_of(row)
                 return Claim(
-                    row.id, row.client, request, row.attempts, row.request_id, row.isolated
+                    row.id,
+                    row.client,
+                    request_of(row),
+                    workload_of(row),
+                    row.attempts,
+                    row.request_id,
+                    row.isolated,
                 )
 
     def _next(self, session: Session, busy: bool) -> int | None:

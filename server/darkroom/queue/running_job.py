@@ -70,11 +70,11 @@ class Running:
         """What was learned, for the estimates of jobs to come; None if it did no step."""
         if not self.step:
             return None
-        request = self.claim.request
+        work = self.claim.workload
         in_flight = power_of_two(self.company / self.step)
         return (
-            Kind(request.model, request.width * request.height, in_flight),
-            Speed(self.step_seconds / self.step, self.other_seconds / request.num_images),
+            Kind(work.model, work.pixels, in_flight),
+            Speed(self.step_seconds / self.step, self.other_seconds / work.images),
         )
 
 
@@ -97,7 +97,7 @@ def share_out(
         if isinstance(event, Stepped) and event.job_id in made:
             made[event.job_id] = event.step - in_flight[event.job_id].step
     whole = sum(max(1, steps) for steps in made.values())
-    images = sum(running.claim.request.num_images for running in in_flight.values())
+    images = sum(running.claim.workload.images for running in in_flight.values())
     for job_id, steps in made.items():
         running = in_flight[job_id]
         if steps:

@@ -1,28 +1,34 @@
 """How the queue stands, and what those in it may expect. One session, no commits."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from darkroom.queue import fairness
-from darkroom.queue.estimate import Estimator, Kind, Speed, Work, expected_steps
+from darkroom.queue.estimate import Estimator, Kind, Speed, Work
 from darkroom.queue.fairness import QueuedJob
 from darkroom.queue.resubmissions import returns
-from darkroom.requests import ResolvedRequest
+from darkroom.requests import Workload
 from darkroom.responses import JobStatus
 from darkroom.storage.records import Estimate
 from darkroom.storage.tables import ClientRow, JobRow, SpeedRow, WorkerRow
 
 UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING)
 NEWCOMER = sys.maxsize  # stands for the number that a job will be given
-WORK = (JobRow.client, JobRow.step, JobRow.steps, JobRow.isolated, JobRow.request)
+WORK = (  # the columns of `Work`, in its order
+    JobRow.client,
+    JobRow.model,
+    JobRow.pixels,
+    JobRow.images,
+    JobRow.step,
+    JobRow.steps,
+    JobRow.isolated,
+)
 LATEST = 64  # jobs from which it is judged whether people come again
 IDLE_KEPT = 100  # clients without a queued job whose tickets are kept
 
@@ -127,17 +133,10 @@ def newcomers_end(
     now: float,
     client: str,
     urgency: int,
-    request: ResolvedRequest,
+    asked: Workload,
 ) -> float | None:
     """Seconds to the end of a job that is about to be queued; None if nobody knows."""
-    work = Work(
-        client,
-        request.model,
-        request.width * request.height,
-        request.num_images,
-        0,
-        expected_steps(request),
-    )
+    work = Work(client, asked.model, asked.pixels, asked.images, 0, asked.steps)
     queue = queue.with_job(NEWCOMER, client, urgency)
     ends = _ends(session, queue, now, work)
     return next((end for sequence, end in ends if sequence == NEWCOMER), None)
@@ -160,7 +159,7 @@ def _ends(
         select(JobRow.sequence, *WORK).where(JobRow.status.in_(UNFINISHED))
     ).all()
     works: dict[int, Work] = {} if newcomer is None else {NEWCOMER: newcomer}
-    works |= {row.sequence: _work(row) for row in rows}
+    works |= {row.sequence: Work(*row[1:]) for row in rows}
     line = [*(sequence for sequence, _ in queue.running), *queue.order]
     speeds = {
         Kind(row.model, row.pixels, row.in_flight): Speed(row.step_seconds, row.other_seconds)
@@ -178,24 +177,10 @@ def _ends(
         queue.places,
         per_client=queue.per_client,
         returning=again.share,
-        due=[(_work(latest[index]), certainty) for index, certainty in again.due],
+        due=[(Work(*latest[index][2:]), certainty) for index, certainty in again.due],
     )
     for index, end in estimator.ends([works[sequence] for sequence in line]):
         yield line[index], end
-
-
-def _work(row: Any) -> Work:
-    """Of a row that has the columns of `WORK`."""
-    request = json.loads(row.request)  # not validated: that takes longer than all the rest
-    return Work(
-        row.client,
-        request["model"],
-        request["width"] * request["height"],
-        request["num_images"],
-        row.step,
-        row.steps,
-        row.isolated,
-    )
 
 
 # --- tickets -------------------------------------------------------------------------------

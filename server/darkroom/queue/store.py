@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from darkroom.config import QueueSettings
 from darkroom.images.timeline import evenly
 from darkroom.queue import snapshot
-from darkroom.queue.estimate import expected_steps
 from darkroom.queue.snapshot import UNFINISHED, QueueSnapshot
 from darkroom.queue.transitions import end, enqueue, view, views
 from darkroom.responses import Event, EventType, Job, JobStatus, WebhookState
@@ -101,7 +100,7 @@ class Store:
             queue = self._snapshot(session)
             self._check_room(session, queue, new.client)
             eta = snapshot.newcomers_end(
-                session, queue, self._clock(), new.client, new.urgency, new.request
+                session, queue, self._clock(), new.client, new.urgency, new.workload
             )
         with self._database.write() as session:
             earlier = _earlier(session, new)
@@ -152,7 +151,7 @@ class Store:
             task=new.request.task,
             status=JobStatus.QUEUED,
             request=new.request.model_dump_json(),
-            steps=expected_steps(new.request),
+            **vars(new.workload),
             fingerprint=new.fingerprint,
             idempotency_key=new.idempotency_key,
             created_at=now,

@@ -279,9 +279,7 @@ class Dispatcher:
                 self._flush()
                 self._persist(lambda: self._leases.finish(job_id, JobStatus.SUCCEEDED))
                 self._learn(running)
-                log.info(
-                    "job succeeded", images=running.claim.request.num_images, **_names(running)
-                )
+                log.info("job succeeded", images=running.claim.workload.images, **_names(running))
                 self._drop(job_id)
             case Failed(kind=kind, detail=detail):
                 self._fail(job_id, kind, detail)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from darkroom.destinations import Destination
-from darkroom.requests import ResolvedRequest
+from darkroom.requests import ResolvedRequest, Workload
 from darkroom.responses import (
     Event,
     EventType,
@@ -44,6 +44,7 @@ class NewJob:
         client: who asks: `local`, `token:<id>` or `address:<ip>`.
         client_name: for people.
         request: with `image:<id>` references only.
+        workload: its size.
         uploads: pictures that came along.
         fingerprint: SHA-256 of what the caller sent, to tell a repeat from a mistake.
         idempotency_key: of the caller's, or None.
@@ -56,6 +57,7 @@ class NewJob:
     client: str
     client_name: str
     request: ResolvedRequest
+    workload: Workload
     uploads: tuple[NewUpload, ...]
     fingerprint: str
     idempotency_key: str | None
@@ -72,6 +74,7 @@ class Claim:
     Attributes:
         job_id: of the job.
         request: what to make.
+        workload: its size.
         attempt: 1 at first.
         request_id: of the HTTP request that brought it.
         isolated: whether nothing else may be in flight with it.
@@ -80,6 +83,7 @@ class Claim:
     job_id: str
     client: str
     request: ResolvedRequest
+    workload: Workload
     attempt: int
     request_id: str | None = None
     isolated: bool = False
@@ -122,6 +126,10 @@ def timestamp(seconds: float | None) -> datetime | None:
 
 def request_of(row: JobRow) -> ResolvedRequest:
     return ResolvedRequest.model_validate_json(row.request)
+
+
+def workload_of(row: JobRow) -> Workload:
+    return Workload(row.model, row.pixels, row.images, row.steps)
 
 
 def image_of(row: ImageRow) -> Image:

@@ -15,6 +15,7 @@ class JobRow(Table):
         sequence: orders all jobs by acceptance.
         client: who asked: `local`, `token:<id>` or `address:<ip>`.
         client_name: for people, as it was when they asked.
+        model, pixels, images, steps: its `Workload`; the worker corrects `steps` when it starts.
         urgency: 0 to 7, the most urgent first, among one client's jobs (RFC 9218).
         isolated: whether it was in flight when a worker died, and must run alone from now on.
         predicted_s: from acceptance to the end, as foreseen when it was accepted.
@@ -37,11 +38,14 @@ class JobRow(Table):
     task: Mapped[str] = mapped_column(String(16))
     status: Mapped[str] = mapped_column(String(16))
     request: Mapped[str] = mapped_column(Text)
+    model: Mapped[str] = mapped_column(String(210))
+    pixels: Mapped[int] = mapped_column(Integer)
+    images: Mapped[int] = mapped_column(Integer)
     step: Mapped[int] = mapped_column(Integer, default=0)
     steps: Mapped[int] = mapped_column(Integer, default=0)
     urgency: Mapped[int] = mapped_column(Integer, default=3)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
-    isolated: Mapped[bool] = mapped_column("apart", default=False)
+    isolated: Mapped[bool] = mapped_column(default=False)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     worker: Mapped[str | None] = mapped_column(String(200), index=True)
     lease_until: Mapped[float | None] = mapped_column(Float)

@@ -28,6 +28,7 @@ from darkroom.requests import (
     Task,
     Txt2ImgRequest,
     UpscaleRequest,
+    Workload,
 )
 from darkroom.responses import FieldError, ModelInfo
 from darkroom.storage.records import NewUpload
@@ -42,6 +43,7 @@ class PreparedRequest:
 
     Attributes:
         request: resolved.
+        workload: its size.
         sources: pictures, of which those that came along are still to be stored.
         fingerprint: SHA-256 of what was sent.
         webhook: who is told of the end, or None. No part of the request, which is shown, stands in
@@ -49,6 +51,7 @@ class PreparedRequest:
     """
 
     request: ResolvedRequest
+    workload: Workload
     sources: tuple[Source, ...]
     fingerprint: str
     webhook: Destination | None = None
@@ -108,8 +111,10 @@ def resolve(
     errors = sizes.check(width, height, model)
     if errors:
         raise invalid(errors)
+    request = _resolve(task, asked, model, sources, width, height)
     return PreparedRequest(
-        request=_resolve(task, asked, model, sources, width, height),
+        request=request,
+        workload=request.workload,
         sources=tuple(sources.values()),
         fingerprint=fingerprint,
         webhook=webhook,
@@ -127,7 +132,7 @@ def _resolve_upscaling(
         raise invalid(errors)
     source = sources["image"]
     request = upscaling.resolve(asked, chosen, source, _output_format(asked))
-    return PreparedRequest(request, (source,), fingerprint, webhook)
+    return PreparedRequest(request, request.workload, (source,), fingerprint, webhook)
 
 
 def _find_sources(
