@@ -132,7 +132,7 @@ def test_what_cannot_be_written_down_yet_is_not_sent_again(
         other.execute("BEGIN IMMEDIATE")
         locked.set()
         deadline = time.monotonic() + PATIENCE_S
-        while "what came of a webhook cannot be written yet" not in web.log.read_text():
+        while "a webhook's result cannot be written yet" not in web.log.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.05)
         other.execute("ROLLBACK")

@@ -1,1 +1,1 @@
-"""Webhooks: telling other programs that a job has ended. The only place that calls out."""
+"""Webhooks: messages to other programs that a job has ended. Only this folder makes such calls."""

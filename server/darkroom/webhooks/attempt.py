@@ -1,26 +1,38 @@
-"""One attempt to deliver a message, and what its answer means."""
+"""One attempt to deliver a webhook, and what the receiver's answer means."""
 
-import asyncio
+import contextlib
+import socket
 import ssl
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Any, Literal
 
 import httpx2
+import structlog
 
-PASSING = (408, 429)  # and all from 500 on; the specification, "Deliverability and reliability"
+from darkroom import destinations
+from darkroom.config import WebhookSettings
+from darkroom.webhooks import signing
+from darkroom.webhooks.deliveries import Delivery
+
+log = structlog.get_logger()
+
+# These, and all from 500 on, may pass; Standard Webhooks, "Deliverability and reliability".
+TEMPORARY = (408, 429)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an attempt.
+    """The result of an attempt.
 
     Attributes:
-        kind: `again` may do better another time, `refused` will not.
-        reason: for people; never holds what the receiver said, nor where it is.
-        retry_after_s: what the receiver asked for, or None.
+        kind: after `again` a later attempt may succeed, after `refused` none will.
+        reason: for people. Contains neither the receiver's words nor its address.
+        retry_after_s: as the receiver asked, or None.
     """
 
     kind: Literal["delivered", "again", "refused"]
@@ -28,45 +40,111 @@ class Outcome:
     retry_after_s: float | None = None
 
 
-async def attempt(
-    url: str, body: bytes, headers: Mapping[str, str], timeout_s: float, tls: ssl.SSLContext
-) -> Outcome:
-    """Send a message once. Redirects are not followed, and of the answer only its head is read.
+class Attempt(threading.Thread):
+    """Sends a delivery once, in a daemon thread: slow receivers and resolvers block no other.
+
+    Redirects are not followed. Of the response only the head is read.
 
     Args:
-        url: that may be called.
-        body: of the message.
-        headers: the same.
-        timeout_s: for everything, from looking up the name on.
-        tls: whom to trust.
+        delivery: claimed.
+        settings: which addresses may be called, and for how long, name lookup included.
+        get_key: returns the key of the signature. Raises SecretError.
+        tls: the trusted certificates.
+        now: seconds since the epoch.
+        done: called from the thread once `outcome` is set.
+
+    Attributes:
+        outcome: None until the thread has finished.
+        recorded: for the sender: whether the database has the result.
     """
-    status, wanted = None, None
-    reason = f"did not answer within {timeout_s:g} s"
-    try:
-        # A client for each, so that nothing of one answer, a cookie or a connection, is left for
-        # the next. Proxies and passwords of the environment are somebody else's.
-        async with (
-            asyncio.timeout(timeout_s),
-            httpx2.AsyncClient(verify=tls, trust_env=False, timeout=timeout_s) as http,
-            http.stream("POST", url, content=body, headers=dict(headers)) as answer,
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        settings: WebhookSettings,
+        get_key: Callable[[], bytes],
+        tls: ssl.SSLContext,
+        now: float,
+        done: Callable[[], None],
+    ) -> None:
+        super().__init__(name="webhook_attempt", daemon=True)
+        self.delivery = delivery
+        self.outcome: Outcome | None = None
+        self.recorded = False
+        self.started_at = time.monotonic()
+        self.ends_at = self.started_at + settings.timeout_s
+        self._settings = settings
+        self._get_key = get_key
+        self._tls = tls
+        self._now = now
+        self._done = done
+        self._sockets: list[socket.socket] = []
+
+    def run(self) -> None:
+        try:
+            self.outcome = self._send()
+        except signing.SecretError as error:
+            log.error("webhooks cannot be signed", reason=str(error))
+            self.outcome = Outcome("again", "was not called: the secret that signs is missing")
+        except httpx2.TimeoutException:
+            self.outcome = self.timed_out()
+        except Exception as error:  # no answer, however broken, may stop other deliveries
+            self.outcome = Outcome("again", _reason(error))
+        self._done()
+
+    def timed_out(self) -> Outcome:
+        """The outcome of an attempt without an answer in time."""
+        return Outcome("again", f"did not answer within {self._settings.timeout_s:g} s")
+
+    def break_off(self) -> None:
+        """Shut the connection, so that a receiver that sends byte by byte cannot hold the thread.
+
+        Not closed: the number of a closed socket could be another file's before the thread notices.
+        """
+        for opened in self._sockets:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(opened, socket.SHUT_RDWR)
+
+    def _send(self) -> Outcome:
+        # The settings may have changed since the job was accepted.
+        place = destinations.parse(self.delivery.url)
+        if not destinations.is_allowed(place, self._settings.allow):
+            return Outcome("refused", "is no longer allowed by webhooks.allow")
+        body = self.delivery.body()
+        headers = signing.headers(self.delivery.job.id, body, self._get_key(), self._now)
+        # One client per attempt, so that no cookie and no connection is kept. Proxies and passwords
+        # in the environment are not meant for receivers.
+        with (
+            httpx2.Client(
+                verify=self._tls, trust_env=False, timeout=self._settings.timeout_s
+            ) as http,
+            http.stream(
+                "POST",
+                self.delivery.url,
+                content=body,
+                headers=headers,
+                extensions={"trace": self._keep_socket},
+            ) as answer,
         ):
-            status, wanted = answer.status_code, answer.headers.get("retry-after")
-    except (TimeoutError, httpx2.TimeoutException):
-        pass
-    except Exception as error:  # whatever a receiver does, it is no reason to stop for the others
-        reason = _reason(error)
-    if status is None:
-        return Outcome("again", reason)
+            return _judge(answer.status_code, answer.headers.get("retry-after"))
+
+    def _keep_socket(self, event: str, info: dict[str, Any]) -> None:
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._sockets.append(info["return_value"].get_extra_info("socket"))
+
+
+def _judge(status: int, retry_after: str | None) -> Outcome:
     if 200 <= status < 300:
         return Outcome("delivered")
-    if status in PASSING or status >= 500:
-        return Outcome("again", f"answered {status}", retry_after_s(wanted, datetime.now(UTC)))
+    if status in TEMPORARY or status >= 500:
+        wanted_s = retry_after_s(retry_after, datetime.now(UTC))
+        return Outcome("again", f"answered {status}", wanted_s)
     hint = "; redirects are not followed" if 300 <= status < 400 else ""
     return Outcome("refused", f"answered {status}{hint}")
 
 
 def retry_after_s(value: str | None, now: datetime) -> float | None:
-    """What a `Retry-After` header asks for (RFC 9110, section 10.2.3); None if nothing sensible."""
+    """The seconds of a `Retry-After` header (RFC 9110, section 10.2.3); None if it is not valid."""
     if value is None:
         return None
     if value.isascii() and value.isdecimal():

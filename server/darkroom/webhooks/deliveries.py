@@ -1,11 +1,12 @@
-"""Who is still to be told of a job's end. What is written here outlives every process.
+"""Deliveries in the database: which webhooks are due, claimed, delivered or given up.
 
-A delivery is written with its job, and is due from the transaction on that ends the job
-(`transitions.end`). It is taken by a claim, so that two web processes do not send it at once, and
-stays until it was delivered or given up. Whoever dies in between leaves a claim that lapses: the
-delivery is sent again then, perhaps for the second time.
+A delivery is written with its job and is due from the transaction that ends the job on
+(`transitions.end`). A claim keeps two web processes from sending it at the same time. It stays
+until it was delivered or given up. The claim of a process that dies lapses: the delivery is sent
+again then, perhaps for the second time.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +24,12 @@ LONGEST_WAIT_S = 6 * 3600.0  # between two attempts
 
 @dataclass(frozen=True)
 class Delivery:
-    """What is to be told to whom.
+    """One message to one receiver.
 
     Attributes:
-        job: that has ended.
-        url: of who is told; holds secrets perhaps.
-        origin: of it, which holds none.
+        job: ended.
+        url: of the receiver; may contain secrets.
+        origin: scheme, host and port of the url, without secrets.
         attempt: 1 at first.
     """
 
@@ -37,10 +38,24 @@ class Delivery:
     origin: str
     attempt: int
 
+    def body(self) -> bytes:
+        """The JSON message: type, time, and the job as in `GET /jobs/{id}`, without its webhook.
+
+        The webhook's state would change with every attempt. Links stay relative: only the caller
+        knows a name of this server that works in their network.
+        """
+        ended = self.job.finished_at or self.job.created_at
+        message = {
+            "type": f"job.{self.job.status}",
+            "timestamp": ended.isoformat().replace("+00:00", "Z"),
+            "data": self.job.model_dump(mode="json", exclude={"webhook"}),
+        }
+        return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+
 
 @dataclass(frozen=True)
 class _Claim:
-    """What stays the same as long as another process is at one attempt."""
+    """Unchanged as long as another process works on one attempt."""
 
     job_id: str
     sender: str
@@ -48,16 +63,16 @@ class _Claim:
 
 
 class Outbox:
-    """The deliveries, as one process sends them. Any thread may ask, one at a time.
+    """Claims deliveries for one process and records their results. Thread-safe.
 
-    Nothing here is worth a sync: what a power cut takes back is sent twice, never lost.
+    Nothing here is synced to disk: after a power cut a message may be sent twice, never lost.
 
     Args:
         database: migrated.
         sender: an id that no other process has, or had.
         lease_s: how long another process's claim holds; longer than an attempt can take.
         clock: seconds since the epoch.
-        monotonic: seconds on a clock that nobody sets.
+        monotonic: seconds on a clock that is never set.
     """
 
     def __init__(
@@ -73,68 +88,63 @@ class Outbox:
         self._lease_s = lease_s
         self._clock = clock
         self._monotonic = monotonic
-        self._first_seen: dict[_Claim, float] = {}  # of others, monotonic
-
-    # --- taking ----------------------------------------------------------------------------
+        self._first_seen: dict[_Claim, float] = {}  # claims of others, monotonic
 
     def claim(self, at_once: int, busy: Mapping[str, int]) -> list[Delivery]:
-        """Take deliveries that are due, the longest due first at each origin.
+        """Claim deliveries that are due, the longest due first at each origin.
 
         Args:
-            at_once: deliveries under way to one origin, so that a slow one delays only itself.
-            busy: how many there are already, by origin.
+            at_once: the most deliveries under way to one origin, so that a slow one delays only
+                itself.
+            busy: how many are under way already, by origin.
         """
+        place = func.row_number().over(
+            partition_by=WebhookRow.origin, order_by=(WebhookRow.due_at, WebhookRow.job_id)
+        )
+        ranked = select(WebhookRow.job_id, WebhookRow.origin, place.label("place"))
+        ranked_due = ranked.where(*self._due()).subquery()
+        first = select(ranked_due).where(ranked_due.c.place <= at_once)
         with self._database.read() as session:  # to look must not take the write lock
-            waiting = session.scalars(select(WebhookRow.origin).where(*self._due()).distinct())
-            origins = [origin for origin in waiting if busy.get(origin, 0) < at_once]
-        if not origins:
+            chosen = [
+                job_id
+                for job_id, origin, place in session.execute(first)
+                if place <= at_once - busy.get(origin, 0)
+            ]
+        if not chosen:
             return []
         with self._database.write(durable=False) as session:
-            rows: list[WebhookRow] = []
-            for origin in origins:
-                of_origin = select(WebhookRow).where(*self._due(), WebhookRow.origin == origin)
-                room = at_once - busy.get(origin, 0)
-                rows += session.scalars(of_origin.order_by(WebhookRow.due_at).limit(room))
+            mine = select(WebhookRow).where(*self._due(), WebhookRow.job_id.in_(chosen))
+            rows = session.scalars(mine.order_by(WebhookRow.due_at)).all()
             for row in rows:
                 row.sender = self._sender
                 row.attempts += 1
             session.flush()
-            return [self._letter(session, row) for row in rows]
+            return [self._delivery(session, row) for row in rows]
 
     def _due(self) -> tuple[ColumnElement[bool], ...]:
-        """Whether a delivery may be taken now.
+        """Whether a delivery may be claimed now.
 
-        One that is due later than any wait is long was given its time by a clock that was wrong.
+        A time further away than the longest wait was set by a wrong clock, and counts as due.
         """
         now = self._clock()
-        right = or_(WebhookRow.due_at <= now, WebhookRow.due_at > now + 2 * LONGEST_WAIT_S)
-        return (WebhookRow.state == WebhookState.PENDING, WebhookRow.sender.is_(None), right)
+        due = or_(WebhookRow.due_at <= now, WebhookRow.due_at > now + 2 * LONGEST_WAIT_S)
+        return (WebhookRow.state == WebhookState.PENDING, WebhookRow.sender.is_(None), due)
 
-    def _letter(self, session: Session, row: WebhookRow) -> Delivery:
+    def _delivery(self, session: Session, row: WebhookRow) -> Delivery:
         job = session.scalar(select(JobRow).where(JobRow.id == row.job_id))
         assert job is not None  # the row refers to it
-        assert row.url is not None  # it is forgotten only when there is nothing more to send
-        told = view(session, job, self._clock(), None)
-        return Delivery(told, row.url, row.origin, row.attempts)
-
-    def next_due_s(self) -> float | None:
-        """How long until another delivery falls due; None if none waits for its time."""
-        now = self._clock()
-        later = select(func.min(WebhookRow.due_at)).where(
-            WebhookRow.state == WebhookState.PENDING, WebhookRow.due_at > now
-        )
-        with self._database.read() as session:
-            due_at = session.scalar(later)
-        return None if due_at is None else due_at - now
+        assert row.url is not None  # deleted only when there is nothing more to send
+        shown = view(session, job, self._clock(), None)
+        return Delivery(shown, row.url, row.origin, row.attempts)
 
     def recover_lapsed(self) -> int:
-        """Free the deliveries of other processes that had time enough for an attempt, and more.
+        """Free deliveries that other processes have claimed for longer than the lease.
 
-        The time passes on this process's own clock, from when it first saw the claim, so that a
-        clock that is set neither takes a delivery from its sender nor leaves one behind.
+        The time is measured on this process's own clock from when it first saw the claim, so that
+        a clock that is set neither takes a delivery from its sender nor leaves one behind.
 
         Returns:
-            How many there were.
+            How many were freed.
         """
         held = select(WebhookRow.job_id, WebhookRow.sender, WebhookRow.attempts).where(
             WebhookRow.state == WebhookState.PENDING,
@@ -164,34 +174,21 @@ class Outbox:
                     )
         return len(lapsed)
 
-    # --- what came of it -------------------------------------------------------------------
-
     def delivered(self, delivery: Delivery) -> None:
-        """It was taken. Its address is forgotten."""
+        """Record that the receiver has it. Its address is deleted."""
         self._end(delivery, WebhookState.DELIVERED, None)
 
     def give_up(self, delivery: Delivery, reason: str) -> None:
-        """It will not be sent again. Its address is forgotten.
-
-        Args:
-            delivery: that was claimed.
-            reason: for people; nothing secret.
-        """
+        """Record that it is not sent again, and why; nothing secret. Its address is deleted."""
         self._end(delivery, WebhookState.FAILED, reason)
 
     def postpone(self, delivery: Delivery, wait_s: float, reason: str) -> None:
-        """Have it sent again.
-
-        Args:
-            delivery: that was claimed.
-            wait_s: when, from now on.
-            reason: for people; nothing secret.
-        """
+        """Schedule another attempt in `wait_s`, and record why; nothing secret."""
         due_at = self._clock() + min(wait_s, LONGEST_WAIT_S)
         self._write(delivery, due_at=due_at, sender=None, last_error=reason)
 
     def put_back(self, deliveries: Sequence[Delivery]) -> None:
-        """What was on its way when this process was stopped was no attempt, and is due."""
+        """Make deliveries that a stop interrupted due again. The attempt does not count."""
         for delivery in deliveries:
             self._write(delivery, sender=None, attempts=delivery.attempt - 1)
 
@@ -199,7 +196,7 @@ class Outbox:
         self._write(delivery, state=state, url=None, due_at=None, sender=None, last_error=reason)
 
     def _write(self, delivery: Delivery, **values: object) -> None:
-        """Change a delivery, unless another process has taken it over meanwhile."""
+        """Change a delivery, unless another process has claimed it meanwhile."""
         with self._database.write(durable=False) as session:
             session.execute(
                 update(WebhookRow)

@@ -1,52 +1,46 @@
-"""Delivers deliveries from an event loop in a thread of its own, until it is stopped."""
+"""Sends the webhooks that are due, from one thread, until it is stopped."""
 
-import asyncio
-import contextlib
 import random
-import socket
 import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import structlog
 
-from darkroom import destinations
 from darkroom.config import WebhookSettings
 from darkroom.responses import Event
 from darkroom.storage.database import DatabaseUnavailableError
-from darkroom.webhooks import message
-from darkroom.webhooks.attempt import Outcome, attempt
-from darkroom.webhooks.deliveries import LONGEST_WAIT_S, Delivery, Outbox
-from darkroom.webhooks.signing import SecretError
+from darkroom.webhooks.attempt import Attempt, Outcome
+from darkroom.webhooks.deliveries import LONGEST_WAIT_S, Outbox
 
 log = structlog.get_logger()
 
-AT_ONCE = 2  # deliveries on their way to one origin
-LOOK_EVERY_S = 5.0  # when nobody says that a job has ended
-AGAIN_S = 1.0
+AT_ONCE = 2  # deliveries under way to one origin
+LOOK_EVERY_S = 1.0  # for retries that fall due, and what other processes left
 GROWTH = 4.0  # of the wait, from one attempt to the next
-JITTER = 0.25  # at most so much longer: receivers that were away are not met by all at once
+JITTER = 0.25  # at most so much longer, so that a receiver that was away does not get all at once
 STOP_S = 2.0
 
 Result = Literal["delivered", "postponed", "given_up"]
 
 
 class WebhookSender:
-    """Tells those who are to be told. One that does not answer holds up nobody else's deliveries.
+    """Sends messages about ended jobs. A receiver that does not answer delays only itself.
 
-    What is sent and not yet noted when the process dies is sent again: the same `webhook-id` means
-    the same message.
+    The sender's thread alone uses the database; each attempt waits for its receiver in a thread of
+    its own. A message that was sent but not recorded when the process dies is sent again under the
+    same `webhook-id`.
 
     Args:
-        outbox: what is due.
+        outbox: with the deliveries.
         settings: who may be called, and how often.
-        get_key: of the signatures; asked for in a thread, when there is something to sign. Raises
+        get_key: returns the key of the signatures; called when there is something to sign. Raises
             SecretError.
-        count: is told what came of each attempt.
+        count: called with the result of each attempt.
         clock: seconds since the epoch.
     """
 
@@ -63,164 +57,114 @@ class WebhookSender:
         self._get_key = get_key
         self._count = count
         self._clock = clock
-        self._under_way: dict[asyncio.Task[None], Delivery] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._news = asyncio.Event()
+        self._attempts: list[Attempt] = []
+        self._news = threading.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="webhook_sender", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="webhook_sender", daemon=True)
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
-        """Trusts whom this machine trusts. Read when there is something to send."""
+        """The certificates that this machine trusts; read when there is something to send."""
         return ssl.create_default_context()
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Break off what is on its way, and put it back. Takes no longer than `STOP_S`."""
+        """Break off what is under way, and make it due again. Takes at most `STOP_S`."""
         self._stopping.set()
-        self._wake()
+        self._news.set()
         self._thread.join(STOP_S)
 
     def hear(self, events: Sequence[Event]) -> None:
-        """Look at once if a job has ended. From any thread."""
+        """Look for deliveries at once if a job has ended. From any thread."""
         if any(event.type.terminal for event in events):
-            self._wake()
+            self._news.set()
 
-    def _wake(self) -> None:
-        loop = self._loop
-        if loop is not None:
-            with contextlib.suppress(RuntimeError):  # it has just ended
-                loop.call_soon_threadsafe(self._news.set)
+    # --- the sender's thread -----------------------------------------------------------------
 
-    # --- the loop --------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        with asyncio.Runner(loop_factory=_Loop) as runner:
-            self._loop = runner.get_loop()
-            runner.run(self._deliver_all())
-            self._loop = None
-
-    async def _deliver_all(self) -> None:
+    def _run(self) -> None:
         while not self._stopping.is_set():
             self._news.clear()
-            patience_s = LOOK_EVERY_S
+            self._record_all()
             try:
-                patience_s = await self._look()
+                self._outbox.recover_lapsed()
+                self._start_due()
             except DatabaseUnavailableError as error:
                 log.warning("webhooks cannot be looked for", reason=str(error))
             except Exception:
                 log.exception("webhooks cannot be looked for")  # perhaps next time
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience_s):
-                    await self._news.wait()
-        await self._break_off()
+            now = time.monotonic()
+            ends = [attempt.ends_at - now for attempt in self._attempts if attempt.ends_at > now]
+            self._news.wait(min([LOOK_EVERY_S, *ends]))
+        self._record_all()
+        self._put_back()
 
-    async def _look(self) -> float:
-        """Begin with what is due. Returns how long to wait for more."""
-        await asyncio.to_thread(self._outbox.recover_lapsed)
-        busy = Counter(delivery.origin for delivery in self._under_way.values())
-        for delivery in await asyncio.to_thread(self._outbox.claim, AT_ONCE, busy):
-            task = asyncio.create_task(self._deliver(delivery))
-            self._under_way[task] = delivery
-            task.add_done_callback(self._done)
-        due_s = await asyncio.to_thread(self._outbox.next_due_s)
-        return LOOK_EVERY_S if due_s is None else min(LOOK_EVERY_S, due_s)
+    def _start_due(self) -> None:
+        busy = Counter(attempt.delivery.origin for attempt in self._attempts)
+        for delivery in self._outbox.claim(AT_ONCE, busy):
+            attempt = Attempt(
+                delivery, self._settings, self._get_key, self._tls, self._clock(), self._news.set
+            )
+            self._attempts.append(attempt)
+            attempt.start()
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        if not self._stopping.is_set():
-            del self._under_way[task]
-            self._news.set()  # there is room for another
-        if not task.cancelled() and task.exception() is not None:
-            # A fault of ours. It stays claimed, so that it is not tried again and again: until this
-            # process ends.
-            log.error("a webhook was not seen to its end", exc_info=task.exception())
+    def _record_all(self) -> None:
+        """Record the attempts that have ended or taken too long, and drop those that are finished.
 
-    async def _break_off(self) -> None:
-        under_way = dict(self._under_way)
-        for task in under_way:
-            task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
-        try:
-            await asyncio.to_thread(self._outbox.put_back, tuple(under_way.values()))
-        except DatabaseUnavailableError:  # their claims lapse
-            log.warning("webhooks on their way are sent again later", count=len(under_way))
+        A result that cannot be written is kept for the next turn, and so is its claim. An attempt
+        whose thread goes on past its time, in a resolver perhaps, still counts as under way.
+        """
+        for attempt in self._attempts:
+            overdue = time.monotonic() >= attempt.ends_at
+            outcome = attempt.outcome or (attempt.timed_out() if overdue else None)
+            if outcome is None or attempt.recorded:
+                continue
+            if attempt.outcome is None:
+                attempt.break_off()
+            try:
+                self._record(attempt, outcome)
+                attempt.recorded = True
+            except DatabaseUnavailableError as error:
+                log.warning("a webhook's result cannot be written yet", reason=str(error))
+            except Exception:
+                # A bug. It stays claimed until this process ends, so that it is not sent for ever.
+                log.exception("a webhook's result cannot be written")
+                attempt.recorded = True
+        self._attempts = [
+            attempt for attempt in self._attempts if attempt.outcome is None or not attempt.recorded
+        ]
 
-    # --- one delivery ------------------------------------------------------------------------
-
-    async def _deliver(self, delivery: Delivery) -> None:
-        began = time.monotonic()
-        outcome = await self._send(delivery)
+    def _record(self, attempt: Attempt, outcome: Outcome) -> None:
+        delivery = attempt.delivery
         about = {"job_id": delivery.job.id, "origin": delivery.origin, "attempt": delivery.attempt}
-        about["seconds"] = round(time.monotonic() - began, 3)
+        about["seconds"] = round(time.monotonic() - attempt.started_at, 3)
         if outcome.kind == "delivered":
-            await self._note(lambda: self._outbox.delivered(delivery))
+            self._outbox.delivered(delivery)
             self._count("delivered")
             log.info("webhook delivered", **about)
         elif outcome.kind == "again" and delivery.attempt < self._settings.max_attempts:
             wait_s = self._wait_s(delivery.attempt, outcome.retry_after_s)
-            await self._note(lambda: self._outbox.postpone(delivery, wait_s, outcome.reason))
+            self._outbox.postpone(delivery, wait_s, outcome.reason)
             self._count("postponed")
             log.warning(
                 "webhook not delivered", reason=outcome.reason, again_s=round(wait_s, 1), **about
             )
         else:
-            await self._note(lambda: self._outbox.give_up(delivery, outcome.reason))
+            self._outbox.give_up(delivery, outcome.reason)
             self._count("given_up")
             log.error("webhook given up", reason=outcome.reason, **about)
-
-    async def _send(self, delivery: Delivery) -> Outcome:
-        try:
-            # Settings may have changed since the job was accepted.
-            place = destinations.parse(delivery.url)
-            if not destinations.is_allowed(place, self._settings.allow):
-                return Outcome("refused", "is no longer allowed by webhooks.allow")
-            key = await asyncio.to_thread(self._get_key)
-        except SecretError as error:
-            log.error("webhooks cannot be signed", reason=str(error))
-            return Outcome("again", "could not be told, for want of the secret that signs")
-        body = message.content(delivery.job)
-        headers = message.headers(delivery.job.id, body, key, self._clock())
-        return await attempt(delivery.url, body, headers, self._settings.timeout_s, self._tls)
 
     def _wait_s(self, attempts: int, wanted_s: float | None) -> float:
         grown = self._settings.retry_s * GROWTH ** min(attempts - 1, 16)
         wait_s = min(grown * (1 + JITTER * random.random()), LONGEST_WAIT_S)
         return max(wait_s, min(wanted_s or 0.0, LONGEST_WAIT_S))
 
-    async def _note(self, write: Callable[[], None]) -> None:
-        """Write what came of an attempt: again and again, until the database takes it.
-
-        The delivery stays claimed meanwhile, so that it is not sent once more for want of space.
-        """
-        while True:
-            try:
-                return await asyncio.to_thread(write)
-            except DatabaseUnavailableError as error:
-                log.warning("what came of a webhook cannot be written yet", reason=str(error))
-                await asyncio.sleep(AGAIN_S)
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    """Looks names up in threads that nobody waits for: a resolver may take minutes to give up."""
-
-    async def getaddrinfo(self, *args: Any, **about: Any) -> Any:
-        found: asyncio.Future[Any] = self.create_future()
-
-        def tell(setter: Callable[[Any], None], value: Any) -> None:
-            if not found.done():
-                setter(value)
-
-        def look_up() -> None:
-            try:
-                result = socket.getaddrinfo(*args, **about)
-            except Exception as error:
-                answer: tuple[Callable[[Any], None], Any] = (found.set_exception, error)
-            else:
-                answer = (found.set_result, result)
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                self.call_soon_threadsafe(tell, *answer)
-
-        threading.Thread(target=look_up, name="name look-up", daemon=True).start()
-        return await found
+    def _put_back(self) -> None:
+        under_way = [attempt for attempt in self._attempts if not attempt.recorded]
+        for attempt in under_way:
+            attempt.break_off()
+        try:
+            self._outbox.put_back([attempt.delivery for attempt in under_way])
+        except DatabaseUnavailableError:  # their claims lapse
+            log.warning("webhooks under way are sent again later", count=len(under_way))

@@ -1,10 +1,16 @@
-"""What webhooks are signed with, and whoever knows it can verify them by."""
+"""The secret that signs webhooks, and the headers that carry the signature.
+
+https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+"""
 
 import base64
+import hashlib
+import hmac
 import secrets
 
 from filelock import FileLock
 
+import darkroom
 from darkroom.config import SECRET_PREFIX, Settings, signing_key
 from darkroom.storage.files import write_key
 
@@ -12,16 +18,16 @@ SECRET_BYTES = 32
 
 
 class SecretError(Exception):
-    """There is no secret that could be used. Says what to do."""
+    """No usable secret. The message says what to do."""
 
 
 def find(settings: Settings) -> str:
-    """The secret: the setting's, else the one in the data folder, which is made if need be.
+    """The secret from the settings, else from the data folder, where it is created if need be.
 
-    Processes that come together take turns, and find the same one.
+    Processes that start at the same time get the same one.
 
     Raises:
-        SecretError: it cannot be read, or there is no space for it.
+        SecretError: it cannot be read or written, or is damaged.
     """
     if settings.webhooks.secret is not None:
         return settings.webhooks.secret.get_secret_value()
@@ -38,7 +44,30 @@ def find(settings: Settings) -> str:
     except OSError as error:
         raise SecretError(f"{path} cannot be read or made: {error.strerror}") from None
     except ValueError:
-        # Another one in its place would be one that no receiver knows.
+        # A new secret would be one that no receiver knows.
         raise SecretError(
-            f"{path} is damaged; put a copy back, or delete it and tell all receivers the new one"
+            f"{path} is damaged; put a copy back, or delete it and give all receivers the new one"
         ) from None
+
+
+def headers(job_id: str, body: bytes, key: bytes, now: float) -> dict[str, str]:
+    """The headers of one attempt.
+
+    The id is the same for all attempts, so that a receiver can recognise a repetition.
+
+    Args:
+        job_id: a job has one message, about its end.
+        body: as it is sent.
+        key: of the signature.
+        now: seconds since the epoch.
+    """
+    message_id, timestamp = f"msg_{job_id}", str(int(now))
+    signed = b".".join((message_id.encode(), timestamp.encode(), body))
+    signature = base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
+    return {
+        "content-type": "application/json",
+        "user-agent": f"darkroom/{darkroom.__version__}",
+        "webhook-id": message_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": f"v1,{signature}",
+    }
