@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import httpx2
 
+from darkroom.errors import DarkroomError
+
 PORTS = {"http": 80, "https": 443}
 MAX_CHARS = 2000
 PLAIN = re.compile(r"[!-~]+")  # ASCII without spaces and control characters
@@ -19,7 +21,7 @@ TRICKS = re.compile(r"%2f|%5c|/(\.|%2e){1,2}(/|$)", re.IGNORECASE)
 HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 
 
-class DestinationError(ValueError):
+class DestinationError(DarkroomError, ValueError):
     """This is no address that can be called. Says why, without the address: it may hold secrets."""
 
 

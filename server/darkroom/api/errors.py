@@ -12,6 +12,7 @@ from flask import Flask, Response, g, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
+from darkroom.errors import DarkroomError
 from darkroom.responses import FieldError, Problem
 from darkroom.storage.database import DatabaseUnavailableError
 
@@ -46,7 +47,7 @@ CANCELLED = Problem(
 )
 
 
-class ProblemError(Exception):
+class ProblemError(DarkroomError):
     """Ends the request with a problem.
 
     Args:

@@ -10,6 +10,7 @@ from uvicorn._types import ASGIReceiveCallable, HTTPScope
 from darkroom.asgi import refusal
 from darkroom.asgi.threads import Threads
 from darkroom.config import WebSettings
+from darkroom.errors import DarkroomError
 
 SMALL_BYTES = 2**16  # a request without pictures is smaller
 SPOOL_BYTES = 2**18  # of one body in memory
@@ -24,7 +25,7 @@ def may_be_large(scope: HTTPScope) -> bool:
     return declared > SMALL_BYTES or b"transfer-encoding" in headers
 
 
-class CallerGoneError(ConnectionError):
+class CallerGoneError(DarkroomError, ConnectionError):
     """Nobody is left to answer."""
 
 

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from darkroom.asgi.sse import Chunk, Line, estimate_line
+from darkroom.errors import DarkroomError
 from darkroom.responses import EventType
 from darkroom.storage.records import Estimate
 
@@ -12,7 +13,7 @@ MAX_BACKLOG_BYTES = 2**20  # that may wait to be taken
 NOTABLE_S, NOTABLE_PART = 2.0, 0.2  # an ETA is told anew when it moves by one of them, or more
 
 
-class TooSlowError(ConnectionError):
+class TooSlowError(DarkroomError, ConnectionError):
     """Who listens does not keep up. They can come back with `Last-Event-ID`."""
 
 

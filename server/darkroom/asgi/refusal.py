@@ -2,10 +2,11 @@
 
 import secrets
 
+from darkroom.errors import DarkroomError
 from darkroom.responses import Problem
 
 
-class RefusedError(Exception):
+class RefusedError(DarkroomError):
     """Ends a request before or beside Flask, and its connection with it.
 
     Args:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from darkroom.errors import DarkroomError
+
 MAX_HEADER_BYTES = 32 * 2**20  # the largest seen, with all captions of a training set, is 10 MiB
 PICKLES = (b"PK\x03\x04", b"\x80\x02")  # how torch.save begins, since and before torch 1.6
 
 
-class UnreadableFileError(ValueError):
+class UnreadableFileError(DarkroomError, ValueError):
     """The file is no whole safetensors file; the message says why, without the file's name."""
 
 

@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from darkroom.errors import DarkroomError
+
 # A UNet's parts as diffusers names them, and as the original code does (kohya's SDXL files).
 _OURS = "down_blocks|mid_block|up_blocks|conv_in|conv_out|time_embedding|add_embedding"
 _SGM = "input_blocks|middle_block|output_blocks|time_embed|label_emb|out_2"
@@ -39,7 +41,7 @@ FOREIGN = {
 }
 
 
-class NotALoraError(ValueError):
+class NotALoraError(DarkroomError, ValueError):
     """The tensors are not those of a LoRA; the message says what they are instead."""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from darkroom.catalog import lora_keys, weight_folder
 from darkroom.catalog.headers import Header, UnreadableFileError
 from darkroom.catalog.weight_folder import WeightFolder
+from darkroom.errors import DarkroomError
 from darkroom.responses import BrokenFile, EmbeddingInfo, LoraInfo
 
 MAX_TRIGGER_WORDS = 8
@@ -26,7 +27,7 @@ TITLES = {
 }
 
 
-class UnknownLoraError(ValueError):
+class UnknownLoraError(DarkroomError, ValueError):
     """There is no LoRA of that name on this box, or its file cannot be used."""
 
 

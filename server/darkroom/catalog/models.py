@@ -16,6 +16,7 @@ from darkroom.catalog.model_spec import ModelSpec
 from darkroom.catalog.notes import NOTES, Notes
 from darkroom.catalog.reading import Remembered, UnusableError, read_header
 from darkroom.catalog.weights import PICKLES, Variant
+from darkroom.errors import DarkroomError
 from darkroom.responses import ModelDefaults, ModelInfo, ModelLimits
 
 EMBEDDED = Path(__file__).parent.parent / "models"
@@ -23,7 +24,7 @@ CONFIGS = EMBEDDED / "configs"  # of the architectures that single files are of
 SAFETENSORS = ".safetensors"
 
 
-class UnknownModelError(ValueError):
+class UnknownModelError(DarkroomError, ValueError):
     """No model of that name can be used on this box."""
 
 

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 
 from darkroom.catalog import headers
 from darkroom.catalog.headers import Header
+from darkroom.errors import DarkroomError
 
 Found = TypeVar("Found")
 
@@ -23,7 +24,7 @@ MASKS = (
 )
 
 
-class UnusableError(ValueError):
+class UnusableError(DarkroomError, ValueError):
     """Something cannot be used; says what it is and why, for the owner of the box."""
 
 

@@ -8,12 +8,13 @@ from typing import Any
 from darkroom.catalog import folders, pipelines, weights
 from darkroom.catalog.model_spec import FAMILIES
 from darkroom.catalog.models import SAFETENSORS
+from darkroom.errors import DarkroomError
 
 # What a folder is loaded from, beside weights: JSON, and vocabularies.
 PLAIN_FILES = (".json", ".txt", ".model")
 
 
-class PullError(Exception):
+class PullError(DarkroomError):
     """A model cannot be pulled; says why and what to do."""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from darkroom.errors import DarkroomError
 from darkroom.responses import ModelInfo, SchedulerInfo
 
 # Suffix → the diffusers argument that spaces the noise levels that way.
@@ -78,7 +79,7 @@ SCHEDULERS: MappingProxyType[str, SchedulerEntry] = MappingProxyType(
 )
 
 
-class UnknownSchedulerError(ValueError):
+class UnknownSchedulerError(DarkroomError, ValueError):
     """No such scheduler, or it does not support that spacing."""
 
 

@@ -16,6 +16,7 @@ from darkroom.catalog import weight_folder
 from darkroom.catalog.headers import Header
 from darkroom.catalog.models import UnknownModelError
 from darkroom.catalog.weight_folder import WeightFolder
+from darkroom.errors import DarkroomError
 from darkroom.responses import BrokenFile, UpscalerInfo
 
 LIBRARY = "spandrel"
@@ -31,7 +32,7 @@ class UnknownUpscalerError(UnknownModelError):
     """There is no upscaler of that name on this box, or its file cannot be used."""
 
 
-class NotAnUpscalerError(ValueError):
+class NotAnUpscalerError(DarkroomError, ValueError):
     """The file holds something else; the message says what is wrong, without the file's name."""
 
 

@@ -17,6 +17,7 @@ from peft.tuners.lora import LoraLayer
 
 from darkroom.catalog.loras import AdapterCatalog, UnknownLoraError
 from darkroom.engine import lora_file, lora_layers
+from darkroom.errors import DarkroomError
 from darkroom.requests import Lora
 
 log = structlog.get_logger()
@@ -25,7 +26,7 @@ BUDGET_BYTES = 2 * 2**30
 Stamp = tuple[int, int]  # a file's time in nanoseconds and its size
 
 
-class AdapterError(OSError):
+class AdapterError(DarkroomError, OSError):
     """A LoRA that cannot be used with the loaded model.
 
     Attributes:

@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 from darkroom.catalog import folders
 from darkroom.catalog.models import ModelEntry
 from darkroom.engine.tokenizing import clip_tokenizer
+from darkroom.errors import DarkroomError
 
 MAX_REASON_CHARS = 300
 
 
-class ModelLoadError(OSError):
+class ModelLoadError(DarkroomError, OSError):
     """A model cannot be loaded.
 
     Args:

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
+from darkroom.errors import DarkroomError
+
 EMPHASIS = 1.1  # what one bracket without a number does
 MAX_WEIGHT = 5.0  # pictures fall apart from about 2 on
 
@@ -28,7 +30,7 @@ _MARKUP = re.compile(
 )
 
 
-class PromptError(ValueError):
+class PromptError(DarkroomError, ValueError):
     """The prompt asks for something that cannot be made; the message is for who wrote it."""
 
 

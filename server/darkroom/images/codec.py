@@ -10,6 +10,8 @@ import pillow_heif
 from PIL import AvifImagePlugin, Image, ImageChops, ImageCms, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from darkroom.errors import DarkroomError
+
 if TYPE_CHECKING:  # else pydantic would take 15 MiB in each process that decodes
     from darkroom.requests import OutputFormat
 
@@ -34,7 +36,7 @@ UPRIGHT = {
 SRGB_GAMMA = 1 / 2.2  # about; what a PNG's gAMA says of a picture that needs no correction
 
 
-class PictureError(ValueError):
+class PictureError(DarkroomError, ValueError):
     """The bytes are not a picture that we read, or a larger one than we read."""
 
 

@@ -8,6 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 import structlog
 from pebble import ProcessExpired, ProcessPool
 
+from darkroom.errors import DarkroomError
 from darkroom.images import decoder
 from darkroom.images.codec import PictureError
 from darkroom.images.decoder import Decoded, Purpose
@@ -18,7 +19,7 @@ MAX_WAITING = 32  # uploads without a decoder, each with its bytes in memory
 START_S = 60.0  # a process that is not there after this has failed to start
 
 
-class BusyError(Exception):
+class BusyError(DarkroomError):
     """More pictures came than can be decoded in time."""
 
 

@@ -7,6 +7,8 @@ unpacked to a limit and no further.
 import struct
 import zlib
 
+from darkroom.errors import DarkroomError
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEAD = struct.Struct(">I4s")
 CHECK_BYTES = 4  # the chunk's CRC; a wrong one does no harm to text
@@ -16,7 +18,7 @@ MAX_TEXT_BYTES = 2**20  # of one text, unpacked, and of all of them together
 MAX_KEY_BYTES = 79
 
 
-class NotPngError(ValueError):
+class NotPngError(DarkroomError, ValueError):
     """The bytes are no PNG file."""
 
 

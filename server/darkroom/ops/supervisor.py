@@ -14,6 +14,7 @@ from types import FrameType
 import structlog
 
 from darkroom.config import Settings
+from darkroom.errors import DarkroomError
 from darkroom.ops.watchdog import Watch
 
 log = structlog.get_logger()
@@ -25,7 +26,7 @@ GRACE_S = 5.0  # on top of the server's own shutdown time
 LAST_WORDS_S = 2.0  # for a process that hangs to say where
 
 
-class PortTakenError(OSError):
+class PortTakenError(DarkroomError, OSError):
     """Somebody else listens there."""
 
 

@@ -12,6 +12,7 @@ from prometheus_client import disable_created_metrics
 
 from darkroom.config import Settings
 from darkroom.engine import engine
+from darkroom.errors import DarkroomError
 from darkroom.ops.watchdog import Pulse
 from darkroom.queue import doorbell
 from darkroom.queue.doorbell import Doorbell
@@ -24,7 +25,7 @@ from darkroom.storage.files import Files
 log = structlog.get_logger()
 
 
-class AlreadyRunningError(RuntimeError):
+class AlreadyRunningError(DarkroomError, RuntimeError):
     """Another worker works on this data folder."""
 
 

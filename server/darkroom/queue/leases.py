@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
+from darkroom.errors import DarkroomError
 from darkroom.queue import snapshot
 from darkroom.queue.estimate import Kind, Speed
 from darkroom.queue.fairness import QueuedJob, Rotation
@@ -20,7 +21,7 @@ from darkroom.storage.records import Claim, NewEvent, image_of, request_of, work
 from darkroom.storage.tables import ImageRow, JobRow, SpeedRow, WorkerRow
 
 
-class LeaseLostError(Exception):
+class LeaseLostError(DarkroomError):
     """Someone else has the job by now; what this worker made of it does not count."""
 
 

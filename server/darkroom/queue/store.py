@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, delete, func, select, true
 from sqlalchemy.orm import Session
 
 from darkroom.config import QueueSettings
+from darkroom.errors import DarkroomError
 from darkroom.images.timeline import evenly
 from darkroom.queue import snapshot
 from darkroom.queue.snapshot import UNFINISHED, QueueSnapshot
@@ -38,11 +39,11 @@ UNKNOWN_RETRY_S = 5
 MAX_RETRY_S = 600
 
 
-class IdempotencyConflictError(Exception):
+class IdempotencyConflictError(DarkroomError):
     """The key was used before, for something else."""
 
 
-class QueueFullError(Exception):
+class QueueFullError(DarkroomError):
     """There are as many unfinished jobs as there may be.
 
     Attributes:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.config import Settings
+from darkroom.errors import DarkroomError
 from darkroom.storage.files import Files
 
 
-class BackupError(Exception):
+class BackupError(DarkroomError):
     """The backup failed; nothing was left behind."""
 
 

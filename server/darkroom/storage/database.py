@@ -13,6 +13,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from darkroom.errors import DarkroomError
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 10.0
 
@@ -29,7 +31,7 @@ TEMPORARY = {
 Durability = Literal["FULL", "NORMAL"]
 
 
-class DatabaseUnavailableError(Exception):
+class DatabaseUnavailableError(DarkroomError):
     """The database cannot be used at the moment; nothing was written. A later try may succeed.
 
     Attributes:

@@ -12,12 +12,13 @@ from filelock import FileLock
 
 import darkroom
 from darkroom.config import SECRET_PREFIX, Settings, signing_key
+from darkroom.errors import DarkroomError
 from darkroom.storage.files import write_key
 
 SECRET_BYTES = 32
 
 
-class SecretError(Exception):
+class SecretError(DarkroomError):
     """No usable secret. The message says what to do."""
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from darkroom.config import Settings
+from darkroom.errors import DarkroomError
 from darkroom.ops import addresses
 
 if TYPE_CHECKING:
     from darkroom.api.auth.local_ca import Authority, Names
 
 
-class CertificateError(ValueError):
+class CertificateError(DarkroomError, ValueError):
     """TLS is asked for and cannot be had. Says why and what to do."""
 
 

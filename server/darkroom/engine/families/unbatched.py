@@ -17,10 +17,11 @@ from PIL import Image
 
 from darkroom.engine.base import EngineJob
 from darkroom.engine.families import sources
+from darkroom.errors import DarkroomError
 from darkroom.requests import MaskedContent, ResolvedRequest, Task
 
 
-class _CancelledError(Exception):
+class _CancelledError(DarkroomError):
     """Raised inside the pipeline's call, at the next step, to end it."""
 
 
