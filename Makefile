@@ -1,86 +1,74 @@
-# Each target does its own set-up; a second run starts at once.
+# Each target does its own set-up; a second run starts at once. `make help` lists the targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CODE := server sdk training benchmarks deploy tests hatch_build.py mobile_client/build_client.py
+# Programs that tests run and pip does not install, such as Chromium: `yes` installs what is missing
+# as root, `no` skips the tests that need it, `required` fails without it.
+SYSTEM ?= yes
 # A file's tests stay together; OpenMP in several processes at once only costs.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 DARKROOM_TEST_SYSTEM=$(SYSTEM) $(BIN)/pytest
 CLIENT := $(BIN)/python mobile_client/build_client.py
 
-.PHONY: serve client test soak image-check lock check fmt bench train install browser neighbours clean
+.PHONY: help serve client test test-all soak image-check lock check fmt bench train install programs clean
 .DEFAULT_GOAL := serve
 
-serve: install
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+serve: install ## install, start the server, show its address and a QR code (ARGS="--port 8000")
 	@$(CLIENT) || echo "Serving without the page for phones."
 	$(BIN)/darkroom serve $(ARGS)
 
-# The page for phones, into the server's package. Quick when nothing has changed.
-client: install
+client: install ## build the page for phones into the server's package
 	@$(CLIENT)
 
-test: client browser neighbours
+test: programs client ## run the daily tests (SYSTEM=no installs no system packages; ARGS="tests/queue")
 	@$(CLIENT) run --silent test
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) $(ARGS)
+	$(PYTEST) $(PARALLEL) -m "not slow" $(ARGS)
 
-# The tests that kill, flood and forge, in their full numbers: two hours.
-soak: client browser neighbours
-	DARKROOM_SOAK=1 $(BIN)/pytest tests/faults tests/security tests/jobs $(ARGS)
+test-all: test ## run the daily tests, then the slow ones
+	DARKROOM_TESTS=all $(PYTEST) $(PARALLEL) -m slow $(ARGS)
 
-# The container image, built, run and hurt: ten minutes, and gigabytes while it runs.
-image-check: $(VENV)/.image
+soak: programs client ## run the tests that kill, flood and forge in their full numbers: two hours
+	DARKROOM_TESTS=soak $(PYTEST) tests/faults tests/security tests/jobs $(ARGS)
+
+image-check: $(VENV)/.image ## build and test the container image: ten minutes, several gigabytes
 	$(BIN)/python -m tests.image
 
-# The versions that the image gets: those there were, unless pyproject.toml asks for others.
-lock: $(VENV)/.image
+# Versions change only where pyproject.toml asks for others.
+lock: $(VENV)/.image ## write requirements.lock, the versions in the container image
 	$(BIN)/uv pip compile --quiet --no-annotate --python-version 3.11 --python-platform linux \
 		--custom-compile-command "make lock" --no-emit-package torchvision --group upscaling \
 		pyproject.toml --output-file requirements.lock
 
-check: install
+check: install ## lint, check formatting, types and import directions
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(CLIENT) run --silent check
 
-fmt: install
+fmt: install ## format the code
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 	@$(CLIENT) run --silent fmt
 
-bench: install
+bench: install ## measure, and fail if a figure is over its limit (ARGS=--write)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-train: $(VENV)/.training
+train: $(VENV)/.training ## train tintype, the embedded model
 	$(BIN)/python -m training $(ARGS)
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed ## make .venv with everything that server and tests need
 
 $(VENV)/.image: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group image
 	@touch $@
 
-# Pages are tested in a real browser.
-browser:
-	@command -v chromium >/dev/null || { \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			apt-get -qq update && apt-get -qq install -y chromium >/dev/null; \
-		else \
-			echo "Tests open pages in Chromium. Install it; on Debian: sudo apt-get install chromium"; \
-			exit 1; \
-		fi; }
-
-# Servers that stand beside ours where it is deployed.
-neighbours:
-	@if ! PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || ! command -v caddy >/dev/null \
-			|| ! command -v promtool >/dev/null || ! command -v systemd-analyze >/dev/null; then \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			apt-get -qq update && apt-get -qq install -y --no-install-recommends \
-				nginx-light caddy prometheus systemd >/dev/null; \
-		else \
-			echo "Tests run the server beside nginx, Caddy, Prometheus and systemd's tools. Install them; on Debian: sudo apt-get install nginx-light caddy prometheus systemd"; \
-			exit 1; \
-		fi; fi
+programs:
+	@$(PYTHON) tests/programs.py $(SYSTEM)
 
 $(VENV)/.installed: pyproject.toml sdk/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -98,5 +86,5 @@ $(VENV)/.training: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group train
 	@touch $@
 
-clean:
+clean: ## delete .venv, the built client and data, pictures included
 	rm -rf $(VENV) data mobile_client/node_modules server/darkroom/client

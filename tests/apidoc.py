@@ -10,7 +10,6 @@ earlier answer gets the one that took its place.
 import json
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from PIL import Image, ImageDraw
 
 from tests import upscalers
 from tests.serving import RunningServer, running
+from tests.test_docs import shell
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/api.md"
@@ -63,9 +63,7 @@ def run(command: str, server: RunningServer, desk: Path) -> Answer:
     script = 'curl() { command curl -si --max-time 60 "$@"; }\n' + command.replace(
         "localhost:7860", address
     )
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script], cwd=desk, capture_output=True, check=True
-    )
+    done = shell(script, cwd=desk, capture_output=True)
     said = done.stdout.decode(errors="replace").replace(address, "localhost:7860")
     return parse(SECRET.sub("dk_…", said))
 

@@ -1,15 +1,21 @@
-"""Every command in README.md is run, as it stands there, against a real server."""
+"""Every command in README.md and docs/cookbook.md is run, as it stands there, on a real server.
+
+That of `darkroom models pull` is run in tests/catalog/test_pull.py, which has a hub.
+"""
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from tests.programs import program
 from tests.serving import RunningServer
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +42,12 @@ def at(server: RunningServer, text: str) -> str:
     )
 
 
+def shell(script: str, **options: Any) -> subprocess.CompletedProcess[Any]:
+    """Run commands of a page, nearly all of which call curl, up to the first that fails."""
+    program("curl")
+    return subprocess.run(["bash", "-euo", "pipefail", "-c", script], check=True, **options)
+
+
 CURLS = [block for block in blocks("sh") if "curl" in block]
 
 
@@ -45,7 +57,7 @@ def test_the_readme_has_three_curls() -> None:
 
 @pytest.mark.parametrize("block", CURLS)
 def test_each_curl_makes_a_picture(server: RunningServer, desk: Path, block: str) -> None:
-    subprocess.run(["bash", "-euo", "pipefail", "-c", at(server, block)], cwd=desk, check=True)
+    shell(at(server, block), cwd=desk)
 
     (output,) = re.findall(r"-o (\S+)", block)
     with Image.open(desk / output) as picture:
@@ -59,7 +71,7 @@ COOKBOOK = (ROOT / "docs/cookbook.md").read_text()
 def test_each_dish_of_the_cookbook_works(server: RunningServer, desk: Path, block: str) -> None:
     before = set(desk.iterdir())
 
-    subprocess.run(["bash", "-euo", "pipefail", "-c", at(server, block)], cwd=desk, check=True)
+    shell(at(server, block), cwd=desk)
 
     made = set(desk.iterdir()) - before
     assert made
@@ -83,17 +95,74 @@ def test_the_python_examples_run(server: RunningServer, desk: Path, block: str) 
     assert list(desk.glob("*.png"))
 
 
-def test_every_make_target_in_the_readme_exists() -> None:
-    targets = set(re.findall(r"^make (\w+)", "\n".join(blocks("sh")), re.MULTILINE))
-    made = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+PAGES = (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
-    assert {"serve", "test"} <= targets <= made
+
+def make(*arguments: str) -> str:
+    """What make prints."""
+    return subprocess.check_output(["make", *arguments], cwd=ROOT, text=True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [line for page in (README, CONTRIBUTING) for block in blocks("sh", page)
+     for line in block.splitlines() if line.startswith("make ")],
+)  # fmt: skip
+def test_make_knows_what_to_do(command: str) -> None:
+    assert make("--dry-run", *shlex.split(command)[1:])
+
+
+def test_other_commands_for_contributors_name_a_test_that_is_there() -> None:
+    lines = [line for block in blocks("sh", CONTRIBUTING) for line in block.splitlines()]
+    (command,) = (line for line in lines if not line.startswith("make "))
+
+    program, *arguments = shlex.split(command)
+    assert program == ".venv/bin/pytest"
+    assert (ROOT / arguments[-1]).is_file()
+
+
+def test_make_help_has_a_line_for_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    lines = make("help").splitlines()
+
+    assert set(phony.split()) == targets
+    named = [re.fullmatch(r"make ([a-z-]+) +\S.*", line) for line in lines]
+    assert {found[1] for found in named if found} == targets - {"programs"}
+    assert len(lines) == len(targets) - 1
+
+
+def test_every_target_that_contributors_are_told_of_exists() -> None:
+    told = set(re.findall(r"`make ([a-z-]+)", CONTRIBUTING))
+
+    assert told <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_every_folder_and_file_that_contributors_are_told_of_exists() -> None:
+    told = re.findall(r"`((?:server|sdk|mobile_client|tests|docs)/[\w./]*)`", CONTRIBUTING)
+
+    assert told
+    for path in told:
+        assert (ROOT / path).exists(), path
+
+
+def anchors(page: str) -> set[str]:
+    """What GitHub makes of the headings."""
+    prose = re.sub(r"```.*?```", "", page, flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for link in re.findall(r"""(?:\]\(|src=")(?!http|#)([^)#"]+)""", page.read_text()):
-            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+    for page in PAGES:
+        for link in re.findall(r"""(?:\]\(|src=")(?!http)([^)"]+)""", page.read_text()):
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), f"{page.name} links to {link}"
+            if anchor:
+                assert anchor in anchors(target.read_text()), f"{page.name} links to {link}"
 
 
 def test_architecture_gives_a_reason_for_every_dependency() -> None:

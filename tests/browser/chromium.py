@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+from tests.programs import program
+
 
 def document(url: str, profile: Path, *options: str) -> str:
     """The page's document once its scripts have run, in a browser without the internet.
@@ -13,7 +15,7 @@ def document(url: str, profile: Path, *options: str) -> str:
         options: of the browser.
     """
     command = [
-        "chromium",
+        program("chromium"),
         "--headless",
         "--no-sandbox",  # tests may run as root
         "--disable-gpu",

@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 import darkroom
 from tests.browser.phone import Phone, phone
+from tests.programs import program
 from tests.serving import RunningServer
 
 CLIENT = Path(darkroom.__file__).parent / "client/index.html"
@@ -19,7 +20,7 @@ def browser() -> Iterator[Browser]:
     assert CLIENT.is_file(), "the mobile client is not built: make client"
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
+            executable_path=program("chromium"),
             args=["--no-sandbox", "--enable-precise-memory-info"],  # tests may run as root
         )
         yield chromium

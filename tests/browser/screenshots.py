@@ -11,6 +11,7 @@ from playwright.sync_api import sync_playwright
 
 from tests.browser.phone import PHONE, TABLET, phone
 from tests.browser.screens import SCREENS, develop_some
+from tests.programs import program
 from tests.serving import running
 
 FOLDER = Path(__file__).parents[2] / "docs/mobile"
@@ -29,7 +30,7 @@ def take(names: list[str]) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+            executable_path=program("chromium"), args=["--no-sandbox"]
         )
         with running(Path(folder) / "data") as server:
             made = develop_some(server)

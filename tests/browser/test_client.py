@@ -80,6 +80,7 @@ def test_a_photo_held_sideways_is_sent_upright(mobile: Phone) -> None:
     assert _is_near(sent.getpixel((sent.width - 5, 5)), (255, 255, 255))
 
 
+@pytest.mark.slow
 def test_a_48_megapixel_photo_is_made_small_on_the_phone(mobile: Phone, photo: Path) -> None:
     file = io.BytesIO()
     with Image.open(photo) as small:
@@ -197,6 +198,7 @@ def test_the_picture_arrives_in_a_tab_that_was_killed(mobile: Phone) -> None:
     assert mobile.job_id == job_id
 
 
+@pytest.mark.slow
 def test_the_picture_arrives_although_the_server_is_killed(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -268,7 +270,9 @@ def test_a_remix_brings_every_setting_back(mobile: Phone) -> None:
     assert _difference(mobile.stored(made["id"]), mobile.stored(remade["id"])).max() <= 1
 
 
-@pytest.mark.parametrize("width", [320, 390, 768])
+@pytest.mark.parametrize(
+    "width", [320, *(pytest.param(wider, marks=pytest.mark.slow) for wider in (390, 768))]
+)
 def test_nothing_sticks_out_sideways(browser: Browser, server: RunningServer, width: int) -> None:
     screen = {"width": width, "height": 700}
     with phone(browser, server, screen=screen) as mobile:

@@ -77,6 +77,7 @@ def footprint(gallery: Phone, enough: tuple[int, int] = (0, 0)) -> tuple[int, in
     return least
 
 
+@pytest.mark.slow
 def test_five_hundred_pictures_scroll_by_and_memory_does_not_grow(gallery: Phone) -> None:
     seen: dict[str, None] = {}
     for _ in range(3):

@@ -1,5 +1,6 @@
 """The mobile client for everybody: screen readers, eyes that see little, and slow phones."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,18 @@ SLOWER = 4
 INTERACTIVE_MS = 1_000
 
 
+def _with_daily(*daily: str, of: Iterable[str] = SCREENS) -> list[Any]:
+    """Screens to look at every day, and others that are looked at in `make test-all`."""
+    slow = [pytest.param(name, marks=pytest.mark.slow) for name in of if name not in daily]
+    return [*daily, *slow]
+
+
 @pytest.fixture(scope="module")
 def made(server: RunningServer) -> Made:
     return develop_some(server)
 
 
-@pytest.mark.parametrize("screen", list(SCREENS))
+@pytest.mark.parametrize("screen", _with_daily("create", "mask", "viewer"))
 def test_axe_finds_nothing_in_either_theme(
     browser: Browser, server: RunningServer, made: Made, screen: str
 ) -> None:
@@ -42,7 +49,9 @@ def test_axe_finds_nothing_in_either_theme(
         assert mobile.errors == []
 
 
-@pytest.mark.parametrize("screen", ["create-settings", "mask", "viewer", "gallery", "settings"])
+@pytest.mark.parametrize(
+    "screen", _with_daily("create-settings", of=("mask", "viewer", "gallery", "settings"))
+)
 def test_what_is_touched_is_at_least_44_pixels_large(
     browser: Browser, server: RunningServer, made: Made, screen: str
 ) -> None:

@@ -1,6 +1,5 @@
 """Real reverse proxies in front of a real server, set up by the files in `deploy/`."""
 
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,10 +9,10 @@ from pathlib import Path
 from ssl import SSLContext, create_default_context
 
 import httpx2
-import pytest
 
 from darkroom.api.auth import tls
 from darkroom.config import AuthSettings, Settings, TlsSettings
+from tests.programs import program
 from tests.serving import RunningServer, free_port
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
@@ -83,8 +82,7 @@ class Front:
 @contextmanager
 def proxy(kind: str, server: RunningServer, folder: Path) -> Iterator[Front]:
     """A proxy in front of the server, with a certificate of its own."""
-    if shutil.which(kind) is None and not Path(f"/usr/sbin/{kind}").exists():
-        pytest.fail(f"{kind} is not here. On Debian: sudo apt-get install {kind}")
+    executable = program(kind)
     there = Settings(
         data_dir=folder, tls=TlsSettings(mode="local_ca"), auth=AuthSettings(host_names=(NAME,))
     )
@@ -94,11 +92,15 @@ def proxy(kind: str, server: RunningServer, folder: Path) -> Iterator[Front]:
     trust = create_default_context(cafile=folder / "tls" / "ca.pem")
     front = Front(kind, plain, secure, trust)
     configure = {"nginx": _nginx, "caddy": _caddy}[kind]
-    command = configure(front, certificate, server.url.removeprefix("http://"), folder)
+    options = configure(front, certificate, server.url.removeprefix("http://"), folder)
     log = folder / f"{kind}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=folder, stdout=output, stderr=output, env=_environment(folder)
+            [executable, *options],
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            env=_environment(folder),
         )
     try:
         _wait_for(front, process, log)
@@ -141,9 +143,11 @@ def _nginx(front: Front, certificate: tls.Certificate, server: str, folder: Path
     path = folder / "nginx.conf"
     path.write_text(NGINX_CONF.format(site=site))
     subprocess.run(
-        ["nginx", "-t", "-p", str(folder), "-c", str(path)], env=_environment(folder), check=True
+        [program("nginx"), "-t", "-p", str(folder), "-c", str(path)],
+        env=_environment(folder),
+        check=True,
     )
-    return ["nginx", "-p", str(folder), "-c", str(path)]
+    return ["-p", str(folder), "-c", str(path)]
 
 
 def _caddy(front: Front, certificate: tls.Certificate, server: str, folder: Path) -> list[str]:
@@ -156,4 +160,4 @@ def _caddy(front: Front, certificate: tls.Certificate, server: str, folder: Path
     site = site.replace(own, f"{own}{keys}\tbind 127.0.0.1\n").replace("127.0.0.1:7860", server)
     path = folder / "Caddyfile"
     path.write_text(f"{{\n\tadmin off\n{ports}}}\n{site}")
-    return ["caddy", "run", "--config", str(path), "--adapter", "caddyfile"]
+    return ["run", "--config", str(path), "--adapter", "caddyfile"]

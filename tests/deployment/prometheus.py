@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import yaml
 
+from tests.programs import program
 from tests.serving import free_port
 
 MONITORING = Path(__file__).parent.parent.parent / "deploy" / "monitoring"
@@ -70,7 +71,7 @@ def prometheus(target_folder: Path, folder: Path) -> Iterator[Prometheus]:
     log = folder / "prometheus.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["prometheus", *_options(path, folder / "series", port)],
+            [program("prometheus"), *_options(path, folder / "series", port)],
             stdout=output,
             stderr=output,
         )
@@ -100,7 +101,7 @@ def _options(config: Path, series: Path, port: int) -> list[str]:
 
 def promtool(*arguments: str) -> str:
     """What promtool says when it is content."""
-    command = ["promtool", *arguments]
+    command = [program("promtool"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -20,6 +20,7 @@ from darkroom.config import Settings
 from tests.deployment.prometheus import MONITORING, promtool
 from tests.deployment.test_compose import PAGE, ROOT, SERVICES, Loader
 from tests.deployment.units import UNITS, behind_a_proxy
+from tests.programs import program
 from tests.test_docs import blocks
 
 SCRIPTS = blocks("sh", PAGE)
@@ -199,7 +200,10 @@ def test_how_exposed_the_units_are_is_what_systemd_says() -> None:
     assert said
     for name, level in zip(("web", "worker"), said.groups(), strict=True):
         done = subprocess.run(
-            ["systemd-analyze", "security", "--offline=true", UNITS / f"darkroom-{name}.service"],
+            [
+                program("systemd-analyze"),
+                *("security", "--offline=true", UNITS / f"darkroom-{name}.service"),
+            ],
             capture_output=True,
             text=True,
             check=True,

@@ -15,6 +15,7 @@ from darkroom.cli import main
 from darkroom.config import Settings
 from darkroom.ops.supervisor import GRACE_S
 from tests.deployment.units import COMMAND, UNITS, read
+from tests.programs import program
 
 SERVICES = ("darkroom-web.service", "darkroom-worker.service")
 MOST_EXPOSED = 1.5  # of 10; systemd calls less than 5 OK, and 9.6 is a service without hardening
@@ -28,7 +29,12 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
         (tmp_path / unit.name).write_text(text)
 
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", *(tmp_path / unit.name for unit in units)],
+        [
+            program("systemd-analyze"),
+            "verify",
+            "--man=no",
+            *(tmp_path / unit.name for unit in units),
+        ],
         capture_output=True,
         text=True,
         timeout=60,
@@ -42,7 +48,7 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_is_exposed_to_little(service: str) -> None:
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--no-pager", UNITS / service],
+        [program("systemd-analyze"), "security", "--offline=true", "--no-pager", UNITS / service],
         capture_output=True,
         text=True,
         timeout=60,

@@ -146,6 +146,7 @@ def probing(server: RunningServer) -> Iterator[list[float]]:
         took += json.loads(written)
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_500_streams_tell_everything_while_8_clients_generate(brisk: RunningServer) -> None:
     def generate(seed: int) -> list[int]:
@@ -183,6 +184,7 @@ def test_500_streams_tell_everything_while_8_clients_generate(brisk: RunningServ
     assert p99 < 0.1
 
 
+@pytest.mark.slow
 def test_200_slow_connections_hold_nobody_up_and_are_closed(brisk: RunningServer) -> None:
     picture = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with ExitStack() as stack:
@@ -215,6 +217,7 @@ def until(happened: Any) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_200_waiting_callers_hold_nobody_up(tmp_path: Path) -> None:
     with running(tmp_path, process="web", **MANY) as server, ExitStack() as stack:
         waiting = wait_in_line(server, stack, 200)
@@ -346,6 +349,7 @@ def test_requests_on_one_connection_are_answered_in_order(hasty: RunningServer) 
     assert re.findall(rb"HTTP/1.1 (\d+)", data) == [b"200", b"404", b"422"]
 
 
+@pytest.mark.slow
 def test_too_many_connections_are_told_so(tmp_path: Path) -> None:
     few = {"DARKROOM_WEB__MAX_CONNECTIONS": "8"}
     with running(tmp_path, process="web", **few, **MANY) as server, ExitStack() as stack:

@@ -55,6 +55,7 @@ with Pulse(folder / "worker.pulse", 1.5) as pulse, Doorbell(folder / "worker.bel
 """
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_stopped_is_replaced_and_its_job_done(tmp_path: Path) -> None:
     with running(tmp_path, DARKROOM_ENGINE__STALL_TIMEOUT_S=str(STALL_S)) as server:
         undisturbed = server.finished(server.submit(num_inference_steps=60)["id"])

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from tests.serving import RunningServer, running
 
@@ -34,6 +35,7 @@ def test_a_job_whose_worker_is_killed_is_finished_by_the_next_one(tmp_path: Path
         assert server.child("worker").pid != victim.pid
 
 
+@pytest.mark.slow
 def test_who_waits_gets_the_picture_although_the_worker_was_killed(tmp_path: Path) -> None:
     with running(tmp_path) as server, httpx2.Client(base_url=server.url, timeout=120) as other:
         answers: list[httpx2.Response] = []
@@ -65,6 +67,7 @@ def test_web_is_killed_and_the_job_goes_on(tmp_path: Path) -> None:
         assert server.finished(job["id"])["status"] == "succeeded"
 
 
+@pytest.mark.slow
 def test_everything_is_killed_and_what_was_accepted_is_done_after_the_next_start(
     tmp_path: Path,
 ) -> None:
@@ -86,6 +89,7 @@ def test_everything_is_killed_and_what_was_accepted_is_done_after_the_next_start
     assert sorted(path.name for path in files) == sorted(f"{job['id']}-0" for job in jobs)
 
 
+@pytest.mark.slow
 def test_the_children_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         children = [server.child("worker"), server.child("web")]

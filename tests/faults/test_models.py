@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.engine import tiny
 from tests.serving import running
 
@@ -26,6 +28,7 @@ def test_a_model_that_vanished_is_refused_and_its_jobs_fail_with_the_reason(tmp_
         assert server.txt2img().json()["status"] == "succeeded"
 
 
+@pytest.mark.slow
 def test_a_model_torn_between_acceptance_and_loading_fails_its_job_only(tmp_path: Path) -> None:
     models = tmp_path / "models"
     with running(tmp_path) as server:
@@ -42,6 +45,7 @@ def test_a_model_torn_between_acceptance_and_loading_fails_its_job_only(tmp_path
         assert server.child("worker").pid == worker
 
 
+@pytest.mark.slow
 def test_a_loaded_model_whose_files_are_deleted_goes_on_until_it_is_asked_for_anew(
     tmp_path: Path,
 ) -> None:

@@ -16,12 +16,12 @@ import httpx2
 import psutil
 import pytest
 
-from tests.faults.counts import SOAK, count
+from tests.effort import SOAK, amount
 from tests.serving import RunningServer, running
 
-JOBS = count(40, 500)
-WORKER_KILLS = count(6, 100)
-WEB_KILLS = count(2, 20)
+JOBS = amount(40, 120, 500)
+WORKER_KILLS = amount(6, 15, 100)
+WEB_KILLS = amount(2, 4, 20)
 KINDS = 10  # of requests; each is made undisturbed first
 CHANCE = random.Random(4)
 
@@ -99,7 +99,8 @@ def digests(server: RunningServer, job: dict[str, Any]) -> list[str]:
     ]
 
 
-@pytest.mark.timeout(7200 if SOAK else 300)
+@pytest.mark.slow
+@pytest.mark.timeout(amount(300, 900, 7200))
 def test_every_accepted_job_is_done_once_whatever_dies(tmp_path: Path) -> None:
     with running(tmp_path, **ENVIRONMENT) as server:
         undisturbed = [

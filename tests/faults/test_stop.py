@@ -43,6 +43,7 @@ def stop(server: RunningServer, times: int = 1) -> None:
     assert not alive
 
 
+@pytest.mark.slow
 def test_while_the_model_is_loaded_with_a_job_waiting(tmp_path: Path) -> None:
     database.migrate(tmp_path / "darkroom.db")
     with opened(tmp_path) as store:
@@ -69,6 +70,7 @@ def test_twice_in_a_row_with_jobs_running_and_waiting(tmp_path: Path) -> None:
         assert [job and (job.status, job.attempts) for job in after] == [(JobStatus.QUEUED, 0)] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", ["web", "worker"])
 def test_each_process_alone(tmp_path: Path, process: str) -> None:
     ready = "/healthz" if process == "web" else None

@@ -1,9 +1,8 @@
 """Whatever callers and workers do, in any order: the queue agrees with a model of it in Python.
 
-More of it with DARKROOM_SOAK=1.
+More of it in `make test-all` and `make soak`.
 """
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -30,9 +29,11 @@ from darkroom.storage import database
 from darkroom.storage.database import Database
 from darkroom.storage.records import NewEvent
 from darkroom.storage.tables import ImageRow
+from tests.effort import SOAK, amount
 from tests.jobs.conftest import Clock, new_job
 
-SOAK = os.environ.get("DARKROOM_SOAK") == "1"
+EXAMPLES = amount(30, 60, 200)
+STEPS = amount(40, 50, 60)
 CAPS = QueueSettings(max_pending=6, max_pending_per_client=4, max_in_flight_per_client=2)
 LEASE_S, MAX_ATTEMPTS = 30.0, 3
 PROBLEM = Problem(type="urn:x", title="x", status=500, detail="x")
@@ -392,14 +393,15 @@ class QueueMachine(RuleBasedStateMachine):
         return {job.id: job for job in jobs}
 
 
+@pytest.mark.parametrize("examples", [8, pytest.param(EXAMPLES, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("backend", [sqlite])
-def test_the_queue_does_what_its_model_does(backend: Callable[[], object]) -> None:
+def test_the_queue_does_what_its_model_does(backend: Callable[[], object], examples: int) -> None:
     machine = type("Machine", (QueueMachine,), {"backend": staticmethod(backend)})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=200 if SOAK else 30,
-            stateful_step_count=60 if SOAK else 40,
+            max_examples=examples,
+            stateful_step_count=STEPS,
             deadline=None,
             derandomize=not SOAK,
             suppress_health_check=list(HealthCheck),

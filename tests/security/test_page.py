@@ -2,14 +2,13 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.serving import RunningServer
-from tests.test_docs import ROOT, at, blocks
+from tests.test_docs import ROOT, at, blocks, shell
 
 PAGE = (ROOT / "docs" / "security.md").read_text()
 
@@ -17,15 +16,14 @@ PAGE = (ROOT / "docs" / "security.md").read_text()
 @pytest.mark.parametrize("block", blocks("sh", PAGE))
 def test_each_command_runs(server: RunningServer, tmp_path: Path, block: str) -> None:
     binaries = Path(sys.executable).parent
-    subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", at(server, block)],
+    shell(
+        at(server, block),
         cwd=tmp_path,
         env={
             **os.environ,
             "PATH": f"{binaries}:{os.environ['PATH']}",
             "DARKROOM_DATA_DIR": str(server.data_dir),
         },
-        check=True,
         capture_output=True,
     )
 

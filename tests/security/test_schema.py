@@ -1,6 +1,5 @@
 """The API document is true: the server is asked everything that it allows, and much that not."""
 
-import os
 import re
 import subprocess
 import sys
@@ -12,17 +11,20 @@ import httpx2
 import pytest
 
 from darkroom.requests import Scope
+from tests.effort import amount
 from tests.security.doors import tokens_in
 from tests.security.unlimited import UNLIMITED
 from tests.serving import RunningServer, running
 
-EXAMPLES = 300 if os.environ.get("DARKROOM_SOAK") else 10
+EXAMPLES = amount(10, 20, 300)
+DEEP = "examples,coverage,fuzzing,stateful"
 HERE = Path(__file__).parent
 
 
 @pytest.mark.timeout(3600)
-def test_every_answer_to_every_request_is_as_documented(tmp_path: Path) -> None:
-    """All of Schemathesis' checks, from examples to chains of requests along the links.
+@pytest.mark.parametrize("phases", ["examples", pytest.param(DEEP, marks=pytest.mark.slow)])
+def test_every_answer_to_every_request_is_as_documented(tmp_path: Path, phases: str) -> None:
+    """All of Schemathesis' checks: daily on examples, else to chains of requests along the links.
 
     On a server whose queue nobody works on, where no job costs anything. Event streams do not
     end there; what they and finished jobs answer is looked at below. A token must not be revoked,
@@ -41,7 +43,7 @@ def test_every_answer_to_every_request_is_as_documented(tmp_path: Path) -> None:
                 HERE / "schemathesis.toml",
             ),
             *("run", f"{server.url}/openapi.json"),
-            *("--phases", "examples,coverage,fuzzing,stateful", "--continue-on-failure"),
+            *("--phases", phases, "--continue-on-failure"),
             *("--max-examples", str(EXAMPLES), "--seed", "1", "--suppress-health-check", "all"),
             *("--header", f"Authorization: Bearer {secret}"),
             *("--header", "Prefer: respond-async", "--exclude-path-regex", "events$|^/tokens/"),

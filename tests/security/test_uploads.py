@@ -3,7 +3,6 @@
 import base64
 import collections
 import io
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +14,12 @@ import psutil
 import pytest
 from PIL import Image
 
+from tests.effort import amount
 from tests.security.mutations import mutant
 from tests.security.unlimited import UNLIMITED
 from tests.serving import RunningServer, running
 
-MUTANTS = 10_000 if os.environ.get("DARKROOM_SOAK") else 400
+MANY_MUTANTS = amount(400, 1000, 10_000)
 CALLERS = 4
 ASYNC = {"prefer": "respond-async"}
 GROWTH_BYTES = 200 * 2**20  # of web's memory, whatever the number of pictures
@@ -106,19 +106,22 @@ def outcome(server: RunningServer, number: int) -> int:
 
 
 @pytest.mark.timeout(3600)
-def test_every_mutant_is_accepted_or_refused_and_nothing_breaks(box: RunningServer) -> None:
+@pytest.mark.parametrize("mutants", [150, pytest.param(MANY_MUTANTS, marks=pytest.mark.slow)])
+def test_every_mutant_is_accepted_or_refused_and_nothing_breaks(
+    box: RunningServer, mutants: int
+) -> None:
     for number in range(20):
         outcome(box, number)  # what is loaded once is loaded now
     before = web_bytes(box)
     with ThreadPoolExecutor(CALLERS) as callers:
-        statuses = list(callers.map(lambda number: outcome(box, number), range(MUTANTS)))
+        statuses = list(callers.map(lambda number: outcome(box, number), range(mutants)))
     counts = collections.Counter(statuses)
 
     print(counts, "web grew by", (web_bytes(box) - before) >> 20, "MiB")
     wrong = {number: status for number, status in enumerate(statuses) if status not in (202, 422)}
     assert not wrong
-    assert counts[202] > MUTANTS / 20
-    assert counts[422] > MUTANTS / 4
+    assert counts[202] > mutants / 20
+    assert counts[422] > mutants / 4
     assert web_bytes(box) - before < GROWTH_BYTES
     log = box.log.read_text()
     assert "Traceback" not in log
@@ -190,6 +193,7 @@ def test_decoding_is_limited_in_time(tmp_path: Path, large: bytes) -> None:
         assert img2img(server, SOUND).status_code == 202
 
 
+@pytest.mark.slow
 def test_decoding_is_limited_in_memory(tmp_path: Path) -> None:
     limit = {"DARKROOM_WEB__DECODE_MEMORY_BYTES": str(256 * 2**20)}
     wide = saved(Image.new("RGB", (7000, 7000)))
@@ -218,7 +222,9 @@ def test_more_uploads_than_can_be_decoded_are_told_to_come_again(tmp_path: Path)
     assert int(late.headers["retry-after"]) > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_no_decoder_outlives_its_server(
     tmp_path: Path, large: bytes, number: signal.Signals
 ) -> None:

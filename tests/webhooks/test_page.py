@@ -11,7 +11,7 @@ import yaml
 
 from darkroom.config import WebhookSettings
 from tests.serving import free_port, running
-from tests.test_docs import ROOT, at, blocks
+from tests.test_docs import ROOT, at, blocks, shell
 from tests.webhooks.conftest import webhook
 
 PAGE = (ROOT / "docs/webhooks.md").read_text()
@@ -39,10 +39,7 @@ def test_the_receiver_is_told(tmp_path: Path) -> None:
             text=True,
         )
         try:
-            command = at(server, curl.replace("9000", port))
-            asked = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", command], capture_output=True, check=True
-            )
+            asked = shell(at(server, curl.replace("9000", port)), capture_output=True)
             job = json.loads(asked.stdout)
             server.http.delete(job["url"])
             assert told.stdout is not None
