@@ -12,6 +12,7 @@ from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.remote import PullError, choose
 from tests.catalog.conftest import edit, folder, tensors_of, write
 from tests.catalog.hub_server import Hub, serving
+from tests.test_docs import README, blocks
 
 Pull = Callable[..., subprocess.CompletedProcess[str]]
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -77,6 +78,21 @@ def test_a_pulled_model_is_there_at_once(
     arrived = {path.relative_to(box / "models" / "sketch") for path in (box / "models").rglob("*")
                if path.is_file() and not path.name.startswith(".")}  # fmt: skip
     assert arrived == {p.relative_to(published) for p in published.rglob("*") if p.is_file()}
+
+
+def test_the_command_in_the_readme_adds_sdxl(
+    hub: Hub, pull: Pull, tmp_path: Path, catalog: ModelCatalog
+) -> None:
+    (command,) = (block for block in blocks("sh", README) if "models pull" in block)
+    (repository,) = command.removeprefix(".venv/bin/darkroom models pull ").split()
+    owner, name = repository.split("/")
+    (tmp_path / owner / "models").mkdir(parents=True)
+    hub.add(repository, folder(tmp_path / owner, name, "sdxl"))
+
+    assert pull(repository).returncode == 0
+
+    assert catalog.find(name).info.family == "sdxl"
+    assert f'"model": "{name}"' in README
 
 
 def test_it_may_be_called_otherwise(pull: Pull, published: Path, catalog: ModelCatalog) -> None:

@@ -11,6 +11,8 @@ import transformers
 from diffusers import DDIMScheduler
 
 from darkroom.catalog.models import CONFIGS
+from darkroom.engine.memory import GPU_SHARE
+from tests.test_docs import README
 
 # Parameters of each part of the published models. A UNet that reads a mask has 5 more channels
 # in a first layer of 320 filters of 3×3; the refiner's follows from sgm's sd_xl_refiner.yaml.
@@ -83,3 +85,16 @@ def test_another_scheduler_neither_clips_nor_ends_early(name: str) -> None:
     assert ddim.config.steps_offset == 1
     expected = "v_prediction" if name == "sd2-768" else "epsilon"
     assert ddim.config.prediction_type == expected
+
+
+def test_the_readme_says_how_much_memory_sdxl_takes() -> None:
+    """In float16, but for the VAE on a GPU (`engine/vae.py`); in float32 on a CPU."""
+    parameters = sum(PARAMETERS["sdxl"].values())
+    for parts, where in (
+        (2 * parameters, "This downloads {} GB"),
+        (2 * parameters + 2 * VAE, "| weights on a GPU | {} GB"),
+        (4 * parameters, "| without a GPU | weights take {} GB"),
+    ):
+        assert where.format(round(parts / 1e9, 1)) in README
+    assert (2 * parameters + 2 * VAE) / GPU_SHARE <= 10e9
+    assert "| GPU memory | 10 GB or more: weights may take four fifths of it" in README
