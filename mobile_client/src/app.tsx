@@ -5,17 +5,17 @@ import { Create } from "./components/create/Create";
 import { MaskScreen } from "./components/create/MaskScreen";
 import { PhotoScreen } from "./components/create/PhotoScreen";
 import { Gallery } from "./components/gallery/Gallery";
-import { Viewer } from "./components/gallery/Viewer";
 import { Pair } from "./components/pair/Pair";
 import { SettingsScreen } from "./components/settings/Settings";
 import { Banner } from "./components/shell/Banner";
 import { TabBar } from "./components/shell/TabBar";
 import { Toaster } from "./components/shell/Toaster";
+import { Viewer } from "./components/viewer/Viewer";
 import { Watch } from "./components/watch/Watch";
 import type { Route } from "./lib/state/route";
 import { language, t } from "./strings";
 
-/** Screens that cover the others, which are then out of reach of keys and screen readers. */
+/** Screens that cover the others; keys and screen readers cannot reach those meanwhile. */
 const LAYERS: readonly Route["screen"][] = ["photo", "mask", "picture"];
 
 export function App() {
@@ -40,7 +40,7 @@ function Screen() {
   const { route, server } = useApp();
   const here = route.current.value;
   const locked = useComputed(() => ["unpaired", "revoked"].includes(server.reach.value)).value;
-  // On the first visit nobody knows yet whether the form or the door is to be shown.
+  // On the first visit it is not known yet whether to show the form or the pairing page.
   if (server.reach.value === "checking" && !server.me.value) {
     return (
       <main class="screen" aria-busy="true">
@@ -88,7 +88,7 @@ function Screen() {
   }
 }
 
-/** What covers the whole screen; "back" leaves it. */
+/** Screens that cover the full page; "back" closes them. */
 function Layer() {
   const state = useApp();
   const here = state.route.current.value;

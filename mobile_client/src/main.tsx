@@ -34,7 +34,7 @@ const state = new State({
   hidden: () => document.hidden,
 });
 
-// A phone stops pages that nobody looks at, with their connections; it says when they go on.
+// Phones freeze hidden pages and their connections, and send an event when they resume.
 const wake = () => void state.wake();
 window.addEventListener("online", wake);
 window.addEventListener("pageshow", (event) => event.persisted && wake());
@@ -51,6 +51,6 @@ render(
 void state.start();
 
 if (import.meta.env.PROD && window.isSecureContext) {
-  // The shell without a network; elsewhere browsers do not allow it.
+  // Opens the app without a network. Service workers need HTTPS or localhost.
   void navigator.serviceWorker?.register("/sw.js").catch(() => undefined);
 }

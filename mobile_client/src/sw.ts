@@ -1,7 +1,7 @@
 /**
- * Opens the app without a network, takes photographs shared by other apps, and leads from a
- * notification to its picture. What the server says is never answered from here, but for
- * thumbnails: those never change, and a bounded number of them is kept.
+ * Opens the app without a network, takes photos shared by other apps, and opens the picture of a
+ * notification. Answers of the server are not cached, except for a bounded number of thumbnails,
+ * which never change.
  */
 
 declare const self: ServiceWorkerGlobalScope;
@@ -50,13 +50,13 @@ self.addEventListener("fetch", (event) => {
   }
 });
 
-/** The newest page where there is a network, so that an update is seen at once. */
+/** The newest page if there is a network, so that an update shows at once. */
 async function page(request: Request): Promise<Response> {
   try {
     const response = await fetch(request);
     if (response.ok) return response;
   } catch {
-    // No network, or no server: the app itself says so.
+    // No network or no server: the cached app shows that.
   }
   return (await caches.match("/")) ?? Response.error();
 }
@@ -77,7 +77,7 @@ async function thumbnail(request: Request): Promise<Response> {
   return response;
 }
 
-/** Caches list their entries in the order in which they came. */
+/** Deletes the oldest entries; caches list them in order of insertion. */
 async function trim(cache: Cache): Promise<void> {
   const keys = await cache.keys();
   await Promise.all(
@@ -85,7 +85,7 @@ async function trim(cache: Cache): Promise<void> {
   );
 }
 
-/** Puts a shared photograph where the app looks for it when it opens. */
+/** Stores a shared photo where the app looks for it when it opens. */
 async function takeShared(request: Request): Promise<Response> {
   const file = (await request.formData()).get("picture");
   if (file instanceof Blob) await keep("shared", file);

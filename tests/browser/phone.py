@@ -81,7 +81,7 @@ class Phone:
         """Choose a photograph from the library, and use it as it is."""
         self.page.locator("[data-testid=library]").set_input_files(photo)  # type: ignore[arg-type]
         self.button("Use photo").click(timeout=DEVELOPING_MS)
-        self.page.get_by_role("region", name="The picture to begin with").wait_for()
+        self.page.get_by_role("region", name="Start picture").wait_for()
 
     @property
     def picture(self) -> Locator:

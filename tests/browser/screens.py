@@ -56,7 +56,7 @@ def create(mobile: Phone, _: Made) -> None:
     mobile.page.locator(".shapes").wait_for()
 
 
-def settings_of_a_picture(mobile: Phone, made: Made) -> None:
+def advanced(mobile: Phone, made: Made) -> None:
     create(mobile, made)
     mobile.set_steps(24)
 
@@ -77,7 +77,7 @@ def img2img(mobile: Phone, made: Made) -> None:
 def mask(mobile: Phone, made: Made) -> None:
     viewer(mobile, made)
     mobile.press("Edit")
-    mobile.press("Paint over a part of it")
+    mobile.press("Repaint a part")
     sheet = mobile.page.get_by_role("application", name="Picture to paint on")
     box = sheet.bounding_box()
     assert box
@@ -101,10 +101,10 @@ def developed(mobile: Phone, made: Made) -> None:
     mobile.wait_for_picture()
 
 
-def replayed(mobile: Phone, made: Made) -> None:
+def replay(mobile: Phone, made: Made) -> None:
     developed(mobile, made)
-    mobile.press("Watch it develop")
-    mobile.page.get_by_role("slider", name="Watch it develop").fill("0")
+    mobile.press("Replay")
+    mobile.page.get_by_role("slider", name="Replay").fill("0")
 
 
 def gallery(mobile: Phone, _: Made) -> None:
@@ -129,10 +129,10 @@ def compare(mobile: Phone, made: Made) -> None:
     mobile.page.get_by_role("slider", name="Line between before and after").wait_for()
 
 
-def timeline(mobile: Phone, made: Made) -> None:
+def viewer_replay(mobile: Phone, made: Made) -> None:
     viewer(mobile, made)
-    mobile.press("Develop")
-    mobile.page.get_by_role("slider", name="Watch it develop").fill("0")
+    mobile.press("Replay")
+    mobile.page.get_by_role("slider", name="Replay").fill("0")
 
 
 def details(mobile: Phone, made: Made) -> None:
@@ -141,10 +141,10 @@ def details(mobile: Phone, made: Made) -> None:
     mobile.page.get_by_role("dialog", name="Details").wait_for()
 
 
-def uses(mobile: Phone, made: Made) -> None:
+def edit(mobile: Phone, made: Made) -> None:
     viewer(mobile, made)
     mobile.press("Edit")
-    mobile.page.get_by_role("dialog", name="Use this picture").wait_for()
+    mobile.page.get_by_role("dialog", name="Edit this picture").wait_for()
 
 
 def settings(mobile: Phone, _: Made) -> None:
@@ -157,21 +157,21 @@ def pair(mobile: Phone, _: Made) -> None:
 
 SCREENS: dict[str, Callable[[Phone, Made], None]] = {
     "create": create,
-    "create-settings": settings_of_a_picture,
+    "create-advanced": advanced,
     "photo": photo,
     "img2img": img2img,
     "mask": mask,
     "inpaint": inpaint,
     "developing": developing,
     "developed": developed,
-    "replayed": replayed,
+    "replay": replay,
     "gallery": gallery,
     "selecting": selecting,
     "viewer": viewer,
     "compare": compare,
-    "timeline": timeline,
+    "viewer-replay": viewer_replay,
     "details": details,
-    "uses": uses,
+    "edit": edit,
     "settings": settings,
     "pair": pair,
 }

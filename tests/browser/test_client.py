@@ -105,7 +105,7 @@ def test_only_what_a_finger_painted_changes(mobile: Phone) -> None:
     source = mobile.server.txt2img("a red fox", num_inference_steps=20).json()["images"][0]
     mobile.open(f"#/picture/{source['id']}")
     mobile.press("Edit")
-    mobile.press("Paint over a part of it")
+    mobile.press("Repaint a part")
     sheet = mobile.page.get_by_role("application", name="Picture to paint on")
     box = sheet.bounding_box()
     assert box
@@ -132,7 +132,7 @@ def test_a_mask_is_undone_redone_erased_and_inverted(mobile: Phone) -> None:
     source = mobile.server.txt2img("a red fox").json()["images"][0]
     mobile.open(f"#/picture/{source['id']}")
     mobile.press("Edit")
-    mobile.press("Paint over a part of it")
+    mobile.press("Repaint a part")
     sheet = mobile.page.get_by_role("application", name="Picture to paint on")
     box = sheet.bounding_box()
     assert box
@@ -192,7 +192,7 @@ def test_the_picture_arrives_in_a_tab_that_was_killed(mobile: Phone) -> None:
     mobile.page = mobile.context.new_page()
     mobile.page.goto(mobile.server.url)
 
-    work = mobile.page.get_by_role("region", name="In the works").get_by_role("link")
+    work = mobile.page.get_by_role("region", name="In progress").get_by_role("link")
     work.click(timeout=DEVELOPING_MS)
     mobile.wait_for_picture()
     assert mobile.job_id == job_id
@@ -221,7 +221,7 @@ def test_what_is_asked_offline_is_sent_when_the_network_is_back(mobile: Phone) -
     mobile.page.wait_for_load_state("networkidle")
     mobile.context.set_offline(True)
     mobile.develop("a red fox")
-    waiting = mobile.page.get_by_text("It is sent as soon as it answers")
+    waiting = mobile.page.get_by_text("Your request is sent as soon as it answers")
     waiting.wait_for()
 
     mobile.context.set_offline(False)
@@ -236,7 +236,7 @@ def test_a_request_that_waits_survives_a_reload(mobile: Phone, photo: Path) -> N
     mobile.pick_photo(photo)
     mobile.context.route("**/img2img", lambda route: route.abort())
     mobile.develop("a cat")
-    mobile.page.get_by_text("It is sent as soon as it answers").wait_for()
+    mobile.page.get_by_text("Your request is sent as soon as it answers").wait_for()
 
     mobile.page.reload()
     mobile.context.unroute("**/img2img")

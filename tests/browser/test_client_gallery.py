@@ -199,9 +199,9 @@ def test_a_long_press_begins_to_select(gallery: Phone) -> None:
 def test_an_empty_gallery_says_what_to_do(browser: Browser, tmp_path: Path) -> None:
     with running(tmp_path, process="web") as server, phone(browser, server) as mobile:
         mobile.open("#/gallery")
-        expect(mobile.page.get_by_role("heading", name="Nothing developed yet")).to_be_visible()
+        expect(mobile.page.get_by_role("heading", name="No pictures yet")).to_be_visible()
 
-        mobile.press("Make a picture")
+        mobile.press("Create a picture")
 
         expect(mobile.page.get_by_role("textbox", name="Prompt", exact=True)).to_be_visible()
 

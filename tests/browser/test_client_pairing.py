@@ -83,7 +83,7 @@ def test_a_phone_whose_access_is_taken_away_says_so(stranger: Phone) -> None:
     assert stranger.server.http.delete(f"/tokens/{identity}").status_code == 204
     stranger.develop("a red fox")
 
-    told = stranger.page.get_by_text("This device’s access was taken away")
+    told = stranger.page.get_by_text("This device’s access was revoked")
     told.wait_for(timeout=DEVELOPING_MS)
     stranger.page.get_by_role("heading", name="Pair this device").wait_for()
 
@@ -96,7 +96,7 @@ def test_what_was_asked_while_locked_out_is_sent_after_pairing_anew(stranger: Ph
     stranger.page.get_by_role("heading", name="Pair this device").wait_for()
 
     pair(stranger, "A phone found again")
-    stranger.page.get_by_role("region", name="In the works").get_by_role("link").first.click()
+    stranger.page.get_by_role("region", name="In progress").get_by_role("link").first.click()
 
     stranger.wait_for_picture()
     job = stranger.job()
@@ -106,7 +106,7 @@ def test_what_was_asked_while_locked_out_is_sent_after_pairing_anew(stranger: Ph
 def test_an_owners_phone_lets_another_one_in(stranger: Phone, browser: Browser) -> None:
     pair(stranger, "The owner's phone", scope="own")
     stranger.tab("Settings")
-    stranger.press("Let another device in")
+    stranger.press("Pair another device")
 
     image = stranger.page.get_by_role("img", name="QR code of the address")
     stranger.page.wait_for_function("i => i.naturalWidth > 0", arg=image.element_handle())

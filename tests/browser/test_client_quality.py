@@ -50,7 +50,7 @@ def test_axe_finds_nothing_in_either_theme(
 
 
 @pytest.mark.parametrize(
-    "screen", _with_daily("create-settings", of=("mask", "viewer", "gallery", "settings"))
+    "screen", _with_daily("create-advanced", of=("mask", "viewer", "gallery", "settings"))
 )
 def test_what_is_touched_is_at_least_44_pixels_large(
     browser: Browser, server: RunningServer, made: Made, screen: str

@@ -1,4 +1,4 @@
-/** The state, handed to components. They read it and call it; they never fetch. */
+/** Gives components the state. They read it and call its methods; they never fetch. */
 
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";

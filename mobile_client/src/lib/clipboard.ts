@@ -1,6 +1,5 @@
 /**
- * Copies text, also on a page that came over plain HTTP, as pages of the local network do: there
- * `navigator.clipboard` does not exist.
+ * Copies text, also on pages served over plain HTTP, where `navigator.clipboard` does not exist.
  *
  * @returns whether it worked.
  */

@@ -1,4 +1,4 @@
-/** Names under which pictures are saved. */
+/** File names of saved pictures. */
 
 import type { Job, Picture } from "./transport/types";
 

@@ -1,4 +1,4 @@
-/** What outlives the page: small settings at once, pictures and unsent requests in IndexedDB. */
+/** Storage that outlives the page: small settings; pictures and unsent requests in IndexedDB. */
 
 import { createStore, del, entries, get, set } from "idb-keyval";
 
@@ -38,7 +38,7 @@ export class MemoryKeyValue implements KeyValue {
 
 export class BrowserKeyValue implements KeyValue {
   private readonly store;
-  /** Where the browser refuses a database (some private windows), the page's memory has to do. */
+  /** Used where the browser refuses a database, as in some private windows. */
   private readonly spare = new MemoryKeyValue();
 
   constructor(name: string) {
@@ -78,7 +78,7 @@ export class BrowserPreferences implements Preferences {
     try {
       localStorage.setItem(`darkroom.${key}`, JSON.stringify(value));
     } catch {
-      // Full or refused: the app works on, and forgets.
+      // Full or refused: the app goes on, and the value is lost on reload.
     }
   }
 }
@@ -96,7 +96,7 @@ export class MemoryPreferences implements Preferences {
   }
 }
 
-/** 128 random bits in hex. `crypto.randomUUID` is missing where the page came without TLS. */
+/** 128 random bits in hex. `crypto.randomUUID` is missing on pages served over plain HTTP. */
 export function randomId(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");

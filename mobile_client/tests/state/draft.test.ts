@@ -191,7 +191,7 @@ test("the form and its pictures outlive the page", async () => {
   expect(next.mask.value).toEqual(mask);
 });
 
-test("back to the model's own leaves the words", () => {
+test("reset to defaults keeps the prompt", () => {
   draft.set({ prompt: "a fox", negativePrompt: "rain", steps: 3, seed: 1, ratio: "16:9" });
   draft.resetSettings();
 

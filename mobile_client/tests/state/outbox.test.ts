@@ -137,7 +137,7 @@ test("a full queue is asked again when it says so", async () => {
   expect(accepted).toHaveLength(1);
 });
 
-test("without a token it waits for the pairing, and does not knock again by itself", async () => {
+test("without a token it waits for the pairing, and does not try again by itself", async () => {
   const outbox = open();
   api.refuse(401);
   await outbox.add("txt2img", { prompt: "a fox" }, {});

@@ -106,7 +106,7 @@ test("a page that was killed while offline sends it when it is opened again", as
   expect(next.jobs.active.value).toEqual(["job-1"]);
 });
 
-test("a picture that is ready while nobody looks is told about where that is wanted", async () => {
+test("a picture that is ready while the page is hidden is notified if that is wanted", async () => {
   const state = open();
   await state.start();
   await state.settings.setNotifications(true);
@@ -121,7 +121,7 @@ test("a picture that is ready while nobody looks is told about where that is wan
   expect(shown).toEqual(["Your picture is ready"]);
 });
 
-test("the server's refusal leads back to the form, with its words at the field", async () => {
+test("the server's refusal leads back to the form, with its message at the field", async () => {
   const state = open();
   await state.start();
   state.draft.set({ prompt: "a fox" });
@@ -138,7 +138,7 @@ test("the server's refusal leads back to the form, with its words at the field",
   expect(state.outbox.entries.value).toEqual([]);
 });
 
-test("another one is the same with another seed", async () => {
+test("developing again sends the same request with another seed", async () => {
   const state = open();
   await state.start();
   state.draft.set({ prompt: "a fox", seed: 7 });
@@ -152,7 +152,7 @@ test("another one is the same with another seed", async () => {
   expect(api.submissions[1]?.request).not.toHaveProperty("seed");
 });
 
-test("a photograph that another app shared is trimmed first", async () => {
+test("a photo that another app shared is cropped first", async () => {
   const shared = new Blob(["photo"], { type: "image/jpeg" });
   await pictures.set("shared", shared);
   const state = open();
@@ -163,7 +163,7 @@ test("a photograph that another app shared is trimmed first", async () => {
   expect(await pictures.get("shared")).toBeUndefined();
 });
 
-test("using a result begins the next picture with it", async () => {
+test("a result can be the start picture of the next request", async () => {
   const state = open();
   state.useAs("inpaint", { id: "job-1-0", width: 128, height: 96 });
 

@@ -9,7 +9,7 @@ interface Props {
   children: ComponentChildren;
 }
 
-/** A panel from the bottom edge, within reach of the thumb. The browser keeps focus within it. */
+/** A dialog at the bottom edge. The browser keeps the focus inside it. */
 export function Sheet({ title, onClose, children }: Props) {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => dialog.current?.showModal(), []);
@@ -20,7 +20,7 @@ export function Sheet({ title, onClose, children }: Props) {
       class="sheet"
       aria-label={title}
       onClose={onClose}
-      // A tap beside the panel lands on the dialog itself.
+      // A tap outside the panel has the dialog itself as its target.
       onClick={(event) => event.target === event.currentTarget && dialog.current?.close()}
     >
       <div class="sheet-body">

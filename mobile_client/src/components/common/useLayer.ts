@@ -1,7 +1,7 @@
 import type { RefObject } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 
-/** For what covers the screen: takes the focus while it is there, and gives it back after. */
+/** Focuses an element that covers the screen, and gives the focus back when it closes. */
 export function useLayer<Layer extends HTMLElement>(): RefObject<Layer | null> {
   const layer = useRef<Layer>(null);
   useEffect(() => {

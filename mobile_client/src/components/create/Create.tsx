@@ -1,21 +1,22 @@
 import { useState } from "preact/hooks";
 import { t } from "../../strings";
 import { useApp } from "../context";
+import { Advanced } from "./Advanced";
 import { Count } from "./Count";
 import { useComplaints } from "./complaints";
 import { MaskOptions } from "./MaskOptions";
 import { Prompt } from "./Prompt";
-import { Settings } from "./Settings";
+
 import { Shape } from "./Shape";
 import { Source } from "./Source";
 import { Strength } from "./Strength";
 import { Tray } from "./Tray";
-import { usePictureIntake } from "./usePictureIntake";
+import { usePictureInput } from "./usePictureInput";
 
-/** Everything that says what picture to make, and the button that asks for it. */
+/** The form for a new picture, and the Develop button. */
 export function Create() {
   const { draft } = useApp();
-  const dragging = usePictureIntake();
+  const dragging = usePictureInput();
   const task = draft.task.value;
   return (
     <>
@@ -32,7 +33,7 @@ export function Create() {
         <Source />
         {task === "txt2img" ? <Shape /> : <Strength />}
         {task === "inpaint" && <MaskOptions />}
-        <Settings />
+        <Advanced />
       </form>
       <Go />
       {dragging && <div class="drop">{t("create.drop")}</div>}
@@ -40,7 +41,7 @@ export function Create() {
   );
 }
 
-/** Also from the keyboard, in the middle of writing. */
+/** Presses Develop, for Ctrl+Enter while writing. */
 function clickGo(): void {
   document.querySelector<HTMLElement>(".go-button")?.click();
 }
@@ -53,8 +54,9 @@ function Go() {
   const [busy, setBusy] = useState(false);
   const model = draft.model.value;
   const count = draft.values.value.count;
-  // What the server said is shown at once, what is merely not filled in yet after a first try.
-  const told = tried || Object.values(draft.complaints.value).some((each) => "text" in each);
+  // Errors from the server are shown at once, missing fields only after a first try.
+  const showsProblem =
+    tried || Object.values(draft.complaints.value).some((each) => "text" in each);
   const blocked = model ? Object.values(complaints)[0] : t("create.nomodel");
   const develop = async () => {
     setTried(true);
@@ -71,7 +73,7 @@ function Go() {
   };
   return (
     <div class="go">
-      {(told || !model) && blocked && (
+      {(showsProblem || !model) && blocked && (
         <p class="problem" role="alert">
           {blocked}
         </p>

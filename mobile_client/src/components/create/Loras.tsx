@@ -4,22 +4,22 @@ import { Slider } from "../common/Slider";
 import { useApp } from "../context";
 import { useComplaints } from "./complaints";
 
-/** The LoRAs that the model can wear, each off or on at a strength. */
+/** The LoRAs that fit the model, each with a switch and a strength. */
 export function Loras({ model }: { model: ModelInfo }) {
   const { catalog, draft } = useApp();
   const fitting = catalog.lorasFor(model);
-  const worn = draft.values.value.loras;
+  const chosen = draft.values.value.loras;
   const problem = useComplaints().loras;
   if (fitting.length === 0) return null;
   const set = (name: string, scale: number | null) => {
-    const others: Lora[] = worn.filter((lora) => lora.name !== name);
+    const others: Lora[] = chosen.filter((lora) => lora.name !== name);
     draft.set({ loras: scale === null ? others : [...others, { name, scale }] });
   };
   return (
     <fieldset class="field">
       <legend class="label">{t("create.loras")}</legend>
       {fitting.map(({ name, title, trigger_words: words }) => {
-        const scale = worn.find((lora) => lora.name === name)?.scale ?? null;
+        const scale = chosen.find((lora) => lora.name === name)?.scale ?? null;
         return (
           <div key={name}>
             <label class="toggle">

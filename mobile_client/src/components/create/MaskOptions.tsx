@@ -4,20 +4,20 @@ import { useApp } from "../context";
 
 const PADDING = 32;
 
-/** How the painted part meets the rest. */
+/** Settings of the mask: its edge, and what around it the model sees. */
 export function MaskOptions() {
   const { draft } = useApp();
   const { maskBlur, maskPadding, invertMask } = draft.values.value;
   const source = draft.source.value;
   const shorter = source ? Math.min(source.width, source.height) : 512;
-  const softest = Math.min(64, Math.max(8, Math.round(shorter / 8)));
+  const maxBlur = Math.min(64, Math.max(8, Math.round(shorter / 8)));
   return (
     <>
       <Slider
         label={t("create.mask.blur")}
         value={maskBlur}
         min={0}
-        max={softest}
+        max={maxBlur}
         step={1}
         text={maskBlur ? t("create.mask.blur.value", { value: maskBlur }) : t("common.off")}
         onChange={(value) => draft.set({ maskBlur: value })}
@@ -39,7 +39,7 @@ export function MaskOptions() {
       </label>
       {maskPadding !== null && (
         <Slider
-          label={t("create.mask.padding")}
+          label={t("create.mask.context")}
           value={maskPadding}
           min={0}
           max={Math.max(16, shorter >> 1)}

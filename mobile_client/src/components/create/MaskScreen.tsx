@@ -2,7 +2,7 @@ import { useEffect } from "preact/hooks";
 import { useApp } from "../context";
 import { MaskEditor } from "../mask/MaskEditor";
 
-/** Paints the mask over the picture to begin with. */
+/** The mask editor, opened on the start picture. */
 export function MaskScreen() {
   const { api, draft, route } = useApp();
   const source = draft.source.value;

@@ -98,7 +98,7 @@ export function Prompt() {
           }}
         >
           <Icon name="plus" />
-          {t("create.negative.add")}
+          {t("create.negative")}
         </button>
       )}
       {history && <History onClose={() => setHistory(false)} />}

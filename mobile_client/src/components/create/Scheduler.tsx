@@ -3,7 +3,7 @@ import { t } from "../../strings";
 import { useApp } from "../context";
 import { useComplaints } from "./complaints";
 
-/** What people call the spacings; they are names, the same in every language. */
+/** Usual names of the noise schedules, the same in every language. */
 const SPACINGS: Readonly<Record<string, string>> = {
   karras: "Karras",
   exponential: "Exponential",
@@ -11,7 +11,7 @@ const SPACINGS: Readonly<Record<string, string>> = {
   sgm_uniform: "SGM uniform",
 };
 
-/** The scheduler, and how its noise levels are spaced. */
+/** The scheduler, and the schedule of its noise levels. */
 export function Scheduler({ model }: { model: ModelInfo }) {
   const { catalog, draft } = useApp();
   const own = model.defaults.scheduler;
@@ -19,7 +19,7 @@ export function Scheduler({ model }: { model: ModelInfo }) {
   const schedulers = catalog.schedulers.value;
   const find = (wanted: string) =>
     schedulers.find(({ name: plain, variants }) => plain === wanted || variants.includes(wanted));
-  // One that this server does not have stands for the model's own, until another is chosen.
+  // A scheduler that this server does not have counts as the model's default.
   const chosen = find(name) ?? find(own);
   const problem = useComplaints().scheduler;
   const set = (value: string) => draft.set({ scheduler: value === own ? null : value });

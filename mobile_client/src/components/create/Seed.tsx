@@ -4,9 +4,9 @@ import { Icon } from "../common/Icon";
 import { useApp } from "../context";
 import { useComplaints } from "./complaints";
 
-const rolled = () => Math.floor(Math.random() * (MAX_SEED + 1));
+const randomSeed = () => Math.floor(Math.random() * (MAX_SEED + 1));
 
-/** Rolled for every job, or one that is kept. */
+/** A fixed seed, or a random one for every job. */
 export function Seed() {
   const { draft } = useApp();
   const { seed } = draft.values.value;
@@ -34,7 +34,7 @@ export function Seed() {
           type="button"
           class="button icon"
           aria-label={t("create.seed.roll")}
-          onClick={() => draft.set({ seed: rolled() })}
+          onClick={() => draft.set({ seed: randomSeed() })}
         >
           <Icon name="dice" />
         </button>
@@ -43,7 +43,7 @@ export function Seed() {
           class="chip lock"
           aria-label={t("create.seed.lock")}
           aria-pressed={locked}
-          onClick={() => draft.set({ seed: locked ? null : rolled() })}
+          onClick={() => draft.set({ seed: locked ? null : randomSeed() })}
         >
           <Icon name="lock" />
         </button>

@@ -3,7 +3,7 @@ import { t } from "../../strings";
 import { useApp } from "../context";
 import { useComplaints } from "./complaints";
 
-/** The picture's proportions, each with the size that the model makes of it. */
+/** Aspect ratios, each with the size that the model makes for it. */
 export function Shape() {
   const { draft } = useApp();
   const model = draft.model.value;

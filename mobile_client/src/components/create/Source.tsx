@@ -1,12 +1,12 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { Source as Beginning } from "../../lib/state/draft";
+import type { Source as StartPicture } from "../../lib/state/draft";
 import { t } from "../../strings";
 import { Icon } from "../common/Icon";
 import { useApp } from "../context";
 import { useComplaints } from "./complaints";
-import { useTakePicture } from "./usePictureIntake";
+import { useTakePicture } from "./usePictureInput";
 
-/** The picture to begin with, and its mask; or the ways to bring one. */
+/** The start picture and its mask, or the buttons to choose one. */
 export function Source() {
   const { draft } = useApp();
   const model = draft.model.value;
@@ -58,7 +58,7 @@ function Pick() {
   );
 }
 
-function Chosen({ source }: { source: Beginning }) {
+function Chosen({ source }: { source: StartPicture }) {
   const { api, draft, route } = useApp();
   const mask = draft.mask.value;
   const complaints = useComplaints();
@@ -66,7 +66,7 @@ function Chosen({ source }: { source: Beginning }) {
   const storedMask = typeof mask?.picture === "string" ? mask.picture : null;
   const canPaint = draft.model.value?.tasks.includes("inpaint") ?? true;
   const problem = complaints.image ?? complaints.mask;
-  const trim = () => {
+  const crop = () => {
     if (!(source.picture instanceof Blob)) return;
     draft.photo.value = source.picture;
     route.go({ screen: "photo" });
@@ -102,9 +102,9 @@ function Chosen({ source }: { source: Beginning }) {
           </button>
         )}
         {source.picture instanceof Blob && !mask && (
-          <button type="button" class="button" onClick={trim}>
+          <button type="button" class="button" onClick={crop}>
             <Icon name="crop" />
-            {t("create.source.trim")}
+            {t("create.source.crop")}
           </button>
         )}
       </div>
@@ -113,7 +113,7 @@ function Chosen({ source }: { source: Beginning }) {
   );
 }
 
-/** Something for `<img src>`, of bytes or of a stored picture. */
+/** An address for `<img src>`, of bytes or of a stored picture. */
 export function usePictureUrl(picture: Blob | string | null, width?: number): string | null {
   const { api } = useApp();
   const [url, setUrl] = useState<string | null>(null);

@@ -1,9 +1,9 @@
 import { formatRoute } from "../../lib/state/route";
 import { t } from "../../strings";
 import { useApp } from "../context";
-import { stateText } from "../watch/words";
+import { statusText } from "../watch/status";
 
-/** What is in the works: requests that wait to be sent, and jobs that are not over. */
+/** Jobs in progress, and requests that wait to be sent. */
 export function Tray() {
   const { jobs, outbox } = useApp();
   const waiting = outbox.entries.value;
@@ -38,7 +38,7 @@ function Active({ id }: { id: string }) {
     <li>
       <a class="tray-card" href={formatRoute({ screen: "job", id })}>
         <span class="tray-prompt">{prompt}</span>
-        <span class="hint">{watched ? stateText(watched.job) : t("common.loading")}</span>
+        <span class="hint">{watched ? statusText(watched.job) : t("common.loading")}</span>
         <progress class="bar" value={step} max={steps || 1} aria-label={t("watch.progress")} />
       </a>
     </li>

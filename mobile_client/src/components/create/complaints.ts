@@ -2,7 +2,7 @@ import type { Complaint, Field } from "../../lib/state/draft";
 import { t } from "../../strings";
 import { useApp } from "../context";
 
-/** What is wrong, in words, by field. */
+/** Error messages by field. */
 export function useComplaints(): Partial<Record<Field, string>> {
   const found = useApp().draft.complaints.value;
   return Object.fromEntries(

@@ -33,7 +33,7 @@ export function Bar({ chosen, onSelect, onSelectAll, onLeave }: BarProps) {
   return (
     <header class="gallery-bar">
       <h1>{t("tab.gallery")}</h1>
-      <Whose />
+      <OwnerFilter />
       <button
         type="button"
         class="button bare icon"
@@ -50,8 +50,8 @@ export function Bar({ chosen, onSelect, onSelectAll, onLeave }: BarProps) {
   );
 }
 
-/** An owner sees everybody's pictures, but wants their own first. */
-function Whose() {
+/** Owners switch between their own pictures and everyone's. */
+function OwnerFilter() {
   const { gallery } = useApp();
   if (gallery.ownName === null) return null;
   return (

@@ -2,7 +2,7 @@ import { t } from "../../strings";
 import { Icon } from "../common/Icon";
 import { useApp } from "../context";
 
-/** Nothing to show: not yet, not now, or never made. */
+/** An empty gallery: loading, failed to load, or without pictures. */
 export function Empty() {
   const { gallery, route } = useApp();
   if (gallery.failed.value) {

@@ -6,16 +6,16 @@ import { Empty } from "./Empty";
 import { Grid } from "./Grid";
 import { useDelete } from "./useDelete";
 
-/** Everything that was made, by day. */
+/** All pictures, by day. */
 export function Gallery({ onOpen }: { onOpen: (pictureId: string) => void }) {
   const { gallery, server } = useApp();
-  /** The pictures chosen; undefined while one looks and does not choose. */
+  /** Ids of the selected pictures; undefined while not selecting. */
   const [chosen, setChosen] = useState<ReadonlySet<string>>();
   const remove = useDelete();
   const pictures = gallery.pictures.value;
   const isReachable = server.reach.value === "ok" || server.reach.value === "starting";
 
-  // Asks again when the server is back.
+  // Runs again when the server can be reached again.
   useEffect(() => {
     void gallery.refresh();
   }, [gallery, isReachable]);

@@ -13,7 +13,7 @@ interface GridProps {
   onHold: (id: string) => void;
 }
 
-/** Thumbnails by day, of which only those near the screen exist. */
+/** Thumbnails by day. Only those near the visible part are in the DOM. */
 export function Grid({ pictures, chosen, onPick, onHold }: GridProps) {
   const { gallery } = useApp();
   const { element, window } = useWindow(pictures, {
@@ -22,7 +22,7 @@ export function Grid({ pictures, chosen, onPick, onHold }: GridProps) {
       gallery.scrollTop = top;
     },
     onNearEnd: () => {
-      // After a failure the button below asks again; scrolling would ask at every frame.
+      // After a failure only the button below loads again; scrolling would retry at every frame.
       if (!gallery.failed.value && !gallery.loading.value) void gallery.more();
     },
   });

@@ -10,13 +10,13 @@ interface TileProps {
   side: number;
   left: number;
   top: number;
-  /** Undefined while one looks and does not choose. */
+  /** Whether it is selected; undefined while not selecting. */
   chosen: boolean | undefined;
   onPick: (id: string) => void;
   onHold: (id: string) => void;
 }
 
-/** Few widths, so that the server's and the browser's caches are of use. */
+/** Few widths, so that the server's and the browser's caches hit. */
 const WIDTHS = [192, 320, 512];
 const HOLD_MS = 450;
 const HOLD_SLOP_PX = 10;
@@ -47,7 +47,7 @@ export function Tile({ picture, side, left, top, chosen, onPick, onHold }: TileP
   }
 
   function click() {
-    // The click that ends a long press was meant for nothing more.
+    // Ignores the click that ends a long press.
     if (!hold.current.held) onPick(picture.id);
     hold.current.held = false;
   }

@@ -3,7 +3,7 @@ import { dayOf } from "./rows";
 
 const DAY_MS = 86_400_000;
 
-/** A day as people say it. */
+/** The name of a day, such as "Yesterday". */
 export function dayName(time: string, now = new Date()): string {
   const day = dayOf(time);
   if (day === dayOf(now.toISOString())) return t("gallery.today");

@@ -1,4 +1,4 @@
-/** Which thumbnails stand where, so that only those in sight need to exist. No DOM. */
+/** Computes the layout of the gallery, so that only visible thumbnails are in the DOM. */
 
 export interface Dated {
   readonly id: string;
@@ -16,7 +16,7 @@ export interface DayRow {
 
 export interface PictureRow {
   readonly kind: "pictures";
-  /** From this picture up to, and without, that. */
+  /** Range of pictures: first index, and index after the last. */
   readonly from: number;
   readonly to: number;
   readonly top: number;
@@ -41,7 +41,7 @@ const MOST_CELL = 180;
 export function layOut(pictures: readonly Dated[], width: number): Layout {
   const most = Math.max(3, Math.floor((width + GAP) / (LEAST_CELL + GAP)));
   const least = Math.ceil((width + GAP) / (MOST_CELL + GAP));
-  // A phone held upright shows three; on wider screens thumbnails grow before they get more.
+  // Three columns on an upright phone; on wider screens thumbnails grow before a column is added.
   const columns = Math.max(3, Math.min(most, least));
   const cell = Math.max(1, (width - GAP * (columns - 1)) / columns);
   const rows: Row[] = [];
@@ -77,7 +77,7 @@ export function inSight(
   return [first, Math.max(first, end)];
 }
 
-/** The calendar day where this device is. */
+/** The calendar day in this device's time zone. */
 export function dayOf(time: string): string {
   const date = new Date(time);
   return `${date.getFullYear()}-${date.getMonth()}-${date.getDate()}`;

@@ -3,7 +3,7 @@ import { UNDO_MS } from "../../lib/state/gallery";
 import { t } from "../../strings";
 import { useApp } from "../context";
 
-/** Deletes pictures, says so, and offers to take it back. */
+/** Deletes pictures and shows a message with an Undo button. */
 export function useDelete(): (ids: readonly string[]) => void {
   const { gallery, toasts } = useApp();
   return useCallback(

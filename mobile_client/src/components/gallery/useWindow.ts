@@ -2,9 +2,9 @@ import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } fr
 import type { GalleryPicture } from "../../lib/state/gallery";
 import { inSight, type Layout, layOut } from "./rows";
 
-/** Beyond the edges, in screens: what a quick thumb reaches before the next frame. */
+/** Screens beyond the edges that are rendered, for quick scrolling. */
 const AHEAD = 1;
-/** Screens before the end at which older pictures are asked for. */
+/** Screens before the end at which older pictures are loaded. */
 const MORE_WITHIN = 3;
 
 interface Window {
@@ -13,7 +13,7 @@ interface Window {
   readonly end: number;
 }
 
-/** Follows a scrolling element and tells which rows it needs. */
+/** Follows a scrolling element and returns the rows it needs. */
 export function useWindow(
   pictures: readonly GalleryPicture[],
   scroll: { top: number; onScroll: (top: number) => void; onNearEnd: () => void },
@@ -37,7 +37,7 @@ export function useWindow(
       scrollTop - clientHeight * AHEAD,
       scrollTop + clientHeight * (1 + AHEAD),
     );
-    // Most scroll events change nothing that is drawn.
+    // Most scroll events do not change the rows.
     setRange((before) => (before[0] === next[0] && before[1] === next[1] ? before : next));
     calls.onScroll(scrollTop);
     if (scrollTop + clientHeight * (1 + MORE_WITHIN) > now.height) calls.onNearEnd();
@@ -53,7 +53,7 @@ export function useWindow(
     return () => observer.disconnect();
   }, []);
 
-  // Once there is something to scroll, go where one was.
+  // Restores the scroll position once there is enough to scroll.
   const restored = useRef(false);
   useLayoutEffect(() => {
     const place = element.current;

@@ -13,19 +13,19 @@ import { useBoard } from "./useBoard";
 
 export interface MaskEditorProps {
   picture: string | Blob;
-  /** The mask will have exactly this size. */
+  /** Size of the mask in pixels. */
   size: Size;
-  /** What an earlier visit painted. */
+  /** Strokes painted earlier. */
   operations?: readonly Operation[];
   /**
    * @param mask PNG: white is repainted.
-   * @param preview small picture of the picture under its mask, as a data URI.
+   * @param preview small picture with the mask over it, as a data URI.
    */
   onDone: (mask: Blob, preview: string, operations: readonly Operation[]) => void;
   onCancel: () => void;
 }
 
-/** Says with a finger which part of a picture is to be painted anew. */
+/** Paints the mask: the part of a picture to repaint. */
 export function MaskEditor({ picture, size, operations, onDone, onCancel }: MaskEditorProps) {
   const { board, failed } = useBoard(picture, size, operations);
   const layer = useLayer<HTMLElement>();

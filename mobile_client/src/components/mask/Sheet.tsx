@@ -4,7 +4,7 @@ import { t } from "../../strings";
 import { listenToKeys } from "./keys";
 import { listen } from "./pointers";
 
-/** The canvas. After it is mounted the board draws on it, without this component. */
+/** The canvas. Once it is mounted, the board draws on it by itself. */
 export function Sheet({ board }: { board: Board }) {
   const sheet = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);

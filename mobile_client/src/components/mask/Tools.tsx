@@ -9,7 +9,7 @@ interface ToolsProps {
   onDone: () => void;
 }
 
-/** Everything but the canvas, where a thumb reaches it. */
+/** The toolbar, at the bottom edge. */
 export function Tools({ board, busy, onDone }: ToolsProps) {
   const erases = board.erases.value;
   return (

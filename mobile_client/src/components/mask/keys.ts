@@ -1,4 +1,4 @@
-/** Painting without a pointer: arrows move the brush, the space bar presses it down. */
+/** Painting with a keyboard: arrows move the brush, the space bar paints. */
 
 import type { Board } from "../../lib/canvas/board";
 import type { Contact } from "../../lib/canvas/hands";
@@ -84,7 +84,7 @@ export function listenToKeys(element: HTMLElement, board: Board): () => void {
   };
 }
 
-/** Shortcuts that work wherever the focus is in the editor. @returns whether it was one. */
+/** Handles shortcuts of the editor. @returns whether the key was one. */
 export function shortcut(event: KeyboardEvent, board: Board): boolean {
   const command = event.ctrlKey || event.metaKey;
   const key = event.key.toLowerCase();

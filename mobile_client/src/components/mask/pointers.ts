@@ -1,4 +1,4 @@
-/** From the browser's pointer events to a board's contacts. */
+/** Turns pointer events into a board's contacts. */
 
 import type { Board } from "../../lib/canvas/board";
 import type { Contact } from "../../lib/canvas/hands";
@@ -7,7 +7,7 @@ const MIDDLE_BUTTON = 1;
 const RIGHT_BUTTON = 2;
 const WHEEL_SPEED = 0.002;
 
-/** Lets everything that points at `element` work on the board. @returns what ends it. */
+/** Sends the pointer events of `element` to the board. @returns a function that stops it. */
 export function listen(element: HTMLElement, board: Board): () => void {
   const contact = (event: PointerEvent, pans = false): Contact => {
     const edge = element.getBoundingClientRect();
@@ -38,7 +38,7 @@ export function listen(element: HTMLElement, board: Board): () => void {
     hover(event);
   });
   on("pointermove", (event) => {
-    // Between two frames a finger moves many times; each of them is a point of the stroke.
+    // A finger moves many times between two frames; each position is a point of the stroke.
     const all = event.getCoalescedEvents?.() ?? [];
     board.move((all.length > 0 ? all : [event]).map((each) => contact(each)));
     hover(event);

@@ -3,7 +3,7 @@ import { Board } from "../../lib/canvas/board";
 import type { Operation } from "../../lib/canvas/strokes";
 import type { Size } from "../../lib/transport/types";
 
-/** A board for a picture, once it is loaded. */
+/** The board for a picture, once the picture is loaded. */
 export function useBoard(
   picture: string | Blob,
   { width, height }: Size,

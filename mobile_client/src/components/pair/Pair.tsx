@@ -3,7 +3,7 @@ import { Problem, Unreachable } from "../../lib/transport/http";
 import { duration, t } from "../../strings";
 import { useApp } from "../context";
 
-/** Trades the code on the server's terminal for this device's own token. */
+/** Exchanges a pairing code for this device's own token. */
 export function Pair({ code: scanned }: { code: string }) {
   const state = useApp();
   const { server, settings } = state;
@@ -86,7 +86,7 @@ export function Pair({ code: scanned }: { code: string }) {
 
 const DEVICES = ["iPhone", "iPad", "Android", "Macintosh", "Windows", "Linux"] as const;
 
-/** What the browser says that it runs on, so that most need not type a name. */
+/** A default name from the user agent, so that most people need not type one. */
 function deviceName(): string {
   const found = DEVICES.find((device) => navigator.userAgent.includes(device));
   return found ? found.replace("Macintosh", "Mac") : t("pair.name.default");

@@ -15,12 +15,12 @@ export interface PhotoEditorProps {
   onCancel: () => void;
 }
 
-/** Chooses the part of a photo to use, upright, and makes it small enough to send. */
+/** Crops and rotates a photo, and makes it small enough to send. */
 export function PhotoEditor({ file, limits, onDone, onCancel }: PhotoEditorProps) {
   const { cropper, failed } = usePhoto(file, limits);
   const layer = useLayer<HTMLElement>();
   const [busy, setBusy] = useState(false);
-  const [spoilt, setSpoilt] = useState(false);
+  const [outOfMemory, setOutOfMemory] = useState(false);
 
   async function finish(chosen: Cropper) {
     setBusy(true);
@@ -28,7 +28,7 @@ export function PhotoEditor({ file, limits, onDone, onCancel }: PhotoEditorProps
     try {
       onDone(await chosen.photo.crop(crop), crop.size);
     } catch {
-      setSpoilt(true); // the browser would not give the memory
+      setOutOfMemory(true); // the browser refused the memory
     } finally {
       setBusy(false);
     }
@@ -62,7 +62,7 @@ export function PhotoEditor({ file, limits, onDone, onCancel }: PhotoEditorProps
           <Icon name="turn" />
         </button>
       </header>
-      {failed || spoilt ? (
+      {failed || outOfMemory ? (
         <div class="photo-message" role="alert">
           <p class="problem">{t(failed ? "photo.unreadable" : "photo.tooLarge")}</p>
           <button type="button" class="button" onClick={onCancel}>
@@ -76,7 +76,7 @@ export function PhotoEditor({ file, limits, onDone, onCancel }: PhotoEditorProps
           {t("photo.opening")}
         </p>
       )}
-      {cropper && !failed && !spoilt && (
+      {cropper && !failed && !outOfMemory && (
         <footer class="photo-tools">
           <Ratios cropper={cropper} />
           <div class="photo-row">
@@ -146,7 +146,7 @@ function Ratios({ cropper }: { cropper: Cropper }) {
   const chosen = cropper.ratio.value;
   return (
     <fieldset class="photo-ratios">
-      <legend class="visually-hidden">{t("photo.shape")}</legend>
+      <legend class="visually-hidden">{t("create.shape")}</legend>
       {choices.map(({ ratio, name }) => (
         <button
           key={name}
@@ -166,7 +166,7 @@ function isSame(a: Ratio, b: Ratio): boolean {
   return a === b || (a !== "own" && b !== "own" && Math.abs(a - b) < 0.001);
 }
 
-/** On its own, because it changes while the photo is moved. */
+/** A component of its own, because it changes while the photo is moved. */
 function Result({ cropper }: { cropper: Cropper }) {
   const { width, height } = cropper.result.value;
   return <p class="hint photo-result">{t("photo.result", { width, height })}</p>;

@@ -1,4 +1,4 @@
-/** Fingers, wheel and keys that move a photo under its frame. */
+/** Moves a photo under its crop frame by fingers, wheel and keys. */
 
 import type { Cropper } from "../../lib/canvas/cropper";
 

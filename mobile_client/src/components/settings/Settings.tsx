@@ -44,7 +44,7 @@ function ThisServer() {
             class="button primary"
             onClick={() => route.go({ screen: "pair", code: "" })}
           >
-            {t("settings.server.pair")}
+            {t("pair.title")}
           </button>
         ) : (
           <button type="button" class="button" onClick={() => void server.check()}>
@@ -76,7 +76,7 @@ function ThisServer() {
   );
 }
 
-/** A code for one more device; only owners get one. */
+/** Makes a pairing code for one more device. For owners. */
 function Invite() {
   const { server, toasts } = useApp();
   const [invitation, setInvitation] = useState<Invitation | null>(null);

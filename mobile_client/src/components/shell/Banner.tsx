@@ -6,7 +6,7 @@ const HINTS: Partial<Record<string, Key>> = {
   foreign: "reach.foreign.hint",
 };
 
-/** Says what is the matter with the server, and nothing while nothing is. */
+/** Shows a problem with the server, or nothing. */
 export function Banner() {
   const { server } = useApp();
   const reach = server.reach.value;

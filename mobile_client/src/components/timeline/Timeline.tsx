@@ -4,11 +4,11 @@ import { t } from "../../strings";
 import { Icon } from "../common/Icon";
 import { useApp } from "../context";
 
-/** The whole way in this time, whatever the number of previews. */
+/** Length of a replay, whatever the number of previews. */
 const PLAYING_MS = 3_000;
 const LEAST_FRAME_MS = 60;
 
-/** Watch a picture develop again, and stop where you like. */
+/** Replays the previews of a job's first picture, with a slider. */
 export function Timeline({ jobId }: { jobId: string }) {
   const film = useFilm(jobId);
   const { api } = useApp();
@@ -60,7 +60,7 @@ function Player({ film, picture }: { film: Film; picture: string }) {
   }
 
   const frame = frames[at];
-  const words = frame
+  const label = frame
     ? t("timeline.step", { step: frame.step ?? at + 1, steps: steps || last })
     : t("timeline.finished");
 
@@ -68,7 +68,7 @@ function Player({ film, picture }: { film: Film; picture: string }) {
     <div class="timeline">
       <div class="timeline-picture">
         <img src={picture} alt="" />
-        {frame && <img src={frame.image} alt={words} />}
+        {frame && <img src={frame.image} alt={label} />}
       </div>
       <div class="timeline-controls">
         <button
@@ -84,14 +84,14 @@ function Player({ film, picture }: { film: Film; picture: string }) {
           min={0}
           max={last}
           value={at}
-          aria-label={t("timeline.label")}
-          aria-valuetext={words}
+          aria-label={t("viewer.replay")}
+          aria-valuetext={label}
           onInput={(event) => {
             setPlaying(false);
             setAt(event.currentTarget.valueAsNumber);
           }}
         />
-        <output class="timeline-words">{words}</output>
+        <output class="timeline-label">{label}</output>
       </div>
     </div>
   );

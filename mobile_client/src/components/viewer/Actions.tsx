@@ -2,9 +2,9 @@ import { useState } from "preact/hooks";
 import { fileName } from "../../lib/file-name";
 import type { Job, Picture } from "../../lib/transport/types";
 import { type Key, t } from "../../strings";
-import { canShare, sharePicture } from "../common/hand-over";
 import { Icon, type IconName } from "../common/Icon";
 import { Sheet } from "../common/Sheet";
+import { canShare, sharePicture } from "../common/share";
 import { useApp } from "../context";
 
 interface ActionsProps {
@@ -15,7 +15,7 @@ interface ActionsProps {
   onDelete: () => void;
 }
 
-/** What can be done with a picture, in one row under the thumb. */
+/** Buttons for one picture, in one row at the bottom. */
 export function Actions({ job, picture, onRemix, onUseAs, onDelete }: ActionsProps) {
   const { api, toasts } = useApp();
   const [choosing, setChoosing] = useState(false);
@@ -37,12 +37,12 @@ export function Actions({ job, picture, onRemix, onUseAs, onDelete }: ActionsPro
       </a>
       {canShare() && <Action icon="share" name="common.share" onUse={shareIt} />}
       <Action icon="remix" name="viewer.remix" onUse={onRemix} />
-      <Action icon="brush" name="viewer.use" onUse={() => setChoosing(true)} />
+      <Action icon="brush" name="viewer.edit" onUse={() => setChoosing(true)} />
       <Action icon="trash" name="common.delete" onUse={onDelete} />
       {choosing && (
-        <Sheet title={t("viewer.useTitle")} onClose={() => setChoosing(false)}>
-          <Choice icon="photo" name="viewer.useImg2img" onUse={() => onUseAs("img2img")} />
-          <Choice icon="brush" name="viewer.useInpaint" onUse={() => onUseAs("inpaint")} />
+        <Sheet title={t("viewer.edit.title")} onClose={() => setChoosing(false)}>
+          <Choice icon="photo" name="viewer.edit.start" onUse={() => onUseAs("img2img")} />
+          <Choice icon="brush" name="create.mask.paint" onUse={() => onUseAs("inpaint")} />
         </Sheet>
       )}
     </div>

@@ -11,31 +11,31 @@ interface DetailsProps {
   onClose: () => void;
 }
 
-/** Everything that made the picture what it is. */
+/** Every setting that the picture was made with. */
 export function Details({ job, picture, onClose }: DetailsProps) {
   const { server } = useApp();
-  const asked = job.request;
-  const prompt = String(asked.prompt ?? "");
-  const negative = String(asked.negative_prompt ?? "");
+  const request = job.request;
+  const prompt = String(request.prompt ?? "");
+  const negative = String(request.negative_prompt ?? "");
   const isOwner = server.me.value?.scope === "own";
   return (
     <Sheet title={t("viewer.details")} onClose={onClose}>
-      <Words name="viewer.prompt" text={prompt || t("gallery.untitled")} copies={prompt} />
-      {negative && <Words name="viewer.negative" text={negative} copies={negative} />}
+      <CopyableText name="create.prompt" text={prompt || t("gallery.untitled")} copied={prompt} />
+      {negative && <CopyableText name="create.negative" text={negative} copied={negative} />}
       <dl class="viewer-facts">
-        <Fact name="viewer.seed" value={String(picture.seed)} />
+        <Fact name="create.seed" value={String(picture.seed)} />
         <Fact name="viewer.size" value={`${picture.width} × ${picture.height}`} />
-        <Fact name="viewer.model" value={asked.model} />
-        <Fact name="viewer.steps" value={asked.num_inference_steps} />
-        <Fact name="viewer.guidance" value={asked.guidance_scale} />
-        <Fact name="viewer.scheduler" value={asked.scheduler} />
-        <Fact name="viewer.strength" value={asked.strength} />
-        <Fact name="viewer.loras" value={lorasOf(asked.loras)} />
-        <Fact name="viewer.clipSkip" value={asked.clip_skip || null} />
-        <Fact name="viewer.maskBlur" value={asked.mask_blur || null} />
-        <Fact name="viewer.maskCrop" value={asked.padding_mask_crop} />
-        <Fact name="viewer.made" value={moment(picture.created_at)} />
-        <Fact name="viewer.took" value={took(job)} />
+        <Fact name="create.model" value={request.model} />
+        <Fact name="create.steps" value={request.num_inference_steps} />
+        <Fact name="create.guidance" value={request.guidance_scale} />
+        <Fact name="create.scheduler" value={request.scheduler} />
+        <Fact name="create.strength" value={request.strength} />
+        <Fact name="create.loras" value={lorasOf(request.loras)} />
+        <Fact name="create.clipskip" value={request.clip_skip || null} />
+        <Fact name="create.mask.blur" value={request.mask_blur || null} />
+        <Fact name="create.mask.context" value={request.padding_mask_crop} />
+        <Fact name="viewer.created" value={moment(picture.created_at)} />
+        <Fact name="viewer.duration" value={durationOf(job)} />
         {isOwner && <Fact name="viewer.client" value={job.client} />}
       </dl>
       {job.notes.map((note) => (
@@ -47,10 +47,10 @@ export function Details({ job, picture, onClose }: DetailsProps) {
   );
 }
 
-function Words({ name, text, copies }: { name: Key; text: string; copies: string }) {
+function CopyableText({ name, text, copied }: { name: Key; text: string; copied: string }) {
   const { toasts } = useApp();
-  async function take() {
-    toasts.show({ text: t((await copy(copies)) ? "viewer.copied" : "viewer.copyFailed") });
+  async function copyIt() {
+    toasts.show({ text: t((await copy(copied)) ? "viewer.copied" : "viewer.copyFailed") });
   }
   return (
     <div class="viewer-words">
@@ -58,12 +58,12 @@ function Words({ name, text, copies }: { name: Key; text: string; copies: string
         <h3 class="label">{t(name)}</h3>
         <p>{text}</p>
       </div>
-      {copies && (
+      {copied && (
         <button
           type="button"
           class="button icon"
           aria-label={`${t("viewer.copy")}: ${t(name)}`}
-          onClick={() => void take()}
+          onClick={() => void copyIt()}
         >
           <Icon name="copy" />
         </button>
@@ -93,7 +93,7 @@ function moment(time: string): string {
   return new Intl.DateTimeFormat(language.value, options).format(new Date(time));
 }
 
-function took({ started_at, finished_at }: Job): string {
+function durationOf({ started_at, finished_at }: Job): string {
   if (!started_at || !finished_at) return "";
   const seconds = (Date.parse(finished_at) - Date.parse(started_at)) / 1000;
   return t("time.seconds", { value: number(seconds, 1) });

@@ -15,7 +15,7 @@ interface StageProps {
   onTap: () => void;
 }
 
-/** The picture and its neighbours, side by side; fingers move them. */
+/** The picture and its neighbours side by side, moved by fingers, wheel and keys. */
 export function Stage({ id, size, prompt, newer, older, onOpen, onLeave, onTap }: StageProps) {
   const { stage, strip, picture, viewing } = useViewing(id, size, {
     newer: newer === undefined ? undefined : () => onOpen(newer),
@@ -80,7 +80,7 @@ function Slide({ id, prompt, place, inner }: SlideProps) {
   );
 }
 
-/** Who has no finger on the screen turns pages by these. */
+/** Shows the next or previous picture, for people without a touch screen. */
 function Arrow(props: {
   side: "left" | "right";
   to: string | undefined;

@@ -23,7 +23,7 @@ export interface ViewerProps {
   ) => void;
 }
 
-/** What the screen shows of the picture. */
+/** The picture itself, the comparison with its start picture, or its replay. */
 type Mode = "picture" | "compare" | "timeline";
 
 /** One picture, as large as the screen. */
@@ -156,18 +156,18 @@ function Modes({ job, picture, mode, onMode }: ModesProps) {
   return (
     <div class="viewer-modes">
       {hasSource && chip("compare", "compare", "viewer.compare")}
-      {hasTimeline && chip("timeline", "history", "viewer.develop")}
+      {hasTimeline && chip("timeline", "history", "viewer.replay")}
     </div>
   );
 }
 
-/** The id of the stored picture that a job began from. */
+/** The id of the stored picture that a job started from. */
 function sourceOf(job: Job | undefined): string | undefined {
   const image = job?.request.image;
   return typeof image === "string" ? /^image:(.+)$/.exec(image)?.[1] : undefined;
 }
 
-/** All settings of one picture: of several that a job made, each has its own seed. */
+/** All settings of one picture. Each picture of a job has its own seed. */
 function requestOf(job: Job, picture: Picture): PictureRequest {
   return { ...(job.request as PictureRequest), seed: picture.seed };
 }

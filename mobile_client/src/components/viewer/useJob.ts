@@ -5,13 +5,13 @@ import { useApp } from "../context";
 
 export type Found = { job: Job } | { missing: boolean } | undefined;
 
-/** The job that made a picture; `missing` tells a picture that is gone from a server that is. */
+/** The job that made a picture. `missing` is false if the server could not be reached. */
 export function useJob(pictureId: string): Found {
   const { gallery, server } = useApp();
   const [found, setFound] = useState<{ id: string; found: Found }>();
   const reach = server.reach.value;
 
-  // Asks again when the server is back.
+  // Runs again when the server can be reached again.
   useEffect(() => {
     let wanted = true;
     gallery.jobOf(pictureId).then(

@@ -18,7 +18,7 @@ const WHEEL_SPEED = 0.002;
  * Lets fingers zoom, move and swipe the picture. They move the elements themselves, without
  * rendering anything.
  *
- * @param key of the picture: another one is shown whole, in its place.
+ * @param key of the picture. When it changes, zoom and position are reset.
  */
 export function useViewing(key: string, size: Size | undefined, turns: Turns) {
   const stage = useRef<HTMLDivElement>(null);
@@ -30,19 +30,19 @@ export function useViewing(key: string, size: Size | undefined, turns: Turns) {
 
   const show = ({ view, drag, held }: Seen) => {
     const box = boxOf(stage.current);
-    const whole = fitted(latest.current.size ?? box, box);
-    const zoom = view.scale / whole.scale;
-    const x = view.x - whole.x * zoom;
-    const y = view.y - whole.y * zoom;
+    const fit = fitted(latest.current.size ?? box, box);
+    const zoom = view.scale / fit.scale;
+    const x = view.x - fit.x * zoom;
+    const y = view.y - fit.y * zoom;
     glide(strip.current, !held, `translate(${drag.x}px, ${drag.y}px)`);
     glide(picture.current, !held, `translate(${x}px, ${y}px) scale(${zoom})`);
   };
 
-  /** The neighbour glides in, then takes the place. */
+  /** Slides the neighbour in, then opens it. */
   const turn = (direction: 1 | -1, act: (() => void) | undefined) => {
     if (!act) return;
     const width = boxOf(stage.current).width;
-    // After the gesture has settled the strip, or that would take it back.
+    // Deferred, because the end of the gesture moves the strip back first.
     queueMicrotask(() => glide(strip.current, true, `translateX(${direction * width}px)`));
     setTimeout(act, isCalm() ? 0 : GLIDE_MS);
   };
@@ -56,7 +56,7 @@ export function useViewing(key: string, size: Size | undefined, turns: Turns) {
   });
 
   const { width, height } = size ?? { width: 0, height: 0 };
-  // Another picture begins anew.
+  // Resets zoom and position for another picture.
   useLayoutEffect(() => {
     const element = stage.current;
     const now = viewing.current;

@@ -2,7 +2,7 @@ import { useEffect, useState } from "preact/hooks";
 import type { Watched } from "../../lib/state/jobs";
 import { t } from "../../strings";
 import { useApp } from "../context";
-import { etaText, stateText } from "./words";
+import { etaText, statusText } from "./status";
 
 export function Developing({ watched }: { watched: Watched }) {
   const { jobs, toasts } = useApp();
@@ -23,10 +23,10 @@ export function Developing({ watched }: { watched: Watched }) {
       <Frame request={job.request}>
         {preview && <img class="preview" src={preview} alt={t("watch.preview", { prompt })} />}
       </Frame>
-      <div class="standing" aria-live="polite">
+      <div class="job-status" aria-live="polite">
         <progress class="bar" value={step} max={steps || 1} aria-label={t("watch.progress")} />
         <p class="row spread">
-          <span>{stateText(job)}</span>
+          <span>{statusText(job)}</span>
           <span class="hint">{etaText(eta, now)}</span>
         </p>
         {!live && job.status === "running" && step > 0 && (
@@ -43,7 +43,7 @@ export function Developing({ watched }: { watched: Watched }) {
   );
 }
 
-/** A place of the picture's own shape, so that nothing jumps when it comes. */
+/** An empty frame in the picture's aspect ratio, so that nothing moves when the picture comes. */
 export function Frame(props: {
   request: Readonly<Record<string, unknown>>;
   children?: preact.ComponentChildren;
@@ -71,7 +71,7 @@ export function Notes({ notes }: { notes: readonly string[] }) {
   );
 }
 
-/** The time, once a second. */
+/** The current time in milliseconds, updated once a second. */
 function useNow(): number {
   const [now, setNow] = useState(Date.now());
   useEffect(() => {

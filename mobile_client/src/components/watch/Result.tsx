@@ -4,18 +4,18 @@ import { fileName } from "../../lib/file-name";
 import type { Watched } from "../../lib/state/jobs";
 import type { Job, Picture } from "../../lib/transport/types";
 import { duration, t } from "../../strings";
-import { canShare, sharePicture } from "../common/hand-over";
 import { Icon } from "../common/Icon";
 import { Sheet } from "../common/Sheet";
+import { canShare, sharePicture } from "../common/share";
 import { useApp } from "../context";
+import { Timeline } from "../timeline/Timeline";
 import { Notes } from "./Developing";
-import { Timeline } from "./Timeline";
 
-/** What came of a job. */
+/** A job that has ended: its pictures, or why there are none. */
 export function Result({ watched }: { watched: Watched }) {
   const { job } = watched;
   if (job.status === "succeeded") return <Pictures job={job} preview={watched.preview} />;
-  return <Nothing job={job} />;
+  return <NoPictures job={job} />;
 }
 
 function Pictures({ job, preview }: { job: Job; preview: string | null }) {
@@ -74,7 +74,7 @@ function Pictures({ job, preview }: { job: Job; preview: string | null }) {
           onClick={() => setReplaying(!replaying)}
         >
           <Icon name="history" />
-          {t(replaying ? "watch.develop.back" : "watch.develop")}
+          {t(replaying ? "watch.replay.back" : "viewer.replay")}
         </button>
       </Facts>
       <Actions job={job} picture={picture} />
@@ -104,7 +104,7 @@ function Facts({ job, picture, children }: FactsProps) {
 
 function Actions({ job, picture }: { job: Job; picture: Picture }) {
   const state = useApp();
-  const [using, setUsing] = useState(false);
+  const [editing, setEditing] = useState(false);
   const name = fileName(job, picture);
   const share = () => state.takeOut(picture.id, (bytes) => sharePicture(bytes, name));
   return (
@@ -121,24 +121,24 @@ function Actions({ job, picture }: { job: Job; picture: Picture }) {
             {t("common.share")}
           </button>
         )}
-        <button type="button" class="button" onClick={() => setUsing(true)}>
-          <Icon name="photo" />
-          {t("watch.use")}
+        <button type="button" class="button" onClick={() => setEditing(true)}>
+          <Icon name="brush" />
+          {t("viewer.edit")}
         </button>
         <button type="button" class="button" onClick={() => state.remix(job.request, picture.seed)}>
           <Icon name="remix" />
-          {t("watch.remix")}
+          {t("viewer.remix")}
         </button>
       </div>
-      {using && (
-        <Sheet title={t("watch.use")} onClose={() => setUsing(false)}>
+      {editing && (
+        <Sheet title={t("viewer.edit.title")} onClose={() => setEditing(false)}>
           <button type="button" class="button wide" onClick={() => state.useAs("img2img", picture)}>
             <Icon name="photo" />
-            {t("watch.use.img2img")}
+            {t("viewer.edit.start")}
           </button>
           <button type="button" class="button wide" onClick={() => state.useAs("inpaint", picture)}>
             <Icon name="brush" />
-            {t("watch.use.inpaint")}
+            {t("create.mask.paint")}
           </button>
           <button
             type="button"
@@ -163,8 +163,8 @@ function Again({ job }: { job: Job }) {
   );
 }
 
-/** A job that failed or was cancelled: why, and what to do about it. */
-function Nothing({ job }: { job: Job }) {
+/** A job that failed or was cancelled: the reason, and buttons to try again. */
+function NoPictures({ job }: { job: Job }) {
   const state = useApp();
   const failed = job.status === "failed";
   return (

@@ -3,7 +3,7 @@ import { t } from "../../strings";
 import { useApp } from "../context";
 import { Frame } from "./Developing";
 
-/** A request that the server does not have yet, or will not have. */
+/** A request that was not sent yet, or that the server refused. */
 export function Unsent({ entry }: { entry: Entry }) {
   const state = useApp();
   const { outbox, route, server } = state;
@@ -31,7 +31,7 @@ export function Unsent({ entry }: { entry: Entry }) {
   return (
     <>
       <Frame request={entry.request} />
-      <div class="standing" role="status">
+      <div class="job-status" role="status">
         <progress class="bar" aria-label={t("watch.progress")} />
         <p>{waits ? (entry.delay ?? t("watch.waiting")) : t("watch.sending")}</p>
         {waits && <p class="hint">{t("watch.waiting.safe")}</p>}

@@ -7,7 +7,7 @@ import { Developing } from "./Developing";
 import { Result } from "./Result";
 import { Unsent } from "./Unsent";
 
-/** One request from the tap to the picture. `id` is a job's, or the key of one not yet sent. */
+/** One request, from sending to the picture. `id`: of the job, or the key of an unsent request. */
 export function Watch({ id }: { id: string }) {
   const state = useApp();
   const { jobs, outbox, route } = state;

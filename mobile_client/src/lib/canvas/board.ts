@@ -1,4 +1,4 @@
-/** The board on which a mask is painted: a canvas, the fingers on it, and what they did so far. */
+/** The board on which a mask is painted: a canvas, pointer input, and the history of strokes. */
 
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
 import {
@@ -25,7 +25,7 @@ import { type Brush, brushOf, encode, makeSurface, release, type Surface } from 
 export const BRUSHES = { least: 8, most: 96, usual: 36 } as const;
 
 const MARGIN: Insets = { top: 12, right: 12, bottom: 12, left: 12 };
-/** Beyond this a phone paints pixels that nobody sees. */
+/** A higher pixel ratio shows no difference. */
 const MAX_PIXEL_RATIO = 2.5;
 const CLOSEST = 10;
 const PREVIEW_SIDE = 320;
@@ -34,15 +34,15 @@ const RING_SHOWN_MS = 700;
 interface Canvas {
   readonly element: HTMLCanvasElement;
   readonly brush: Brush;
-  /** As large as the canvas: the mask is coloured here before it is laid over the picture. */
+  /** As large as the canvas. The mask is coloured here before it is drawn over the picture. */
   readonly layer: Surface;
   readonly layerBrush: Brush;
 }
 
-/** Everything that moves is kept out of components: they only read the signals. */
+/** Keeps painting out of components, which only read the signals. */
 export class Board implements Deeds {
   readonly erases = signal(false);
-  /** The brush's diameter on the screen, in CSS pixels: who zooms in paints finer. */
+  /** The brush's diameter on the screen, in CSS pixels: zooming in paints finer. */
   readonly diameter = signal<number>(BRUSHES.usual);
   readonly blank: ReadonlySignal<boolean>;
   readonly canUndo: ReadonlySignal<boolean>;
@@ -101,7 +101,7 @@ export class Board implements Deeds {
 
   resizeBrush(diameter: number): void {
     this.diameter.value = clamp(diameter, BRUSHES.least, BRUSHES.most);
-    // A finger on the slider hides nothing: show what the brush will cover, in the middle.
+    // While the slider moves, the outline is shown in the middle of the picture.
     this.ring = { x: this.box.width / 2, y: this.box.height / 2 };
     clearTimeout(this.ringTimer);
     this.ringTimer = window.setTimeout(() => this.hover(undefined), RING_SHOWN_MS);
@@ -119,7 +119,7 @@ export class Board implements Deeds {
 
   // --- the canvas ---
 
-  /** Begins to draw. @returns what ends it. */
+  /** Starts drawing. @returns a function that stops it. */
   attach(element: HTMLCanvasElement): () => void {
     const layer = makeSurface({ width: 1, height: 1 });
     this.canvas = { element, brush: brushOf(element), layer, layerBrush: brushOf(layer) };
@@ -160,14 +160,14 @@ export class Board implements Deeds {
     this.redraw();
   }
 
-  // --- what hands do ---
+  // --- pointer input ---
 
   begin(contact: Contact): void {
     const dabs = [this.dab(contact)];
     const stroke: Stroke = {
       kind: "stroke",
       dabs,
-      // Finer than a pixel and a half nothing would be left of the stroke's hard edge.
+      // A stroke thinner than a pixel and a half would vanish, because the mask has hard edges.
       size: Math.max(1.5, this.diameter.value / this.view.scale),
       erases: this.erases.value,
       pressed: contact.type === "pen",
@@ -208,7 +208,7 @@ export class Board implements Deeds {
     return this.mask.png();
   }
 
-  /** A small picture of the picture under its mask. */
+  /** A small picture with the mask over it. */
   async preview(): Promise<Blob> {
     const scale = PREVIEW_SIDE / Math.max(this.size.width, this.size.height);
     const surface = makeSurface({
@@ -273,7 +273,7 @@ export class Board implements Deeds {
     const colour = getComputedStyle(canvas.element).getPropertyValue("--mask").trim();
     if (colour !== "") this.colour = colour;
     this.pattern = stripes(canvas.brush, this.colour, this.ratio);
-    // Turning the phone shows the whole picture again, unless one was looking closely.
+    // Rotating the phone shows the full picture again, unless it is zoomed.
     if (whole || this.view.scale === 1) this.showAll();
     else this.look(this.view);
   }
@@ -299,7 +299,7 @@ export class Board implements Deeds {
     this.drawRing(brush);
   }
 
-  /** Nothing but `image`, where the view has it. The mask is shown in its real, square pixels. */
+  /** Draws only `image`, in the current view. The mask is drawn in its real pixels. */
   private place(brush: Brush, image: CanvasImageSource, smooth: boolean): void {
     brush.setTransform(1, 0, 0, 1, 0, 0);
     brush.globalCompositeOperation = "source-over";

@@ -1,4 +1,4 @@
-/** A photo under a frame of a chosen shape: what is in the frame is what will be used. */
+/** A photo under a frame of a chosen aspect ratio. The part in the frame is used. */
 
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
 import {
@@ -29,7 +29,7 @@ export type Ratio = number | "own";
 export class Cropper implements Deeds {
   readonly ratio = signal<Ratio>("own");
   readonly turns = signal<Turns>(0);
-  /** What the result's size will be. */
+  /** Size of the result. */
   readonly result: ReadonlySignal<Size>;
 
   readonly hands = new Hands(this);
@@ -51,7 +51,7 @@ export class Cropper implements Deeds {
     this.result = computed(() => usefulSize(part.value, limits));
   }
 
-  /** What is in the frame, less a sliver: sizes come in steps, and nothing is to be stretched. */
+  /** The part in the frame, less a few pixels: sizes come in steps, and nothing is stretched. */
   get crop(): Crop {
     const size = this.result.value;
     const framed = this.part.value;
@@ -82,7 +82,7 @@ export class Cropper implements Deeds {
   turn(): void {
     this.turns.value = ((this.turns.value + 1) % 4) as Turns;
     const { value } = this.ratio;
-    // A frame that stood upright lies down with the photo.
+    // The frame turns with the photo.
     if (value !== "own") this.ratio.value = 1 / value;
     this.reframe();
   }
@@ -101,7 +101,7 @@ export class Cropper implements Deeds {
     this.look(pinch(this.view, from, to, this.least, this.most));
   }
 
-  // Nothing is painted here: every finger moves the photo.
+  // Every finger moves the photo, because nothing is painted here.
   begin(): void {}
   extend(): void {}
   end(): void {}
@@ -116,7 +116,7 @@ export class Cropper implements Deeds {
     return Math.max(this.frame.width / width, this.frame.height / height);
   }
 
-  /** Closer than this the crop would have fewer pixels than the model takes. */
+  /** At a larger scale the crop would have fewer pixels than the model takes. */
   private get most(): number {
     const side = Math.min(this.frame.width, this.frame.height);
     return Math.max(this.least, side / this.limits.min_side);
@@ -132,7 +132,7 @@ export class Cropper implements Deeds {
     this.reframe();
   }
 
-  /** The frame as large as it goes, with as much of the photo in it as goes. */
+  /** The largest frame, with as much of the photo in it as fits. */
   private reframe(): void {
     const own = this.upright.width / this.upright.height;
     const ratio = this.ratio.value === "own" ? own : this.ratio.value;
@@ -169,7 +169,7 @@ export class Cropper implements Deeds {
     brush.clearRect(0, 0, this.box.width, this.box.height);
     this.drawPhoto(brush);
     brush.setTransform(pixels, 0, 0, pixels, 0, 0);
-    // What is outside the frame stays dimly in sight, to know what else there is.
+    // The photo outside the frame is drawn dimmed.
     brush.fillStyle = "rgb(0 0 0 / 66%)";
     brush.beginPath();
     brush.rect(0, 0, this.box.width, this.box.height);

@@ -1,4 +1,4 @@
-/** Where a picture lies on the screen: fitting, panning and zooming. No DOM. */
+/** The position of a picture on the screen: fitting, panning and zooming. No DOM. */
 
 export interface Point {
   readonly x: number;
@@ -41,7 +41,7 @@ export function clamp(value: number, low: number, high: number): number {
   return Math.min(Math.max(value, low), high);
 }
 
-/** The whole picture, as large as it goes, in the middle of the box less its insets. */
+/** The view that shows the full picture in the middle of the box less its insets. */
 export function fitted(picture: Size, box: Size, insets: Insets = NO_INSETS): View {
   const width = Math.max(1, box.width - insets.left - insets.right);
   const height = Math.max(1, box.height - insets.top - insets.bottom);
@@ -61,7 +61,7 @@ export function toScreen(view: View, picture: Point): Point {
   return { x: picture.x * view.scale + view.x, y: picture.y * view.scale + view.y };
 }
 
-/** The view at another scale, with what lies under `anchor` staying there. */
+/** The view at another scale; the point under `anchor` stays in place. */
 export function zoomTo(view: View, anchor: Point, scale: number): View {
   const factor = scale / view.scale;
   return {
@@ -75,19 +75,19 @@ export function panBy(view: View, x: number, y: number): View {
   return { scale: view.scale, x: view.x + x, y: view.y + y };
 }
 
-/** What two fingers do that move from one place to another: the picture sticks to both. */
+/** The view after two fingers moved; the picture follows both. */
 export function pinch(view: View, from: Pair, to: Pair, low: number, high: number): View {
   const before = middle(from);
   const after = middle(to);
-  // Fingers that touch have no distance; a pixel keeps the factor finite.
+  // At least one pixel, so that the factor stays finite.
   const factor = Math.max(1, distance(...to)) / Math.max(1, distance(...from));
   const moved = panBy(view, after.x - before.x, after.y - before.y);
   return zoomTo(moved, after, clamp(view.scale * factor, low, high));
 }
 
 /**
- * The nearest view in which the picture is not lost: along an axis where it is smaller than the
- * box it lies in the middle, where it is larger it leaves no gap at either edge.
+ * The nearest view that keeps the picture on screen: centred along an axis where it is smaller than
+ * the box, without a gap at either edge where it is larger.
  */
 export function keepInside(view: View, picture: Size, box: Size, insets: Insets = NO_INSETS): View {
   return {

@@ -1,6 +1,6 @@
 /**
- * Who paints and who moves the picture: one finger, a pen or a mouse paints, two fingers pan and
- * zoom. No DOM: takes what matters of pointer events, says what they mean.
+ * Tells painting from moving: one finger, a pen or a mouse paints, two fingers pan and zoom. No DOM:
+ * it takes the needed parts of pointer events.
  */
 
 import { distance, type Pair, type Point } from "./geometry";
@@ -12,7 +12,7 @@ export interface Contact extends Point {
   readonly pressure: number;
   /** Milliseconds, of any clock. */
   readonly time: number;
-  /** Moves the picture, whatever it is: a middle button, a held space bar. */
+  /** True if it moves the picture: a middle button, or a held space bar. */
   readonly pans: boolean;
 }
 
@@ -20,13 +20,13 @@ export interface Deeds {
   begin(contact: Contact): void;
   extend(contacts: readonly Contact[]): void;
   end(): void;
-  /** The stroke was not meant. */
+  /** The stroke was unintended. */
   drop(): void;
   pan(x: number, y: number): void;
   pinch(from: Pair, to: Pair): void;
 }
 
-/** A stroke this short that a second finger joins was the beginning of a pinch. */
+/** A shorter stroke that a second finger joins is the start of a pinch. */
 const MEANT_AFTER_MS = 250;
 const MEANT_AFTER_PX = 14;
 
@@ -35,14 +35,14 @@ type State =
   | { readonly kind: "painting"; readonly first: Contact; travelled: number }
   | { readonly kind: "panning"; readonly id: number }
   | { readonly kind: "pinching"; readonly ids: readonly [number, number] }
-  // Fingers that are left over from a pinch do nothing until all are up.
+  // After a pinch, the remaining fingers do nothing until all are lifted.
   | { readonly kind: "resting" };
 
 export class Hands {
   readonly #deeds: Deeds;
   readonly #down = new Map<number, Contact>();
   #state: State = { kind: "idle" };
-  /** Who has a pen paints with it; their fingers and the ball of the hand then never paint. */
+  /** Once a pen was used, only it paints; fingers and the palm do not. */
   #penSeen = false;
 
   constructor(deeds: Deeds) {
@@ -79,7 +79,7 @@ export class Hands {
     this.#leave(id, () => this.#deeds.end());
   }
 
-  /** The system took the pointer away, for a gesture of its own. */
+  /** The system took the pointer for its own gesture. */
   cancel(id: number): void {
     this.#leave(id, () => this.#deeds.drop());
   }

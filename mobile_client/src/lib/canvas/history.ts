@@ -1,4 +1,4 @@
-/** What was done, what was undone. Immutable, so that it can live in a signal. */
+/** An undo history. Immutable, so that it can be kept in a signal. */
 export interface History<T> {
   readonly done: readonly T[];
   readonly undone: readonly T[];
@@ -6,7 +6,7 @@ export interface History<T> {
 
 export const EMPTY: History<never> = { done: [], undone: [] };
 
-/** Doing something new forgets what was undone. */
+/** Adds an operation and drops the undone ones. */
 export function push<T>(history: History<T>, item: T): History<T> {
   return { done: [...history.done, item], undone: [] };
 }

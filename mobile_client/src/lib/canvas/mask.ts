@@ -4,7 +4,7 @@ import type { Size } from "./geometry";
 import { type Operation, outline, pathData, type Stroke } from "./strokes";
 import { type Brush, brushOf, encode, makeSurface, release, type Surface } from "./surface";
 
-/** Replaying starts from a copy that is at most so many operations old. */
+/** Repainting starts from a copy that is at most so many operations old. */
 const CHECKPOINT_EVERY = 24;
 
 interface Checkpoint {
@@ -15,8 +15,7 @@ interface Checkpoint {
 /**
  * A mask of a picture's size, kept equal to a list of operations.
  *
- * Painting on costs one operation; after an undo what came after the nearest checkpoint is painted
- * again.
+ * A new stroke costs one operation; an undo repaints the operations after the nearest checkpoint.
  */
 export class Mask {
   readonly surface: Surface;

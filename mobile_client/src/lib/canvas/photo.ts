@@ -1,4 +1,4 @@
-/** Photos from a camera: opened whatever their size, cropped, turned, made small enough to send. */
+/** Photos of any size: opened, cropped, rotated, made small enough to send. */
 
 import type { Size } from "./geometry";
 import { type Rect, type Turns, turned, unturned, within } from "./sizes";
@@ -9,7 +9,7 @@ export class PhotoError extends Error {
   override readonly name = "PhotoError";
 }
 
-/** Enough for any phone's screen; a 48 megapixel photo whole would be 190 MB of pixels. */
+/** Enough for any phone's screen. A full 48 megapixel photo would be 190 MB of pixels. */
 const PREVIEW_SIDE = 1600;
 const JPEG_QUALITY = 0.92;
 /** Up to here PNG costs little and loses nothing. */
@@ -19,7 +19,7 @@ export interface Crop {
   /** Of the turned photo, in its pixels. */
   readonly part: Rect;
   readonly turns: Turns;
-  /** What to make of it. */
+  /** Size of the result. */
   readonly size: Size;
 }
 
@@ -27,7 +27,7 @@ export interface Crop {
 export class Photo {
   private constructor(
     readonly size: Size,
-    /** The photo at a size that the screen can bear. */
+    /** The photo, scaled down for the screen. */
     readonly preview: Surface,
     private readonly image: HTMLImageElement,
     private readonly url: string,
@@ -45,8 +45,8 @@ export class Photo {
       await loaded(image);
       const size = { width: image.naturalWidth, height: image.naturalHeight };
       if (size.width === 0 || size.height === 0) throw new PhotoError("no pixels");
-      const whole = { x: 0, y: 0, ...size };
-      const preview = await scaled(image, whole, within(size, PREVIEW_SIDE));
+      const full = { x: 0, y: 0, ...size };
+      const preview = await scaled(image, full, within(size, PREVIEW_SIDE));
       return new Photo(size, preview, image, url, file.type);
     } catch (error) {
       URL.revokeObjectURL(url);
@@ -95,7 +95,7 @@ async function scaled(image: HTMLImageElement, part: Rect, size: Size): Promise<
   const surface = makeSurface(size);
   const brush = brushOf(surface);
   brush.imageSmoothingQuality = "high";
-  // JPEG has no transparency: what is clear in the photo becomes white, not black.
+  // JPEG has no transparency: transparent pixels become white, not black.
   brush.fillStyle = "#fff";
   brush.fillRect(0, 0, size.width, size.height);
   const bitmap = await shrunk(image, part, size);
@@ -108,7 +108,7 @@ async function scaled(image: HTMLImageElement, part: Rect, size: Size): Promise<
   return surface;
 }
 
-/** By the browser's good resampler, away from the main thread; undefined where it has none. */
+/** Scales with the browser's good resampler, off the main thread; undefined if it has none. */
 async function shrunk(
   image: HTMLImageElement,
   part: Rect,

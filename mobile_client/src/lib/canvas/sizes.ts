@@ -14,8 +14,8 @@ export interface SizeLimits {
 export type Rect = Point & Size;
 
 /**
- * The largest size of about this shape that the model takes, and not larger than what is there:
- * more pixels than the photo has would cost time and show nothing new.
+ * The largest size of about this aspect ratio that the model takes, and not larger than the crop:
+ * more pixels than the photo has would cost time and add nothing.
  *
  * @param there the pixels that were cropped.
  */
@@ -39,7 +39,7 @@ function stepped(side: number, limits: SizeLimits): number {
   return clamp(Math.round(side / step) * step, low, high);
 }
 
-/** Rounding up may have gone over the area; the longer side gives way. */
+/** Shortens the longer side if rounding went over the area. */
 function withinArea(size: Size, limits: SizeLimits): Size {
   let { width, height } = size;
   const step = limits.multiple_of;
@@ -74,7 +74,7 @@ export function turned(size: Size, turns: Turns): Size {
 }
 
 /**
- * Where a part of the turned picture lies in the picture as it was.
+ * Maps a part of the rotated picture to the picture before the rotation.
  *
  * @param part of the picture after `turns`.
  * @param picture its size before them.

@@ -1,4 +1,4 @@
-/** The look of a mask: the accent's colour in stripes, so that it shows on a picture of any colour. */
+/** The pattern of a mask: stripes in the accent colour, visible on pictures of any colour. */
 
 import { type Brush, brushOf, makeSurface } from "./surface";
 
@@ -11,7 +11,7 @@ export function stripes(brush: Brush, colour: string, pixel: number): CanvasPatt
   draw.fillRect(0, 0, side, side);
   draw.strokeStyle = "rgb(255 255 255 / 70%)";
   draw.lineWidth = side / 6;
-  // Three lines, so that the stripe goes on over the tile's corners.
+  // Three lines, so that the stripe continues over the tile's corners.
   for (const shift of [-side, 0, side]) {
     draw.beginPath();
     draw.moveTo(shift - side / 2, side * 1.5);

@@ -1,4 +1,4 @@
-/** From the way of a finger to the area it painted. No DOM. */
+/** Turns the path of a finger into the painted area. No DOM. */
 
 import { getStroke } from "perfect-freehand";
 
@@ -30,7 +30,7 @@ export function outline(stroke: Stroke): Outline {
   return getStroke(stroke.dabs as unknown as number[][], {
     size: stroke.size,
     thinning: stroke.pressed ? 0.6 : 0,
-    // Little of either: a mask has to lie where the finger was, not where it would look best.
+    // Little smoothing: a mask must be where the finger was.
     smoothing: 0.4,
     streamline: 0.2,
     simulatePressure: false,
@@ -48,7 +48,7 @@ function disc([x, y, pressure]: Dab, stroke: Stroke): Outline {
   });
 }
 
-/** SVG path data of a closed curve that runs smoothly through the middles of the polygon's sides. */
+/** SVG path data of a smooth closed curve through the middles of the polygon's sides. */
 export function pathData(points: Outline): string {
   if (points.length < 3) return "";
   const between = ([ax, ay]: readonly [number, number], [bx, by]: readonly [number, number]) =>
@@ -67,7 +67,7 @@ function round(value: number): number {
   return Math.round(value * 100) / 100;
 }
 
-/** Whether nothing is left painted after these, as far as can be said without pixels. */
+/** Whether nothing is painted after these operations, judged without pixels. */
 export function isBlank(operations: readonly Operation[]): boolean {
   let blank = true;
   for (const operation of operations) {

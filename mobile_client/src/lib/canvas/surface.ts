@@ -1,11 +1,11 @@
-/** Canvases, on the screen or off it. */
+/** Canvases, on or off the screen. */
 
 import type { Size } from "./geometry";
 
 export type Surface = HTMLCanvasElement | OffscreenCanvas;
 export type Brush = CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D;
 
-/** The browser would not give memory for a canvas, or cannot encode it. */
+/** The browser refused memory for a canvas, or cannot encode it. */
 export class CanvasError extends Error {
   override readonly name = "CanvasError";
 }
@@ -39,13 +39,13 @@ export async function encode(surface: Surface, type: string, quality?: number): 
   });
 }
 
-/** Gives the memory back now: browsers count canvases and do not wait for the collector. */
+/** Frees the memory now: browsers limit canvases without waiting for garbage collection. */
 export function release(surface: Surface): void {
   surface.width = 0;
   surface.height = 0;
 }
 
-/** A small picture as text, to be kept beside words. */
+/** A small picture as a data URI. */
 export function dataUri(blob: Blob): Promise<string> {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();

@@ -1,6 +1,6 @@
 /**
- * Looking at one picture of many: pinch and double tap zoom, one finger moves a zoomed picture,
- * swipes to the next one or pulls it away. No DOM.
+ * Gestures of the picture viewer: pinch and double tap zoom; one finger moves a zoomed picture, swipes
+ * to the next one, or pulls down to close. No DOM.
  */
 
 import {
@@ -19,9 +19,9 @@ import { type Contact, type Deeds, Hands } from "./hands";
 
 export interface Seen {
   readonly view: View;
-  /** How far the picture was pulled from its place while it is not zoomed. CSS pixels. */
+  /** How far an unzoomed picture was pulled from its place. CSS pixels. */
   readonly drag: Point;
-  /** Whether fingers are on it: then it follows them, else it glides. */
+  /** Whether fingers hold it: then it follows them, otherwise it animates. */
   readonly held: boolean;
 }
 
@@ -64,7 +64,7 @@ export class Viewing implements Deeds {
     private readonly wait: (run: () => void, ms: number) => () => void = later,
   ) {}
 
-  /** Another picture, or another screen: the whole picture is shown. */
+  /** Fits another picture, or the picture on another screen size. */
   reset(picture: Size, box: Size): void {
     this.picture = picture;
     this.box = box;
@@ -74,7 +74,7 @@ export class Viewing implements Deeds {
   }
 
   get zoomed(): boolean {
-    return this.view.scale > this.whole.scale * ZOOMED;
+    return this.view.scale > this.fit.scale * ZOOMED;
   }
 
   down(contact: Contact): void {
@@ -110,7 +110,7 @@ export class Viewing implements Deeds {
 
   /** By wheel and keys. */
   zoom(factor: number, anchor: Point = this.middle): void {
-    const scale = clamp(this.view.scale * factor, this.whole.scale, this.most);
+    const scale = clamp(this.view.scale * factor, this.fit.scale, this.most);
     this.look(zoomTo(this.view, anchor, scale));
   }
 
@@ -123,8 +123,8 @@ export class Viewing implements Deeds {
   pinch(from: Pair, to: Pair): void {
     this.pinched = true;
     this.drag = NOWHERE;
-    // A little smaller than whole gives way to the fingers, and springs back when they let go.
-    this.view = pinch(this.view, from, to, this.whole.scale * 0.7, this.most);
+    // Fingers may shrink it a little below the fitting size; it springs back when they are lifted.
+    this.view = pinch(this.view, from, to, this.fit.scale * 0.7, this.most);
     this.show();
   }
 
@@ -133,12 +133,12 @@ export class Viewing implements Deeds {
   end(): void {}
   drop(): void {}
 
-  private get whole(): View {
+  private get fit(): View {
     return fitted(this.picture, this.box);
   }
 
   private get most(): number {
-    return Math.max(this.whole.scale * CLOSEST, 4);
+    return Math.max(this.fit.scale * CLOSEST, 4);
   }
 
   private get middle(): Point {
@@ -147,7 +147,7 @@ export class Viewing implements Deeds {
 
   private travelled: Point = NOWHERE;
 
-  /** Whether the finger means to move, and does not only tremble. */
+  /** Whether the finger moved far enough to count as a move. */
   private begun(x: number, y: number): boolean {
     if (this.moved) return true;
     this.travelled = { x: this.travelled.x + x, y: this.travelled.y + y };
@@ -178,7 +178,7 @@ export class Viewing implements Deeds {
   private tapped(contact: Contact): void {
     this.travelled = NOWHERE;
     if (contact.time - (this.first?.time ?? 0) > TAP_MS) {
-      this.settle(); // held long: the browser's menu, not a tap
+      this.settle(); // a long press opens the browser's menu and is not a tap
       return;
     }
     const last = this.lastTap;
@@ -197,14 +197,14 @@ export class Viewing implements Deeds {
   }
 
   private toggleZoom(at: Point): void {
-    if (this.zoomed) this.look(this.whole);
-    else this.look(zoomTo(this.view, at, Math.min(this.most, this.whole.scale * DOUBLE_TAP_ZOOM)));
+    if (this.zoomed) this.look(this.fit);
+    else this.look(zoomTo(this.view, at, Math.min(this.most, this.fit.scale * DOUBLE_TAP_ZOOM)));
   }
 
-  /** Back to where a picture may be. */
+  /** Moves the picture back into bounds. */
   private settle(): void {
     this.travelled = NOWHERE;
-    this.look(this.view.scale < this.whole.scale ? this.whole : this.view);
+    this.look(this.view.scale < this.fit.scale ? this.fit : this.view);
   }
 
   private look(view: View): void {

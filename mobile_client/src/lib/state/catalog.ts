@@ -1,4 +1,4 @@
-/** What may be asked for: models, schedulers, LoRAs. The last known stands until the server says. */
+/** Models, schedulers and LoRAs of the server. The last known ones are used until it answers. */
 
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
 import type { Preferences } from "../storage";
@@ -39,7 +39,7 @@ export class Catalog {
     this.preferences.set("catalog", fresh);
   }
 
-  /** The model of this name; the server's default for null, or where the name is gone. */
+  /** The model of this name; the server's default for null or an unknown name. */
   model(name: string | null): ModelInfo | null {
     const models = this.models.value;
     return (
@@ -50,7 +50,7 @@ export class Catalog {
     );
   }
 
-  /** The LoRAs that a model can wear. */
+  /** The LoRAs that fit a model. */
   lorasFor(model: ModelInfo): LoraInfo[] {
     return this.known.value.loras.filter((lora) => lora.models.includes(model.name));
   }

@@ -1,4 +1,4 @@
-/** The picture that is about to be asked for. What the user left alone is null: the model's own. */
+/** The settings of the next picture. Null means the model's default. */
 
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
 import type { Operation } from "../canvas/strokes";
@@ -26,34 +26,34 @@ export interface Values {
   negativePrompt: string;
   model: string | null;
   ratio: Ratio;
-  /** An exact size, from a remixed picture; goes before `ratio`. */
+  /** An exact size from a remixed picture; overrides `ratio`. */
   size: Size | null;
   steps: number | null;
   guidance: number | null;
   scheduler: string | null;
   count: number;
-  /** Null rolls a new one for each job. */
+  /** Null takes a random one for each job. */
   seed: number | null;
   loras: Lora[];
   clipSkip: number;
   strength: number | null;
   maskBlur: number;
-  /** Pixels of surroundings around the mask to repaint alone and enlarged; null for all. */
+  /** Pixels of context around the mask to repaint alone; null repaints in the full picture. */
   maskPadding: number | null;
   invertMask: boolean;
   keepUnmasked: boolean;
 }
 
-/** A picture to begin from: bytes of the phone's, or the id of one that the server has. */
+/** A start picture: bytes on the phone, or the id of a stored picture. */
 export interface Source extends Size {
   picture: Blob | string;
 }
 
 export interface Mask {
   picture: Blob | string;
-  /** A small picture of the source under it, as a data URI; null for one that the server has. */
+  /** A small picture with the mask over it, as a data URI; null for a stored mask. */
   preview: string | null;
-  /** How it was painted, to paint on. */
+  /** Its strokes, to continue painting. */
   operations: readonly Operation[];
 }
 
@@ -72,7 +72,7 @@ export type Field =
   | "loras"
   | "other";
 
-/** What hinders sending: the server's words, or the name of ours. */
+/** Why the draft cannot be sent: the server's text, or the key of one of our strings. */
 export type Complaint = { text: string } | { key: "prompt" | "task" | "seed" | "steps" };
 export type Complaints = Partial<Record<Field, Complaint>>;
 
@@ -119,9 +119,9 @@ export class Draft {
   readonly source: ReadonlySignal<Source | null> = this.from;
   private readonly painted = signal<Mask | null>(null);
   readonly mask: ReadonlySignal<Mask | null> = this.painted;
-  /** A photograph that has been picked but not yet trimmed. */
+  /** A photo that was picked but not cropped yet. */
   readonly photo = signal<Blob | null>(null);
-  /** What the server said of the last try. */
+  /** The server's errors of the last try. */
   private readonly refusals = signal<Complaints>({});
 
   readonly task: ReadonlySignal<Exclude<Task, "upscale">> = computed(() => {
@@ -155,7 +155,7 @@ export class Draft {
     this.chosen.value = { ...EMPTY, ...preferences.get<Partial<Values>>("draft", {}) };
   }
 
-  /** Brings back the pictures of the last visit. */
+  /** Reads the stored pictures. */
   async restore(): Promise<void> {
     const source = await this.pictures.get<Source>("source");
     const mask = await this.pictures.get<Mask>("mask");
@@ -165,14 +165,14 @@ export class Draft {
   }
 
   set(change: Partial<Values>): void {
-    // A shape that is chosen replaces an exact size.
+    // Choosing an aspect ratio replaces an exact size.
     const size = "ratio" in change ? { size: null } : {};
     this.chosen.value = { ...this.chosen.value, ...size, ...change };
     this.refusals.value = {};
     this.preferences.set("draft", this.chosen.value);
   }
 
-  /** Another model: what was set for the one before need not suit it. */
+  /** Changes the model and resets settings that may not fit it. */
   setModel(name: string): void {
     this.set({
       model: name,
@@ -187,7 +187,7 @@ export class Draft {
     this.set({ loras: this.chosen.value.loras.filter((lora) => fitting.includes(lora.name)) });
   }
 
-  /** Takes a picture to begin from, or none. A mask belongs to one picture, so it goes. */
+  /** Sets the start picture, or none. Removes the mask, which belongs to one picture. */
   setSource(source: Source | null): void {
     this.photo.value = null;
     this.from.value = source;
@@ -203,7 +203,7 @@ export class Draft {
     this.refusals.value = {};
   }
 
-  /** All settings of a finished job, to ask for its like. */
+  /** Takes all settings of a finished job. */
   remix(request: PictureRequest): void {
     const { width, height, image, mask_image } = request;
     this.setSource(image && width && height ? { picture: stored(image), width, height } : null);
@@ -233,13 +233,13 @@ export class Draft {
     });
   }
 
-  /** Everything but the words and the pictures back to the model's own. */
+  /** Resets everything except prompts and pictures to the model's defaults. */
   resetSettings(): void {
     const { prompt, negativePrompt, model } = this.chosen.value;
     this.set({ ...EMPTY, prompt, negativePrompt, model });
   }
 
-  /** Shows what the server found wrong at the fields that it names. */
+  /** Stores the server's errors by field. */
   refuse(errors: readonly FieldError[], detail: string): void {
     const found: Complaints = {};
     for (const { pointer, detail: text } of errors) {
@@ -249,7 +249,7 @@ export class Draft {
     this.refusals.value = found;
   }
 
-  /** What to send. Whatever is null is left to the server. */
+  /** The request to send. Null values are left out, so that the server uses its defaults. */
   request(): { task: Task; request: PictureRequest; files: RequestFiles } {
     const values = this.chosen.value;
     const task = this.task.value;
@@ -290,7 +290,7 @@ export class Draft {
     return { task, request: asked, files };
   }
 
-  /** What can be seen to be wrong without asking the server. */
+  /** Errors that can be found without the server. */
   private find(): Complaints {
     const { prompt, seed, steps, strength } = this.chosen.value;
     const model = this.model.value;

@@ -1,11 +1,11 @@
-/** Every picture that was made, newest first, as far as one has scrolled. */
+/** The pictures, newest first, loaded as far as the gallery was scrolled. */
 
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
 import type { Api } from "../transport/api";
 import { Problem } from "../transport/http";
 import type { Job, Me } from "../transport/types";
 
-/** What a thumbnail needs; thousands of these are nothing beside one decoded picture. */
+/** The data of a thumbnail, small enough to keep thousands in memory. */
 export interface GalleryPicture {
   readonly id: string;
   readonly jobId: string;
@@ -13,13 +13,13 @@ export interface GalleryPicture {
   readonly createdAt: string;
   readonly width: number;
   readonly height: number;
-  /** The beginning of it. */
+  /** Cut to its beginning. */
   readonly prompt: string;
-  /** Who asked for it. */
+  /** Name of the device or program that requested it. */
   readonly client: string;
 }
 
-/** How many pictures a deletion could not delete, and whether because jobs still need them. */
+/** The pictures that could not be deleted, and whether jobs still need them. */
 export interface Kept {
   readonly count: number;
   readonly inUse: boolean;
@@ -37,7 +37,7 @@ interface Options {
 
 const PAGE = 50;
 const PROMPT_CHARS = 120;
-/** As long as the words that offer to take a deletion back. */
+/** As long as the Undo message is shown. */
 export const UNDO_MS = 6_000;
 
 interface Pending {
@@ -47,14 +47,14 @@ interface Pending {
 }
 
 export class GalleryState {
-  /** Whether an owner wants to see everybody's pictures, not only this device's. */
+  /** Whether an owner sees everyone's pictures, not only this device's. */
   readonly everyone = signal(false);
   readonly loading = signal(false);
   readonly failed = signal(false);
-  /** Whether the oldest picture is there. */
+  /** Whether the oldest picture is loaded. */
   readonly complete = signal(false);
   readonly pictures: ReadonlySignal<readonly GalleryPicture[]>;
-  /** Where the list was scrolled to when one left it. */
+  /** Scroll position when the gallery was left. */
   scrollTop = 0;
 
   private readonly loaded = signal<readonly GalleryPicture[]>([]);
@@ -78,13 +78,13 @@ export class GalleryState {
     });
   }
 
-  /** An owner's name: the server shows them everybody's pictures. Null for everybody else. */
+  /** The name of an owner's device, which sees everyone's pictures. Null for others. */
   get ownName(): string | null {
     const me = this.options.me?.value;
     return me?.scope === "own" && me.name !== "" ? me.name : null;
   }
 
-  /** What is new at the top. Where too much is new, the list begins anew. */
+  /** Loads new pictures at the top. If there are too many, the list is loaded again. */
   refresh(): Promise<void> {
     return this.once(async () => {
       const { jobs, next_cursor } = await this.api.jobs(null, PAGE);
@@ -101,7 +101,7 @@ export class GalleryState {
     });
   }
 
-  /** The next older pictures. */
+  /** Loads the next older pictures. */
   more(): Promise<void> {
     if (this.complete.value) return Promise.resolve();
     return this.once(() => this.older());
@@ -110,7 +110,7 @@ export class GalleryState {
   /**
    * Hides pictures now and deletes them a little later, unless that is undone.
    *
-   * @param onKept called when some could not be deleted; they are back in the list then.
+   * @param onKept called if some could not be deleted; they are back in the list.
    */
   remove(ids: readonly string[], onKept: (kept: Kept) => void): Removal {
     this.flush();
@@ -127,7 +127,7 @@ export class GalleryState {
     };
   }
 
-  /** Deletes now what waits to be deleted. */
+  /** Deletes hidden pictures now. */
   flush(): void {
     const { pending } = this;
     if (!pending) return;
@@ -136,7 +136,7 @@ export class GalleryState {
     void this.delete(pending);
   }
 
-  /** The pictures beside one, in the gallery's order. */
+  /** The next newer and older picture. */
   beside(id: string): { newer: string | undefined; older: string | undefined } {
     const list = this.pictures.value;
     const index = list.findIndex((picture) => picture.id === id);
@@ -145,7 +145,7 @@ export class GalleryState {
     return { newer: list[index - 1]?.id, older: list[index + 1]?.id };
   }
 
-  /** The job that made a picture: everything there is to know about it. */
+  /** The job that made a picture. */
   jobOf(pictureId: string): Promise<Job> {
     const id = jobIdOf(pictureId);
     const known = this.jobs.get(id);
@@ -153,7 +153,7 @@ export class GalleryState {
     const asked = this.api.job(id);
     this.jobs.set(id, asked);
     asked.catch(() => this.jobs.delete(id));
-    // One swipes back and forth, not through a thousand.
+    // A few are enough for swiping back and forth.
     for (const oldest of this.jobs.keys()) {
       if (this.jobs.size <= 12) break;
       this.jobs.delete(oldest);
@@ -161,12 +161,12 @@ export class GalleryState {
     return asked;
   }
 
-  /** The name whose pictures alone are shown; null for no such choice. */
+  /** The device whose pictures alone are shown; null for all. */
   private get only(): string | null {
     return this.everyone.value ? null : this.ownName;
   }
 
-  /** Pages until there is something to see: jobs may have failed, or be somebody else's. */
+  /** Loads pages until one has a picture to show: jobs may have failed, or belong to others. */
   private async older(): Promise<void> {
     const before = this.pictures.value.length;
     while (!this.complete.value && this.pictures.value.length === before) {
@@ -226,7 +226,7 @@ export class GalleryState {
   }
 }
 
-/** A picture's id is its job's and its place in it. */
+/** A picture's id is its job's id and its index. */
 export function jobIdOf(pictureId: string): string {
   return pictureId.replace(/-\d+$/, "");
 }

@@ -1,4 +1,4 @@
-/** Prompts used before, newest first, and settings saved under a name. */
+/** Recent prompts, newest first, and presets. */
 
 import { type ReadonlySignal, signal } from "@preact/signals";
 import type { Preferences } from "../storage";
@@ -40,7 +40,7 @@ export class PromptHistory {
   }
 }
 
-/** The part of a draft that says how, not what. */
+/** The settings of a draft without prompt and pictures. */
 export type Recipe = Pick<
   Values,
   "model" | "ratio" | "steps" | "guidance" | "scheduler" | "loras" | "negativePrompt"
@@ -65,7 +65,7 @@ export class Presets {
     this.put({ name, recipe });
   }
 
-  /** In the place of one of the same name. */
+  /** Saves a preset; replaces one of the same name. */
   put(preset: Preset): void {
     this.keep([...this.list.value.filter(({ name }) => name !== preset.name), preset]);
   }

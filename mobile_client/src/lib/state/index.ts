@@ -19,14 +19,14 @@ export interface Parts {
   api: Api;
   route: Router;
   preferences: Preferences;
-  /** For pictures of the draft. */
+  /** Stores the pictures of the draft. */
   pictures: KeyValue;
-  /** For requests that wait to be sent. */
+  /** Stores requests that wait to be sent. */
   unsent: KeyValue;
   notifier: Notifier;
-  /** Clears everything kept on this device, and begins anew. */
+  /** Deletes all data on this device and reloads the app. */
   erase: () => Promise<void>;
-  /** Whether nobody is looking at the page. */
+  /** Whether the page is hidden. */
   hidden: () => boolean;
 }
 
@@ -45,10 +45,10 @@ export class State {
   readonly outbox: Outbox;
   readonly jobs: Jobs;
   readonly gallery: GalleryState;
-  /** Keys of requests that were accepted, and the jobs that they became; newest first. */
+  /** Keys of accepted requests with the ids of their jobs; newest first. */
   private sent: readonly (readonly [string, string])[];
 
-  /** What the last visit left is there when this is fulfilled. */
+  /** Resolves when stored data has been read. */
   private restored: Promise<void> = Promise.resolve();
 
   constructor(private readonly parts: Parts) {
@@ -76,22 +76,22 @@ export class State {
     this.gallery = new GalleryState(api, { me: this.server.me, onTrouble });
   }
 
-  /** Takes up what the last visit left, and sees whether the server is there. */
+  /** Reads stored data and checks whether the server can be reached. */
   async start(): Promise<void> {
     this.restored = this.restore();
-    // The server is asked meanwhile: on the first visit one sees nothing before it answers.
+    // The check runs meanwhile: on a first visit nothing is shown before it ends.
     await Promise.all([this.restored, this.server.check()]);
   }
 
-  /** The page is looked at again, or there is a network again. */
+  /** The page is visible again, or there is a network again. */
   async wake(): Promise<void> {
     const wasOpen = this.server.open;
     await this.server.check();
-    // Had it been away, its return has brought everything up to date already.
+    // If the server had been unreachable, its return has already refreshed everything.
     if (wasOpen && this.server.open) await this.catchUp();
   }
 
-  /** Asks for the picture in the draft. */
+  /** Sends the draft as a request. */
   async develop(): Promise<void> {
     const { task, request, files } = this.draft.request();
     const { prompt, negativePrompt } = this.draft.values.value;
@@ -100,25 +100,25 @@ export class State {
     this.route.go({ screen: "job", id: this.jobOf(key) ?? key });
   }
 
-  /** All settings of a picture back into the form, with the seed that made it. */
+  /** Puts all settings of a picture into the form, with its seed. */
   remix(request: PictureRequest, seed?: number): void {
     this.draft.remix(seed === undefined ? request : { ...request, seed });
     this.route.go({ screen: "create" });
   }
 
-  /** The same once more, from another seed. */
+  /** Sends the same request again with another seed. */
   async again(job: Job): Promise<void> {
     const { seed: _, ...request } = job.request as PictureRequest;
     const key = await this.outbox.add(job.task, request, {});
     this.route.replace({ screen: "job", id: this.jobOf(key) ?? key });
   }
 
-  /** The job that a request became, for places in the browser's history from before that. */
+  /** The job of a request key, for history entries that were made before the job had an id. */
   jobOf(key: string): string | null {
     return this.sent.find(([sent]) => sent === key)?.[1] ?? null;
   }
 
-  /** Hands a picture's bytes to `how`, or says that it could not be had. */
+  /** Passes a picture's bytes to `how`, or shows an error. */
   async takeOut(id: string, how: (picture: Blob) => Promise<void>): Promise<void> {
     try {
       await how(await this.api.image(id));
@@ -128,19 +128,19 @@ export class State {
     }
   }
 
-  /** Gives this device's token back, and clears what is kept here. */
+  /** Revokes this device's token and deletes its data. */
   async forget(): Promise<void> {
     const me = this.server.me.value;
     if (me) await this.api.leave(me).catch((error: unknown) => this.server.report(error));
     await this.parts.erase();
   }
 
-  /** A stored picture as the next one's beginning. */
+  /** Makes a stored picture the start picture of the draft. */
   useAs(task: Extract<Task, "img2img" | "inpaint">, picture: Size & { id: string }): void {
     const { id, width, height } = picture;
     this.draft.setSource({ picture: id, width, height });
     this.route.go({ screen: "create" });
-    // Over the form, so that "done" and "back" lead there and not to where the picture was.
+    // Opened over the form, so that "done" and "back" lead to the form.
     if (task === "inpaint") this.route.go({ screen: "mask" });
   }
 
@@ -172,14 +172,14 @@ export class State {
       this.toasts.show({
         text: t("outbox.refused"),
         action: {
-          label: t("outbox.look"),
+          label: t("common.view"),
           run: () => this.route.go({ screen: "job", id: entry.key }),
         },
       });
     }
   }
 
-  /** Back into the form with a request that the server refused, its words at the fields. */
+  /** Puts a refused request back into the form, with the server's errors at the fields. */
   amend(entry: Entry): void {
     void this.outbox.discard(entry.key);
     const { request } = this.draft.request();
@@ -205,14 +205,14 @@ export class State {
       this.toasts.show({
         text: t("notify.done"),
         action: {
-          label: t("notify.look"),
+          label: t("common.view"),
           run: () => this.route.go({ screen: "job", id: job.id }),
         },
       });
     }
   }
 
-  /** A photograph that another app of the phone handed over (the share target). */
+  /** Takes a photo that another app shared (the share target). */
   private async takeShared(): Promise<void> {
     const shared = await this.parts.pictures.get<Blob>("shared");
     if (!shared) return;

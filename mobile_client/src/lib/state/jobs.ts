@@ -1,6 +1,6 @@
 /**
- * Jobs that this device follows until they end. The server is the truth: on every return (a page
- * opened again, a screen unlocked, a network found) each one is asked for, and followed from there.
+ * Jobs that this device follows until they end. On every return (page opened again, screen unlocked,
+ * network back) each job is fetched from the server and followed from there.
  */
 
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
@@ -16,18 +16,18 @@ export interface Watched {
   preview: string | null;
   /** Seconds to the end, as estimated at `at` (milliseconds of the clock). */
   eta: { seconds: number; at: number } | null;
-  /** Whether news come as they happen. */
+  /** Whether an event stream is open. */
   live: boolean;
 }
 
 export interface JobsEvents {
   onOver(job: Job): void;
   onTrouble(error: unknown): void;
-  /** A stream broke off: is the server still there? */
+  /** A stream broke; the server may be unreachable. */
   onDoubt(): void;
 }
 
-/** Asks for jobs of which no news came for so long, should a stream have died unnoticed. */
+/** Fetches jobs without an event for so long, in case a stream broke unnoticed. */
 const QUIET_MS = 8_000;
 const REOPEN_MS = 2_000;
 const KEY = "jobs";
@@ -35,14 +35,14 @@ const KEY = "jobs";
 export class Jobs {
   private readonly known = new Map<string, Signal<Watched>>();
   private readonly ids = signal<readonly string[]>([]);
-  /** Those that are not over, oldest first. */
+  /** Jobs that have not ended, oldest first. */
   readonly active: ReadonlySignal<readonly string[]> = this.ids;
   /** Jobs that the server does not know (any more). */
   readonly missing = signal<ReadonlySet<string>>(new Set());
   private readonly focused = signal<string | null>(null);
   private stream: { id: string; watching: Watching } | null = null;
   private common: Watching | null = null;
-  /** The last event seen of the focused job, to go on from. */
+  /** The last event of the focused job, to resume from. */
   private lastEventId: number | null = null;
   private readonly heardAt = new Map<string, number>();
   private timer: ReturnType<typeof setInterval> | undefined;
@@ -59,19 +59,19 @@ export class Jobs {
     this.ids.value = preferences.get<string[]>(KEY, []);
   }
 
-  /** What is known of a job; null until the server has been asked. */
+  /** A job as last known; null until the server answered. */
   get(id: string): Watched | null {
     return this.slot(id)?.value ?? null;
   }
 
-  /** Follows a job from here on. */
+  /** Starts to follow a job. */
   track(job: Job): void {
     this.put(job);
     if (!isOver(job.status)) this.keep([...this.ids.value.filter((id) => id !== job.id), job.id]);
     this.connect();
   }
 
-  /** The job on screen: its previews come too. Null for none. */
+  /** Sets the job on screen, whose previews are received too. Null for none. */
   async focus(id: string | null): Promise<void> {
     if (this.focused.value === id) return;
     this.focused.value = id;
@@ -82,7 +82,7 @@ export class Jobs {
     this.connect();
   }
 
-  /** Takes everything up again: what happened in the meantime, and then what comes. */
+  /** Fetches all jobs and opens the streams again. */
   async resume(): Promise<void> {
     this.close();
     const wanted = new Set(this.ids.value);
@@ -91,7 +91,7 @@ export class Jobs {
     this.connect();
   }
 
-  /** Stops listening, as before the page is frozen. */
+  /** Closes the streams, as before the page is frozen. */
   close(): void {
     clearTimeout(this.reopening);
     clearInterval(this.timer);
@@ -124,7 +124,7 @@ export class Jobs {
     }
   }
 
-  /** Takes in the server's own account of a job. */
+  /** Stores a job as the server returned it. */
   private learn(job: Job): void {
     const before = this.slot(job.id)?.value.job.status;
     const followed = this.ids.value.includes(job.id);
@@ -146,7 +146,7 @@ export class Jobs {
     this.bump.value += 1;
   }
 
-  /** Makes `get` of a job that was unknown notice that it is known now. */
+  /** Notifies readers of `get` that an unknown job is known now. */
   private readonly bump = signal(0);
 
   private slot(id: string): Signal<Watched> | undefined {
@@ -209,7 +209,7 @@ export class Jobs {
 
   private followAll(): void {
     this.common = this.api.watchAll({
-      // What happened before the stream was open is in nobody's news: ask.
+      // Events before the stream was open were missed, so the job is fetched.
       onOpen: () => {
         for (const id of this.ids.value) if (id !== this.stream?.id) void this.refresh(id);
       },
@@ -224,7 +224,7 @@ export class Jobs {
     });
   }
 
-  /** A job's stream has ended: mostly because the job has, sometimes because the server went. */
+  /** A job's stream has ended: the job ended, or the server stopped. */
   private async ended(id: string): Promise<void> {
     if (this.stream?.id === id) this.stream = null;
     this.change(id, { live: false });
@@ -277,7 +277,7 @@ export class Jobs {
       case "succeeded":
       case "failed":
       case "cancelled":
-        // The whole account: pictures, problem, times.
+        // Fetches the complete job: pictures, problem, times.
         void this.refresh(id).then(() => this.connect());
         break;
     }

@@ -1,6 +1,6 @@
 /**
- * Requests on their way to the server. Each is on the phone's disk before it is sent, and leaves
- * it when the server has accepted it; its key makes a second try find the first one's job.
+ * Requests that the server has not accepted yet. Each is stored on the phone before it is sent and
+ * removed when it is accepted. Its key makes a second try return the job of the first.
  */
 
 import { type ReadonlySignal, signal } from "@preact/signals";
@@ -21,16 +21,16 @@ export interface Entry {
   request: PictureRequest;
   files: RequestFiles;
   createdAt: number;
-  /** The server will not have it as it is; null while it may still go. */
+  /** Why the server refused it; null while it may still be sent. */
   refusal: Refusal | null;
-  /** What the last try ran into, in the server's words; null where nobody answered. */
+  /** The server's message after the last try; null if it did not answer. */
   delay: string | null;
 }
 
 export interface OutboxEvents {
   onAccepted(key: string, job: Job): void;
   onRefused(entry: Entry): void;
-  /** Every failed try, for whoever keeps an eye on the server. */
+  /** Called with the error of every failed try. */
   onTrouble(error: unknown): void;
 }
 
@@ -39,10 +39,10 @@ const RETRY_MS = [2_000, 4_000, 8_000, 15_000, 30_000];
 export class Outbox {
   private readonly kept = signal<readonly Entry[]>([]);
   readonly entries: ReadonlySignal<readonly Entry[]> = this.kept;
-  /** The key of the one that is being sent. */
+  /** The key of the request that is being sent. */
   readonly sending = signal<string | null>(null);
   private flushing: Promise<void> | null = null;
-  /** Asked for while the flush before was perhaps failing already: once more, then. */
+  /** Set when a flush is requested during one that may be failing already: it runs once more. */
   private again = false;
   private timer: ReturnType<typeof setTimeout> | undefined;
   private tries = 0;
@@ -54,7 +54,7 @@ export class Outbox {
     private readonly now: () => number = Date.now,
   ) {}
 
-  /** Takes up what the last visit left behind. */
+  /** Reads stored requests. */
   async restore(): Promise<void> {
     const left = (await this.disk.entries<Entry>()).map(([, entry]) => entry);
     const known = new Set(this.kept.value.map(({ key }) => key));
@@ -63,7 +63,7 @@ export class Outbox {
     );
   }
 
-  /** Puts a request on the phone's disk, and sends it as soon as may be. Returns its key. */
+  /** Stores a request and sends it as soon as possible. Returns its key. */
   async add(task: Task, request: PictureRequest, files: RequestFiles): Promise<string> {
     const key = randomId();
     const entry: Entry = {
@@ -90,7 +90,7 @@ export class Outbox {
     await this.disk.delete(key);
   }
 
-  /** Sends what may go, oldest first, until something stands in the way. */
+  /** Sends requests, oldest first, until one cannot be sent now. */
   flush(): Promise<void> {
     clearTimeout(this.timer);
     this.again = this.flushing !== null;
@@ -113,7 +113,7 @@ export class Outbox {
     return this.kept.value.find((entry) => entry.refusal === null);
   }
 
-  /** Returns whether the way is free for the next one. */
+  /** Returns whether the next one can be sent. */
   private async send(entry: Entry): Promise<boolean> {
     this.sending.value = entry.key;
     try {
@@ -135,7 +135,7 @@ export class Outbox {
     }
   }
 
-  /** The user thought better of it while it was on its way. */
+  /** Cancels a request that the user discarded while it was being sent. */
   private async takeBack(job: Job): Promise<void> {
     await this.api.cancel(job.id).catch((error: unknown) => this.events.onTrouble(error));
   }
@@ -153,14 +153,17 @@ export class Outbox {
     );
   }
 
-  /** Without a token, trying again is for after the pairing; the server's return flushes then. */
+  /** Without a token nothing is retried; pairing flushes the outbox. */
   private retry(error: unknown): void {
     if (error instanceof Problem && error.status === 401) return;
-    const told = error instanceof Problem ? error.retryAfter : null;
+    const retryAfter = error instanceof Problem ? error.retryAfter : null;
     const known =
       error instanceof Problem || error instanceof Unreachable || error instanceof Foreign;
     const wait = RETRY_MS[Math.min(this.tries, RETRY_MS.length - 1)] ?? 30_000;
     this.tries += 1;
-    this.timer = setTimeout(() => void this.flush(), told ? told * 1_000 : known ? wait : 30_000);
+    this.timer = setTimeout(
+      () => void this.flush(),
+      retryAfter ? retryAfter * 1_000 : known ? wait : 30_000,
+    );
   }
 }

@@ -1,10 +1,10 @@
-/** Where the user is, kept in the address's fragment so that back and reload work. */
+/** The current screen, kept in the address's fragment so that back and reload work. */
 
 import { type ReadonlySignal, signal } from "@preact/signals";
 
 export type Route =
   | { screen: "create" }
-  /** Trimming the photograph, and painting the mask, are places of their own: back leaves them. */
+  /** The crop and mask editors are screens of their own, so that back closes them. */
   | { screen: "photo" }
   | { screen: "mask" }
   | { screen: "job"; id: string }
@@ -42,7 +42,7 @@ function decode(part: string | undefined): string {
   try {
     return decodeURIComponent(part ?? "");
   } catch {
-    return ""; // a fragment that somebody mangled
+    return ""; // an invalid fragment
   }
 }
 
@@ -56,7 +56,7 @@ export interface Place {
 export class Router {
   private readonly route = signal<Route>({ screen: "create" });
   readonly current: ReadonlySignal<Route> = this.route;
-  /** Screens opened from within the app; with none, "back" has nowhere of ours to go. */
+  /** Screens opened from within the app; without one, "back" would leave the app. */
   private depth = 0;
 
   constructor(private readonly place: Place = window) {
@@ -72,7 +72,7 @@ export class Router {
     this.route.value = route;
   }
 
-  /** Without a place in the browser's history: "back" skips it. */
+  /** Replaces the current history entry, so that "back" skips it. */
   replace(route: Route): void {
     this.place.history.replaceState(null, "", formatRoute(route));
     this.route.value = route;

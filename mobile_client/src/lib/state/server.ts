@@ -9,14 +9,14 @@ import type { Invitation, Me } from "../transport/types";
 export type Reach =
   | "checking"
   | "ok"
-  /** Answers and accepts jobs, but its model is still being loaded. */
+  /** The server accepts jobs, but is still loading its model. */
   | "starting"
   | "unreachable"
-  /** Something answers, but it is no Darkroom. */
+  /** The answer is not from a Darkroom server. */
   | "foreign"
   /** This device has no token yet. */
   | "unpaired"
-  /** It had one, which is good no more. */
+  /** The token of this device was revoked. */
   | "revoked";
 
 const RETRY_MS = [1_000, 2_000, 4_000, 8_000, 15_000];
@@ -33,7 +33,7 @@ export class Server {
   constructor(
     private readonly api: Api,
     private readonly preferences: Preferences,
-    /** Called whenever the server is there (again), to send and to look after what waited. */
+    /** Called whenever the server can be reached (again), to send and to refresh. */
     private readonly onBack: () => void = () => {},
   ) {
     this.me.value = preferences.get<Me | null>("me", null);
@@ -44,7 +44,7 @@ export class Server {
     return this.status.value === "ok" || this.status.value === "starting";
   }
 
-  /** Asks now; while nobody answers, asks again by itself. */
+  /** Checks now, and again by itself while there is no answer. */
   check(): Promise<void> {
     clearTimeout(this.timer);
     this.running ??= this.ask().finally(() => {
@@ -53,13 +53,13 @@ export class Server {
     return this.running;
   }
 
-  /** What any other request ran into tells about the server too. */
+  /** Updates the state from the error of any other request. */
   report(error: unknown): void {
     const found = reachOf(error, this.me.value !== null);
     if (found) this.settle(found);
   }
 
-  /** Throws the server's Problem where the code is not good. */
+  /** Throws the server's Problem if the code is not valid. */
   async pair(code: string, name: string): Promise<void> {
     this.remember(await this.api.pair(code.trim(), name.trim()));
     await this.check();
@@ -106,7 +106,7 @@ function reachOf(error: unknown, known: boolean): Reach | null {
   if (error instanceof Unreachable) return "unreachable";
   if (error instanceof Foreign) return "foreign";
   if (error instanceof Problem && error.status === 401) return known ? "revoked" : "unpaired";
-  // A proxy before a server that is down; our own server's troubles come with a type of ours.
+  // A proxy in front of a server that is down. Darkroom's own errors have a type.
   if (error instanceof Problem && error.status >= 502 && error.type === "about:blank") {
     return "unreachable";
   }

@@ -1,14 +1,14 @@
-/** What this device prefers: language, notifications, its name, and the servers it knows. */
+/** Settings of this device: language, notifications, its name, other servers. */
 
 import { type ReadonlySignal, signal } from "@preact/signals";
 import { type Language, preferredLanguage, useLanguage } from "../../strings";
 import type { Preferences } from "../storage";
 
-/** What a browser's notifications come to, apart from the browser. */
+/** The notifications of a browser, replaceable in tests. */
 export interface Notifier {
-  /** Whether this browser can notify from this page at all; it takes TLS or localhost. */
+  /** Whether this browser can notify from this page. It needs HTTPS or localhost. */
   readonly supported: boolean;
-  /** Asks the user if need be. */
+  /** Asks the user if needed. Returns whether notifications are allowed. */
   allow(): Promise<boolean>;
   show(title: string, body: string, icon: string, url: string): Promise<void>;
 }
@@ -37,7 +37,7 @@ export class Settings {
     await useLanguage(language);
   }
 
-  /** Returns whether notifications are on now; the user may have said no to the browser. */
+  /** Returns whether notifications are on now; the browser may have refused. */
   async setNotifications(on: boolean): Promise<boolean> {
     this.wanted.value = on && (await this.notifier.allow());
     this.preferences.set("notifications", this.wanted.value);
@@ -52,7 +52,7 @@ export class Settings {
     this.preferences.set("device", name);
   }
 
-  /** Returns the origin that was added, or null where `address` is none. */
+  /** Returns the origin that was added, or null if `address` is not an address. */
   addServer(address: string): string | null {
     const origin = originOf(address);
     if (origin) this.keep([...new Set([...this.list.value, origin])]);
@@ -71,7 +71,7 @@ export class Settings {
 
 const DEFAULT_PORT = "7860";
 
-/** What somebody types, "box.local" or "192.168.1.5:7860", as an origin. */
+/** The origin for a typed address such as "gpu-box.local" or "192.168.1.5:7860". */
 export function originOf(address: string): string | null {
   const text = address.trim();
   const full = /^https?:\/\//i.test(text) ? text : `http://${text}`;

@@ -1,11 +1,11 @@
-/** From a shape to a size that the model can do. */
+/** Turns an aspect ratio into a size that the model can make. */
 
 import type { ModelInfo, Size } from "../transport/types";
 
 export const RATIOS = ["1:1", "3:4", "2:3", "9:16", "4:3", "3:2", "16:9"] as const;
 export type Ratio = (typeof RATIOS)[number];
 
-/** The size of this shape with about as many pixels as the model was made for. */
+/** The size with this aspect ratio and about as many pixels as the model was trained for. */
 export function sizeFor(ratio: Ratio, { defaults, limits }: ModelInfo): Size {
   const [across, down] = ratio.split(":").map(Number);
   const shape = (across ?? 1) / (down ?? 1);
@@ -21,14 +21,14 @@ export function sizeFor(ratio: Ratio, { defaults, limits }: ModelInfo): Size {
     height: allowed(Math.sqrt(pixels / shape)),
   };
   while (size.width * size.height > limits.max_pixels) {
-    // Rounding went over the limit: take it from the longer side, as the server does.
+    // Rounding went over the limit: shorten the longer side, as the server does.
     if (size.width >= size.height) size.width -= step;
     else size.height -= step;
   }
   return size;
 }
 
-/** The shapes worth offering: those which the model's limits leave different from each other. */
+/** The aspect ratios to offer: those that differ within the model's limits. */
 export function ratiosFor(model: ModelInfo): { ratio: Ratio; size: Size }[] {
   const seen = new Set<string>();
   return RATIOS.map((ratio) => ({ ratio, size: sizeFor(ratio, model) })).filter(({ size }) => {

@@ -1,4 +1,4 @@
-/** Prompts for an empty page. They are in English, as the text encoders are. */
+/** Example prompts, in English because the text encoders are. */
 
 const SUBJECTS = [
   "a red fox",
@@ -43,7 +43,7 @@ const BACKGROUNDS = [
   "pink",
 ];
 
-/** Something to draw, other than `before`. */
+/** An example prompt other than `before`. */
 export function surprise(before: string, random: () => number = Math.random): string {
   const pick = (list: readonly string[]) => list[Math.floor(random() * list.length)] ?? list[0];
   for (;;) {

@@ -1,4 +1,4 @@
-/** How a picture came to be: the previews that were kept of it. */
+/** The replay of a picture, from its stored previews. */
 
 import type { Api } from "../transport/api";
 import type { JobEvent } from "../transport/events";
@@ -6,7 +6,7 @@ import type { JobEvent } from "../transport/events";
 export interface Frame {
   /** For `<img src>`. */
   readonly image: string;
-  /** Denoising steps made by then; null where the log does not say. */
+  /** Denoising steps made so far; null if the log does not have them. */
   readonly step: number | null;
 }
 
@@ -23,7 +23,7 @@ export class FilmReader {
 
   read(event: JobEvent): void {
     if (event.type === "started") {
-      // An interrupted job begins anew; what the first try showed is not how this picture came.
+      // An interrupted job starts again; previews of the first try are not of this picture.
       this.frames = [];
       this.step = null;
     } else if (event.type === "progress") {
@@ -39,7 +39,7 @@ export class FilmReader {
   }
 }
 
-/** The film of a job that is over. @returns what stops the reading. */
+/** Reads the replay of a job that has ended. @returns a function that stops reading. */
 export function readFilm(api: Api, jobId: string, onFilm: (film: Film) => void): () => void {
   const reader = new FilmReader();
   const finish = () => {

@@ -1,4 +1,4 @@
-/** Short words at the bottom of the screen, of which some can be taken back. */
+/** Short messages at the bottom of the screen, some with an action such as Undo. */
 
 import { type ReadonlySignal, signal } from "@preact/signals";
 
@@ -19,7 +19,7 @@ export class Toasts {
   show(toast: Omit<Toast, "id">, shownMs = SHOWN_MS): number {
     this.count += 1;
     const id = this.count;
-    // Two at most, or they would cover what the thumb wants to reach.
+    // Two at most, so that they do not cover the buttons.
     this.list.value = [...this.list.value.slice(-1), { ...toast, id }];
     setTimeout(() => this.dismiss(id), shownMs);
     return id;

@@ -1,4 +1,4 @@
-/** What the client asks of the server. State is given an `Api`; tests give it a fake one. */
+/** Calls to the server. State takes an `Api`; tests pass a fake one. */
 
 import { type EventHandlers, type Watching, watchEvents } from "./events";
 import { type Fetch, json, Problem, request, UPLOAD_TIMEOUT_MS } from "./http";
@@ -16,11 +16,11 @@ import type {
 } from "./types";
 
 export interface Api {
-  /** Throws a 401 Problem where this device holds no good token. */
+  /** Throws a 401 Problem if this device has no valid token. */
   me(): Promise<Me>;
-  /** Trades a pairing code for a token of this device's own; the browser keeps it as a cookie. */
+  /** Exchanges a pairing code for this device's own token, which the browser keeps as a cookie. */
   pair(code: string, name: string): Promise<Me>;
-  /** Gives this device's token back: it is good for nothing from then on. */
+  /** Revokes this device's token. */
   leave(me: Me): Promise<void>;
   /** A pairing code for one more device. For owners. */
   invite(): Promise<Invitation>;
@@ -29,7 +29,7 @@ export interface Api {
   models(): Promise<ModelInfo[]>;
   schedulers(): Promise<SchedulerInfo[]>;
   loras(): Promise<LoraInfo[]>;
-  /** Accepted, on the server's disk. The same `key` again answers the same job. */
+  /** Resolves when the job is on the server's disk. The same `key` again returns the same job. */
   submit(task: Task, request: PictureRequest, files: RequestFiles, key: string): Promise<Job>;
   job(id: string): Promise<Job>;
   /** Newest first. */
@@ -61,7 +61,7 @@ export class HttpApi implements Api {
   async pair(code: string, name: string): Promise<Me> {
     const body = JSON.stringify({ code, name });
     const headers = { "content-type": "application/json" };
-    // The answer holds the token too; it is left there, because scripts need not know it.
+    // The token in the answer is ignored: the cookie is enough, and scripts cannot read it.
     return json(await this.send("POST", "/pair", { body, headers }));
   }
 
@@ -131,7 +131,7 @@ export class HttpApi implements Api {
     try {
       await this.send("DELETE", `/images/${encodeURIComponent(id)}`);
     } catch (error) {
-      // Gone already, perhaps by the first try of which the answer was lost.
+      // Deleted already, perhaps by an earlier try whose answer was lost.
       if (!(error instanceof Problem && error.status === 404)) throw error;
     }
   }
@@ -172,7 +172,7 @@ export class HttpApi implements Api {
   }
 }
 
-/** JSON, or a form where pictures come along; lists travel in a form as JSON. */
+/** The body of a request: JSON, or a form if there are files. In a form, lists are JSON. */
 function encode(
   asked: PictureRequest,
   files: RequestFiles,

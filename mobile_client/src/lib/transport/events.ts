@@ -1,9 +1,9 @@
-/** A job's events as they come, over `EventSource`, and again from where they broke off. */
+/** Event streams over `EventSource`, resumed after a broken connection. */
 
 import type { FieldError, Picture } from "./types";
 
 interface Base {
-  /** Absent where the server sends news that no log keeps, such as a new place in the queue. */
+  /** Absent for events that are not in the log, such as a new position in the queue. */
   id: number | null;
   job_id: string;
 }
@@ -39,7 +39,7 @@ export interface EventHandlers {
   onEvent(event: JobEvent): void;
   /** The stream is open (again). */
   onOpen?(): void;
-  /** The browser is trying to get the stream back. */
+  /** The browser is reconnecting. */
   onInterrupted?(): void;
   /** The stream ended for good: the job is over, or the server refused. Ask for the job to know. */
   onEnd?(): void;
@@ -80,6 +80,6 @@ export function parseEvent(
     const id = message.lastEventId === "" ? null : Number(message.lastEventId);
     return { ...JSON.parse(message.data), id, type } as JobEvent;
   } catch {
-    return null; // a line cut off by a dying connection; what follows tells the rest
+    return null; // cut off by a broken connection; the stream resumes after it
   }
 }

@@ -1,22 +1,22 @@
-/** The one place that fetches: time limits, and every failure as one of two kinds of error. */
+/** All fetches, with time limits. Every failure is thrown as one of the errors below. */
 
 import type { FieldError } from "./types";
 
 export const TIMEOUT_MS = 15_000;
-/** Photographs go up slowly over a bad connection. */
+/** Photos upload slowly over a bad connection. */
 export const UPLOAD_TIMEOUT_MS = 120_000;
 
-/** Nobody answered: no network, no server, or too late. */
+/** No answer: no network, no server, or too late. */
 export class Unreachable extends Error {
   override name = "Unreachable";
 }
 
-/** The address answered, but not as a Darkroom does: a router's page, another program. */
+/** The answer is not from a Darkroom server, but from another program or a router's page. */
 export class Foreign extends Error {
   override name = "Foreign";
 }
 
-/** The server said no: RFC 9457 problem details. */
+/** The server refused: RFC 9457 problem details. */
 export class Problem extends Error {
   override name = "Problem";
 
@@ -33,7 +33,7 @@ export class Problem extends Error {
     super(detail || title);
   }
 
-  /** Whether the same request may well succeed later. */
+  /** Whether the same request may succeed later. */
   get passing(): boolean {
     return this.status === 429 || this.status === 408 || this.status >= 500;
   }
@@ -41,7 +41,7 @@ export class Problem extends Error {
 
 export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
 
-/** Fetches within a time limit; answers only with success. */
+/** Fetches within a time limit. Returns successful answers, throws otherwise. */
 export async function request(
   fetcher: Fetch,
   url: string,
@@ -94,7 +94,7 @@ interface Details {
 
 async function problemOf(response: Response): Promise<Problem | Foreign> {
   if (!isJson(response)) {
-    // A proxy in front of a server that is down answers in HTML; that will pass.
+    // A proxy answers in HTML while the server behind it is down.
     if (response.status >= 500) return plainProblem(response, {});
     return new Foreign(`${response.url} answered ${response.status} without saying why`);
   }

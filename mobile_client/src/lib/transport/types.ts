@@ -1,4 +1,4 @@
-/** The server's words, as its OpenAPI document spells them. */
+/** Types of the API, from its OpenAPI document. */
 
 import type { paths } from "./schema";
 
@@ -21,11 +21,11 @@ export type SchedulerInfo = Json<
 >["schedulers"][number];
 export type LoraInfo = Json<paths["/loras"]["get"]["responses"]["200"]>["loras"][number];
 
-/** What may stand in a request of any task; each task takes a part of it. */
+/** The fields of all tasks; each task takes some of them. */
 export type PictureRequest = Partial<Body<"/txt2img"> & Body<"/img2img"> & Body<"/inpaint">>;
 export type Lora = NonNullable<PictureRequest["loras"]>[number];
 
-/** Pictures that travel beside a request. */
+/** Files sent with a request. */
 export interface RequestFiles {
   image?: Blob;
   mask_image?: Blob;
@@ -39,7 +39,7 @@ export interface FieldError {
 /** Who this device is to the server. */
 export type Me = Json<paths["/me"]["get"]["responses"]["200"]>;
 
-/** Lets one more device in. */
+/** A pairing code for one more device. */
 export type Invitation = Json<paths["/pair/codes"]["post"]["responses"]["201"]>;
 
 export interface Size {

@@ -2,8 +2,8 @@ import type { Watched } from "../../lib/state/jobs";
 import type { Job } from "../../lib/transport/types";
 import { duration, t } from "../../strings";
 
-/** How a job stands, in a few words. */
-export function stateText(job: Job): string {
+/** The status of a job in a few words. */
+export function statusText(job: Job): string {
   switch (job.status) {
     case "queued":
       if (job.position === null) return t("watch.starting");
@@ -20,7 +20,7 @@ export function stateText(job: Job): string {
   }
 }
 
-/** What is left by the server's measured estimate; honest when that is used up. */
+/** The estimated time left, or that the job takes longer than that; null without an estimate. */
 export function etaText(eta: Watched["eta"], now: number): string | null {
   if (!eta) return null;
   const left = eta.seconds - (now - eta.at) / 1000;

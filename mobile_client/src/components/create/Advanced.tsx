@@ -13,11 +13,11 @@ import { Seed } from "./Seed";
 
 const MOST_STEPS = 150;
 
-/** Fields of this panel, which opens when something is wrong with one. */
+/** Fields of this panel. It opens when one of them has an error. */
 const WITHIN: readonly Field[] = ["model", "steps", "guidance", "scheduler", "seed", "loras"];
 
-/** How the picture is made: all of it may be left alone. */
-export function Settings() {
+/** Settings with defaults, collapsed: model, steps, guidance, scheduler, seed, LoRAs. */
+export function Advanced() {
   const { draft } = useApp();
   const model = draft.model.value;
   const complaints = useComplaints();
@@ -32,7 +32,7 @@ export function Settings() {
   return (
     <details class="settings card" ref={panel}>
       <summary>
-        <span>{t("create.settings")}</span>
+        <span>{t("create.advanced")}</span>
         <Summary model={model} />
         <Icon name="down" />
       </summary>
@@ -47,14 +47,14 @@ export function Settings() {
         <Loras model={model} />
         {model.limits.max_clip_skip > 0 && <ClipSkip model={model} />}
         <button type="button" class="button bare" onClick={() => draft.resetSettings()}>
-          {t("create.settings.reset")}
+          {t("create.advanced.reset")}
         </button>
       </div>
     </details>
   );
 }
 
-/** What is set differently from the model's own, seen without opening. */
+/** The settings that differ from the model's defaults, shown while the panel is closed. */
 function Summary({ model }: { model: ModelInfo }) {
   const { catalog, draft } = useApp();
   const { steps, guidance, scheduler, seed, loras } = draft.values.value;
@@ -73,7 +73,7 @@ function Model({ chosen }: { chosen: ModelInfo }) {
   const { catalog, draft } = useApp();
   const task = draft.task.value;
   const problem = useComplaints().model;
-  // The one chosen stays in the list even where it cannot do the task, to be seen and changed.
+  // The chosen model is always listed, even if it cannot do the task.
   const able = catalog.models.value.filter(
     (model) => model === chosen || model.tasks.includes(task),
   );

@@ -2,7 +2,7 @@ import { useEffect, useState } from "preact/hooks";
 import { t } from "../../strings";
 import { useApp } from "../context";
 
-/** Returns how to take in a picked file: pictures are trimmed first. */
+/** Returns a function that takes a picked file and opens the crop editor. */
 export function useTakePicture(): (file: Blob | null | undefined) => void {
   const { draft, route, toasts } = useApp();
   return (file) => {
@@ -16,8 +16,8 @@ export function useTakePicture(): (file: Blob | null | undefined) => void {
   };
 }
 
-/** Pictures that are pasted or dropped on the page. Returns whether one hovers over it. */
-export function usePictureIntake(): boolean {
+/** Takes pasted and dropped pictures. Returns whether one is being dragged over the page. */
+export function usePictureInput(): boolean {
   const take = useTakePicture();
   const [dragging, setDragging] = useState(false);
   useEffect(() => {

@@ -1,1 +1,0 @@
-export { Viewer, type ViewerProps } from "../viewer/Viewer";
