@@ -13,9 +13,10 @@ from darkroom.config import EngineSettings
 STEPS, GUIDANCE, SIDE = 20, 3.0, 128
 
 HOW = """\
-Our engine and the stock `StableDiffusionPipeline` in one process, on tintype, with the same threads
-and dtype, in turns; each turn's two times are divided. The first turn warms up and is not counted.
-Several images are one job of ours (`num_images`), and as many calls of the pipeline."""
+Darkroom's engine and the stock `StableDiffusionPipeline` in one process, on tintype, with the same
+threads and dtype, in turns; the two times of each turn are divided. The first turn is a warm-up and
+not counted. Several images are one job (`num_images`) for the engine, and one call each for the
+pipeline."""
 
 
 def measure(effort: Effort) -> list[Figure]:

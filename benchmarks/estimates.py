@@ -16,10 +16,9 @@ STEPS = 12
 WARM_UP = 2 * CALLERS  # jobs
 
 HOW = f"""\
-{CALLERS} callers each ask for the next picture when they have one, once all for the same
-{STEPS} steps, once for what a household asks for (see *Many callers*). Compared are the
-`eta_seconds` with which a job was accepted and the time until it had succeeded, in the later half
-of each round."""
+{CALLERS} clients each request the next picture when the last one is finished: in one round all with
+{STEPS} steps, in another the mixed jobs of *Many clients*. The `eta_seconds` at acceptance is
+compared with the time until the job succeeded, in the second half of each round."""
 
 
 def estimates(effort: Effort) -> list[Figure]:
@@ -60,4 +59,4 @@ def _one(server: Server, job: Job) -> tuple[float, float]:
     return told, time.perf_counter() - began
 
 
-SUITE = Suite("estimates", "How long it will take", HOW, estimates)
+SUITE = Suite("estimates", "Estimates", HOW, estimates)

@@ -26,13 +26,13 @@ TERA = 1e12
 
 def how(geometry: Geometry) -> str:
     return f"""\
-The shapes of {geometry.title} with random weights in fp16, {geometry.side}×{geometry.side},
-{STEPS} steps with guidance: one picture, and {TOGETHER[-1]} at once ({TOGETHER[-1]} jobs of ours in
-flight together; as many calls of the stock pipeline one after the other). Eager, and with the UNet
+The shapes of {geometry.title} with random weights in fp16, {geometry.side}×{geometry.side}, {STEPS}
+steps with guidance: one picture, and {TOGETHER[-1]} at once ({TOGETHER[-1]} jobs running together
+in Darkroom; {TOGETHER[-1]} sequential calls of the stock pipeline). Eager, and with the UNet
 compiled on both sides (stock: channels-last, `mode="reduce-overhead"`, `fullgraph=True`). In turns,
-each a process of its own, warmed up at the same shapes; each turn's two medians are divided.
-TFLOP/s are the UNet's operations, counted by `torch.utils.flop_counter`, over the whole time of the
-pictures, text encoder and VAE included. The ceiling is the product of two fp16 matrices of
+each in a new process, warmed up at the same shapes; the two medians of each turn are divided.
+TFLOP/s are the UNet's operations, counted by `torch.utils.flop_counter`, divided by the total time
+of the pictures, including text encoder and VAE. The ceiling is a product of two fp16 matrices of
 {MATRIX_SIDE}×{MATRIX_SIDE}, timed in the same run."""
 
 

@@ -13,10 +13,10 @@ SIDE, STEPS = 256, 4
 
 HOW = f"""\
 The shapes of Stable Diffusion 1.5 (UNet of 860 M parameters, CLIP-L, its VAE) with random weights,
-fp32, on the CPU: one picture of {SIDE}×{SIDE} in {STEPS} steps with guidance. Our engine and the
-stock pipeline in turns, each turn a process of its own, which loads the model, warms up with one
-step and then makes its pictures: there is never more than one model in memory. Each turn's two
-medians are divided."""
+fp32, on the CPU: one picture of {SIDE}×{SIDE} in {STEPS} steps with guidance. Darkroom's engine and
+the stock pipeline in turns. Each turn is a new process that loads the model, warms up with one step
+and then makes its pictures, so that only one model is in memory. The two medians of each turn are
+divided."""
 
 
 def measure(effort: Effort) -> list[Figure]:
@@ -45,4 +45,4 @@ def measure(effort: Effort) -> list[Figure]:
     ]
 
 
-SUITE = Suite("sd15", "A real model's size", HOW, measure)
+SUITE = Suite("sd15", "Stable Diffusion 1.5 on a CPU", HOW, measure)

@@ -14,10 +14,10 @@ from benchmarks.figure import Figure
 from benchmarks.suite import Suite
 
 INTRODUCTION = """\
-Written by `make bench ARGS=--write`. What is compared was measured in one run on one machine, in
-turns (ours, baseline, baseline, ours …), and ratios are taken turn by turn. Medians, with the range
-over all counted turns. A figure beyond its limit fails `make bench`; the aim is where it should
-get."""
+`make bench ARGS=--write` writes this page. Compared values were measured in one run on one machine,
+in alternating turns (ours, baseline, baseline, ours …), and each ratio is of one turn. The table
+shows medians and the range over all counted turns. `make bench` fails if a figure is beyond its
+limit; the aim is the goal."""
 
 HEADER = """\
 | what | median | range | runs | limit | aim |

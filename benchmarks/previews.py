@@ -15,10 +15,10 @@ STEPS, GUIDANCE, SIDE = 20, 3.0, 128
 NEVER_S = 1e9
 
 HOW = f"""\
-The rate with previews, as they are by default, over the rate with none but the first. By the
-engine: {JOBS} jobs of {STEPS} steps in flight together, two engines in one process. Over HTTP:
-{JOBS} clients with the mixed jobs that the baseline gets, two servers. In turns, the other server
-stopped with SIGSTOP; each turn's two rates are divided."""
+The rate with default previews, divided by the rate with only the first preview. Engine: {JOBS} jobs
+of {STEPS} steps running together, two engines in one process. Over HTTP: {JOBS} clients with the
+mixed jobs of *Many clients*, two servers. In turns, with the other server stopped by SIGSTOP; the
+two rates of each turn are divided."""
 
 
 def measure(effort: Effort) -> list[Figure]:

@@ -17,9 +17,9 @@ STEPS, GUIDANCE, SIDE = 20, 3.0, 128
 MODEL = "with-tiny-vae"
 
 HOW = f"""\
-One picture of {STEPS} steps by the engine with the setting over one without it, on tintype, two
-engines in one process, in turns; each turn's two times are divided. The tiny VAE has TAESD's
-architecture and random weights, since how fast it is does not depend on them."""
+One picture of {STEPS} steps with the setting, divided by one without it, on tintype, with two
+engines in one process, in turns; the two times of each turn are divided. The tiny VAE has TAESD's
+architecture and random weights, because its speed does not depend on them."""
 
 
 def measure(effort: Effort) -> list[Figure]:
@@ -62,4 +62,4 @@ def _against_without(
     return Figure(f"time of a picture with {name} ÷ without", pairs[1:], "×")  # the first warms up
 
 
-SUITE = Suite("shortcuts", "Shortcuts", HOW, measure)
+SUITE = Suite("shortcuts", "Optional speed settings", HOW, measure)

@@ -10,9 +10,9 @@ from benchmarks.suite import Effort, Suite
 STEPS, GUIDANCE = 20, 3.0
 
 HOW = f"""\
-One caller, one request of {STEPS} steps at tintype's defaults: a blocking `POST /txt2img` that is
-answered with the PNG, against a call of the stock pipeline in the benchmark's own process, which
-has no HTTP, no queue, no disk and no PNG to write. In turns; each turn's two times are divided."""
+One client, one request of {STEPS} steps with tintype's defaults: a blocking `POST /txt2img` that
+returns the PNG, compared with a call of the stock pipeline in the benchmark's process, without
+HTTP, queue, disk and PNG encoding. In turns; the two times of each turn are divided."""
 
 
 def measure(effort: Effort) -> list[Figure]:

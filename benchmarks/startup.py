@@ -6,9 +6,8 @@ from benchmarks.servers import MIB
 from benchmarks.suite import Effort, Suite
 
 HOW = """\
-`darkroom serve` is started afresh with an empty data folder, and asked over and over from the first
-moment. Memory is measured after the first picture: the process and its children, pages that
-processes share counted once (PSS)."""
+`darkroom serve` is started with an empty data folder and polled from the start. Memory is measured
+after the first picture, for the process and its children; shared pages are counted once (PSS)."""
 
 
 def measure(effort: Effort) -> list[Figure]:

@@ -21,25 +21,25 @@ LEAD_S = 0.5  # the long jobs are under way by then
 OCCUPANCY = 0.8  # of the baseline's capacity
 
 THROUGHPUT_HOW = f"""\
-{CLIENTS} clients, each asking for the next job of one list as soon as it is answered, so that
-{CLIENTS} jobs are in flight: txt2img, img2img and inpaint, {min(load.STEPS)}–{max(load.STEPS)}
-steps, {len(load.SCHEDULERS)} schedulers, with and without guidance, everyone's own seed. The
-baseline is what everyone writes first: the diffusers pipelines behind Flask and a lock
-([`benchmarks/baseline.py`](../benchmarks/baseline.py)), a process of its own with the same weights,
-dtype and threads. It gets the same list from the same clients. In turns, the other server stopped
-with SIGSTOP; each turn's two rates are divided. The worker's memory (PSS) is looked at four times a
-second in a round of its own, and the most is taken."""
+{CLIENTS} clients, each of which requests the next job of one list when its last one is answered, so
+that {CLIENTS} jobs run at a time: txt2img, img2img and inpaint, {min(load.STEPS)}–{max(load.STEPS)}
+steps, {len(load.SCHEDULERS)} schedulers, with and without guidance, different seeds. The baseline
+is a simple server: the diffusers pipelines behind Flask and a lock
+([`benchmarks/baseline.py`](../benchmarks/baseline.py)), in a separate process with the same
+weights, dtype and threads. It gets the same list from the same clients. In turns, with the other
+server stopped by SIGSTOP; the two rates of each turn are divided. The worker's memory (PSS) is
+sampled four times a second in a separate round; the figure is the maximum."""
 
 SHORT_HOW = f"""\
-{LONG_JOBS} jobs of {LONG_STEPS} steps are sent, and {LEAD_S} s later one of {SHORT_STEPS} steps by
-another caller; its latency is divided by the median of {SOLOS} such jobs that had the server to
-themselves just before. The same for the baseline, in turns."""
+{LONG_JOBS} jobs of {LONG_STEPS} steps are sent, and {LEAD_S} s later another client sends one of
+{SHORT_STEPS} steps. Its latency is divided by the median of {SOLOS} such jobs that ran alone just
+before. The same for the baseline, in turns."""
 
 ARRIVALS_HOW = f"""\
-The same mix of jobs, sent at moments drawn from a Poisson process at {OCCUPANCY:.0%} of the rate
-that the baseline has just reached with {CLIENTS} clients, whatever is still unanswered. Latency
-counts from that moment to the picture. Jobs and moments come from a seed and are the same for both
-servers, in turns; each turn's percentiles are divided."""
+The same mix of jobs, sent at the times of a Poisson process with {OCCUPANCY:.0%} of the rate that
+the baseline has just reached with {CLIENTS} clients, without waiting for answers. Latency is
+measured from that time to the picture. Jobs and times come from a seed and are the same for both
+servers, in turns; the percentiles of each turn are divided."""
 
 
 @contextmanager
@@ -174,7 +174,7 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 
 SUITES = (
-    Suite("throughput", "Many callers", THROUGHPUT_HOW, throughput),
+    Suite("throughput", "Many clients", THROUGHPUT_HOW, throughput),
     Suite("short-job", "A short job among long ones", SHORT_HOW, short_job),
-    Suite("arrivals", "People come when they like", ARRIVALS_HOW, arrivals),
+    Suite("arrivals", "Random arrivals", ARRIVALS_HOW, arrivals),
 )
