@@ -3,20 +3,20 @@
 #     docker build -t darkroom:cuda .
 #     docker build -t darkroom:cpu --build-arg DEVICE=cpu .
 #
-# A machine with a package mirror or a certificate authority of its own gives these as secrets,
-# which stay out of every layer: --secret id=pip,src=pip.conf --secret id=ca,src=ca.crt. Its pip.conf
+# On a machine with its own package mirror or certificate authority, pass these as secrets, which are
+# not stored in any layer: --secret id=pip,src=pip.conf --secret id=ca,src=ca.crt. Its pip.conf
 # then says `cert = /run/secrets/ca`.
 
-# Debian's own Python 3.11: one base for all stages, and Debian mends it.
+# Debian's Python 3.11: one base for all stages, with Debian's security updates.
 FROM debian:bookworm-slim AS base
-# tini, because process 1 gets no signal it has not asked for, and has to bury others' children;
-# ca-certificates, because what speaks https to hubs believes the system's authorities alone.
+# tini forwards signals as process 1 and reaps orphaned processes; ca-certificates has the
+# authorities that downloads from hubs are checked against.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates python3 tini \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/*
 
 
-# What builds, and stays behind. Node comes as a wheel, see mobile_client/build_client.py.
+# Build tools, not part of the final image. Node comes as a wheel, see mobile_client/build_client.py.
 FROM base AS tools
 RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -34,7 +34,7 @@ RUN --mount=type=secret,id=ca \
     /run/tools/bin/python mobile_client/build_client.py
 
 
-# Our own package, where it will lie.
+# The package, at its final path.
 FROM tools AS package
 WORKDIR /src
 COPY hatch_build.py pyproject.toml README.md LICENSE ./
@@ -48,12 +48,12 @@ RUN /run/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir 
 
 FROM base AS runtime
 ARG DEVICE=cuda
-# On PyPI torch is built for CUDA; the build for CPUs is a fraction of its size, and elsewhere.
+# torch on PyPI is built for CUDA; the much smaller build for CPUs has its own index.
 ARG CPU_INDEX=https://download.pytorch.org/whl/cpu
 
-# What changes least comes first: a change of our code makes the last layer anew, and torch is not
-# touched. pip is borrowed, and stays behind. So do C++ headers, tests and tools for compiling. The
-# lock names everything, so nothing is looked up: spandrel would ask for torchvision.
+# The most stable layers come first: a change of our code rebuilds only the last layer. pip, C++
+# headers, tests and compilers are not copied to the final image. The lock file lists all packages, so
+# dependencies are not resolved: spandrel would require torchvision.
 COPY requirements.lock /etc/darkroom/requirements.lock
 RUN --mount=type=bind,from=tools,source=/run/tools,target=/run/tools \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -72,7 +72,7 @@ RUN --mount=type=bind,from=tools,source=/run/tools,target=/run/tools \
     && rm -rf include test \
     && find . -path './bin/*' -type f ! -name torch_shm_manager -delete
 
-# The number is written down where folders of the machine are given to the containers.
+# A fixed number, because folders of the host must belong to it.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin \
         darkroom \
     && install --directory --owner darkroom --group darkroom --mode 0750 /data /data/models
@@ -80,8 +80,8 @@ COPY config.yaml /etc/darkroom/config.yaml
 
 COPY --from=package /opt/darkroom /opt/darkroom
 
-# Nothing is written but to the volumes and /tmp. LOGNAME is for libraries that ask who they are
-# when the container runs as a user that has no name in it.
+# Only the volumes and /tmp are written to. LOGNAME is for libraries that look up the user name when
+# the container runs as a user without one.
 ENV PATH=/opt/darkroom/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \

@@ -2,7 +2,7 @@
 
     python prometheus_token.py FOLDER
 
-writes `token` and `target.json` into the folder. A token that is there and valid is kept. Run as
+writes `token` and `target.json` into the folder. A valid token in the folder is kept. Run as
 root, it opens the database as the owner of the data folder and writes only these files as root.
 """
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import alembic.command  # noqa: F401  # for migrations, while whatever it imports may be read
+import alembic.command  # noqa: F401  # imported before the user changes, who may not read it
 
 from darkroom import config
 from darkroom.config import Settings
@@ -57,7 +57,7 @@ def _tokens(settings: Settings) -> Iterator[Tokens]:
 
 @contextmanager
 def _as_owner_of(folder: Path) -> Iterator[None]:
-    """Inside, root acts as the user and group that own the folder."""
+    """Run the body as the user and group that own the folder, if this process is root."""
     if os.geteuid() != 0:
         yield
         return

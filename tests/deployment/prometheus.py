@@ -117,7 +117,7 @@ def write_target(data_dir: Path, folder: Path, *under: str, **environment: str) 
         environment: the server's settings, as `DARKROOM_*` variables.
     """
     subprocess.run(
-        [*under, sys.executable, MONITORING / "write_target.py", folder],
+        [*under, sys.executable, MONITORING / "prometheus_token.py", folder],
         env={**os.environ, "DARKROOM_DATA_DIR": str(data_dir), **environment},
         check=True,
     )

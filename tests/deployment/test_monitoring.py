@@ -1,4 +1,4 @@
-"""Alarms and the dashboard: by a real Prometheus, from the metrics that the server really has."""
+"""Alerts and the dashboard, by a real Prometheus from the metrics of a real server."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from tests.serving import RunningServer
 
 NOBODY = 65534
 HISTOGRAM = ("_bucket", "_sum", "_count")
-# What Grafana puts in, and about as much as it does.
+# A variable of Grafana, and about the value that it has.
 RATE_INTERVAL = "$__rate_interval", "1m"
 
 RULES = yaml.safe_load((MONITORING / "rules.yml").read_text())["groups"][0]["rules"]
