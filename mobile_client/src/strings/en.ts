@@ -232,7 +232,7 @@ export const en = {
   "gallery.selectAll": "All",
   "gallery.selectDone": "Stop selecting",
   "gallery.selected": "{count} selected",
-  "gallery.everyone": "Everyone’s",
+  "gallery.everyone": "Everyone",
   "gallery.untitled": "No prompt",
   "gallery.deleted": "Picture deleted|{count} pictures deleted",
   "gallery.kept": "A picture could not be deleted.|{count} pictures could not be deleted.",
