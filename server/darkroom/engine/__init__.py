@@ -1,4 +1,4 @@
-"""Turning requests into pictures. The only place torch lives; knows neither Flask nor SQL."""
+"""Generates images. The only package of the server that imports torch; no Flask, no SQL."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A job between `submit` and its last event."""
+"""The state of a job between `submit` and its last event."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,16 +10,14 @@ from darkroom.engine.sample import Key, Sample
 
 @dataclass
 class ActiveJob:
-    """A job being worked on.
+    """A job in flight.
 
     Attributes:
-        job: what to make.
-        samples: one an image; empty until prepared.
-        whole: instead of samples, where no UNet of ours is stepped: a pipeline is run whole, or a
-            picture is made larger.
-        shape: (C, h, w) of their latents.
-        developed: indices of the images handed over.
-        isolated: whether it works isolated from the others, because a call failed with it in it.
+        samples: one per image; empty until prepared.
+        shape: (C, h, w) of the samples' latents.
+        unbatched: set instead of `samples` for a pipeline of diffusers' own or an upscaler.
+        decoded: indices of the images that were sent as `ImageReady`.
+        isolated: it shares no call any more, because a call that it was in failed.
         previewed_at: seconds on the engine's clock.
     """
 
@@ -27,7 +25,7 @@ class ActiveJob:
     samples: list[Sample] = field(default_factory=list)
     shape: tuple[int, ...] = ()
     unbatched: Resumable | None = None
-    developed: set[int] = field(default_factory=set)
+    decoded: set[int] = field(default_factory=set)
     isolated: bool = False
     previewed_at: float = float("-inf")
 
@@ -41,7 +39,7 @@ class ActiveJob:
 
     @property
     def key(self) -> Key:
-        """Whom it may share calls with."""
+        """Jobs with equal keys may share calls."""
         request = self.job.request
         isolated = request.exact or self.isolated or self.unbatched is not None
         exclusive = self.job.id if isolated else None
@@ -58,6 +56,6 @@ class ActiveJob:
     def undenoised(self) -> list[Sample]:
         return [sample for sample in self.samples if not sample.denoised]
 
-    def undeveloped(self) -> Iterator[Sample]:
-        """Images that wait for the VAE."""
-        return (s for s in self.samples if s.denoised and s.index not in self.developed)
+    def undecoded(self) -> Iterator[Sample]:
+        """Samples that are denoised and not yet decoded."""
+        return (s for s in self.samples if s.denoised and s.index not in self.decoded)

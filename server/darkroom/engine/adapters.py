@@ -31,7 +31,7 @@ class AdapterError(DarkroomError, OSError):
 
     Attributes:
         name: of the LoRA.
-        reason: for the person who asked.
+        reason: for the caller.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -142,7 +142,7 @@ class Adapters:
         return loaded
 
     def _load(self, name: str, path: Path, stamp: Stamp, wanted: set[str]) -> _Loaded:
-        """Check a LoRA against the model as a whole, then put it in front of its layers."""
+        """Check a LoRA against the model, then add it to the layers."""
         try:
             updates = lora_file.read(path, self._parts["unet"].config)
             fitted = lora_layers.fit(self._parts, updates)

@@ -1,4 +1,4 @@
-"""The interface between the queue and whatever makes pictures. Imports no torch."""
+"""The interface between the queue and the engine: jobs in, events out. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,14 +10,12 @@ from darkroom.requests import ResolvedRequest
 
 @dataclass(frozen=True)
 class EngineJob:
-    """Work for an engine.
+    """A job for an engine.
 
     Attributes:
-        id: echoed in every event.
-        request: what to make.
-        image: RGB source picture of img2img and inpaint.
+        image: RGB source of img2img, inpaint and upscale.
         mask: L, the size of `image`; white is repainted.
-        client: whose it is; the engine's time is dealt out evenly between clients.
+        client: the engine's time is shared evenly between clients.
     """
 
     id: str
@@ -44,7 +42,7 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Previewed:
-    """What the first image of the job seems to become: a small WebP."""
+    """A preview of the first image of the job: a small WebP."""
 
     job_id: str
     webp: bytes
@@ -52,11 +50,11 @@ class Previewed:
 
 @dataclass(frozen=True)
 class JobWarning:
-    """Something that the one who asked should know, though their job goes on.
+    """A note for the caller; the job goes on.
 
     Attributes:
-        note: what is done differently from what was asked, and why: "memory was short: images
-            were developed one at a time". One sentence; said again it changes nothing.
+        note: one sentence on what is done differently from the request, and why. Repeating it
+            has no effect.
     """
 
     job_id: str
@@ -75,20 +73,19 @@ class ImageReady:
 
 @dataclass(frozen=True)
 class Finished:
-    """All images of the job have been handed over."""
+    """All images of the job were sent as `ImageReady`."""
 
     job_id: str
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The job cannot be done; the engine goes on with the others.
+    """The job failed; the engine goes on with the others.
 
     Attributes:
-        kind: `out-of-memory`; `model`, which cannot be loaded; `request`, whose parameters do not
-            go together for this model or scheduler, so that it fails however often it is tried;
-            or `engine`, for everything else.
-        detail: for the person who asked.
+        kind: `out-of-memory`; `model`, it cannot be loaded; `request`, its parameters do not fit
+            this model or scheduler, so that a retry fails too; or `engine`, everything else.
+        detail: for the caller.
     """
 
     job_id: str
@@ -100,7 +97,7 @@ EngineEvent = Started | Stepped | Previewed | JobWarning | ImageReady | Finished
 
 
 class Meter(Protocol):
-    """Told what an engine's calls took, by the clock. On a GPU that is until they are launched."""
+    """Receives the wall time of the engine's calls. On a GPU that is the time of the launch."""
 
     def denoised(self, rows: int, seconds: float) -> None:
         """One step of `rows` rows; where memory is short they went through the UNet in parts."""
@@ -110,7 +107,7 @@ class Meter(Protocol):
 
 
 class NoMeter:
-    """For engines that nobody measures."""
+    """A meter that records nothing."""
 
     def denoised(self, rows: int, seconds: float) -> None: ...
 
@@ -118,29 +115,37 @@ class NoMeter:
 
 
 class Engine(Protocol):
-    """Makes pictures, a step at a time. Used from one thread.
+    """Generates images, one denoising step at a time. Used from one thread.
 
-    A job is in flight from `submit` until `Finished` or `Failed` was yielded for it, or until
-    `cancel`. Events of one job come in the order Started, then Stepped and Previewed, then
-    ImageReady once an image, then Finished. JobWarning may come between Started and the end.
-    One tick may bring events of several jobs: those that shared its work.
+    A job is in flight from `submit` until its `Finished` or `Failed`, or until `cancel`. Events
+    of one job come in the order Started, then Stepped and Previewed, then ImageReady once per
+    image, then Finished. JobWarning may come between Started and the end. One tick may return
+    events of several jobs: those that shared its call.
     """
 
     def warm_up(self) -> None:
-        """Load what the first job will need, so that it does not wait for it.
+        """Load the default model, so that the first job need not wait for it.
 
         Raises:
-            OSError: the default model cannot be read.
+            UnknownModelError: the catalog has no default model.
+            OSError: the model cannot be read.
+            torch.OutOfMemoryError: the model does not fit in memory.
         """
 
     def submit(self, job: EngineJob) -> None:
-        """Take a job on. Does no work yet; what goes wrong with it comes as `Broken`."""
+        """Add a job. Does no work yet; every later failure of the job comes as `Failed`."""
 
     def cancel(self, job_id: str) -> None:
-        """Drop a job; no event of it will follow. Unknown ids are ignored."""
+        """Remove a job; no event of it follows. Unknown ids are ignored."""
 
     def in_flight(self) -> int:
-        """How many jobs are being worked on."""
+        """The number of submitted jobs that have not ended."""
 
     def tick(self) -> list[EngineEvent]:
-        """Do one unit of work, about one denoising step, and say what came of it."""
+        """Run one call of one network and return the events that it caused.
+
+        An empty list means that there is nothing to do. Failures of a job are `Failed` events.
+
+        Raises:
+            torch.AcceleratorError: the GPU context is lost; only a new process can go on.
+        """

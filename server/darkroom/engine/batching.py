@@ -1,4 +1,4 @@
-"""Which samples share the next UNet call."""
+"""Chooses the samples that share the next UNet call."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,12 +11,12 @@ PATIENCE = 8  # calls gone by without a sample that double its weight
 
 @dataclass(frozen=True)
 class Candidate:
-    """A sample that may take part.
+    """A sample that could be in the next call.
 
     Attributes:
         sample: not yet denoised.
-        work: steps of its whole job, over all its images.
-        leads: whether it is the turn of whoever asked for it.
+        work: steps of its job, over all its images.
+        leads: it belongs to the client that is served next.
     """
 
     sample: Sample
@@ -25,10 +25,10 @@ class Candidate:
 
     @property
     def weight(self) -> float:
-        """What a step of it is worth.
+        """The value of one step of this sample.
 
-        By 1/√work a short job goes before a long one when both cannot have everything, and the
-        long one still counts for something; by its patience every sample's turn comes.
+        1/√work prefers short jobs without ignoring long ones; the number of skipped calls raises
+        the weight, so that every sample is served in the end.
         """
         return (1 + self.sample.skipped / PATIENCE) / math.sqrt(self.work)
 
@@ -36,20 +36,20 @@ class Candidate:
 def choose(
     candidates: Sequence[Candidate], seconds: Callable[[int], float], max_rows: int
 ) -> list[Sample]:
-    """Pick the samples that share a call, so that the most worth is done a second.
+    """The samples of the next call, chosen for the highest weight per second.
 
-    Those whose turn it is come first; the others fill up what is left. One more sample makes a
-    call longer for all in it, but less than it would take alone. Many like jobs therefore go
-    together up to the knee, while a short job that arrives among long ones goes through nearly as
-    if alone.
+    Samples of the client that is served next come first; others fill the rest. One more sample
+    makes a call longer for all in it, but by less than a call of its own. Many similar jobs are
+    therefore batched up to the knee, and a short job among long ones takes about as long as when
+    it has the engine to itself.
 
     Args:
-        candidates: of one key; one at least.
-        seconds: how long a call of so many rows takes.
-        max_rows: in one call; the first sample goes in even if it is over.
+        candidates: of one key; at least one.
+        seconds: the duration of a call of that many rows.
+        max_rows: of one call; the first sample is taken even if it has more.
 
     Returns:
-        The samples, in the order of their choice; the skipped ones have been told so.
+        The chosen samples, best first. Increments `skipped` of the others.
     """
     waiting = sorted(
         candidates, key=lambda c: (not c.leads, -c.weight / len(c.sample.rows), c.sample.index)

@@ -1,18 +1,17 @@
 """One UNet call for many samples."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 
-from darkroom.engine.calls import map_tensors
 from darkroom.engine.deep_cache import DeepCache
 from darkroom.engine.sample import Row, Sample
 
 
 class Denoiser:
-    """A model's noise predictor.
+    """Calls a model's noise predictor for many samples at once.
 
     Args:
         unet: a diffusers `UNet2DConditionModel`, on its device.
@@ -29,10 +28,10 @@ class Denoiser:
         Args:
             samples: of one key, none denoised; steps, schedulers, guidance and lengths of prompts
                 may differ.
-            max_rows: the call is cut into calls of so many rows, where memory is short.
+            max_rows: of one call; more rows are cut into several calls.
 
         Returns:
-            The samples whose own scheduler failed, and how; the others have advanced.
+            The samples whose scheduler failed, with the error; the others have advanced.
 
         Raises:
             Exception: the call failed; no sample has advanced.
@@ -63,7 +62,7 @@ class Denoiser:
         inputs: Sequence[torch.Tensor],
         max_rows: int,
     ) -> list[torch.Tensor]:
-        """One call for those whose deep part is due, one for those who still have theirs."""
+        """One call for samples whose deep part is due, one for those with a cached deep part."""
         predicted: dict[int, torch.Tensor] = {}
         due = [place for place, s in enumerate(samples) if cache.is_due(s.step, s.deep)]
         for place in due:
@@ -87,7 +86,7 @@ def collate(samples: Sequence[Sample], inputs: Sequence[torch.Tensor]) -> dict[s
 
     Args:
         samples: of one key.
-        inputs: (1, C, h, w) each, what the UNet is to see of them.
+        inputs: (1, C, h, w) each, the samples' UNet inputs.
     """
     rows = [row for sample in samples for row in sample.rows]
     latents, timesteps = [], []
@@ -115,7 +114,7 @@ def collate(samples: Sequence[Sample], inputs: Sequence[torch.Tensor]) -> dict[s
 
 
 def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Stack prompts; the shorter ones are filled up and what filled them is masked out."""
+    """Stack prompts; shorter ones are padded, and the padding is masked."""
     longest = max(embed.shape[1] for embed in embeds)
     if all(embed.shape[1] == longest for embed in embeds):
         return torch.cat(list(embeds)), None
@@ -128,7 +127,7 @@ def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | N
 
 
 def _added(rows: Sequence[Row]) -> dict[str, torch.Tensor] | None:
-    """What SDXL is told beside the prompt."""
+    """SDXL's conditioning beside the prompt; None for other families."""
     pooled = [row.conditioning.pooled for row in rows if row.conditioning.pooled is not None]
     time_ids = [row.time_ids for row in rows if row.time_ids is not None]
     if not time_ids:
@@ -140,7 +139,7 @@ def _added(rows: Sequence[Row]) -> dict[str, torch.Tensor] | None:
 
 
 def _parts(call: dict[str, Any], max_rows: int) -> Iterator[dict[str, Any]]:
-    """Cut a call into calls of so many rows."""
+    """Cut a call into calls of at most `max_rows` rows."""
     rows = len(call["sample"])
     if rows <= max_rows:
         yield call
@@ -148,3 +147,16 @@ def _parts(call: dict[str, Any], max_rows: int) -> Iterator[dict[str, Any]]:
     for start in range(0, rows, max_rows):
         chosen = slice(start, start + max_rows)
         yield map_tensors(call, operator.itemgetter(chosen))
+
+
+def map_tensors(
+    call: dict[str, Any], change: Callable[[torch.Tensor], torch.Tensor]
+) -> dict[str, Any]:
+    """The same call with every tensor changed; what is None stays None."""
+    changed: dict[str, Any] = {}
+    for name, value in call.items():
+        if isinstance(value, dict):
+            changed[name] = map_tensors(value, change)
+        else:
+            changed[name] = None if value is None else change(value)
+    return changed

@@ -1,4 +1,4 @@
-"""The loop: admit, prepare, step, preview, decode, emit."""
+"""The engine's loop: prepare, denoise, preview, decode, and report events."""
 
 import time
 from collections import Counter, defaultdict
@@ -39,16 +39,12 @@ PREVIEW_SHARE = 0.01  # of the engine's time that previews after the first of a 
 class DiffusersEngine:
     """An `Engine` over diffusers components, one denoising step at a time.
 
-    A tick is one call of one network: the VAE decodes what is denoised, or newcomers are
-    prepared, or else the UNet takes all samples that can share its call one step further.
+    A tick is one call of one network: the VAE decodes denoised samples, or new jobs are prepared,
+    or the UNet advances all samples that can share its call by one step.
 
     Args:
-        catalog: where models lie.
-        adapters: where LoRAs and embeddings lie.
-        upscalers: where upscalers lie.
-        settings: device, dtype, previews, limits.
         clock: seconds, monotonic.
-        meter: told what calls took.
+        meter: receives the seconds of each call.
     """
 
     def __init__(
@@ -65,7 +61,7 @@ class DiffusersEngine:
         self._clock = clock
         self._meter = meter or NoMeter()
         self._active_jobs: dict[str, ActiveJob] = {}  # oldest first
-        self._rota = FairScheduler()
+        self._scheduler = FairScheduler()
         self._busy_s = 0.0
         self._previewing_s = 0.0
 
@@ -74,12 +70,12 @@ class DiffusersEngine:
         return str(self._models.device)
 
     def gpu_bytes(self) -> int:
-        """Memory that this process has taken on the GPU; 0 without one. From any thread."""
+        """Bytes that this process has reserved on the GPU; 0 without one. Thread-safe."""
         return torch.cuda.memory_reserved() if self._models.device.type == "cuda" else 0
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Load the default model, which also measures and warms it."""
+        """Load the default model, warm it up and measure its calls."""
         self._models.get(None)
 
     def submit(self, job: EngineJob) -> None:
@@ -106,10 +102,10 @@ class DiffusersEngine:
     # --- prepare ---------------------------------------------------------------------------
 
     def _prepare(self) -> list[EngineEvent] | None:
-        """Set the oldest newcomers of one model up; None if there are none, or no room for it.
+        """Prepare the oldest new jobs of one model; None if there are none, or no memory for it.
 
-        Nobody overtakes a job that waits for room for its model: those in flight would keep
-        theirs in memory for ever.
+        No job overtakes one that waits for memory for its model: the jobs in flight would keep
+        theirs loaded for ever.
         """
         first = next((f for f in self._active_jobs.values() if not f.prepared), None)
         if first is None:
@@ -118,34 +114,34 @@ class DiffusersEngine:
         try:
             model = self._models.get(first.model, in_use)
         except (UnknownModelError, OSError, torch.OutOfMemoryError) as error:
-            return [self._break(first, error)]
+            return [self._fail(first, error)]
         if model is None:
             return None
         if isinstance(model, UnbatchedModel):
-            return self._prepare_whole(first, model)
+            return self._prepare_unbatched(first, model)
         if first.job.request.loras and self._settings.fuse_qkv:
-            # Their layers would stand in front of projections that are no longer called.
-            return [self._break(first, ValueError("engine.fuse_qkv is on, which excludes LoRAs"))]
-        active_jobs = self._newcomers_like(first, model.room.max_coded)
+            # The LoRA layers would wrap projections that are no longer called.
+            return [self._fail(first, ValueError("engine.fuse_qkv is on, which excludes LoRAs"))]
+        active_jobs = self._newcomers_like(first, model.limits.max_coded)
         try:
             model.adapters.activate(first.job.request.loras)
             samples = model.family.prepare([active.job for active in active_jobs])
         except Exception as error:
-            return self._failed(active_jobs, model, error, pictures=len(active_jobs))
+            return self._handle_failure(active_jobs, model, error, pictures=len(active_jobs))
         for active in active_jobs:
             active.samples = samples[active.job.id]
             active.shape = tuple(active.samples[0].latents.shape[1:])
         return [Started(active.job.id, active.steps) for active in active_jobs]
 
-    def _prepare_whole(self, active: ActiveJob, model: UnbatchedModel) -> list[EngineEvent]:
+    def _prepare_unbatched(self, active: ActiveJob, model: UnbatchedModel) -> list[EngineEvent]:
         try:
             active.unbatched = model.family.start(active.job)
         except ValueError as error:
-            return [self._break(active, error)]
+            return [self._fail(active, error)]
         return [Started(active.job.id, active.unbatched.steps)]
 
     def _newcomers_like(self, first: ActiveJob, limit: int) -> list[ActiveJob]:
-        """Those that can be prepared in one go."""
+        """The new jobs that can be prepared together."""
         if first.key.exclusive:
             return [first]
         waiting = (active for active in self._active_jobs.values() if not active.prepared)
@@ -154,11 +150,11 @@ class DiffusersEngine:
     # --- denoise ---------------------------------------------------------------------------
 
     def _denoise(self) -> list[EngineEvent] | None:
-        """One UNet call, and each of its samples' own scheduler step; None if none waits."""
+        """One UNet call and the scheduler step of each of its samples; None if no sample waits."""
         waiting = self._undenoised()
         if not waiting:
             return None
-        client, key = self._rota.next(
+        client, key = self._scheduler.next(
             [
                 (active.job.client, key)
                 for key, active_jobs in waiting.items()
@@ -172,9 +168,9 @@ class DiffusersEngine:
         return self._step(waiting[key], model, chosen)
 
     def _undenoised(self) -> dict[Key, list[ActiveJob]]:
-        """Who waits for a step, by whom they may share it with."""
+        """Jobs that wait for a step, by the key of jobs that may share one call."""
         waiting: dict[Key, list[ActiveJob]] = defaultdict(list)
-        busy: set[str] = set()  # those that do one job at a time
+        busy: set[str] = set()  # models that run one job at a time
         for active in self._active_jobs.values():
             if active.undenoised():
                 waiting[active.key].append(active)
@@ -185,20 +181,20 @@ class DiffusersEngine:
         return waiting
 
     def _resume(self, active: ActiveJob) -> list[EngineEvent]:
-        """One step of a pipeline that runs whole, or one tile of a picture made larger."""
-        job, whole = active.job, active.unbatched
-        assert whole is not None
+        """One step of an unbatched pipeline, or one tile of an upscale."""
+        job, run = active.job, active.unbatched
+        assert run is not None
         began = self._clock()
         try:
-            picture = whole.resume()
+            picture = run.resume()
         except Exception as error:
-            return [self._break(active, error)]
-        self._rota.charge(active.key, self._clock() - began, {job.client: 1})
-        events: list[EngineEvent] = [Stepped(job.id, whole.step, whole.steps)]
+            return [self._fail(active, error)]
+        self._scheduler.charge(active.key, self._clock() - began, {job.client: 1})
+        events: list[EngineEvent] = [Stepped(job.id, run.step, run.steps)]
         if picture is not None:
-            index = whole.index - 1
+            index = run.index - 1
             events.append(ImageReady(job.id, index, job.request.seed_of(index), picture))
-            if whole.index == job.request.num_images:
+            if run.index == job.request.num_images:
                 events.append(Finished(job.id))
                 self.cancel(job.id)
         return events
@@ -213,17 +209,17 @@ class DiffusersEngine:
         began = self._clock()
         try:
             model.adapters.activate(active_jobs[0].job.request.loras)
-            failed = model.family.denoiser.step(chosen, model.room.max_rows)
+            failed = model.family.denoiser.step(chosen, model.limits.max_rows)
         except Exception as error:
-            return self._failed(active_jobs, model, error, rows=rows.total())
+            return self._handle_failure(active_jobs, model, error, rows=rows.total())
         seconds = self._clock() - began
         self._meter.denoised(rows.total(), seconds)
-        self._rota.charge(active_jobs[0].key, seconds, rows)
+        self._scheduler.charge(active_jobs[0].key, seconds, rows)
         events: list[EngineEvent] = []
         for active in sorted(active_jobs, key=lambda active: active.previewed_at):
             failure = next((error for sample, error in failed if sample in active.samples), None)
             if failure is not None:
-                events.append(self._break(active, failure))
+                events.append(self._fail(active, failure))
             else:
                 events.append(Stepped(active.job.id, active.step, active.steps))
                 events += self._preview(active, model)
@@ -248,7 +244,7 @@ class DiffusersEngine:
         return model.costs.knee(area) if isinstance(rows, str) else rows
 
     def _preview(self, active: ActiveJob, model: SteppedModel) -> list[EngineEvent]:
-        """A preview if one is due; after a job's first, if previews have time of theirs left."""
+        """A preview if one is due. After a job's first, only within `PREVIEW_SHARE` of the time."""
         now = self._clock()
         due = now - active.previewed_at >= self._settings.preview_every_s
         again = active.previewed_at != float("-inf")
@@ -265,41 +261,41 @@ class DiffusersEngine:
     # --- decode ----------------------------------------------------------------------------
 
     def _decode(self) -> list[EngineEvent] | None:
-        """One VAE call for images that are denoised; None if there are none."""
-        first = next((f for f in self._active_jobs.values() if any(f.undeveloped())), None)
+        """One VAE call for denoised samples; None if there are none."""
+        first = next((f for f in self._active_jobs.values() if any(f.undecoded())), None)
         if first is None:
             return None
         model = self._models.resident(first.model)
         assert isinstance(model, SteppedModel)
-        count = 1 if first.job.request.exact else model.room.max_coded
+        count = 1 if first.job.request.exact else model.limits.max_coded
         pairs = [
             (active, sample)
             for active in self._active_jobs.values()
             if active.key == first.key
-            for sample in active.undeveloped()
+            for sample in active.undecoded()
         ][:count]
         began = self._clock()
         try:
             pictures = model.family.decode([sample for _, sample in pairs])
         except Exception as error:
             active_jobs = list({active.job.id: active for active, _ in pairs}.values())
-            return self._failed(active_jobs, model, error, pictures=len(pairs))
+            return self._handle_failure(active_jobs, model, error, pictures=len(pairs))
         seconds = self._clock() - began
         self._meter.decoded(len(pairs), seconds)
         clients = Counter(active.job.client for active, _ in pairs)
-        self._rota.charge(first.key, seconds, clients)
+        self._scheduler.charge(first.key, seconds, clients)
         events: list[EngineEvent] = []
         for (active, sample), picture in zip(pairs, pictures, strict=True):
-            active.developed.add(sample.index)
+            active.decoded.add(sample.index)
             events.append(ImageReady(active.job.id, sample.index, sample.seed, picture))
-            if len(active.developed) == len(active.samples):
+            if len(active.decoded) == len(active.samples):
                 events.append(Finished(active.job.id))
                 self.cancel(active.job.id)
         return events
 
-    # --- when it goes wrong ----------------------------------------------------------------
+    # --- failures --------------------------------------------------------------------------
 
-    def _failed(
+    def _handle_failure(
         self,
         active_jobs: Sequence[ActiveJob],
         model: SteppedModel,
@@ -308,14 +304,14 @@ class DiffusersEngine:
         rows: int = 0,
         pictures: int = 0,
     ) -> list[EngineEvent]:
-        """A call failed. Do with less memory, or find out whose fault it is, or give the job up.
+        """Handle a failed call: retry with less memory, isolate its jobs, or fail the one job.
 
         Args:
-            active_jobs: whose call it was.
-            model: whose call it was.
-            error: what it raised.
-            rows: of a UNet call.
-            pictures: of a VAE call.
+            rows: of a UNet call, else 0.
+            pictures: of a VAE call, else 0.
+
+        Raises:
+            torch.AcceleratorError: the GPU context is lost; only a new process can go on.
         """
         if failures.is_out_of_memory(error):
             note = self._shrink(active_jobs, model, rows, pictures)
@@ -323,12 +319,12 @@ class DiffusersEngine:
                 log.warning(note, model=model.name)
                 return [JobWarning(active.job.id, note) for active in active_jobs]
         elif isinstance(error, torch.AcceleratorError):
-            raise error  # the GPU's context is lost: only a new process can go on
+            raise error
         elif len(active_jobs) > 1:
             for active in active_jobs:
                 active.isolated = True
             return []
-        return [self._break(active, error) for active in active_jobs]
+        return [self._fail(active, error) for active in active_jobs]
 
     def _shrink(
         self, active_jobs: Sequence[ActiveJob], model: SteppedModel, rows: int, pictures: int
@@ -336,15 +332,15 @@ class DiffusersEngine:
         if self._models.device.type == "cuda":
             torch.cuda.empty_cache()
         if rows:
-            note = model.room.shrink_denoising(rows)
+            note = model.limits.shrink_denoising(rows)
         else:
             requests = [active.job.request for active in active_jobs]
             side = max(max(request.width, request.height) for request in requests)
-            note = model.room.shrink_coding(pictures, side)
-        model.apply_room()
+            note = model.limits.shrink_coding(pictures, side)
+        model.apply_limits()
         return note
 
-    def _break(self, active: ActiveJob, error: Exception) -> Failed:
+    def _fail(self, active: ActiveJob, error: Exception) -> Failed:
         kind, detail = failures.describe(error)
         log.error("job failed", job_id=active.job.id, kind=kind, exc_info=error)
         self.cancel(active.job.id)
@@ -356,7 +352,7 @@ def from_settings(
     clock: Callable[[], float] = time.monotonic,
     meter: Meter | None = None,
 ) -> DiffusersEngine:
-    """The engine over what lies in the data folder."""
+    """The engine over the models, LoRAs and upscalers of the data folder."""
     return DiffusersEngine(
         ModelCatalog(settings.models_dir, settings.models.default),
         AdapterCatalog(settings.loras_dir, settings.embeddings_dir),

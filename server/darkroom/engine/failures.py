@@ -1,4 +1,4 @@
-"""What an exception means for the job that met it."""
+"""Classifies exceptions of engine calls for the job that caused them."""
 
 import torch
 
@@ -6,14 +6,14 @@ from darkroom.catalog.models import UnknownModelError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether less work at a time would have fitted. PyTorch has no class for it on a CPU."""
+    """Whether memory ran out. PyTorch has no exception class for it on a CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def describe(error: Exception) -> tuple[str, str]:
-    """The kind of `Broken`, and what to say of it to the person who asked."""
+    """The kind and detail of the `Failed` event."""
     if is_out_of_memory(error):
         return "out-of-memory", "there is not enough memory for this job"
     if isinstance(error, UnknownModelError | OSError):

@@ -1,4 +1,4 @@
-"""Whose turn it is, when not everybody can share one call."""
+"""Which client and which work gets the next call, when not all can share one."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -7,25 +7,24 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Deficit:
-    """Deals time out evenly between keys, by what each has been given so far.
+    """Deficit round robin: shares time evenly between keys, by what each was charged so far.
 
-    Deficit round robin with time itself as the currency: a key is charged what its turn took, and
-    the one charged least goes next. So a picture whose steps take a second gets one for every
-    second's worth of quick ones, and neither starves the other
-    (Shreedhar and Varghese, https://doi.org/10.1145/217391.217453).
+    The currency is seconds: a key is charged the time of its call, and the key charged least is
+    next. An image with slow steps gets one step per second's worth of quick steps, and neither
+    starves the other (Shreedhar and Varghese, https://doi.org/10.1145/217391.217453).
     """
 
     def __init__(self) -> None:
         self._charged: dict[Hashable, float] = {}
 
     def next(self, keys: Iterable[K]) -> K:
-        """The key whose turn it is.
+        """The key to run next.
 
-        Keys not named are forgotten: credit is not saved up by staying away. A newcomer begins
-        where the least charged one stands.
+        Keys that are not waiting are forgotten, so that no credit is saved up. A new key starts
+        at the lowest charge.
 
         Args:
-            keys: of all work that is waiting, the longest waiting first; one at least.
+            keys: of all waiting work, the longest waiting first; at least one.
         """
         waiting = list(dict.fromkeys(keys))
         known = [self._charged[key] for key in waiting if key in self._charged]
@@ -34,16 +33,16 @@ class Deficit:
         return min(waiting, key=lambda key: self._charged[key])
 
     def charge(self, key: Hashable, seconds: float) -> None:
-        """Note what a turn of `key` took."""
+        """Charge the seconds of a call to `key`."""
         if key in self._charged:
             self._charged[key] += seconds
 
 
 class FairScheduler:
-    """Deals time out evenly between clients, and what each one has between the keys of its work.
+    """Shares time evenly between clients, and each client's time between the keys of its work.
 
-    So whoever asks for one picture is not behind somebody's twelve, and a client who asks for
-    many sizes has no more of the engine than one who asks for one.
+    A client with one image does not wait behind another's twelve, and a client with many sizes
+    gets no more time than one with a single size.
     """
 
     def __init__(self) -> None:
@@ -51,25 +50,24 @@ class FairScheduler:
         self._keys: dict[str, Deficit] = {}
 
     def next(self, waiting: Sequence[tuple[str, K]]) -> tuple[str, K]:
-        """The client whose turn it is, and the key of its work that is next.
+        """The client to serve next, and the key of its work to run.
 
         Args:
-            waiting: client and key of all work, the longest waiting first; one at least.
+            waiting: client and key of all waiting work, the longest waiting first; at least one.
         """
-        whose = self._clients.next(client for client, _ in waiting)
+        chosen = self._clients.next(client for client, _ in waiting)
         self._keys = {client: self._keys.get(client, Deficit()) for client, _ in waiting}
-        return whose, self._keys[whose].next(key for client, key in waiting if client == whose)
+        keys = (key for client, key in waiting if client == chosen)
+        return chosen, self._keys[chosen].next(keys)
 
     def charge(self, key: Hashable, seconds: float, parts: Mapping[str, int]) -> None:
-        """Note what a call took of each client whose work was in it.
+        """Charge the seconds of a call to the clients in it.
 
         Args:
-            key: of the work.
-            seconds: that the call took.
-            parts: how much of the call was each client's: rows, or pictures.
+            parts: each client's part of the call, in rows or images.
         """
-        whole = sum(parts.values())
+        total = sum(parts.values())
         for client, part in parts.items():
-            self._clients.charge(client, seconds * part / whole)
+            self._clients.charge(client, seconds * part / total)
             if client in self._keys:
-                self._keys[client].charge(key, seconds * part / whole)
+                self._keys[client].charge(key, seconds * part / total)

@@ -1,4 +1,4 @@
-"""From what lies on disk to a diffusers pipeline, or to one error that says why not."""
+"""Loads a diffusers pipeline from disk; every failure is one error with the reason."""
 
 import json
 from pathlib import Path
@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from darkroom.catalog import folders
+from darkroom.catalog.model_spec import UNBATCHED
 from darkroom.catalog.models import ModelEntry
 from darkroom.engine.tokenizing import clip_tokenizer
 from darkroom.errors import DarkroomError
@@ -24,7 +25,7 @@ class ModelLoadError(DarkroomError, OSError):
 
     Args:
         name: of the model.
-        reason: for the owner of the box.
+        reason: for the operator.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -34,7 +35,7 @@ class ModelLoadError(DarkroomError, OSError):
 
 
 def load_pipeline(entry: ModelEntry, device: torch.device, dtype: torch.dtype) -> DiffusionPipeline:
-    """Load a model whole, from safetensors alone and without a network.
+    """Load all parts of a model, from safetensors only and without a network.
 
     The class is the one that fits the model: text to picture where it can do that, repainting for
     a UNet that reads a mask, picture to picture for a refiner. Pipelines for other tasks are made
@@ -92,7 +93,7 @@ def load_tiny_vae(
 def _load(entry: ModelEntry, dtype: torch.dtype) -> Any:
     cls: Any = getattr(diffusers, entry.pipeline)
     given: dict[str, Any] = dict.fromkeys(folders.absent(entry.config))
-    if entry.info.family != "whole":
+    if entry.info.family != UNBATCHED:
         given |= {name: None for name in folders.UNUSED if name in _expected(cls)}
     if "requires_safety_checker" in _expected(cls):
         given["requires_safety_checker"] = False
@@ -135,7 +136,7 @@ def _encoders(entry: ModelEntry, dtype: torch.dtype) -> dict[str, Any]:
     """The parts that are transformers' models.
 
     Loaded here, because transformers fills what is missing with random numbers and only tells
-    those who ask.
+    the callers.
     """
     found = {}
     for name, class_name in folders.parts(entry.path, entry.info.family).items():
@@ -172,7 +173,7 @@ def _tokenizers(entry: ModelEntry) -> dict[str, Any]:
 
 
 def _vae(entry: ModelEntry, path: Path, dtype: torch.dtype) -> Any:
-    """The VAE that goes instead of the model's own; a file takes the own one's configuration."""
+    """The VAE that replaces the model's own; a single file takes the own one's configuration."""
     if path.is_dir():
         vae = AutoencoderKL.from_pretrained(
             path, dtype=dtype, use_safetensors=True, local_files_only=True

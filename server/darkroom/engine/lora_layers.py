@@ -51,7 +51,7 @@ def _fit(model: torch.nn.Module, updates: Mapping[str, LowRank]) -> dict[str, Lo
 
 
 def _shapes(module: torch.nn.Linear | torch.nn.Conv2d, rank: int) -> tuple[Any, Any]:
-    """Shapes of up and down, told without the layer's weight, which may be packed away."""
+    """Shapes of up and down, without the layer's weight, which may be packed."""
     if isinstance(module, torch.nn.Linear):
         return (module.out_features, rank), (rank, module.in_features)
     inputs = module.in_channels // module.groups
@@ -101,7 +101,7 @@ def put(model: torch.nn.Module, key: str, layers: Mapping[str, LowRank]) -> None
 
 
 def take_off(model: torch.nn.Module, key: str) -> None:
-    """Undo `put`, also half of one. Where no other LoRA is left the base layer stands alone."""
+    """Undo `put`, also an unfinished one. A layer without LoRAs becomes the base layer again."""
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLayer):
             module.delete_adapter(key)

@@ -1,4 +1,4 @@
-"""How much memory there is, and what to do when it was not enough."""
+"""The memory budget, and smaller limits after memory ran out."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def budget_bytes(setting: int | str, device: torch.device) -> int:
-    """What resident models may take together.
+    """Bytes that loaded models may take together.
 
     Args:
         setting: bytes, or `auto` for a share of what the device has.
@@ -30,7 +30,7 @@ def budget_bytes(setting: int | str, device: torch.device) -> int:
 
 @dataclass
 class MemoryLimits:
-    """What fits in memory of one model's work. It starts as set, and shrinks by running out.
+    """How much of one model's work fits in memory at once. Shrinks when memory runs out.
 
     Attributes:
         max_coded: pictures in one VAE call.
@@ -47,10 +47,10 @@ class MemoryLimits:
     offload: bool = False
 
     def shrink_denoising(self, rows: int) -> str | None:
-        """After a UNet call of so many rows did not fit.
+        """Lower the limits after a UNet call of `rows` rows ran out of memory.
 
         Returns:
-            What is different from now on, for people; None if there is nothing left to try.
+            A note on what changed; None if nothing is left to lower.
         """
         rows = min(rows, self.max_rows)
         if rows > 1:
@@ -59,7 +59,7 @@ class MemoryLimits:
         return self._offload()
 
     def shrink_coding(self, pictures: int, side: int) -> str | None:
-        """After the VAE did not fit with so many pictures of that longer side; as above."""
+        """Lower the limits after a VAE call of images of that longer side ran out of memory."""
         pictures = min(pictures, self.max_coded)
         if pictures > 1:
             self.max_coded = pictures // 2

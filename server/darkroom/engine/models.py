@@ -1,4 +1,4 @@
-"""Models in memory: loaded on demand, the least recently used put away when room is needed."""
+"""Models in memory: loaded on demand, the least recently used unloaded when memory is needed."""
 
 import gc
 from collections.abc import Callable, Collection
@@ -44,13 +44,7 @@ FAMILIES: dict[str, tuple[type[UNetFamily], Callable[..., dict[Any, Any]]]] = {
 
 @dataclass(frozen=True)
 class UnbatchedModel:
-    """A model in memory whose calls are shared with nobody: a pipeline's own, or an upscaler's.
-
-    Attributes:
-        name: in the catalog.
-        family: does its work.
-        weight_bytes: it takes.
-    """
+    """A loaded model whose calls are not batched: a pipeline of diffusers, or an upscaler."""
 
     name: str
     family: UnbatchedRequest | Upscaler
@@ -59,16 +53,11 @@ class UnbatchedModel:
 
 @dataclass(frozen=True)
 class SteppedModel:
-    """A model in memory whose samples are stepped together.
+    """A loaded model whose samples are stepped together.
 
     Attributes:
-        name: in the catalog.
-        family: does its work.
-        adapters: its LoRAs.
-        preview: shows its latents.
-        costs: what its UNet calls take.
-        room: what of it fits in memory at once.
-        weight_bytes: it takes.
+        costs: measured seconds of its UNet calls.
+        limits: how much of its work fits in memory at once.
     """
 
     name: str
@@ -76,13 +65,13 @@ class SteppedModel:
     adapters: Adapters
     preview: Preview
     costs: Costs
-    room: MemoryLimits
+    limits: MemoryLimits
     weight_bytes: int
 
-    def apply_room(self) -> None:
-        """Make what has changed in `room` true."""
-        self.family.vae.tile(self.room.tile_side)
-        if self.room.offload and not self.family.offloaded:
+    def apply_limits(self) -> None:
+        """Apply changed `limits` to the VAE and to offloading."""
+        self.family.vae.tile(self.limits.tile_side)
+        if self.limits.offload and not self.family.offloaded:
             self.family.offload("model")
 
 
@@ -90,7 +79,7 @@ LoadedModel = UnbatchedModel | SteppedModel
 
 
 def hush() -> None:
-    """Keep the libraries' progress bars and advice out of our log."""
+    """Turn the libraries' progress bars and advice off."""
     diffusers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -98,14 +87,11 @@ def hush() -> None:
 
 
 class Models:
-    """The models of the catalog, those in use of them in memory.
+    """Loads and unloads the catalog's models within the memory budget.
 
     Args:
-        catalog: where models lie.
-        adapters: where LoRAs and embeddings lie.
-        upscalers: where upscalers lie.
-        settings: device, dtype, how much memory they may take.
-        clock: seconds, for measuring them.
+        settings: device, dtype and memory budget.
+        clock: seconds, monotonic; measures calls.
     """
 
     def __init__(
@@ -128,22 +114,29 @@ class Models:
         self._resident: dict[str, LoadedModel] = {}  # the most recently used last
 
     def resident(self, name: str) -> LoadedModel:
-        """One that is in memory, as those in use are."""
+        """A model that is loaded.
+
+        Raises:
+            KeyError: it is not.
+        """
         return self._resident[name]
 
     def get(self, name: str | None, in_use: Collection[str] = ()) -> LoadedModel | None:
-        """The model of that name, in memory; None as a name is the default one.
+        """The model of that name, loaded if needed; the default model if the name is None.
 
         Args:
             name: in the catalog, or behind `UPSCALERS` in that of the upscalers.
             in_use: models that must stay.
 
         Returns:
-            None if there is no room for it beside those in use.
+            None if it does not fit beside the models in use.
 
         Raises:
-            UnknownModelError: there is none of that name any more.
-            OSError: it cannot be read.
+            UnknownModelError: no model has that name, or its files are broken.
+            UnknownUpscalerError: no upscaler has that name.
+            ModelLoadError: an OSError; the files cannot be loaded, with the reason.
+            torch.OutOfMemoryError: it does not fit, even after all idle models were unloaded.
+            torch.AcceleratorError: the GPU context is lost.
         """
         name, entry = self._find(name)
         if name not in self._resident:
@@ -154,20 +147,20 @@ class Models:
         return self._resident[name]
 
     def _make_room(self, wanted: int, in_use: Collection[str]) -> bool:
-        """Put models away, the least recently used first, until `wanted` bytes fit.
+        """Unload idle models, the least recently used first, until `wanted` bytes fit.
 
-        A model that does not fit by itself is tried nevertheless, once it can be alone.
+        A model larger than the budget is tried nevertheless when no other model is loaded.
         """
         taken = sum(model.weight_bytes for model in self._resident.values())
         for name in self._idle(in_use):
             if taken + wanted <= self._budget:
                 break
             taken -= self._resident[name].weight_bytes
-            self._put_away(name)
+            self._unload(name)
         return taken + wanted <= self._budget or not self._resident
 
     def _find(self, name: str | None) -> tuple[str, ModelEntry | UpscalerEntry]:
-        """A model or upscaler, and its name here."""
+        """The name and catalog entry of a model or upscaler."""
         if name is not None and name.startswith(UPSCALERS):
             return name, self._upscalers.find(name.removeprefix(UPSCALERS))
         entry = self._catalog.find(name)
@@ -181,7 +174,7 @@ class Models:
             return self._build(entry)
         except torch.OutOfMemoryError:
             for idle in self._idle(in_use):
-                self._put_away(idle)
+                self._unload(idle)
             self._free()  # of what the attempt left, too
             return self._build(entry)
 
@@ -217,12 +210,12 @@ class Models:
             adapters=adapters,
             preview=Preview(entry.info.family, entry.latent_rgb),
             costs=measured,
-            room=MemoryLimits(MAX_CODED, settings.vae_tile_side, can_offload),
+            limits=MemoryLimits(MAX_CODED, settings.vae_tile_side, can_offload),
             weight_bytes=weight_bytes,
         )
 
     def _warm_up(self, family: UNetFamily, info: ModelInfo) -> Costs:
-        """Lay the weights out for this machine, and measure what calls take."""
+        """Pack the weights for this machine, and measure the duration of calls."""
         family.unet.to(memory_format=torch.channels_last)
         warmup = Warmup(family, info)
         packing.pack(family.unet, lambda: warmup.denoise(2))
@@ -232,12 +225,12 @@ class Models:
         return costs.measure(warmup.denoise, self._clock, warmup.area)
 
     def _idle(self, in_use: Collection[str]) -> list[str]:
-        """Models that may go, the least recently used first."""
+        """Models that may be unloaded, the least recently used first."""
         return [name for name in self._resident if name not in in_use]
 
-    def _put_away(self, name: str) -> None:
+    def _unload(self, name: str) -> None:
         del self._resident[name]
-        log.info("model put away", model=name)
+        log.info("model unloaded", model=name)
         self._free()
 
     def _free(self) -> None:
@@ -253,7 +246,7 @@ def _weight_bytes(pipeline: Any) -> int:
 
 
 def _expected_bytes(path: Path, dtype: torch.dtype) -> int:
-    """What a model on disk may take in memory: its files, twice that where halves become floats."""
+    """Estimated bytes of a model in memory: its files, doubled where float16 becomes float32."""
     files = [path] if path.is_file() else path.rglob("*.safetensors")
     return sum(file.stat().st_size for file in files) * (2 if dtype == torch.float32 else 1)
 

@@ -1,4 +1,4 @@
-"""Previews cheap enough to be always on: a linear map from latents to colours, no VAE."""
+"""Previews by a linear map from latents to colours, without the VAE."""
 
 import io
 from collections.abc import Sequence
@@ -49,10 +49,13 @@ class Preview:
         self._matrix = torch.tensor(fitted or FACTORS[family], dtype=torch.float32)  # (C + 1, 3)
 
     def render(self, latents: torch.Tensor) -> bytes:
-        """A small WebP.
+        """A preview of the latents as a small WebP.
 
         Args:
-            latents: (1, C, h, w), scaled as the UNet sees them.
+            latents: (1, C, h, w), scaled as for the UNet.
+
+        Raises:
+            RuntimeError: the latents have another number of channels than the map.
         """
         columns = latents[0].float().cpu().permute(1, 2, 0)  # (h, w, C)
         colours = columns @ self._matrix[:-1] + self._matrix[-1]  # (h, w, 3)

@@ -31,7 +31,7 @@ _MARKUP = re.compile(
 
 
 class PromptError(DarkroomError, ValueError):
-    """The prompt asks for something that cannot be made; the message is for who wrote it."""
+    """The prompt cannot be encoded; the message is for its author."""
 
 
 @dataclass(frozen=True)

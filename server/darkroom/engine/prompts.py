@@ -27,7 +27,7 @@ COMMA_REACH = 20  # tokens; A1111's default for "Prompt word wrap length limit"
 
 @dataclass(frozen=True)
 class Conditioning:
-    """An encoded prompt. The tensors are shared with whoever asks next: do not write to them.
+    """An encoded prompt. The tensors are cached and shared: do not write to them.
 
     Attributes:
         embeds: (1, tokens, dim) in the encoder's dtype; `tokens` is a multiple of 77.
@@ -56,7 +56,7 @@ class _TextModel:
     comma: int | None
 
     @property
-    def room(self) -> int:
+    def window_size(self) -> int:
         """Tokens that fit a window beside begin and end: 75."""
         return int(self.tokenizer.model_max_length) - 2
 
@@ -84,7 +84,7 @@ class PromptEncoder:
         pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
         if self._xl:
             pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
-        self._towers = [
+        self._text_models = [
             _TextModel(tokenizer, encoder, tokenizer.get_vocab().get(",</w>"))
             for tokenizer, encoder in pairs
             if encoder is not None
@@ -122,7 +122,7 @@ class PromptEncoder:
                     torch.zeros_like(conditioning.embeds), torch.zeros_like(conditioning.pooled)
                 )
         self._kept[key] = conditioning
-        window = self._towers[0].room + 2
+        window = self._text_models[0].window_size + 2
         while sum(kept.embeds.shape[1] for kept in self._kept.values()) > self._capacity * window:
             del self._kept[next(iter(self._kept))]
         return conditioning
@@ -135,23 +135,24 @@ class PromptEncoder:
     def _encode(self, prompt: str, clip_skip: int) -> Conditioning:
         passages = prompt_syntax.parse(prompt)
         prompt_syntax.check(passages)
-        cuts = [self._windows(text_model, passages) for text_model in self._towers]
+        cuts = [self._windows(text_model, passages) for text_model in self._text_models]
         # A textual inversion known to one tokenizer only can make the other need more windows.
         count = max(len(windows) for windows in cuts)
         if count > MAX_WINDOWS:
+            size = self._text_models[0].window_size
             raise PromptError(
-                f"the prompt takes {count} windows of {self._towers[0].room} tokens; at most "
+                f"the prompt takes {count} windows of {size} tokens; at most "
                 f"{MAX_WINDOWS} are allowed: shorten it, or use BREAK less"
             )
         embeds, pooled = [], None
-        for text_model, windows in zip(self._towers, cuts, strict=True):
+        for text_model, windows in zip(self._text_models, cuts, strict=True):
             windows += [()] * (count - len(windows))
             # One at a time: in a batch, the bits of a window would depend on how many there are.
             runs = [self._run(text_model, window, clip_skip) for window in windows]
             embeds.append(torch.cat([hidden for hidden, _ in runs], dim=1))  # (1, tokens, dim)
             pooled = runs[0][1]  # of the first window, as in A1111, and by the last encoder
         joined = torch.cat(embeds, dim=-1)
-        return Conditioning(joined.to(self._device, self._towers[-1].encoder.dtype), pooled)
+        return Conditioning(joined.to(self._device, self._text_models[-1].encoder.dtype), pooled)
 
     def _windows(self, text_model: _TextModel, passages: Sequence[Passage]) -> list[Window]:
         """Tokenize, and cut into windows."""
@@ -167,7 +168,7 @@ class PromptEncoder:
                 for number in numbers
             ]
             if tokens or index == 0 or index < len(passages) - 1:  # a BREAK at the end adds nothing
-                windows += cut(tokens, text_model.comma, text_model.room)
+                windows += cut(tokens, text_model.comma, text_model.window_size)
         return windows
 
     def _run(
@@ -179,7 +180,7 @@ class PromptEncoder:
             Hidden states, (1, 77, dim), and the pooled output, (1, dim), where there is one.
         """
         tokenizer, encoder = text_model.tokenizer, text_model.encoder
-        padding = [tokenizer.pad_token_id] * (text_model.room - len(window))
+        padding = [tokenizer.pad_token_id] * (text_model.window_size - len(window))
         numbers = [token.id for token in window]
         ids = torch.tensor(
             [[tokenizer.bos_token_id, *numbers, tokenizer.eos_token_id, *padding]],
@@ -214,7 +215,7 @@ def _layer(output: Any, clip_skip: int, start: int) -> torch.Tensor:
     return hidden
 
 
-def cut(tokens: Sequence[_Token], comma: int | None, room: int) -> Iterator[Window]:
+def cut(tokens: Sequence[_Token], comma: int | None, window_size: int) -> Iterator[Window]:
     """Cut tokens into windows where they are full, as A1111 does.
 
     A window ends early, behind its last comma, if that is one of its last `COMMA_REACH` tokens,
@@ -223,11 +224,11 @@ def cut(tokens: Sequence[_Token], comma: int | None, room: int) -> Iterator[Wind
     Args:
         tokens: of one passage.
         comma: id of the comma; None if the vocabulary has none.
-        room: tokens a window takes.
+        window_size: tokens a window takes.
     """
     start = 0
-    while len(tokens) - start > room:
-        end = start + room
+    while len(tokens) - start > window_size:
+        end = start + window_size
         if tokens[end].id != comma:
             near = range(end, end - COMMA_REACH, -1)
             end = next((stop for stop in near if tokens[stop - 1].id == comma), end)

@@ -12,7 +12,7 @@ from darkroom.engine.prompts import Conditioning
 
 @dataclass(frozen=True)
 class Row:
-    """What one row of a UNet call is told about the picture.
+    """The conditioning of one row of a UNet call.
 
     Attributes:
         conditioning: the encoded prompt.
@@ -25,7 +25,7 @@ class Row:
 
 @dataclass
 class Inpainting:
-    """What repainting needs beside the latents. All on the model's device and dtype.
+    """The inputs of inpainting beside the latents, on the model's device and dtype.
 
     Attributes:
         mask: (1, 1, h, w) in latent pixels; 1 is repainted.
@@ -49,7 +49,7 @@ class Inpainting:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the noise predictor last said about a sample: enough to guess the finished picture."""
+    """The last noise prediction of a sample, from which the finished image can be estimated."""
 
     model_input: torch.Tensor  # (1, C, h, w), scaled to unit variance
     output: torch.Tensor  # (1, C, h, w), after guidance
@@ -64,7 +64,7 @@ class Key:
         model: by name.
         shape: (C, h, w) of the latents.
         loras: the active set with its scales.
-        alone: whose samples share with nobody, not even each other; None for shareable ones.
+        exclusive: id of a job whose samples share no call, not even with each other; else None.
     """
 
     model: str
@@ -78,8 +78,6 @@ class Sample:
     """One image being denoised, with everything that is its own.
 
     Attributes:
-        index: of the image within its job.
-        seed: of its generator.
         latents: (1, C, h, w), C from the VAE, h and w an eighth of the pixels for SD.
         scheduler: its own instance, timesteps set.
         timesteps: (n,), those still to do at the start; shorter than asked for when strength < 1.
@@ -87,12 +85,11 @@ class Sample:
         rows: one, or with guidance two: the negative prompt's, then the prompt's.
         guidance_scale: weight of the prompt against the negative prompt.
         step_options: extra arguments of `scheduler.step`.
-        guidance_embedding: (1, dim), for UNets that were distilled to be told the guidance.
-        inpainting: None unless inpainting.
+        guidance_embedding: (1, dim), for UNets distilled to take the guidance as an input.
         step: how many timesteps are done.
         prediction: the last one; None before the first step.
-        deep: (1 or 2, C', h', w'), what the deep part of the UNet last gave, where that is kept.
-        skipped: how many calls of its key went by without it since its last step.
+        deep: (1 or 2, C', h', w'), the last output of the UNet's deep part, for DeepCache.
+        skipped: calls of its key without it since its last step.
     """
 
     index: int
@@ -117,17 +114,17 @@ class Sample:
 
     @property
     def timestep(self) -> torch.Tensor:
-        """The timestep to do next, ()."""
+        """The next timestep, ()."""
         return self.timesteps[self.step]
 
     @property
     def model_input(self) -> torch.Tensor:
-        """What the UNet is to see, (1, C, h, w), without inpainting's extra channels."""
+        """The UNet's input, (1, C, h, w), without inpainting's extra channels."""
         scaled: torch.Tensor = self.scheduler.scale_model_input(self.latents, self.timestep)
         return scaled
 
     def advance(self, model_input: torch.Tensor, predicted: torch.Tensor) -> None:
-        """Guide, then let the sample's own scheduler take the step.
+        """Apply guidance and one step of the sample's own scheduler.
 
         Args:
             model_input: (1, C, h, w), as the UNet saw it.
@@ -156,7 +153,7 @@ class Sample:
         self.latents = (1 - mask) * kept + mask * self.latents
 
     def predicted_latents(self) -> torch.Tensor | None:
-        """What the latents would be if the last prediction were right; None before the first.
+        """The finished latents by the last prediction (x₀); None before the first step.
 
         The UNet's input is x = sqrt(ā)·x₀ + sqrt(1−ā)·ε whatever the scheduler, because
         `scale_model_input` brings it there; so this needs nothing of the scheduler but ā.

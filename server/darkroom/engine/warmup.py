@@ -1,11 +1,10 @@
-"""A made-up job, to warm a model up with and to measure it."""
+"""A job to warm a model up and to measure its calls."""
 
 import torch
 from PIL import Image
 
 from darkroom.engine.base import EngineJob
-from darkroom.engine.calls import map_tensors
-from darkroom.engine.denoiser import collate
+from darkroom.engine.denoiser import collate, map_tensors
 from darkroom.engine.families.unet import UNetFamily
 from darkroom.engine.sample import Sample
 from darkroom.requests import ResolvedRequest, Task
@@ -13,7 +12,7 @@ from darkroom.responses import ModelInfo
 
 
 class Warmup:
-    """One guided picture at a model's own size, of the first task that it can do."""
+    """One guided image at the model's default size, of the first task that it can do."""
 
     def __init__(self, family: UNetFamily, info: ModelInfo) -> None:
         self._family = family

@@ -1,4 +1,4 @@
-"""What the engine asks of work that it only resumes."""
+"""The interface of unbatched work: the engine only resumes it."""
 
 from typing import Protocol
 
@@ -6,30 +6,30 @@ from PIL import Image
 
 
 class Resumable(Protocol):
-    """A job's pictures, made one after the other by calls that are shared with nobody."""
+    """Makes a job's images one after the other, without sharing calls."""
 
     @property
     def exclusive(self) -> bool:
-        """Whether others of the same model wait until it is done."""
+        """Whether other jobs of the same model wait until this one has ended."""
 
     @property
     def step(self) -> int:
-        """How many steps are done, over all images."""
+        """Finished steps over all images."""
 
     @property
     def steps(self) -> int:
-        """How many there will be."""
+        """All steps over all images."""
 
     @property
     def index(self) -> int:
-        """Of the image being made."""
+        """Index of the current image."""
 
     def resume(self) -> Image.Image | None:
         """Do one more step; the picture, when its image is done.
 
         Raises:
-            Exception: what went wrong.
+            Exception: the failure of the call.
         """
 
     def close(self) -> None:
-        """End it wherever it is."""
+        """Stop at the current step and free what it holds."""

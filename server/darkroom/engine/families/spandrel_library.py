@@ -1,4 +1,4 @@
-"""spandrel, without the package that it wants and we do not.
+"""Imports spandrel without torchvision, which it requires and this server does not install.
 
 Of spandrel's forty architectures two, for repairing faces and for inpainting, use torchvision;
 neither is asked for here. Its import fails without torchvision all the same. But torchvision is

@@ -1,8 +1,7 @@
-"""Every other model that diffusers' AutoPipeline knows: its own pipeline, held at each step.
+"""Runs every other pipeline that diffusers' AutoPipeline knows, unbatched, paused at each step.
 
-Such a pipeline's loop cannot be taken apart, so its calls are shared with nobody. But it is not
-let run either: it works in a thread of its own, one step each time it is told to, so that others
-still have their turns between its steps, and cancelling takes effect at the next one.
+The pipeline's own loop runs in a thread, one step per `resume`. Its calls cannot be shared, but
+other jobs run between its steps, and cancelling takes effect at the next one.
 """
 
 import inspect
@@ -26,24 +25,24 @@ class _CancelledError(DarkroomError):
 
 
 class Run:
-    """One picture of a whole-request pipeline, made a step at a time.
+    """Runs a pipeline for one image, a step at a time.
 
     Args:
-        call: makes the picture; calls its argument after each step.
+        call: makes the image; calls its argument after each step.
     """
 
     def __init__(self, call: Callable[[Callable[[], None]], Image.Image]) -> None:
         self._call = call
         self._go: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._came: queue.SimpleQueue[Image.Image | BaseException | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="whole", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="unbatched", daemon=True)
         self._started = False
 
     def resume(self) -> Image.Image | None:
-        """Go on to the end of the next step.
+        """Run to the end of the next step.
 
         Returns:
-            The picture, once it is done.
+            The image when it is finished, else None.
 
         Raises:
             Exception: what the pipeline raised.
@@ -59,7 +58,7 @@ class Run:
         return came
 
     def close(self) -> None:
-        """End it wherever it is, and wait until it has ended."""
+        """Stop the thread at the current step and wait for its end."""
         if self._started and self._thread.is_alive():
             self._go.put(False)
             self._thread.join()
@@ -71,7 +70,7 @@ class Run:
                 came = self._call(self._step)
         except _CancelledError:
             return
-        except BaseException as error:  # handed to whoever resumes
+        except BaseException as error:  # raised again in `resume`
             came = error
         self._came.put(came)
 
@@ -82,12 +81,9 @@ class Run:
 
 
 class Development:
-    """A job in the hands of a whole-request pipeline: its images one after the other.
+    """A job of an unbatched pipeline: its images one after the other; a `Resumable`.
 
-    Attributes:
-        step: how many steps are done, over all images.
-        steps: how many there will be; a guess for pipelines that do not say when a step is done.
-        index: of the image being made.
+    `steps` is a guess for pipelines that have no step callback.
     """
 
     exclusive = True  # the pipeline holds what belongs to one job
@@ -99,7 +95,7 @@ class Development:
         self.index = 0
 
     def resume(self) -> Image.Image | None:
-        """Do one more step; the picture, when its image is done.
+        """Run one more step; the image when it is finished, else None.
 
         Raises:
             Exception: what the pipeline raised.
@@ -113,13 +109,13 @@ class Development:
         return picture
 
     def close(self) -> None:
-        """End it wherever it is."""
+        """Stop at the current step."""
         for run in self._runs[self.index : self.index + 1]:
             run.close()
 
 
 class UnbatchedRequest:
-    """A loaded model whose pipeline does all the work.
+    """A loaded model whose own pipeline does all the work.
 
     Args:
         pipeline: of any class that AutoPipeline knows.

@@ -1,8 +1,8 @@
-"""What all families with a UNet share: preparing, stepping and decoding samples.
+"""Prepares and decodes the samples of all families with a UNet.
 
 Preparation calls the diffusers pipelines' own methods in their order of random draws, so the
-picture equals the stock pipeline's for the same seed. Only the loop around the UNet is ours, and
-that the VAE codes several pictures at once.
+image equals the stock pipeline's for the same seed. Only the loop around the UNet is ours, and
+the VAE encodes and decodes several images at once.
 """
 
 from collections import defaultdict
@@ -28,12 +28,9 @@ class UNetFamily:
     """A loaded model.
 
     Args:
-        pipelines: a diffusers pipeline a task, sharing their parts; tasks that the model cannot
-            do are missing.
-        prompts: encodes text for it.
-        vae: its autoencoder.
-        denoiser: its noise predictor.
-        device: that computes, also while weights wait elsewhere.
+        pipelines: one diffusers pipeline per task, sharing parts; tasks that the model cannot do
+            are missing.
+        device: of the computation, also while weights are offloaded.
         dtype: of latents.
     """
 
@@ -61,7 +58,7 @@ class UNetFamily:
         )
 
     def _time_ids(self, _request: ResolvedRequest, _negative: bool) -> torch.Tensor | None:
-        """What the UNet is told of sizes, for families that are."""
+        """Size conditioning of the UNet, for families that have it."""
         return None
 
     def latent_shape(self, request: ResolvedRequest) -> tuple[int, ...]:
@@ -70,10 +67,10 @@ class UNetFamily:
         return channels, request.height // self.vae.factor, request.width // self.vae.factor
 
     def offload(self, how: str) -> None:
-        """Let weights wait in the CPU's memory while another part works. For GPUs only.
+        """Keep weights in the CPU's memory while another part runs. For GPUs only.
 
         Args:
-            how: `model` moves whole networks, `sequential` layer by layer: slower, and smaller.
+            how: `model` moves one network at a time, `sequential` one layer: slower, less memory.
         """
         pipeline = next(iter(self._pipelines.values()))  # the others share its parts
         if how == "sequential":
@@ -85,17 +82,19 @@ class UNetFamily:
     # --- prepare ---------------------------------------------------------------------------
 
     def prepare(self, jobs: Sequence[EngineJob]) -> dict[str, list[Sample]]:
-        """Everything up to the first UNet call; sources of one size are encoded together.
+        """The samples of jobs, ready for the first UNet call. Sources of one size share a call.
 
         Args:
-            jobs: of one LoRA set, which is active.
+            jobs: with the same LoRA set, which is active.
 
         Returns:
-            By job id, a sample an image.
+            By job id, one sample per image.
 
         Raises:
-            Exception: one of the jobs cannot be done; whose fault it is shows when each is
-                prepared alone.
+            PromptError, ValueError: a job's request does not fit this model.
+            torch.OutOfMemoryError: the sources do not fit in the VAE together.
+            Exception: another failure. With several jobs any of them may be the cause; preparing
+                each by itself tells which.
         """
         read = {job.id: sources.read(job, self._pipeline(job.request)) for job in jobs}
         moments = self._encode(jobs, read)
@@ -117,7 +116,7 @@ class UNetFamily:
     def _encode(
         self, jobs: Sequence[EngineJob], read: dict[str, Source | None]
     ) -> dict[str, list[torch.Tensor | None]]:
-        """Moments (1, 2C, h, w) of each source and of each masked source, where they are needed."""
+        """VAE moments (1, 2C, h, w) of each source and masked source that is needed, by job id."""
         found: dict[str, list[torch.Tensor | None]] = {}
         wanted: dict[torch.Size, list[tuple[str, int, torch.Tensor]]] = defaultdict(list)
         for job in jobs:
@@ -176,7 +175,7 @@ class UNetFamily:
         )
 
     def _rows(self, request: ResolvedRequest, guided: bool) -> tuple[Row, ...]:
-        """What the UNet is told: with guidance the negative prompt, then the prompt."""
+        """The conditioning rows: with guidance the negative prompt's, then the prompt's."""
         skip, loras = request.clip_skip, request.loras
         asked = self._prompts.encode(request.prompt, clip_skip=skip, variant=loras)
         rows = (Row(asked, self._time_ids(request, False)),)
@@ -188,7 +187,7 @@ class UNetFamily:
         return (Row(shunned, self._time_ids(request, True)), *rows)
 
     def _timesteps(self, pipeline: Any, request: ResolvedRequest) -> torch.Tensor:
-        """(n,): all of them, or those that strength leaves."""
+        """(n,): all timesteps, or those that remain at the request's strength."""
         if request.task is not Task.TXT2IMG:
             timesteps: torch.Tensor
             steps, strength = request.num_inference_steps, request.strength
@@ -237,7 +236,7 @@ class UNetFamily:
         source: Source,
         moments: Sequence[torch.Tensor | None],
     ) -> tuple[torch.Tensor, Inpainting]:
-        """First latents and what keeps the rest of the picture as it is."""
+        """The first latents, and the inputs of inpainting."""
         where = (self.dtype, self.device, generator)
         size = (request.height, request.width)
         image, masked = moments
@@ -286,7 +285,7 @@ class UNetFamily:
         )
 
     def _embedded_guidance(self, pipeline: Any, request: ResolvedRequest) -> torch.Tensor:
-        """(1, dim), for UNets distilled to be told the guidance (arXiv 2210.03142)."""
+        """(1, dim), for UNets distilled with guidance as an input (arXiv 2210.03142)."""
         scale = torch.tensor([request.guidance_scale - 1])
         dim = self.unet.config.time_cond_proj_dim
         embedded: torch.Tensor = pipeline.get_guidance_scale_embedding(scale, embedding_dim=dim)
@@ -295,7 +294,14 @@ class UNetFamily:
     # --- decode ----------------------------------------------------------------------------
 
     def decode(self, samples: Sequence[Sample]) -> list[Image.Image]:
-        """The finished pictures, RGB. The samples have latents of one shape."""
+        """The finished images, RGB.
+
+        Args:
+            samples: denoised, with latents of one shape.
+
+        Raises:
+            torch.OutOfMemoryError: they do not fit in the VAE together.
+        """
         pixels = self.vae.decode(torch.cat([sample.latents for sample in samples]))
         processor = next(iter(self._pipelines.values())).image_processor
         pictures = processor.postprocess(pixels, output_type="pil")
@@ -305,7 +311,7 @@ class UNetFamily:
         ]
 
     def _put_back(self, processor: Any, sample: Sample, picture: Image.Image) -> Image.Image:
-        """Inpainted pictures get the source back where the mask is black."""
+        """The image with the source's pixels restored where the mask is black."""
         inpainting = sample.inpainting
         if inpainting is None or inpainting.source is None:
             return picture

@@ -137,7 +137,7 @@ class Enlargement:
         return whole.resize(self._size, Image.Resampling.LANCZOS)
 
     def close(self) -> None:
-        """Nothing goes on between two calls of `resume`."""
+        """Does nothing: no work runs between two calls of `resume`."""
 
 
 def load(entry: UpscalerEntry, device: torch.device, dtype: torch.dtype) -> Upscaler:
