@@ -1,1 +1,1 @@
-"""Other people's APIs: their words into ours, then the same code as for our own."""
+"""Other servers' APIs: each translates its requests into ours, and our answers and errors back."""

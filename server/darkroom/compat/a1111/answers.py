@@ -1,24 +1,24 @@
-"""What a request is answered when its pictures are there, in the words of A1111."""
+"""Answers to A1111's requests: pictures in base64, and how they were made."""
 
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from flask import Response, g, jsonify
 
 import darkroom
 from darkroom.api import errors
-from darkroom.api.context import context
+from darkroom.api.context import Context
 from darkroom.catalog import schedulers
 from darkroom.compat.a1111 import samplers
-from darkroom.compat.a1111.previewing import preview
 from darkroom.compat.ignored import Ignored
-from darkroom.images import metadata
-from darkroom.requests import ResolvedRequest, Task
+from darkroom.images import codec, metadata
+from darkroom.requests import OutputFormat, ResolvedRequest, Task
 from darkroom.responses import Image, Job, JobStatus, Problem
 
-# What a job that only makes a picture larger does not say.
+# Fields that the request of an upscaling job lacks.
 NOTHING_DRAWN: dict[str, Any] = {
     "model": "",
     "prompt": "",
@@ -31,15 +31,98 @@ NOTHING_DRAWN: dict[str, Any] = {
     "num_images": 1,
     "seed": 0,
 }
-TIMESTAMP = "%Y%m%d%H%M%S"
 
 
-def job_timestamp(job: Job) -> str:
-    return (job.started_at or job.created_at).strftime(TIMESTAMP)
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a txt2img or img2img request, to be sent when its jobs have ended.
+
+    Attributes:
+        here: the application's context.
+        parameters: the request, with defaults filled in.
+        ignored: names of ignored fields.
+    """
+
+    here: Context
+    parameters: Mapping[str, Any]
+    ignored: Ignored
+
+    def send(self, jobs: Sequence[Job], files: Sequence[bytes] | None = None) -> Response:
+        """Answer with the pictures of ended jobs, or with the error of the first that failed.
+
+        An interrupted job has the pictures that were finished. If there is none at all, the jobs'
+        last previews are sent, as A1111 sends an unfinished picture.
+
+        Args:
+            jobs: at least one, in order.
+            files: pictures to send instead of the jobs' own.
+        """
+        failed = failure(jobs)
+        if failed is not None:
+            return failed
+        made = [(job, image) for job in jobs for image in job.images]
+        pictures: list[str] = []
+        if self.parameters.get("send_images", True):
+            if files is None:
+                stored = (read_image(self.here, image) for _, image in made)
+                files = [data for data in stored if data is not None]
+            pictures = [encode(data) for data in files]
+            if not made:
+                previews = (last_preview(self.here, job) for job in jobs)
+                pictures = [preview for preview in previews if preview is not None]
+        info = self._info(jobs, made)
+        return self.ignored.sent_with(
+            jsonify(images=pictures, parameters=self.parameters, info=json.dumps(info))
+        )
+
+    def _info(self, jobs: Sequence[Job], made: Sequence[tuple[Job, Image]]) -> dict[str, Any]:
+        """The content of `info` (`Processed.js` in `modules/processing.py`), and ignored fields."""
+        first, parameters = jobs[0], self.parameters
+        request = _request(first)
+        seeds = [image.seed for _, image in made] or [request.seed]
+        given = parameters.get("subseed")
+        subseeds = seeds if given is None else [int(given)] * len(seeds)
+        size = made[0][1] if made else request
+        return {
+            "prompt": parameters["prompt"],
+            "all_prompts": [parameters["prompt"]] * len(seeds),
+            "negative_prompt": request.negative_prompt,
+            "all_negative_prompts": [request.negative_prompt] * len(seeds),
+            "seed": seeds[0],
+            "all_seeds": seeds,
+            "subseed": subseeds[0],
+            "all_subseeds": subseeds,
+            "subseed_strength": 0,
+            "width": size.width,
+            "height": size.height,
+            "sampler_name": samplers.label(request.scheduler),
+            "cfg_scale": request.guidance_scale,
+            "steps": request.num_inference_steps,
+            "batch_size": max(1, int(parameters.get("batch_size") or 1)),
+            "restore_faces": False,
+            "face_restoration_model": None,
+            "sd_model_name": request.model,
+            "sd_model_hash": None,
+            "sd_vae_name": None,
+            "sd_vae_hash": None,
+            "seed_resize_from_w": -1,
+            "seed_resize_from_h": -1,
+            "denoising_strength": request.strength,
+            "extra_generation_params": {},
+            "index_of_first_image": 0,
+            "infotexts": [metadata.parameters(_request(job), image.index) for job, image in made],
+            "styles": [],
+            "job_timestamp": job_timestamp(first),
+            "clip_skip": request.clip_skip + 1,
+            "is_using_inpainting_conditioning": False,
+            "version": f"darkroom {darkroom.__version__}",
+            "ignored": self.ignored.names,
+            "notes": [note for job in jobs for note in job.notes],
+        }
 
 
 def failure(jobs: Sequence[Job]) -> Response | None:
-    """The problem of the first job that failed; None if none did."""
+    """The error of the first job that failed; None if none did."""
     for job in jobs:
         if job.error is not None and job.status is JobStatus.FAILED:
             problem: Problem = job.error.model_copy(update={"request_id": g.request_id})
@@ -47,105 +130,34 @@ def failure(jobs: Sequence[Job]) -> Response | None:
     return None
 
 
-def send(
-    jobs: Sequence[Job],
-    parameters: Mapping[str, Any],
-    ignored: Ignored,
-    replaced: Sequence[bytes] | None = None,
-) -> Response:
-    """Answer with the pictures of ended jobs.
-
-    An interrupted job has those that were done. If that is none, what it looked like last is
-    shown, as A1111 shows a picture that was not finished.
-
-    Args:
-        jobs: at least one, in order.
-        parameters: what was asked for, with defaults filled in.
-        ignored: of what was asked for.
-        replaced: files to answer with instead of the jobs' own.
-    """
-    failed = failure(jobs)
-    if failed is not None:
-        return failed
-    pictures: list[str] = []
-    made: list[tuple[Job, Image]] = [(job, image) for job in jobs for image in job.images]
-    if parameters.get("send_images", True):
-        if replaced is not None:
-            pictures = [_text(data) for data in replaced]
-        else:
-            pictures = [_text(data) for _, image in made if (data := file_of(image)) is not None]
-        if not made:
-            pictures = [shown for job in jobs if (shown := preview(job.id)) is not None]
-    info = _info(jobs, made, parameters, ignored)
-    answer = jsonify(images=pictures, parameters=parameters, info=json.dumps(info))
-    answer.headers.update(ignored.headers)
-    return answer
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def file_of(image: Image) -> bytes | None:
-    """A picture's bytes; None if somebody has deleted it in between."""
+def read_image(here: Context, image: Image) -> bytes | None:
+    """A stored picture's bytes; None if it was deleted meanwhile."""
     try:
-        return context().files.read(image.id)
+        return here.files.read(image.id)
     except FileNotFoundError:
         return None
 
 
-def _info(
-    jobs: Sequence[Job],
-    made: Sequence[tuple[Job, Image]],
-    parameters: Mapping[str, Any],
-    ignored: Ignored,
-) -> dict[str, Any]:
-    """What `info` holds: `Processed.js` in `modules/processing.py`, and what was ignored."""
-    first = jobs[0]
-    request = _request(first)
-    seeds = [image.seed for _, image in made] or [request.seed]
-    given = parameters.get("subseed")
-    subseeds = seeds if given is None else [int(given)] * len(seeds)
-    texts = [metadata.parameters(_request(job), image.index) for job, image in made]
-    size = made[0][1] if made else request
-    return {
-        "prompt": parameters["prompt"],
-        "all_prompts": [parameters["prompt"]] * len(seeds),
-        "negative_prompt": request.negative_prompt,
-        "all_negative_prompts": [request.negative_prompt] * len(seeds),
-        "seed": seeds[0],
-        "all_seeds": seeds,
-        "subseed": subseeds[0],
-        "all_subseeds": subseeds,
-        "subseed_strength": 0,
-        "width": size.width,
-        "height": size.height,
-        "sampler_name": samplers.label(request.scheduler),
-        "cfg_scale": request.guidance_scale,
-        "steps": request.num_inference_steps,
-        "batch_size": max(1, int(parameters.get("batch_size") or 1)),
-        "restore_faces": False,
-        "face_restoration_model": None,
-        "sd_model_name": request.model,
-        "sd_model_hash": None,
-        "sd_vae_name": None,
-        "sd_vae_hash": None,
-        "seed_resize_from_w": -1,
-        "seed_resize_from_h": -1,
-        "denoising_strength": request.strength,
-        "extra_generation_params": {},
-        "index_of_first_image": 0,
-        "infotexts": texts,
-        "styles": [],
-        "job_timestamp": job_timestamp(first),
-        "clip_skip": request.clip_skip + 1,
-        "is_using_inpainting_conditioning": False,
-        "version": f"darkroom {darkroom.__version__}",
-        "ignored": ignored.names,
-        "notes": [note for job in jobs for note in job.notes],
-    }
+def last_preview(here: Context, job: Job) -> str | None:
+    """The newest preview of a job's first picture: base64 of a PNG; None if there is none yet."""
+    found = here.store.last_preview(job.id)
+    if found is None:
+        return None
+    with here.rendering:
+        return encode(codec.transcode(found.webp, OutputFormat.PNG))
+
+
+def encode(data: bytes) -> str:
+    """Base64 text."""
+    return base64.b64encode(data).decode()
+
+
+def job_timestamp(job: Job) -> str:
+    """When the job started, or was accepted, in A1111's format."""
+    return (job.started_at or job.created_at).strftime("%Y%m%d%H%M%S")
 
 
 def _request(job: Job) -> ResolvedRequest:
-    unsaid = NOTHING_DRAWN if job.task is Task.UPSCALE else {}
-    return ResolvedRequest.model_validate({**unsaid, **job.request, "task": job.task})
+    """The job's request; an upscaling job's has `NOTHING_DRAWN` for the fields it lacks."""
+    missing = NOTHING_DRAWN if job.task is Task.UPSCALE else {}
+    return ResolvedRequest.model_validate({**missing, **job.request, "task": job.task})

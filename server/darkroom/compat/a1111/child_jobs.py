@@ -1,31 +1,41 @@
-"""One request there may be several jobs here: more pictures than a job has, or a second pass."""
+"""Jobs of one request: more pictures than one job makes, a second pass, tiles, or enlarging."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flask import Response
 from pydantic import ValidationError
 
 from darkroom.api import submit
+from darkroom.api.context import Context
 from darkroom.api.errors import field_errors, invalid
 from darkroom.api.parsing import prepare
 from darkroom.api.parsing.prepare import PreparedRequest
+from darkroom.compat.a1111 import answers
 from darkroom.compat.a1111.bodies import Body
-from darkroom.requests import ALL_REQUEST_TYPES, MAX_IMAGES_PER_JOB, MAX_SEED, Task
+from darkroom.requests import (
+    ALL_REQUEST_TYPES,
+    MAX_IMAGES_PER_JOB,
+    MAX_SEED,
+    OutputFormat,
+    Task,
+)
+from darkroom.responses import Job, UpscalerInfo
 
-PICTURES = prepare.FILE_FIELDS
+Size = tuple[int, int]  # width and height in pixels
 
 
 @dataclass(frozen=True)
 class ChildJob:
-    """A job to be.
+    """A job to put in the queue.
 
     Attributes:
-        task: what is to be done.
+        task: the job's task.
         values: fields of our own request, without a seed.
-        files: pictures that came along, by our fields' names.
-        first: which of the request's pictures its first one is, for its seed.
-        source: jobs of the same number work from the same pictures, which are stored once.
+        files: uploaded pictures by our field's name.
+        first: index of its first picture among the request's, which decides its seed.
+        source: jobs of the same number use the same pictures, which are stored once.
     """
 
     task: Task
@@ -36,7 +46,7 @@ class ChildJob:
 
 
 def split(count: int) -> list[tuple[int, int]]:
-    """So many pictures as jobs: the first one's number, and how many."""
+    """Divide a number of pictures among jobs: index of the first one, and how many, of each job."""
     starts = range(0, count, MAX_IMAGES_PER_JOB)
     return [(start, min(MAX_IMAGES_PER_JOB, count - start)) for start in starts]
 
@@ -44,16 +54,16 @@ def split(count: int) -> list[tuple[int, int]]:
 def place(
     child_jobs: Sequence[ChildJob], seed: int | None, asked: Body, stage: str
 ) -> tuple[str, ...]:
-    """Put jobs in the queue, the current caller's; their ids.
+    """Put all jobs of a request in the queue, or none if one is refused; their ids.
 
     Args:
-        child_jobs: in child.
+        child_jobs: in order.
         seed: of the request's first picture; None is a random one.
-        asked: what was sent; the same sent again while a job is unfinished means that job.
+        asked: the request. Sent again while a job is unfinished, it finds that job.
         stage: tells several calls for one request apart.
 
     Raises:
-        ProblemError: of the first one that is refused; none of them is done then.
+        ProblemError: of the first job that is refused.
     """
     placed: list[str] = []
     stored: dict[int, dict[str, str]] = {}
@@ -67,7 +77,9 @@ def place(
             placed.append(job_id)
             if len(child_jobs) > 1:
                 made = submit.job(job_id).request
-                stored[child.source] = {name: made[name] for name in PICTURES if name in made}
+                stored[child.source] = {
+                    name: made[name] for name in prepare.FILE_FIELDS if name in made
+                }
                 if seed is None and "seed" in made:
                     seed = (made["seed"] - child.first) % (MAX_SEED + 1)
     return tuple(placed)
@@ -76,9 +88,74 @@ def place(
 def _resolve(
     task: Task, values: Mapping[str, Any], files: Mapping[str, bytes], fingerprint: str
 ) -> PreparedRequest:
+    """A job's request, checked and with nothing left open."""
     model = ALL_REQUEST_TYPES[task]
     try:
         asked = model.model_validate({**values, **dict.fromkeys(files, "file part")})
     except ValidationError as error:
         raise invalid(field_errors(error, model.model_fields)) from None
     return prepare.resolve(task, asked, files, fingerprint)
+
+
+@dataclass(frozen=True)
+class Original:
+    """A picture to enlarge.
+
+    Attributes:
+        data: the picture's file.
+        size: its size.
+        wanted: the size to reach; a network gets as close as its own scale allows.
+        reference: `image:<id>` if the picture is stored.
+    """
+
+    data: bytes
+    size: Size
+    wanted: Size
+    reference: str | None = None
+
+    def job(self, network: UpscalerInfo, index: int) -> ChildJob:
+        """The job that enlarges it."""
+        scale = max(want / have for want, have in zip(self.wanted, self.size, strict=True))
+        values = {
+            "upscaler": network.name,
+            "scale": min(float(network.scale), max(1.0, scale)),
+            "output_format": OutputFormat.PNG,
+        }
+        files = {"image": self.data}
+        if self.reference is not None:
+            values, files = {**values, "image": self.reference}, {}
+        return ChildJob(Task.UPSCALE, values, files, index, index)
+
+
+def enlarge(
+    here: Context,
+    originals: Sequence[Original],
+    network: UpscalerInfo | None,
+    asked: Body,
+    then: Callable[[Sequence[Job], Sequence[bytes | None]], Response],
+) -> Response:
+    """Answer the current request once a network has enlarged all pictures, a job each.
+
+    Args:
+        here: the application's context.
+        originals: the pictures; all jobs are put in the queue at once.
+        network: the network; with None there are no jobs, and the pictures stay as they are.
+        asked: the request.
+        then: answers, or waits for more. Takes the jobs and their files, PNGs not yet of the
+            wanted size, None for an interrupted job. Not called if a job failed.
+
+    Raises:
+        ProblemError: 422 or 429.
+    """
+    if network is None:
+        return then((), [original.data for original in originals])
+    child_jobs = [original.job(network, index) for index, original in enumerate(originals)]
+
+    def ended(jobs: Sequence[Job]) -> Response:
+        failed = answers.failure(jobs)
+        if failed is not None:
+            return failed
+        files = [answers.read_image(here, job.images[0]) if job.images else None for job in jobs]
+        return then(jobs, files)
+
+    return submit.when_ended(place(child_jobs, None, asked, "larger"), ended)

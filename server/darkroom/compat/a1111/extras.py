@@ -1,7 +1,8 @@
-"""POST /sdapi/v1/extra-single-image and /extra-batch-images: larger copies of pictures."""
+"""POST /sdapi/v1/extra-single-image, /extra-batch-images and /png-info: for existing pictures."""
 
-import base64
-from collections.abc import Callable, Sequence
+import json
+import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify
@@ -9,35 +10,42 @@ from markupsafe import escape
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from darkroom.api import submit
-from darkroom.api.context import context
-from darkroom.api.errors import invalid, pointer
+from darkroom.api.context import Context, context
+from darkroom.api.errors import invalid
+from darkroom.api.parse import check_bytes
 from darkroom.api.parsing import sources
-from darkroom.compat.a1111 import bodies, networks, upscalers
-from darkroom.compat.a1111.bodies import Body
+from darkroom.compat.a1111 import answers, bodies
+from darkroom.compat.a1111.child_jobs import Original, enlarge
 from darkroom.compat.a1111.fields import Name, Whole
-from darkroom.compat.a1111.networks import Small
-from darkroom.compat.a1111.upscalers import Upscaler
+from darkroom.compat.a1111.images import NO_UPSCALER, Upscaler, decode, find_upscaler
 from darkroom.compat.ignored import Ignored
-from darkroom.images import codec, resize
+from darkroom.images import codec, png_text, resize
 from darkroom.images.decoder import Decoded, Purpose
 from darkroom.images.resize import ResizeMode
-from darkroom.requests import OutputFormat
+from darkroom.requests import MAX_PROMPT_CHARS, OutputFormat
 from darkroom.responses import FieldError, Job
 
 blueprint = Blueprint("a1111_extras", __name__, url_prefix="/sdapi/v1")
 
 MAX_PIXELS = 16_777_216  # of an answer: 4096², whose PNG is made while the caller waits
 MAX_PICTURES = 16
-BY_SIZE = 1
+BY_SIZE = 1  # a value of `resize_mode`
+
+NEGATIVE = "Negative prompt:"
+MAX_INFOTEXT_CHARS = 4 * MAX_PROMPT_CHARS
+# A name, and a value that is either a JSON string or free of commas.
+SETTING = re.compile(r'\s*([\w][\w \-/]{0,99}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
+MIN_SETTINGS = 3  # in the last line; with fewer it belongs to the prompt
 
 
 def _data(value: Any) -> Any:
-    """A batch's pictures come as {data, name}."""
+    """The picture of a {data, name} object, which is how a batch sends them."""
     return value.get("data") if isinstance(value, dict) else value
 
 
 class Extras(BaseModel):
-    """What both routes know."""
+    """The fields of both routes that enlarge. Unknown fields are kept, to be named as ignored."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
@@ -49,13 +57,19 @@ class Extras(BaseModel):
     upscaler_1: Name = None
     upscaler_2: Name = None
     extras_upscaler_2_visibility: float = 0.0
+    show_extras_results: Any = None
+    upscale_first: Any = None
 
 
 class Single(Extras):
+    """The fields of `/extra-single-image`."""
+
     image: str = Field(min_length=1)
 
 
 class Batch(Extras):
+    """The fields of `/extra-batch-images`."""
+
     image_list: list[Annotated[str, BeforeValidator(_data)]] = Field(
         alias="imageList", min_length=1, max_length=MAX_PICTURES, validation_alias="imageList"
     )
@@ -63,73 +77,139 @@ class Batch(Extras):
 
 @blueprint.post("/extra-single-image")
 def single() -> Response:
-    """A larger copy of a picture."""
-    body = bodies.read()
-    asked = bodies.parse(Single, body.fields)
-    images = [_decode(asked.image, "image")]
-    return _enlarge(images, asked, body, lambda made: {"image": made[0]})
+    """Enlarge a picture."""
+    sent = bodies.read()
+    asked = bodies.parse(Single, sent.fields)
+    originals = [decode(asked.image, Purpose.IMAGE, "image")]
+    return _enlarge(context(), originals, asked, sent)
 
 
 @blueprint.post("/extra-batch-images")
 def batch() -> Response:
-    """Larger copies of several."""
-    body = bodies.read()
-    asked = bodies.parse(Batch, body.fields)
-    images = [_decode(text, "imageList", index) for index, text in enumerate(asked.image_list)]
-    return _enlarge(images, asked, body, lambda made: {"images": made})
+    """Enlarge several pictures."""
+    sent = bodies.read()
+    asked = bodies.parse(Batch, sent.fields)
+    originals = [
+        decode(text, Purpose.IMAGE, "imageList", index)
+        for index, text in enumerate(asked.image_list)
+    ]
+    return _enlarge(context(), originals, asked, sent)
 
 
-def _decode(text: str, *field: str | int) -> Decoded:
+@blueprint.post("/png-info")
+def png_info() -> Response:
+    """The texts in a PNG, and the settings in the one named `parameters`.
+
+    The answer is empty for other formats, in which nothing is looked for.
+    """
+    image = bodies.read().fields.get("image")
+    if not isinstance(image, str) or not image:
+        raise invalid([FieldError(pointer="#/image", detail="is required")])
     try:
-        return sources.decode(str(field[0]), text, Purpose.IMAGE)
+        data = sources.from_base64(image)
     except codec.PictureError as error:
-        raise invalid([FieldError(pointer=pointer(*field), detail=str(error))]) from None
+        raise invalid([FieldError(pointer="#/image", detail=str(error))]) from None
+    check_bytes("image", len(data), context().settings.web.max_upload_bytes)
+    try:
+        items = png_text.read(data)
+    except png_text.NotPngError:
+        items = {}
+    info = items.get("parameters", "")
+    return jsonify(info=info, items=items, parameters=parse_infotext(info))
+
+
+def parse_infotext(text: str) -> dict[str, str]:
+    """The prompts and settings in a text of A1111's format (`modules/infotext_utils.py`).
+
+    Args:
+        text: prompt, negative prompt, and a last line of settings; empty gives an empty dict.
+
+    Returns:
+        Values by A1111's names; a size as two, `Size-1` and `Size-2`.
+    """
+    text = text[:MAX_INFOTEXT_CHARS].strip()
+    if not text:
+        return {}
+    *lines, last = text.split("\n")
+    settings = SETTING.findall(last)
+    if len(settings) < MIN_SETTINGS:
+        lines, settings = [*lines, last], []
+    prompt: list[str] = []
+    negative: list[str] = []
+    current = prompt
+    for line in lines:
+        if line.startswith(NEGATIVE):
+            current, line = negative, line.removeprefix(NEGATIVE).lstrip()
+        current.append(line)
+    found = {"Prompt": "\n".join(prompt).strip(), "Negative prompt": "\n".join(negative).strip()}
+    for name, value in settings:
+        plain = _unquote(value.strip())
+        size = SIZE.fullmatch(plain)
+        if size:
+            found |= {f"{name}-1": size[1], f"{name}-2": size[2]}
+        else:
+            found[name] = plain
+    return found
+
+
+def _unquote(value: str) -> str:
+    """The text of a JSON string; anything else as it is."""
+    if not value.startswith('"'):
+        return value
+    try:
+        text = json.loads(value)
+    except ValueError:
+        return value
+    return text if isinstance(text, str) else value
 
 
 def _enlarge(
-    images: Sequence[Decoded],
-    asked: Extras,
-    body: Body,
-    shape: Callable[[list[str]], dict[str, Any]],
+    here: Context, images: Sequence[Decoded], asked: Single | Batch, sent: bodies.Body
 ) -> Response:
-    """Answer with larger copies; `shape` gives the answer its fields from their base64."""
-    upscaler = upscalers.find(asked.upscaler_1)
+    """Answer with enlarged copies of the pictures."""
+    upscaler = find_upscaler(asked.upscaler_1, here.upscalers)
     ignored = Ignored()
     if not upscaler.same:
         ignored.add("upscaler_1")
-    if asked.extras_upscaler_2_visibility and asked.upscaler_2 not in (None, upscalers.NONE):
+    if asked.extras_upscaler_2_visibility and asked.upscaler_2 not in (None, NO_UPSCALER):
         ignored.add("upscaler_2")
-    ignored.add(*(name for name, value in (asked.model_extra or {}).items() if _asks(name, value)))
-    small = [Small(image.png, (image.width, image.height), _size(image, asked)) for image in images]
+    ignored.add(*(name for name, value in (asked.model_extra or {}).items() if value))
+    originals = [
+        Original(image.png, (image.width, image.height), _size(image, asked)) for image in images
+    ]
 
-    def then(_jobs: Sequence[Job], larger: Sequence[bytes | None]) -> Response:
-        if None in larger:  # interrupted; what is left is done by the filter
+    def answer(_jobs: Sequence[Job], larger: Sequence[bytes | None]) -> Response:
+        if None in larger:  # interrupted; the filter does the whole of it
             ignored.add("upscaler_1")
         made = [
-            _finish(data or image.png, each.wanted, asked, upscaler)
-            for data, image, each in zip(larger, images, small, strict=True)
+            answers.encode(_resize(here, data or original.data, original.wanted, asked, upscaler))
+            for data, original in zip(larger, originals, strict=True)
         ]
-        return _answer(ignored, **shape(made))
+        names = escape(", ".join(ignored.names))
+        pictures = {"image": made[0]} if isinstance(asked, Single) else {"images": made}
+        info = f"<p>Ignored: {names}</p>" if names else ""
+        return ignored.sent_with(jsonify(html_info=info, **pictures))
 
-    if upscaler.network is None:
-        return then((), [image.png for image in images])
-    submit.check_room()
-    return networks.enlarge(small, upscaler.network, body, then)
+    if upscaler.network is not None:
+        submit.check_room()
+    return enlarge(here, originals, upscaler.network, sent, answer)
 
 
-def _finish(png: bytes, size: tuple[int, int], asked: Extras, upscaler: Upscaler) -> str:
-    """Bring a picture to its size; base64 of a PNG."""
-    with context().rendering:
-        picture = resize.read(png)
+def _resize(
+    here: Context, data: bytes, size: tuple[int, int], asked: Extras, upscaler: Upscaler
+) -> bytes:
+    """A PNG of a picture in its wanted size."""
+    with here.rendering:
+        picture = resize.read(data)
         if asked.resize_mode == BY_SIZE and asked.upscaling_crop:
             larger = resize.resize(picture, size, ResizeMode.CROP)
         else:
             larger = resize.enlarge(picture, size, upscaler.filter)
-        return base64.b64encode(codec.encode(larger, OutputFormat.PNG)).decode()
+        return codec.encode(larger, OutputFormat.PNG)
 
 
 def _size(image: Decoded, asked: Extras) -> tuple[int, int]:
-    """Width and height in pixels; without cropping, as much as fits in.
+    """The wanted width and height in pixels; without cropping, the largest that fits inside.
 
     Raises:
         ProblemError: 422, it is too large.
@@ -144,15 +224,3 @@ def _size(image: Decoded, asked: Extras) -> tuple[int, int]:
         detail = f"makes {width}×{height}; a larger copy may have {MAX_PIXELS} pixels"
         raise invalid([FieldError(pointer="#/upscaling_resize", detail=detail)])
     return width, height
-
-
-def _asks(name: str, value: Any) -> bool:
-    return bool(value) and name not in ("show_extras_results", "upscale_first")
-
-
-def _answer(ignored: Ignored, **made: Any) -> Response:
-    names = escape(", ".join(ignored.names))
-    said = f"<p>Ignored: {names}</p>" if names else ""
-    answer = jsonify(html_info=said, **made)
-    answer.headers.update(ignored.headers)
-    return answer

@@ -1,21 +1,53 @@
-"""What a request may say, under A1111's names and with its defaults."""
+"""The fields of A1111's requests, with its defaults, and what its prompts say besides text."""
 
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from darkroom.requests import MAX_PROMPT_CHARS, MAX_SEED
+from darkroom.api.parsing import loras
+from darkroom.catalog.models import ModelEntry
+from darkroom.requests import MAX_PROMPT_CHARS, MAX_SEED, Lora
 
-STEPS = 50
-CFG_SCALE = 7.0
-SIDE = 512  # pixels
-STRENGTH = 0.75
-MASK_BLUR = 4
+DEFAULT_SIDE = 512  # pixels
 MAX_INIT_IMAGES = 16
+MAX_LORAS = 8
+MAX_LORA_SCALE = 4.0
+
+# Fields that never change the picture: where it is kept, and the server's state afterwards, are
+# not a client's to decide.
+HARMLESS = frozenset(
+    {
+        *("save_images", "do_not_save_samples", "do_not_save_grid", "force_task_id"),
+        *("override_settings_restore_afterwards", "infotext", "comments"),
+    }
+)
+# Values that ask for nothing. So do 0, false and empty values of every field.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "eta": (1.0,),
+    "s_noise": (1.0,),
+    "seed_resize_from_h": (-1,),
+    "seed_resize_from_w": (-1,),
+    "initial_noise_multiplier": (1.0,),
+    "image_cfg_scale": (1.5, 7.0),
+    "refiner_switch_at": (0.8, 1.0),
+}
+
+EXTRA_NETWORK = re.compile(
+    r"<(?P<kind>[a-z]{1,20}):(?P<name>[^:<>]{1,200})(?::(?P<scale>[^:<>]*))?[^<>]*>"
+)
+# Each match attempt starts at a bracket and ends at the next one, so time is linear in the length.
+SYNTAX = (
+    ("[from:to:when]", re.compile(r"(?<!\\)\[[^\[\]]*:\s*[0-9.]+\s*\]")),
+    ("[a|b]", re.compile(r"(?<!\\)\[[^\[\]|]*\|[^\[\]]*\]")),
+    ("AND", re.compile(r"\bAND\b")),
+)
 
 
 def _whole(value: Any) -> Any:
-    """Clients compute numbers, and send 20.0 or 20.4 for 20."""
+    """A number rounded to an integer: clients compute numbers, and send 20.0 or 20.4 for 20."""
     if isinstance(value, str):
         try:
             value = float(value)
@@ -25,7 +57,7 @@ def _whole(value: Any) -> Any:
 
 
 def _seed(value: Any) -> int | None:
-    """A seed as a number or as text. What is none, or negative, is a random one."""
+    """A seed sent as a number or as text; None, which is a random one, if negative or no number."""
     if isinstance(value, str):
         try:
             value = int(value.strip()[:40])
@@ -39,6 +71,7 @@ def _seed(value: Any) -> int | None:
 
 
 def _text(value: Any) -> Any:
+    """A string; None for a value of another type."""
     return value if isinstance(value, str) else None
 
 
@@ -50,7 +83,7 @@ Name = Annotated[ShortText | None, BeforeValidator(_text)]
 
 
 class Settings(BaseModel):
-    """What both tasks know. Fields that are not here are kept, to be named as ignored."""
+    """The fields of both tasks. Unknown fields are kept, to be named as ignored."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
@@ -59,8 +92,8 @@ class Settings(BaseModel):
     seed: Seed = None
     subseed: Seed = None
     subseed_strength: float = 0.0
-    steps: Whole = STEPS
-    cfg_scale: float = CFG_SCALE
+    steps: Whole = 50
+    cfg_scale: float = 7.0
     width: Whole | None = None
     height: Whole | None = None
     batch_size: Whole = 1
@@ -68,7 +101,7 @@ class Settings(BaseModel):
     sampler_name: Name = None
     sampler_index: Name = None
     scheduler: Name = None
-    denoising_strength: float = STRENGTH
+    denoising_strength: float = 0.75
     clip_skip: Whole | None = None
     override_settings: dict[str, Any] = Field(default_factory=dict)
     alwayson_scripts: dict[str, Any] = Field(default_factory=dict)
@@ -76,13 +109,10 @@ class Settings(BaseModel):
     script_args: list[Any] = Field(default_factory=list, max_length=100)
     send_images: bool = True
 
-    @property
-    def others(self) -> dict[str, Any]:
-        """What was sent beside the fields that are known here."""
-        return self.model_extra or {}
-
 
 class Txt2Img(Settings):
+    """The fields of txt2img: those of hires fix."""
+
     enable_hr: bool = False
     hr_scale: float = Field(2.0, gt=0, le=16)
     hr_upscaler: Name = None
@@ -97,12 +127,80 @@ class Txt2Img(Settings):
 
 
 class Img2Img(Settings):
+    """The fields of img2img: init images and a mask."""
+
     init_images: list[str] = Field(default_factory=list, max_length=MAX_INIT_IMAGES)
     mask: str | None = None
-    mask_blur: Whole = MASK_BLUR
+    mask_blur: Whole = 4
     inpainting_fill: Whole = 0
     inpaint_full_res: bool = True
     inpaint_full_res_padding: Whole = 0
     inpainting_mask_invert: bool = False
     resize_mode: Whole = 0
     include_init_images: bool = False
+
+
+def unused_fields(asked: Settings) -> Iterator[str]:
+    """Names of the fields that ask for something the server does not do."""
+    for name, value in (asked.model_extra or {}).items():
+        harmless = name in HARMLESS or name.startswith("hr_")
+        if not harmless and value and value not in NEUTRAL.get(name, ()):
+            yield name
+    for name, script in asked.alwayson_scripts.items():
+        arguments = script.get("args") if isinstance(script, dict) else script
+        if any(arguments) if isinstance(arguments, list) else arguments:
+            yield f"alwayson_scripts.{name}"
+    if asked.subseed_strength:
+        yield from ("subseed", "subseed_strength")
+
+
+@dataclass(frozen=True)
+class PromptParts:
+    """A prompt without its LoRA tags, the LoRAs to load, and the names of what is ignored."""
+
+    text: str
+    loras: tuple[Lora, ...]
+    ignored: tuple[str, ...]
+
+
+def parse_prompt(prompt: str, field: str, model: ModelEntry) -> PromptParts:
+    """Take the tags out of a prompt, and keep those LoRAs that exist and fit the model.
+
+    Args:
+        prompt: as it was sent.
+        field: the prompt's field, for the names of what is ignored.
+        model: the model to draw with.
+    """
+    scales: dict[str, float] = {}
+    ignored = []
+    for tag in EXTRA_NETWORK.finditer(prompt):
+        scale = _lora_scale(tag["scale"])
+        if tag["kind"] == "lora" and scale is not None:
+            scales[tag["name"]] = scales.get(tag["name"], 0.0) + scale
+        else:
+            ignored.append(f"{field} {tag[0]}")
+    wanted = [
+        Lora(name=name, scale=max(-MAX_LORA_SCALE, min(MAX_LORA_SCALE, scale)))
+        for name, scale in scales.items()
+    ]
+    usable = tuple(lora for lora in wanted if not loras.check([lora], model))[:MAX_LORAS]
+    ignored += [f"{field} <lora:{lora.name}>" for lora in wanted if lora not in usable]
+    text = EXTRA_NETWORK.sub("", prompt)
+    ignored += unsupported_syntax(text, field)
+    return PromptParts(text.strip() if text != prompt else prompt, usable, tuple(ignored))
+
+
+def unsupported_syntax(text: str, field: str) -> list[str]:
+    """Names of A1111's syntax in a prompt that is read as plain text instead."""
+    return [f"{field} {name}" for name, pattern in SYNTAX if pattern.search(text)]
+
+
+def _lora_scale(text: str | None) -> float | None:
+    """The scale in a tag, 1 if it has none; None if it is not a number of reasonable size."""
+    if text is None or not text.strip():
+        return 1.0
+    try:
+        scale = float(text)
+    except ValueError:
+        return None
+    return scale if abs(scale) <= 1e6 else None

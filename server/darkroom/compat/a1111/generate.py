@@ -5,19 +5,21 @@ from typing import Any
 from flask import Blueprint, Response
 
 from darkroom.api import submit
-from darkroom.compat.a1111 import (
-    answers,
-    bodies,
-    child_jobs,
-    hires,
-    inits,
-    scripts,
-    sd_upscale,
-    translate,
-)
+from darkroom.api.context import context
+from darkroom.compat.a1111 import bodies, child_jobs, hires, images, sd_upscale
+from darkroom.compat.a1111.answers import Answer
 from darkroom.compat.a1111.child_jobs import ChildJob
 from darkroom.compat.a1111.fields import Img2Img, Settings, Txt2Img
-from darkroom.compat.a1111.translate import Translated
+from darkroom.compat.a1111.images import InitImage
+from darkroom.compat.a1111.options import client_options
+from darkroom.compat.a1111.translate import (
+    MAX_IMAGES,
+    SD_UPSCALE,
+    Translated,
+    check_script,
+    translate,
+    usable_strength,
+)
 from darkroom.requests import Task
 
 blueprint = Blueprint("a1111_generate", __name__, url_prefix="/sdapi/v1")
@@ -27,14 +29,15 @@ FIRST_PASS = "pictures"
 
 @blueprint.post("/txt2img")
 def txt2img() -> Response:
-    """Pictures from words, and with `enable_hr` larger ones from those."""
+    """Generate pictures from a prompt; with `enable_hr`, larger ones from those."""
+    here = context()
     submit.check_room()
     body = bodies.read()
     asked = bodies.parse(Txt2Img, body.fields)
-    scripts.check(asked.script_name)
-    translated = translate.translate(asked)
-    second = hires.plan(asked, translated) if asked.enable_hr else None
-    parameters = _parameters(asked, translated)
+    check_script(asked.script_name)
+    translated = translate(asked, here.catalog, client_options(here))
+    second = hires.plan(asked, translated, here) if asked.enable_hr else None
+    answer = Answer(here, _parameters(asked, translated), translated.ignored)
     jobs = child_jobs.place(
         [
             ChildJob(Task.TXT2IMG, {**translated.values, "num_images": count}, first=first)
@@ -45,24 +48,20 @@ def txt2img() -> Response:
         FIRST_PASS,
     )
     if second is None:
-        return submit.when_ended(
-            jobs, lambda ended: answers.send(ended, parameters, translated.ignored)
-        )
-    return submit.when_ended(
-        jobs,
-        lambda ended: hires.develop(ended, second, body, parameters, translated.ignored),
-    )
+        return submit.when_ended(jobs, answer.send)
+    return submit.when_ended(jobs, lambda ended: hires.start(ended, second, body, answer))
 
 
 @blueprint.post("/img2img")
 def img2img() -> Response:
-    """Pictures from others and words: all of them, under a mask, or tile by tile."""
+    """Generate pictures from others and a prompt: whole, under a mask, or tile by tile."""
+    here = context()
     submit.check_room()
     body = bodies.read()
     asked = bodies.parse(Img2Img, body.fields)
-    script = scripts.check(asked.script_name, scripts.SD_UPSCALE)
-    translated = translate.translate(asked)
-    strength = translate.enough(
+    script = check_script(asked.script_name, SD_UPSCALE)
+    translated = translate(asked, here.catalog, client_options(here))
+    strength = usable_strength(
         asked.denoising_strength,
         translated.values["num_inference_steps"],
         "denoising_strength",
@@ -72,33 +71,39 @@ def img2img() -> Response:
         "init_images": asked.init_images if asked.include_init_images else None,
         "mask": None,
     }
-    if script == scripts.SD_UPSCALE:
-        return sd_upscale.develop(asked, translated, strength, body, parameters)
+    # What waits for the jobs holds the answer, and not the request, whose pictures are large.
+    answer = Answer(here, parameters, translated.ignored)
+    if script == SD_UPSCALE:
+        return sd_upscale.start(asked, translated, strength, body, answer)
+    init_images = images.read_init_images(here, asked, translated)
     jobs = child_jobs.place(
-        _img2img_child_jobs(asked, translated, strength), asked.seed, body, FIRST_PASS
+        _img2img_jobs(init_images, translated, asked.n_iter, strength),
+        asked.seed,
+        body,
+        FIRST_PASS,
     )
-    ignored = translated.ignored  # and nothing of the pictures, which are large
-    return submit.when_ended(jobs, lambda ended: answers.send(ended, parameters, ignored))
+    return submit.when_ended(jobs, answer.send)
 
 
-def _img2img_child_jobs(asked: Img2Img, translated: Translated, strength: float) -> list[ChildJob]:
-    """Jobs from the init images.
+def _img2img_jobs(
+    init_images: list[InitImage], translated: Translated, n_iter: int, strength: float
+) -> list[ChildJob]:
+    """Jobs from init images.
 
-    One init image is for all pictures. Several are a batch of their own, which `n_iter` repeats
+    One init image is used for all pictures. Several are a batch, which is repeated `n_iter` times
     (`StableDiffusionProcessingImg2Img.init`).
     """
-    found = inits.read(asked, translated)
-    values = {**translated.values, "strength": strength}
-    if len(found) == 1:
+    if len(init_images) == 1:
         runs = [(first, count, 0) for first, count in child_jobs.split(translated.count)]
     else:
-        times = max(1, min(asked.n_iter, translate.MAX_IMAGES // len(found)))
-        runs = [(index, 1, index % len(found)) for index in range(times * len(found))]
+        times = max(1, min(n_iter, MAX_IMAGES // len(init_images)))
+        runs = [(index, 1, index % len(init_images)) for index in range(times * len(init_images))]
+    values = {**translated.values, "strength": strength}
     return [
         ChildJob(
-            found[source].task,
-            {**values, **found[source].values, "num_images": count},
-            found[source].files,
+            init_images[source].task,
+            {**values, **init_images[source].values, "num_images": count},
+            init_images[source].files,
             first,
             source,
         )
@@ -107,7 +112,7 @@ def _img2img_child_jobs(asked: Img2Img, translated: Translated, strength: float)
 
 
 def _parameters(asked: Settings, translated: Translated) -> dict[str, Any]:
-    """The request as it was understood, defaults filled in, without its pictures."""
+    """The request with defaults filled in, without its pictures."""
     width, height = translated.size
     given = asked.model_dump(exclude={"init_images", "mask"})
     return given | {

@@ -1,4 +1,4 @@
-"""What there is: models, samplers, LoRAs, and the empty lists that clients look for."""
+"""Lists of models, samplers, LoRAs and upscalers, and what else clients ask for at their start."""
 
 from typing import Any
 
@@ -6,28 +6,32 @@ from flask import Blueprint, Response, jsonify, request
 
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError
-from darkroom.compat.a1111 import samplers, upscalers
-from darkroom.compat.a1111.scripts import SD_UPSCALE
+from darkroom.compat.a1111 import samplers
+from darkroom.compat.a1111.images import FILTERS, LANCZOS, LATENT_UPSCALERS, upscaler_names
+from darkroom.compat.a1111.translate import SD_UPSCALE
 
 blueprint = Blueprint("a1111_listings", __name__, url_prefix="/sdapi/v1")
 
-# Asked for at the start by clients that give up on a 404. There are none of these here.
+# Lists of things that do not exist here. Some clients give up if one is answered with 404.
 EMPTY = (
     *("sd-vae", "sd-modules", "hypernetworks", "face-restorers", "realesrgan-models"),
     *("prompt-styles", "extensions"),
 )
-# Everything is read afresh whenever it is asked for, and the worker loads what it needs.
+# Nothing to do: folders are read on each request, and the worker loads what it needs.
 NOTHING_TO_DO = (
     *("refresh-checkpoints", "refresh-loras", "refresh-vae", "refresh-embeddings"),
     *("unload-checkpoint", "reload-checkpoint"),
 )
+FILTER_SCALE = 4  # as A1111 gives for its own
 
 
 def _empty() -> Response:
+    """An empty list."""
     return jsonify([])
 
 
 def _done() -> Response:
+    """An empty object."""
     return jsonify({})
 
 
@@ -39,7 +43,7 @@ for _name in NOTHING_TO_DO:
 
 @blueprint.get("/sd-models")
 def models() -> Response:
-    """The models. No hash is made: it would be of gigabytes."""
+    """The models, without hashes, which would have to read gigabytes."""
     names = [info.name for info in context().catalog.infos()]
     return jsonify(
         [
@@ -58,13 +62,13 @@ def models() -> Response:
 
 @blueprint.get("/samplers")
 def list_samplers() -> Response:
-    """The schedulers, by A1111's names for them."""
+    """Our schedulers, as A1111's samplers."""
     return jsonify(samplers.sampler_list())
 
 
 @blueprint.get("/schedulers")
 def list_schedules() -> Response:
-    """The ways to space noise levels, which A1111 calls schedule types."""
+    """Spacings of noise levels, which A1111 calls schedule types."""
     return jsonify(samplers.schedule_list())
 
 
@@ -102,14 +106,14 @@ def embeddings() -> Response:
 
 @blueprint.get("/upscalers")
 def list_upscalers() -> Response:
-    """What makes a picture larger without drawing anything: filters, then networks."""
-    scales = dict.fromkeys(upscalers.BUILT_IN, upscalers.BUILT_IN_SCALE)
-    scales |= {network.name: network.scale for network in upscalers.networks()}
+    """The upscalers, except for those of latents: filters, then networks."""
+    scales = dict.fromkeys(FILTERS, FILTER_SCALE)
+    scales |= {entry.info.name: entry.info.scale for entry in context().upscalers.upscalers()}
     return jsonify(
         [
             {
                 "name": name,
-                "model_name": None if name in upscalers.BUILT_IN else name,
+                "model_name": None if name in FILTERS else name,
                 "model_path": None,
                 "model_url": None,
                 "scale": float(scale),
@@ -121,8 +125,8 @@ def list_upscalers() -> Response:
 
 @blueprint.get("/latent-upscale-modes")
 def latent_upscale_modes() -> Response:
-    """What hires fix may be asked for beside the upscalers; see `upscalers`."""
-    return jsonify([{"name": name} for name in upscalers.LATENT])
+    """The upscalers of latents, which only hires fix takes."""
+    return jsonify([{"name": name} for name in LATENT_UPSCALERS])
 
 
 @blueprint.get("/scripts")
@@ -133,54 +137,40 @@ def scripts() -> Response:
 
 @blueprint.get("/script-info")
 def script_info() -> Response:
-    """What the scripts take."""
-    arguments: list[dict[str, Any]] = [
-        {"label": "", "value": "", "minimum": None, "maximum": None, "step": None, "choices": None},
-        {
-            "label": "Tile overlap",
-            "value": 64,
-            "minimum": 0,
-            "maximum": 256,
-            "step": 16,
-            "choices": None,
-        },
-        {
-            "label": "Upscaler",
-            "value": upscalers.LANCZOS,
-            "minimum": None,
-            "maximum": None,
-            "step": None,
-            "choices": list(upscalers.names()),
-        },
-        {
-            "label": "Scale Factor",
-            "value": 2.0,
-            "minimum": 1.0,
-            "maximum": 4.0,
-            "step": 0.05,
-            "choices": None,
-        },
+    """The arguments of the scripts."""
+    upscalers = list(upscaler_names(context().upscalers))
+    arguments = [
+        _argument("", ""),
+        _argument("Tile overlap", 64, minimum=0, maximum=256, step=16),
+        _argument("Upscaler", LANCZOS, choices=upscalers),
+        _argument("Scale Factor", 2.0, minimum=1.0, maximum=4.0, step=0.05),
     ]
     about = {"name": SD_UPSCALE, "is_alwayson": False, "is_img2img": True, "args": arguments}
     return jsonify([about])
 
 
+def _argument(label: str, value: str | float, **limits: Any) -> dict[str, Any]:
+    """A script's argument, with its default value."""
+    unlimited = dict.fromkeys(("minimum", "maximum", "step", "choices"))
+    return {"label": label, "value": value, **unlimited, **limits}
+
+
 @blueprint.get("/cmd-flags")
 def flags() -> Response:
-    """How A1111 was started, which clients read to find out what there is."""
+    """A1111's command line, in which clients look for features."""
     return jsonify(api=True, listen=True, port=context().settings.port)
 
 
 @blueprint.get("/memory")
 def memory() -> Response:
-    """A1111's own answer where it cannot tell: the worker has the GPU; see `/metrics`."""
+    """Memory in use, which A1111 answers like this if it is not known; `/metrics` has it."""
     unknown = {"error": "see /metrics"}
     return jsonify(ram=unknown, cuda=unknown)
 
 
 @blueprint.post("/interrogate")
 def interrogate() -> Response:
-    """Describing a picture is not done here."""
+    """Refuse to describe a picture: no model here does it."""
     raise ProblemError(
         501,
         "interrogate",

@@ -1,4 +1,4 @@
-"""A1111's samplers and schedule types, and which of our schedulers each is.
+"""A1111's samplers and schedule types, and our scheduler for each.
 
 Labels, aliases and default schedules from `modules/sd_samplers_kdiffusion.py`,
 `modules/sd_samplers_timesteps.py` and `modules/sd_schedulers.py`.
@@ -21,11 +21,11 @@ class Sampler:
     """One of A1111's samplers.
 
     Attributes:
-        label: its name there.
-        ours: the scheduler that does the same, or about the same.
-        aliases: names it goes by.
-        automatic: the spacing that schedule type `automatic` stands for.
-        same: whether ours does the same.
+        label: A1111's name.
+        ours: our scheduler that is the same or, unless `same`, the nearest.
+        aliases: A1111's other names.
+        automatic: the spacing of the schedule type `automatic`.
+        same: whether ours is the same.
     """
 
     label: str
@@ -67,12 +67,12 @@ class Schedule:
     """One of A1111's schedule types.
 
     Attributes:
-        name: in requests.
-        label: for people, and in requests too.
-        spacing: ours; None is the plain one.
-        same: whether ours is the same.
-        rho: that it is made with when nobody says otherwise.
-        aliases: names it goes by.
+        name: its name in requests.
+        label: its name in the web UI, which requests may use too.
+        spacing: our spacing; None is the plain one.
+        same: whether ours is the same, and not the nearest.
+        rho: its default parameter.
+        aliases: its other names.
     """
 
     name: str
@@ -102,30 +102,25 @@ SCHEDULES = (
 
 @dataclass(frozen=True)
 class Choice:
-    """What a request's sampler and schedule come to.
-
-    Attributes:
-        scheduler: ours, by its full name.
-        ignored: names of the fields that it is not quite.
-    """
+    """Our scheduler by its full name, and the fields of which it is not exactly what they ask."""
 
     scheduler: str
     ignored: tuple[str, ...]
 
 
 def choose(sampler: str | None, schedule: str | None, model: ModelInfo, prefix: str = "") -> Choice:
-    """Our scheduler for A1111's words.
+    """Our scheduler for a sampler and a schedule type.
 
     Args:
-        sampler: a label, with or without a schedule behind it, an alias, or one of our names.
-        schedule: a name or label.
-        model: that is to be sampled with it.
-        prefix: of the fields' names.
+        sampler: a label, with or without a schedule's at its end, an alias, or our own name.
+        schedule: a name, label or alias.
+        model: the model to sample; one with a scheduler of its own keeps that.
+        prefix: of the names of the request's fields.
 
     Raises:
         ProblemError: 400, there is no such sampler or schedule.
     """
-    found, spoken = _sampler(sampler or DEFAULT)
+    found, suffix = _sampler(sampler or DEFAULT)
     wanted = _schedule(schedule or AUTOMATIC)
     ignored = [] if found.same else [f"{prefix}sampler_name"]
     if model.defaults.scheduler == schedulers.NATIVE:
@@ -133,13 +128,13 @@ def choose(sampler: str | None, schedule: str | None, model: ModelInfo, prefix: 
         return Choice(schedulers.NATIVE, tuple(asked))
     spacing = wanted.spacing
     if wanted.name == AUTOMATIC:
-        spacing = spoken or found.automatic
+        spacing = suffix or found.automatic
     elif not wanted.same:
         ignored.append(f"{prefix}scheduler")
     if spacing is not None and spacing not in schedulers.SCHEDULERS[found.ours].spacings:
         if wanted.name != AUTOMATIC:
             ignored.append(f"{prefix}scheduler")
-        elif spoken is not None:
+        elif suffix is not None:
             ignored.append(f"{prefix}sampler_name")
         spacing = None
     full = found.ours if spacing is None else f"{found.ours}_{spacing}"
@@ -147,7 +142,11 @@ def choose(sampler: str | None, schedule: str | None, model: ModelInfo, prefix: 
 
 
 def _sampler(name: str) -> tuple[Sampler, str | None]:
-    """A sampler, and the spacing that its name has at the end."""
+    """The sampler of a name, and the spacing at the name's end if it has one.
+
+    Raises:
+        ProblemError: 400.
+    """
     wanted = name.strip().lower()
     known = {alias.lower(): sampler for sampler in reversed(SAMPLERS) for alias in _names(sampler)}
     if wanted in known:
@@ -163,6 +162,7 @@ def _sampler(name: str) -> tuple[Sampler, str | None]:
 
 
 def _names(sampler: Sampler) -> Iterator[str]:
+    """All names of a sampler: A1111's, and ours if it is the same."""
     yield sampler.label
     yield from sampler.aliases
     if sampler.same:
@@ -170,6 +170,11 @@ def _names(sampler: Sampler) -> Iterator[str]:
 
 
 def _schedule(name: str) -> Schedule:
+    """The schedule type of a name.
+
+    Raises:
+        ProblemError: 400.
+    """
     wanted = name.strip().lower()
     for schedule in SCHEDULES:
         names = (schedule.name, schedule.label, *schedule.aliases)
@@ -184,14 +189,14 @@ def _schedule(name: str) -> Schedule:
 
 
 def label(scheduler: str) -> str:
-    """What A1111 calls one of our schedulers, without its spacing."""
+    """A1111's name of one of our schedulers, without its spacing."""
     if scheduler == schedulers.NATIVE:
         return scheduler
     return schedulers.find(scheduler)[0].title
 
 
 def sampler_list() -> list[dict[str, Any]]:
-    """As `GET samplers` answers; values of options are strings there."""
+    """The answer to `GET samplers`, in which values of options are strings."""
     return [
         {
             "name": sampler.label,
@@ -204,7 +209,7 @@ def sampler_list() -> list[dict[str, Any]]:
 
 
 def schedule_list() -> list[dict[str, Any]]:
-    """As `GET schedulers` answers."""
+    """The answer to `GET schedulers`."""
     return [
         {
             "name": schedule.name,

@@ -1,35 +1,42 @@
-"""From A1111's words to ours, for what both tasks have in common."""
+"""Translation of the fields that txt2img and img2img share into fields of our own requests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from darkroom.api.errors import invalid
+from darkroom.api.errors import ProblemError, invalid
 from darkroom.api.parsing import sizes
-from darkroom.catalog.models import ModelEntry
-from darkroom.compat.a1111 import checkpoints, options, prompts, samplers
-from darkroom.compat.a1111.fields import SIDE, Settings
-from darkroom.compat.a1111.unused import unused
+from darkroom.catalog.models import ModelCatalog, ModelEntry
+from darkroom.compat.a1111 import samplers
+from darkroom.compat.a1111.fields import (
+    DEFAULT_SIDE,
+    Settings,
+    parse_prompt,
+    unsupported_syntax,
+    unused_fields,
+)
+from darkroom.compat.a1111.options import CLIP_SKIP, Options, override
 from darkroom.compat.ignored import Ignored
 from darkroom.responses import FieldError
 
 MAX_STEPS = 150
 MAX_GUIDANCE = 30.0
-MAX_SIDE = 16_384  # pixels; more is a mistake, and would overflow what follows
+MAX_SIDE = 16_384  # pixels; more is a mistake, and would overflow in what follows
 MAX_IMAGES = 64  # of one request
+SD_UPSCALE = "sd upscale"  # the one script that a request may name
 
 Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
 class Translated:
-    """What is the same for every picture of a request.
+    """What all pictures of a request have in common.
 
     Attributes:
-        model: that draws them.
-        values: fields of our own request, without pictures, seed and number of images.
-        count: of pictures.
-        ignored: takes what else turns out to be left out.
+        model: the model to draw with.
+        values: fields of our own request, without images, seed and number of images.
+        count: number of images.
+        ignored: names of ignored fields, to which later steps add theirs.
     """
 
     model: ModelEntry
@@ -43,38 +50,36 @@ class Translated:
         return self.values["width"], self.values["height"]
 
 
-def translate(asked: Settings) -> Translated:
-    """Translate.
+def translate(asked: Settings, catalog: ModelCatalog, options: Options) -> Translated:
+    """Translate a request.
+
+    Args:
+        asked: the request.
+        catalog: the models.
+        options: the client's options.
 
     Raises:
-        ProblemError: 400 or 422, where leaving something out would not be what was asked for.
+        ProblemError: 400 or 422, for what cannot be left out without making another picture.
     """
     ignored = Ignored()
-    chosen = options.overrides(asked.override_settings, asked.clip_skip, ignored)
-    path = "override_settings"
-    model = (
-        checkpoints.find(chosen.model, path, checkpoints.SETTING)
-        if chosen.model
-        else checkpoints.current()
-    )
-    ignored.add(*unused(asked))
-    words = prompts.read(asked.prompt, "prompt", model)
-    ignored.add(*words.ignored, *prompts.unread(asked.negative_prompt, "negative_prompt"))
+    chosen = override(catalog, options, asked.override_settings, asked.clip_skip, ignored)
+    model = chosen.model
+    ignored.add(*unused_fields(asked))
+    prompt = parse_prompt(asked.prompt, "prompt", model)
+    ignored.add(*prompt.ignored, *unsupported_syntax(asked.negative_prompt, "negative_prompt"))
     sampler = samplers.choose(
         asked.sampler_name or asked.sampler_index, asked.scheduler, model.info
     )
     ignored.add(*sampler.ignored)
     width, height = _size(asked, model, ignored)
-    clip_skip = within(
-        chosen.clip_skip, 0, model.info.limits.max_clip_skip, options.CLIP_SKIP, ignored
-    )
+    clip_skip = clamp(chosen.clip_skip, 0, model.info.limits.max_clip_skip, CLIP_SKIP, ignored)
     values = {
         "model": model.info.name,
-        "prompt": words.text,
+        "prompt": prompt.text,
         "negative_prompt": asked.negative_prompt,
-        "loras": [lora.model_dump() for lora in words.loras],
-        "num_inference_steps": within(asked.steps, 1, MAX_STEPS, "steps", ignored),
-        "guidance_scale": within(asked.cfg_scale, 0.0, MAX_GUIDANCE, "cfg_scale", ignored),
+        "loras": [lora.model_dump() for lora in prompt.loras],
+        "num_inference_steps": clamp(asked.steps, 1, MAX_STEPS, "steps", ignored),
+        "guidance_scale": clamp(asked.cfg_scale, 0.0, MAX_GUIDANCE, "cfg_scale", ignored),
         "scheduler": sampler.scheduler,
         "clip_skip": clip_skip,
         "output_format": chosen.output_format,
@@ -84,44 +89,61 @@ def translate(asked: Settings) -> Translated:
     return Translated(model, values, _count(asked), ignored)
 
 
-def within(value: Number, least: Number, most: Number, name: str, ignored: Ignored) -> Number:
-    """The nearest value that there is; the field is ignored if it is another."""
+def check_script(name: str | None, *known: str) -> str | None:
+    """The script that a request names, in lower case; None if it names none.
+
+    Raises:
+        ProblemError: 422, it is none of those that are known for this task.
+    """
+    wanted = (name or "").strip().lower()
+    if wanted in ("", "none"):
+        return None
+    if wanted not in known:
+        raise ProblemError(422, "script", "Script not found", f"there is no script {name!r}")
+    return wanted
+
+
+def clamp(value: Number, least: Number, most: Number, field: str, ignored: Ignored) -> Number:
+    """The nearest value in the range; the field counts as ignored if that is another value."""
     nearest = min(max(value, least), most)
     if nearest != value:
-        ignored.add(name)
+        ignored.add(field)
     return nearest
 
 
-def fitted(width: int, height: int, model: ModelEntry) -> tuple[int, int]:
-    """A size that the model makes, the same if it can, else of about its proportions."""
+def fit_size(width: int, height: int, model: ModelEntry) -> tuple[int, int]:
+    """The size itself if the model can make it, else one that it can, of similar proportions."""
     width, height = (min(max(side, 1), MAX_SIDE) for side in (width, height))
     if not sizes.check(width, height, model.info):
         return width, height
     return sizes.fit(width, height, model.info)
 
 
-def enough(strength: float, steps: int, name: str, ignored: Ignored) -> float:
-    """A strength that leaves at least one of the steps to do."""
-    strength = within(strength, 0.0, 1.0, name, ignored)
+def usable_strength(strength: float, steps: int, field: str, ignored: Ignored) -> float:
+    """A strength from 0 to 1 that leaves at least one of the steps to do."""
+    strength = clamp(strength, 0.0, 1.0, field, ignored)
     if int(steps * strength) >= 1:
         return strength
-    ignored.add(name)
+    ignored.add(field)
     return min(1.0, 1.01 / steps)
 
 
 def _size(asked: Settings, model: ModelEntry, ignored: Ignored) -> tuple[int, int]:
-    """Width and height in pixels. What is left out is 512, or as much as the model can."""
-    wanted = (asked.width or SIDE, asked.height or SIDE)
-    size = fitted(*wanted, model)
-    for name, given, side in zip(
-        ("width", "height"), (asked.width, asked.height), size, strict=True
-    ):
-        if given and given != side:
+    """Width and height in pixels. A side that is not given is 512, or what the model can make."""
+    given = {"width": asked.width, "height": asked.height}
+    size = fit_size(asked.width or DEFAULT_SIDE, asked.height or DEFAULT_SIDE, model)
+    for (name, wanted), side in zip(given.items(), size, strict=True):
+        if wanted and wanted != side:
             ignored.add(name)
     return size
 
 
 def _count(asked: Settings) -> int:
+    """The number of images.
+
+    Raises:
+        ProblemError: 422, more than one request may ask for.
+    """
     count = max(1, asked.batch_size) * max(1, asked.n_iter)
     if count > MAX_IMAGES:
         detail = f"makes {count} pictures with batch_size; one request may have {MAX_IMAGES}"
