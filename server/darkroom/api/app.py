@@ -29,8 +29,7 @@ from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.compat import a1111
-from darkroom.compat.openai import images as openai_images
-from darkroom.compat.openai import models as openai_models
+from darkroom.compat.openai import routes as openai
 from darkroom.config import Settings, signing_key
 from darkroom.images.decoder_pool import Decoders
 from darkroom.ops.metrics import QueueMetrics
@@ -107,7 +106,7 @@ def create_app(settings: Settings) -> Application:
         *(generate, jobs, timeline, images, signed, models),
         *(pairing, tokens, ca),
         *(client, system),
-        *(openai_images, openai_models),
+        openai,
     ):
         app.register_blueprint(module.blueprint)
     for blueprint in a1111.blueprints:

@@ -1,1 +1,1 @@
-"""OpenAI's Images API: a table of field translations, and answers in its shapes."""
+"""`/v1/images` and `/v1/models`: OpenAI's API, for its SDK and programs that use it."""

@@ -1,4 +1,4 @@
-"""Our problems, as OpenAI's clients expect them."""
+"""Errors of OpenAI's API: fields by OpenAI's names, and why a job has no pictures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from darkroom.api.errors import CANCELLED, ProblemError, invalid
 from darkroom.responses import FieldError, Job, JobStatus, Problem
 
-# What our fields are called there.
+# OpenAI's names of our fields.
 NAMES = {
     "#/num_images": "#/n",
     "#/width": "#/size",
@@ -20,7 +20,7 @@ STOPPING = Problem(
     status=503,
     detail="the server is stopping; your picture will be made when it is back",
 )
-GONE = Problem(
+DELETED = Problem(
     type="urn:darkroom:problem:not-found",
     title="Not found",
     status=404,
@@ -29,19 +29,19 @@ GONE = Problem(
 
 
 def failure(job: Job) -> Problem | None:
-    """Why a job that is waited for no longer has no pictures; None if it has some."""
+    """Why a job has no pictures to answer with; None if it has some."""
     if job.status is JobStatus.SUCCEEDED:
-        return None if job.images else GONE
+        return None if job.images else DELETED
     if job.status is JobStatus.CANCELLED:
         return CANCELLED
     return job.error or STOPPING
 
 
 @contextmanager
-def in_their_words() -> Iterator[None]:
-    """Have fields be called what they are called there, and what is not valid be a 400.
+def translated_errors() -> Iterator[None]:
+    """Raise errors of wrong fields under OpenAI's names, and with status 400 instead of 422.
 
-    The SDK raises `BadRequestError` of a 400, which is what programs written for it catch.
+    The SDK raises `BadRequestError` for 400, which is what its users catch.
     """
     try:
         yield
@@ -49,8 +49,8 @@ def in_their_words() -> Iterator[None]:
         problem = error.problem
         if problem.status != 422:
             raise
-        named = [
+        renamed = [
             FieldError(pointer=NAMES.get(wrong.pointer, wrong.pointer), detail=wrong.detail)
             for wrong in problem.errors
         ]
-        raise invalid(dict.fromkeys(named), 400) from None
+        raise invalid(dict.fromkeys(renamed), 400) from None

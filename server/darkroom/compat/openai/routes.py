@@ -1,0 +1,155 @@
+"""POST /v1/images/generations, /edits and /variations; GET /v1/models."""
+
+import base64
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from flask import Blueprint, Response, g, jsonify
+
+from darkroom.api import submit
+from darkroom.api.auth import access
+from darkroom.api.context import Context, context
+from darkroom.api.errors import ProblemError, invalid, respond
+from darkroom.api.parsing import prepare
+from darkroom.api.routes.images import read_file
+from darkroom.api.routes.signed import signed_address
+from darkroom.asgi.wait import EventStream, suspend
+from darkroom.catalog.models import ModelEntry, UnknownModelError
+from darkroom.compat.openai import fields
+from darkroom.compat.openai.errors import failure, translated_errors
+from darkroom.compat.openai.events import USAGE, Kind, OpenAIEncoder, created, picture_fields
+from darkroom.compat.openai.translate import Translated, second_job, translate
+from darkroom.requests import Task
+from darkroom.responses import FieldError, Job
+
+blueprint = Blueprint("openai", __name__, url_prefix="/v1")
+
+# The SDK repeats a request after 409 and 5xx unless told otherwise (openai/_base_client.py,
+# `_should_retry`), but a failed job would fail again, and a cancelled one was not wanted.
+NO_RETRY = {"X-Should-Retry": "false"}
+
+
+@blueprint.post("/images/generations")
+def generations() -> Response:
+    """Generate pictures from a prompt."""
+    here = context()
+    with translated_errors():
+        asked = translate(Task.TXT2IMG, fields.read(), here.catalog)
+        return _generate(here, asked, "image_generation")
+
+
+@blueprint.post("/images/edits")
+def edits() -> Response:
+    """Repaint what a mask leaves transparent, or all of a picture if there is no mask."""
+    here = context()
+    with translated_errors():
+        return _generate(here, translate(Task.IMG2IMG, fields.read(), here.catalog), "image_edit")
+
+
+@blueprint.post("/images/variations")
+def variations() -> Response:
+    """Generate pictures from another one, without a prompt."""
+    here = context()
+    with translated_errors():
+        sent = fields.read()
+        sent = dataclasses.replace(sent, fields={"prompt": "", **sent.fields})
+        return _generate(here, translate(Task.IMG2IMG, sent, here.catalog), "image_edit")
+
+
+def _generate(here: Context, asked: Translated, kind: Kind) -> Response:
+    """Put the request in the queue, and answer when it is done, or with a stream of its events.
+
+    The SDK repeats a request that was not answered in time, so a request equal to one whose job is
+    unfinished shares that job.
+    """
+    if asked.options.stream and asked.more:
+        detail = f"is at most {asked.request.num_images} in a stream"
+        raise invalid([FieldError(pointer="#/n", detail=detail)])
+    submit.check_room()
+    prepared = prepare.resolve(asked.task, asked.request, asked.files, asked.fingerprint)
+    with submit.all_or_none() as accept:
+        job_ids = [accept(prepared)]
+        if asked.more:
+            rest = prepare.resolve(
+                asked.task,
+                second_job(asked, submit.job(job_ids[0]).request["seed"]),
+                asked.files,
+                f"{asked.fingerprint}+{asked.request.num_images}",
+            )
+            job_ids.append(accept(rest))
+    if asked.options.stream:
+        return _stream(here, job_ids[0], asked, kind)
+    return submit.when_ended(job_ids, lambda jobs: _pictures(jobs, asked), _refusal)
+
+
+def _stream(here: Context, job_id: str, asked: Translated, kind: Kind) -> Response:
+    """Answer with the job's events."""
+    sees = access.caller().sees
+    job = partial(here.store.job, job_id, sees)
+    encoder = OpenAIEncoder(kind, asked.options.partial_images, job, here.files)
+    return suspend(
+        EventStream(job_id, 0, sees, access.may_stay(), encoder),
+        content_type="text/event-stream",
+        headers={
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",
+            **asked.ignored.headers,
+        },
+    )
+
+
+def _refusal(job: Job) -> Response | None:
+    """The error of a job without pictures; None if it has some."""
+    problem = failure(job)
+    if problem is None:
+        return None
+    return respond(
+        problem.model_copy(update={"request_id": g.request_id}),
+        NO_RETRY if job.status.terminal else {"Retry-After": "5"},
+    )
+
+
+def _pictures(jobs: Sequence[Job], asked: Translated) -> Response:
+    """Answer with the pictures of all jobs, in base64 or as addresses."""
+    data: list[dict[str, Any]] = []
+    for image in (image for job in jobs for image in job.images):
+        if asked.options.wants_addresses:
+            content = {"url": signed_address(image.id)}
+        else:
+            content = {"b64_json": base64.b64encode(read_file(image.id)).decode()}
+        data.append({**content, "seed": image.seed})
+    return asked.ignored.sent_with(
+        jsonify(created=created(jobs[0]), data=data, **picture_fields(jobs[0]), usage=USAGE)
+    )
+
+
+@blueprint.get("/models")
+def list_models() -> Response:
+    """All models, the default one first, because programs take the first."""
+    entries = sorted(context().catalog.entries(), key=lambda entry: not entry.info.default)
+    return jsonify(object="list", data=[_model(entry) for entry in entries])
+
+
+@blueprint.get("/models/<name>")
+def show_model(name: str) -> Response:
+    """One model."""
+    try:
+        return jsonify(_model(context().catalog.find(name)))
+    except UnknownModelError as error:
+        raise ProblemError(404, "model", "No such model", str(error)) from None
+
+
+def _model(entry: ModelEntry) -> dict[str, Any]:
+    """A model in OpenAI's shape."""
+    try:
+        changed = int(entry.path.stat().st_mtime)
+    except OSError:  # it was removed just now
+        changed = 0
+    return {
+        "id": entry.info.name,
+        "object": "model",
+        "created": changed,
+        "owned_by": "darkroom",
+    }

@@ -1,0 +1,208 @@
+"""Translation of OpenAI's fields into our own requests."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from darkroom.api.errors import ProblemError, field_errors, invalid
+from darkroom.api.parsing import sizes, sources
+from darkroom.catalog.models import ModelCatalog, UnknownModelError
+from darkroom.compat.ignored import Ignored
+from darkroom.compat.openai.fields import Sent
+from darkroom.images import codec
+from darkroom.images.decoder import Decoded, Purpose
+from darkroom.requests import (
+    MAX_IMAGES_PER_JOB,
+    MAX_SEED,
+    REQUEST_TYPES,
+    OutputFormat,
+    Task,
+    Txt2ImgRequest,
+)
+from darkroom.responses import FieldError, ModelInfo
+
+MAX_N = 10
+
+# Fields with our own names, which are vLLM-Omni's too. Clients send them as `extra_body`.
+OWN = frozenset(
+    {"prompt", "negative_prompt", "num_inference_steps", "guidance_scale", "seed", "scheduler"}
+    | {"loras", "clip_skip", "exact"}
+)
+OWN_BY_TASK = {
+    Task.TXT2IMG: OWN,
+    Task.IMG2IMG: OWN | {"strength", "latent_resize"},
+    Task.INPAINT: OWN
+    | {"strength", "mask_blur", "padding_mask_crop", "keep_unmasked", "masked_content"},
+}
+STRENGTHS = {"high": 0.5, "low": 0.75}  # of img2img, by `input_fidelity`
+
+# OpenAI's models, for which the default one is used: many programs know no other names.
+OPENAI_MODEL = re.compile(r"(chatgpt-|gpt-)image[\w.-]*|dall-e[\w.-]*")
+DALL_E = "dall-e"  # answers addresses by default, later models base64
+
+WITHOUT_EFFECT = (None, "", "auto")  # values of an ignored field that ask for nothing
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ResponseOptions(BaseModel):
+    """Those of OpenAI's fields that are translated, or decide the form of the answer."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model: str | None = None
+    n: int = Field(1, ge=1, le=MAX_N)
+    size: str = Field("auto", pattern=r"^(auto|[1-9]\d{0,4}x[1-9]\d{0,4})$")
+    response_format: Literal["url", "b64_json"] | None = None
+    output_format: OutputFormat = OutputFormat.PNG
+    stream: bool = False
+    partial_images: int = Field(0, ge=0, le=3)
+    input_fidelity: Literal["high", "low"] = "low"
+
+    @property
+    def wants_addresses(self) -> bool:
+        """Whether pictures are answered as addresses instead of base64."""
+        if self.response_format is None:
+            return (self.model or "").startswith(DALL_E)
+        return self.response_format == "url"
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A request as our own.
+
+    Attributes:
+        task: the request's task.
+        request: of the task's type, for as many pictures as one job makes.
+        more: number of pictures left for a second job.
+        files: uploaded pictures by our field's name.
+        options: how to answer.
+        ignored: names of fields without effect.
+        fingerprint: of what was sent.
+    """
+
+    task: Task
+    request: Txt2ImgRequest
+    more: int
+    files: Mapping[str, bytes | Decoded]
+    options: ResponseOptions
+    ignored: Ignored
+    fingerprint: str
+
+
+def translate(task: Task, sent: Sent, catalog: ModelCatalog) -> Translated:
+    """Translate a request.
+
+    Args:
+        task: the route's task; with a mask, img2img becomes inpaint.
+        sent: the request.
+        catalog: the models.
+
+    Raises:
+        ProblemError: 404, 422 under our names of the fields, or 503.
+    """
+    if task is Task.IMG2IMG and ("mask" in sent.files or "mask" in sent.fields):
+        task = Task.INPAINT
+    fields = dict(sent.fields)
+    options = _validate(ResponseOptions, fields)
+    model, replaced = _find_model(options.model, catalog)
+    values, fitted = _size(options.size, model)
+    values |= {name: fields[name] for name in OWN_BY_TASK[task] if name in fields}
+    if values.get("seed") in (-1, "-1"):  # other programs' way to ask for a random seed
+        del values["seed"]
+    if task is Task.IMG2IMG:
+        values.setdefault("strength", STRENGTHS[options.input_fidelity])
+    files: dict[str, bytes | Decoded] = {}
+    if task is not Task.TXT2IMG:
+        values |= {"image": fields["image"]} if "image" in fields else {}
+        files |= {"image": sent.files["image"]} if "image" in sent.files else {}
+    if task is Task.INPAINT:
+        files["mask_image"] = _decode_mask(sent.files.get("mask") or fields["mask"])
+    values |= {
+        "model": model.name,
+        "num_images": min(options.n, MAX_IMAGES_PER_JOB),
+        "output_format": options.output_format,
+    }
+    request = _validate(REQUEST_TYPES[task], {**values, **dict.fromkeys(files, "a file")})
+    known = {*ResponseOptions.model_fields, *values, *files, "seed"}
+    known |= {"mask"} if task is Task.INPAINT else set()
+    known -= set() if task is Task.IMG2IMG else {"input_fidelity"}
+    ignored = [name for name, value in fields.items() if name not in known and _asks(value)]
+    ignored += ["model"] * replaced + ["size"] * fitted + list(sent.spare)
+    more = options.n - request.num_images
+    return Translated(task, request, more, files, options, Ignored(*ignored), sent.fingerprint)
+
+
+def second_job(asked: Translated, first_seed: int) -> Txt2ImgRequest:
+    """The second job's request, whose seeds follow the first one's.
+
+    Args:
+        asked: a request for more pictures than one job makes.
+        first_seed: the seed of the first job.
+    """
+    seed = (first_seed + asked.request.num_images) % (MAX_SEED + 1)
+    return asked.request.model_copy(update={"num_images": asked.more, "seed": seed})
+
+
+def _validate(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """Values as a model.
+
+    Raises:
+        ProblemError: 422, naming each wrong field.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise invalid(field_errors(error, model.model_fields)) from None
+
+
+def _find_model(name: str | None, catalog: ModelCatalog) -> tuple[ModelInfo, bool]:
+    """The model of a name, or the default one for OpenAI's names, and whether it was replaced.
+
+    Raises:
+        ProblemError: 404.
+    """
+    try:
+        return catalog.find(name).info, False
+    except UnknownModelError as error:
+        if name is not None and OPENAI_MODEL.fullmatch(name):
+            return catalog.find(None).info, True
+        wrong = FieldError(pointer="#/model", detail=str(error))
+        raise ProblemError(404, "model", "No such model", str(error), [wrong]) from None
+
+
+def _size(size: str, model: ModelInfo) -> tuple[dict[str, Any], bool]:
+    """Width and height by name, none for `auto`, and whether they differ from what was sent.
+
+    Programs offer the sizes of OpenAI's models for every model. One that this model cannot make
+    becomes the nearest that it can, in similar proportions.
+    """
+    if size == "auto":
+        return {}, False
+    width, height = map(int, size.split("x"))
+    possible = not sizes.check(width, height, model)
+    if not possible:
+        width, height = sizes.fit(width, height, model)
+    return {"width": width, "height": height}, not possible
+
+
+def _decode_mask(value: object) -> Decoded:
+    """A mask whose transparent part is repainted, sent as a file or in base64.
+
+    Raises:
+        ProblemError: 413, 422 or 503.
+    """
+    if not isinstance(value, bytes | str):
+        raise invalid([FieldError(pointer="#/mask", detail="is neither a file nor base64")])
+    try:
+        return sources.decode("mask", value, Purpose.CUTOUT)
+    except codec.PictureError as error:
+        raise invalid([FieldError(pointer="#/mask", detail=str(error))]) from None
+
+
+def _asks(value: object) -> bool:
+    """Whether the caller may expect an effect from a value."""
+    return not (isinstance(value, str | None) and value in WITHOUT_EFFECT)
