@@ -58,9 +58,9 @@ class Body:
             ProblemError: 422, with an entry for each wrong field.
         """
         fields = {**self.fields, **dict.fromkeys(self.files, "file part")}
+        if self.is_form:
+            return validate(model, fields)
         try:
-            if self.is_form:
-                return model.model_validate(fields)
             found: Model = _strict_validator(model).validate_python(fields)
         except ValidationError as error:
             raise invalid(field_errors(error, model.model_fields)) from None
@@ -178,6 +178,18 @@ class BodyReader:
             environ["wsgi.input"] = unpacked
             environ["CONTENT_LENGTH"] = str(size)
             yield
+
+
+def validate(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """Values as a model, converted to the right types where that is possible.
+
+    Raises:
+        ProblemError: 422, with an entry for each wrong field.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise invalid(field_errors(error, model.model_fields)) from None
 
 
 def check_bytes(name: str, size: int, limit: int) -> None:

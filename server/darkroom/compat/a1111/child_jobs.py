@@ -2,18 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from flask import Response
-from pydantic import ValidationError
 
 from darkroom.api import submit
 from darkroom.api.context import Context
-from darkroom.api.errors import field_errors, invalid
+from darkroom.api.parse import validate
 from darkroom.api.parsing import prepare
-from darkroom.api.parsing.prepare import PreparedRequest
 from darkroom.compat.a1111 import answers
-from darkroom.compat.a1111.bodies import Body
 from darkroom.requests import (
     ALL_REQUEST_TYPES,
     MAX_IMAGES_PER_JOB,
@@ -52,14 +50,14 @@ def split(count: int) -> list[tuple[int, int]]:
 
 
 def place(
-    child_jobs: Sequence[ChildJob], seed: int | None, asked: Body, stage: str
+    child_jobs: Sequence[ChildJob], seed: int | None, digest: str, stage: str
 ) -> tuple[str, ...]:
     """Put all jobs of a request in the queue, or none if one is refused; their ids.
 
     Args:
         child_jobs: in order.
         seed: of the request's first picture; None is a random one.
-        asked: the request. Sent again while a job is unfinished, it finds that job.
+        digest: of the request. Sent again while a job is unfinished, it finds that job.
         stage: tells several calls for one request apart.
 
     Raises:
@@ -73,7 +71,10 @@ def place(
             files = {} if child.source in stored else child.files
             if seed is not None:
                 values["seed"] = (seed + child.first) % (MAX_SEED + 1)
-            job_id = accept(_resolve(child.task, values, files, asked.part(stage, index)))
+            fields = {**values, **dict.fromkeys(files, "file part")}
+            asked = validate(ALL_REQUEST_TYPES[child.task], fields)
+            fingerprint = sha256(f"{digest} {(stage, index)}".encode()).hexdigest()
+            job_id = accept(prepare.resolve(child.task, asked, files, fingerprint))
             placed.append(job_id)
             if len(child_jobs) > 1:
                 made = submit.job(job_id).request
@@ -83,18 +84,6 @@ def place(
                 if seed is None and "seed" in made:
                     seed = (made["seed"] - child.first) % (MAX_SEED + 1)
     return tuple(placed)
-
-
-def _resolve(
-    task: Task, values: Mapping[str, Any], files: Mapping[str, bytes], fingerprint: str
-) -> PreparedRequest:
-    """A job's request, checked and with nothing left open."""
-    model = ALL_REQUEST_TYPES[task]
-    try:
-        asked = model.model_validate({**values, **dict.fromkeys(files, "file part")})
-    except ValidationError as error:
-        raise invalid(field_errors(error, model.model_fields)) from None
-    return prepare.resolve(task, asked, files, fingerprint)
 
 
 @dataclass(frozen=True)
@@ -131,7 +120,7 @@ def enlarge(
     here: Context,
     originals: Sequence[Original],
     network: UpscalerInfo | None,
-    asked: Body,
+    digest: str,
     then: Callable[[Sequence[Job], Sequence[bytes | None]], Response],
 ) -> Response:
     """Answer the current request once a network has enlarged all pictures, a job each.
@@ -140,7 +129,7 @@ def enlarge(
         here: the application's context.
         originals: the pictures; all jobs are put in the queue at once.
         network: the network; with None there are no jobs, and the pictures stay as they are.
-        asked: the request.
+        digest: of the request.
         then: answers, or waits for more. Takes the jobs and their files, PNGs not yet of the
             wanted size, None for an interrupted job. Not called if a job failed.
 
@@ -158,4 +147,4 @@ def enlarge(
         files = [answers.read_image(here, job.images[0]) if job.images else None for job in jobs]
         return then(jobs, files)
 
-    return submit.when_ended(place(child_jobs, None, asked, "larger"), ended)
+    return submit.when_ended(place(child_jobs, None, digest, "larger"), ended)

@@ -14,9 +14,9 @@ from darkroom.api.context import Context, context
 from darkroom.api.errors import invalid
 from darkroom.api.parse import check_bytes
 from darkroom.api.parsing import sources
-from darkroom.compat.a1111 import answers, bodies
+from darkroom.compat.a1111 import answers
 from darkroom.compat.a1111.child_jobs import Original, enlarge
-from darkroom.compat.a1111.fields import Name, Whole
+from darkroom.compat.a1111.fields import Name, Whole, read
 from darkroom.compat.a1111.images import NO_UPSCALER, Upscaler, decode, find_upscaler
 from darkroom.compat.ignored import Ignored
 from darkroom.images import codec, png_text, resize
@@ -78,22 +78,22 @@ class Batch(Extras):
 @blueprint.post("/extra-single-image")
 def single() -> Response:
     """Enlarge a picture."""
-    sent = bodies.read()
-    asked = bodies.parse(Single, sent.fields)
+    here = context()
+    asked, digest = read(here, Single)
     originals = [decode(asked.image, Purpose.IMAGE, "image")]
-    return _enlarge(context(), originals, asked, sent)
+    return _enlarge(here, originals, asked, digest)
 
 
 @blueprint.post("/extra-batch-images")
 def batch() -> Response:
     """Enlarge several pictures."""
-    sent = bodies.read()
-    asked = bodies.parse(Batch, sent.fields)
+    here = context()
+    asked, digest = read(here, Batch)
     originals = [
         decode(text, Purpose.IMAGE, "imageList", index)
         for index, text in enumerate(asked.image_list)
     ]
-    return _enlarge(context(), originals, asked, sent)
+    return _enlarge(here, originals, asked, digest)
 
 
 @blueprint.post("/png-info")
@@ -102,14 +102,15 @@ def png_info() -> Response:
 
     The answer is empty for other formats, in which nothing is looked for.
     """
-    image = bodies.read().fields.get("image")
+    here = context()
+    image = here.bodies.read_any_json().fields.get("image")
     if not isinstance(image, str) or not image:
         raise invalid([FieldError(pointer="#/image", detail="is required")])
     try:
         data = sources.from_base64(image)
     except codec.PictureError as error:
         raise invalid([FieldError(pointer="#/image", detail=str(error))]) from None
-    check_bytes("image", len(data), context().settings.web.max_upload_bytes)
+    check_bytes("image", len(data), here.settings.web.max_upload_bytes)
     try:
         items = png_text.read(data)
     except png_text.NotPngError:
@@ -164,7 +165,7 @@ def _unquote(value: str) -> str:
 
 
 def _enlarge(
-    here: Context, images: Sequence[Decoded], asked: Single | Batch, sent: bodies.Body
+    here: Context, images: Sequence[Decoded], asked: Single | Batch, digest: str
 ) -> Response:
     """Answer with enlarged copies of the pictures."""
     upscaler = find_upscaler(asked.upscaler_1, here.upscalers)
@@ -192,7 +193,7 @@ def _enlarge(
 
     if upscaler.network is not None:
         submit.check_room()
-    return enlarge(here, originals, upscaler.network, sent, answer)
+    return enlarge(here, originals, upscaler.network, digest, answer)
 
 
 def _resize(

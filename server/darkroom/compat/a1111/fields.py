@@ -3,10 +3,13 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+from flask import request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from darkroom.api.context import Context
+from darkroom.api.parse import validate
 from darkroom.api.parsing import loras
 from darkroom.catalog.models import ModelEntry
 from darkroom.requests import MAX_PROMPT_CHARS, MAX_SEED, Lora
@@ -138,6 +141,22 @@ class Img2Img(Settings):
     inpainting_mask_invert: bool = False
     resize_mode: Whole = 0
     include_init_images: bool = False
+
+
+Fields = TypeVar("Fields", bound=BaseModel)
+
+
+def read(here: Context, model: type[Fields]) -> tuple[Fields, str]:
+    """The current request's body as a model, and a digest of the request.
+
+    Null and empty strings count as left out.
+
+    Raises:
+        ProblemError: 400, 413, 415 or 422.
+    """
+    body = here.bodies.read_any_json()
+    given = {name: value for name, value in body.fields.items() if value not in (None, "")}
+    return validate(model, given), body.digest(request.path)
 
 
 def unused_fields(asked: Settings) -> Iterator[str]:

@@ -6,10 +6,10 @@ from flask import Blueprint, Response
 
 from darkroom.api import submit
 from darkroom.api.context import context
-from darkroom.compat.a1111 import bodies, child_jobs, hires, images, sd_upscale
+from darkroom.compat.a1111 import child_jobs, hires, images, sd_upscale
 from darkroom.compat.a1111.answers import Answer
 from darkroom.compat.a1111.child_jobs import ChildJob
-from darkroom.compat.a1111.fields import Img2Img, Settings, Txt2Img
+from darkroom.compat.a1111.fields import Img2Img, Settings, Txt2Img, read
 from darkroom.compat.a1111.images import InitImage
 from darkroom.compat.a1111.options import client_options
 from darkroom.compat.a1111.translate import (
@@ -32,8 +32,7 @@ def txt2img() -> Response:
     """Generate pictures from a prompt; with `enable_hr`, larger ones from those."""
     here = context()
     submit.check_room()
-    body = bodies.read()
-    asked = bodies.parse(Txt2Img, body.fields)
+    asked, digest = read(here, Txt2Img)
     check_script(asked.script_name)
     translated = translate(asked, here.catalog, client_options(here))
     second = hires.plan(asked, translated, here) if asked.enable_hr else None
@@ -44,12 +43,12 @@ def txt2img() -> Response:
             for first, count in child_jobs.split(translated.count)
         ],
         asked.seed,
-        body,
+        digest,
         FIRST_PASS,
     )
     if second is None:
         return submit.when_ended(jobs, answer.send)
-    return submit.when_ended(jobs, lambda ended: hires.start(ended, second, body, answer))
+    return submit.when_ended(jobs, lambda ended: hires.start(ended, second, digest, answer))
 
 
 @blueprint.post("/img2img")
@@ -57,8 +56,7 @@ def img2img() -> Response:
     """Generate pictures from others and a prompt: whole, under a mask, or tile by tile."""
     here = context()
     submit.check_room()
-    body = bodies.read()
-    asked = bodies.parse(Img2Img, body.fields)
+    asked, digest = read(here, Img2Img)
     script = check_script(asked.script_name, SD_UPSCALE)
     translated = translate(asked, here.catalog, client_options(here))
     strength = usable_strength(
@@ -74,12 +72,12 @@ def img2img() -> Response:
     # What waits for the jobs holds the answer, and not the request, whose pictures are large.
     answer = Answer(here, parameters, translated.ignored)
     if script == SD_UPSCALE:
-        return sd_upscale.start(asked, translated, strength, body, answer)
+        return sd_upscale.start(asked, translated, strength, digest, answer)
     init_images = images.read_init_images(here, asked, translated)
     jobs = child_jobs.place(
         _img2img_jobs(init_images, translated, asked.n_iter, strength),
         asked.seed,
-        body,
+        digest,
         FIRST_PASS,
     )
     return submit.when_ended(jobs, answer.send)

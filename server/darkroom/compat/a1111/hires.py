@@ -13,7 +13,6 @@ from darkroom.api.parsing import latents
 from darkroom.catalog.models import ModelEntry
 from darkroom.compat.a1111 import samplers
 from darkroom.compat.a1111.answers import Answer, read_image
-from darkroom.compat.a1111.bodies import Body
 from darkroom.compat.a1111.child_jobs import ChildJob, Original, enlarge, place
 from darkroom.compat.a1111.fields import Txt2Img, parse_prompt
 from darkroom.compat.a1111.images import Upscaler, find_latent_upscaler, find_upscaler
@@ -92,7 +91,7 @@ def plan(asked: Txt2Img, translated: Translated, here: Context) -> SecondPass:
     return SecondPass(values, upscaler)
 
 
-def start(ended: Sequence[Job], second: SecondPass, body: Body, answer: Answer) -> Response:
+def start(ended: Sequence[Job], second: SecondPass, digest: str, answer: Answer) -> Response:
     """Put the second pass over the first one's pictures in the queue, and answer when it ends.
 
     If the first pass was interrupted, its pictures are the answer.
@@ -115,10 +114,10 @@ def start(ended: Sequence[Job], second: SecondPass, body: Body, answer: Answer) 
         if len(files) < len(larger):  # interrupted
             return answer.send(ended)
         child_jobs = _child_jobs(here, files, seeds, second)
-        return submit.when_ended(place(child_jobs, seeds[0], body, "hires"), answer.send)
+        return submit.when_ended(place(child_jobs, seeds[0], digest, "hires"), answer.send)
 
     network = None if second.upscaler is None else second.upscaler.network
-    return enlarge(here, originals, network, body, draw)
+    return enlarge(here, originals, network, digest, draw)
 
 
 def _child_jobs(

@@ -10,7 +10,6 @@ from darkroom.api.auth import access
 from darkroom.api.context import Context, context
 from darkroom.api.errors import ProblemError, invalid, pointer
 from darkroom.catalog.models import ModelCatalog, ModelEntry, UnknownModelError
-from darkroom.compat.a1111 import bodies
 from darkroom.compat.ignored import Ignored
 from darkroom.requests import MAX_CLIP_SKIP, OutputFormat
 from darkroom.responses import FieldError
@@ -71,7 +70,7 @@ def show_options() -> Response:
 def change_options() -> Response:
     """Change some of the client's options; those that do not exist here are named as ignored."""
     here = context()
-    fields = bodies.read().fields
+    fields = here.bodies.read_any_json().fields
     ignored = Ignored()
     changes: dict[str, str | int | None] = {}
     if fields.get(MODEL):

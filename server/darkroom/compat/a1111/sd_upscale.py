@@ -13,7 +13,6 @@ from darkroom.api import submit
 from darkroom.api.context import Context
 from darkroom.api.errors import ProblemError, invalid, pointer
 from darkroom.compat.a1111.answers import Answer, read_image
-from darkroom.compat.a1111.bodies import Body
 from darkroom.compat.a1111.child_jobs import ChildJob, Original, enlarge, place
 from darkroom.compat.a1111.fields import Img2Img
 from darkroom.compat.a1111.images import (
@@ -34,7 +33,7 @@ MAX_SCALE = 8.0
 
 
 def start(
-    asked: Img2Img, translated: Translated, strength: float, body: Body, answer: Answer
+    asked: Img2Img, translated: Translated, strength: float, digest: str, answer: Answer
 ) -> Response:
     """Put the tiles in the queue, a job each with the next seed, and answer with the whole picture.
 
@@ -65,12 +64,12 @@ def start(
             return answer.send(jobs)
         child_jobs = _child_jobs(here, data, plan, upscaler, values)
         return submit.when_ended(
-            place(child_jobs, seed, body, "tiles"),
+            place(child_jobs, seed, digest, "tiles"),
             lambda ended: _join(ended, plan, output_format, answer),
         )
 
     original = Original(init.png, (init.width, init.height), size)
-    return enlarge(here, [original], upscaler.network, body, draw)
+    return enlarge(here, [original], upscaler.network, digest, draw)
 
 
 def _child_jobs(

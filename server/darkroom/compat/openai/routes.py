@@ -1,12 +1,12 @@
 """POST /v1/images/generations, /edits and /variations; GET /v1/models."""
 
 import base64
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from flask import Blueprint, Response, g, jsonify
+from flask import Blueprint, Response, g, jsonify, request
 
 from darkroom.api import submit
 from darkroom.api.auth import access
@@ -17,7 +17,6 @@ from darkroom.api.routes.images import read_file
 from darkroom.api.routes.signed import signed_address
 from darkroom.asgi.wait import EventStream, suspend
 from darkroom.catalog.models import ModelEntry, UnknownModelError
-from darkroom.compat.openai import fields
 from darkroom.compat.openai.errors import failure, translated_errors
 from darkroom.compat.openai.events import USAGE, Kind, OpenAIEncoder, created, picture_fields
 from darkroom.compat.openai.translate import Translated, second_job, translate
@@ -34,31 +33,39 @@ NO_RETRY = {"X-Should-Retry": "false"}
 @blueprint.post("/images/generations")
 def generations() -> Response:
     """Generate pictures from a prompt."""
-    here = context()
-    with translated_errors():
-        asked = translate(Task.TXT2IMG, fields.read(), here.catalog)
-        return _generate(here, asked, "image_generation")
+    return _generate(Task.TXT2IMG, "image_generation")
 
 
 @blueprint.post("/images/edits")
 def edits() -> Response:
     """Repaint what a mask leaves transparent, or all of a picture if there is no mask."""
-    here = context()
-    with translated_errors():
-        return _generate(here, translate(Task.IMG2IMG, fields.read(), here.catalog), "image_edit")
+    return _generate(Task.IMG2IMG, "image_edit")
 
 
 @blueprint.post("/images/variations")
 def variations() -> Response:
     """Generate pictures from another one, without a prompt."""
+    return _generate(Task.IMG2IMG, "image_edit", prompt="")
+
+
+def _generate(task: Task, kind: Kind, **defaults: Any) -> Response:
+    """Translate the current request, and submit it.
+
+    Args:
+        task: the route's task.
+        kind: first part of the names of a stream's events.
+        defaults: fields used if they were not sent.
+    """
     here = context()
     with translated_errors():
-        sent = fields.read()
-        sent = dataclasses.replace(sent, fields={"prompt": "", **sent.fields})
-        return _generate(here, translate(Task.IMG2IMG, sent, here.catalog), "image_edit")
+        sent = here.bodies.read(("image", "mask"), tolerant=True)
+        given = {name: value for name, value in sent.fields.items() if value is not None}
+        digest = replace(sent, fields=given).digest(request.path)
+        asked = translate(task, replace(sent, fields={**defaults, **given}), here.catalog)
+        return _submit(here, asked, digest, kind)
 
 
-def _generate(here: Context, asked: Translated, kind: Kind) -> Response:
+def _submit(here: Context, asked: Translated, digest: str, kind: Kind) -> Response:
     """Put the request in the queue, and answer when it is done, or with a stream of its events.
 
     The SDK repeats a request that was not answered in time, so a request equal to one whose job is
@@ -68,7 +75,7 @@ def _generate(here: Context, asked: Translated, kind: Kind) -> Response:
         detail = f"is at most {asked.request.num_images} in a stream"
         raise invalid([FieldError(pointer="#/n", detail=detail)])
     submit.check_room()
-    prepared = prepare.resolve(asked.task, asked.request, asked.files, asked.fingerprint)
+    prepared = prepare.resolve(asked.task, asked.request, asked.files, digest)
     with submit.all_or_none() as accept:
         job_ids = [accept(prepared)]
         if asked.more:
@@ -76,7 +83,7 @@ def _generate(here: Context, asked: Translated, kind: Kind) -> Response:
                 asked.task,
                 second_job(asked, submit.job(job_ids[0]).request["seed"]),
                 asked.files,
-                f"{asked.fingerprint}+{asked.request.num_images}",
+                f"{digest}+{asked.request.num_images}",
             )
             job_ids.append(accept(rest))
     if asked.options.stream:

@@ -3,15 +3,15 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from darkroom.api.errors import ProblemError, field_errors, invalid
+from darkroom.api.errors import ProblemError, invalid
+from darkroom.api.parse import Body, validate
 from darkroom.api.parsing import sizes, sources
 from darkroom.catalog.models import ModelCatalog, UnknownModelError
 from darkroom.compat.ignored import Ignored
-from darkroom.compat.openai.fields import Sent
 from darkroom.images import codec
 from darkroom.images.decoder import Decoded, Purpose
 from darkroom.requests import (
@@ -44,8 +44,6 @@ OPENAI_MODEL = re.compile(r"(chatgpt-|gpt-)image[\w.-]*|dall-e[\w.-]*")
 DALL_E = "dall-e"  # answers addresses by default, later models base64
 
 WITHOUT_EFFECT = (None, "", "auto")  # values of an ignored field that ask for nothing
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class ResponseOptions(BaseModel):
@@ -81,7 +79,6 @@ class Translated:
         files: uploaded pictures by our field's name.
         options: how to answer.
         ignored: names of fields without effect.
-        fingerprint: of what was sent.
     """
 
     task: Task
@@ -90,15 +87,14 @@ class Translated:
     files: Mapping[str, bytes | Decoded]
     options: ResponseOptions
     ignored: Ignored
-    fingerprint: str
 
 
-def translate(task: Task, sent: Sent, catalog: ModelCatalog) -> Translated:
+def translate(task: Task, sent: Body, catalog: ModelCatalog) -> Translated:
     """Translate a request.
 
     Args:
         task: the route's task; with a mask, img2img becomes inpaint.
-        sent: the request.
+        sent: the request, without fields that are null.
         catalog: the models.
 
     Raises:
@@ -106,8 +102,8 @@ def translate(task: Task, sent: Sent, catalog: ModelCatalog) -> Translated:
     """
     if task is Task.IMG2IMG and ("mask" in sent.files or "mask" in sent.fields):
         task = Task.INPAINT
-    fields = dict(sent.fields)
-    options = _validate(ResponseOptions, fields)
+    fields = sent.fields
+    options = validate(ResponseOptions, fields)
     model, replaced = _find_model(options.model, catalog)
     values, fitted = _size(options.size, model)
     values |= {name: fields[name] for name in OWN_BY_TASK[task] if name in fields}
@@ -126,14 +122,14 @@ def translate(task: Task, sent: Sent, catalog: ModelCatalog) -> Translated:
         "num_images": min(options.n, MAX_IMAGES_PER_JOB),
         "output_format": options.output_format,
     }
-    request = _validate(REQUEST_TYPES[task], {**values, **dict.fromkeys(files, "a file")})
+    request = validate(REQUEST_TYPES[task], {**values, **dict.fromkeys(files, "a file")})
     known = {*ResponseOptions.model_fields, *values, *files, "seed"}
     known |= {"mask"} if task is Task.INPAINT else set()
     known -= set() if task is Task.IMG2IMG else {"input_fidelity"}
     ignored = [name for name, value in fields.items() if name not in known and _asks(value)]
     ignored += ["model"] * replaced + ["size"] * fitted + list(sent.spare)
     more = options.n - request.num_images
-    return Translated(task, request, more, files, options, Ignored(*ignored), sent.fingerprint)
+    return Translated(task, request, more, files, options, Ignored(*ignored))
 
 
 def second_job(asked: Translated, first_seed: int) -> Txt2ImgRequest:
@@ -145,18 +141,6 @@ def second_job(asked: Translated, first_seed: int) -> Txt2ImgRequest:
     """
     seed = (first_seed + asked.request.num_images) % (MAX_SEED + 1)
     return asked.request.model_copy(update={"num_images": asked.more, "seed": seed})
-
-
-def _validate(model: type[Model], values: Mapping[str, Any]) -> Model:
-    """Values as a model.
-
-    Raises:
-        ProblemError: 422, naming each wrong field.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise invalid(field_errors(error, model.model_fields)) from None
 
 
 def _find_model(name: str | None, catalog: ModelCatalog) -> tuple[ModelInfo, bool]:
