@@ -101,6 +101,11 @@ def test_what_is_not_json_is_said_where(http: FlaskClient) -> None:
     ]
 
 
+@pytest.mark.parametrize("path", ["/strict", "/tolerant", "/any"])
+def test_nothing_is_an_object_without_fields(http: FlaskClient, path: str) -> None:
+    assert http.post(path).get_json()["fields"] == {}
+
+
 def test_other_apis_take_the_last_of_a_name_and_no_infinity(http: FlaskClient) -> None:
     text = b'{"a": 1, "a": 2, "b": Infinity, "c": 1e400, "d": NaN, "e": [-1e999]}'
     answer = http.post("/any", data=text, headers={"content-type": "text/plain"})

@@ -106,7 +106,8 @@ class BodyReader:
         with self._unpacked():
             if request.mimetype == FORM:
                 return self._read_form(file_fields, tolerant)
-            return Body(_json_fields(request.get_data() or b"{}", f"application/json or {FORM}"))
+            data = request.get_data()
+            return Body(_json_fields(data, f"application/json or {FORM}") if data else {})
 
     def read_json(self, model: type[Model]) -> Model:
         """A small body that is JSON, as a model.

@@ -37,17 +37,20 @@ def check_room(key: str | None = None) -> None:
         raise _full(error) from None
 
 
-def accept(taken: PreparedRequest, key: str | None) -> str:
+def accept(
+    taken: PreparedRequest, key: str | None = None, old_fingerprint: str | None = None
+) -> str:
     """Put a job of the current request's caller in the queue; its id. It is on disk by then.
 
     Args:
         taken: what is asked for.
         key: an `Idempotency-Key`.
+        old_fingerprint: see `NewJob`.
 
     Raises:
         ProblemError: 422 or 429.
     """
-    return _accept(taken, key, collapses=False)[0]
+    return _accept(taken, key, old_fingerprint, collapses=False)[0]
 
 
 @contextlib.contextmanager
@@ -63,7 +66,7 @@ def all_or_none() -> Iterator[Callable[[PreparedRequest], str]]:
     placed: list[str] = []
 
     def take(taken: PreparedRequest) -> str:
-        job_id, fresh = _accept(taken, None, collapses=True)
+        job_id, fresh = _accept(taken, collapses=True)
         if fresh:
             placed.append(job_id)
         return job_id
@@ -77,7 +80,13 @@ def all_or_none() -> Iterator[Callable[[PreparedRequest], str]]:
         raise
 
 
-def _accept(taken: PreparedRequest, key: str | None, *, collapses: bool) -> tuple[str, bool]:
+def _accept(
+    taken: PreparedRequest,
+    key: str | None = None,
+    old_fingerprint: str | None = None,
+    *,
+    collapses: bool,
+) -> tuple[str, bool]:
     """The job's id, and whether there was none before."""
     here = context()
     uploads = taken.store()
@@ -94,6 +103,7 @@ def _accept(taken: PreparedRequest, key: str | None, *, collapses: bool) -> tupl
         request_id=g.request_id,
         collapses=collapses,
         webhook=taken.webhook,
+        old_fingerprint=old_fingerprint,
     )
     fresh = False
     try:

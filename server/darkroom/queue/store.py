@@ -395,7 +395,7 @@ def _earlier(session: Session, new: NewJob) -> str | None:
     if new.idempotency_key is not None:
         repeated = _of_key(session, new.client, new.idempotency_key)
         if repeated is not None:
-            if repeated.fingerprint != new.fingerprint:
+            if repeated.fingerprint not in (new.fingerprint, new.old_fingerprint):
                 raise IdempotencyConflictError(new.idempotency_key)
             return repeated.id
     if not new.collapses:

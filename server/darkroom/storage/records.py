@@ -46,12 +46,14 @@ class NewJob:
         request: with `image:<id>` references only.
         workload: its size.
         uploads: pictures that came along.
-        fingerprint: SHA-256 of what the caller sent, to tell a repeat from a mistake.
+        fingerprint: SHA-256 of the caller's request, to tell a repeat from a mistake.
         idempotency_key: of the caller's, or None.
         urgency: 0 to 7, the most urgent first, among this client's jobs.
         request_id: of the HTTP request, for the logs.
         collapses: whether an unfinished job of this client with the same fingerprint will do.
         webhook: who is told when it has ended, or None.
+        old_fingerprint: as older servers computed it. A job that one of them stored under the same
+            key has this one.
     """
 
     client: str
@@ -65,6 +67,7 @@ class NewJob:
     request_id: str | None = None
     collapses: bool = False
     webhook: Destination | None = None
+    old_fingerprint: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """From what was sent to a request with nothing left open, or to a problem that names each field."""
 
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from flask import request
 
 from darkroom.api.context import context
 from darkroom.api.errors import invalid, pointer
+from darkroom.api.parse import digest
 from darkroom.api.parsing import latents, loras, sizes, upscaling, webhooks
 from darkroom.api.parsing.sources import REFERENCE, Source, find
 from darkroom.catalog import schedulers
@@ -18,7 +20,6 @@ from darkroom.destinations import Destination
 from darkroom.images import codec
 from darkroom.images.decoder import Decoded
 from darkroom.requests import (
-    ALL_REQUEST_TYPES,
     MAX_SEED,
     AnyRequest,
     Img2ImgRequest,
@@ -45,7 +46,7 @@ class PreparedRequest:
         request: resolved.
         workload: its size.
         sources: pictures, of which those that came along are still to be stored.
-        fingerprint: SHA-256 of what was sent.
+        fingerprint: SHA-256 of what was asked for.
         webhook: who is told of the end, or None. No part of the request, which is shown, stands in
             pictures, and is sent again by others.
     """
@@ -70,15 +71,19 @@ class PreparedRequest:
         return tuple(uploads)
 
 
-def read(task: Task) -> PreparedRequest:
-    """Read the current request.
+def fingerprint(task: Task, asked: AnyRequest, files: Mapping[str, bytes]) -> str:
+    """SHA-256 of what is asked for, hexadecimal.
 
-    Raises:
-        ProblemError: 400, 413, 415, 422 or 503.
+    Fields that have their default do not count, whether they were sent or not, so a field that is
+    added later changes no fingerprint.
+
+    Args:
+        task: what is to be done.
+        asked: of the task's own type; its fields of `files` hold no picture.
+        files: pictures that came along, by field.
     """
-    body = context().bodies.read(FILE_FIELDS)
-    asked = body.validate(ALL_REQUEST_TYPES[task])
-    return resolve(task, asked, body.files, body.digest(task))
+    fields = asked.model_dump(mode="json", exclude=set(files), exclude_defaults=True)
+    return digest(json.dumps([task, fields], sort_keys=True), files)
 
 
 def resolve(

@@ -76,7 +76,11 @@ def generate(task: Task) -> Response:
         )
     cancels = read_query(GenerateQuery).cancel_on_disconnect
     submit.check_room(key)
-    job_id = submit.accept(prepare.read(task), key)
+    body = here.bodies.read(prepare.FILE_FIELDS)
+    asked = body.validate(ALL_REQUEST_TYPES[task])
+    fingerprint = prepare.fingerprint(task, asked, body.files)
+    taken = prepare.resolve(task, asked, body.files, fingerprint)
+    job_id = submit.accept(taken, key, body.digest(task) if key else None)
     wait_s = _patience()
     if wait_s == 0:
         return _accepted(job_id)
