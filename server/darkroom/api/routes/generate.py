@@ -9,18 +9,24 @@ from darkroom.api import submit
 from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import CANCELLED, ProblemError, respond
-from darkroom.api.openapi import GENERATED, document, form_model, read_query
+from darkroom.api.openapi import form_model, read_query, route
 from darkroom.api.operations import IDEMPOTENCY_KEY, IMAGES, PREFER, PRIORITY
 from darkroom.api.parsing import prepare
 from darkroom.api.render import send_model
 from darkroom.api.routes.images import send_picture
 from darkroom.asgi.wait import until_ended
 from darkroom.requests import ALL_REQUEST_TYPES, Task
-from darkroom.responses import Job, JobStatus
+from darkroom.responses import Job, JobStatus, Problem
 
 blueprint = Blueprint("generate", __name__)
 
 MAX_KEY_CHARS = 255
+
+GENERATED: dict[int, type[BaseModel] | None] = {
+    200: Job,
+    202: Job,
+    **dict.fromkeys((400, 409, 413, 415, 422, 507), Problem),
+}
 
 
 class GenerateQuery(BaseModel):
@@ -42,18 +48,17 @@ def _route(task: Task, summary: str) -> None:
         "seconds at most. `Idempotency-Key` makes a repeat return the first one's job. "
         "`Priority: u=0` puts it before your others, `u=7` behind them (RFC 9218)."
     )
-    document.route(
+    route(
         blueprint,
         "POST",
         f"/{task.value}",
         json=ALL_REQUEST_TYPES[task],
         form=form_model(task),
         query=GenerateQuery,
-        resp=GENERATED,
+        answers=GENERATED,
         sends={200: IMAGES},
         takes=(PREFER, IDEMPOTENCY_KEY, PRIORITY),
-        tags=["develop"],
-        operation_id=task.value,
+        tag="develop",
     )(handler)
 
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError, not_found
-from darkroom.api.openapi import answers, document, read_query
+from darkroom.api.openapi import read_query, route
 from darkroom.api.operations import IF_NONE_MATCH, IMAGES
 from darkroom.images import codec
 from darkroom.requests import OutputFormat
@@ -27,27 +27,27 @@ class ImageQuery(BaseModel):
     w: int | None = Field(None, ge=16, le=2048, description="At most this wide, as WebP.")
 
 
-@document.route(
+@route(
     blueprint,
     "GET",
     "/images/<image_id>",
     query=ImageQuery,
-    resp=answers(HTTP_200=None, HTTP_304=None, HTTP_406=Problem),
+    answers={200: None, 304: None, 406: Problem},
     sends={200: IMAGES},
     takes=(IF_NONE_MATCH,),
-    tags=["images"],
+    tag="images",
 )
 def show_image(image_id: str) -> Response:
     """A picture's bytes, as stored unless `w` or `Accept` asks for something else."""
     return send_picture(image_id, {}, read_query(ImageQuery).w)
 
 
-@document.route(
+@route(
     blueprint,
     "DELETE",
     "/images/<image_id>",
-    resp=answers(HTTP_204=None, HTTP_409=Problem),
-    tags=["images"],
+    answers={204: None, 409: Problem},
+    tag="images",
 )
 def delete_image(image_id: str) -> Response:
     """Forget a picture. With a job's first one go its previews, which show the same."""

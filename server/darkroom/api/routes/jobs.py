@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import invalid, not_found
-from darkroom.api.openapi import answers, document, read_query
+from darkroom.api.openapi import read_query, route
 from darkroom.api.operations import EVENTS, LAST_EVENT_ID
 from darkroom.api.render import send_model
 from darkroom.asgi.wait import EventStream, suspend
@@ -30,9 +30,7 @@ class JobQuery(BaseModel):
     status: JobStatus | None = None
 
 
-@document.route(
-    blueprint, "GET", "/jobs", query=JobQuery, resp=answers(HTTP_200=JobPage), tags=["jobs"]
-)
+@route(blueprint, "GET", "/jobs", query=JobQuery, answers={200: JobPage}, tag="jobs")
 def list_jobs() -> Response:
     """My jobs, newest first; to an owner everybody's."""
     query = read_query(JobQuery)
@@ -44,13 +42,13 @@ def list_jobs() -> Response:
     )
 
 
-@document.route(blueprint, "GET", "/jobs/<job_id>", resp=answers(HTTP_200=Job), tags=["jobs"])
+@route(blueprint, "GET", "/jobs/<job_id>", answers={200: Job}, tag="jobs")
 def show_job(job_id: str) -> Response:
     """How a job stands."""
     return send_model(find_job(job_id))
 
 
-@document.route(blueprint, "DELETE", "/jobs/<job_id>", resp=answers(HTTP_200=Job), tags=["jobs"])
+@route(blueprint, "DELETE", "/jobs/<job_id>", answers={200: Job}, tag="jobs")
 def cancel_job(job_id: str) -> Response:
     """Cancel a job. A running one stops within one step; a finished one stays as it is."""
     here = context()
@@ -61,14 +59,14 @@ def cancel_job(job_id: str) -> Response:
     return send_model(job)
 
 
-@document.route(
+@route(
     blueprint,
     "GET",
     "/jobs/<job_id>/events",
-    resp=answers(HTTP_200=None, HTTP_204=None, HTTP_400=Problem),
+    answers={200: None, 204: None, 400: Problem},
     sends={200: EVENTS},
     takes=(LAST_EVENT_ID,),
-    tags=["jobs"],
+    tag="jobs",
 )
 def job_events(job_id: str) -> Response:
     """What happens to a job, as `text/event-stream`, from its beginning or `Last-Event-ID`.
@@ -93,14 +91,14 @@ def job_events(job_id: str) -> Response:
     return _stream(job_id, after)
 
 
-@document.route(
+@route(
     blueprint,
     "GET",
     "/events",
-    resp=answers(HTTP_200=None, HTTP_400=Problem),
+    answers={200: None, 400: Problem},
     sends={200: EVENTS},
     takes=(LAST_EVENT_ID,),
-    tags=["jobs"],
+    tag="jobs",
 )
 def all_events() -> Response:
     """What happens to all jobs that I may see, from now or `Last-Event-ID` on. Does not end."""

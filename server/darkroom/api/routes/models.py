@@ -3,7 +3,7 @@
 from flask import Blueprint, Response
 
 from darkroom.api.context import context
-from darkroom.api.openapi import answers, document
+from darkroom.api.openapi import route
 from darkroom.api.render import send_model
 from darkroom.catalog import schedulers
 from darkroom.catalog.loras import model_text_dim
@@ -18,21 +18,19 @@ from darkroom.responses import (
 blueprint = Blueprint("catalog", __name__)
 
 
-@document.route(blueprint, "GET", "/models", resp=answers(HTTP_200=ModelList), tags=["catalog"])
+@route(blueprint, "GET", "/models", answers={200: ModelList}, tag="catalog")
 def list_models() -> Response:
     """The models, each with its defaults and limits."""
     return send_model(ModelList(models=context().catalog.infos()))
 
 
-@document.route(
-    blueprint, "GET", "/schedulers", resp=answers(HTTP_200=SchedulerList), tags=["catalog"]
-)
+@route(blueprint, "GET", "/schedulers", answers={200: SchedulerList}, tag="catalog")
 def list_schedulers() -> Response:
     """The schedulers, each with the spacings it supports."""
     return send_model(SchedulerList(schedulers=schedulers.infos()))
 
 
-@document.route(blueprint, "GET", "/loras", resp=answers(HTTP_200=LoraList), tags=["catalog"])
+@route(blueprint, "GET", "/loras", answers={200: LoraList}, tag="catalog")
 def list_loras() -> Response:
     """The LoRAs, each with the models it fits, and files that cannot be used."""
     catalog = context().adapters
@@ -43,9 +41,7 @@ def list_loras() -> Response:
     return send_model(LoraList(loras=loras, broken=catalog.broken_loras()))
 
 
-@document.route(
-    blueprint, "GET", "/embeddings", resp=answers(HTTP_200=EmbeddingList), tags=["catalog"]
-)
+@route(blueprint, "GET", "/embeddings", answers={200: EmbeddingList}, tag="catalog")
 def list_embeddings() -> Response:
     """The textual inversions, each with the models it fits, and files that cannot be used."""
     catalog = context().adapters
@@ -56,9 +52,7 @@ def list_embeddings() -> Response:
     return send_model(EmbeddingList(embeddings=embeddings, broken=catalog.broken_embeddings()))
 
 
-@document.route(
-    blueprint, "GET", "/upscalers", resp=answers(HTTP_200=UpscalerList), tags=["catalog"]
-)
+@route(blueprint, "GET", "/upscalers", answers={200: UpscalerList}, tag="catalog")
 def list_upscalers() -> Response:
     """The networks that make pictures larger, and files that cannot be used."""
     catalog = context().upscalers

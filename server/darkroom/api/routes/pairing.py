@@ -6,7 +6,7 @@ from flask import Blueprint, Response, request
 from darkroom.api.auth import access, origin
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError
-from darkroom.api.openapi import answers, document
+from darkroom.api.openapi import route
 from darkroom.api.render import send_model
 from darkroom.ops import addresses
 from darkroom.requests import CodeRequest, PairRequest
@@ -18,20 +18,14 @@ blueprint = Blueprint("pairing", __name__)
 COOKIE_S = 400 * 24 * 3600  # the longest that browsers keep one (RFC 6265bis, section 5.5)
 
 
-@document.route(
+@route(
     blueprint,
     "POST",
     "/pair",
     json=PairRequest,
-    resp=answers(
-        HTTP_200=IssuedToken,
-        HTTP_400=Problem,
-        HTTP_413=Problem,
-        HTTP_415=Problem,
-        HTTP_422=Problem,
-    ),
-    security=[],
-    tags=["door"],
+    answers={200: IssuedToken, 400: Problem, 413: Problem, 415: Problem, 422: Problem},
+    public=True,
+    tag="door",
 )
 @access.open_to_all
 def pair() -> Response:
@@ -60,19 +54,13 @@ def pair() -> Response:
     return response
 
 
-@document.route(
+@route(
     blueprint,
     "POST",
     "/pair/codes",
     json=CodeRequest,
-    resp=answers(
-        HTTP_201=PairingCode,
-        HTTP_400=Problem,
-        HTTP_413=Problem,
-        HTTP_415=Problem,
-        HTTP_422=Problem,
-    ),
-    tags=["door"],
+    answers={201: PairingCode, 400: Problem, 413: Problem, 415: Problem, 422: Problem},
+    tag="door",
 )
 def make_code() -> Response:
     """A pairing code for one more device. For owners."""
@@ -87,12 +75,12 @@ def make_code() -> Response:
     return send_model(PairingCode(code=code, scope=scope, url=url, qr=qr, expires_at=expires), 201)
 
 
-@document.route(
+@route(
     blueprint,
     "GET",
     "/me",
-    resp=answers(HTTP_200=Me),
-    tags=["door"],
+    answers={200: Me},
+    tag="door",
 )
 def me() -> Response:
     """Who I am to this server. A browser's cookie lives longer by it."""

@@ -2,14 +2,14 @@
 
 from importlib.resources import as_file, files
 
-from flask import Blueprint, Response, jsonify, render_template, send_from_directory
+from flask import Blueprint, Response, current_app, jsonify, render_template, send_from_directory
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 import darkroom
+from darkroom.api import openapi
 from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError
-from darkroom.api.openapi import document
 
 blueprint = Blueprint("system", __name__)
 
@@ -62,7 +62,7 @@ def metrics() -> Response:
 @blueprint.get("/openapi.json")
 def openapi_document() -> Response:
     """This API, in OpenAPI 3.1."""
-    return jsonify(document.write())
+    return jsonify(openapi.write(current_app))
 
 
 @blueprint.get("/docs")

@@ -4,7 +4,7 @@ from flask import Blueprint, Response, request
 
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError
-from darkroom.api.openapi import answers, document
+from darkroom.api.openapi import route
 from darkroom.api.operations import IF_NONE_MATCH, TIMELINE
 from darkroom.api.routes.images import CACHE, read_file
 from darkroom.api.routes.jobs import find_job
@@ -14,14 +14,14 @@ from darkroom.responses import Job
 blueprint = Blueprint("timeline", __name__)
 
 
-@document.route(
+@route(
     blueprint,
     "GET",
     "/jobs/<job_id>/timeline",
-    resp=answers(HTTP_200=None, HTTP_304=None),
+    answers={200: None, 304: None},
     sends={200: TIMELINE},
     takes=(IF_NONE_MATCH,),
-    tags=["jobs"],
+    tag="jobs",
 )
 def show_timeline(job_id: str) -> Response:
     """The previews of a job's first picture, then that picture, as one small animated WebP.

@@ -5,7 +5,7 @@ from flask import Blueprint, Response
 from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import not_found
-from darkroom.api.openapi import answers, document
+from darkroom.api.openapi import route
 from darkroom.api.render import send_model
 from darkroom.requests import TokenRequest
 from darkroom.responses import IssuedToken, Problem, TokenList
@@ -13,12 +13,12 @@ from darkroom.responses import IssuedToken, Problem, TokenList
 blueprint = Blueprint("tokens", __name__)
 
 
-@document.route(
+@route(
     blueprint,
     "GET",
     "/tokens",
-    resp=answers(HTTP_200=TokenList),
-    tags=["door"],
+    answers={200: TokenList},
+    tag="door",
 )
 def list_tokens() -> Response:
     """The devices that were let in. For owners."""
@@ -26,19 +26,13 @@ def list_tokens() -> Response:
     return send_model(TokenList(tokens=tuple(context().tokens.good())))
 
 
-@document.route(
+@route(
     blueprint,
     "POST",
     "/tokens",
     json=TokenRequest,
-    resp=answers(
-        HTTP_201=IssuedToken,
-        HTTP_400=Problem,
-        HTTP_413=Problem,
-        HTTP_415=Problem,
-        HTTP_422=Problem,
-    ),
-    tags=["door"],
+    answers={201: IssuedToken, 400: Problem, 413: Problem, 415: Problem, 422: Problem},
+    tag="door",
 )
 def create_token() -> Response:
     """A token for a program, which cannot pair. Its secret is in this answer only. For owners."""
@@ -48,12 +42,12 @@ def create_token() -> Response:
     return send_model(IssuedToken(**token.model_dump(), token=secret), 201)
 
 
-@document.route(
+@route(
     blueprint,
     "DELETE",
     "/tokens/<token_id>",
-    resp=answers(HTTP_204=None),
-    tags=["door"],
+    answers={204: None},
+    tag="door",
 )
 def revoke_token(token_id: str) -> Response:
     """Let a token be good for nothing from now on. Its own, or for owners anybody's.
