@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from darkroom.api.parsing.priority import urgency
+from darkroom.api.headers import urgency
 from tests.serving import RunningServer, running
 
 

@@ -23,6 +23,7 @@ from darkroom.api.routes import (
     timeline,
     tokens,
 )
+from darkroom.api.sources import Sources
 from darkroom.asgi.streams import Streams
 from darkroom.asgi.wait import Application
 from darkroom.catalog.loras import AdapterCatalog
@@ -71,6 +72,12 @@ def create_app(settings: Settings) -> Application:
         lambda: signing_key(signing.find(settings)),
         meters.webhook_attempted,
     )
+    decoders = Decoders(
+        settings.web.decoders,
+        settings.web.decode_timeout_s,
+        settings.web.decode_memory_bytes,
+        settings.web.max_upload_pixels,
+    )
     here = context.Context(
         settings=settings,
         bodies=BodyReader(settings.web.max_upload_bytes, settings.data_dir),
@@ -79,12 +86,7 @@ def create_app(settings: Settings) -> Application:
         catalog=ModelCatalog(settings.models_dir, settings.models.default),
         adapters=AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
         upscalers=UpscalerCatalog(settings.upscalers_dir),
-        decoders=Decoders(
-            settings.web.decoders,
-            settings.web.decode_timeout_s,
-            settings.web.decode_memory_bytes,
-            settings.web.max_upload_pixels,
-        ),
+        sources=Sources(store, decoders, settings.web.max_upload_bytes),
         rendering=Semaphore(RENDERINGS),
         streams=streams,
         queue_metrics=QueueMetrics(database, store.eta_errors),

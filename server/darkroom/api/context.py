@@ -9,12 +9,12 @@ from darkroom.api.access_log import WebMeters
 from darkroom.api.auth.rate_limits import Guesses
 from darkroom.api.auth.signed_urls import Signatures
 from darkroom.api.parse import BodyReader
+from darkroom.api.sources import Sources
 from darkroom.asgi.streams import Streams
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import Settings
-from darkroom.images.decoder_pool import Decoders
 from darkroom.ops.metrics import QueueMetrics
 from darkroom.queue import doorbell
 from darkroom.queue.store import Store
@@ -35,7 +35,7 @@ class Context:
     catalog: ModelCatalog
     adapters: AdapterCatalog
     upscalers: UpscalerCatalog
-    decoders: Decoders
+    sources: Sources
     rendering: Semaphore  # held while a stored picture is decoded, which takes its pixels' memory
     streams: Streams
     queue_metrics: QueueMetrics

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from flask import Response, g, request
 
+from darkroom.api import headers
 from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError
-from darkroom.api.parsing import priority
 from darkroom.api.parsing.prepare import PreparedRequest
 from darkroom.asgi.wait import until_ended
 from darkroom.queue.store import IdempotencyConflictError, QueueFullError
@@ -99,7 +99,7 @@ def _accept(
         uploads,
         taken.fingerprint,
         key,
-        urgency=priority.urgency(request.headers.get("Priority", "")),
+        urgency=headers.urgency(request.headers.get("Priority", "")),
         request_id=g.request_id,
         collapses=collapses,
         webhook=taken.webhook,

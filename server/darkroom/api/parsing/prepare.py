@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from flask import request
-
+from darkroom.api import checks, headers
+from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import invalid, pointer
 from darkroom.api.parse import digest
-from darkroom.api.parsing import latents, loras, sizes, upscaling, webhooks
-from darkroom.api.parsing.sources import REFERENCE, Source, find
-from darkroom.catalog import schedulers
+from darkroom.api.parsing import upscaling
+from darkroom.api.sources import REFERENCE, Source
 from darkroom.catalog.models import ModelEntry, UnknownModelError
 from darkroom.destinations import Destination
 from darkroom.images import codec
@@ -22,8 +21,6 @@ from darkroom.images.decoder import Decoded
 from darkroom.requests import (
     MAX_SEED,
     AnyRequest,
-    Img2ImgRequest,
-    InpaintRequest,
     OutputFormat,
     ResolvedRequest,
     Task,
@@ -35,7 +32,6 @@ from darkroom.responses import FieldError, ModelInfo
 from darkroom.storage.records import NewUpload
 
 FILE_FIELDS = ("image", "mask_image")
-IMAGE_TYPES = tuple(output_format.content_type for output_format in OutputFormat)
 
 
 @dataclass(frozen=True)
@@ -106,14 +102,14 @@ def resolve(
     entry = _find_model(asked, task)
     model = entry.info
     sources, errors = _find_sources(asked, files)
-    webhook, unwanted = webhooks.find(asked.webhook)
+    webhook, unwanted = checks.find_webhook(asked.webhook, context().settings.webhooks.allow)
     errors += unwanted
-    errors += _check(asked, model, sources)
-    errors += loras.check(asked.loras, entry)
+    errors += checks.check_fields(asked, model, sources)
+    errors += checks.check_loras(asked.loras, entry, context().adapters)
     if errors:
         raise invalid(errors)
-    width, height = sizes.choose(asked, model, sources.get("image"))
-    errors = sizes.check(width, height, model)
+    width, height = checks.choose_size(asked, model, sources.get("image"))
+    errors = checks.check_size(width, height, model)
     if errors:
         raise invalid(errors)
     request = _resolve(task, asked, model, sources, width, height)
@@ -131,7 +127,7 @@ def _resolve_upscaling(
 ) -> PreparedRequest:
     chosen = upscaling.find(asked)  # an unknown one costs no decoding
     sources, errors = _find_sources(asked, files)
-    webhook, unwanted = webhooks.find(asked.webhook)
+    webhook, unwanted = checks.find_webhook(asked.webhook, context().settings.webhooks.allow)
     errors += unwanted
     if errors:
         raise invalid(errors)
@@ -150,7 +146,7 @@ def _find_sources(
         value = files.get(name, getattr(asked, name, None))
         if value is not None:
             try:
-                sources[name] = find(name, value)
+                sources[name] = context().sources.find(name, value, access.caller().sees)
             except codec.PictureError as error:
                 errors.append(FieldError(pointer=pointer(name), detail=str(error)))
     return sources, errors
@@ -170,42 +166,6 @@ def _find_model(asked: Txt2ImgRequest, task: Task) -> ModelEntry:
         detail = f"{model.name} does {', '.join(model.tasks)}, not {task}{hint}"
         raise invalid([FieldError(pointer="#/model", detail=detail)])
     return entry
-
-
-def _check(asked: Txt2ImgRequest, model: ModelInfo, sources: dict[str, Source]) -> list[FieldError]:
-    """What can be wrong beyond a field by itself."""
-    errors = []
-    if "\x00" in asked.prompt + asked.negative_prompt:
-        name = "prompt" if "\x00" in asked.prompt else "negative_prompt"
-        errors.append(FieldError(pointer=pointer(name), detail="holds a NUL character"))
-    if asked.scheduler is not None:
-        try:
-            schedulers.check(asked.scheduler, model)
-        except schedulers.UnknownSchedulerError as error:
-            errors.append(FieldError(pointer="#/scheduler", detail=str(error)))
-    if asked.clip_skip > model.limits.max_clip_skip:
-        detail = f"{model.name} has layers to leave out up to {model.limits.max_clip_skip}"
-        errors.append(FieldError(pointer="#/clip_skip", detail=detail))
-    if isinstance(asked, Img2ImgRequest | InpaintRequest):
-        steps = asked.num_inference_steps or model.defaults.num_inference_steps
-        if int(steps * asked.strength) < 1:
-            detail = f"leaves no step of {steps} to do; it must be at least {1 / steps:.3g}"
-            errors.append(FieldError(pointer="#/strength", detail=detail))
-    errors += latents.check(asked, model, sources.get("image"))
-    if isinstance(asked, InpaintRequest) and len(sources) == 2:
-        image, mask = sources["image"], sources["mask_image"]
-        if image.size != mask.size:
-            have, want = ("{}×{}".format(*s.size) for s in (mask, image))
-            detail = f"is {have}, but the image is {want}"
-            errors.append(FieldError(pointer="#/mask_image", detail=detail))
-        elif mask.upload is not None and _covers_nothing(mask.upload, asked.invert_mask):
-            detail = "marks nothing to repaint"
-            errors.append(FieldError(pointer="#/mask_image", detail=detail))
-    return errors
-
-
-def _covers_nothing(mask: Decoded, inverted: bool) -> bool:
-    return mask.darkest == 255 if inverted else mask.lightest == 0
 
 
 def _resolve(
@@ -231,22 +191,8 @@ def _resolve(
     return ResolvedRequest(**chosen)
 
 
-def wants_image() -> bool:
-    """Whether the caller prefers a picture over JSON."""
-    accept = request.accept_mimetypes
-    return max(accept.quality(kind) for kind in IMAGE_TYPES) > accept.quality("application/json")
-
-
 def _output_format(asked: AnyRequest) -> OutputFormat:
     """What was asked for, else what is accepted."""
     if "output_format" in asked.model_fields_set:
         return asked.output_format
-    return _accepted_format() or OutputFormat.PNG
-
-
-def _accepted_format() -> OutputFormat | None:
-    """The picture format that an `Accept` header asks for by name or wildcard."""
-    if not wants_image():
-        return None
-    best = request.accept_mimetypes.best_match(IMAGE_TYPES, default=IMAGE_TYPES[0])
-    return OutputFormat(best.removeprefix("image/"))
+    return headers.accepted_format() or OutputFormat.PNG

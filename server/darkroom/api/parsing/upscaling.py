@@ -2,7 +2,7 @@
 
 from darkroom.api.context import context
 from darkroom.api.errors import invalid
-from darkroom.api.parsing.sources import Source
+from darkroom.api.sources import Source
 from darkroom.catalog.schedulers import NATIVE
 from darkroom.catalog.upscalers import UnknownUpscalerError
 from darkroom.images import tiling

@@ -1,7 +1,5 @@
 """POST /txt2img, /img2img, /inpaint, /upscale: ask, and wait in whichever way suits."""
 
-import re
-
 from flask import Blueprint, Response, g, request
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,6 +7,7 @@ from darkroom.api import submit
 from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import CANCELLED, ProblemError, respond
+from darkroom.api.headers import preferred_wait_s, wants_image
 from darkroom.api.openapi import form_model, read_query, route
 from darkroom.api.operations import IDEMPOTENCY_KEY, IMAGES, PREFER, PRIORITY
 from darkroom.api.parsing import prepare
@@ -86,7 +85,7 @@ def generate(task: Task) -> Response:
     fingerprint = prepare.fingerprint(task, asked, body.files)
     taken = prepare.resolve(task, asked, body.files, fingerprint)
     job_id = submit.accept(taken, key, body.digest(task) if key else None)
-    wait_s = _patience()
+    wait_s = preferred_wait_s()
     if wait_s == 0:
         return _accepted(job_id)
     return until_ended(
@@ -96,15 +95,6 @@ def generate(task: Task) -> Response:
         answer=lambda: _answer(job_id),
         abandon=lambda: _abandon(job_id, cancels),
     )
-
-
-def _patience() -> float | None:
-    """Seconds to wait by the `Prefer` header (RFC 7240); None is as long as it takes."""
-    wants = request.headers.get("Prefer", "")
-    if re.search(r"(^|[,;\s])respond-async($|[,;\s])", wants) and "wait" not in wants:
-        return 0
-    found = re.search(r"(^|[,;\s])wait\s*=\s*\"?(\d+)", wants)
-    return float(found.group(2)) if found else None
 
 
 def _answer(job_id: str) -> Response:
@@ -134,6 +124,6 @@ def _result(job: Job) -> Response:
         return respond(CANCELLED.model_copy(update={"request_id": g.request_id}), headers)
     if job.error is not None:
         return respond(job.error.model_copy(update={"request_id": g.request_id}), headers)
-    if prepare.wants_image() and job.images:
+    if wants_image() and job.images:
         return send_picture(job.images[0].id, headers)
     return send_model(job, 200, headers)

@@ -13,7 +13,7 @@ from darkroom.api import submit
 from darkroom.api.context import Context, context
 from darkroom.api.errors import invalid
 from darkroom.api.parse import check_bytes
-from darkroom.api.parsing import sources
+from darkroom.api.sources import from_base64
 from darkroom.compat.a1111 import answers
 from darkroom.compat.a1111.child_jobs import Original, enlarge
 from darkroom.compat.a1111.fields import Name, Whole, read
@@ -80,7 +80,7 @@ def single() -> Response:
     """Enlarge a picture."""
     here = context()
     asked, digest = read(here, Single)
-    originals = [decode(asked.image, Purpose.IMAGE, "image")]
+    originals = [decode(here.sources, asked.image, Purpose.IMAGE, "image")]
     return _enlarge(here, originals, asked, digest)
 
 
@@ -90,7 +90,7 @@ def batch() -> Response:
     here = context()
     asked, digest = read(here, Batch)
     originals = [
-        decode(text, Purpose.IMAGE, "imageList", index)
+        decode(here.sources, text, Purpose.IMAGE, "imageList", index)
         for index, text in enumerate(asked.image_list)
     ]
     return _enlarge(here, originals, asked, digest)
@@ -107,7 +107,7 @@ def png_info() -> Response:
     if not isinstance(image, str) or not image:
         raise invalid([FieldError(pointer="#/image", detail="is required")])
     try:
-        data = sources.from_base64(image)
+        data = from_base64(image)
     except codec.PictureError as error:
         raise invalid([FieldError(pointer="#/image", detail=str(error))]) from None
     check_bytes("image", len(data), here.settings.web.max_upload_bytes)

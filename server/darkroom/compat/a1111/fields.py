@@ -8,9 +8,10 @@ from typing import Annotated, Any, TypeVar
 from flask import request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from darkroom.api import checks
 from darkroom.api.context import Context
 from darkroom.api.parse import validate
-from darkroom.api.parsing import loras
+from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelEntry
 from darkroom.requests import MAX_PROMPT_CHARS, MAX_SEED, Lora
 
@@ -182,13 +183,16 @@ class PromptParts:
     ignored: tuple[str, ...]
 
 
-def parse_prompt(prompt: str, field: str, model: ModelEntry) -> PromptParts:
+def parse_prompt(
+    prompt: str, field: str, model: ModelEntry, adapters: AdapterCatalog
+) -> PromptParts:
     """Take the tags out of a prompt, and keep those LoRAs that exist and fit the model.
 
     Args:
         prompt: as it was sent.
         field: the prompt's field, for the names of what is ignored.
         model: the model to draw with.
+        adapters: the LoRAs.
     """
     scales: dict[str, float] = {}
     ignored = []
@@ -202,7 +206,8 @@ def parse_prompt(prompt: str, field: str, model: ModelEntry) -> PromptParts:
         Lora(name=name, scale=max(-MAX_LORA_SCALE, min(MAX_LORA_SCALE, scale)))
         for name, scale in scales.items()
     ]
-    usable = tuple(lora for lora in wanted if not loras.check([lora], model))[:MAX_LORAS]
+    usable = tuple(lora for lora in wanted if not checks.check_loras([lora], model, adapters))
+    usable = usable[:MAX_LORAS]
     ignored += [f"{field} <lora:{lora.name}>" for lora in wanted if lora not in usable]
     text = EXTRA_NETWORK.sub("", prompt)
     ignored += unsupported_syntax(text, field)

@@ -34,7 +34,7 @@ def txt2img() -> Response:
     submit.check_room()
     asked, digest = read(here, Txt2Img)
     check_script(asked.script_name)
-    translated = translate(asked, here.catalog, client_options(here))
+    translated = translate(asked, here.catalog, here.adapters, client_options(here))
     second = hires.plan(asked, translated, here) if asked.enable_hr else None
     answer = Answer(here, _parameters(asked, translated), translated.ignored)
     jobs = child_jobs.place(
@@ -58,7 +58,7 @@ def img2img() -> Response:
     submit.check_room()
     asked, digest = read(here, Img2Img)
     script = check_script(asked.script_name, SD_UPSCALE)
-    translated = translate(asked, here.catalog, client_options(here))
+    translated = translate(asked, here.catalog, here.adapters, client_options(here))
     strength = usable_strength(
         asked.denoising_strength,
         translated.values["num_inference_steps"],

@@ -7,9 +7,8 @@ from typing import Any
 
 from flask import Response
 
-from darkroom.api import submit
+from darkroom.api import checks, submit
 from darkroom.api.context import Context
-from darkroom.api.parsing import latents
 from darkroom.catalog.models import ModelEntry
 from darkroom.compat.a1111 import samplers
 from darkroom.compat.a1111.answers import Answer, read_image
@@ -57,7 +56,7 @@ def plan(asked: Txt2Img, translated: Translated, here: Context) -> SecondPass:
     model = translated.model
     if asked.hr_checkpoint_name and asked.hr_checkpoint_name.lower() != "use same checkpoint":
         model = find_model(here.catalog, asked.hr_checkpoint_name, "hr_checkpoint_name")
-    latent = find_latent_upscaler(asked.hr_upscaler) if latents.accessible(model.info) else None
+    latent = find_latent_upscaler(asked.hr_upscaler) if checks.has_latents(model.info) else None
     upscaler = None if latent else find_upscaler(asked.hr_upscaler, here.upscalers)
     if upscaler is not None and not upscaler.same:
         ignored.add("hr_upscaler")
@@ -82,7 +81,7 @@ def plan(asked: Txt2Img, translated: Translated, here: Context) -> SecondPass:
         "strength": usable_strength(strength, steps, "denoising_strength", ignored),
     }
     if asked.hr_prompt:
-        prompt = parse_prompt(asked.hr_prompt, "hr_prompt", model)
+        prompt = parse_prompt(asked.hr_prompt, "hr_prompt", model, here.adapters)
         ignored.add(*prompt.ignored)
         values |= {"prompt": prompt.text, "loras": [lora.model_dump() for lora in prompt.loras]}
     if asked.hr_negative_prompt:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from darkroom.api import checks
 from darkroom.api.context import Context
 from darkroom.api.errors import ProblemError, invalid, pointer
-from darkroom.api.parsing import latents, sources
+from darkroom.api.sources import Sources
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.compat.a1111.fields import Img2Img
 from darkroom.compat.a1111.translate import Translated, clamp
@@ -60,18 +61,18 @@ def read_init_images(here: Context, asked: Img2Img, translated: Translated) -> l
         ProblemError: 404 without an init image, 413, 422 or 503.
     """
     texts = _init_images(asked, len(asked.init_images))
-    mask = None if asked.mask is None else decode(asked.mask, Purpose.MASK, "mask")
+    mask = None if asked.mask is None else decode(here.sources, asked.mask, Purpose.MASK, "mask")
     if mask is not None and _is_blank(mask, asked.inpainting_mask_invert):
         translated.ignored.add("mask")  # as in A1111: a blank mask means img2img
         mask = None
     found = []
     for index, text in enumerate(texts):
-        image = decode(text, Purpose.IMAGE, "init_images", index)
+        image = decode(here.sources, text, Purpose.IMAGE, "init_images", index)
         if (
             asked.resize_mode == RESIZE_LATENTS
             and mask is None
-            and latents.accessible(translated.model.info)
-            and latents.encodable(image.width, image.height, translated.model.info)
+            and checks.has_latents(translated.model.info)
+            and checks.encodable(image.width, image.height, translated.model.info)
         ):
             values = {"latent_resize": LatentResize.BILINEAR}
             found.append(InitImage(Task.IMG2IMG, values, {"image": image.png}))
@@ -85,19 +86,20 @@ def read_init_images(here: Context, asked: Img2Img, translated: Translated) -> l
     return found
 
 
-def first_init_image(asked: Img2Img) -> Decoded:
+def first_init_image(here: Context, asked: Img2Img) -> Decoded:
     """The first init image, in its own size.
 
     Raises:
         ProblemError: as `read_init_images`.
     """
-    return decode(_init_images(asked, 1)[0], Purpose.IMAGE, "init_images", 0)
+    return decode(here.sources, _init_images(asked, 1)[0], Purpose.IMAGE, "init_images", 0)
 
 
-def decode(text: str, purpose: Purpose, *field: str | int) -> Decoded:
+def decode(sources: Sources, text: str, purpose: Purpose, *field: str | int) -> Decoded:
     """Decode a picture in base64.
 
     Args:
+        sources: decode it.
         text: the base64.
         purpose: what it is used for.
         field: path of the field, for the error.
@@ -143,7 +145,7 @@ def _inpaint(
         inverted = asked.inpainting_mask_invert
         marked = hole.point([255 - value for value in range(256)]) if inverted else hole
         picture = resize.fill_from_around(picture, marked)
-    elif asked.inpainting_fill in FILLS and latents.accessible(translated.model.info):
+    elif asked.inpainting_fill in FILLS and checks.has_latents(translated.model.info):
         content = FILLS[asked.inpainting_fill]
     elif asked.inpainting_fill != FILL_ORIGINAL:
         ignored.add("inpainting_fill")

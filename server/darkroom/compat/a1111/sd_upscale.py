@@ -46,7 +46,7 @@ def start(
         translated.ignored.add("mask")
     if translated.count > 1 or len(asked.init_images) > 1:
         translated.ignored.add("n_iter", "init_images")
-    init = first_init_image(asked)
+    init = first_init_image(here, asked)
     size = (round(init.width * scale), round(init.height * scale))
     limit = here.settings.web.max_upload_pixels
     if size[0] * size[1] > limit:

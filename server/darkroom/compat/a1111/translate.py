@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from darkroom.api import checks
 from darkroom.api.errors import ProblemError, invalid
-from darkroom.api.parsing import sizes
+from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog, ModelEntry
 from darkroom.compat.a1111 import samplers
 from darkroom.compat.a1111.fields import (
@@ -50,12 +51,15 @@ class Translated:
         return self.values["width"], self.values["height"]
 
 
-def translate(asked: Settings, catalog: ModelCatalog, options: Options) -> Translated:
+def translate(
+    asked: Settings, catalog: ModelCatalog, adapters: AdapterCatalog, options: Options
+) -> Translated:
     """Translate a request.
 
     Args:
         asked: the request.
         catalog: the models.
+        adapters: the LoRAs.
         options: the client's options.
 
     Raises:
@@ -65,7 +69,7 @@ def translate(asked: Settings, catalog: ModelCatalog, options: Options) -> Trans
     chosen = override(catalog, options, asked.override_settings, asked.clip_skip, ignored)
     model = chosen.model
     ignored.add(*unused_fields(asked))
-    prompt = parse_prompt(asked.prompt, "prompt", model)
+    prompt = parse_prompt(asked.prompt, "prompt", model, adapters)
     ignored.add(*prompt.ignored, *unsupported_syntax(asked.negative_prompt, "negative_prompt"))
     sampler = samplers.choose(
         asked.sampler_name or asked.sampler_index, asked.scheduler, model.info
@@ -114,9 +118,9 @@ def clamp(value: Number, least: Number, most: Number, field: str, ignored: Ignor
 def fit_size(width: int, height: int, model: ModelEntry) -> tuple[int, int]:
     """The size itself if the model can make it, else one that it can, of similar proportions."""
     width, height = (min(max(side, 1), MAX_SIDE) for side in (width, height))
-    if not sizes.check(width, height, model.info):
+    if not checks.check_size(width, height, model.info):
         return width, height
-    return sizes.fit(width, height, model.info)
+    return checks.fit_size(width, height, model.info)
 
 
 def usable_strength(strength: float, steps: int, field: str, ignored: Ignored) -> float:

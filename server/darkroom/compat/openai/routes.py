@@ -61,7 +61,9 @@ def _generate(task: Task, kind: Kind, **defaults: Any) -> Response:
         sent = here.bodies.read(("image", "mask"), tolerant=True)
         given = {name: value for name, value in sent.fields.items() if value is not None}
         digest = replace(sent, fields=given).digest(request.path)
-        asked = translate(task, replace(sent, fields={**defaults, **given}), here.catalog)
+        asked = translate(
+            task, replace(sent, fields={**defaults, **given}), here.catalog, here.sources
+        )
         return _submit(here, asked, digest, kind)
 
 

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from darkroom.api import checks
 from darkroom.api.errors import ProblemError, invalid
 from darkroom.api.parse import Body, validate
-from darkroom.api.parsing import sizes, sources
+from darkroom.api.sources import Sources
 from darkroom.catalog.models import ModelCatalog, UnknownModelError
 from darkroom.compat.ignored import Ignored
 from darkroom.images import codec
@@ -89,13 +90,14 @@ class Translated:
     ignored: Ignored
 
 
-def translate(task: Task, sent: Body, catalog: ModelCatalog) -> Translated:
+def translate(task: Task, sent: Body, catalog: ModelCatalog, sources: Sources) -> Translated:
     """Translate a request.
 
     Args:
         task: the route's task; with a mask, img2img becomes inpaint.
         sent: the request, without fields that are null.
         catalog: the models.
+        sources: decode the mask.
 
     Raises:
         ProblemError: 404, 422 under our names of the fields, or 503.
@@ -116,7 +118,7 @@ def translate(task: Task, sent: Body, catalog: ModelCatalog) -> Translated:
         values |= {"image": fields["image"]} if "image" in fields else {}
         files |= {"image": sent.files["image"]} if "image" in sent.files else {}
     if task is Task.INPAINT:
-        files["mask_image"] = _decode_mask(sent.files.get("mask") or fields["mask"])
+        files["mask_image"] = _decode_mask(sent.files.get("mask") or fields["mask"], sources)
     values |= {
         "model": model.name,
         "num_images": min(options.n, MAX_IMAGES_PER_JOB),
@@ -167,13 +169,13 @@ def _size(size: str, model: ModelInfo) -> tuple[dict[str, Any], bool]:
     if size == "auto":
         return {}, False
     width, height = map(int, size.split("x"))
-    possible = not sizes.check(width, height, model)
+    possible = not checks.check_size(width, height, model)
     if not possible:
-        width, height = sizes.fit(width, height, model)
+        width, height = checks.fit_size(width, height, model)
     return {"width": width, "height": height}, not possible
 
 
-def _decode_mask(value: object) -> Decoded:
+def _decode_mask(value: object, sources: Sources) -> Decoded:
     """A mask whose transparent part is repainted, sent as a file or in base64.
 
     Raises:

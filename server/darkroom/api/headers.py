@@ -1,0 +1,73 @@
+"""Request headers that say how to answer: `Accept`, `Prefer` (RFC 7240), `Priority` (RFC 9218)."""
+
+import re
+
+from flask import request
+
+from darkroom.requests import OutputFormat
+from darkroom.storage.records import DEFAULT_URGENCY
+
+IMAGE_TYPES = tuple(output_format.content_type for output_format in OutputFormat)
+
+# A dictionary of structured fields (RFC 9651, section 3.2).
+_KEY = r"[a-z*][a-z0-9_\-.*]*"
+_ITEM = (
+    r"(?:-?[0-9]{1,12}\.[0-9]{1,3}|@?-?[0-9]{1,15}"
+    r"|%?\"(?:[ !#-\[\]-~]|\\[\"\\])*\"|[A-Za-z*][!#$%&'*+\-.^_`|~0-9A-Za-z:/]*"
+    r"|:[A-Za-z0-9+/=]*:|\?[01])"
+)
+_PARAMETERS = rf"(?:;[ ]*{_KEY}(?:={_ITEM})?)*"
+_LIST = rf"\([ ]*(?:{_ITEM}{_PARAMETERS}(?:[ ]+{_ITEM}{_PARAMETERS})*)?[ ]*\)"
+_MEMBER = re.compile(rf"({_KEY})(?:=({_ITEM}|{_LIST}))?{_PARAMETERS}")
+_COMMA = re.compile(r"[ \t]*,[ \t]*")
+_URGENCY = re.compile(r"[0-7]")
+MAX_PRIORITY_CHARS = 256
+
+
+def wants_image() -> bool:
+    """Whether the caller prefers a picture over JSON."""
+    accept = request.accept_mimetypes
+    return max(accept.quality(kind) for kind in IMAGE_TYPES) > accept.quality("application/json")
+
+
+def accepted_format() -> OutputFormat | None:
+    """The picture format that `Accept` asks for by name or wildcard; None if it is for JSON."""
+    if not wants_image():
+        return None
+    best = request.accept_mimetypes.best_match(IMAGE_TYPES, default=IMAGE_TYPES[0])
+    return OutputFormat(best.removeprefix("image/"))
+
+
+def preferred_wait_s() -> float | None:
+    """Seconds to wait for a job, by `Prefer`; None is until it ends."""
+    prefers = request.headers.get("Prefer", "")
+    if re.search(r"(^|[,;\s])respond-async($|[,;\s])", prefers) and "wait" not in prefers:
+        return 0
+    found = re.search(r"(^|[,;\s])wait\s*=\s*\"?(\d+)", prefers)
+    return float(found.group(2)) if found else None
+
+
+def urgency(priority: str) -> int:
+    """The urgency in a `Priority` header: 0 to 7, 0 is the most urgent.
+
+    One that is absent, malformed or out of range counts as the default (RFC 9218, section 4): a
+    client that speaks a later version must not be refused.
+    """
+    text = priority.strip(" ")
+    found = DEFAULT_URGENCY
+    position = 0
+    while position < len(text) <= MAX_PRIORITY_CHARS:
+        member = _MEMBER.match(text, position)
+        if member is None:
+            return DEFAULT_URGENCY
+        if member[1] == "u":
+            usable = member[2] is not None and _URGENCY.fullmatch(member[2])
+            found = int(member[2]) if usable else DEFAULT_URGENCY
+        position = member.end()
+        if position == len(text):
+            return found
+        comma = _COMMA.match(text, position)
+        if comma is None or comma.end() == len(text):
+            return DEFAULT_URGENCY
+        position = comma.end()
+    return DEFAULT_URGENCY
