@@ -58,7 +58,7 @@ def place(
         child_jobs: in order.
         seed: of the request's first picture; None is a random one.
         digest: of the request. Sent again while a job is unfinished, it finds that job.
-        stage: tells several calls for one request apart.
+        stage: distinguishes several calls for one request.
 
     Raises:
         ProblemError: of the first job that is refused.

@@ -16,7 +16,7 @@ from darkroom.api.parse import check_bytes
 from darkroom.api.sources import from_base64
 from darkroom.compat.a1111 import answers
 from darkroom.compat.a1111.child_jobs import Original, enlarge
-from darkroom.compat.a1111.fields import Name, Whole, read
+from darkroom.compat.a1111.fields import Name, RoundedInt, read
 from darkroom.compat.a1111.images import NO_UPSCALER, Upscaler, decode, find_upscaler
 from darkroom.compat.ignored import Ignored
 from darkroom.images import codec, png_text, resize
@@ -49,10 +49,10 @@ class Extras(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
-    resize_mode: Whole = 0
+    resize_mode: RoundedInt = 0
     upscaling_resize: float = Field(2.0, ge=0.05, le=16)
-    upscaling_resize_w: Whole = Field(512, ge=1, le=codec.MAX_SIDE)
-    upscaling_resize_h: Whole = Field(512, ge=1, le=codec.MAX_SIDE)
+    upscaling_resize_w: RoundedInt = Field(512, ge=1, le=codec.MAX_SIDE)
+    upscaling_resize_h: RoundedInt = Field(512, ge=1, le=codec.MAX_SIDE)
     upscaling_crop: bool = True
     upscaler_1: Name = None
     upscaler_2: Name = None
@@ -180,7 +180,7 @@ def _enlarge(
     ]
 
     def answer(_jobs: Sequence[Job], larger: Sequence[bytes | None]) -> Response:
-        if None in larger:  # interrupted; the filter does the whole of it
+        if None in larger:  # interrupted; the filter enlarges alone
             ignored.add("upscaler_1")
         made = [
             answers.encode(_resize(here, data or original.data, original.wanted, asked, upscaler))

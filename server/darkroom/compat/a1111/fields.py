@@ -50,7 +50,7 @@ SYNTAX = (
 )
 
 
-def _whole(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
     """A number rounded to an integer: clients compute numbers, and send 20.0 or 20.4 for 20."""
     if isinstance(value, str):
         try:
@@ -79,7 +79,7 @@ def _text(value: Any) -> Any:
     return value if isinstance(value, str) else None
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
+RoundedInt = Annotated[int, BeforeValidator(_rounded)]
 Seed = Annotated[int | None, BeforeValidator(_seed)]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARS)]
 ShortText = Annotated[str, Field(max_length=300)]
@@ -96,17 +96,17 @@ class Settings(BaseModel):
     seed: Seed = None
     subseed: Seed = None
     subseed_strength: float = 0.0
-    steps: Whole = 50
+    steps: RoundedInt = 50
     cfg_scale: float = 7.0
-    width: Whole | None = None
-    height: Whole | None = None
-    batch_size: Whole = 1
-    n_iter: Whole = 1
+    width: RoundedInt | None = None
+    height: RoundedInt | None = None
+    batch_size: RoundedInt = 1
+    n_iter: RoundedInt = 1
     sampler_name: Name = None
     sampler_index: Name = None
     scheduler: Name = None
     denoising_strength: float = 0.75
-    clip_skip: Whole | None = None
+    clip_skip: RoundedInt | None = None
     override_settings: dict[str, Any] = Field(default_factory=dict)
     alwayson_scripts: dict[str, Any] = Field(default_factory=dict)
     script_name: Name = None
@@ -120,9 +120,9 @@ class Txt2Img(Settings):
     enable_hr: bool = False
     hr_scale: float = Field(2.0, gt=0, le=16)
     hr_upscaler: Name = None
-    hr_second_pass_steps: Whole = 0
-    hr_resize_x: Whole = 0
-    hr_resize_y: Whole = 0
+    hr_second_pass_steps: RoundedInt = 0
+    hr_resize_x: RoundedInt = 0
+    hr_resize_y: RoundedInt = 0
     hr_sampler_name: Name = None
     hr_scheduler: Name = None
     hr_checkpoint_name: Name = None
@@ -135,12 +135,12 @@ class Img2Img(Settings):
 
     init_images: list[str] = Field(default_factory=list, max_length=MAX_INIT_IMAGES)
     mask: str | None = None
-    mask_blur: Whole = 4
-    inpainting_fill: Whole = 0
+    mask_blur: RoundedInt = 4
+    inpainting_fill: RoundedInt = 0
     inpaint_full_res: bool = True
-    inpaint_full_res_padding: Whole = 0
+    inpaint_full_res_padding: RoundedInt = 0
     inpainting_mask_invert: bool = False
-    resize_mode: Whole = 0
+    resize_mode: RoundedInt = 0
     include_init_images: bool = False
 
 
