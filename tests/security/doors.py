@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from darkroom.api.errors import OPENAI_CODES
+from darkroom.compat.openai.errors import CODES
 from darkroom.storage.database import Database
 from darkroom.storage.tokens import Tokens
 from tests.serving import RunningServer
@@ -67,7 +67,7 @@ def assert_refused(answer: httpx2.Response, status: int, kind: str) -> None:
     if answer.url.path.startswith("/v1/"):
         assert answer.headers["content-type"] == "application/json"
         error = answer.json()["error"]
-        assert error["code"] == OPENAI_CODES[kind]
+        assert error["code"] == CODES[kind]
         assert error["message"]
         return
     assert answer.headers["content-type"] == "application/problem+json"

@@ -30,7 +30,9 @@ from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.compat import a1111
+from darkroom.compat.a1111.answers import as_error as a1111_error
 from darkroom.compat.openai import routes as openai
+from darkroom.compat.openai.errors import as_error as openai_error
 from darkroom.config import Settings, signing_key
 from darkroom.images.decoder_pool import Decoders
 from darkroom.ops.metrics import QueueMetrics
@@ -98,7 +100,7 @@ def create_app(settings: Settings) -> Application:
         webhook_sender=webhook_sender,
     )
     context.install(app, here)
-    errors.install(app)
+    errors.install(app, {"/sdapi/": a1111_error, "/v1/": openai_error})
     access_log.install(app, meters)
     security_headers.install(app, strict_transport=settings.tls.mode == "files")
     proxies = Proxies(settings.web.trusted_proxies)

@@ -1,14 +1,14 @@
-"""The one error shape: RFC 9457 problem details, for every failure of every route."""
+"""Errors as RFC 9457 problem details, for every failure of every route."""
 
 import difflib
 import errno
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
@@ -18,7 +18,11 @@ from darkroom.storage.database import DatabaseUnavailableError
 
 log = structlog.get_logger()
 
+# From a problem to the JSON of another API's error, by a prefix of the request's path.
+ErrorShapes = Mapping[str, Callable[[Problem], dict[str, Any]]]
+
 CONTENT_TYPE = "application/problem+json"
+_SHAPES = "darkroom.error_shapes"
 
 # What other tools call our fields.
 ALIASES = {
@@ -123,8 +127,9 @@ def _hint(name: str, known: list[str]) -> str:
 
 
 def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
-    """A problem, in the shape of the API that was asked: ours, A1111's or OpenAI's."""
-    for prefix, shape in SHAPES.items():
+    """A problem, as the API that the current request is for writes errors."""
+    shapes: ErrorShapes = current_app.extensions[_SHAPES]
+    for prefix, shape in shapes.items():
         if request.path.startswith(prefix):
             body = json.dumps(shape(problem))
             return Response(body, problem.status, headers, content_type="application/json")
@@ -132,49 +137,14 @@ def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response
     return Response(body, problem.status, headers, content_type=CONTENT_TYPE)
 
 
-def _as_a1111(problem: Problem) -> dict[str, Any]:
-    """What A1111 answers to an exception (modules/api/api.py, `handle_exception`)."""
-    return {
-        "error": problem.title,
-        "detail": problem.detail,
-        "body": "",
-        "errors": "; ".join(f"{error.pointer}: {error.detail}" for error in problem.errors),
-        "request_id": problem.request_id,
-    }
+def install(app: Flask, shapes: ErrorShapes | None = None) -> None:
+    """Number the requests, and answer every exception with a problem.
 
-
-# What OpenAI calls our problems.
-OPENAI_CODES = {
-    "token": "invalid_api_key",
-    "model": "model_not_found",
-    "validation": "invalid_value",
-    "queue-full": "rate_limit_exceeded",
-    "too-many-requests": "rate_limit_exceeded",
-    "too-many-failures": "rate_limit_exceeded",
-}
-
-
-def as_openai(problem: Problem) -> dict[str, Any]:
-    """What OpenAI answers (API reference, "Error codes")."""
-    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-    param = problem.errors[0].pointer.removeprefix("#").removeprefix("/") if problem.errors else ""
-    _, ours, kind = problem.type.partition("urn:darkroom:problem:")
-    error = {
-        "message": problem.detail or problem.title,
-        "type": "server_error"
-        if problem.status >= 500
-        else kinds.get(problem.status, "invalid_request_error"),
-        "param": param or None,
-        "code": OPENAI_CODES.get(kind, kind.replace("-", "_")) if ours else None,
-    }
-    return {"error": error}
-
-
-SHAPES = {"/sdapi/": _as_a1111, "/v1/": as_openai}
-
-
-def install(app: Flask) -> None:
-    """Give the app request ids, and turn every exception into a problem."""
+    Args:
+        app: the application.
+        shapes: of other APIs' errors, by the path that their routes begin with.
+    """
+    app.extensions[_SHAPES] = shapes or {}
 
     @app.before_request
     def number_request() -> None:

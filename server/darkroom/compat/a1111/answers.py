@@ -33,6 +33,17 @@ NOTHING_DRAWN: dict[str, Any] = {
 }
 
 
+def as_error(problem: Problem) -> dict[str, Any]:
+    """A problem as A1111 answers an exception (modules/api/api.py, `handle_exception`)."""
+    return {
+        "error": problem.title,
+        "detail": problem.detail,
+        "body": "",
+        "errors": "; ".join(f"{error.pointer}: {error.detail}" for error in problem.errors),
+        "request_id": problem.request_id,
+    }
+
+
 @dataclass(frozen=True)
 class Answer:
     """The answer to a txt2img or img2img request, to be sent when its jobs have ended.

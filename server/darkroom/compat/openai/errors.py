@@ -1,7 +1,8 @@
-"""Errors of OpenAI's API: fields by OpenAI's names, and why a job has no pictures."""
+"""Errors of OpenAI's API: their shape, fields by OpenAI's names, and why a job has no pictures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from darkroom.api.errors import CANCELLED, ProblemError, invalid
 from darkroom.responses import FieldError, Job, JobStatus, Problem
@@ -13,6 +14,17 @@ NAMES = {
     "#/height": "#/size",
     "#/mask_image": "#/mask",
 }
+
+# OpenAI's codes of our problems.
+CODES = {
+    "token": "invalid_api_key",
+    "model": "model_not_found",
+    "validation": "invalid_value",
+    "queue-full": "rate_limit_exceeded",
+    "too-many-requests": "rate_limit_exceeded",
+    "too-many-failures": "rate_limit_exceeded",
+}
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 STOPPING = Problem(
     type="urn:darkroom:problem:stopping",
@@ -26,6 +38,21 @@ DELETED = Problem(
     status=404,
     detail="the picture was deleted while you waited for it",
 )
+
+
+def as_error(problem: Problem) -> dict[str, Any]:
+    """A problem as OpenAI's API answers it (API reference, "Error codes")."""
+    param = problem.errors[0].pointer.removeprefix("#").removeprefix("/") if problem.errors else ""
+    _, ours, kind = problem.type.partition("urn:darkroom:problem:")
+    error = {
+        "message": problem.detail or problem.title,
+        "type": "server_error"
+        if problem.status >= 500
+        else TYPES.get(problem.status, "invalid_request_error"),
+        "param": param or None,
+        "code": CODES.get(kind, kind.replace("-", "_")) if ours else None,
+    }
+    return {"error": error}
 
 
 def failure(job: Job) -> Problem | None:

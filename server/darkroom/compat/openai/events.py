@@ -5,8 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from darkroom.api.errors import as_openai
-from darkroom.compat.openai.errors import DELETED, STOPPING, failure
+from darkroom.compat.openai.errors import DELETED, STOPPING, as_error, failure
 from darkroom.images import codec
 from darkroom.requests import OutputFormat
 from darkroom.responses import Event, EventType, Job, Problem
@@ -131,4 +130,4 @@ class OpenAIEncoder:
 
 def _error(problem: Problem) -> str:
     """An error event."""
-    return f"event: error\ndata: {json.dumps({'type': 'error', **as_openai(problem)})}\n\n"
+    return f"event: error\ndata: {json.dumps({'type': 'error', **as_error(problem)})}\n\n"
