@@ -11,7 +11,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 PYTEST := OMP_NUM_THREADS=1 DARKROOM_TEST_SYSTEM=$(SYSTEM) $(BIN)/pytest
 CLIENT := $(BIN)/python mobile_client/build_client.py
 
-.PHONY: help serve client test test-all soak image-check lock check fmt bench train install programs clean
+.PHONY: help serve client test test-all soak image-check lock check fmt generate bench train install programs clean
 .DEFAULT_GOAL := serve
 
 help: ## list the targets
@@ -54,6 +54,12 @@ fmt: install ## format the code
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 	@$(CLIENT) run --silent fmt
+
+# From the API document; a test compares.
+generate: install ## write the SDK's requests and blocking client, and the phone client's types
+	$(BIN)/python sdk/write_requests.py $(VENV)
+	$(BIN)/python sdk/write_blocking.py
+	$(CLIENT) exec -- openapi-typescript $(CURDIR)/$(VENV)/openapi.json --output src/lib/transport/schema.d.ts
 
 bench: install ## measure, and fail if a figure is over its limit (ARGS=--write)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,4 +1,4 @@
-"""The mobile client speaks the server's words: its types are made from the API document."""
+"""The mobile client's types are made from the API document."""
 
 import subprocess
 import sys
@@ -17,7 +17,4 @@ def test_the_clients_types_are_those_of_the_api(server: RunningServer, tmp_path:
     npm = [sys.executable, CLIENT / "build_client.py", "exec", "--", "openapi-typescript"]
     subprocess.run([*npm, document, "--output", made], check=True)
 
-    assert made.read_text() == TYPES.read_text(), (
-        "the API has changed; while a server runs: "
-        f"{sys.executable} mobile_client/build_client.py run types"
-    )
+    assert made.read_text() == TYPES.read_text(), "the API has changed; run: make generate"

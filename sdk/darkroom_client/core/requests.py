@@ -1,4 +1,8 @@
-"""What may be asked for. What is left out (or None) takes the model's default."""
+"""The requests and their fields. A field that is None is not sent: the server's default applies.
+
+Written by `sdk/write_requests.py` from the API document: change the server's `requests.py`, and
+run `make generate`.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,48 +15,43 @@ from darkroom_client.core.sources import PictureSource
 
 ImageFormat: TypeAlias = Literal["png", "jpeg", "webp"]
 LatentResize: TypeAlias = Literal[
-    "bilinear",
-    "bilinear-antialiased",
-    "bicubic",
-    "bicubic-antialiased",
-    "nearest",
-    "nearest-exact",
+    "bilinear", "bilinear-antialiased", "bicubic", "bicubic-antialiased", "nearest", "nearest-exact"
 ]
 MaskedContent: TypeAlias = Literal["original", "noise", "nothing"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What may be asked for. Fields that are None are not said."""
+    """A request for a job."""
 
     task: ClassVar[Task]
 
     def given(self) -> dict[str, Any]:
-        """The fields that were said."""
+        """The fields that are not None."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Txt2Img(Request):
-    """Develop a picture from words.
+    """Develop a picture from words. What is left out takes the model's default.
 
     Attributes:
-        prompt: what to draw; `(word:1.3)` weighs a word.
-        negative_prompt: what to keep away from.
-        width: in pixels, a multiple of 8 within the model's limits.
-        height: the same.
+        prompt:
+        negative_prompt:
+        width: Pixels, a multiple of 8. 8 to 8192.
+        height: Pixels, a multiple of 8. 8 to 8192.
         num_inference_steps: 1 to 150.
-        guidance_scale: 0 to 30; 1 or less turns guidance off and halves the work.
-        num_images: 1 to 8; image *i* is made from `seed + i`.
-        seed: 0 to 2**32 - 1; random when left out, and reported in any case.
-        scheduler: a name from `Client.schedulers`.
-        model: a name from `Client.models`.
-        loras: at most 8.
-        clip_skip: last layers of the text encoder to leave out, 0 to 11.
-        output_format: png carries how the picture was made.
-        exact: never share a UNet call, so that the bytes do not depend on other jobs.
-        webhook: an address that the server tells when the job has ended; its owner must allow it.
+        guidance_scale: 1 or less turns guidance off and halves the work. 0 to 30.
+        num_images: Image i is made from seed + i. 1 to 8. 1 by default.
+        seed: Random when left out. 0 to 4294967295.
+        scheduler: A name from `GET /schedulers`.
+        model: A name from `GET /models`.
+        loras:
+        clip_skip: Last text-encoder layers to leave out. 0 to 11. 0 by default.
+        output_format: png by default.
+        exact: Never share a UNet call, so that bytes do not depend on company.
+        webhook: An address that is told when the job has ended; the owner must allow it.
     """
 
     task: ClassVar[Task] = Task.TXT2IMG
@@ -80,9 +79,9 @@ class Img2Img(Txt2Img):
     """Develop a picture from another one and words.
 
     Attributes:
-        image: to begin with; without `width` and `height` its size counts.
-        strength: how much may change, above 0 (nothing) to 1 (everything). 0.75 when left out.
-        latent_resize: resize the encoded picture to the size asked for instead of its pixels.
+        image: A file part, base64, a data URI, or `image:<id>` of a stored picture.
+        strength: How much may change: 0 nothing, 1 everything. Above 0 to 1. 0.75 by default.
+        latent_resize: Resize the encoded picture instead of its pixels.
     """
 
     task: ClassVar[Task] = Task.IMG2IMG
@@ -97,22 +96,22 @@ class Inpaint(Txt2Img):
     """Repaint the white part of a mask.
 
     Attributes:
-        image: to begin with; without `width` and `height` its size counts.
-        strength: how much may change, above 0 (nothing) to 1 (everything). 1 when left out.
-        mask_image: as large as `image`. Where it has no light at all, alpha counts.
-        mask_blur: radius in pixels of the image, 0 to 256.
-        padding_mask_crop: repaint only the mask's surroundings, this many pixels wide, enlarged.
-        invert_mask: repaint the black part instead.
-        keep_unmasked: put the original's pixels back where nothing is repainted, exactly; the
-            server does unless told not to.
-        masked_content: what repainting begins from: what is there, latent noise, or nothing.
+        image: A file part, base64, a data URI, or `image:<id>` of a stored picture.
+        mask_image: A file part, base64, a data URI, or `image:<id>` of a stored picture.
+        strength: Above 0 to 1. 1.0 by default.
+        mask_blur: Gaussian radius in pixels of the image. 0 to 256. 0 by default.
+        padding_mask_crop: Repaint only the mask's surroundings, this wide, enlarged. 0 to 4096.
+        invert_mask: Repaint the black part instead.
+        keep_unmasked: Put the original's pixels back where the mask is black, exactly.
+        masked_content: What the masked part begins from: itself, latent noise, or latents of
+            zero. At strength 1 nothing of it is left in any case. original by default.
     """
 
     task: ClassVar[Task] = Task.INPAINT
 
     image: PictureSource
-    strength: float | None = None
     mask_image: PictureSource
+    strength: float | None = None
     mask_blur: int | None = None
     padding_mask_crop: int | None = None
     invert_mask: bool | None = None
@@ -125,11 +124,12 @@ class Upscale(Request):
     """Make a picture larger by a network that was trained to.
 
     Attributes:
-        image: to make larger.
-        upscaler: a name from `Client.upscalers`.
-        scale: how many times larger, 1 to 16; the upscaler's own factor when left out, and at most.
-        output_format: png carries how the picture was made.
-        webhook: as for other tasks.
+        image: A file part, base64, a data URI, or `image:<id>` of a stored picture.
+        upscaler: A name from `GET /upscalers`.
+        scale: How many times larger; the upscaler's own factor when left out, and at most. 1 to
+            16.
+        output_format: png by default.
+        webhook: An address that is told when the job has ended; the owner must allow it.
     """
 
     task: ClassVar[Task] = Task.UPSCALE

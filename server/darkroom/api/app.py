@@ -3,6 +3,7 @@
 import secrets
 from threading import Semaphore
 
+from flask import Flask
 from prometheus_client import disable_created_metrics
 
 from darkroom.api import access_log, context, errors
@@ -106,6 +107,12 @@ def create_app(settings: Settings) -> Application:
     proxies = Proxies(settings.web.trusted_proxies)
     access.install(app, access.Authenticator(here.tokens, here.guesses, settings.auth, proxies))
     rate_limits.install(app, settings.auth.requests_per_minute)
+    add_routes(app)
+    return app
+
+
+def add_routes(app: Flask) -> None:
+    """Register every route. The API document needs no more of an application."""
     for module in (
         *(generate, jobs, timeline, images, signed, models),
         *(pairing, tokens, ca),
@@ -115,4 +122,3 @@ def create_app(settings: Settings) -> Application:
         app.register_blueprint(module.blueprint)
     for blueprint in a1111.blueprints:
         app.register_blueprint(blueprint)
-    return app
