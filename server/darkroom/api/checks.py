@@ -1,7 +1,8 @@
 """What a model can do of what a request asks: sizes, latents, LoRAs, and the rest."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from darkroom import destinations
@@ -9,6 +10,7 @@ from darkroom.api.errors import pointer
 from darkroom.api.sources import Source
 from darkroom.catalog import loras, schedulers
 from darkroom.catalog.loras import AdapterCatalog
+from darkroom.catalog.model_spec import ModelSpec
 from darkroom.catalog.models import ModelEntry
 from darkroom.destinations import Destination, DestinationError
 from darkroom.images.decoder import Decoded
@@ -20,6 +22,9 @@ from darkroom.requests import (
     Txt2ImgRequest,
 )
 from darkroom.responses import FieldError, ModelInfo
+
+# Optional fields that not every model takes: which do, and what the others lack.
+SUPPORTED: Mapping[str, tuple[Callable[[ModelSpec], bool], str]] = MappingProxyType({})
 
 
 def check_fields(
@@ -58,6 +63,25 @@ def check_fields(
 
 def _covers_nothing(mask: Decoded, inverted: bool) -> bool:
     return mask.darkest == 255 if inverted else mask.lightest == 0
+
+
+def check_support(asked: Txt2ImgRequest, model: ModelEntry) -> list[FieldError]:
+    """Errors of optional fields that this model does not take."""
+    errors = []
+    for name in SUPPORTED:
+        default = type(asked).model_fields[name].default
+        reason = why_unsupported(name, model) if getattr(asked, name) != default else None
+        if reason is not None:
+            errors.append(FieldError(pointer=pointer(name), detail=reason))
+    return errors
+
+
+def why_unsupported(name: str, model: ModelEntry) -> str | None:
+    """Why a model does not take an optional field; None if it does."""
+    supported, reason = SUPPORTED.get(name, (None, ""))
+    if supported is None or supported(model.spec):
+        return None
+    return f"{model.info.name} {reason}"
 
 
 class HasSize(Protocol):

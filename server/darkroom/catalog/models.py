@@ -40,7 +40,7 @@ class ModelEntry:
         path: the folder or file.
         config: the folder of JSON that describes it; `path` itself if that is a folder.
         layout: what `path` is.
-        pipeline: the class in diffusers that holds all its parts.
+        spec: what its configuration says, without the notes.
         variant: of the weights of a folder, such as `fp16`; None for the plain ones.
         scheduler: goes over the configuration of the model's own scheduler.
         vae: file or folder of the VAE to load instead of its own; None for its own.
@@ -52,7 +52,7 @@ class ModelEntry:
     path: Path
     config: Path
     layout: Literal["folder", "file"]
-    pipeline: str
+    spec: ModelSpec
     variant: Variant = None
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     vae: Path | None = None
@@ -224,7 +224,7 @@ class ModelCatalog:
             path=candidate.path,
             config=config,
             layout=layout,
-            pipeline=body.pipeline,
+            spec=body,
             variant=variant,
             scheduler={
                 **(scheduler or {}),

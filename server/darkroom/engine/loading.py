@@ -91,7 +91,7 @@ def load_tiny_vae(
 
 
 def _load(entry: ModelEntry, dtype: torch.dtype) -> Any:
-    cls: Any = getattr(diffusers, entry.pipeline)
+    cls: Any = getattr(diffusers, entry.spec.pipeline)
     given: dict[str, Any] = dict.fromkeys(folders.absent(entry.config))
     if entry.info.family != UNBATCHED:
         given |= {name: None for name in folders.UNUSED if name in _expected(cls)}

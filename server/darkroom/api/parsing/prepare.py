@@ -104,6 +104,7 @@ def resolve(
     sources, errors = _find_sources(asked, files)
     webhook, unwanted = checks.find_webhook(asked.webhook, context().settings.webhooks.allow)
     errors += unwanted
+    errors += checks.check_support(asked, entry)
     errors += checks.check_fields(asked, model, sources)
     errors += checks.check_loras(asked.loras, entry, context().adapters)
     if errors:

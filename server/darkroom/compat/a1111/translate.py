@@ -18,8 +18,17 @@ from darkroom.compat.a1111.fields import (
 )
 from darkroom.compat.a1111.options import CLIP_SKIP, Options, override
 from darkroom.compat.ignored import Ignored
+from darkroom.requests import Txt2ImgRequest
 from darkroom.responses import FieldError
 
+# Our fields that A1111's stand for, and those that are not for this API.
+TRANSLATED = frozenset(
+    {"model", "prompt", "negative_prompt", "loras", "num_inference_steps", "guidance_scale"}
+    | {"scheduler", "clip_skip", "output_format", "width", "height"}
+    | {"seed", "num_images", "exact", "webhook"}
+)
+# All others may be sent at the top level, by our own names.
+OWN = Txt2ImgRequest.model_fields.keys() - TRANSLATED
 MAX_STEPS = 150
 MAX_GUIDANCE = 30.0
 MAX_SIDE = 16_384  # pixels; more is a mistake, and would overflow in what follows
@@ -68,7 +77,9 @@ def translate(
     ignored = Ignored()
     chosen = override(catalog, options, asked.override_settings, asked.clip_skip, ignored)
     model = chosen.model
-    ignored.add(*unused_fields(asked))
+    own = {name: value for name, value in (asked.model_extra or {}).items() if name in OWN}
+    impossible = {name for name in own if checks.why_unsupported(name, model) is not None}
+    ignored.add(*impossible, *(name for name in unused_fields(asked) if name not in own))
     prompt = parse_prompt(asked.prompt, "prompt", model, adapters)
     ignored.add(*prompt.ignored, *unsupported_syntax(asked.negative_prompt, "negative_prompt"))
     sampler = samplers.choose(
@@ -90,6 +101,7 @@ def translate(
         "width": width,
         "height": height,
     }
+    values |= {name: value for name, value in own.items() if name not in impossible}
     return Translated(model, values, _count(asked), ignored)
 
 

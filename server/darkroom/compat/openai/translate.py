@@ -27,17 +27,13 @@ from darkroom.responses import FieldError, ModelInfo
 
 MAX_N = 10
 
-# Fields with our own names, which are vLLM-Omni's too. Clients send them as `extra_body`.
-OWN = frozenset(
-    {"prompt", "negative_prompt", "num_inference_steps", "guidance_scale", "seed", "scheduler"}
-    | {"loras", "clip_skip", "exact"}
+# Our fields that OpenAI's stand for, and those that are not for this API.
+TRANSLATED = frozenset(
+    {"model", "width", "height", "num_images", "output_format", "image", "mask_image"}
+    | {"invert_mask", "webhook"}
 )
-OWN_BY_TASK = {
-    Task.TXT2IMG: OWN,
-    Task.IMG2IMG: OWN | {"strength", "latent_resize"},
-    Task.INPAINT: OWN
-    | {"strength", "mask_blur", "padding_mask_crop", "keep_unmasked", "masked_content"},
-}
+# All others go by our own names, which are vLLM-Omni's too. Clients send them as `extra_body`.
+OWN_BY_TASK = {task: kind.model_fields.keys() - TRANSLATED for task, kind in REQUEST_TYPES.items()}
 STRENGTHS = {"high": 0.5, "low": 0.75}  # of img2img, by `input_fidelity`
 
 # OpenAI's models, for which the default one is used: many programs know no other names.
