@@ -1,10 +1,12 @@
-"""CLIP's tokenizer, for single files: they hold no vocabulary, and all have the same one."""
+"""CLIP's tokenizer, for single-file checkpoints, which have no vocabulary of their own."""
+
+import gzip
 
 from transformers import CLIPTokenizer
 
 from darkroom.catalog.models import CONFIGS
 
-MERGES = CONFIGS / "tokenizer" / "merges.txt"  # with its licence
+MERGES = CONFIGS / "tokenizer" / "merges.txt.gz"  # with its licence
 START, END = "<|startoftext|>", "<|endoftext|>"
 CONTEXT = 77  # tokens
 
@@ -13,9 +15,13 @@ def clip_tokenizer(pad_token: str = END) -> CLIPTokenizer:
     """The tokenizer of SD 1, SD 2 and SDXL.
 
     Args:
-        pad_token: fills prompts up; OpenAI's encoder was fed the end token, OpenCLIP's `!`.
+        pad_token: OpenAI's encoder was trained with the end token, OpenCLIP's with `!`.
+
+    Raises:
+        OSError: the package's vocabulary cannot be read.
     """
-    merges = [tuple(line.split()) for line in MERGES.read_text(encoding="utf-8").splitlines()]
+    lines = gzip.decompress(MERGES.read_bytes()).decode().splitlines()
+    merges = [tuple(line.split()) for line in lines]
     letters = _letters()
     words = [
         *letters,
@@ -35,8 +41,8 @@ def clip_tokenizer(pad_token: str = END) -> CLIPTokenizer:
 def _letters() -> list[str]:
     """A printable letter for each byte, in the order of the vocabulary.
 
-    Bytes that Latin-1 prints stand for themselves and come first, the others take the letters
-    after it, as in `bytes_to_unicode` of https://github.com/openai/CLIP (clip/simple_tokenizer.py).
+    Printable Latin-1 bytes come first and map to themselves, the others to the letters after
+    Latin-1, as in `bytes_to_unicode` of https://github.com/openai/CLIP (clip/simple_tokenizer.py).
     """
     printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
     printed += range(ord("®"), ord("ÿ") + 1)
