@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from darkroom.api.headers import urgency
+from darkroom.api.http import urgency
 from tests.serving import RunningServer, running
 
 

@@ -11,19 +11,7 @@ from darkroom.api.auth import access, rate_limits, security_headers
 from darkroom.api.auth.proxies import Proxies
 from darkroom.api.auth.signed_urls import Signatures
 from darkroom.api.parse import BodyReader
-from darkroom.api.routes import (
-    ca,
-    client,
-    generate,
-    images,
-    jobs,
-    models,
-    pairing,
-    signed,
-    system,
-    timeline,
-    tokens,
-)
+from darkroom.api.routes import client, generate, images, jobs, models, pairing, system
 from darkroom.api.sources import Sources
 from darkroom.asgi.streams import Streams
 from darkroom.asgi.wait import Application
@@ -113,12 +101,7 @@ def create_app(settings: Settings) -> Application:
 
 def add_routes(app: Flask) -> None:
     """Register every route. The API document needs no more of an application."""
-    for module in (
-        *(generate, jobs, timeline, images, signed, models),
-        *(pairing, tokens, ca),
-        *(client, system),
-        openai,
-    ):
+    for module in (generate, jobs, images, models, pairing, client, system, openai):
         app.register_blueprint(module.blueprint)
     for blueprint in a1111.blueprints:
         app.register_blueprint(blueprint)

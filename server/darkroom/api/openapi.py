@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from flask import Blueprint, Flask, Response, request
-from pydantic import BaseModel, Field, ValidationError, create_model
+from flask import Blueprint, Flask, Response
+from pydantic import BaseModel, Field, create_model
 from pydantic.json_schema import models_json_schema
 
 import darkroom
 from darkroom.api.auth.access import COOKIE
-from darkroom.api.errors import CONTENT_TYPE, field_errors, invalid, pointer
+from darkroom.api.errors import CONTENT_TYPE
 from darkroom.api.operations import (
     EVERYWHERE,
     GIVEN_ID,
@@ -33,10 +33,9 @@ from darkroom.api.operations import (
     page_links,
 )
 from darkroom.requests import ALL_REQUEST_TYPES, ImageSource, Task
-from darkroom.responses import FieldError, Job, JobPage, Problem
+from darkroom.responses import Job, JobPage, Problem
 
 Handler = TypeVar("Handler", bound=Callable[..., Response])
-Query = TypeVar("Query", bound=BaseModel)
 Model = type[BaseModel]
 
 SCHEMAS, RESPONSES = "#/components/schemas/", "#/components/responses/"
@@ -261,20 +260,3 @@ def form_model(task: Task) -> Model:
     if "loras" in cls.model_fields:
         parts["loras"] = (str, listed)
     return create_model(f"{cls.__name__.removesuffix('Request')}Form", __base__=cls, **parts)
-
-
-def read_query(model: type[Query]) -> Query:
-    """The current request's query string, validated.
-
-    Raises:
-        ProblemError: 422, naming each parameter.
-    """
-    twice = [name for name, values in request.args.lists() if len(values) > 1]
-    if twice:
-        raise invalid(
-            FieldError(pointer=pointer(name), detail="is given more than once") for name in twice
-        )
-    try:
-        return model.model_validate(request.args.to_dict())
-    except ValidationError as error:
-        raise invalid(field_errors(error, model.model_fields)) from None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from flask import Response, g, request
 
-from darkroom.api import headers
+from darkroom.api import http
 from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError
@@ -99,7 +99,7 @@ def _accept(
         uploads,
         taken.fingerprint,
         key,
-        urgency=headers.urgency(request.headers.get("Priority", "")),
+        urgency=http.urgency(request.headers.get("Priority", "")),
         request_id=g.request_id,
         collapses=collapses,
         webhook=taken.webhook,

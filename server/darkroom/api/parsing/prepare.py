@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from darkroom.api import checks, headers
+from darkroom.api import checks, http
 from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import invalid, pointer
@@ -196,4 +196,4 @@ def _output_format(asked: AnyRequest) -> OutputFormat:
     """What was asked for, else what is accepted."""
     if "output_format" in asked.model_fields_set:
         return asked.output_format
-    return headers.accepted_format() or OutputFormat.PNG
+    return http.accepted_format() or OutputFormat.PNG

@@ -7,11 +7,10 @@ from darkroom.api import submit
 from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import CANCELLED, ProblemError, respond
-from darkroom.api.headers import preferred_wait_s, wants_image
-from darkroom.api.openapi import form_model, read_query, route
+from darkroom.api.http import preferred_wait_s, read_query, send_model, wants_image
+from darkroom.api.openapi import form_model, route
 from darkroom.api.operations import IDEMPOTENCY_KEY, IMAGES, PREFER, PRIORITY
 from darkroom.api.parsing import prepare
-from darkroom.api.render import send_model
 from darkroom.api.routes.images import send_picture
 from darkroom.asgi.wait import until_ended
 from darkroom.requests import ALL_REQUEST_TYPES, Task

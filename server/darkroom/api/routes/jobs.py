@@ -1,15 +1,17 @@
-"""/jobs and event streams."""
+"""/jobs, their event streams and their timelines."""
 
 from flask import Blueprint, Response, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.api.auth import access
 from darkroom.api.context import context
-from darkroom.api.errors import invalid, not_found
-from darkroom.api.openapi import read_query, route
-from darkroom.api.operations import EVENTS, LAST_EVENT_ID
-from darkroom.api.render import send_model
+from darkroom.api.errors import ProblemError, invalid, not_found
+from darkroom.api.http import read_query, send_model
+from darkroom.api.openapi import route
+from darkroom.api.operations import EVENTS, IF_NONE_MATCH, LAST_EVENT_ID, TIMELINE
+from darkroom.api.routes.images import CACHE, read_file
 from darkroom.asgi.wait import EventStream, suspend
+from darkroom.images import timeline
 from darkroom.responses import FieldError, Job, JobPage, JobStatus, Problem
 
 blueprint = Blueprint("jobs", __name__)
@@ -105,6 +107,37 @@ def all_events() -> Response:
     return _stream(None, _last_event_id())
 
 
+@route(
+    blueprint,
+    "GET",
+    "/jobs/<job_id>/timeline",
+    answers={200: None, 304: None},
+    sends={200: TIMELINE},
+    takes=(IF_NONE_MATCH,),
+    tag="jobs",
+)
+def show_timeline(job_id: str) -> Response:
+    """The previews of a job's first picture, then that picture, as one small animated WebP.
+
+    Of a job that still runs it is what there is so far. 404 while there are no previews.
+    """
+    job = find_job(job_id)  # before its previews: if it has ended, no more of them come
+    previews = context().store.previews(job_id, timeline.MAX_FRAMES)
+    if not previews:
+        raise ProblemError(404, "no-previews", "No previews", _why_none(job))
+    picture = next((image for image in job.images if image.index == 0), None)
+    etag = f"{previews[-1].id}-{picture.sha256 if picture else 'developing'}"
+    response = Response(content_type="image/webp")
+    response.set_etag(etag)
+    response.headers["Cache-Control"] = CACHE if job.status.terminal else "private, no-cache"
+    if not request.if_none_match.contains(etag):
+        finished = None if picture is None else read_file(picture.id)
+        with context().rendering:
+            response.data = timeline.animate([preview.webp for preview in previews], finished)
+    response.make_conditional(request)
+    return response
+
+
 def find_job(job_id: str) -> Job:
     """A job of the caller's.
 
@@ -137,3 +170,9 @@ def _stream(job_id: str | None, after: int | None) -> Response:
         content_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
+
+
+def _why_none(job: Job) -> str:
+    if job.status.terminal:
+        return f"there are no previews; the job has ended: {job.status}"
+    return f"no previews yet; the job is {job.status}"

@@ -3,8 +3,8 @@
 from flask import Blueprint, Response
 
 from darkroom.api.context import context
+from darkroom.api.http import send_model
 from darkroom.api.openapi import route
-from darkroom.api.render import send_model
 from darkroom.catalog import schedulers
 from darkroom.catalog.loras import model_text_dim
 from darkroom.responses import (

@@ -1,16 +1,16 @@
-"""/pair: how a device gets its token; /me: what it is then."""
+"""/pair, /me and /tokens: how devices get and lose tokens. /ca: the certificate to install."""
 
 import segno
 from flask import Blueprint, Response, request
 
-from darkroom.api.auth import access, origin
+from darkroom.api.auth import access, origin, tls
 from darkroom.api.context import context
-from darkroom.api.errors import ProblemError
+from darkroom.api.errors import ProblemError, not_found
+from darkroom.api.http import send_model
 from darkroom.api.openapi import route
-from darkroom.api.render import send_model
 from darkroom.ops import addresses
-from darkroom.requests import CodeRequest, PairRequest
-from darkroom.responses import IssuedToken, Me, PairingCode, Problem
+from darkroom.requests import CodeRequest, PairRequest, TokenRequest
+from darkroom.responses import IssuedToken, Me, PairingCode, Problem, TokenList
 from darkroom.storage.records import timestamp
 
 blueprint = Blueprint("pairing", __name__)
@@ -89,6 +89,74 @@ def me() -> Response:
     if "Authorization" not in request.headers and who.client.startswith("token:"):
         remember(response, request.cookies[access.COOKIE])
     return response
+
+
+@route(
+    blueprint,
+    "GET",
+    "/tokens",
+    answers={200: TokenList},
+    tag="door",
+)
+def list_tokens() -> Response:
+    """The devices that were let in. For owners."""
+    access.require_owner()
+    return send_model(TokenList(tokens=tuple(context().tokens.good())))
+
+
+@route(
+    blueprint,
+    "POST",
+    "/tokens",
+    json=TokenRequest,
+    answers={201: IssuedToken, 400: Problem, 413: Problem, 415: Problem, 422: Problem},
+    tag="door",
+)
+def create_token() -> Response:
+    """A token for a program, which cannot pair. Its secret is in this answer only. For owners."""
+    access.require_owner()
+    asked = context().bodies.read_json(TokenRequest)
+    token, secret = context().tokens.create(asked.name, asked.scope)
+    return send_model(IssuedToken(**token.model_dump(), token=secret), 201)
+
+
+@route(
+    blueprint,
+    "DELETE",
+    "/tokens/<token_id>",
+    answers={204: None},
+    tag="door",
+)
+def revoke_token(token_id: str) -> Response:
+    """Let a token be good for nothing from now on. Its own, or for owners anybody's.
+
+    The next request with it is refused.
+    """
+    own = access.caller().client == f"token:{token_id}"
+    if not own:
+        access.require_owner()
+    if context().tokens.revoke(token_id) is None:
+        raise not_found(f"token {token_id!r}")
+    response = Response(status=204)
+    if own:
+        response.delete_cookie(access.COOKIE, httponly=True, samesite="Strict")
+    return response
+
+
+@blueprint.get("/ca")
+@access.open_to_all
+def show_authority() -> Response:
+    """The root certificate, as PEM. Compare its fingerprint with what the terminal shows."""
+    settings = context().settings
+    if settings.tls.mode != "local_ca":
+        raise ProblemError(
+            404, "no-authority", "No authority", "this server does not use tls.mode: local_ca"
+        )
+    return Response(
+        tls.authority(settings).root.read_bytes(),
+        content_type="application/x-x509-ca-cert",
+        headers={"Content-Disposition": 'attachment; filename="darkroom-ca.crt"'},
+    )
 
 
 def remember(response: Response, secret: str) -> None:

@@ -13,8 +13,7 @@ from darkroom.api.auth import access
 from darkroom.api.context import Context, context
 from darkroom.api.errors import ProblemError, invalid, respond
 from darkroom.api.parsing import prepare
-from darkroom.api.routes.images import read_file
-from darkroom.api.routes.signed import signed_address
+from darkroom.api.routes.images import read_file, signed_address
 from darkroom.asgi.wait import EventStream, suspend
 from darkroom.catalog.models import ModelEntry, UnknownModelError
 from darkroom.compat.openai.errors import failure, translated_errors

@@ -1,11 +1,17 @@
-"""Request headers that say how to answer: `Accept`, `Prefer` (RFC 7240), `Priority` (RFC 9218)."""
+"""What handlers read of a request beside its body, and how they answer with a model."""
 
 import re
+from typing import TypeVar
 
-from flask import request
+from flask import Response, request
+from pydantic import BaseModel, ValidationError
 
+from darkroom.api.errors import field_errors, invalid, pointer
 from darkroom.requests import OutputFormat
+from darkroom.responses import FieldError
 from darkroom.storage.records import DEFAULT_URGENCY
+
+Query = TypeVar("Query", bound=BaseModel)
 
 IMAGE_TYPES = tuple(output_format.content_type for output_format in OutputFormat)
 
@@ -24,6 +30,30 @@ _URGENCY = re.compile(r"[0-7]")
 MAX_PRIORITY_CHARS = 256
 
 
+def send_model(
+    model: BaseModel, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """Answer with a model as JSON."""
+    return Response(model.model_dump_json(), status, headers or {}, content_type="application/json")
+
+
+def read_query(model: type[Query]) -> Query:
+    """The current request's query string, validated.
+
+    Raises:
+        ProblemError: 422, naming each parameter.
+    """
+    twice = [name for name, values in request.args.lists() if len(values) > 1]
+    if twice:
+        raise invalid(
+            FieldError(pointer=pointer(name), detail="is given more than once") for name in twice
+        )
+    try:
+        return model.model_validate(request.args.to_dict())
+    except ValidationError as error:
+        raise invalid(field_errors(error, model.model_fields)) from None
+
+
 def wants_image() -> bool:
     """Whether the caller prefers a picture over JSON."""
     accept = request.accept_mimetypes
@@ -39,7 +69,7 @@ def accepted_format() -> OutputFormat | None:
 
 
 def preferred_wait_s() -> float | None:
-    """Seconds to wait for a job, by `Prefer`; None is until it ends."""
+    """Seconds to wait for a job, by `Prefer` (RFC 7240); None is until it ends."""
     prefers = request.headers.get("Prefer", "")
     if re.search(r"(^|[,;\s])respond-async($|[,;\s])", prefers) and "wait" not in prefers:
         return 0
@@ -48,7 +78,7 @@ def preferred_wait_s() -> float | None:
 
 
 def urgency(priority: str) -> int:
-    """The urgency in a `Priority` header: 0 to 7, 0 is the most urgent.
+    """The urgency in a `Priority` header (RFC 9218): 0 to 7, 0 is the most urgent.
 
     One that is absent, malformed or out of range counts as the default (RFC 9218, section 4): a
     client that speaks a later version must not be refused.
