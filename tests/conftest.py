@@ -14,7 +14,7 @@ from tests.serving import RunningServer, running
 
 DATA = Path(__file__).parent / "data"
 
-# As a server does (darkroom.ops.imports): what is imported here stays to the end.
+# As a server does (`darkroom.cli.imports`): what is imported here stays to the end.
 gc.disable()
 
 

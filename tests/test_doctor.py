@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 from filelock import FileLock
 
@@ -116,6 +117,22 @@ def test_who_holds_the_locks_is_named(server: RunningServer) -> None:
 
     assert locks.ok
     assert f"worker (process {server.child('worker').pid})" in locks.detail
+
+
+def test_the_port_of_the_running_server_is_no_fault(
+    server: RunningServer, settings: Settings
+) -> None:
+    """The data folder must be that server's, else somebody else has the port."""
+    url = httpx2.URL(str(server.http.base_url))
+    address = {"host": url.host, "port": url.port}
+
+    own = doctor.check_port(settings.model_copy(update={"data_dir": server.data_dir, **address}))
+    other = doctor.check_port(settings.model_copy(update=address))
+
+    assert own.ok
+    assert own.detail.endswith("is held by this server")
+    assert not other.ok
+    assert "choose another --port" in other.advice
 
 
 def test_a_process_of_another_container_is_not_looked_for_here(settings: Settings) -> None:

@@ -109,7 +109,7 @@ logs.configure("console", "serve")
 sys.stdin.read()
 for _ in range(2000):
     structlog.get_logger().error("x" * 100)
-    logs.tell("y" * 100)
+    logs.print_line("y" * 100)
 """
     reading, writing = os.pipe()
     streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -129,7 +129,7 @@ from darkroom import logs
 logs.configure("console", "web")
 for _ in range(2000):
     structlog.get_logger().error("x" * 100)
-    logs.tell("y" * 100)
+    logs.print_line("y" * 100)
 """
     with open("/dev/full", "w") as full:  # noqa: PTH123
         assert python(code, stdout=full, stderr=full).returncode == 0

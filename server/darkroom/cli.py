@@ -1,5 +1,6 @@
-"""The command line. Imports what a command needs when it runs: `--help` must not load torch."""
+"""The command line. Each command imports what it needs: `--help` must not load torch."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,32 +14,58 @@ from pydantic import ValidationError
 import darkroom
 from darkroom import config
 from darkroom.ops import logs
-from darkroom.ops.imports import imports
 
 if TYPE_CHECKING:
     from darkroom.storage.tokens import Tokens
 
 
-def options(function: Callable[..., None]) -> Callable[..., None]:
-    """The options that serve, web, worker and doctor share."""
+def options(function: Callable[..., None], *, listens: bool = False) -> Callable[..., None]:
+    """Options of every command. Those of the address are shown where `listens`."""
+    hidden = not listens
     for option in (
         click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file."),
-        click.option("--data-dir", type=click.Path(path_type=Path), help="Database and pictures."),
-        click.option("--port", type=int, help="Default 7860."),
-        click.option("--host", help="Address to listen on; default 0.0.0.0, everywhere."),
+        click.option(
+            "--data-dir",
+            type=click.Path(path_type=Path),
+            help="Data folder of the server; default: data.",
+        ),
+        click.option("--port", type=int, hidden=hidden, help="Port of the server; default 7860."),
+        click.option(
+            "--host", hidden=hidden, help="Address the server listens on; default 0.0.0.0, all."
+        ),
     ):
         function = option(function)
     return function
 
 
+def address_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Options of the commands that listen, or ask or describe a server that does."""
+    return options(function, listens=True)
+
+
+@contextmanager
+def imports() -> Iterator[None]:
+    """Context for the imports of a long-lived process, without garbage collection.
+
+    Importing creates many objects and drops few, so collecting finds nothing and takes a fifth of
+    the worker's import time. Afterwards the objects are frozen, and not examined again.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def fail(message: str) -> NoReturn:
-    """End with a line a person can act on."""
+    """Exit with status 1 and a message."""
     click.secho(f"darkroom: {message}", fg="red", err=True)
     sys.exit(1)
 
 
 def load(config_file: Path | None, **overrides: Any) -> config.Settings:
-    """Read the settings, or end with what is wrong with them."""
+    """Read the settings, or exit with what is wrong with them."""
     if config_file is not None:
         os.environ[config.CONFIG_VARIABLE] = str(config_file)
     try:
@@ -54,7 +81,7 @@ def load(config_file: Path | None, **overrides: Any) -> config.Settings:
 
 
 def certificate_for(settings: config.Settings) -> tuple[Path, Path] | None:
-    """What to serve TLS with, or the end with what is wrong with it."""
+    """Certificate and key for TLS, None without TLS; exits with what is wrong with them."""
     from darkroom.api.auth import tls
 
     try:
@@ -64,7 +91,7 @@ def certificate_for(settings: config.Settings) -> tuple[Path, Path] | None:
 
 
 def prepare(settings: config.Settings) -> None:
-    """Make the data folder and bring its database up to date, or end with why that cannot be."""
+    """Create the data folder and migrate its database, or exit with why that fails."""
     from darkroom.storage import database
 
     try:
@@ -75,10 +102,9 @@ def prepare(settings: config.Settings) -> None:
 
 @contextmanager
 def startup_notice(settings: config.Settings) -> Iterator[None]:
-    """Inside, owner and network are told where the server is, or it ends for the port is taken."""
+    """Context that prints and announces the server's address; exits if the port is taken."""
     from darkroom.ops.discovery import Beacon, is_wanted
-    from darkroom.ops.pairing_notice import announce
-    from darkroom.ops.startup_notice import StartupNotice
+    from darkroom.ops.startup_notice import StartupNotice, announce
     from darkroom.ops.supervisor import PortTakenError, check_port
 
     beacon = Beacon(settings)
@@ -87,14 +113,14 @@ def startup_notice(settings: config.Settings) -> Iterator[None]:
         if is_wanted(settings):
             beacon.start()
         with tokens_of(settings) as tokens:
-            announce(settings, tokens, logs.tell, terminal=sys.stdout.isatty())
+            announce(settings, tokens, logs.print_line, terminal=sys.stdout.isatty())
 
     try:
-        check_port(settings.host, settings.port)  # else whoever is there would be greeted
+        check_port(settings.host, settings.port)  # else the notice would be about another server
     except PortTakenError as error:
         fail(f"{error}; choose another --port, or stop what listens there")
     try:
-        with StartupNotice(settings, logs.tell, welcome):
+        with StartupNotice(settings, logs.print_line, welcome):
             yield
     finally:
         beacon.stop()
@@ -102,7 +128,7 @@ def startup_notice(settings: config.Settings) -> Iterator[None]:
 
 @contextmanager
 def tokens_of(settings: config.Settings) -> "Iterator[Tokens]":
-    """The tokens in the database, which is made if need be."""
+    """The tokens in the database, which is created if need be."""
     from darkroom.storage import database
     from darkroom.storage.tokens import Tokens
 
@@ -117,11 +143,11 @@ def tokens_of(settings: config.Settings) -> "Iterator[Tokens]":
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(darkroom.__version__)
 def main() -> None:
-    """Your own GPU box develops images for everyone on the local network."""
+    """Image generation server for the local network."""
 
 
 @main.command()
-@options
+@address_options
 def serve(**given: Any) -> None:
     """Start the server: web and worker, each restarted if it dies."""
     from darkroom.ops.supervisor import Supervisor
@@ -130,7 +156,7 @@ def serve(**given: Any) -> None:
     settings = load(**given)
     logs.configure(settings.log_format, "serve")
     prepare(settings)
-    certificate_for(settings)  # whatever is wrong with it is said at once, not by a web that dies
+    certificate_for(settings)  # exits at once if something is wrong with it
 
     arguments = ["--host", settings.host, "--port", str(settings.port)]
     arguments += ["--data-dir", str(settings.data_dir)]
@@ -143,7 +169,7 @@ def serve(**given: Any) -> None:
 
 @main.command()
 @click.option("--notice/--no-notice", default=True, hidden=True)  # `serve` prints its own
-@options
+@address_options
 def web(notice: bool, **given: Any) -> None:
     """Start the web process alone."""
     with imports():
@@ -155,7 +181,7 @@ def web(notice: bool, **given: Any) -> None:
     prepare(settings)
     certificate = certificate_for(settings)
     with database.exclusively(settings.data_dir / "web.lock") as alone:
-        if alone:  # else another web process may be writing uploads right now
+        if alone:  # else another web process may be writing uploads now
             reconcile.at_web_start(settings)
         with startup_notice(settings) if notice else nullcontext():
             Server(settings, certificate=certificate).run()
@@ -187,26 +213,26 @@ SCOPE = click.option(
     type=click.Choice(["use", "own"]),
     default="use",
     show_default=True,
-    help="use: make pictures and see one's own. own: see everybody's too, and let others in.",
+    help="use: make pictures and see your own. own: also see everyone's, and manage tokens.",
 )
 
 
 @main.command()
 @SCOPE
-@options
+@address_options
 def pair(scope: str, **given: Any) -> None:
-    """Make a code by which one device gets its token, and show it as a QR code."""
-    from darkroom.ops.pairing_notice import invite
+    """Create a code to pair one device, and show it as a QR code."""
+    from darkroom.ops.startup_notice import invite
     from darkroom.requests import Scope
 
     settings = load(**given)
     with tokens_of(settings) as tokens:
-        invite(settings, tokens, Scope(scope), logs.tell, for_eyes=sys.stdout.isatty())
+        invite(settings, tokens, Scope(scope), logs.print_line, with_qr=sys.stdout.isatty())
 
 
 @main.group()
 def token() -> None:
-    """The devices and programs that may use this box."""
+    """Manage the tokens of devices and programs."""
 
 
 token.add_command(pair)  # where people look for it, too
@@ -217,7 +243,7 @@ token.add_command(pair)  # where people look for it, too
 @SCOPE
 @options
 def create_token(name: str, scope: str, **given: Any) -> None:
-    """Let a device or program called NAME in. Prints its token, which is shown this once."""
+    """Create a token for a device or program called NAME, and print it. It is shown only once."""
     from darkroom.requests import Scope, TokenRequest
 
     settings = load(**given)
@@ -233,7 +259,7 @@ def create_token(name: str, scope: str, **given: Any) -> None:
 @token.command("list")
 @options
 def list_tokens(**given: Any) -> None:
-    """Say who was let in."""
+    """List tokens."""
     with tokens_of(load(**given)) as tokens:
         good = tokens.good()
     for found in good:
@@ -246,7 +272,7 @@ def list_tokens(**given: Any) -> None:
 @click.argument("id_or_name")
 @options
 def revoke_token(id_or_name: str, **given: Any) -> None:
-    """Shut a device out, from its next request on."""
+    """Revoke a device's token."""
     with tokens_of(load(**given)) as tokens:
         found = [one for one in tokens.good() if id_or_name in (one.id, one.name)]
         if not found:
@@ -260,13 +286,13 @@ def revoke_token(id_or_name: str, **given: Any) -> None:
 
 @main.group()
 def webhooks() -> None:
-    """Programs that are told when a job has ended."""
+    """Manage webhooks."""
 
 
 @webhooks.command("secret")
 @options
 def show_webhook_secret(**given: Any) -> None:
-    """Print what webhooks are signed with; receivers verify them by it."""
+    """Print the secret with which receivers verify webhooks."""
     from darkroom.webhooks import signing
 
     try:
@@ -277,13 +303,13 @@ def show_webhook_secret(**given: Any) -> None:
 
 @main.group()
 def models() -> None:
-    """The models on this box."""
+    """Manage models."""
 
 
 @models.command("list")
 @options
 def list_models(**given: Any) -> None:
-    """Say which models there are and what they take."""
+    """List the models, and what each can do."""
     from darkroom.catalog.models import ModelCatalog
 
     settings = load(**given)
@@ -299,9 +325,9 @@ def list_models(**given: Any) -> None:
 
 @models.command("pull")
 @click.argument("repository")
-@click.option("--file", help="A single-file checkpoint in it; REPOSITORY:FILE says the same.")
+@click.option("--file", help="A single-file checkpoint in it; same as REPOSITORY:FILE.")
 @click.option("--revision", help="Branch, tag or commit; default is the main branch.")
-@click.option("--name", help="What the model is called here; default is its own name.")
+@click.option("--name", help="Name of the model here; default is its own name.")
 @click.option("--variant", help="Of the weights, such as fp16 or plain; default is the smallest.")
 @options
 def pull_model(
@@ -312,9 +338,9 @@ def pull_model(
     variant: str | None,
     **given: Any,
 ) -> None:
-    """Fetch a model from the hub: REPOSITORY is owner/name.
+    """Download a model from Hugging Face. REPOSITORY is owner/name.
 
-    Run again after an interruption, it goes on where it was.
+    After an interruption run it again: it continues where it stopped.
     """
     from darkroom.catalog import hub
     from darkroom.catalog.remote import Download, PullError
@@ -335,7 +361,7 @@ def pull_model(
 def backup(target: Path, **given: Any) -> None:
     """Copy the database and all pictures to TARGET, also while the server runs.
 
-    TARGET is a data folder then: `darkroom serve --data-dir TARGET` goes on from there.
+    TARGET is a complete data folder: `darkroom serve --data-dir TARGET` starts from it.
     """
     from darkroom.storage.backup import BackupError
     from darkroom.storage.backup import backup as back_up
@@ -353,11 +379,11 @@ def backup(target: Path, **given: Any) -> None:
 
 @main.command()
 @click.argument("process", type=click.Choice(["web", "worker"]), default="web")
-@options
+@address_options
 def health(process: str, **given: Any) -> None:
-    """Say whether web, or the worker, is well, and end with 0 if it is.
+    """Check whether web, or the worker, is healthy; the exit status is 0 if so.
 
-    For container engines and service managers that ask from beside the process.
+    For the health checks of container engines and service managers.
     """
     from darkroom.ops.health import web_is_well, worker_is_well
 
@@ -368,9 +394,9 @@ def health(process: str, **given: Any) -> None:
 
 
 @main.command()
-@options
+@address_options
 def doctor(**given: Any) -> None:
-    """Look for what could keep this box from serving."""
+    """Check whether the server can work, and say what to do if not."""
     from darkroom.ops.doctor import examine
 
     settings = load(**given)

@@ -3,8 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-from darkroom.ops.exposition import merge
-from darkroom.ops.metrics import QueueMetrics
+from darkroom.ops.metrics import QueueMetrics, merge
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.queue.worker_metrics import Meters

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from darkroom.api.auth.rate_limits import MAX_WRONG_CODES, Guesses
 from darkroom.config import AuthSettings, Settings
-from darkroom.ops import pairing_notice
+from darkroom.ops import startup_notice
 from darkroom.requests import Scope
 from darkroom.storage import database
 from tests.security.doors import assert_refused, client, new_code, tokens_in
@@ -148,7 +148,7 @@ def told(tmp_path: Path, *, terminal: bool, **settings: object) -> str:
     here = Settings(data_dir=tmp_path, **settings)  # type: ignore[arg-type]
     database.migrate(here.database_path)
     with tokens_in(tmp_path) as tokens:
-        pairing_notice.announce(here, tokens, lines.append, terminal=terminal)
+        startup_notice.announce(here, tokens, lines.append, terminal=terminal)
     return "\n".join(lines)
 
 

@@ -1,1 +1,1 @@
-"""Starting, watching, examining and announcing the server."""
+"""Operation: starting, supervising, checking, measuring and announcing the server."""

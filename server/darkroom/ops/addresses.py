@@ -1,23 +1,22 @@
-"""Where this server is reached: addresses of this machine, and URLs made of them."""
+"""The addresses and URLs at which this server is reached."""
 
 import contextlib
 import ipaddress
 import socket
-import struct
-import sys
+
+import ifaddr
 
 from darkroom.config import Settings
 
 EVERYWHERE = ("0.0.0.0", "::", "")
-_SIOCGIFADDR = 0x8915  # netdevice(7)
 
-# Addresses that belong to nobody (RFC 5737, RFC 3849): asking for the way to them shows which of
-# our own addresses faces other machines. Nothing is sent.
+# Addresses reserved for documentation (RFC 5737, RFC 3849): the route to them shows which of our
+# own addresses faces other machines. Nothing is sent.
 _ELSEWHERE = ((socket.AF_INET, "203.0.113.1"), (socket.AF_INET6, "2001:db8::1"))
 
 
 def lan_addresses() -> tuple[str, ...]:
-    """This machine's own addresses that others may reach, the likeliest first."""
+    """This machine's addresses that other machines may reach, the likeliest first."""
     found = []
     for family, elsewhere in _ELSEWHERE:
         with (
@@ -26,26 +25,9 @@ def lan_addresses() -> tuple[str, ...]:
         ):
             probe.connect((elsewhere, 9))
             found.append(probe.getsockname()[0])
-    found += _of_interfaces()
+    # IPv4 of every interface, for a machine without a route to the internet.
+    found += [str(ip.ip) for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4]
     return tuple(dict.fromkeys(address for address in found if _is_reachable(address)))
-
-
-def _of_interfaces() -> list[str]:
-    """IPv4 addresses of the network interfaces, for a machine without a way to the internet."""
-    if sys.platform != "linux":
-        with contextlib.suppress(OSError):
-            return socket.gethostbyname_ex(socket.gethostname())[2]
-        return []
-    import fcntl
-
-    found = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            with contextlib.suppress(OSError):
-                asked = struct.pack("256s", name.encode()[:15])
-                answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, asked)
-                found.append(socket.inet_ntoa(answer[20:24]))
-    return found
 
 
 def _is_reachable(address: str) -> bool:
@@ -54,7 +36,7 @@ def _is_reachable(address: str) -> bool:
 
 
 def is_local_only(host: str) -> bool:
-    """Whether a server that listens on `host` is reached from this machine alone."""
+    """Whether a server that listens on `host` is reachable from this machine only."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
@@ -83,5 +65,5 @@ def urls(settings: Settings) -> tuple[str, ...]:
 
 
 def pairing_url(base_url: str, code: str) -> str:
-    """The first page with the code filled in. A fragment is never sent, so no log has it."""
+    """URL of the first page with the code filled in: in the fragment, which no log contains."""
     return f"{base_url}/#pair={code}"

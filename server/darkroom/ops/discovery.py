@@ -1,6 +1,6 @@
-"""Telling the local network that a server is here (multicast DNS, RFC 6762; services, RFC 6763).
+"""Announces the server on the local network (multicast DNS, RFC 6762; services, RFC 6763).
 
-What is told is what `/healthz` tells everybody: that this is a Darkroom, where, and which version.
+The announcement contains what `/healthz` answers without a token, and the address.
 """
 
 import contextlib
@@ -19,18 +19,18 @@ from darkroom.ops import addresses
 log = structlog.get_logger()
 
 DARKROOM = "_darkroom._tcp.local."
-LOOK_EVERY_S = 10.0  # a box may start before its network does, and move to another one
+LOOK_EVERY_S = 10.0  # a machine may start before its network does, and move to another one
 LONGEST_LABEL = 63  # bytes of one part of a name (RFC 1035, section 2.3.4)
 GOODBYE_S = 5.0
 
 
 def is_wanted(settings: Settings) -> bool:
-    """Whether to tell anybody: not when nobody but this machine could come."""
+    """Whether to announce the server: not if only this machine can reach it."""
     return settings.discovery.enabled and not addresses.is_local_only(settings.host)
 
 
 def services(settings: Settings, hosts: tuple[str, ...]) -> tuple[ServiceInfo, ...]:
-    """What there is to tell: a Darkroom, and a page for browsers.
+    """The two services to announce: a Darkroom, and a web page.
 
     Args:
         settings: of the server.
@@ -39,14 +39,14 @@ def services(settings: Settings, hosts: tuple[str, ...]) -> tuple[ServiceInfo, .
     scheme = "http" if settings.tls.mode == "off" else "https"
     own = socket.gethostname().partition(".")[0]
     label = f"Darkroom on {own}".encode()[:LONGEST_LABEL].decode(errors="ignore")
-    told = {"version": darkroom.__version__, "scheme": scheme, "path": "/"}
+    properties = {"version": darkroom.__version__, "scheme": scheme, "path": "/"}
     return tuple(
         ServiceInfo(
             kind,
             f"{label}.{kind}",
             port=settings.port,
             parsed_addresses=list(hosts),
-            properties=told,
+            properties=properties,
             server=f"{own}.local.",
         )
         for kind in (DARKROOM, f"_{scheme}._tcp.local.")
@@ -54,11 +54,7 @@ def services(settings: Settings, hosts: tuple[str, ...]) -> tuple[ServiceInfo, .
 
 
 class Beacon:
-    """Tells the network where the server is, wherever it is just now, until stopped.
-
-    Args:
-        settings: of the server.
-    """
+    """Announces the server until stopped, and follows changes of the machine's addresses."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -66,11 +62,11 @@ class Beacon:
         self._thread = threading.Thread(target=self._run, name="beacon", daemon=True)
 
     def start(self) -> None:
-        """Begin, in a thread of its own. A network that cannot be told is logged, no more."""
+        """Start the thread. If nothing can be announced, that is logged and tried again."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Say goodbye, so that nobody lists a server that is gone. May be called without start."""
+        """Withdraw the announcement, so that nobody lists a stopped server. Needs no `start`."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(GOODBYE_S)
@@ -80,13 +76,13 @@ class Beacon:
         while not self._stopping.is_set():
             hosts = self._hosts()
             try:
-                with _told(self._settings, hosts):
+                with _announced(self._settings, hosts):
                     failed = False
                     while self._hosts() == hosts and not self._stopping.wait(LOOK_EVERY_S):
                         pass
             except (OSError, Error) as error:
                 if not failed:  # once, not every ten seconds
-                    log.warning("the network is not told of this server", error=str(error))
+                    log.warning("the server cannot be announced on the network", error=str(error))
                 failed = True
                 self._stopping.wait(LOOK_EVERY_S)
 
@@ -99,24 +95,24 @@ class Beacon:
 
 
 @contextlib.contextmanager
-def _told(settings: Settings, hosts: tuple[str, ...]) -> Iterator[None]:
-    """The network knows inside. Without any address there is nobody to tell."""
+def _announced(settings: Settings, hosts: tuple[str, ...]) -> Iterator[None]:
+    """Context in which the server is announced. Without an address it does nothing."""
     if not hosts:
         yield
         return
     zeroconf = Zeroconf(interfaces=list(hosts), ip_version=_family(hosts))
     try:
         for service in services(settings, hosts):
-            # Two boxes of the same name are told apart by a number.
+            # A number is added to the name of a second server of the same name.
             zeroconf.register_service(service, allow_name_change=True)
-        log.info("the network is told of this server", addresses=hosts)
+        log.info("the server is announced on the network", addresses=hosts)
         yield
     finally:
         zeroconf.close()
 
 
 def _family(hosts: tuple[str, ...]) -> IPVersion:
-    """What to speak: sockets for addresses that this machine lacks cannot be opened."""
+    """The versions of IP to use: sockets of a family without an address cannot be opened."""
     sixes = sum(ipaddress.ip_address(host).version == 6 for host in hosts)
     if sixes == 0:
         return IPVersion.V4Only

@@ -1,4 +1,4 @@
-"""`darkroom doctor`: what could keep this box from serving, and what to do about it."""
+"""`darkroom doctor`: checks whether the server can work, and says what to do if not."""
 
 import platform
 import shutil
@@ -15,8 +15,10 @@ from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import Settings
 from darkroom.engine.base import EngineEvent, EngineJob, Failed
+from darkroom.ops import health
 from darkroom.ops.addresses import local_url
-from darkroom.ops.supervisor import PortTakenError, check_port
+from darkroom.ops.supervisor import PortTakenError
+from darkroom.ops.supervisor import check_port as probe_port
 from darkroom.requests import ResolvedRequest, Task
 from darkroom.storage import database, reconcile
 from darkroom.storage.database import Database
@@ -30,14 +32,7 @@ LOCKED_S = 5.0  # no transaction of ours takes so long
 
 @dataclass(frozen=True)
 class Finding:
-    """One check.
-
-    Attributes:
-        name: what was looked at.
-        ok: whether the server can work with it.
-        detail: what was found.
-        advice: what to do when it is not ok.
-    """
+    """The result of one check; `advice` says what to do if it is not ok."""
 
     name: str
     ok: bool
@@ -46,14 +41,14 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Run every check, each as it is asked for; one that crashes is a finding too."""
+    """Run all checks lazily. A check that raises becomes a finding that is not ok."""
     checks: tuple[tuple[str, Callable[[Settings], Finding]], ...] = (
         ("python", _python),
         ("torch", _torch),
         ("gpu", _gpu),
         ("memory", _memory),
         ("disk", _disk),
-        ("port", _port),
+        ("port", check_port),
         ("database", check_database),
         ("files", check_files),
         ("locks", check_locks),
@@ -96,7 +91,9 @@ def _memory(_settings: Settings) -> Finding:
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
     ok = free >= MIN_MEMORY_BYTES
-    return Finding("memory", ok, f"{free / GIB:.1f} GiB free", "close something; 2 GiB are needed")
+    return Finding(
+        "memory", ok, f"{free / GIB:.1f} GiB free", "end other programs; 2 GiB are needed"
+    )
 
 
 def _disk(settings: Settings) -> Finding:
@@ -106,17 +103,28 @@ def _disk(settings: Settings) -> Finding:
     probe.unlink()
     free = shutil.disk_usage(settings.data_dir).free
     detail = f"{free / GIB:.1f} GiB free in {settings.data_dir}"
-    advice = "make room, or choose another --data-dir"
+    advice = "free some space, or choose another --data-dir"
     return Finding("disk", free >= MIN_DISK_BYTES, detail, advice)
 
 
-def _port(settings: Settings) -> Finding:
+def check_port(settings: Settings) -> Finding:
+    """Whether the server can listen, or this data folder's server already does."""
     try:
-        check_port(settings.host, settings.port)
+        probe_port(settings.host, settings.port)
     except PortTakenError as error:
-        advice = "if that is not a darkroom already running, choose another --port"
+        if _is_locked(settings.data_dir / "web.lock") and health.answers(settings, "/healthz"):
+            return Finding("port", True, f"{local_url(settings)} is held by this server")
+        advice = "choose another --port, or stop the program that listens there"
         return Finding("port", False, str(error), advice)
     return Finding("port", True, f"{local_url(settings)} is free")
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a running process holds a lock; the kernel frees the lock of one that ends."""
+    if not path.exists():
+        return False
+    with database.exclusively(path, mark=False) as free:
+        return not free
 
 
 def check_database(settings: Settings) -> Finding:
@@ -142,7 +150,7 @@ def check_database(settings: Settings) -> Finding:
 
 
 def check_files(settings: Settings) -> Finding:
-    """Whether the pictures are where the database says, and what lies about beside them."""
+    """Whether every recorded picture has its file, and how many files have no record."""
     if not settings.database_path.exists():
         return Finding("files", True, "none yet")
     opened = Database(settings.database_path)
@@ -159,7 +167,7 @@ def check_files(settings: Settings) -> Finding:
 
 
 def check_locks(settings: Settings) -> Finding:
-    """Who runs here. The kernel frees a lock with its process, so one that is held has a holder."""
+    """Which processes of the server run, and whether a child of a dead one still holds its lock."""
     held: list[tuple[str, str, bool]] = []
     here = database.processes()
     for name in ("serve", "web", "worker"):
@@ -167,9 +175,8 @@ def check_locks(settings: Settings) -> Finding:
         if not path.exists():
             continue
         pid, _, among = path.read_text().strip().partition(" ")
-        with database.exclusively(path, mark=False) as free:
-            if not free:
-                held.append((name, pid, among in ("", here)))
+        if _is_locked(path):
+            held.append((name, pid, among in ("", here)))
     gone = [
         f"{name}.lock"
         for name, pid, near in held
@@ -199,7 +206,7 @@ def _model(settings: Settings) -> Finding:
 
 
 def check_additions(settings: Settings) -> Finding:
-    """LoRAs, embeddings and upscalers, which nothing depends on."""
+    """LoRAs, embeddings and upscalers: how many there are, and which files cannot be used."""
     adapters = AdapterCatalog(settings.loras_dir, settings.embeddings_dir)
     upscalers = UpscalerCatalog(settings.upscalers_dir)
     found = {
@@ -209,7 +216,7 @@ def check_additions(settings: Settings) -> Finding:
     }
     detail = ", ".join(f"{len(usable)} {kind}" for kind, (usable, _) in found.items())
     broken = [f"{file.file} {file.reason}" for _, files in found.values() for file in files]
-    advice = "mend these files or take them away"
+    advice = "repair these files or remove them"
     return Finding("add-ons", not broken, "; ".join([detail, *broken]), advice)
 
 

@@ -1,4 +1,4 @@
-"""Logging: one line an event, for people or for machines."""
+"""Logging: one line per event, as text or as JSON."""
 
 import faulthandler
 import logging
@@ -13,11 +13,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 
 class Lines:
-    """Writes lines to a stream. It may be gone, or its disk full: then they are lost, no more.
-
-    Args:
-        file: open for writing.
-    """
+    """A thread-safe logger to an open stream. Lines that cannot be written are dropped."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -25,13 +21,13 @@ class Lines:
 
     def msg(self, message: str) -> None:
         with self._lock:
-            tell(message, self._file)
+            print_line(message, self._file)
 
     log = debug = info = warning = error = critical = exception = msg
 
 
 class _Forward(logging.Handler):
-    """Takes what libraries log into our own lines."""
+    """Passes the log records of libraries on to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().log(
@@ -39,25 +35,25 @@ class _Forward(logging.Handler):
         )
 
 
-def tell(message: str, file: TextIO | None = None) -> None:
-    """Print a line, to standard output by default. Nobody there to read it is fine."""
+def print_line(message: str, file: TextIO | None = None) -> None:
+    """Print a line, to standard output by default. A closed or full stream is no error."""
     file = file or sys.stdout
     try:
         file.write(message + "\n")
         file.flush()
     except BrokenPipeError:
-        # What is still buffered would fail again when Python ends, and make its exit status 120.
+        # The rest of the buffer would fail again when Python ends, and make its exit status 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
     except (OSError, ValueError):
         pass
 
 
 def configure(form: Literal["console", "json"], process: str) -> None:
-    """Set up logging for this process, and what it says when it crashes.
+    """Set up logging and crash reports for this process.
 
     Args:
         form: `console` for people, `json` for machines.
-        process: named in every line.
+        process: its name, a field of every line.
     """
     _keep_standard_streams()
     faulthandler.enable(file=2)
@@ -93,7 +89,7 @@ def configure(form: Literal["console", "json"], process: str) -> None:
 
 
 def _on_one_line(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
-    """What strangers chose, a path or a name, must not look like lines of ours."""
+    """Escape unprintable characters: a path or name in a request must not forge log lines."""
     for name, value in fields.items():
         if isinstance(value, str) and not value.isprintable():
             fields[name] = ascii(value)[1:-1]
@@ -101,10 +97,10 @@ def _on_one_line(_logger: WrappedLogger, _method: str, fields: EventDict) -> Eve
 
 
 def _keep_standard_streams() -> None:
-    """Open what was closed before the start (`2>&-`).
+    """Open the standard streams that were closed before the start (`2>&-`).
 
-    Otherwise the next file that is opened, the database for one, gets the number to which every
-    library writes its complaints.
+    Otherwise the next file that is opened, such as the database, gets descriptor 2, to which
+    libraries write their messages.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass

@@ -1,38 +1,42 @@
-"""The queue in numbers, for Prometheus. What happened is counted from the event log.
+"""Metrics of the queue for Prometheus, and the workers' own metrics beside them.
 
-So it does not matter which process ended a job, and a worker that dies takes no count with it.
+Jobs are counted from the event log, so that it does not matter which process ended a job, and a
+worker that dies loses no count.
 """
 
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import median
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from darkroom.ops.exposition import merge
 from darkroom.responses import EventType, JobStatus, WebhookState
 from darkroom.storage.database import Database
 from darkroom.storage.tables import EventRow, ImageRow, JobRow, WebhookRow, WorkerRow
 
+log = structlog.get_logger()
+
 SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 COUNTED = (EventType.STARTED, *(kind for kind in EventType if kind.terminal))
 PAGE = 1000
-ETA_SAMPLE = 200  # of the last jobs, by which estimates are judged
+ETA_SAMPLE = 200  # how many of the last jobs estimates are compared with
 
 
 class QueueMetrics(Collector):
-    """Counts from its making on, and whenever it is asked.
+    """Collects at each scrape what has happened since this object was made, and the current state.
 
     Args:
         database: migrated.
-        eta_errors: of so many of the last jobs, how far off what they were promised was, as parts
-            of what it became.
+        eta_errors: returns the relative errors of the first estimates of that many of the last
+            jobs: 0.1 is 10 % of the actual time.
         clock: seconds since the epoch.
     """
 
@@ -50,29 +54,32 @@ class QueueMetrics(Collector):
             self._last_id = session.scalar(select(func.max(EventRow.id))) or 0
         self._counted = registry = CollectorRegistry()
         self._ended = Counter(
-            "darkroom_jobs_ended", "Jobs by outcome.", ("status", "task"), registry=registry
+            "darkroom_jobs_ended",
+            "Ended jobs by outcome.",
+            ("status", "task"),
+            registry=registry,
         )
         for status in JobStatus:
             if status.terminal:
                 self._ended.labels(status.value, "txt2img")
         self._failures = Counter(
             "darkroom_job_failures",
-            "Jobs that failed, by the last part of their problem's type.",
+            "Failed jobs by the last part of their problem's type.",
             ("kind",),
             registry=registry,
         )
         self._retries = Counter(
-            "darkroom_job_retries", "Jobs begun again after an interruption.", registry=registry
+            "darkroom_job_retries", "Jobs started again after an interruption.", registry=registry
         )
         self._waits = Histogram(
             "darkroom_job_wait_seconds",
-            "From acceptance to the first step.",
+            "Time from acceptance to the first step.",
             buckets=SECONDS,
             registry=registry,
         )
         self._durations = Histogram(
             "darkroom_job_duration_seconds",
-            "From the first step to the last picture, of jobs that succeeded.",
+            "Time from the first step to the last picture of jobs that succeeded.",
             ("task",),
             buckets=SECONDS,
             registry=registry,
@@ -82,12 +89,12 @@ class QueueMetrics(Collector):
         with self._lock, self._database.read() as session:
             self._count(session)
             yield from self._counted.collect()
-            yield from self._standing(session)
+            yield from self._current(session)
             yield from self._workers(session)
         yield from self._estimates()
 
     def _count(self, session: Session) -> None:
-        """What has happened since it was last asked."""
+        """Count the events since the last scrape."""
         events = (
             select(EventRow, JobRow.task, JobRow.created_at, JobRow.started_at, JobRow.finished_at)
             .join(JobRow, JobRow.id == EventRow.job_id)
@@ -115,8 +122,7 @@ class QueueMetrics(Collector):
                             self._durations.labels(task).observe(took)
         self._last_id = max(self._last_id, newest)
 
-    def _standing(self, session: Session) -> Iterator[Metric]:
-        """How things are now."""
+    def _current(self, session: Session) -> Iterator[Metric]:
         jobs = GaugeMetricFamily("darkroom_jobs", "Jobs by status.", labels=["status"])
         by_status = select(JobRow.status, func.count()).group_by(JobRow.status)
         counts = dict(session.execute(by_status).all())
@@ -128,13 +134,13 @@ class QueueMetrics(Collector):
         )
         waited = 0.0 if oldest is None else max(0.0, self._clock() - oldest)
         yield GaugeMetricFamily(
-            "darkroom_oldest_queued_seconds", "How long the oldest queued job has waited.", waited
+            "darkroom_oldest_queued_seconds", "Waiting time of the oldest queued job.", waited
         )
         pictures, size = session.execute(
             select(func.count(), func.coalesce(func.sum(ImageRow.bytes), 0)).select_from(ImageRow)
         ).one()
-        yield GaugeMetricFamily("darkroom_pictures", "Developed pictures kept.", pictures)
-        yield GaugeMetricFamily("darkroom_pictures_bytes", "What they take.", size)
+        yield GaugeMetricFamily("darkroom_pictures", "Developed pictures in storage.", pictures)
+        yield GaugeMetricFamily("darkroom_pictures_bytes", "Their size in bytes.", size)
         due = select(func.count()).where(WebhookRow.state == WebhookState.PENDING)
         yield GaugeMetricFamily(
             "darkroom_webhooks_pending",
@@ -155,8 +161,32 @@ class QueueMetrics(Collector):
         if errors:
             yield GaugeMetricFamily(
                 "darkroom_eta_error_ratio",
-                f"Median error of the last {ETA_SAMPLE} jobs' first estimates, as a part of what "
-                "they took.",
+                f"Median relative error of the first estimates of the last {ETA_SAMPLE} jobs.",
                 median(errors),
             )
-        yield GaugeMetricFamily("darkroom_eta_errors", "Jobs that this median is of.", len(errors))
+        yield GaugeMetricFamily("darkroom_eta_errors", "Jobs in that median.", len(errors))
+
+
+def merge(texts: Iterable[tuple[str, str]]) -> list[Metric]:
+    """The workers' metrics as one list, each sample with the label `worker`.
+
+    Args:
+        texts: name of the worker and its metrics in Prometheus' text format. A text that cannot be
+            parsed is logged and left out.
+    """
+    merged: dict[str, Metric] = {}
+    for worker, text in texts:
+        try:
+            families = list(text_string_to_metric_families(text))
+        except ValueError:
+            log.warning("the worker's metrics cannot be read", worker=worker)
+            continue
+        for family in families:
+            known = merged.setdefault(
+                family.name, Metric(family.name, family.documentation, family.type)
+            )
+            known.samples += [
+                sample._replace(labels={**sample.labels, "worker": worker})
+                for sample in family.samples
+            ]
+    return list(merged.values())

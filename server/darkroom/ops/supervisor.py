@@ -1,4 +1,4 @@
-"""`darkroom serve`: web and worker as two processes, each started again when it dies."""
+"""`darkroom serve`: runs web and worker as two processes, and restarts each when it dies."""
 
 import contextlib
 import ctypes
@@ -23,18 +23,18 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 STEADY_S = 30.0  # a process that ran this long had not failed at its start
 GRACE_S = 5.0  # on top of the server's own shutdown time
-LAST_WORDS_S = 2.0  # for a process that hangs to say where
+ABORT_S = 2.0  # for a process that hangs to print where
 
 
 class PortTakenError(DarkroomError, OSError):
-    """Somebody else listens there."""
+    """Another program listens on the address."""
 
 
 def check_port(host: str, port: int) -> None:
-    """See whether we can listen.
+    """Check that this process could listen.
 
     Raises:
-        PortTakenError: no.
+        PortTakenError: it cannot.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -46,14 +46,14 @@ def check_port(host: str, port: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """In the child, before exec: end when the supervisor is killed, however it is."""
+    """Run in the child before exec: have it ended when the supervisor dies, even by SIGKILL."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass
 class _Child:
-    """A process that is to be there."""
+    """A process that is kept running."""
 
     name: str
     command: list[str]
@@ -68,16 +68,16 @@ class _Child:
         self.process = subprocess.Popen(
             self.command,
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C comes to us alone; we end them in order
+            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends them in order
             preexec_fn=_die_with_parent,
         )
         log.info("started", child=self.name, pid=self.process.pid)
 
     def look(self, now: float) -> None:
-        """Notice that it hangs or is dead; start it (again) when it is time."""
+        """Check whether it hangs or died, and start it when it is time."""
         self._end_if_it_hangs(now)
         if self.process is not None and self.process.poll() is not None:
-            log.error("died, starting it again", child=self.name, code=self.process.returncode)
+            log.error("died, restarting it", child=self.name, code=self.process.returncode)
             steady = now - self.started_at > STEADY_S
             self.pause_s = FIRST_PAUSE_S if steady else self._longer_pause()
             self.start_at = now + self.pause_s
@@ -92,24 +92,24 @@ class _Child:
         if silent_s is None:
             return
         log.error("hangs, ending it", child=self.name, pid=self.process.pid, silent_s=silent_s)
-        self.process.send_signal(signal.SIGABRT)  # it says where it is; one that is stopped cannot
+        self.process.send_signal(signal.SIGABRT)  # prints where it is; a stopped process cannot
         try:
-            self.process.wait(LAST_WORDS_S)
+            self.process.wait(ABORT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver
-                self.process.wait(LAST_WORDS_S)
+                self.process.wait(ABORT_S)
 
     def _longer_pause(self) -> float:
         return min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self.pause_s))
 
 
 class Supervisor:
-    """Keeps web and worker running until told to stop.
+    """Keeps web and worker running until a signal.
 
     Args:
-        settings: for the shutdown time.
-        arguments: command-line options that both children get.
+        settings: of the server.
+        arguments: command-line options of both children.
     """
 
     def __init__(self, settings: Settings, arguments: list[str]) -> None:
@@ -126,7 +126,7 @@ class Supervisor:
         ]
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT."""
+        """Run until SIGTERM or SIGINT."""
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
             self._stopping.set()
@@ -142,7 +142,7 @@ class Supervisor:
             self._end()
 
     def _end(self) -> None:
-        """Ask all to stop; end those that do not."""
+        """Stop all children; kill those that take too long."""
         deadline = time.monotonic() + self._settings.queue.shutdown_timeout_s + GRACE_S
         running = [child.process for child in self._children if child.process is not None]
         for process in running:

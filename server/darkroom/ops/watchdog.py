@@ -1,8 +1,8 @@
-"""A sign of life of the worker's loop, and two who look for it.
+"""Heartbeat of the worker's loop, and the two watchdogs that end a worker without one.
 
-Inside the worker a watchdog in C ends the process when the loop has not turned for too long, even
-one that is stuck in a native call with the interpreter's lock, and prints where. The supervisor
-looks from outside, which also finds a process that is stopped or frozen as a whole.
+Inside the worker a watchdog in C (faulthandler) ends the process and prints where it is, even if it
+is stuck in a native call that holds the interpreter's lock. The supervisor watches from outside,
+which also finds a process that is stopped or frozen.
 """
 
 import contextlib
@@ -19,16 +19,16 @@ STARTING_S = 600.0  # to load the default model and measure it: a large one from
 
 
 class Pulse:
-    """Beats while the worker's loop turns. Before the first beat the worker is starting.
+    """The worker's heartbeat. Before the first beat the worker is starting.
 
-    The time of the last beat is the modification time of a file, in seconds of the monotonic clock,
-    which all processes of a machine share and nobody sets. Nothing is written into it: a full disk
-    does not look like a hang. Where the file system has no such times (FAT begins in 1980) there is
-    no file, and only the watchdog inside looks.
+    The modification time of a file is the time of the last beat on the monotonic clock, which all
+    processes of a machine share and nobody sets. Nothing is written into the file, so that a full
+    disk does not look like a hang. Where the file system cannot store such times (FAT begins in
+    1980) there is no file, and only the watchdog inside works.
 
     Args:
         path: of the file.
-        stall_timeout_s: without a beat for so long the process ends.
+        stall_timeout_s: the process ends after this time without a beat.
         starting_s: the same until the first beat.
         clock: seconds, monotonic.
     """
@@ -51,7 +51,7 @@ class Pulse:
         _end_in(max(stall_timeout_s, starting_s))
 
     def beat(self) -> None:
-        """Say that the loop turns. Cheap: most calls only look at the clock."""
+        """Record that the loop runs. Cheap: most calls only read the clock."""
         now = self._clock()
         if now - self._beaten_at < EVERY_S:
             return
@@ -73,12 +73,12 @@ class Pulse:
 
 
 def _end_in(seconds: float) -> None:
-    """Instead of the time set before: say where every thread is, and end with status 1."""
+    """Set the time, instead of the last one, to print every thread's stack and exit with 1."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=2)
 
 
 def is_beating(path: Path, stall_timeout_s: float, now: float) -> bool:
-    """Whether a pulse has been felt lately. One that is starting has none yet.
+    """Whether the last beat was less than `stall_timeout_s` ago; false for a starting worker.
 
     Args:
         path: of the pulse's file.
@@ -89,35 +89,35 @@ def is_beating(path: Path, stall_timeout_s: float, now: float) -> bool:
         beaten_at = path.stat().st_mtime
     except OSError:
         return False
-    # A beat from the future is from before the machine was started anew.
+    # A beat in the future is from before a reboot.
     return STARTING < beaten_at <= now and now - beaten_at <= stall_timeout_s + 2 * EVERY_S
 
 
 class Watch:
-    """Looks at a worker's pulse from outside.
+    """Watches a worker's pulse from another process.
 
     Args:
         path: of the pulse's file.
-        stall_timeout_s: without a beat for so long the worker hangs.
+        stall_timeout_s: a worker without a beat for this time hangs.
         starting_s: the same until the first beat.
     """
 
     def __init__(self, path: Path, stall_timeout_s: float, starting_s: float = STARTING_S) -> None:
         self._path = path
-        # The watchdog inside comes first: it says where the worker hangs.
+        # The watchdog inside comes first, because it prints where the worker hangs.
         self._stall_timeout_s = stall_timeout_s + 2 * EVERY_S
         self._starting_s = max(stall_timeout_s, starting_s) + 2 * EVERY_S
         self._looked_at = float("-inf")
         self._awake_at = float("-inf")
 
     def silent_s(self, started_at: float, now: float) -> float | None:
-        """How long a worker has been silent, if that is too long.
+        """Seconds without a beat if that is too long, else None.
 
-        Call it often: after a long pause it was the caller that stood still, and perhaps the worker
-        with it, so the worker gets its time again.
+        Call it at least every second. After a longer pause the whole machine may have been
+        suspended, so the worker gets its full time again.
 
         Args:
-            started_at: when it was started, monotonic.
+            started_at: when the worker was started, monotonic.
             now: monotonic.
         """
         if now - self._looked_at > EVERY_S:
@@ -126,7 +126,7 @@ class Watch:
         try:
             beaten_at = self._path.stat().st_mtime
         except OSError:
-            return None  # nothing to see: it has just begun, or the file system cannot tell
+            return None  # it has just started, or the file system cannot store the time
         beating = started_at < beaten_at <= now
         allowed = self._stall_timeout_s if beating else self._starting_s
         silent = now - max(self._awake_at, started_at, beaten_at if beating else STARTING)

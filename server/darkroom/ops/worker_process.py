@@ -1,4 +1,4 @@
-"""The worker process: owns the GPU, takes jobs from the queue. A composition root."""
+"""`darkroom worker`: builds the engine and the dispatcher, and runs them on this process's GPU."""
 
 import resource
 import signal
@@ -26,19 +26,19 @@ log = structlog.get_logger()
 
 
 class AlreadyRunningError(DarkroomError, RuntimeError):
-    """Another worker works on this data folder."""
+    """Another worker uses this data folder."""
 
 
 def run(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT.
+    """Run the worker until SIGTERM or SIGINT.
 
     Raises:
-        AlreadyRunningError: see there.
+        AlreadyRunningError: another worker uses the data folder.
         OSError: the default model cannot be loaded.
     """
     database.migrate(settings.database_path)
-    # The lock proves that no other process carries this worker's id, so whatever is still leased
-    # to the id was left behind by a dead one and can be taken up at once.
+    # The lock proves that no other process has this worker's id, so jobs that are still leased to
+    # the id belonged to a dead process and can be taken back at once.
     with database.exclusively(settings.data_dir / "worker.lock") as alone:
         if not alone:
             raise AlreadyRunningError(f"a worker already works on {settings.data_dir}")
