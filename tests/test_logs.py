@@ -70,7 +70,7 @@ def python(code: str, **streams: Any) -> subprocess.CompletedProcess[str]:
 def test_what_strangers_choose_stays_on_one_line() -> None:
     code = """
 import logging, structlog
-from darkroom import logs
+from darkroom.ops import logs
 logs.configure("console", "web")
 structlog.get_logger().warning("request", path="/x\\n2026-01-01 [info] all is well\\x1b[2J")
 logging.getLogger("a.library").error("said\\nthis")
@@ -85,7 +85,7 @@ logging.getLogger("a.library").error("said\\nthis")
 def test_libraries_speak_through_the_same_lines() -> None:
     code = """
 import logging, warnings
-from darkroom import logs
+from darkroom.ops import logs
 logs.configure("json", "web")
 logging.getLogger("a.library").error("it is %s", "late")
 logging.getLogger("a.library").info("chatter")
@@ -104,7 +104,7 @@ warnings.warn("old")
 def test_nobody_reading_is_no_reason_to_end(stream: str) -> None:
     code = """
 import sys, structlog
-from darkroom import logs
+from darkroom.ops import logs
 logs.configure("console", "serve")
 sys.stdin.read()
 for _ in range(2000):
@@ -125,7 +125,7 @@ for _ in range(2000):
 def test_a_full_disk_costs_lines_and_nothing_else() -> None:
     code = """
 import structlog
-from darkroom import logs
+from darkroom.ops import logs
 logs.configure("console", "web")
 for _ in range(2000):
     structlog.get_logger().error("x" * 100)
@@ -140,7 +140,7 @@ def test_a_stream_that_was_closed_before_the_start_is_not_taken_by_another_file(
 ) -> None:
     code = f"""
 import os, structlog
-from darkroom import logs
+from darkroom.ops import logs
 logs.configure("console", "serve")
 descriptor = os.open({str(tmp_path / "database")!r}, os.O_CREAT | os.O_RDWR)
 structlog.get_logger().error("x")

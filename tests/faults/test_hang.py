@@ -16,7 +16,7 @@ STALL_S = 3.0
 STUCK = """
 import sys, time
 from pathlib import Path
-from darkroom import logs
+from darkroom.ops import logs
 from darkroom.config import QueueSettings
 from darkroom.engine.base import Started
 from darkroom.storage import database
