@@ -6,8 +6,8 @@ from threading import Semaphore
 from flask import Flask
 from prometheus_client import disable_created_metrics
 
-from darkroom.api import access_log, context, errors
-from darkroom.api.auth import access, rate_limits, security_headers
+from darkroom.api import access_log, context, errors, http
+from darkroom.api.auth import access, rate_limits
 from darkroom.api.auth.proxies import Proxies
 from darkroom.api.auth.signed_urls import Signatures
 from darkroom.api.parse import BodyReader
@@ -91,7 +91,7 @@ def create_app(settings: Settings) -> Application:
     context.install(app, here)
     errors.install(app, {"/sdapi/": a1111_error, "/v1/": openai_error})
     access_log.install(app, meters)
-    security_headers.install(app, strict_transport=settings.tls.mode == "files")
+    http.install_security_headers(app, strict_transport=settings.tls.mode == "files")
     proxies = Proxies(settings.web.trusted_proxies)
     access.install(app, access.Authenticator(here.tokens, here.guesses, settings.auth, proxies))
     rate_limits.install(app, settings.auth.requests_per_minute)

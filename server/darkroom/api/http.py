@@ -1,9 +1,9 @@
-"""What handlers read of a request beside its body, and how they answer with a model."""
+"""HTTP beside bodies: queries, headers of requests, answers in JSON, security headers."""
 
 import re
 from typing import TypeVar
 
-from flask import Response, request
+from flask import Flask, Response, request
 from pydantic import BaseModel, ValidationError
 
 from darkroom.api.errors import field_errors, invalid, pointer
@@ -28,6 +28,23 @@ _MEMBER = re.compile(rf"({_KEY})(?:=({_ITEM}|{_LIST}))?{_PARAMETERS}")
 _COMMA = re.compile(r"[ \t]*,[ \t]*")
 _URGENCY = re.compile(r"[0-7]")
 MAX_PRIORITY_CHARS = 256
+
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; font-src 'self'; manifest-src 'self'; worker-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS = {
+    "Content-Security-Policy": CONTENT_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), geolocation=(), microphone=(), payment=(), usb=()",
+}
+YEAR_S = 365 * 24 * 3600
+UNCACHED = ("application/json", "application/problem+json", "text/html", "text/plain")
 
 
 def send_model(
@@ -101,3 +118,21 @@ def urgency(priority: str) -> int:
             return DEFAULT_URGENCY
         position = comma.end()
     return DEFAULT_URGENCY
+
+
+def install_security_headers(app: Flask, strict_transport: bool) -> None:
+    """Restrict what browsers do with any response, unless the response says otherwise.
+
+    Args:
+        app: the application.
+        strict_transport: whether browsers shall insist on TLS from now on.
+    """
+    more = {"Strict-Transport-Security": f"max-age={YEAR_S}"} if strict_transport else {}
+
+    @app.after_request
+    def add(response: Response) -> Response:
+        for name, value in {**SECURITY_HEADERS, **more}.items():
+            response.headers.setdefault(name, value)
+        if response.mimetype in UNCACHED:
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response
