@@ -1,4 +1,4 @@
-"""One line in the log for every request, and what requests are counted by."""
+"""Access log and metrics of the web process."""
 
 import platform
 from collections.abc import Callable
@@ -22,13 +22,13 @@ MAX_PATH_CHARS = 200
 
 
 class WebMeters:
-    """What the web process measures of itself.
+    """Metrics of the web process.
 
     Args:
-        open_streams: how many event streams are open.
+        open_streams: returns how many event streams are open.
 
     Attributes:
-        registry: of all of it.
+        registry: holds all of them.
     """
 
     def __init__(self, open_streams: Callable[[], int]) -> None:
@@ -101,7 +101,7 @@ def install(app: Flask, meters: WebMeters) -> None:
 
 
 def _caller() -> dict[str, str]:
-    """Who asked, once the door knows, and of strangers where from."""
+    """The caller if it is known, else its address."""
     who = g.get("caller")
     if who is None:
         return {"address": origin.canonical(request.remote_addr)}

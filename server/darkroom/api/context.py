@@ -1,4 +1,4 @@
-"""What the handlers work with, kept on the app instead of in module globals."""
+"""The objects that handlers use, kept on the application instead of in module globals."""
 
 from dataclasses import dataclass
 from threading import Semaphore
@@ -47,12 +47,12 @@ class Context:
     webhook_sender: WebhookSender
 
     def ring_worker(self) -> None:
-        """Tell the worker that there is something in the queue."""
+        """Notify the worker that the queue has changed."""
         doorbell.ring(doorbell.address(self.settings.data_dir, "worker"))
 
 
 def context() -> Context:
-    """Of the application that serves the current request."""
+    """The context of the application that serves the current request."""
     return context_of(current_app)
 
 

@@ -1,4 +1,4 @@
-"""How a request becomes a job on disk, whichever API it came by."""
+"""From prepared requests to jobs in the queue, and waiting for their end; for every API."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +17,10 @@ from darkroom.storage.records import NewJob
 
 
 def check_room(key: str | None = None) -> None:
-    """Refuse a job that there is no room for, before a picture is decoded for nothing.
+    """Check that the queue and the disk have room, before pictures are decoded.
 
     Args:
-        key: an `Idempotency-Key`; one that was used before needs no room.
+        key: an `Idempotency-Key`. If it was used before, no room is needed.
 
     Raises:
         ProblemError: 429 or 507.
@@ -40,10 +40,10 @@ def check_room(key: str | None = None) -> None:
 def accept(
     taken: PreparedRequest, key: str | None = None, old_fingerprint: str | None = None
 ) -> str:
-    """Put a job of the current request's caller in the queue; its id. It is on disk by then.
+    """Put a job of the current caller in the queue; its id. It is on disk when this returns.
 
     Args:
-        taken: what is asked for.
+        taken: the request.
         key: an `Idempotency-Key`.
         old_fingerprint: see `NewJob`.
 
@@ -55,13 +55,13 @@ def accept(
 
 @contextlib.contextmanager
 def all_or_none() -> Iterator[Callable[[PreparedRequest], str]]:
-    """Put the jobs of one request in the queue, and take them back if the request is refused.
+    """Put all jobs of one request in the queue, or cancel them again if one is refused.
 
-    An unfinished job of the caller that was asked for in the same words will do, for clients that
-    send again what they have no answer to; it is not taken back, since somebody waits for it.
+    An unfinished job of the caller with the same fingerprint is used instead of a new one, for
+    clients that repeat unanswered requests. It is never cancelled, since a request waits for it.
 
     Yields:
-        What accepts one of them and gives its id. It raises ProblemError: 422 or 429.
+        A function that accepts a job and returns its id. It raises ProblemError: 422 or 429.
     """
     placed: list[str] = []
 
@@ -87,7 +87,7 @@ def _accept(
     *,
     collapses: bool,
 ) -> tuple[str, bool]:
-    """The job's id, and whether there was none before."""
+    """The job's id, and whether it is new."""
     here = context()
     uploads = taken.store()
     who = access.caller()
@@ -118,7 +118,7 @@ def _accept(
     except QueueFullError as error:
         raise _full(error) from None
     finally:
-        if not fresh:  # refused, failed, or a repeat: nobody refers to these files
+        if not fresh:  # refused, failed, or a repeat: no job refers to these files
             for upload in uploads:
                 here.files.delete(upload.id)
     here.ring_worker()
@@ -126,7 +126,7 @@ def _accept(
 
 
 def job(job_id: str) -> Job:
-    """One that the current caller may see, as it stands now."""
+    """A job of the current caller, in its current state."""
     found = context().store.job(job_id, access.caller().sees)
     assert found is not None
     return found
@@ -137,14 +137,14 @@ def when_ended(
     then: Callable[[Sequence[Job]], Response],
     each: Callable[[Job], Response | None] = lambda _: None,
 ) -> Response:
-    """Answer the current request when all of these have ended, without a thread that waits.
+    """Answer the current request when all jobs have ended. No thread waits for that.
 
-    Whoever goes away in between finds the pictures with their other jobs.
+    The jobs go on if the caller disconnects.
 
     Args:
-        job_ids: of the caller's jobs.
-        then: is given them, and answers; that may be to wait for more.
-        each: is given each as it stands at its end, and may answer without waiting for the rest.
+        job_ids: jobs of the caller.
+        then: answers with the ended jobs; it may wait for others in turn.
+        each: called with each job as it ends; may answer without waiting for the rest.
     """
 
     def wait(left: Sequence[str]) -> Response:

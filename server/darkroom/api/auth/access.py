@@ -1,4 +1,4 @@
-"""The door: who is asking, decided once for every request before anything else looks at it."""
+"""Authentication: who sends a request, decided before any view runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Caller:
-    """Who is asking.
+    """The sender of a request.
 
     Attributes:
-        client: what the queue knows them by: `local`, `token:<id>` or `address:<ip>`.
-        name: for people.
-        scope: what they may do.
+        client: the queue's name of it: `local`, `token:<id>` or `address:<ip>`.
+        name: the name to show.
+        scope: what it may do.
     """
 
     client: str
@@ -42,7 +42,7 @@ class Caller:
 
     @property
     def sees(self) -> str | None:
-        """Whose jobs and pictures they may see; None is everybody's."""
+        """The client whose jobs and pictures it may see; None is all clients."""
         return None if self.scope is Scope.OWN else self.client
 
 
@@ -50,41 +50,41 @@ LOCAL = Caller("local", "this machine", Scope.OWN)
 
 
 def open_to_all(view: View) -> View:
-    """Mark a view that answers strangers too. To them, `known_caller()` is None."""
+    """Mark a view that needs no authentication. Without it, `known_caller()` is None."""
     view.open_to_all = True  # type: ignore[attr-defined]
     return view
 
 
 def known_caller() -> Caller | None:
-    """Who is asking, or None for a stranger at an open view."""
+    """The caller of the current request; None if it is not authenticated."""
     found: Caller | None = g.get("caller")
     return found
 
 
 def caller() -> Caller:
-    """Who is asking.
+    """The caller of the current request.
 
     Raises:
-        RuntimeError: nobody we know. A view that is not open never runs for a stranger, so this
-            is a mistake of ours; it must not become somebody's pictures.
+        RuntimeError: it is not authenticated. Only views marked `open_to_all` run then, so one of
+            them made a mistake; answering it could show another client's pictures.
     """
     found = known_caller()
     if found is None:
-        raise RuntimeError(f"{request.endpoint} asks for its caller, and is open to strangers")
+        raise RuntimeError(f"{request.endpoint} needs its caller, and is open to all")
     return found
 
 
 def may_stay() -> Callable[[], bool]:
-    """Whether the caller is still let in, to be asked from any thread as long as an answer goes on.
+    """Makes a check whether the current caller's token is still valid, callable from any thread.
 
-    So revoking a token ends what it listens to.
+    Streams call it again and again, so that revoking a token ends them.
     """
     client, tokens = caller().client, context().tokens
     return lambda: _is_let_in(client, tokens)
 
 
 def is_let_in(client: str) -> bool:
-    """Whether a client of the queue's has not lost its token since."""
+    """Whether a client of the queue still has access: its token was not revoked."""
     return _is_let_in(client, context().tokens)
 
 
@@ -94,7 +94,7 @@ def _is_let_in(client: str, tokens: Tokens) -> bool:
 
 
 def require_owner() -> None:
-    """See whether the caller may let others in.
+    """Check that the caller may manage devices.
 
     Raises:
         ProblemError: 403.
@@ -106,13 +106,13 @@ def require_owner() -> None:
 
 
 class Authenticator:
-    """Decides who is asking.
+    """Finds the caller of each request.
 
     Args:
-        tokens: of those who were let in.
+        tokens: the valid ones.
         guesses: counts wrong ones.
-        settings: who else is trusted.
-        proxies: through which strangers come.
+        settings: who needs no token.
+        proxies: never trusted as callers, though they may be on this machine.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Authenticator:
         self._names = origin.names_of_this_machine(settings.host_names)
 
     def check(self) -> None:
-        """Note the current request's caller, or refuse it.
+        """Set `g.caller` of the current request, or refuse the request.
 
         Raises:
             ProblemError: 401, 403 or 429.
@@ -148,7 +148,7 @@ class Authenticator:
         raise _unauthorized(self._why_not_trusted() + HOW_TO_GET_IN)
 
     def _by_header(self, foreign: bool) -> Caller | None:
-        """By `Authorization`, which only a program can have set.
+        """The caller by `Authorization`, which only a program can have set.
 
         A browser that knows a password sends it by itself, wherever the request comes from
         (Fetch standard, HTTP-network-or-cache fetch), so Basic proves nothing of a foreign page's.
@@ -171,9 +171,9 @@ class Authenticator:
         return found
 
     def _by_cookie(self) -> Caller | None:
-        """By what pairing left in a browser, which is dropped rather than refused when it is old.
+        """The caller by the cookie that pairing sets; a wrong one is ignored.
 
-        It is not counted as a guess: a gallery shows dozens of pictures at once.
+        It is not counted as a guess: a gallery loads dozens of pictures at once.
         """
         secret = request.cookies.get(COOKIE)
         return None if secret is None else self._by_secret(secret)
@@ -197,10 +197,10 @@ class Authenticator:
         return self._settings.trust_loopback and origin.is_loopback(address)
 
     def _why_not_trusted(self) -> str:
-        """What keeps a connection from this machine from being trusted.
+        """Why a connection from this machine is not trusted; empty if it is.
 
-        Loopback alone proves nothing: a proxy on this machine forwards strangers, and a DNS name
-        of a stranger's can resolve to 127.0.0.1 (rebinding).
+        Loopback alone proves nothing: a proxy on this machine forwards requests of others, and
+        anybody's DNS name can resolve to 127.0.0.1 (rebinding).
         """
         address = origin.canonical(request.remote_addr)
         if not self._is_here(address):
@@ -214,9 +214,9 @@ class Authenticator:
 
 
 def _is_open(foreign: bool) -> bool:
-    """Whether the current request's view answers strangers; a foreign page's only by GET."""
+    """Whether the current request needs no authentication; a foreign page's only for GET."""
     if request.url_rule is None or request.endpoint is None:
-        return False  # not even whether there is such a page is a stranger's business
+        return False  # whether a path exists is not public either
     if request.method == "OPTIONS":
         return getattr(request.url_rule, "provide_automatic_options", False) is True
     if foreign and request.method not in ("GET", "HEAD"):
@@ -237,7 +237,7 @@ def _unauthorized(detail: str, error: str = "") -> ProblemError:
     return ProblemError(401, "token", "A token is needed", detail, headers=headers)
 
 
-def install(app: Flask, door: Authenticator) -> None:
-    """Put the door before every view, those of Flask's own too."""
-    app.before_request(door.check)
+def install(app: Flask, authenticator: Authenticator) -> None:
+    """Authenticate every request, also those for Flask's own views."""
+    app.before_request(authenticator.check)
     open_to_all(app.view_functions["static"])

@@ -1,7 +1,7 @@
-"""A certificate authority of this box's own: made once, installed on phones, signing for us alone.
+"""A local certificate authority, whose root certificate is installed on phones.
 
-Its key could sign for any site that the phones visit. So it lies where only the server's user
-reads it, and the root says that it holds for private addresses and this machine's names only.
+Its key could sign for any site that the phones visit. So only the server's user can read it, and
+name constraints limit the root to private addresses and this machine's names.
 """
 
 import ipaddress
@@ -36,14 +36,14 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True)
 class Names:
-    """What a server is called: DNS names and IP addresses."""
+    """Names of a server: DNS names and IP addresses."""
 
     dns: frozenset[str]
     addresses: frozenset[str]
 
     @classmethod
     def of(cls, hosts: Iterable[str]) -> "Names":
-        """Sort host names from addresses."""
+        """Sort hosts into names and addresses."""
         dns, addresses = set(), set()
         for host in hosts:
             try:
@@ -53,7 +53,7 @@ class Names:
         return cls(frozenset(dns), frozenset(addresses))
 
     def general(self) -> list[x509.GeneralName]:
-        """In the order in which they stand in a certificate."""
+        """All of them in a fixed order, for a certificate."""
         return [
             *(x509.DNSName(name) for name in sorted(self.dns)),
             *(x509.IPAddress(ipaddress.ip_address(name)) for name in sorted(self.addresses)),
@@ -77,9 +77,9 @@ class Authority:
         self._clock = clock
 
     def issue(self, names: Names) -> None:
-        """See that there is a good certificate for these names in `leaf`, its key in `leaf_key`.
+        """Make sure that `leaf` and `leaf_key` are a valid certificate for these names and its key.
 
-        A name that the root does not hold for is left out, and said in the log.
+        A name that the root's constraints exclude is left out and logged.
 
         Raises:
             ValueError: a file is no certificate or no key.
@@ -121,7 +121,7 @@ class Authority:
             ],
             excluded_subtrees=None,
         )
-        # Each box has a name of its own, so that a phone that trusts two can tell them apart.
+        # Each authority has its own name, so that a phone that trusts two can tell them apart.
         mark = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         subject = x509.Name(
             [x509.NameAttribute(NameOID.COMMON_NAME, f"Darkroom {mark.digest.hex()[:8]}")]
@@ -142,7 +142,7 @@ class Authority:
         )
 
     def _is_good(self, names: Names, root: x509.Certificate) -> bool:
-        """Whether the certificate there is ours, for these names, and will last a while."""
+        """Whether the certificate is one of `root` for these names, and lasts long enough."""
         if not (self.leaf.exists() and self.leaf_key.exists()):
             return False
         leaf, key = _load(self.leaf), _load_key(self.leaf_key)

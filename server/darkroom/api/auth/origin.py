@@ -1,7 +1,6 @@
-"""Where a request comes from, by what the connection and the browser say of it.
+"""Where a request comes from, by its connection and headers.
 
-Nothing here trusts a caller's word for more than it can prove: headers are only ever read as
-reasons to refuse.
+Headers can be forged, so they are only used as reasons to refuse.
 """
 
 import ipaddress
@@ -53,7 +52,7 @@ def is_address(host: str) -> bool:
 
 
 def parse(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An IP address in its own family: a socket for both shows IPv4 callers as ::ffff:a.b.c.d.
+    """An IP address; one like ::ffff:a.b.c.d is IPv4, as sockets for both families show it.
 
     Raises:
         ValueError: it is none.
@@ -63,7 +62,7 @@ def parse(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def canonical(address: str | None) -> str:
-    """One way of writing the other end's address; `unknown` for what is none."""
+    """An address in its standard form; `unknown` if it is none."""
     try:
         return str(parse(address or ""))
     except ValueError:
@@ -71,13 +70,13 @@ def canonical(address: str | None) -> str:
 
 
 def host_name(host: str | None) -> str:
-    """The name or address in a Host header, in small letters; empty if it cannot be one."""
+    """The name or address in a Host header, in lower case; empty if it is malformed."""
     found = _HOST.fullmatch(host or "")
     return found["name"].strip("[]").lower() if found else ""
 
 
 def names_of_this_machine(more: Iterable[str]) -> frozenset[str]:
-    """By which names people on the local network may reach this machine."""
+    """Names of this machine on the local network: the usual ones, and `more`."""
     own = socket.gethostname().lower()
     short = own.partition(".")[0]
     return frozenset(
@@ -86,10 +85,10 @@ def names_of_this_machine(more: Iterable[str]) -> frozenset[str]:
 
 
 def is_forwarded(headers: Headers, protocol: str) -> bool:
-    """Whether somebody else's request may be passed on here.
+    """Whether a proxy may have forwarded a request.
 
-    nginx without further settings adds no header at all, but speaks HTTP/1.0, which programs of
-    this century do not.
+    nginx without further settings adds no header, but uses HTTP/1.0, which current programs do
+    not.
     """
     return protocol == "HTTP/1.0" or any(
         name in FORWARDING or name.startswith(FORWARDING_PREFIXES)
@@ -98,7 +97,7 @@ def is_forwarded(headers: Headers, protocol: str) -> bool:
 
 
 def is_foreign(headers: Headers, scheme: str) -> bool:
-    """Whether a page that is not ours sends this request from somebody's browser.
+    """Whether a page of another site sent this request from a browser.
 
     Browsers say so in `Origin` (all but plain GETs) and in `Sec-Fetch-Site` (everything sent to
     https or localhost). Another port of the same machine is another site, which a browser calls
@@ -120,5 +119,5 @@ def is_foreign(headers: Headers, scheme: str) -> bool:
 
 
 def is_browser(headers: Headers) -> bool:
-    """Whether a person may be shown a password dialog for a Basic challenge."""
+    """Whether a Basic challenge would open a password dialog."""
     return "Sec-Fetch-Mode" in headers or "Mozilla/" in headers.get("User-Agent", "")

@@ -1,4 +1,4 @@
-"""How often anybody may ask, and how often they may be wrong."""
+"""Limits of requests, and of wrong tokens and pairing codes."""
 
 import math
 import time
@@ -19,13 +19,13 @@ ANYBODY = "anybody"
 
 
 class Guesses:
-    """Counts wrong tokens and pairing codes, by address and in all.
+    """Counts wrong tokens and pairing codes, for each address and in total.
 
-    A right token always passes: behind one address may be a whole office, or a proxy. Codes are
-    short, so after too many wrong ones not even a right one is tried.
+    A valid token always passes: many people may share an address, or a proxy. Pairing codes are
+    short, so after too many wrong ones even a valid one is refused.
 
     Args:
-        per_minute: that an address may be wrong.
+        per_minute: wrong ones that an address may send in a minute.
     """
 
     def __init__(self, per_minute: int) -> None:
@@ -34,7 +34,7 @@ class Guesses:
         self._counts = FixedWindowRateLimiter(MemoryStorage())
 
     def check(self, address: str) -> None:
-        """See whether an address may try a code.
+        """Check that an address may try a code.
 
         Raises:
             ProblemError: 429.
@@ -43,7 +43,7 @@ class Guesses:
             raise self._too_many(self._of_address, address)
 
     def count(self, address: str) -> None:
-        """Note one that was wrong.
+        """Count a wrong token or code of an address.
 
         Raises:
             ProblemError: 429, there were too many.
@@ -52,7 +52,7 @@ class Guesses:
             raise self._too_many(self._of_address, address)
 
     def count_code(self) -> bool:
-        """Note a wrong code, whoever brought it. Returns whether all codes must die of it."""
+        """Count a wrong code from any address. Returns whether all codes must be dropped now."""
         if self._counts.hit(self._of_anybody, ANYBODY):
             return False
         self._counts.clear(self._of_anybody, ANYBODY)
@@ -79,12 +79,15 @@ def _asker() -> str:
 
 
 def _is_free() -> bool:
-    """Programs on this machine could keep it busy without asking; liveness must not fail."""
+    """Whether the current request is not counted.
+
+    Local programs could load the machine without us; liveness checks must not fail.
+    """
     return _asker() == "local" or request.endpoint == "system.healthz"
 
 
 def install(app: Flask, per_minute: int) -> None:
-    """Count requests by token, or by address for those without one. Comes after the door."""
+    """Limit requests of each token, or of each address without one. Needs `g.caller`."""
     limiter = Limiter(
         _asker,
         app=app,

@@ -1,4 +1,4 @@
-"""Addresses of single pictures that open without a token, for an hour."""
+"""Signed URLs of single pictures, which need no token and expire after an hour."""
 
 import base64
 import hashlib
@@ -20,11 +20,11 @@ LIFETIME_S = 3600  # as long as OpenAI's addresses last
 
 
 class Signatures:
-    """Signs names of pictures, with a key that lies in a file. Any thread may ask.
+    """Signs and checks URLs of pictures. Safe to use from any thread.
 
     Args:
-        key_path: of the key, made when it is first needed; nobody else may read it. Without it all
-            addresses that were handed out are void.
+        key_path: file of the key, made when it is first needed, for this user only. Without the
+            key, all URLs signed with it are invalid.
         clock: seconds since the epoch.
     """
 
@@ -35,7 +35,7 @@ class Signatures:
         self._key: bytes | None = None
 
     def sign(self, name: str) -> str:
-        """The query of an address that shows `name` from now on, until it expires.
+        """The query string of a URL for `name`, valid from now until it expires.
 
         Raises:
             OSError: the key cannot be read, or there is no space for it.
@@ -44,7 +44,7 @@ class Signatures:
         return f"expires={expires}&signature={self._signature(name, expires)}"
 
     def left_s(self, name: str, expires: int, signature: str) -> int:
-        """How many seconds an address still holds; 0 if it does not, or was never handed out.
+        """Seconds that a URL is still valid; 0 if it has expired or its signature is wrong.
 
         Raises:
             OSError: as `sign`.

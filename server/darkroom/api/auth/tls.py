@@ -1,6 +1,6 @@
-"""The server's certificate: the owner's own files, or one of the local authority's.
+"""The server's TLS certificate: the owner's files, or one issued by the local authority.
 
-What makes and reads certificates is imported by those who have one.
+`cryptography` is imported only where certificates are used.
 """
 
 import socket
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class CertificateError(DarkroomError, ValueError):
-    """TLS is asked for and cannot be had. Says why and what to do."""
+    """TLS is configured, but cannot be used. Says why and what to do."""
 
 
 class Certificate(NamedTuple):
@@ -34,20 +34,20 @@ def _now() -> datetime:
 
 
 def authority(settings: Settings, clock: Callable[[], datetime] = _now) -> "Authority":
-    """The local authority, whether it has been made or not."""
+    """The local authority; it may not exist yet."""
     from darkroom.api.auth.local_ca import Authority
 
     return Authority(settings.data_dir / "tls", clock)
 
 
 def certificate(settings: Settings, clock: Callable[[], datetime] = _now) -> Certificate | None:
-    """What to serve with; None is without TLS.
+    """The certificate to serve with; None is without TLS.
 
-    For `local_ca` the authority is made on the first start. Its certificate is signed anew when it
-    lapses within a month, or when the machine's names or addresses have changed.
+    For `local_ca` the authority is made on the first start. The certificate is renewed if it
+    expires within a month, or if the machine's names or addresses have changed.
 
     Raises:
-        CertificateError: see there.
+        CertificateError: there is none that can be used.
     """
     match settings.tls.mode:
         case "off":
@@ -67,7 +67,7 @@ def certificate(settings: Settings, clock: Callable[[], datetime] = _now) -> Cer
 
 
 def client_context(settings: Settings) -> ssl.SSLContext | None:
-    """How programs on this machine may know that it is this server they talk to.
+    """TLS settings for local clients, which verify that they talk to this server.
 
     Raises:
         OSError: there is no certificate yet.

@@ -1,4 +1,4 @@
-"""The mobile client: its page, and the files that its build made."""
+"""The mobile client: its page and its built files."""
 
 import mimetypes
 from pathlib import Path
@@ -65,14 +65,14 @@ def favicon() -> Response:
 
 
 def _fresh(name: str, mimetype: str | None = None) -> Response:
-    """A file that browsers ask about each time; mostly they are told that theirs is the newest."""
+    """A file that browsers revalidate each time."""
     response = _send(name, None, mimetype)
     response.cache_control.no_cache = True
     return response
 
 
 def _send(name: str, max_age_s: int | None, mimetype: str | None = None) -> Response:
-    """A file of the client, found by name within its folder only.
+    """A file of the client, compressed if the browser accepts that.
 
     Raises:
         ProblemError: 404.

@@ -74,9 +74,9 @@ def delete_image(image_id: str) -> Response:
 @blueprint.get("/signed/<image_id>")
 @access.open_to_all
 def show_signed(image_id: str) -> Response:
-    """A picture's bytes, for whoever has its address.
+    """A picture's bytes, by a signed URL.
 
-    Pages of other sites may show it: those of chat programs run on a host of their own.
+    Pages of other sites may embed it: chat programs have their own.
     """
     here = context()
     query = read_query(SignedQuery)
@@ -97,9 +97,9 @@ def show_signed(image_id: str) -> Response:
 
 
 def signed_address(image_id: str) -> str:
-    """An absolute address of one of the caller's pictures, good for an hour without a token.
+    """An absolute URL of one of the caller's pictures, valid for an hour without a token.
 
-    Its host is the one that the caller asked.
+    Its host is that of the current request.
     """
     query = context().signatures.sign(image_id)
     return f"{request.host_url}signed/{image_id}?{query}"
@@ -122,7 +122,7 @@ def send_picture(image_id: str, headers: dict[str, str], width: int | None = Non
 def send_stored(
     stored: StoredPicture, headers: dict[str, str], width: int | None = None
 ) -> Response:
-    """Answer with a picture, whoever asks; the arguments are those of `send_picture`."""
+    """Answer with a picture without checking who may see it; see `send_picture`."""
     output_format = _negotiate(OutputFormat(stored.content_type.removeprefix("image/")))
     content_type = output_format.content_type
     variant = "" if content_type == stored.content_type else f"-{output_format.value}"
@@ -151,7 +151,7 @@ def read_file(image_id: str) -> bytes:
 
 
 def _maker_may_stay(image_id: str) -> bool:
-    """Whether who asked for the picture is still let in: addresses die with the token."""
+    """Whether the client that made the picture still has access: URLs end with its token."""
     job_id, _, _ = image_id.rpartition("-")
     client = context().store.owners({job_id}).get(job_id)
     return client is not None and access.is_let_in(client)

@@ -160,9 +160,9 @@ def show_authority() -> Response:
 
 
 def remember(response: Response, secret: str) -> None:
-    """Leave a token in a browser. Scripts cannot read it, and other sites cannot make it be sent.
+    """Set the token as a cookie that scripts cannot read and other sites cannot send.
 
-    What TLS it came over may have ended at a proxy; then the page's origin still says https.
+    A proxy may have ended TLS; then the page's origin still says https.
     """
     response.set_cookie(
         access.COOKIE,
@@ -175,7 +175,7 @@ def remember(response: Response, secret: str) -> None:
 
 
 def _base_url() -> str:
-    """Where others reach this server: as the caller does, unless that is from this machine."""
+    """The server's URL for other devices: the caller's, unless the caller is on this machine."""
     if origin.is_loopback(origin.host_name(request.headers.get("Host"))):
         return addresses.urls(context().settings)[0]
     return request.host_url.rstrip("/")

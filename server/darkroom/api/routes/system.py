@@ -1,4 +1,4 @@
-"""Health, metrics, the API document and pages for people."""
+"""Health, metrics, and the API document."""
 
 from importlib.resources import as_file, files
 
