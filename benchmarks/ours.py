@@ -11,7 +11,7 @@ from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import EngineSettings
 from darkroom.engine.base import EngineJob, Failed
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.requests import ResolvedRequest, Task
+from darkroom.requests import Txt2Img
 
 TINTYPE = "tintype"
 
@@ -31,10 +31,9 @@ def request(
     model: str = TINTYPE,
     images: int = 1,
     seed: int = SEED,
-) -> ResolvedRequest:
+) -> Txt2Img:
     """What `stock.develop` makes, as our engine is asked for it."""
-    return ResolvedRequest(
-        task=Task.TXT2IMG,
+    return Txt2Img(
         model=model,
         prompt=PROMPT,
         negative_prompt="",
@@ -48,7 +47,7 @@ def request(
     )
 
 
-def seconds(engine: DiffusersEngine, requests: Sequence[ResolvedRequest]) -> float:
+def seconds(engine: DiffusersEngine, requests: Sequence[Txt2Img]) -> float:
     """How long these take, a job each, all in flight from the beginning.
 
     Raises:

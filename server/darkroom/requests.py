@@ -5,7 +5,7 @@ Everything here is frozen and knows neither HTTP, SQL nor torch.
 
 import enum
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -108,6 +108,8 @@ WebhookUrl = Annotated[
 class Txt2ImgRequest(Schema):
     """Develop a picture from words. What is left out takes the model's default."""
 
+    task: ClassVar[Task] = Task.TXT2IMG
+
     prompt: str = Field(max_length=MAX_PROMPT_CHARS, examples=["a red fox"])
     negative_prompt: str = Field("", max_length=MAX_PROMPT_CHARS)
     width: PositiveSize | None = Field(None, description="Pixels, a multiple of 8.")
@@ -122,7 +124,7 @@ class Txt2ImgRequest(Schema):
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Random when left out.")
     scheduler: str | None = Field(None, description="A name from `GET /schedulers`.")
     model: str | None = Field(None, description="A name from `GET /models`.")
-    loras: list[Lora] = Field(default_factory=list, max_length=8)
+    loras: tuple[Lora, ...] = Field(default_factory=tuple, max_length=8)
     clip_skip: int = Field(
         0, ge=0, le=MAX_CLIP_SKIP, description="Last text-encoder layers to leave out."
     )
@@ -136,6 +138,8 @@ class Txt2ImgRequest(Schema):
 class Img2ImgRequest(Txt2ImgRequest):
     """Develop a picture from another one and words."""
 
+    task: ClassVar[Task] = Task.IMG2IMG
+
     image: ImageSource
     strength: Strength = Field(0.75, description="How much may change: 0 nothing, 1 everything.")
     latent_resize: LatentResize | None = Field(
@@ -145,6 +149,8 @@ class Img2ImgRequest(Txt2ImgRequest):
 
 class InpaintRequest(Txt2ImgRequest):
     """Repaint the white part of a mask."""
+
+    task: ClassVar[Task] = Task.INPAINT
 
     image: ImageSource
     mask_image: ImageSource
@@ -170,6 +176,8 @@ class InpaintRequest(Txt2ImgRequest):
 class UpscaleRequest(Schema):
     """Make a picture larger by a network that was trained to."""
 
+    task: ClassVar[Task] = Task.UPSCALE
+
     image: ImageSource
     upscaler: str = Field(min_length=1, max_length=200, description="A name from `GET /upscalers`.")
     scale: float | None = Field(
@@ -183,18 +191,9 @@ class UpscaleRequest(Schema):
     webhook: WebhookUrl = None
 
 
-AnyRequest = Txt2ImgRequest | UpscaleRequest
+# --- resolved requests ---------------------------------------------------------------------
 
-# Of what models do; and of all.
-REQUEST_TYPES: dict[Task, type[Txt2ImgRequest]] = {
-    Task.TXT2IMG: Txt2ImgRequest,
-    Task.IMG2IMG: Img2ImgRequest,
-    Task.INPAINT: InpaintRequest,
-}
-ALL_REQUEST_TYPES: dict[Task, type[AnyRequest]] = {**REQUEST_TYPES, Task.UPSCALE: UpscaleRequest}
-
-# Before an upscaler's name where models' names stand, which have no slash.
-UPSCALERS = "upscalers/"
+UPSCALERS = "upscalers/"  # in front of an upscaler's name where models' names stand
 
 
 @dataclass(frozen=True)
@@ -214,59 +213,70 @@ class Workload:
     steps: int
 
 
-class ResolvedRequest(Schema):
-    """A request with nothing left open: the engine's whole input beside the pictures.
+class Txt2Img(Txt2ImgRequest):
+    """A request with nothing left open, as the queue stores it and the engine takes it.
 
-    `image` and `mask_image` are `image:<id>` references by now. Sent back to the route of its
-    task, without `task`, it makes the same picture again.
-
-    When upscaling, `model` is the upscaler behind `UPSCALERS`, a step is a tile, and what upscaling
-    has no use for is empty.
+    Its JSON without nulls is what `GET /jobs/{id}` shows. Sent back to the route of its task, it
+    makes the same picture again.
     """
 
-    task: Task
-    model: str
-    prompt: str
-    negative_prompt: str
     width: int
     height: int
     num_inference_steps: int
     guidance_scale: float
-    num_images: int
     seed: int
     scheduler: str
-    loras: tuple[Lora, ...] = ()
-    clip_skip: int = 0
-    output_format: OutputFormat = OutputFormat.PNG
-    exact: bool = False
-    image: str | None = None
-    strength: float | None = None
-    latent_resize: LatentResize | None = None
-    mask_image: str | None = None
-    mask_blur: int | None = None
-    padding_mask_crop: int | None = None
-    invert_mask: bool | None = None
-    keep_unmasked: bool | None = None
-    masked_content: MaskedContent | None = None
-    upscaler: str | None = None
-    scale: float | None = None
-
-    def wire(self) -> dict[str, Any]:
-        """The JSON form that the task's route accepts."""
-        known = set(UpscaleRequest.model_fields) if self.task is Task.UPSCALE else None
-        return self.model_dump(mode="json", include=known, exclude={"task"}, exclude_none=True)
+    model: str
+    webhook: None = None  # kept elsewhere: a request is shown to others, its address is not
 
     @property
     def workload(self) -> Workload:
         """Its size. Strength leaves the first steps out, as in diffusers."""
-        strength = 1.0 if self.strength is None else self.strength
-        each = min(int(self.num_inference_steps * strength), self.num_inference_steps)
-        steps = max(1, each) * self.num_images
-        return Workload(self.model, self.width * self.height, self.num_images, steps)
+        steps = self.num_inference_steps
+        if isinstance(self, Img2Img | Inpaint):
+            steps = max(1, min(int(steps * self.strength), steps))
+        pixels = self.width * self.height
+        return Workload(self.model, pixels, self.num_images, steps * self.num_images)
 
     def seed_of(self, index: int) -> int:
         """Image `index`'s seed; past the largest seed it begins again at 0."""
         return (self.seed + index) % (MAX_SEED + 1)
+
+
+class Img2Img(Txt2Img, Img2ImgRequest):
+    """See `Txt2Img`. `image` is an `image:<id>` reference."""
+
+
+class Inpaint(Txt2Img, InpaintRequest):
+    """See `Txt2Img`. `image` and `mask_image` are `image:<id>` references."""
+
+
+class Upscale(UpscaleRequest):
+    """See `Txt2Img`. `image` is an `image:<id>` reference."""
+
+    scale: float
+    webhook: None = None
+
+    @property
+    def model(self) -> str:
+        """What the upscaler is called among models, whose names have no slash."""
+        return UPSCALERS + self.upscaler
+
+    def size(self, picture: tuple[int, int]) -> tuple[int, int]:
+        """Width and height that a picture of this width and height is brought to."""
+        return round(picture[0] * self.scale), round(picture[1] * self.scale)
+
+
+AnyRequest = Txt2ImgRequest | Img2ImgRequest | InpaintRequest | UpscaleRequest
+ResolvedRequest = Txt2Img | Img2Img | Inpaint | Upscale
+
+# By the task that tells them apart: of what may be left open, and of what may not.
+REQUESTS: dict[Task, type[AnyRequest]] = {
+    kind.task: kind for kind in (Txt2ImgRequest, Img2ImgRequest, InpaintRequest, UpscaleRequest)
+}
+RESOLVED: dict[Task, type[ResolvedRequest]] = {
+    kind.task: kind for kind in (Txt2Img, Img2Img, Inpaint, Upscale)
+}
 
 
 # --- devices ---------------------------------------------------------------------------------

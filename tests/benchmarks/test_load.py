@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import load
-from darkroom.requests import MODEL_TASKS, REQUEST_TYPES, Task
+from darkroom.requests import MODEL_TASKS, REQUESTS, Task
 
 
 def test_jobs_come_from_their_seed() -> None:
@@ -22,7 +22,7 @@ def test_the_mix_holds_every_kind_of_job() -> None:
 
 def test_every_job_of_the_mix_is_a_valid_request() -> None:
     for job in load.mixed(50, seed=0):
-        REQUEST_TYPES[Task(job.task)].model_validate(job.body)
+        REQUESTS[Task(job.task)].model_validate(job.body)
 
 
 def test_arrivals_are_seeded_ascending_and_of_the_asked_rate() -> None:

@@ -12,7 +12,7 @@ from darkroom.catalog.models import ModelCatalog
 from darkroom.config import EngineSettings, Settings
 from darkroom.engine.base import EngineEvent, EngineJob, Failed, ImageReady
 from darkroom.engine.engine import DiffusersEngine, from_settings
-from darkroom.requests import ResolvedRequest, Task
+from darkroom.requests import RESOLVED, Task, Txt2Img
 
 
 @pytest.fixture(scope="session")
@@ -48,10 +48,9 @@ def make_engine(
     return from_settings(Settings(data_dir=data_dir, engine=chosen), clock)
 
 
-def request(task: Task = Task.TXT2IMG, **fields: Any) -> ResolvedRequest:
+def request(task: Task = Task.TXT2IMG, **fields: Any) -> Txt2Img:
     """A resolved request with small numbers."""
     values: dict[str, Any] = {
-        "task": task,
         "model": "tintype",
         "prompt": "a red fox",
         "negative_prompt": "a blue house",
@@ -67,7 +66,9 @@ def request(task: Task = Task.TXT2IMG, **fields: Any) -> ResolvedRequest:
         values |= {"image": "image:x", "strength": 0.7}
     if task is Task.INPAINT:
         values |= {"mask_image": "image:y", "keep_unmasked": False}
-    return ResolvedRequest(**values | fields)
+    resolved = RESOLVED[task](**values | fields)
+    assert isinstance(resolved, Txt2Img)
+    return resolved
 
 
 def run(engine: DiffusersEngine, *jobs: EngineJob) -> list[EngineEvent]:

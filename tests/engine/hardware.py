@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.requests import ResolvedRequest
+from darkroom.requests import Txt2Img
 
 
 def model(engine: DiffusersEngine, name: str | None = None) -> Any:
@@ -61,7 +61,7 @@ def vae_memory(engine: DiffusersEngine, pixels: int) -> Iterator[None]:
 
 
 @contextmanager
-def failing_on(engine: DiffusersEngine, request: ResolvedRequest) -> Iterator[None]:
+def failing_on(engine: DiffusersEngine, request: Txt2Img) -> Iterator[None]:
     """UNet calls fail that have this prompt in them."""
     prompts = model(engine).family._prompts
     words = prompts.encode(request.prompt, clip_skip=0, variant=request.loras).embeds

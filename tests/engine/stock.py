@@ -19,7 +19,7 @@ from PIL import Image
 
 from darkroom.engine import schedulers
 from darkroom.engine.base import EngineJob
-from darkroom.requests import ResolvedRequest, Task
+from darkroom.requests import Task, Txt2Img
 
 SD: dict[Task, Any] = {
     Task.TXT2IMG: StableDiffusionPipeline,
@@ -74,7 +74,7 @@ class Stock:
 
     def _develop(
         self,
-        asked: ResolvedRequest,
+        asked: Txt2Img,
         index: int,
         image: Image.Image | None,
         mask: Image.Image | None,

@@ -12,7 +12,7 @@ from darkroom.engine.base import EngineJob, Failed, Finished, Started, Stepped
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.engine.families import spandrel_library
 from darkroom.engine.families.upscaling import Upscaler
-from darkroom.requests import UPSCALERS, Task
+from darkroom.requests import Upscale
 from tests import upscalers
 from tests.engine.conftest import developed, make_engine, request, run
 
@@ -39,16 +39,7 @@ def picture(photo: Path) -> Image.Image:
 def job(
     picture: Image.Image, name: str = "job", scale: float = 2, client: str = "", upscaler="tiny-x2"
 ) -> EngineJob:
-    width, height = (round(side * scale) for side in picture.size)
-    asked = request(
-        Task.UPSCALE,
-        model=UPSCALERS + upscaler,
-        upscaler=upscaler,
-        scale=scale,
-        width=width,
-        height=height,
-        image="image:source",
-    )
+    asked = Upscale(upscaler=upscaler, scale=scale, image="image:source")
     return EngineJob(name, asked, picture, client=client)
 
 

@@ -32,7 +32,7 @@ from darkroom.destinations import Destination, parse
 from darkroom.ops import logs
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
-from darkroom.requests import ResolvedRequest, Task
+from darkroom.requests import Img2Img, Workload
 from darkroom.responses import EventType, Job, JobStatus, WebhookState
 from darkroom.storage import database, reconcile
 from darkroom.storage.database import Database
@@ -53,8 +53,7 @@ TRACED = {
 UPLOAD, PICTURE = b"a source picture" * 1000, b"a developed picture" * 1000
 KEY = "asked once"
 WEBHOOK = parse("http://127.0.0.1:9/told")
-REQUEST = ResolvedRequest(
-    task=Task.IMG2IMG,
+REQUEST = Img2Img(
     model="tintype",
     prompt="a red fox",
     negative_prompt="",
@@ -99,7 +98,8 @@ class Arrived:
     """A request with a picture, as `web.intake` hands it over."""
 
     house: House
-    request: ResolvedRequest = REQUEST
+    request: Img2Img = REQUEST
+    workload: Workload = REQUEST.workload
     fingerprint: str = "f"
     webhook: Destination = WEBHOOK
 

@@ -1,5 +1,6 @@
 """Schemas of earlier versions come up to date with everything in them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,27 @@ from darkroom.responses import EventType, JobStatus
 from darkroom.storage import database
 from darkroom.storage.database import Database
 from darkroom.storage.tables import JobRow, SpeedRow, Table
-from tests.engine.conftest import request
+
+STORED = {  # as version 0001 wrote a request down
+    "task": "txt2img",
+    "model": "tintype",
+    "prompt": "a red fox",
+    "negative_prompt": "",
+    "width": 128,
+    "height": 64,
+    "num_inference_steps": 6,
+    "guidance_scale": 3.0,
+    "num_images": 1,
+    "seed": 7,
+    "scheduler": "ddim",
+    "loras": [],
+    "clip_skip": 0,
+    "output_format": "png",
+    "exact": False,
+    "image": None,
+    "strength": None,
+    "mask_image": None,
+}
 
 
 def bring(path: Path, revision: str) -> None:
@@ -42,7 +63,7 @@ def first(tmp_path: Path) -> Path:
                 "INSERT INTO jobs VALUES (1, 'old', :client, 'txt2img', 'succeeded', :request,"
                 " 6, 6, 1, 0, NULL, NULL, NULL, 'f', NULL, 1, 2, 3)"
             ),
-            {"client": "address:127.0.0.1", "request": request().model_dump_json()},
+            {"client": "address:127.0.0.1", "request": json.dumps(STORED)},
         )
         for statement in (
             "INSERT INTO images VALUES ('old-0', 'old', 0, 7, 8, 8, 'image/png', 3, 'aa', 3)",
@@ -82,9 +103,11 @@ def test_what_the_first_version_stored_is_still_there(first: Path) -> None:
     assert job is not None
     assert job.status is JobStatus.SUCCEEDED
     assert job.notes == ()
+    unused = {"task", "image", "strength", "mask_image"}
+    assert job.request == {name: STORED[name] for name in STORED.keys() - unused}
     with opened.read() as session:
         row = session.scalars(select(JobRow)).one()
-        assert (row.model, row.pixels, row.images) == ("tintype", 128 * 128, 1)
+        assert (row.model, row.pixels, row.images) == ("tintype", 128 * 64, 1)
     assert job.client == "this machine"
     assert [image.id for image in job.images] == ["old-0"]
     kinds = [event.type for event in store.events_after(0, "old")]
@@ -103,6 +126,10 @@ def test_the_way_back_keeps_what_the_first_version_knew(first: Path) -> None:
     engine = database.connect(first, "FULL")
     with engine.begin() as connection:
         assert connection.scalar(text("SELECT id FROM jobs")) == "old"
+        assert (
+            STORED.items()
+            <= json.loads(connection.scalar(text("SELECT request FROM jobs"))).items()
+        )
         assert connection.scalar(text("SELECT count(*) FROM events")) == 2
         assert connection.scalar(text("SELECT step_seconds FROM speeds")) == 0.5
     engine.dispose()

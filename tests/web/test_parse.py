@@ -16,11 +16,11 @@ from werkzeug.test import TestResponse
 
 from darkroom.api import errors
 from darkroom.api.parse import JSON_BYTES, Body, BodyReader
-from darkroom.requests import ALL_REQUEST_TYPES, PairRequest, TokenRequest
+from darkroom.requests import REQUESTS, PairRequest, TokenRequest
 
 MAX_BODY_BYTES = 200_000
 MAX_FILE_BYTES = 50_000
-MODELS = (*ALL_REQUEST_TYPES.values(), TokenRequest, PairRequest)
+MODELS = (*REQUESTS.values(), TokenRequest, PairRequest)
 JSON = {"content-type": "application/json"}
 GZIP = {"content-encoding": "gzip"}
 

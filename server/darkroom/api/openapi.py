@@ -32,7 +32,7 @@ from darkroom.api.operations import (
     job_links,
     page_links,
 )
-from darkroom.requests import ALL_REQUEST_TYPES, ImageSource, Task
+from darkroom.requests import REQUESTS, ImageSource, Task
 from darkroom.responses import Job, JobPage, Problem
 
 Handler = TypeVar("Handler", bound=Callable[..., Response])
@@ -251,7 +251,7 @@ def _without_null(schemas: Iterable[Json]) -> None:
 
 def form_model(task: Task) -> Model:
     """The multipart form of a task: the same fields, pictures as file parts or references."""
-    cls = ALL_REQUEST_TYPES[task]
+    cls = REQUESTS[task]
     binary = Field(json_schema_extra={"format": "binary"})
     listed = Field("[]", description="A JSON list of `{name, scale}`.")
     parts: dict[str, Any] = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from darkroom.engine.base import EngineJob
 from darkroom.engine.families.resuming import Resumable
 from darkroom.engine.sample import Key, Sample
+from darkroom.requests import Lora, Txt2Img
 
 
 @dataclass
@@ -38,12 +39,20 @@ class ActiveJob:
         return self.job.request.model
 
     @property
+    def loras(self) -> tuple[Lora, ...]:
+        request = self.job.request
+        return request.loras if isinstance(request, Txt2Img) else ()
+
+    @property
+    def exact(self) -> bool:
+        return isinstance(self.job.request, Txt2Img) and self.job.request.exact
+
+    @property
     def key(self) -> Key:
         """Jobs with equal keys may share calls."""
-        request = self.job.request
-        isolated = request.exact or self.isolated or self.unbatched is not None
+        isolated = self.exact or self.isolated or self.unbatched is not None
         exclusive = self.job.id if isolated else None
-        return Key(request.model, self.shape, request.loras, exclusive)
+        return Key(self.model, self.shape, self.loras, exclusive)
 
     @property
     def steps(self) -> int:

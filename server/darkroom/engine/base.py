@@ -5,7 +5,7 @@ from typing import Protocol
 
 from PIL.Image import Image
 
-from darkroom.requests import ResolvedRequest
+from darkroom.requests import ResolvedRequest, Txt2Img
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,12 @@ class EngineJob:
     image: Image | None = None
     mask: Image | None = None
     client: str = ""
+
+    @property
+    def model_request(self) -> Txt2Img:
+        """The request of a job for a model: any but an upscaling."""
+        assert isinstance(self.request, Txt2Img)
+        return self.request
 
 
 @dataclass(frozen=True)

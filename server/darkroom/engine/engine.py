@@ -30,6 +30,7 @@ from darkroom.engine.batching import Candidate
 from darkroom.engine.fairness import FairScheduler
 from darkroom.engine.models import Models, SteppedModel, UnbatchedModel
 from darkroom.engine.sample import Key, Sample
+from darkroom.requests import Txt2Img
 
 log = structlog.get_logger()
 
@@ -119,12 +120,12 @@ class DiffusersEngine:
             return None
         if isinstance(model, UnbatchedModel):
             return self._prepare_unbatched(first, model)
-        if first.job.request.loras and self._settings.fuse_qkv:
+        if first.loras and self._settings.fuse_qkv:
             # The LoRA layers would wrap projections that are no longer called.
             return [self._fail(first, ValueError("engine.fuse_qkv is on, which excludes LoRAs"))]
         active_jobs = self._newcomers_like(first, model.limits.max_coded)
         try:
-            model.adapters.activate(first.job.request.loras)
+            model.adapters.activate(first.loras)
             samples = model.family.prepare([active.job for active in active_jobs])
         except Exception as error:
             return self._handle_failure(active_jobs, model, error, pictures=len(active_jobs))
@@ -193,8 +194,9 @@ class DiffusersEngine:
         events: list[EngineEvent] = [Stepped(job.id, run.step, run.steps)]
         if picture is not None:
             index = run.index - 1
-            events.append(ImageReady(job.id, index, job.request.seed_of(index), picture))
-            if run.index == job.request.num_images:
+            seed = job.request.seed_of(index) if isinstance(job.request, Txt2Img) else 0
+            events.append(ImageReady(job.id, index, seed, picture))
+            if run.index == run.images:
                 events.append(Finished(job.id))
                 self.cancel(job.id)
         return events
@@ -208,7 +210,7 @@ class DiffusersEngine:
             rows[active.job.client] += sum(len(s.rows) for s in active.samples if s in chosen)
         began = self._clock()
         try:
-            model.adapters.activate(active_jobs[0].job.request.loras)
+            model.adapters.activate(active_jobs[0].loras)
             failed = model.family.denoiser.step(chosen, model.limits.max_rows)
         except Exception as error:
             return self._handle_failure(active_jobs, model, error, rows=rows.total())
@@ -234,7 +236,7 @@ class DiffusersEngine:
             for sample in active.undenoised()
         ]
         area = key.shape[-2] * key.shape[-1]
-        if active_jobs[0].job.request.exact:
+        if active_jobs[0].exact:
             return [candidates[0].sample]
         budget = self._row_budget(model, area)
         return batching.choose(candidates, lambda rows: model.costs.seconds(rows, area), budget)
@@ -267,7 +269,7 @@ class DiffusersEngine:
             return None
         model = self._models.resident(first.model)
         assert isinstance(model, SteppedModel)
-        count = 1 if first.job.request.exact else model.limits.max_coded
+        count = 1 if first.exact else model.limits.max_coded
         pairs = [
             (active, sample)
             for active in self._active_jobs.values()
@@ -334,7 +336,7 @@ class DiffusersEngine:
         if rows:
             note = model.limits.shrink_denoising(rows)
         else:
-            requests = [active.job.request for active in active_jobs]
+            requests = [active.job.model_request for active in active_jobs]
             side = max(max(request.width, request.height) for request in requests)
             note = model.limits.shrink_coding(pictures, side)
         model.apply_limits()

@@ -1,5 +1,7 @@
 """A job to warm a model up and to measure its calls."""
 
+from typing import Any
+
 import torch
 from PIL import Image
 
@@ -7,7 +9,7 @@ from darkroom.engine.base import EngineJob
 from darkroom.engine.denoiser import collate, map_tensors
 from darkroom.engine.families.unet import UNetFamily
 from darkroom.engine.sample import Sample
-from darkroom.requests import ResolvedRequest, Task
+from darkroom.requests import RESOLVED, Task
 from darkroom.responses import ModelInfo
 
 
@@ -18,21 +20,21 @@ class Warmup:
         self._family = family
         task = info.tasks[0]
         size = (info.defaults.width, info.defaults.height)
-        request = ResolvedRequest(
-            task=task,
-            model=info.name,
-            prompt="",
-            negative_prompt="",
-            width=size[0],
-            height=size[1],
-            num_inference_steps=1,
-            guidance_scale=2.0,
-            num_images=1,
-            seed=0,
-            scheduler="ddim",
-            image=None if task is Task.TXT2IMG else "image:none",
-            strength=None if task is Task.TXT2IMG else 1.0,
-        )
+        fields: dict[str, Any] = {
+            "model": info.name,
+            "prompt": "",
+            "width": size[0],
+            "height": size[1],
+            "num_inference_steps": 1,
+            "guidance_scale": 2.0,
+            "seed": 0,
+            "scheduler": "ddim",
+        }
+        if task is not Task.TXT2IMG:
+            fields |= {"image": "image:none", "strength": 1.0}
+        if task is Task.INPAINT:
+            fields |= {"mask_image": "image:none", "keep_unmasked": False}
+        request = RESOLVED[task](**fields)
         job = EngineJob("warmup", request, Image.new("RGB", size), Image.new("L", size, 255))
         self.sample: Sample = family.prepare([job])["warmup"][0]
 

@@ -7,7 +7,7 @@ a time, so that the same request and seed give the same file.
 import json
 
 from darkroom.catalog import schedulers
-from darkroom.requests import ResolvedRequest, Task
+from darkroom.requests import Img2Img, Inpaint, ResolvedRequest, Upscale
 
 
 def text_chunks(
@@ -21,7 +21,7 @@ def text_chunks(
         source_sha256: of the source picture's PNG, in place of its id.
         mask_sha256: of the mask's.
     """
-    native = request.wire()
+    native = request.model_dump(mode="json", exclude_none=True)
     for name, digest in (("image", source_sha256), ("mask_image", mask_sha256)):
         if native.pop(name, None) is not None:
             native[f"{name}_sha256"] = digest
@@ -34,8 +34,8 @@ def text_chunks(
 
 def parameters(request: ResolvedRequest, index: int) -> str:
     """The prompt and settings in the format of AUTOMATIC1111's web UI (its `infotext`)."""
-    if request.task is Task.UPSCALE:
-        name = _quoted(str(request.upscaler))
+    if isinstance(request, Upscale):
+        name = _quoted(request.upscaler)
         return f"Postprocess upscale by: {request.scale:g}, Postprocess upscaler: {name}"
     settings: dict[str, object] = {"Steps": request.num_inference_steps}
     if request.scheduler != schedulers.NATIVE:
@@ -50,11 +50,11 @@ def parameters(request: ResolvedRequest, index: int) -> str:
         "Size": f"{request.width}x{request.height}",
         "Model": request.model,
     }
-    if request.strength is not None:
+    if isinstance(request, Img2Img | Inpaint):
         settings["Denoising strength"] = f"{request.strength:g}"
     if request.clip_skip:
         settings["Clip skip"] = request.clip_skip + 1  # A1111 counts the last layer as 1
-    if request.mask_blur:
+    if isinstance(request, Inpaint) and request.mask_blur:
         settings["Mask blur"] = request.mask_blur
     line = ", ".join(f"{key}: {_quoted(str(value))}" for key, value in settings.items())
     negative = f"Negative prompt: {request.negative_prompt}\n" if request.negative_prompt else ""

@@ -19,7 +19,7 @@ from darkroom.ops import health
 from darkroom.ops.addresses import local_url
 from darkroom.ops.supervisor import PortTakenError
 from darkroom.ops.supervisor import check_port as probe_port
-from darkroom.requests import ResolvedRequest, Task
+from darkroom.requests import Txt2Img
 from darkroom.storage import database, reconcile
 from darkroom.storage.database import Database
 from darkroom.storage.files import Files
@@ -229,8 +229,7 @@ def _picture(settings: Settings) -> Finding:
     began = time.monotonic()
     working.warm_up()
     loaded = time.monotonic()
-    request = ResolvedRequest(
-        task=Task.TXT2IMG,
+    request = Txt2Img(
         model=info.name,
         prompt="a red fox",
         negative_prompt="",

@@ -10,6 +10,7 @@ from PIL import Image
 from darkroom.engine.base import EngineEvent, EngineJob, Stepped
 from darkroom.images import codec, metadata
 from darkroom.queue.estimate import Kind, Speed, power_of_two
+from darkroom.requests import Img2Img, Inpaint, Upscale
 from darkroom.storage.files import Files
 from darkroom.storage.records import Claim
 
@@ -48,11 +49,11 @@ class Running:
         """
         request = self.claim.request
         image = mask = None
-        if request.image is not None:
+        if isinstance(request, Img2Img | Inpaint | Upscale):
             data = files.read(request.image.removeprefix("image:"))
             self.source_sha256 = sha256(data).hexdigest()
             image = codec.opaque(Image.open(io.BytesIO(data)))
-        if request.mask_image is not None:
+        if isinstance(request, Inpaint):
             data = files.read(request.mask_image.removeprefix("image:"))
             self.mask_sha256 = sha256(data).hexdigest()
             mask = codec.as_mask(Image.open(io.BytesIO(data)))

@@ -24,7 +24,6 @@ from darkroom.storage.records import (
     StoredPicture,
     event_of,
     preview_of,
-    request_of,
 )
 from darkroom.storage.tables import (
     EventRow,
@@ -151,7 +150,7 @@ class Store:
             request_id=new.request_id,
             task=new.request.task,
             status=JobStatus.QUEUED,
-            request=new.request.model_dump_json(),
+            request=new.request.model_dump_json(exclude_none=True),
             **vars(new.workload),
             fingerprint=new.fingerprint,
             idempotency_key=new.idempotency_key,
@@ -321,13 +320,10 @@ class Store:
 
     def picture_in_use(self, picture_id: str) -> bool:
         """Whether an unfinished job has this picture for its source or mask."""
-        reference = f"image:{picture_id}"
+        refers = JobRow.request.contains(f'"image:{picture_id}"', autoescape=True)
+        unfinished = select(JobRow.id).where(JobRow.status.in_(UNFINISHED), refers)
         with self._database.read() as session:
-            rows = session.scalars(select(JobRow).where(JobRow.status.in_(UNFINISHED)))
-            return any(
-                reference in (request.image, request.mask_image)
-                for request in map(request_of, rows)
-            )
+            return session.scalar(unfinished.limit(1)) is not None
 
     # --- events ----------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from darkroom.destinations import Destination
-from darkroom.requests import ResolvedRequest, Workload
+from darkroom.requests import RESOLVED, ResolvedRequest, Task, Workload
 from darkroom.responses import (
     Event,
     EventType,
@@ -128,7 +128,7 @@ def timestamp(seconds: float | None) -> datetime | None:
 
 
 def request_of(row: JobRow) -> ResolvedRequest:
-    return ResolvedRequest.model_validate_json(row.request)
+    return RESOLVED[Task(row.task)].model_validate_json(row.request)
 
 
 def workload_of(row: JobRow) -> Workload:
@@ -189,17 +189,16 @@ def job_of(
     """The wire form of a job."""
     created = timestamp(row.created_at)
     assert created is not None
-    request = request_of(row)
     return Job(
         id=row.id,
         client=row.client_name,
-        task=request.task,
+        task=Task(row.task),
         status=JobStatus(row.status),
         position=estimate.position,
         eta_seconds=estimate.rounded_eta,
         progress=Progress(step=row.step, steps=row.steps),
         attempts=row.attempts,
-        request=request.wire(),
+        request=json.loads(row.request),
         images=tuple(image_of(image) for image in sorted(images, key=lambda image: image.index)),
         notes=tuple(json.loads(row.notes)),
         error=None if row.error is None else Problem.model_validate_json(row.error),

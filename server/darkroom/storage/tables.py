@@ -15,6 +15,7 @@ class JobRow(Table):
         sequence: orders all jobs by acceptance.
         client: who asked: `local`, `token:<id>` or `address:<ip>`.
         client_name: for people, as it was when they asked.
+        request: JSON of the resolved request of its task, without nulls.
         model, pixels, images, steps: its `Workload`; the worker corrects `steps` when it starts.
         urgency: 0 to 7, the most urgent first, among one client's jobs (RFC 9218).
         isolated: whether it was in flight when a worker died, and must run alone from now on.

@@ -20,10 +20,12 @@ from darkroom.images import codec
 from darkroom.images.decoder import Decoded
 from darkroom.requests import (
     MAX_SEED,
+    RESOLVED,
     AnyRequest,
     OutputFormat,
     ResolvedRequest,
     Task,
+    Txt2Img,
     Txt2ImgRequest,
     UpscaleRequest,
     Workload,
@@ -113,7 +115,7 @@ def resolve(
     errors = checks.check_size(width, height, model)
     if errors:
         raise invalid(errors)
-    request = _resolve(task, asked, model, sources, width, height)
+    request = _resolve(asked, model, sources, width, height)
     return PreparedRequest(
         request=request,
         workload=request.workload,
@@ -133,8 +135,8 @@ def _resolve_upscaling(
     if errors:
         raise invalid(errors)
     source = sources["image"]
-    request = upscaling.resolve(asked, chosen, source, _output_format(asked))
-    return PreparedRequest(request, request.workload, (source,), fingerprint, webhook)
+    request, workload = upscaling.resolve(asked, chosen, source, _output_format(asked))
+    return PreparedRequest(request, workload, (source,), fingerprint, webhook)
 
 
 def _find_sources(
@@ -170,13 +172,12 @@ def _find_model(asked: Txt2ImgRequest, task: Task) -> ModelEntry:
 
 
 def _resolve(
-    task: Task,
     asked: Txt2ImgRequest,
     model: ModelInfo,
     sources: dict[str, Source],
     width: int,
     height: int,
-) -> ResolvedRequest:
+) -> Txt2Img:
     """Fill in what the caller left out."""
     defaults = model.defaults
     chosen: dict[str, Any] = {
@@ -185,11 +186,12 @@ def _resolve(
         "scheduler": defaults.scheduler,
         "seed": secrets.randbelow(MAX_SEED + 1 - asked.num_images),
     }
-    chosen |= asked.model_dump(exclude_none=True, exclude={"webhook"})
+    chosen |= asked.model_dump(exclude_none=True, exclude={"webhook", "output_format"})
     chosen |= {name: source.reference for name, source in sources.items()}
-    chosen |= {"task": task, "model": model.name, "width": width, "height": height}
-    chosen["output_format"] = _output_format(asked)
-    return ResolvedRequest(**chosen)
+    chosen |= {"model": model.name, "width": width, "height": height}
+    resolved = RESOLVED[asked.task](**chosen, output_format=_output_format(asked))
+    assert isinstance(resolved, Txt2Img)
+    return resolved
 
 
 def _output_format(asked: AnyRequest) -> OutputFormat:

@@ -3,10 +3,9 @@
 from darkroom.api.context import context
 from darkroom.api.errors import invalid
 from darkroom.api.sources import Source
-from darkroom.catalog.schedulers import NATIVE
 from darkroom.catalog.upscalers import UnknownUpscalerError
 from darkroom.images import tiling
-from darkroom.requests import UPSCALERS, OutputFormat, ResolvedRequest, Task, UpscaleRequest
+from darkroom.requests import OutputFormat, Upscale, UpscaleRequest, Workload
 from darkroom.responses import FieldError, UpscalerInfo
 
 MAX_PIXELS = 16_777_216  # of what a network makes: 4096², whose PNG takes the worker two seconds
@@ -30,7 +29,7 @@ def find(asked: UpscaleRequest) -> UpscalerInfo:
 
 def resolve(
     asked: UpscaleRequest, upscaler: UpscalerInfo, source: Source, output_format: OutputFormat
-) -> ResolvedRequest:
+) -> tuple[Upscale, Workload]:
     """Fill in what the caller left out.
 
     Raises:
@@ -41,21 +40,12 @@ def resolve(
     if width * height > limit:
         detail = f"is {width}×{height}; {upscaler.name} takes pictures of up to {limit} pixels"
         raise invalid([FieldError(pointer="#/image", detail=detail)])
-    scale = float(upscaler.scale) if asked.scale is None else asked.scale
-    return ResolvedRequest(
-        task=Task.UPSCALE,
-        model=UPSCALERS + upscaler.name,
-        prompt="",
-        negative_prompt="",
-        width=round(width * scale),
-        height=round(height * scale),
-        num_inference_steps=len(tiling.for_upscaling(source.size).boxes),
-        guidance_scale=0,
-        num_images=1,
-        seed=0,
-        scheduler=NATIVE,
-        output_format=output_format,
+    request = Upscale(
         image=source.reference,
         upscaler=upscaler.name,
-        scale=scale,
+        scale=float(upscaler.scale) if asked.scale is None else asked.scale,
+        output_format=output_format,
     )
+    wide, high = request.size(source.size)
+    tiles = len(tiling.for_upscaling(source.size).boxes)
+    return request, Workload(request.model, wide * high, 1, tiles)

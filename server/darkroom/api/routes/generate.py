@@ -13,7 +13,7 @@ from darkroom.api.operations import IDEMPOTENCY_KEY, IMAGES, PREFER, PRIORITY
 from darkroom.api.parsing import prepare
 from darkroom.api.routes.images import send_picture
 from darkroom.asgi.wait import until_ended
-from darkroom.requests import ALL_REQUEST_TYPES, Task
+from darkroom.requests import REQUESTS, Task
 from darkroom.responses import Job, JobStatus, Problem
 
 blueprint = Blueprint("generate", __name__)
@@ -50,7 +50,7 @@ def _route(task: Task, summary: str) -> None:
         blueprint,
         "POST",
         f"/{task.value}",
-        json=ALL_REQUEST_TYPES[task],
+        json=REQUESTS[task],
         form=form_model(task),
         query=GenerateQuery,
         answers=GENERATED,
@@ -80,7 +80,7 @@ def generate(task: Task) -> Response:
     cancels = read_query(GenerateQuery).cancel_on_disconnect
     submit.check_room(key)
     body = here.bodies.read(prepare.FILE_FIELDS)
-    asked = body.validate(ALL_REQUEST_TYPES[task])
+    asked = body.validate(REQUESTS[task])
     fingerprint = prepare.fingerprint(task, asked, body.files)
     taken = prepare.resolve(task, asked, body.files, fingerprint)
     job_id = submit.accept(taken, key, body.digest(task) if key else None)

@@ -15,22 +15,15 @@ from darkroom.catalog import schedulers
 from darkroom.compat.a1111 import samplers
 from darkroom.compat.ignored import Ignored
 from darkroom.images import codec, metadata
-from darkroom.requests import OutputFormat, ResolvedRequest, Task
+from darkroom.requests import (
+    RESOLVED,
+    Img2Img,
+    Inpaint,
+    OutputFormat,
+    ResolvedRequest,
+    Upscale,
+)
 from darkroom.responses import Image, Job, JobStatus, Problem
-
-# Fields that the request of an upscaling job lacks.
-NOTHING_DRAWN: dict[str, Any] = {
-    "model": "",
-    "prompt": "",
-    "negative_prompt": "",
-    "scheduler": schedulers.NATIVE,
-    "width": 0,
-    "height": 0,
-    "num_inference_steps": 0,
-    "guidance_scale": 0,
-    "num_images": 1,
-    "seed": 0,
-}
 
 
 def as_error(problem: Problem) -> dict[str, Any]:
@@ -89,42 +82,34 @@ class Answer:
     def _info(self, jobs: Sequence[Job], made: Sequence[tuple[Job, Image]]) -> dict[str, Any]:
         """The content of `info` (`Processed.js` in `modules/processing.py`), and ignored fields."""
         first, parameters = jobs[0], self.parameters
-        request = _request(first)
-        seeds = [image.seed for _, image in made] or [request.seed]
+        settings = _settings(_request(first))
+        if made:
+            settings |= {"width": made[0][1].width, "height": made[0][1].height}
+        seeds = [image.seed for _, image in made] or [settings["seed"]]
         given = parameters.get("subseed")
         subseeds = seeds if given is None else [int(given)] * len(seeds)
-        size = made[0][1] if made else request
-        return {
+        return settings | {
             "prompt": parameters["prompt"],
             "all_prompts": [parameters["prompt"]] * len(seeds),
-            "negative_prompt": request.negative_prompt,
-            "all_negative_prompts": [request.negative_prompt] * len(seeds),
+            "all_negative_prompts": [settings["negative_prompt"]] * len(seeds),
             "seed": seeds[0],
             "all_seeds": seeds,
             "subseed": subseeds[0],
             "all_subseeds": subseeds,
             "subseed_strength": 0,
-            "width": size.width,
-            "height": size.height,
-            "sampler_name": samplers.label(request.scheduler),
-            "cfg_scale": request.guidance_scale,
-            "steps": request.num_inference_steps,
             "batch_size": max(1, int(parameters.get("batch_size") or 1)),
             "restore_faces": False,
             "face_restoration_model": None,
-            "sd_model_name": request.model,
             "sd_model_hash": None,
             "sd_vae_name": None,
             "sd_vae_hash": None,
             "seed_resize_from_w": -1,
             "seed_resize_from_h": -1,
-            "denoising_strength": request.strength,
             "extra_generation_params": {},
             "index_of_first_image": 0,
             "infotexts": [metadata.parameters(_request(job), image.index) for job, image in made],
             "styles": [],
             "job_timestamp": job_timestamp(first),
-            "clip_skip": request.clip_skip + 1,
             "is_using_inpainting_conditioning": False,
             "version": f"darkroom {darkroom.__version__}",
             "ignored": self.ignored.names,
@@ -169,6 +154,33 @@ def job_timestamp(job: Job) -> str:
 
 
 def _request(job: Job) -> ResolvedRequest:
-    """The job's request; an upscaling job's has `NOTHING_DRAWN` for the fields it lacks."""
-    missing = NOTHING_DRAWN if job.task is Task.UPSCALE else {}
-    return ResolvedRequest.model_validate({**missing, **job.request, "task": job.task})
+    return RESOLVED[job.task].model_validate(job.request)
+
+
+def _settings(request: ResolvedRequest) -> dict[str, Any]:
+    """The fields of `info` that come from the request; an upscaling has none of them."""
+    if isinstance(request, Upscale):
+        return {
+            "negative_prompt": "",
+            "seed": 0,
+            "width": 0,
+            "height": 0,
+            "sampler_name": samplers.label(schedulers.NATIVE),
+            "cfg_scale": 0.0,
+            "steps": 0,
+            "sd_model_name": "",
+            "denoising_strength": None,
+            "clip_skip": 1,
+        }
+    return {
+        "negative_prompt": request.negative_prompt,
+        "seed": request.seed,
+        "width": request.width,
+        "height": request.height,
+        "sampler_name": samplers.label(request.scheduler),
+        "cfg_scale": request.guidance_scale,
+        "steps": request.num_inference_steps,
+        "sd_model_name": request.model,
+        "denoising_strength": request.strength if isinstance(request, Img2Img | Inpaint) else None,
+        "clip_skip": request.clip_skip + 1,
+    }

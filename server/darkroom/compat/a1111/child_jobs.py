@@ -13,9 +13,9 @@ from darkroom.api.parse import validate
 from darkroom.api.parsing import prepare
 from darkroom.compat.a1111 import answers
 from darkroom.requests import (
-    ALL_REQUEST_TYPES,
     MAX_IMAGES_PER_JOB,
     MAX_SEED,
+    REQUESTS,
     OutputFormat,
     Task,
 )
@@ -72,7 +72,7 @@ def place(
             if seed is not None:
                 values["seed"] = (seed + child.first) % (MAX_SEED + 1)
             fields = {**values, **dict.fromkeys(files, "file part")}
-            asked = validate(ALL_REQUEST_TYPES[child.task], fields)
+            asked = validate(REQUESTS[child.task], fields)
             fingerprint = sha256(f"{digest} {(stage, index)}".encode()).hexdigest()
             job_id = accept(prepare.resolve(child.task, asked, files, fingerprint))
             placed.append(job_id)

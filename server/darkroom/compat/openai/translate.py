@@ -18,7 +18,7 @@ from darkroom.images.decoder import Decoded, Purpose
 from darkroom.requests import (
     MAX_IMAGES_PER_JOB,
     MAX_SEED,
-    REQUEST_TYPES,
+    REQUESTS,
     OutputFormat,
     Task,
     Txt2ImgRequest,
@@ -120,7 +120,8 @@ def translate(task: Task, sent: Body, catalog: ModelCatalog, sources: Sources) -
         "num_images": min(options.n, MAX_IMAGES_PER_JOB),
         "output_format": options.output_format,
     }
-    request = validate(REQUEST_TYPES[task], {**values, **dict.fromkeys(files, "a file")})
+    request = validate(REQUESTS[task], {**values, **dict.fromkeys(files, "a file")})
+    assert isinstance(request, Txt2ImgRequest)
     known = {*ResponseOptions.model_fields, *values, *files, "seed"}
     known |= {"mask"} if task is Task.INPAINT else set()
     known -= set() if task is Task.IMG2IMG else {"input_fidelity"}

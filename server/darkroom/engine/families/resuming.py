@@ -21,6 +21,10 @@ class Resumable(Protocol):
         """All steps over all images."""
 
     @property
+    def images(self) -> int:
+        """How many images there will be."""
+
+    @property
     def index(self) -> int:
         """Index of the current image."""
 

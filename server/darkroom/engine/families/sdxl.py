@@ -10,7 +10,7 @@ from diffusers import (
 )
 
 from darkroom.engine.families.unet import UNetFamily
-from darkroom.requests import ResolvedRequest, Task
+from darkroom.requests import Task, Txt2Img
 
 PIPELINES: dict[Task, Any] = {
     Task.TXT2IMG: StableDiffusionXLPipeline,
@@ -43,7 +43,7 @@ def pipelines(loaded: Any, tasks: tuple[Task, ...]) -> dict[Task, Any]:
 class StableDiffusionXL(UNetFamily):
     """SDXL and its distilled and inpainting variants."""
 
-    def _time_ids(self, request: ResolvedRequest, negative: bool) -> torch.Tensor | None:
+    def _time_ids(self, request: Txt2Img, negative: bool) -> torch.Tensor | None:
         """(1, 6): original size, crop, target size; the refiner's (1, 5) end in a score instead."""
         pipeline = self._pipeline(request)
         size = [request.height, request.width]

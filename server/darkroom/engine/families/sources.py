@@ -8,7 +8,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image, ImageOps
 
 from darkroom.engine.base import EngineJob
-from darkroom.requests import Task
+from darkroom.requests import Img2Img, Inpaint, Task
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ def read(job: EngineJob, pipeline: Any) -> Source | None:
         job: with its pictures.
         pipeline: of the job's task; its image and mask processors are used.
     """
-    request = job.request
+    request = job.model_request
     if request.task is Task.TXT2IMG:
         return None
     picture, mask = sized(job)
-    if mask is None:
+    if not isinstance(request, Inpaint):
         return Source(pipeline.image_processor.preprocess(picture))
     width, height = request.width, request.height
     crop, resize_mode = None, "default"
@@ -71,15 +71,16 @@ def sized(job: EngineJob) -> tuple[Image.Image, Image.Image | None]:
     Where only the mask's surroundings are repainted, both keep their own size: the surroundings
     are cut out of them, and put back. Where latents are to be resized, the picture keeps its own.
     """
-    request, picture, mask = job.request, job.image, job.mask
+    request, picture, mask = job.model_request, job.image, job.mask
     assert picture is not None
     size = (request.width, request.height)
-    if request.padding_mask_crop is None and request.latent_resize is None:
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-    if request.task is not Task.INPAINT:
+    if not isinstance(request, Inpaint):
+        if not isinstance(request, Img2Img) or request.latent_resize is None:
+            picture = picture.resize(size, Image.Resampling.LANCZOS)
         return picture, None
     assert mask is not None
     if request.padding_mask_crop is None:
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
         mask = mask.resize(size, Image.Resampling.BILINEAR)
     if request.invert_mask:
         mask = ImageOps.invert(mask)

@@ -17,7 +17,7 @@ from PIL import Image
 from darkroom.engine.base import EngineJob
 from darkroom.engine.families import sources
 from darkroom.errors import DarkroomError
-from darkroom.requests import MaskedContent, ResolvedRequest, Task
+from darkroom.requests import Img2Img, Inpaint, MaskedContent, Task
 
 
 class _CancelledError(DarkroomError):
@@ -90,6 +90,7 @@ class Development:
 
     def __init__(self, runs: list[Run], steps: int) -> None:
         self._runs = runs
+        self.images = len(runs)
         self.steps = steps * len(runs)
         self.step = 0
         self.index = 0
@@ -144,20 +145,23 @@ class UnbatchedRequest:
         Raises:
             ValueError: the model cannot do what is asked.
         """
-        request = job.request
+        request = job.model_request
         if request.task not in self._pipelines:
             raise ValueError(f"{request.model} cannot do {request.task}")
         if request.loras:
             raise ValueError(f"{request.model} takes no LoRAs here: its pipeline is run whole")
-        content = request.masked_content or MaskedContent.ORIGINAL
-        if request.latent_resize is not None or content is not MaskedContent.ORIGINAL:
+        resizes = isinstance(request, Img2Img) and request.latent_resize is not None
+        refills = (
+            isinstance(request, Inpaint) and request.masked_content is not MaskedContent.ORIGINAL
+        )
+        if resizes or refills:
             raise ValueError(f"{request.model} gives no access to its latents: it is run whole")
         runs = [self._run(job, index) for index in range(request.num_images)]
-        strength = 1.0 if request.strength is None else request.strength
+        strength = request.strength if isinstance(request, Img2Img | Inpaint) else 1.0
         return Development(runs, max(1, int(request.num_inference_steps * strength)))
 
     def _run(self, job: EngineJob, index: int) -> Run:
-        request = job.request
+        request = job.model_request
         pipeline = self._pipelines[request.task]
         accepted = inspect.signature(pipeline.__call__).parameters
 
@@ -172,7 +176,11 @@ class UnbatchedRequest:
             }
             known = {name: value for name, value in arguments.items() if name in accepted}
             picture: Image.Image = pipeline(**known).images[0]
-            if request.keep_unmasked and request.padding_mask_crop is None:
+            if (
+                isinstance(request, Inpaint)
+                and request.keep_unmasked
+                and request.padding_mask_crop is None
+            ):
                 picture = VaeImageProcessor().apply_overlay(
                     arguments["mask_image"], arguments["image"], picture
                 )
@@ -183,7 +191,7 @@ class UnbatchedRequest:
 
 def _arguments(job: EngineJob) -> dict[str, Any]:
     """A request in the pipelines' words; those that a pipeline has no word for are left out."""
-    request: ResolvedRequest = job.request
+    request = job.model_request
     arguments: dict[str, Any] = {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt or None,
@@ -192,10 +200,10 @@ def _arguments(job: EngineJob) -> dict[str, Any]:
         "num_inference_steps": request.num_inference_steps,
         "guidance_scale": request.guidance_scale,
     }
-    if request.task is Task.TXT2IMG:
+    if not isinstance(request, Img2Img | Inpaint):
         return arguments
     picture, mask = sources.sized(job)
     arguments |= {"image": picture, "strength": request.strength}
-    if mask is not None:
+    if isinstance(request, Inpaint):
         arguments |= {"mask_image": mask, "padding_mask_crop": request.padding_mask_crop}
     return arguments

@@ -21,7 +21,7 @@ from darkroom.engine.families.sources import Source
 from darkroom.engine.prompts import PromptEncoder
 from darkroom.engine.sample import Inpainting, Row, Sample
 from darkroom.engine.vae import Vae
-from darkroom.requests import ResolvedRequest, Task
+from darkroom.requests import Img2Img, Inpaint, Task, Txt2Img
 
 
 class UNetFamily:
@@ -57,11 +57,11 @@ class UNetFamily:
             self.unet.config.in_channels == self.vae.model.config.latent_channels
         )
 
-    def _time_ids(self, _request: ResolvedRequest, _negative: bool) -> torch.Tensor | None:
+    def _time_ids(self, _request: Txt2Img, _negative: bool) -> torch.Tensor | None:
         """Size conditioning of the UNet, for families that have it."""
         return None
 
-    def latent_shape(self, request: ResolvedRequest) -> tuple[int, ...]:
+    def latent_shape(self, request: Txt2Img) -> tuple[int, ...]:
         """(C, h, w) of the request's latents."""
         channels = self.vae.model.config.latent_channels
         return channels, request.height // self.vae.factor, request.width // self.vae.factor
@@ -96,17 +96,17 @@ class UNetFamily:
             Exception: another failure. With several jobs any of them may be the cause; preparing
                 each by itself tells which.
         """
-        read = {job.id: sources.read(job, self._pipeline(job.request)) for job in jobs}
+        read = {job.id: sources.read(job, self._pipeline(job.model_request)) for job in jobs}
         moments = self._encode(jobs, read)
         return {
             job.id: [
-                self._sample(job.request, index, read[job.id], moments.get(job.id, ()))
-                for index in range(job.request.num_images)
+                self._sample(job.model_request, index, read[job.id], moments.get(job.id, ()))
+                for index in range(job.model_request.num_images)
             ]
             for job in jobs
         }
 
-    def _pipeline(self, request: ResolvedRequest) -> Any:
+    def _pipeline(self, request: Txt2Img) -> Any:
         pipeline = self._pipelines.get(request.task)
         if pipeline is None:
             can = " and ".join(self._pipelines)
@@ -121,11 +121,12 @@ class UNetFamily:
         wanted: dict[torch.Size, list[tuple[str, int, torch.Tensor]]] = defaultdict(list)
         for job in jobs:
             source = read[job.id]
-            if source is None:
+            request = job.request
+            if source is None or not isinstance(request, Img2Img | Inpaint):
                 continue
             found[job.id] = [None, None]
-            repaints = job.request.task is Task.INPAINT
-            if not repaints or self._repaints_latents or job.request.strength != 1.0:
+            repaints = isinstance(request, Inpaint)
+            if not repaints or self._repaints_latents or request.strength != 1.0:
                 wanted[source.pixels.shape].append((job.id, 0, source.pixels))
             if repaints and not self._repaints_latents:
                 wanted[source.pixels.shape].append((job.id, 1, source.masked_pixels))
@@ -137,7 +138,7 @@ class UNetFamily:
 
     def _sample(
         self,
-        request: ResolvedRequest,
+        request: Txt2Img,
         index: int,
         source: Source | None,
         moments: Sequence[torch.Tensor | None],
@@ -152,14 +153,14 @@ class UNetFamily:
         scheduler.set_timesteps(request.num_inference_steps, device=self.device)
         timesteps = self._timesteps(pipeline, request)
         inpainting = None
-        if source is None:
-            latents = self._noise(request, scheduler, generator)
-        elif source.mask_pixels is None:
+        if isinstance(request, Img2Img):
             latents = self._noised_source(pipeline, request, timesteps, generator, moments)
-        else:
+        elif isinstance(request, Inpaint) and source is not None:
             latents, inpainting = self._repainting(
                 pipeline, request, timesteps, generator, source, moments
             )
+        else:
+            latents = self._noise(request, scheduler, generator)
         return Sample(
             index=index,
             seed=seed,
@@ -174,7 +175,7 @@ class UNetFamily:
             inpainting=inpainting,
         )
 
-    def _rows(self, request: ResolvedRequest, guided: bool) -> tuple[Row, ...]:
+    def _rows(self, request: Txt2Img, guided: bool) -> tuple[Row, ...]:
         """The conditioning rows: with guidance the negative prompt's, then the prompt's."""
         skip, loras = request.clip_skip, request.loras
         asked = self._prompts.encode(request.prompt, clip_skip=skip, variant=loras)
@@ -186,9 +187,9 @@ class UNetFamily:
         )
         return (Row(shunned, self._time_ids(request, True)), *rows)
 
-    def _timesteps(self, pipeline: Any, request: ResolvedRequest) -> torch.Tensor:
+    def _timesteps(self, pipeline: Any, request: Txt2Img) -> torch.Tensor:
         """(n,): all timesteps, or those that remain at the request's strength."""
-        if request.task is not Task.TXT2IMG:
+        if isinstance(request, Img2Img | Inpaint):
             timesteps: torch.Tensor
             steps, strength = request.num_inference_steps, request.strength
             timesteps, _ = pipeline.get_timesteps(steps, strength, self.device)
@@ -202,9 +203,7 @@ class UNetFamily:
         whole: torch.Tensor = pipeline.scheduler.timesteps
         return whole
 
-    def _noise(
-        self, request: ResolvedRequest, scheduler: Any, generator: torch.Generator
-    ) -> torch.Tensor:
+    def _noise(self, request: Txt2Img, scheduler: Any, generator: torch.Generator) -> torch.Tensor:
         shape = (1, *self.latent_shape(request))
         noise = randn_tensor(shape, generator=generator, device=self.device, dtype=self.dtype)
         latents: torch.Tensor = noise * scheduler.init_noise_sigma
@@ -213,7 +212,7 @@ class UNetFamily:
     def _noised_source(
         self,
         pipeline: Any,
-        request: ResolvedRequest,
+        request: Img2Img,
         timesteps: torch.Tensor,
         generator: torch.Generator,
         moments: Sequence[torch.Tensor | None],
@@ -230,7 +229,7 @@ class UNetFamily:
     def _repainting(
         self,
         pipeline: Any,
-        request: ResolvedRequest,
+        request: Inpaint,
         timesteps: torch.Tensor,
         generator: torch.Generator,
         source: Source,
@@ -243,11 +242,10 @@ class UNetFamily:
         drawn = source.pixels
         if image is not None:
             drawn = self.vae.draw(image, generator)
-            if request.masked_content is not None:
-                assert source.mask_pixels is not None
-                drawn = starts.refilled(
-                    drawn, source.mask_pixels, request.masked_content, generator.initial_seed()
-                )
+            assert source.mask_pixels is not None
+            drawn = starts.refilled(
+                drawn, source.mask_pixels, request.masked_content, generator.initial_seed()
+            )
         channels = self.vae.model.config.latent_channels
         prepared = pipeline.prepare_latents(
             1,
@@ -284,7 +282,7 @@ class UNetFamily:
             crop=source.crop,
         )
 
-    def _embedded_guidance(self, pipeline: Any, request: ResolvedRequest) -> torch.Tensor:
+    def _embedded_guidance(self, pipeline: Any, request: Txt2Img) -> torch.Tensor:
         """(1, dim), for UNets distilled with guidance as an input (arXiv 2210.03142)."""
         scale = torch.tensor([request.guidance_scale - 1])
         dim = self.unet.config.time_cond_proj_dim

@@ -18,6 +18,7 @@ from darkroom.engine.base import EngineJob
 from darkroom.engine.families import spandrel_library
 from darkroom.engine.families.spandrel_library import Network
 from darkroom.images import tiling
+from darkroom.requests import Upscale
 
 log = structlog.get_logger()
 
@@ -53,11 +54,11 @@ class Upscaler:
         """Take a job on; nothing is computed yet.
 
         Raises:
-            ValueError: it has no picture.
+            ValueError: it is no upscaling of a picture.
         """
-        if job.image is None:
+        if job.image is None or not isinstance(job.request, Upscale):
             raise ValueError("there is no picture to make larger")
-        return Enlargement(self, job.image, (job.request.width, job.request.height))
+        return Enlargement(self, job.image, job.request.size(job.image.size))
 
     def enlarge(self, picture: Image.Image) -> Image.Image:
         """A picture `scale` times as large. What does not fit in memory goes through in parts.
@@ -102,6 +103,7 @@ class Enlargement:
     """
 
     exclusive = False  # nothing of a job is kept in the network
+    images = 1
 
     def __init__(self, upscaler: Upscaler, picture: Image.Image, size: tuple[int, int]) -> None:
         self._upscaler = upscaler
