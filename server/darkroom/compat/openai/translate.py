@@ -18,6 +18,7 @@ from darkroom.images.decoder import Decoded, Purpose
 from darkroom.requests import (
     MAX_IMAGES_PER_JOB,
     MAX_SEED,
+    MODEL_TASKS,
     REQUESTS,
     OutputFormat,
     Task,
@@ -33,7 +34,7 @@ TRANSLATED = frozenset(
     | {"invert_mask", "webhook"}
 )
 # All others go by our own names, which are vLLM-Omni's too. Clients send them as `extra_body`.
-OWN_BY_TASK = {task: kind.model_fields.keys() - TRANSLATED for task, kind in REQUEST_TYPES.items()}
+OWN_BY_TASK = {task: REQUESTS[task].model_fields.keys() - TRANSLATED for task in MODEL_TASKS}
 STRENGTHS = {"high": 0.5, "low": 0.75}  # of img2img, by `input_fidelity`
 
 # OpenAI's models, for which the default one is used: many programs know no other names.
