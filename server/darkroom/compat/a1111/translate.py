@@ -21,13 +21,13 @@ from darkroom.compat.ignored import Ignored
 from darkroom.requests import Txt2ImgRequest
 from darkroom.responses import FieldError
 
-# Our fields that A1111's stand for, and those that are not for this API.
+# Our fields that have another name or meaning in A1111, and those this API does not offer.
 TRANSLATED = frozenset(
     {"model", "prompt", "negative_prompt", "loras", "num_inference_steps", "guidance_scale"}
     | {"scheduler", "clip_skip", "output_format", "width", "height"}
     | {"seed", "num_images", "exact", "webhook"}
 )
-# All others may be sent at the top level, by our own names.
+# All others may be sent under our own names, at the top level.
 OWN = Txt2ImgRequest.model_fields.keys() - TRANSLATED
 MAX_STEPS = 150
 MAX_GUIDANCE = 30.0
@@ -78,8 +78,8 @@ def translate(
     chosen = override(catalog, options, asked.override_settings, asked.clip_skip, ignored)
     model = chosen.model
     own = {name: value for name, value in (asked.model_extra or {}).items() if name in OWN}
-    impossible = {name for name in own if checks.why_unsupported(name, model) is not None}
-    ignored.add(*impossible, *(name for name in unused_fields(asked) if name not in own))
+    unsupported = [name for name in own if checks.why_unsupported(name, model) is not None]
+    ignored.add(*unsupported, *(name for name in unused_fields(asked) if name not in own))
     prompt = parse_prompt(asked.prompt, "prompt", model, adapters)
     ignored.add(*prompt.ignored, *unsupported_syntax(asked.negative_prompt, "negative_prompt"))
     sampler = samplers.choose(
@@ -101,7 +101,7 @@ def translate(
         "width": width,
         "height": height,
     }
-    values |= {name: value for name, value in own.items() if name not in impossible}
+    values |= {name: value for name, value in own.items() if name not in unsupported}
     return Translated(model, values, _count(asked), ignored)
 
 

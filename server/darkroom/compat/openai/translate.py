@@ -28,12 +28,12 @@ from darkroom.responses import FieldError, ModelInfo
 
 MAX_N = 10
 
-# Our fields that OpenAI's stand for, and those that are not for this API.
+# Our fields that have another name or meaning in OpenAI's API, and those it does not offer here.
 TRANSLATED = frozenset(
     {"model", "width", "height", "num_images", "output_format", "image", "mask_image"}
     | {"invert_mask", "webhook"}
 )
-# All others go by our own names, which are vLLM-Omni's too. Clients send them as `extra_body`.
+# All others keep our names, which are vLLM-Omni's too. Clients send them as `extra_body`.
 OWN_BY_TASK = {task: REQUESTS[task].model_fields.keys() - TRANSLATED for task in MODEL_TASKS}
 STRENGTHS = {"high": 0.5, "low": 0.75}  # of img2img, by `input_fidelity`
 
