@@ -154,11 +154,12 @@ def job_timestamp(job: Job) -> str:
 
 
 def _request(job: Job) -> ResolvedRequest:
+    """The job's request, typed."""
     return RESOLVED[job.task].model_validate(job.request)
 
 
 def _settings(request: ResolvedRequest) -> dict[str, Any]:
-    """The fields of `info` that come from the request; an upscaling has none of them."""
+    """The fields of `info` that come from the request; neutral values for an upscaling job."""
     if isinstance(request, Upscale):
         return {
             "negative_prompt": "",
