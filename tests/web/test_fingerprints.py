@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from darkroom.api.parsing.prepare import fingerprint
-from darkroom.requests import Img2ImgRequest, Task, Txt2ImgRequest
+from darkroom.api.prepare import fingerprint
+from darkroom.requests import Img2ImgRequest, Txt2ImgRequest
 from tests.serving import RunningServer
 
 
@@ -23,7 +23,7 @@ class LaterRequest(Txt2ImgRequest):
 
 
 def of(asked: Txt2ImgRequest, **files: bytes) -> str:
-    return fingerprint(Task.TXT2IMG, asked, files)
+    return fingerprint(asked, files)
 
 
 def test_a_field_at_its_default_changes_no_fingerprint() -> None:
@@ -41,9 +41,9 @@ def test_every_other_difference_does() -> None:
         of(Txt2ImgRequest(prompt="a Fox")),
         of(Txt2ImgRequest(prompt="a fox", seed=0)),
         of(LaterRequest(prompt="a fox", guidance_rescale=0.5)),
-        fingerprint(Task.IMG2IMG, Img2ImgRequest(**image), {"image": b"one"}),
-        fingerprint(Task.IMG2IMG, Img2ImgRequest(**image), {"image": b"two"}),
-        fingerprint(Task.IMG2IMG, Img2ImgRequest(**image), {}),
+        fingerprint(Img2ImgRequest(**image), {"image": b"one"}),
+        fingerprint(Img2ImgRequest(**image), {"image": b"two"}),
+        fingerprint(Img2ImgRequest(**image), {}),
     )
 
     assert len(set(asked)) == len(asked)

@@ -11,6 +11,7 @@ from darkroom.api.auth import access, rate_limits
 from darkroom.api.auth.proxies import Proxies
 from darkroom.api.auth.signed_urls import Signatures
 from darkroom.api.parse import BodyReader
+from darkroom.api.prepare import Preparer
 from darkroom.api.routes import client, generate, images, jobs, models, pairing, system
 from darkroom.api.sources import Sources
 from darkroom.asgi.streams import Streams
@@ -69,15 +70,20 @@ def create_app(settings: Settings) -> Application:
         settings.web.decode_memory_bytes,
         settings.web.max_upload_pixels,
     )
+    catalog = ModelCatalog(settings.models_dir, settings.models.default)
+    adapters = AdapterCatalog(settings.loras_dir, settings.embeddings_dir)
+    upscalers = UpscalerCatalog(settings.upscalers_dir)
+    sources = Sources(store, decoders, settings.web.max_upload_bytes)
     here = context.Context(
         settings=settings,
         bodies=BodyReader(settings.web.max_upload_bytes, settings.data_dir),
         store=store,
         files=files,
-        catalog=ModelCatalog(settings.models_dir, settings.models.default),
-        adapters=AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
-        upscalers=UpscalerCatalog(settings.upscalers_dir),
-        sources=Sources(store, decoders, settings.web.max_upload_bytes),
+        catalog=catalog,
+        adapters=adapters,
+        upscalers=upscalers,
+        sources=sources,
+        preparer=Preparer(catalog, adapters, upscalers, sources, settings.webhooks.allow),
         rendering=Semaphore(RENDERINGS),
         streams=streams,
         queue_metrics=QueueMetrics(database, store.eta_errors),

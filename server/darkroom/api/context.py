@@ -9,6 +9,7 @@ from darkroom.api.access_log import WebMeters
 from darkroom.api.auth.rate_limits import Guesses
 from darkroom.api.auth.signed_urls import Signatures
 from darkroom.api.parse import BodyReader
+from darkroom.api.prepare import Preparer
 from darkroom.api.sources import Sources
 from darkroom.asgi.streams import Streams
 from darkroom.catalog.loras import AdapterCatalog
@@ -36,6 +37,7 @@ class Context:
     adapters: AdapterCatalog
     upscalers: UpscalerCatalog
     sources: Sources
+    preparer: Preparer
     rendering: Semaphore  # held while a stored picture is decoded, which takes its pixels' memory
     streams: Streams
     queue_metrics: QueueMetrics

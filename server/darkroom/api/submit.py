@@ -1,7 +1,7 @@
 """From prepared requests to jobs in the queue, and waiting for their end; for every API."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from flask import Response, g, request
 
@@ -9,9 +9,11 @@ from darkroom.api import http
 from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError
-from darkroom.api.parsing.prepare import PreparedRequest
+from darkroom.api.prepare import PreparedRequest
 from darkroom.asgi.wait import until_ended
+from darkroom.images.decoder import Decoded
 from darkroom.queue.store import IdempotencyConflictError, QueueFullError
+from darkroom.requests import AnyRequest
 from darkroom.responses import Job
 from darkroom.storage.records import NewJob
 
@@ -35,6 +37,18 @@ def check_room(key: str | None = None) -> None:
         here.store.check_room(access.caller().client, key)
     except QueueFullError as error:
         raise _full(error) from None
+
+
+def prepare(
+    asked: AnyRequest, files: Mapping[str, bytes | Decoded], fingerprint: str
+) -> PreparedRequest:
+    """Prepare a request of the current caller; see `Preparer.prepare`.
+
+    Raises:
+        ProblemError: 413, 422 or 503.
+    """
+    sees, accepted = access.caller().sees, http.accepted_format()
+    return context().preparer.prepare(asked, files, fingerprint, sees, accepted)
 
 
 def accept(
@@ -89,7 +103,7 @@ def _accept(
 ) -> tuple[str, bool]:
     """The job's id, and whether it is new."""
     here = context()
-    uploads = taken.store()
+    uploads = taken.store(here.files)
     who = access.caller()
     new = NewJob(
         who.client,

@@ -10,7 +10,7 @@ from darkroom.api.errors import CANCELLED, ProblemError, respond
 from darkroom.api.http import preferred_wait_s, read_query, send_model, wants_image
 from darkroom.api.openapi import form_model, route
 from darkroom.api.operations import IDEMPOTENCY_KEY, IMAGES, PREFER, PRIORITY
-from darkroom.api.parsing import prepare
+from darkroom.api.prepare import FILE_FIELDS, fingerprint
 from darkroom.api.routes.images import send_picture
 from darkroom.asgi.wait import until_ended
 from darkroom.requests import REQUESTS, Task
@@ -79,11 +79,10 @@ def generate(task: Task) -> Response:
         )
     cancels = read_query(GenerateQuery).cancel_on_disconnect
     submit.check_room(key)
-    body = here.bodies.read(prepare.FILE_FIELDS)
+    body = here.bodies.read(FILE_FIELDS)
     asked = body.validate(REQUESTS[task])
-    fingerprint = prepare.fingerprint(task, asked, body.files)
-    taken = prepare.resolve(task, asked, body.files, fingerprint)
-    job_id = submit.accept(taken, key, body.digest(task) if key else None)
+    prepared = submit.prepare(asked, body.files, fingerprint(asked, body.files))
+    job_id = submit.accept(prepared, key, body.digest(task) if key else None)
     wait_s = preferred_wait_s()
     if wait_s == 0:
         return _accepted(job_id)

@@ -10,7 +10,7 @@ from flask import Response
 from darkroom.api import submit
 from darkroom.api.context import Context
 from darkroom.api.parse import validate
-from darkroom.api.parsing import prepare
+from darkroom.api.prepare import FILE_FIELDS
 from darkroom.compat.a1111 import answers
 from darkroom.requests import (
     MAX_IMAGES_PER_JOB,
@@ -74,13 +74,11 @@ def place(
             fields = {**values, **dict.fromkeys(files, "file part")}
             asked = validate(REQUESTS[child.task], fields)
             fingerprint = sha256(f"{digest} {(stage, index)}".encode()).hexdigest()
-            job_id = accept(prepare.resolve(child.task, asked, files, fingerprint))
+            job_id = accept(submit.prepare(asked, files, fingerprint))
             placed.append(job_id)
             if len(child_jobs) > 1:
                 made = submit.job(job_id).request
-                stored[child.source] = {
-                    name: made[name] for name in prepare.FILE_FIELDS if name in made
-                }
+                stored[child.source] = {name: made[name] for name in FILE_FIELDS if name in made}
                 if seed is None and "seed" in made:
                     seed = (made["seed"] - child.first) % (MAX_SEED + 1)
     return tuple(placed)

@@ -12,7 +12,6 @@ from darkroom.api import submit
 from darkroom.api.auth import access
 from darkroom.api.context import Context, context
 from darkroom.api.errors import ProblemError, invalid, respond
-from darkroom.api.parsing import prepare
 from darkroom.api.routes.images import read_file, signed_address
 from darkroom.asgi.wait import EventStream, suspend
 from darkroom.catalog.models import ModelEntry, UnknownModelError
@@ -76,12 +75,11 @@ def _submit(here: Context, asked: Translated, digest: str, kind: Kind) -> Respon
         detail = f"is at most {asked.request.num_images} in a stream"
         raise invalid([FieldError(pointer="#/n", detail=detail)])
     submit.check_room()
-    prepared = prepare.resolve(asked.task, asked.request, asked.files, digest)
+    prepared = submit.prepare(asked.request, asked.files, digest)
     with submit.all_or_none() as accept:
         job_ids = [accept(prepared)]
         if asked.more:
-            rest = prepare.resolve(
-                asked.task,
+            rest = submit.prepare(
                 second_job(asked, submit.job(job_ids[0]).request["seed"]),
                 asked.files,
                 f"{digest}+{asked.request.num_images}",

@@ -1,1 +1,0 @@
-"""From the bytes of a request to one with nothing left open."""
