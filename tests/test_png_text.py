@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from darkroom.images import png_text
+from darkroom.images import metadata
 
 
 def chunk(kind: bytes, body: bytes, length: int | None = None) -> bytes:
@@ -17,7 +17,7 @@ def chunk(kind: bytes, body: bytes, length: int | None = None) -> bytes:
 
 
 def png(*chunks: bytes) -> bytes:
-    return png_text.SIGNATURE + b"".join(chunks)
+    return metadata.SIGNATURE + b"".join(chunks)
 
 
 def test_all_kinds_of_text_are_read() -> None:
@@ -29,7 +29,7 @@ def test_all_kinds_of_text_are_read() -> None:
     buffer = io.BytesIO()
     Image.new("L", (8, 8)).save(buffer, "PNG", pnginfo=info)
 
-    assert png_text.read(buffer.getvalue()) == {
+    assert metadata.read_texts(buffer.getvalue()) == {
         "parameters": "a fox\nSteps: 4",
         "packed": "x" * 5000,
         "wide": "狐 a fox",
@@ -40,7 +40,7 @@ def test_all_kinds_of_text_are_read() -> None:
 def test_a_bomb_is_passed_over() -> None:
     bomb = b"bomb\0\0" + zlib.compress(bytes(50 * 2**20))
 
-    assert png_text.read(png(chunk(b"zTXt", bomb), chunk(b"tEXt", b"a\0b"))) == {"a": "b"}
+    assert metadata.read_texts(png(chunk(b"zTXt", bomb), chunk(b"tEXt", b"a\0b"))) == {"a": "b"}
 
 
 @pytest.mark.parametrize(
@@ -59,17 +59,17 @@ def test_a_bomb_is_passed_over() -> None:
     ],
 )
 def test_what_is_broken_is_no_text(body: bytes) -> None:
-    assert png_text.read(png(body)) == {}
+    assert metadata.read_texts(png(body)) == {}
 
 
 def test_texts_are_limited_in_number_and_size() -> None:
     many = [chunk(b"tEXt", b"%d\0x" % number) for number in range(1000)]
     large = [chunk(b"tEXt", b"%d\0" % number + b"x" * 2**19) for number in range(8)]
 
-    assert len(png_text.read(png(*many))) == png_text.MAX_TEXTS
-    assert sum(map(len, png_text.read(png(*large)).values())) <= png_text.MAX_TEXT_BYTES
+    assert len(metadata.read_texts(png(*many))) == metadata.MAX_TEXTS
+    assert sum(map(len, metadata.read_texts(png(*large)).values())) <= metadata.MAX_TEXT_BYTES
 
 
 def test_other_files_are_none() -> None:
-    with pytest.raises(png_text.NotPngError):
-        png_text.read(b"\xff\xd8\xff\xe0")
+    with pytest.raises(metadata.NotPngError):
+        metadata.read_texts(b"\xff\xd8\xff\xe0")

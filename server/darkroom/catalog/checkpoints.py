@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from darkroom.catalog.headers import Header
 from darkroom.catalog.model_spec import INPAINTING, OTHER_CHANNELS, PLAIN
-from darkroom.catalog.reading import UnusableError, read_header
+from darkroom.catalog.reading import Header, UnusableError, read_header
 
 UNET = "model.diffusion_model."
 FIRST_LAYER = UNET + "input_blocks.0.0.weight"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.catalog import lora_keys, weight_folder
-from darkroom.catalog.headers import Header, UnreadableFileError
+from darkroom.catalog.reading import Header, UnreadableFileError
 from darkroom.catalog.weight_folder import WeightFolder
 from darkroom.errors import DarkroomError
 from darkroom.responses import BrokenFile, EmbeddingInfo, LoraInfo

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from darkroom.catalog import checkpoints, folders, model_spec, notes
+from darkroom.catalog.folders import PICKLES, Variant
 from darkroom.catalog.model_spec import ModelSpec
 from darkroom.catalog.notes import NOTES, Notes
 from darkroom.catalog.reading import Remembered, UnusableError, read_header
-from darkroom.catalog.weights import PICKLES, Variant
 from darkroom.errors import DarkroomError
 from darkroom.responses import ModelDefaults, ModelInfo, ModelLimits
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from darkroom.catalog import folders, pipelines, weights
+from darkroom.catalog import folders, pipelines
 from darkroom.catalog.model_spec import FAMILIES
 from darkroom.catalog.models import SAFETENSORS
 from darkroom.errors import DarkroomError
@@ -59,7 +59,7 @@ def single(order: Download, file: str, there: Remotes) -> Remote:
     Raises:
         PullError: there is none, or it is a pickle.
     """
-    if file.endswith(weights.PICKLES):
+    if file.endswith(folders.PICKLES):
         raise PullError(f"{file} is pickled: loading it could run code. Look for a safetensors one")
     if file not in there or not file.endswith(SAFETENSORS):
         raise PullError(f"{order.repository} has no checkpoint {file}{_offer(there)}")
@@ -69,7 +69,7 @@ def single(order: Download, file: str, there: Remotes) -> Remote:
 def why_no_model(order: Download, there: Remotes) -> str:
     """What a repository without `model_index.json` is, and what can be pulled of it."""
     singles = _checkpoints(there)
-    pickled = [file for file in there if file.endswith(weights.PICKLES)]
+    pickled = [file for file in there if file.endswith(folders.PICKLES)]
     if singles:
         return (
             f"{order.repository} is not in the diffusers format{_offer(there)}; "
@@ -105,7 +105,7 @@ def choose(files: Iterable[str], index: Mapping[str, Any], variant: str | None) 
         raise PullError(f"{cls} is not served: {pipelines.why_not(str(cls))}")
     paths = [PurePosixPath(file) for file in files]
     chosen = [folders.INDEX]
-    weighing: dict[str, weights.Variants] = {}
+    weighing: dict[str, folders.Variants] = {}
     for part, value in index.items():
         match value:
             case [str(), str(part_class)] if cls not in FAMILIES or part not in folders.UNUSED:
@@ -122,20 +122,20 @@ def choose(files: Iterable[str], index: Mapping[str, Any], variant: str | None) 
     order: tuple[str | None, ...] = ("fp16", "bf16", None)
     if variant is not None:
         order = (None if variant == "plain" else variant,)
-    known, found = weights.choose(weighing.values(), order)
+    known, found = folders.choose(weighing.values(), order)
     if not known or (variant is not None and found != order[0]):
         there = sorted({str(v or "plain") for part in weighing.values() for v in part})
         raise PullError(f"there is no variant {variant!r} of it; there is {', '.join(there)}")
     for part, variants in weighing.items():
-        chosen += [f"{part}/{file}" for file in weights.names(variants, found)]
+        chosen += [f"{part}/{file}" for file in folders.weight_files(variants, found)]
     return chosen
 
 
-def _weights(part: str, inside: list[str]) -> weights.Variants:
-    found = weights.variants(inside)
+def _weights(part: str, inside: list[str]) -> folders.Variants:
+    found = folders.variants(inside)
     if found:
         return found
-    pickled = [file for file in inside if file.endswith(weights.PICKLES)]
+    pickled = [file for file in inside if file.endswith(folders.PICKLES)]
     if pickled:
         raise PullError(
             f"its part {part} is there as a pickle only ({pickled[0]}): loading it could run code"

@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from darkroom.catalog import weight_folder
-from darkroom.catalog.headers import Header
 from darkroom.catalog.models import UnknownModelError
+from darkroom.catalog.reading import Header
 from darkroom.catalog.weight_folder import WeightFolder
 from darkroom.errors import DarkroomError
 from darkroom.responses import BrokenFile, UpscalerInfo

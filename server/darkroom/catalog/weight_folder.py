@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from darkroom.catalog import headers
-from darkroom.catalog.headers import Header
+from darkroom.catalog import reading
+from darkroom.catalog.reading import Header
 from darkroom.responses import BrokenFile
 
 ENDING = ".safetensors"
@@ -75,6 +75,6 @@ class WeightFolder(Generic[Entry]):
         if path.suffix.lower() != ENDING:
             return BrokenFile(file=path.name, reason=PICKLE)
         try:
-            return self._describe(path, headers.read(path))
+            return self._describe(path, reading.read_addon_header(path))
         except ValueError as error:
             return BrokenFile(file=path.name, reason=str(error))

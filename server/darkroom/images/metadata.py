@@ -1,13 +1,27 @@
-"""What a picture says about its own making, in PNG text chunks.
+"""Generation settings in PNG text chunks: written into our pictures, read from any.
 
-`parameters` is the line other tools read; `darkroom` is the exact request. Neither holds an id or
-a time, so that the same request and seed give the same file.
+The chunk `parameters` is the text that other tools read; `darkroom` is the exact request. Neither
+contains an id or a time, so that the same request and seed give the same file.
+
+Reading decodes no pixel (PNG specification, third edition, 11.3.3). The files may be hostile: each
+length is checked against what is there, and compressed text is unpacked up to a limit.
 """
 
 import json
+import struct
+import zlib
 
 from darkroom.catalog import schedulers
+from darkroom.errors import DarkroomError
 from darkroom.requests import Img2Img, Inpaint, ResolvedRequest, Upscale
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+HEAD = struct.Struct(">I4s")
+CHECK_BYTES = 4  # the chunk's CRC; a wrong one does no harm to text
+MAX_CHUNKS = 10_000
+MAX_TEXTS = 64
+MAX_TEXT_BYTES = 2**20  # of one text, unpacked, and of all of them together
+MAX_KEY_BYTES = 79
 
 
 def text_chunks(
@@ -16,7 +30,7 @@ def text_chunks(
     """The PNG text chunks of one image.
 
     Args:
-        request: what was asked.
+        request: of the job.
         index: of the image within the job.
         source_sha256: of the source picture's PNG, in place of its id.
         mask_sha256: of the mask's.
@@ -63,3 +77,65 @@ def parameters(request: ResolvedRequest, index: int) -> str:
 
 def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if any(c in value for c in ",:\n") else value
+
+
+class NotPngError(DarkroomError, ValueError):
+    """The bytes are not a PNG file."""
+
+
+def read_texts(data: bytes) -> dict[str, str]:
+    """The texts of a PNG file by keyword; the first of each. Broken and too long ones are skipped.
+
+    Raises:
+        NotPngError: it is not a PNG file.
+    """
+    if not data.startswith(SIGNATURE):
+        raise NotPngError("it is no PNG file")
+    found: dict[str, str] = {}
+    left = MAX_TEXT_BYTES
+    tried = 0
+    position = len(SIGNATURE)
+    for _ in range(MAX_CHUNKS):
+        if position + HEAD.size > len(data) or tried >= MAX_TEXTS or left <= 0:
+            break
+        length, kind = HEAD.unpack_from(data, position)
+        start = position + HEAD.size
+        position = start + length + CHECK_BYTES
+        if kind == b"IEND" or position > len(data):
+            break
+        if kind in (b"tEXt", b"zTXt", b"iTXt"):
+            tried += 1  # the broken ones too: unpacking takes time before it fails
+            text = _text(kind, data[start : start + length], left)
+            if text is not None and text[0] not in found:
+                found[text[0]] = text[1]
+                left -= len(text[1])
+    return found
+
+
+def _text(kind: bytes, body: bytes, most: int) -> tuple[str, str] | None:
+    """Keyword and text of a chunk; None if it cannot be read."""
+    key, separator, rest = body.partition(b"\0")
+    if not separator or not 1 <= len(key) <= MAX_KEY_BYTES:
+        return None
+    encoding = "latin-1"
+    packed = False
+    if kind == b"zTXt":
+        packed, rest = True, rest[1:]
+    elif kind == b"iTXt":
+        encoding, packed = "utf-8", rest[:1] == b"\1"
+        parts = rest[2:].split(b"\0", 2)
+        if len(parts) < 3:
+            return None
+        rest = parts[2]
+    unpacked = _unpack(rest, most) if packed else rest
+    if unpacked is None or len(unpacked) > most:
+        return None
+    return key.decode("latin-1"), unpacked.decode(encoding, "replace")
+
+
+def _unpack(packed: bytes, most: int) -> bytes | None:
+    """At most `most` + 1 bytes, so that the caller notices if there are more; None if broken."""
+    try:
+        return zlib.decompressobj().decompress(packed, most + 1)
+    except zlib.error:
+        return None

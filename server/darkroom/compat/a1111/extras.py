@@ -19,7 +19,7 @@ from darkroom.compat.a1111.child_jobs import Original, enlarge
 from darkroom.compat.a1111.fields import Name, RoundedInt, read
 from darkroom.compat.a1111.images import NO_UPSCALER, Upscaler, decode, find_upscaler
 from darkroom.compat.ignored import Ignored
-from darkroom.images import codec, png_text, resize
+from darkroom.images import codec, metadata, resize
 from darkroom.images.decoder import Decoded, Purpose
 from darkroom.images.resize import ResizeMode
 from darkroom.requests import MAX_PROMPT_CHARS, OutputFormat
@@ -112,8 +112,8 @@ def png_info() -> Response:
         raise invalid([FieldError(pointer="#/image", detail=str(error))]) from None
     check_bytes("image", len(data), here.settings.web.max_upload_bytes)
     try:
-        items = png_text.read(data)
-    except png_text.NotPngError:
+        items = metadata.read_texts(data)
+    except metadata.NotPngError:
         items = {}
     info = items.get("parameters", "")
     return jsonify(info=info, items=items, parameters=parse_infotext(info))
