@@ -1,3 +1,3 @@
-"""Darkroom: one box with a GPU develops images for the whole local network."""
+"""Darkroom: an image generation server for the local network."""
 
 __version__ = "0.1.0"

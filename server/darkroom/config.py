@@ -135,10 +135,10 @@ class WebhookSettings(Section):
 
 
 def signing_key(secret: str) -> bytes:
-    """The bytes that webhooks are signed with.
+    """The key of webhook signatures, decoded from the secret.
 
     Raises:
-        ValueError: that is no such secret.
+        ValueError: it is not a Standard Webhooks secret.
     """
     try:
         key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
@@ -236,7 +236,7 @@ class Settings(BaseSettings):
 
 
 def config_path() -> Path | None:
-    """The file named by `DARKROOM_CONFIG`, else `config.yaml` here if there is one."""
+    """The file named by `DARKROOM_CONFIG`, else `config.yaml` in the working directory, if any."""
     named = os.environ.get(CONFIG_VARIABLE)
     if named:
         return Path(named)
@@ -264,7 +264,7 @@ def load(overrides: dict[str, Any]) -> Settings:
     Raises:
         pydantic.ValidationError: a value is out of range, or a setting is not known.
         FileNotFoundError: the named configuration file is not there.
-        ValueError: it is not YAML, or not settings by name.
+        ValueError: it is not YAML, or not a mapping.
     """
     path = config_path()
     if path is not None:

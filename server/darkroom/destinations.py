@@ -1,7 +1,7 @@
-"""Addresses that this server may call: read strictly, and held against what the owner allows.
+"""Addresses that this server may call: strict parsing, and comparison with what the owner allows.
 
-What is checked here is what is called: both are read by the HTTP client's own parser, so that the
-two cannot take an address for two different ones.
+The check uses the HTTP client's own parser, so that the check and the call cannot read an address
+in two different ways.
 """
 
 import re
@@ -15,14 +15,14 @@ from darkroom.errors import DarkroomError
 PORTS = {"http": 80, "https": 443}
 MAX_CHARS = 2000
 PLAIN = re.compile(r"[!-~]+")  # ASCII without spaces and control characters
-# What one server takes for a step upwards in a path, or for a slash, and the next one does not.
+# Some servers read these as a step up in the path or as a slash, others do not.
 TRICKS = re.compile(r"%2f|%5c|/(\.|%2e){1,2}(/|$)", re.IGNORECASE)
 
 HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 
 
 class DestinationError(DarkroomError, ValueError):
-    """This is no address that can be called. Says why, without the address: it may hold secrets."""
+    """The address cannot be called. Says why, without the address, which may contain secrets."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Destination:
     """An http or https address.
 
     Attributes:
-        url: in full, with whatever secrets are in it.
-        origin: scheme, host and port; nothing secret. The port is always written.
-        path: as it is sent, with its percent signs.
+        url: complete; may contain secrets.
+        origin: scheme, host and port, without secrets. The port is always included.
+        path: percent-encoded, as it is sent.
         query: whether there is one.
     """
 
@@ -42,17 +42,17 @@ class Destination:
     query: bool
 
     def is_below(self, prefix: "Destination") -> bool:
-        """Whether the origin is the same, and the path the prefix's or one below it."""
+        """Whether the origin is the same, and the path is the prefix's or below it."""
         folder = prefix.path.rstrip("/")
         same = self.origin == prefix.origin
         return same and (self.path == folder or self.path.startswith(f"{folder}/"))
 
 
 def parse(text: str) -> Destination:
-    """Read an address.
+    """Parse an address.
 
     Raises:
-        DestinationError: it is none, or says more than where to go.
+        DestinationError: it is not a plain http or https address without credentials.
     """
     if len(text) > MAX_CHARS:
         raise DestinationError(f"is longer than {MAX_CHARS} characters")
@@ -81,10 +81,10 @@ def parse(text: str) -> Destination:
 
 
 def parse_prefix(text: str) -> Destination:
-    """Read an entry of what the owner allows: everything at this path and below it.
+    """Parse an allowed prefix: it allows its path and everything below it.
 
     Raises:
-        DestinationError: it is none.
+        DestinationError: it is not an address, or has a query.
     """
     found = parse(text)
     if found.query:
@@ -93,11 +93,11 @@ def parse_prefix(text: str) -> Destination:
 
 
 def is_allowed(destination: Destination, prefixes: Iterable[str]) -> bool:
-    """Whether the owner lets this server call there."""
+    """Whether one of the allowed prefixes covers the address."""
     return any(destination.is_below(parse_prefix(prefix)) for prefix in prefixes)
 
 
 def _host(url: httpx2.URL) -> str:
-    """Lower case, ASCII; an IPv6 address in brackets."""
+    """The host in lower-case ASCII; an IPv6 address in brackets."""
     host = url.raw_host.decode().lower()
     return f"[{host}]" if ":" in host else host

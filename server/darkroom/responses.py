@@ -203,7 +203,7 @@ class LoraInfo(Schema):
     title: str
     description: str
     trigger_words: tuple[str, ...] = Field(description="What to write in the prompt to wake it.")
-    models: tuple[str, ...] = Field((), description="Models on this box that it fits.")
+    models: tuple[str, ...] = Field((), description="Models on this server that it fits.")
 
 
 class LoraList(Schema):
@@ -231,7 +231,7 @@ class EmbeddingInfo(Schema):
     family: str = Field(description="sd1, sd2, sdxl, or width-<text_dim>.")
     text_dim: int = Field(description="Width of the text it was trained on.")
     vectors: int = Field(description="Tokens of the prompt that it takes up.")
-    models: tuple[str, ...] = Field((), description="Models on this box that it fits.")
+    models: tuple[str, ...] = Field((), description="Models on this server that it fits.")
 
 
 class EmbeddingList(Schema):

@@ -1,1 +1,1 @@
-"""What may be asked for: models and schedulers, read without torch, so that web can validate."""
+"""The models, add-ons and schedulers that requests can name, read without torch."""

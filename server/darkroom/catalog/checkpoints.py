@@ -1,8 +1,8 @@
-"""Single-file checkpoints: which architecture a safetensors file holds, told by its header alone.
+"""Single-file checkpoints: recognises the architecture of a safetensors file by its header.
 
-The names of tensors are those of the original repositories, by which diffusers tells them too
-(`diffusers.loaders.single_file_utils.infer_diffusers_model_type`); where it looks for widths, the
-kind of text encoder is looked at here, so that models of other sizes are told as well.
+The tensor names are those of the original repositories, by which diffusers recognises them too
+(`diffusers.loaders.single_file_utils.infer_diffusers_model_type`). Where diffusers compares widths,
+the kind of text encoder is compared here, so that models of other sizes are recognised as well.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ SDXL_CLIP_L = "conditioner.embedders.0.transformer.text_model.embeddings.positio
 SDXL_CLIP_G = "conditioner.embedders.1.model.positional_embedding"
 REFINER_CLIP_G = "conditioner.embedders.0.model.text_projection"
 
-# What stands at the beginning or within a tensor's name → what the file is.
+# Prefix or part of a tensor's name → what the file is.
 FOREIGN = (
     (("lora_", ".lora", "hada_w", "lokr_w"), "is a LoRA, not a model"),
     (("emb_params", "clip_l", "clip_g", "t5xxl"), "is a textual inversion, not a model"),
@@ -41,12 +41,12 @@ FOREIGN = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-        config: name of the configuration that describes it, one of those carried.
-        has_vae: whether it holds a VAE, which most do.
-        scheduler: what its maker says of its noise, over the configuration's.
+        config: name of the embedded configuration that describes it.
+        has_vae: whether it contains a VAE.
+        scheduler: settings from its metadata that override the configuration's scheduler.
     """
 
     config: str
@@ -55,10 +55,10 @@ class Checkpoint:
 
 
 def recognise(path: Path) -> Checkpoint:
-    """Tell the architecture.
+    """Recognise the architecture of a checkpoint.
 
     Raises:
-        UnusableError: it is something else, or damaged.
+        UnusableError: it is not a checkpoint that can be served, or damaged.
     """
     header = read_header(path)
     if FIRST_LAYER not in header.shapes:
@@ -84,7 +84,7 @@ def recognise(path: Path) -> Checkpoint:
 
 
 def _kind(header: Header) -> str:
-    """The architecture by its text encoder."""
+    """The architecture, recognised by the text encoder."""
     names = header.shapes
     if SDXL_CLIP_L in names and SDXL_CLIP_G in names:
         return "sdxl"
@@ -105,11 +105,11 @@ def _kind(header: Header) -> str:
 
 
 def _second_version(header: Header) -> str:
-    """SD 2 at 512 pixels predicts the noise, at 768 the velocity; their tensors are alike.
+    """The configuration of an SD 2 model: at 512 pixels it predicts noise, at 768 velocity.
 
-    The maker may have said which, as the model spec provides
-    (https://github.com/Stability-AI/ModelSpec); else it is 768, as with diffusers. The owner's
-    notes have the last word.
+    Their tensors are alike. The metadata may say which it is
+    (https://github.com/Stability-AI/ModelSpec); the default is 768, as in diffusers. The owner's
+    notes override both.
     """
     says_512 = header.metadata.get("modelspec.architecture") == "stable-diffusion-v2-512"
     predicts_noise = header.metadata.get("modelspec.prediction_type") == "epsilon"

@@ -1,4 +1,4 @@
-"""`darkroom models pull`: a model from a hub into the models directory, whole or not at all."""
+"""`darkroom models pull`: downloads a model from Hugging Face, completely or not at all."""
 
 import hashlib
 import os
@@ -33,18 +33,18 @@ GIB = 2**30
 
 
 def pull(order: Download, models_dir: Path, echo: Callable[[str], None]) -> Path:
-    """Fetch a model. Asked for again, an interrupted pull goes on at the byte where it was.
+    """Download a model. An interrupted download continues at the byte where it stopped.
 
     Args:
-        order: what.
-        models_dir: made if need be.
-        echo: told what is going on.
+        order: what to download.
+        models_dir: created if need be.
+        echo: prints progress messages.
 
     Returns:
-        Where the model lies.
+        The path of the model.
 
     Raises:
-        PullError: nothing was added to the models.
+        PullError: the model was not added.
     """
     name = order.name or PurePosixPath(order.file or order.repository).name
     if order.file is not None:
@@ -71,7 +71,7 @@ def _pull(order: Download, workplace: Path, target: Path, echo: Callable[[str], 
     commit = info.sha or ""
     if re.fullmatch(r"[0-9a-f]{40,64}", commit) is None:
         raise PullError(f"the hub does not say which commit of {order.repository} this is")
-    unfinished = workplace / commit  # what has arrived of another commit does not go with this one
+    unfinished = workplace / commit  # files of another commit do not belong to this one
     chosen = _choose(order, there, commit, unfinished)
     total = sum(file.size_bytes for file in chosen.values())
     echo(f"{order.repository}: {len(chosen)} files, {total / GIB:.2f} GiB")
@@ -108,10 +108,10 @@ def _check_room(total_bytes: int, unfinished: Path, models_dir: Path) -> None:
 
 
 def _fetch(order: Download, commit: str, name: str, file: Remote, path: Path) -> None:
-    """Fetch what is missing of one file.
+    """Download the missing part of one file.
 
-    The hub's own `snapshot_download` begins a file anew when the process was interrupted in it,
-    and checkpoints are single files of many gigabytes.
+    The library's `snapshot_download` starts a file from the beginning after an interruption, and
+    checkpoints are single files of many gigabytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as opened:
@@ -144,7 +144,7 @@ def _stays_inside(file: str) -> bool:
 
 
 def _check(order: Download, unfinished: Path) -> None:
-    """See that what has arrived can be used.
+    """Check that the downloaded model can be used.
 
     Raises:
         UnusableError: it cannot.
@@ -157,7 +157,7 @@ def _check(order: Download, unfinished: Path) -> None:
 
 @contextmanager
 def _named_errors(order: Download) -> Iterator[None]:
-    """What can go wrong between here and a hub, in words."""
+    """Context that turns errors of the download into `PullError` with advice."""
     try:
         yield
     except GatedRepoError:

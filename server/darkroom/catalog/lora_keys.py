@@ -1,4 +1,4 @@
-"""The tensors of a LoRA file by their names, in each of the namings that are about.
+"""Groups the tensors of a LoRA file by layer. There are four naming schemes.
 
     kohya            lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight, ….alpha
     peft             unet.down_blocks.0.attentions.0.proj_in.lora_A.weight
@@ -42,12 +42,12 @@ FOREIGN = {
 
 
 class NotALoraError(DarkroomError, ValueError):
-    """The tensors are not those of a LoRA; the message says what they are instead."""
+    """The tensors are not those of a LoRA. The message says what they are."""
 
 
 @dataclass
 class Layer:
-    """Keys of one layer; all but alpha are there once `group` is done."""
+    """Keys of one layer. Only alpha may be missing."""
 
     down: str = ""
     up: str = ""
@@ -55,10 +55,10 @@ class Layer:
 
 
 def group(keys: Iterable[str]) -> dict[str, Layer]:
-    """The keys of a file by layer.
+    """Group the keys of a file by layer.
 
     Raises:
-        NotALoraError: a key is none of a LoRA for Stable Diffusion, or half of a layer is missing.
+        NotALoraError: a key is not of a LoRA for Stable Diffusion, or half of a layer is missing.
     """
     layers: dict[str, Layer] = {}
     for key in keys:

@@ -1,7 +1,7 @@
-"""Which LoRAs and textual-inversion embeddings are on this box, told from their files' headers.
+"""The LoRAs and textual-inversion embeddings on this server, described by their files' headers.
 
-A file's name is its name without the ending. Only safetensors are read; whatever else lies in the
-folders is listed with the reason why it cannot be used.
+Their names are the files' names without the ending. Only safetensors are read; other files in the
+folders are listed with the reason why they cannot be used.
 """
 
 import json
@@ -18,7 +18,7 @@ from darkroom.responses import BrokenFile, EmbeddingInfo, LoraInfo
 
 MAX_TRIGGER_WORDS = 8
 
-# Width of the text that the UNet's cross attention reads → the family that has it.
+# Width of the text embeddings that the UNet's cross attention reads → family.
 FAMILIES = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
 TITLES = {
     768: "Stable Diffusion 1.x",
@@ -28,12 +28,12 @@ TITLES = {
 
 
 class UnknownLoraError(DarkroomError, ValueError):
-    """There is no LoRA of that name on this box, or its file cannot be used."""
+    """There is no LoRA of that name on this server, or its file cannot be used."""
 
 
 @dataclass(frozen=True)
 class LoraEntry:
-    """A LoRA and where it lies."""
+    """A LoRA and its file."""
 
     info: LoraInfo
     path: Path
@@ -41,10 +41,10 @@ class LoraEntry:
 
 @dataclass(frozen=True)
 class EmbeddingEntry:
-    """A textual inversion and where it lies.
+    """A textual inversion and its file.
 
     Attributes:
-        widths: of the text encoder it was made for; of both for SDXL.
+        widths: of the text encoder that it was trained for; of both for SDXL.
     """
 
     info: EmbeddingInfo
@@ -53,14 +53,14 @@ class EmbeddingEntry:
 
 
 class AdapterCatalog:
-    """The LoRAs and embeddings of this box by name.
+    """The LoRAs and embeddings on this server, by name. Thread-safe.
 
-    Folders are read afresh at every call, so that a file dropped into one is there at once; a
-    file's header is read again only when its time or size changed. Threads may share a catalog.
+    The folders are listed at every call, so that new files are found at once. A file's header is
+    read again only when its time or size has changed.
 
     Args:
-        loras_dir: the owner's folder of LoRAs; it need not exist.
-        embeddings_dir: the owner's folder of embeddings; it need not exist.
+        loras_dir: folder of LoRAs; may be missing.
+        embeddings_dir: folder of embeddings; may be missing.
     """
 
     def __init__(self, loras_dir: Path, embeddings_dir: Path) -> None:
@@ -71,14 +71,14 @@ class AdapterCatalog:
         return self._loras.read()[0]
 
     def broken_loras(self) -> tuple[BrokenFile, ...]:
-        """Files among the LoRAs that cannot be used."""
+        """Files in the folder of LoRAs that cannot be used."""
         return self._loras.read()[1]
 
     def embeddings(self) -> tuple[EmbeddingEntry, ...]:
         return self._embeddings.read()[0]
 
     def broken_embeddings(self) -> tuple[BrokenFile, ...]:
-        """Files among the embeddings that cannot be used."""
+        """Files in the folder of embeddings that cannot be used."""
         return self._embeddings.read()[1]
 
     def find_lora(self, name: str) -> LoraEntry:
@@ -122,7 +122,7 @@ def _describe_lora(path: Path, header: Header) -> LoraEntry:
 def _text_dim(
     layers: Mapping[str, lora_keys.Layer], shapes: Mapping[str, tuple[int, ...]]
 ) -> int | None:
-    """The width of text that the LoRA was trained on, or None where its layers do not tell."""
+    """Width of the text embeddings it was trained with; None if its layers do not show it."""
     reading_text = [
         shapes[layer.down][1]
         for name, layer in layers.items()
@@ -139,7 +139,7 @@ def _text_dim(
 
 
 def _trigger_words(about: Mapping[str, str]) -> tuple[str, ...]:
-    """What the author says to write, else the tags most pictures were trained with."""
+    """The author's trigger phrase, else the most frequent tags of the training set."""
     phrase = about.get("modelspec.trigger_phrase", "").strip()
     if phrase:
         return (phrase[:200],)
@@ -149,7 +149,7 @@ def _trigger_words(about: Mapping[str, str]) -> tuple[str, ...]:
         for tags in folders.values():
             counts.update({tag.strip(): int(count) for tag, count in tags.items()})
     except (ValueError, AttributeError, TypeError):
-        return ()  # free text that some tool wrote; nothing hangs on it
+        return ()  # free text of some tool, and nothing depends on it
     return tuple(tag[:200] for tag, _ in counts.most_common(MAX_TRIGGER_WORDS) if tag)
 
 
@@ -157,7 +157,7 @@ def _trigger_words(about: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _vectors(header: Header) -> tuple[str, ...]:
-    """Keys of an embedding's vectors, SDXL's first encoder first; empty when it is none."""
+    """Keys of an embedding's vectors, SDXL's first encoder first; empty if it is no embedding."""
     keys = tuple(header.shapes)
     if {"clip_l", "clip_g"} <= set(keys):
         return ("clip_l", "clip_g")
@@ -188,14 +188,14 @@ def _describe_embedding(path: Path, header: Header) -> EmbeddingEntry:
 
 
 def family(text_dim: int | None) -> str:
-    """Short name of what has this width of text."""
+    """Short name of the family with this width of text embeddings."""
     if text_dim is None:
         return "unknown"
     return FAMILIES.get(text_dim, f"width-{text_dim}")
 
 
 def model_text_dim(folder: Path) -> int | None:
-    """Width of the text that a model's UNet reads, or None where its folder does not tell."""
+    """Width of the text embeddings that a model's UNet reads; None if its config lacks it."""
     try:
         config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
         width = config["cross_attention_dim"]
@@ -205,7 +205,7 @@ def model_text_dim(folder: Path) -> int | None:
 
 
 def misfit(lora: LoraInfo, model: str, text_dim: int | None) -> str | None:
-    """Why a LoRA does not fit a model; None when it does, or when that cannot be told yet."""
+    """Why a LoRA does not fit a model; None if it fits, or if a width is unknown."""
     if lora.text_dim is None or text_dim is None or lora.text_dim == text_dim:
         return None
     return f"{lora.name} is for {_title(lora.text_dim)}, but {model} is {_title(text_dim)}"

@@ -1,4 +1,4 @@
-"""What a model can do and what it takes, read from its configuration alone."""
+"""Tasks, defaults and limits of a model, read from its configuration alone."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,18 +25,18 @@ FAMILIES: MappingProxyType[str, str] = MappingProxyType(
 )
 UNBATCHED = "whole"  # the family of all others: run by their pipeline from noise to picture
 
-# What UNets read beside the latents (4 channels): nothing, or mask and masked picture (5 more).
+# Input channels of UNets: latents (4), and for inpainting mask and masked picture (5 more).
 PLAIN, INPAINTING = 4, 9
 OTHER_CHANNELS = {5: "depth", 7: "a picture to enlarge", 8: "a picture to edit"}
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a configuration says.
+    """A model as its configuration describes it.
 
     Attributes:
         family: `sd`, `sdxl` or `whole`.
-        pipeline: the class in diffusers that holds all its parts.
+        pipeline: class in diffusers with all its parts.
     """
 
     family: str
@@ -47,10 +47,11 @@ class ModelSpec:
 
 
 def examine(config: Path) -> ModelSpec:
-    """Read a folder in the diffusers format; its weights are not looked at.
+    """Describe a folder in the diffusers format. Its weights are not read.
 
     Raises:
-        UnusableError: it is of a kind that is not served, or not as diffusers writes it.
+        UnusableError: models of this kind are not served, or the folder is not as diffusers
+            writes it.
     """
     name = read_json(config / "model_index.json").get("_class_name")
     if not isinstance(name, str):
@@ -77,8 +78,8 @@ def _stable_diffusion(config: Path, family: str) -> ModelSpec:
     if not encoders:
         raise UnusableError("it has no text encoder")
     tasks, pipeline = _tasks(config, family, int(unet.get("in_channels", PLAIN)))
-    # diffusers reads SD's words after the last layer and SDXL's after the last but one, and
-    # clip_skip counts from there; one layer is left.
+    # diffusers takes SD's embeddings after the last layer and SDXL's after the last but one;
+    # clip_skip counts from there and leaves at least one layer.
     read_before_end = 2 if family == "sdxl" else 1
     layers = min(int(encoder["num_hidden_layers"]) for encoder in encoders)
     return ModelSpec(
@@ -91,7 +92,7 @@ def _stable_diffusion(config: Path, family: str) -> ModelSpec:
 
 
 def _tasks(config: Path, family: str, channels: int) -> tuple[tuple[Task, ...], str]:
-    """What it can do, and its class."""
+    """Its tasks, and its class in diffusers."""
     prefix = "StableDiffusionXL" if family == "sdxl" else "StableDiffusion"
     if channels == INPAINTING:
         return (Task.INPAINT,), f"{prefix}InpaintPipeline"
@@ -141,13 +142,13 @@ def _whole(config: Path, name: str, row: pipelines.UnbatchedPipeline) -> ModelSp
 
 
 def _factor(config: Path) -> int:
-    """Pixels a latent pixel, along a side."""
+    """Pixels per latent pixel, along a side."""
     levels = read_json(config / "vae" / "config.json").get("block_out_channels")
     return 8 if levels is None else 2 ** (len(levels) - 1)
 
 
 def _native(core: dict[str, Any], factor: int) -> int:
-    """Pixels a side that it was made for."""
+    """Side in pixels that the model was trained for."""
     latent = core.get("sample_size") or 64
     return int(latent[0] if isinstance(latent, list) else latent) * factor
 
@@ -157,6 +158,6 @@ def _limits(native: int, step: int, layers: int) -> ModelLimits:
         min_side=max(64, native // 4),
         max_side=native * 4,
         max_pixels=4 * native * native,
-        multiple_of=max(step, 8),  # requests speak in eights
+        multiple_of=max(step, 8),  # sizes in requests are multiples of 8
         max_clip_skip=min(layers, MAX_CLIP_SKIP),
     )

@@ -1,8 +1,7 @@
-"""Which models are on this box, read from JSON and headers without loading anything.
+"""The models on this server, described by their JSON and headers without loading them.
 
-A model is a folder in the diffusers format or a single `.safetensors` file: the embedded
-tintype, and whatever lies in the models directory. What lies there and cannot be used is known
-too, with the reason.
+A model is a folder in the diffusers format or a single `.safetensors` file: the embedded tintype,
+and what is in the models directory. Models that cannot be used are listed with the reason.
 """
 
 import difflib
@@ -20,29 +19,29 @@ from darkroom.errors import DarkroomError
 from darkroom.responses import ModelDefaults, ModelInfo, ModelLimits
 
 EMBEDDED = Path(__file__).parent.parent / "models"
-CONFIGS = EMBEDDED / "configs"  # of the architectures that single files are of
+CONFIGS = EMBEDDED / "configs"  # of the architectures of single files
 SAFETENSORS = ".safetensors"
 
 
 class UnknownModelError(DarkroomError, ValueError):
-    """No model of that name can be used on this box."""
+    """There is no usable model of that name on this server."""
 
 
 class BrokenModelError(UnknownModelError):
-    """There is a model of that name, and a reason why it cannot be used."""
+    """The model of that name cannot be used. The message says why."""
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model, where it lies and how to load it.
+    """A model, its files and how to load it.
 
     Attributes:
         path: the folder or file.
         config: the folder of JSON that describes it; `path` itself if that is a folder.
         layout: what `path` is.
-        spec: what its configuration says, without the notes.
+        spec: from its configuration, without the notes.
         variant: of the weights of a folder, such as `fp16`; None for the plain ones.
-        scheduler: goes over the configuration of the model's own scheduler.
+        scheduler: overrides settings of the model's own scheduler.
         vae: file or folder of the VAE to load instead of its own; None for its own.
         tiny_vae: file or folder of a small VAE for it.
         latent_rgb: colours of its latents for previews, see `Notes`.
@@ -62,7 +61,7 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class BrokenModel:
-    """Something among the models that cannot be used, and why."""
+    """A folder or file in the models directory that cannot be used, and why."""
 
     name: str
     reason: str
@@ -70,7 +69,7 @@ class BrokenModel:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """What lies among the models, not looked into yet."""
+    """A folder or file in the models directory, not read yet."""
 
     name: str
     path: Path
@@ -78,12 +77,12 @@ class _Candidate:
 
 
 class ModelCatalog:
-    """The models of this box by name.
+    """The models on this server, by name.
 
     Args:
-        models_dir: the owner's folder of models; it need not exist. VAEs lie beside it in `vae/`,
-            configurations of unusual single files in `configs/`.
-        default: name of the model that answers requests that name none.
+        models_dir: folder of models; may be missing. Its neighbours `vae/` and `configs/` have
+            VAEs, and configurations of unusual single files.
+        default: name of the model for requests without one.
     """
 
     def __init__(self, models_dir: Path, default: str) -> None:
@@ -95,11 +94,11 @@ class ModelCatalog:
         self._check_header = Remembered(lambda path: bool(read_header(path)))
 
     def entries(self) -> list[ModelEntry]:
-        """Looked for afresh, so that a model dropped into the folder is there at once."""
+        """All usable models. The folder is listed at every call, so that new ones are found."""
         return [found for found in self._all() if isinstance(found, ModelEntry)]
 
     def broken(self) -> tuple[BrokenModel, ...]:
-        """What lies there and cannot be used."""
+        """The models that cannot be used."""
         return tuple(found for found in self._all() if isinstance(found, BrokenModel))
 
     def infos(self) -> tuple[ModelInfo, ...]:
@@ -109,8 +108,8 @@ class ModelCatalog:
         """Look up a model; None is the default one.
 
         Raises:
-            BrokenModelError: says why it cannot be used.
-            UnknownModelError: says what there is.
+            BrokenModelError: it cannot be used; says why.
+            UnknownModelError: there is none of that name; says which there are.
         """
         wanted = name or self._default
         for candidate in self._candidates():  # names are compared, never joined to a path
@@ -135,10 +134,10 @@ class ModelCatalog:
         except OSError as error:
             return BrokenModel(candidate.name, f"it cannot be read: {error.strerror or error}")
 
-    # --- what lies there ---------------------------------------------------------------------
+    # --- listing the folders -----------------------------------------------------------------
 
     def _candidates(self) -> Iterator[_Candidate]:
-        """Folders before files, so that of two with one name the folder has it."""
+        """All models, folders before files, so that of two with one name the folder has it."""
         taken = set()
         for path in self._paths():
             if path.is_dir():
@@ -148,7 +147,7 @@ class ModelCatalog:
             elif path.suffix in PICKLES:
                 name, read = path.stem, _refuse_pickle
                 if name in taken:
-                    continue  # the safe copy of it is there
+                    continue  # there is a safetensors copy of it
             else:
                 continue
             if name in taken:
@@ -255,7 +254,7 @@ class ModelCatalog:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """What lies in a folder and is not hidden; nothing if it is not there."""
+    """The entries of a folder that are not hidden; none if there is no folder."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))

@@ -1,4 +1,4 @@
-"""What the owner says of a model: `darkroom.json` in its folder, `<name>.json` beside its file."""
+"""The owner's notes on a model: `darkroom.json` in its folder, `<name>.json` beside its file."""
 
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ NOTES = "darkroom.json"
 
 
 class NotedDefaults(Schema):
-    """What requests take that do not say; see `ModelDefaults`."""
+    """Defaults of requests; see `ModelDefaults`."""
 
     width: PositiveSize | None = None
     height: PositiveSize | None = None
@@ -23,7 +23,7 @@ class NotedDefaults(Schema):
 
 
 class NotedLimits(Schema):
-    """What requests may say; see `ModelLimits`."""
+    """Limits of requests; see `ModelLimits`."""
 
     min_side: int | None = Field(None, ge=8, le=8192)
     max_side: int | None = Field(None, ge=8, le=8192)
@@ -33,20 +33,19 @@ class NotedLimits(Schema):
 
 
 class Notes(Schema):
-    """The owner's word, over what the files say.
+    """The owner's notes, which override what the model's files say.
 
     Attributes:
         description: one line for people.
         prediction_type: what the UNet was trained to predict.
-        rescale_betas_zero_snr: whether it was trained down to no signal at all
+        rescale_betas_zero_snr: whether it was trained with zero terminal SNR
             (arXiv 2305.08891).
-        timestep_spacing: which timesteps few steps are; distilled models want `trailing`.
-        config: describes a single file: one of those that come with the server, or a folder in
-            `configs/`.
-        vae: decodes instead of the model's own: a file or folder in `vae/`.
-        tiny_vae: decodes quickly where a setting asks for it: a file or folder in `vae/`.
-        latent_rgb: a row of red, green and blue for each latent channel and one of offsets, for
-            previews.
+        timestep_spacing: distilled models need `trailing`.
+        config: of a single file: an embedded one, or a folder in `configs/`.
+        vae: file or folder in `vae/` that replaces the model's own.
+        tiny_vae: file or folder in `vae/` of a small VAE, used if the settings say so.
+        latent_rgb: for previews, a row of red, green and blue for each latent channel, and one of
+            offsets.
     """
 
     description: str = Field("", max_length=1000)
@@ -62,10 +61,10 @@ class Notes(Schema):
 
 
 def read(path: Path) -> Notes:
-    """Read notes; a model without them has empty ones.
+    """Read notes; empty ones if there is no file.
 
     Raises:
-        UnusableError: names the key that is wrong.
+        UnusableError: a key is wrong; names it.
     """
     if not path.is_file():
         return Notes()

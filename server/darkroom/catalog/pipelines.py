@@ -1,9 +1,9 @@
-"""diffusers' pipelines that our own sampling loop does not drive, and which run whole.
+"""The diffusers pipelines that run unbatched, from noise to picture, outside our sampling loop.
 
-The rows are those of diffusers' AutoPipeline (`diffusers.pipelines.auto_pipeline`), written down
-here because web cannot afford to import diffusers; a test holds the two together. Left out are
-those that need what no request of ours carries, a second repository, or make something else than
-one picture: see `LEFT_OUT`.
+The rows are those of diffusers' AutoPipeline (`diffusers.pipelines.auto_pipeline`), copied because
+importing diffusers is too slow for the web process; a test compares the two. Pipelines are left out
+if they need an input that requests do not have, or a second repository, or do not make one picture:
+see `LEFT_OUT`.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class UnbatchedPipeline:
     Attributes:
         steps: num_inference_steps.
         guidance: guidance_scale, or true_cfg_scale where that is the name.
-        txt2img: class name without `Pipeline`; None where diffusers has none for the task.
+        txt2img: class name without `Pipeline`; None if diffusers has none for the task.
     """
 
     steps: int
@@ -97,7 +97,7 @@ UNBATCHED: MappingProxyType[str, UnbatchedPipeline] = MappingProxyType(
     }
 )
 
-# Part of a class name → why models of that kind cannot be asked for.
+# Part of a class name → why such models are not served.
 LEFT_OUT: MappingProxyType[str, str] = MappingProxyType(
     {
         "Control": "it needs a control picture, which no request carries",
@@ -112,7 +112,7 @@ LEFT_OUT: MappingProxyType[str, str] = MappingProxyType(
 
 
 def why_not(class_name: str) -> str:
-    """Why a class without a row is not run."""
+    """Why a class without a row is not served."""
     for part, reason in LEFT_OUT.items():
         if part in class_name:
             return reason
@@ -120,7 +120,7 @@ def why_not(class_name: str) -> str:
 
 
 def find(class_name: str) -> UnbatchedPipeline | None:
-    """The row that a class of diffusers belongs to, for whichever task."""
+    """The row of a diffusers class, for any task."""
     for row in UNBATCHED.values():
         if any(row.pipeline(task) == class_name for task in MODEL_TASKS):
             return row

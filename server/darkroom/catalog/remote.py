@@ -1,4 +1,4 @@
-"""What a repository on a hub holds, and which of its files a model is loaded from."""
+"""The files of a repository on Hugging Face, and which of them a model is loaded from."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ from darkroom.catalog.model_spec import FAMILIES
 from darkroom.catalog.models import SAFETENSORS
 from darkroom.errors import DarkroomError
 
-# What a folder is loaded from, beside weights: JSON, and vocabularies.
+# Files of a model beside its weights: JSON and vocabularies.
 PLAIN_FILES = (".json", ".txt", ".model")
 
 
 class PullError(DarkroomError):
-    """A model cannot be pulled; says why and what to do."""
+    """A model cannot be downloaded. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """What to pull.
+    """What to download.
 
     Attributes:
         repository: `owner/name` on the hub.
         file: a single-file checkpoint in it; None for a repository in the diffusers format.
         revision: branch, tag or commit; None for the main branch.
-        name: what the model is called here; None for the repository's or file's name.
-        variant: of the weights; None for the smallest that loses nothing on a GPU, `plain` for
+        name: of the model on this server; None for the repository's or file's name.
+        variant: of the weights; None for the smallest that is lossless on a GPU, `plain` for
             those without a variant.
     """
 
@@ -43,7 +43,7 @@ class Remote:
     """A file on the hub.
 
     Attributes:
-        sha256: of its content; None where the hub does not say, as for small files.
+        sha256: of its content; None for small files, for which the hub has none.
     """
 
     size_bytes: int
@@ -54,7 +54,7 @@ Remotes = Mapping[str, Remote]  # by path within the repository
 
 
 def single(order: Download, file: str, there: Remotes) -> Remote:
-    """The checkpoint that was ordered by name.
+    """The checkpoint of the given file name.
 
     Raises:
         PullError: there is none, or it is a pickle.
@@ -67,7 +67,7 @@ def single(order: Download, file: str, there: Remotes) -> Remote:
 
 
 def why_no_model(order: Download, there: Remotes) -> str:
-    """What a repository without `model_index.json` is, and what can be pulled of it."""
+    """Why a repository without `model_index.json` is no model, and what else it offers."""
     singles = _checkpoints(there)
     pickled = [file for file in there if file.endswith(folders.PICKLES)]
     if singles:
@@ -90,15 +90,15 @@ def _offer(there: Remotes) -> str:
 
 
 def choose(files: Iterable[str], index: Mapping[str, Any], variant: str | None) -> list[str]:
-    """The files of a repository that a model is loaded from.
+    """The files of a repository from which a model is loaded.
 
     Args:
-        files: all there are.
+        files: all files of the repository.
         index: `model_index.json`.
         variant: see `Download`.
 
     Raises:
-        PullError: it could not be used here.
+        PullError: the model could not be used here.
     """
     cls = index.get("_class_name")
     if not isinstance(cls, str) or (cls not in FAMILIES and pipelines.find(cls) is None):

@@ -1,4 +1,4 @@
-"""The schedulers by their common names, and what each is in diffusers.
+"""The table of schedulers: their common names, and their classes in diffusers.
 
 Names follow k-diffusers; classes follow the table in diffusers' documentation
 (https://huggingface.co/docs/diffusers/api/schedulers/overview).
@@ -23,7 +23,7 @@ SPACINGS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
 )
 SIGMAS = ("karras", "exponential", "beta")
 
-# What a model takes that has a scheduler of its own kind: the one it was published with.
+# The only scheduler of models that need the one they were published with.
 NATIVE = "native"
 
 
@@ -32,9 +32,9 @@ class SchedulerEntry:
     """One row of the table.
 
     Attributes:
-        title: as A1111 labels it.
+        title: its label in A1111.
         cls: class name in diffusers, without `Scheduler`.
-        options: arguments that single it out within the class.
+        options: arguments that select it within the class.
         spacings: suffixes it supports.
     """
 
@@ -84,13 +84,13 @@ class UnknownSchedulerError(DarkroomError, ValueError):
 
 
 def find(name: str) -> tuple[SchedulerEntry, str | None]:
-    """Take a full name apart.
+    """Look up a scheduler by its full name.
 
     Returns:
-        The scheduler and the spacing suffix, if there is one.
+        The scheduler, and the spacing suffix or None.
 
     Raises:
-        UnknownSchedulerError: says what was probably meant.
+        UnknownSchedulerError: there is none; suggests the closest name.
     """
     entry = SCHEDULERS.get(name)
     if entry is not None:
@@ -105,10 +105,10 @@ def find(name: str) -> tuple[SchedulerEntry, str | None]:
 
 
 def check(name: str, model: ModelInfo) -> None:
-    """See that a model may be sampled with a scheduler.
+    """Check that a model can be sampled with a scheduler.
 
     Raises:
-        UnknownSchedulerError: there is none of that name, or the model does not take it.
+        UnknownSchedulerError: there is none of that name, or the model does not support it.
     """
     if model.defaults.scheduler == NATIVE:
         if name != NATIVE:
@@ -118,7 +118,7 @@ def check(name: str, model: ModelInfo) -> None:
 
 
 def full_names() -> list[str]:
-    """Every accepted name."""
+    """All accepted names."""
     return [
         full
         for name, entry in SCHEDULERS.items()

@@ -1,8 +1,8 @@
-"""Which networks that make pictures larger are on this box, told from their files' headers.
+"""The upscalers on this server, described by their files' headers.
 
-They are of the ESRGAN family: RRDB networks in the three spellings of their keys that are about
-(ESRGAN, BSRGAN, Real-ESRGAN; arXiv 1809.00219, 2107.10833), and Real-ESRGAN's small ones, called
-Compact. What they are is told as spandrel tells it, which will load them; but from shapes alone.
+They are of the ESRGAN family: RRDB networks with three naming schemes of their keys (ESRGAN,
+BSRGAN, Real-ESRGAN; arXiv 1809.00219, 2107.10833), and Real-ESRGAN's small networks, called
+Compact. They are recognised as in spandrel, which loads them, but from shapes alone.
 """
 
 import math
@@ -24,31 +24,31 @@ NO_LIBRARY = (
     "cannot be loaded without spandrel; install it by `pip install --no-deps spandrel einops`"
 )
 RGB = 3
-PREFIXES = ("module.", "netG.")  # of everything in a file, as training left it
+PREFIXES = ("module.", "netG.")  # of all keys, left over from training
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 class UnknownUpscalerError(UnknownModelError):
-    """There is no upscaler of that name on this box, or its file cannot be used."""
+    """There is no upscaler of that name on this server, or its file cannot be used."""
 
 
 class NotAnUpscalerError(DarkroomError, ValueError):
-    """The file holds something else; the message says what is wrong, without the file's name."""
+    """The file is not a usable upscaler. The message says why, without the file's name."""
 
 
 @dataclass(frozen=True)
 class UpscalerEntry:
-    """An upscaler and where it lies."""
+    """An upscaler and its file."""
 
     info: UpscalerInfo
     path: Path
 
 
 class UpscalerCatalog:
-    """The upscalers of this box by name, which is that of their file without the ending.
+    """The upscalers on this server by name: the file's name without the ending.
 
     Args:
-        upscalers_dir: the owner's folder; it need not exist.
+        upscalers_dir: may be missing.
     """
 
     def __init__(self, upscalers_dir: Path) -> None:
@@ -58,7 +58,7 @@ class UpscalerCatalog:
         return self._read()[0]
 
     def broken(self) -> tuple[BrokenFile, ...]:
-        """Files among them that cannot be used."""
+        """Files in the folder that cannot be used."""
         return self._read()[1]
 
     def find(self, name: str) -> UpscalerEntry:
@@ -125,7 +125,7 @@ def _last(shapes: Shapes, name: str) -> int:
 
 
 def _rrdb(first: tuple[int, ...], last: tuple[int, ...], scale: int) -> int:
-    """Its factor; some fold 2×2 or 4×4 pixels into channels before they begin."""
+    """The scale of an RRDB network; some first fold 2×2 or 4×4 pixels into channels."""
     if len(first) != 4 or len(last) != 4:
         raise NotAnUpscalerError("is damaged: its first or last layer is no convolution")
     folded = {RGB: 1, 4 * RGB: 2, 16 * RGB: 4}.get(first[1])
@@ -135,7 +135,7 @@ def _rrdb(first: tuple[int, ...], last: tuple[int, ...], scale: int) -> int:
 
 
 def _compact(first: tuple[int, ...], last: tuple[int, ...]) -> int:
-    """Its factor, the root of how many pixels it makes of one."""
+    """The scale of a Compact network: the square root of the output pixels per input pixel."""
     scale = math.isqrt(last[0] // RGB)
     if first[1] != RGB or last[0] != RGB * scale**2:
         raise NotAnUpscalerError("is not for pictures of red, green and blue")

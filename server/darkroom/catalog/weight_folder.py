@@ -1,4 +1,4 @@
-"""A folder of single weight files, each described by its header."""
+"""A folder of single weight files, each described by its header: LoRAs, embeddings, upscalers."""
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
@@ -19,32 +19,33 @@ Entry = TypeVar("Entry")
 def why_not(
     name: str, names: Iterable[str], broken: Iterable[BrokenFile], what: str, route: str
 ) -> str:
-    """Why there is nothing of a name, and what was probably meant.
+    """The message for a name that is not found, with the closest name.
 
     Args:
-        name: that was asked for.
-        names: that there are.
-        broken: files that cannot be used; theirs may be meant.
-        what: such a thing is called.
-        route: that lists them.
+        name: as requested.
+        names: all valid ones.
+        broken: files that cannot be used; the name may be that of one.
+        what: noun for such a file.
+        route: lists the valid ones.
     """
     for file in broken:
         if Path(file.file).stem == name:
             return f"cannot be used: {file.file} {file.reason}"
     close = difflib.get_close_matches(name, list(names), 1, cutoff=0.5)
     hint = f"; did you mean {close[0]}?" if close else ""
-    return f"there is no {what} {name!r} on this box{hint} (see GET {route})"
+    return f"there is no {what} {name!r} on this server{hint} (see GET {route})"
 
 
 class WeightFolder(Generic[Entry]):
-    """One folder, its files described.
+    """The described files of one folder. Thread-safe.
 
-    It is read afresh at every call; a file's header only when its time or size changed. Threads
-    may share a folder.
+    The folder is listed at every call. A file's header is read again only when its time or size
+    has changed.
 
     Args:
-        folder: it need not exist.
-        describe: makes an entry of a file; a `ValueError` says why it cannot be used.
+        folder: may be missing.
+        describe: makes an entry from a file; raises `ValueError` with the reason if it cannot be
+            used.
     """
 
     def __init__(self, folder: Path, describe: Callable[[Path, Header], Entry]) -> None:
@@ -53,7 +54,7 @@ class WeightFolder(Generic[Entry]):
         self._known: dict[tuple[Path, int, int], Entry | BrokenFile] = {}
 
     def read(self) -> tuple[tuple[Entry, ...], tuple[BrokenFile, ...]]:
-        # A new dictionary every time lets go of files that went away, and needs no lock.
+        # A new dictionary each time forgets files that are gone, and needs no lock.
         known = {key: self._known.get(key) or self._judge(key[0]) for key in self._files()}
         self._known = known
         broken = tuple(found for found in known.values() if isinstance(found, BrokenFile))
@@ -67,7 +68,7 @@ class WeightFolder(Generic[Entry]):
             if path.suffix.lower() in (ENDING, *PICKLED) and not path.name.startswith("."):
                 try:
                     stat = path.stat()
-                except OSError:  # a link that leads nowhere, or a file just taken away
+                except OSError:  # a dangling link, or a file that was just removed
                     continue
                 yield path, stat.st_mtime_ns, stat.st_size
 

@@ -1,1 +1,1 @@
-"""Bytes to pixels and back, without torch."""
+"""Decoding, encoding and preparing pictures, without torch."""

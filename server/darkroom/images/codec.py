@@ -1,4 +1,4 @@
-"""Pictures in and out: strangers' bytes to pixels, pixels to bytes of nothing but themselves."""
+"""Decodes and encodes pictures. Uploads may be hostile; files written contain only pixels."""
 
 import io
 import warnings
@@ -37,12 +37,12 @@ SRGB_GAMMA = 1 / 2.2  # about; what a PNG's gAMA says of a picture that needs no
 
 
 class PictureError(DarkroomError, ValueError):
-    """The bytes are not a picture that we read, or a larger one than we read."""
+    """The bytes are not a picture in a supported format, or a too large one."""
 
 
 @cache
 def load_readers() -> None:
-    """Load the libraries that read pictures, each to use the one thread that calls it."""
+    """Load the decoding libraries, and set each to use only the calling thread."""
     pillow_heif.register_heif_opener()
     pillow_heif.options.DECODE_THREADS = 1
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
@@ -51,11 +51,11 @@ def load_readers() -> None:
 
 
 def decode(data: bytes, max_pixels: int) -> Image.Image:
-    """Read an upload.
+    """Decode an upload.
 
-    The size is checked from the header, before anything is decoded. EXIF orientation is applied,
-    colours are brought to sRGB from whatever space the file says they are in, and all metadata is
-    dropped. Of an animation, or of several pages, the first is taken.
+    The size is checked from the header before anything is decoded. EXIF orientation is applied,
+    colours are converted to sRGB, and all metadata is dropped. Of several frames or pages the first
+    is used.
 
     Args:
         data: the file's bytes.
@@ -66,12 +66,12 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
 
     Raises:
         PictureError: not a picture, truncated, or too large.
-        MemoryError: it takes more than this process may have.
+        MemoryError: it needs more than this process's limit.
     """
     load_readers()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata that we drop, and of sizes that we check
+            warnings.simplefilter("ignore")  # about dropped metadata and sizes
             with Image.open(io.BytesIO(data), formats=READABLE) as opened:
                 _check_size(opened, max_pixels)
                 opened.load()
@@ -84,8 +84,8 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
     except (PictureError, MemoryError):
         raise
     except Exception as error:
-        # Decoders meet hostile bytes with every kind of exception: SyntaxError, struct.error,
-        # IndexError, EOFError … All of them mean the same to the caller.
+        # Decoders raise every kind of exception on hostile bytes: SyntaxError, struct.error,
+        # IndexError, EOFError … All mean the same to the caller.
         raise PictureError(f"the picture cannot be decoded: {error}") from error
 
 
@@ -101,10 +101,10 @@ def _check_size(picture: Image.Image, max_pixels: int) -> None:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """How the camera was held, by EXIF; 1 is upright. Where EXIF is broken nobody knows."""
+    """The EXIF orientation; 1, upright, if there is none or it is broken."""
     try:
         return int(picture.getexif().get(ORIENTATION, 1))
-    except Exception:  # of every kind, as above; the pixels are none the worse
+    except Exception:  # of every kind, as above; the pixels are still good
         return 1
 
 
@@ -114,10 +114,10 @@ def _upright(picture: Image.Image, orientation: int) -> Image.Image:
 
 
 def _in_srgb(picture: Image.Image) -> Image.Image:
-    """As sRGB of 8 bits.
+    """The picture in sRGB with 8 bits a channel.
 
-    A phone's photographs come in Display P3. Taken for sRGB they lose their colour, and nothing
-    would say so, since profiles are dropped with all else.
+    Phones store photographs in Display P3. Without conversion they would lose saturation, because
+    the profile is dropped with all other metadata.
     """
     profile, gamma = picture.info.get("icc_profile"), picture.info.get("gamma")
     declared = profile is not None or "srgb" in picture.info
@@ -132,7 +132,7 @@ def _in_srgb(picture: Image.Image) -> Image.Image:
 
 
 def _bare(picture: Image.Image) -> Image.Image:
-    """A copy of nothing but the pixels. Pillow writes what stands in `info` into files."""
+    """A copy without metadata: Pillow would write the content of `info` into files."""
     copy = picture.copy()
     copy.info = {}
     return copy
@@ -151,11 +151,11 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
 
 
 def _by_profile(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """From the space that an ICC profile describes; as it is if the profile is of no use.
+    """Convert from the space of an ICC profile to sRGB; unchanged if the profile is not usable.
 
     Args:
         picture: of mode RGB, RGBA, L, CMYK or LAB.
-        profile: None is LAB's own.
+        profile: None for LAB's own.
     """
     srgb = ImageCms.createProfile("sRGB")
     try:
@@ -179,10 +179,10 @@ def _by_profile(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _by_gamma(picture: Image.Image, gamma: float) -> Image.Image:
-    """From the gamma that a PNG declares (PNG specification, section 11.3.2.2)."""
+    """Convert from the gamma that a PNG declares (PNG specification, section 11.3.2.2)."""
     exponent = SRGB_GAMMA / gamma
     if not 0.1 <= exponent <= 10 or abs(exponent - 1) < 0.05:
-        return picture  # nonsense, or too little to see
+        return picture  # not plausible, or too small a change to see
     curve = [round(255 * (value / 255) ** exponent) for value in range(256)]
     straight = list(range(256))
     tables = {"L": curve, "RGB": curve * 3, "RGBA": curve * 3 + straight}
@@ -190,7 +190,7 @@ def _by_gamma(picture: Image.Image, gamma: float) -> Image.Image:
 
 
 def opaque(picture: Image.Image) -> Image.Image:
-    """As RGB; what is transparent becomes white."""
+    """The picture as RGB. Transparent parts become white."""
     if picture.mode == "RGBA":
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
@@ -198,10 +198,10 @@ def opaque(picture: Image.Image) -> Image.Image:
 
 
 def as_mask(picture: Image.Image) -> Image.Image:
-    """As L, where white is repainted.
+    """The picture as a mask of mode L, where white is repainted.
 
-    A mask drawn as luminance is taken as it is. One without any light in it, drawn in alpha
-    alone, is repainted where it is opaque.
+    The luminance is the mask. A completely black picture with an alpha channel is a mask in alpha:
+    its opaque parts are repainted.
     """
     if picture.mode == "RGBA":
         alpha = picture.getchannel("A")
@@ -213,10 +213,12 @@ def as_mask(picture: Image.Image) -> Image.Image:
 
 
 def as_cutout(picture: Image.Image) -> Image.Image:
-    """As L, where white is repainted: what is transparent, as OpenAI's API has masks.
+    """The picture as a mask of mode L, where white is repainted: its transparent parts.
+
+    That is the convention of OpenAI's API.
 
     Raises:
-        PictureError: it knows no transparency.
+        PictureError: it has no alpha channel.
     """
     if picture.mode != "RGBA":
         raise PictureError("the mask has no alpha channel; its transparent part is repainted")
@@ -229,7 +231,7 @@ def opaque_on_black(picture: Image.Image) -> Image.Image:
 
 
 def extrema(picture: Image.Image) -> tuple[int, int]:
-    """The darkest and the lightest value in any channel of any pixel, 0 to 255."""
+    """The smallest and the largest value in any channel of any pixel, 0 to 255."""
     present = {place % 256 for place, count in enumerate(picture.histogram()) if count}
     return min(present), max(present)
 
@@ -237,12 +239,12 @@ def extrema(picture: Image.Image) -> tuple[int, int]:
 def encode(
     picture: Image.Image, output_format: "OutputFormat", text: Mapping[str, str] | None = None
 ) -> bytes:
-    """Write a picture. The same pixels and text give the same bytes.
+    """Encode a picture. The same pixels and text give the same bytes.
 
     Args:
         picture: RGB or L.
         output_format: of the file.
-        text: keys and values for PNG text chunks; other formats carry none.
+        text: keys and values for PNG text chunks; ignored for other formats.
     """
     buffer = io.BytesIO()
     match output_format:
@@ -259,7 +261,7 @@ def encode(
 
 
 def thumbnail(data: bytes, width: int) -> bytes:
-    """A stored picture at most `width` pixels wide, as WebP."""
+    """Encode a stored picture as WebP, at most `width` pixels wide."""
     with Image.open(io.BytesIO(data)) as picture:
         small = picture.convert("RGB")
     if width < small.width:
@@ -271,13 +273,13 @@ def thumbnail(data: bytes, width: int) -> bytes:
 
 
 def transcode(data: bytes, output_format: "OutputFormat") -> bytes:
-    """A stored picture in another format."""
+    """Encode a stored picture in another format."""
     with Image.open(io.BytesIO(data)) as picture:
         return encode(picture.convert("RGB"), output_format)
 
 
 def encode_quickly(picture: Image.Image) -> bytes:
-    """Lossless, for uploads on their way to the worker: large photographs must not take seconds."""
+    """Encode an upload for the worker, as PNG with fast compression: photographs are large."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -1,7 +1,7 @@
-"""The other side of `images/decoder_pool.py`: a process in which strangers' bytes become pixels.
+"""Runs in the processes of `images/decoder_pool.py`: decodes uploads within limits.
 
-Decoders are large C libraries, and this is where hostile files reach them. A process that one of
-them crashes, or that one of them makes grow or spin, ends alone.
+Decoders are large C libraries, and uploads may be hostile. One that crashes its decoder, or makes
+it take too much memory or time, ends only this process. Imports little, because each process does.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from darkroom.images import codec
 
 
 class Purpose(enum.StrEnum):
-    """What a picture is for, by the name of its field."""
+    """The use of an upload, by the name of its field."""
 
     IMAGE = "image"
     MASK = "mask_image"
-    CUTOUT = "mask"  # OpenAI's masks: what is transparent is repainted
+    CUTOUT = "mask"  # OpenAI's masks: transparent parts are repainted
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class Decoded:
     """An upload as it is stored.
 
     Attributes:
-        png: the file, which holds pixels and nothing else: RGB of an image, L of a mask, in which
-            white is repainted.
+        png: without metadata; RGB for an image, L for a mask, in which white is repainted.
         width: in pixels.
         height: in pixels.
         darkest: value in any channel of any pixel, 0 to 255.
@@ -49,36 +48,34 @@ class Decoded:
 
 
 def enter(memory_bytes: int) -> None:
-    """Make this process one that may do no harm. Called once, before the first picture.
+    """Set the limits of this process. Called once, before the first picture.
 
     Args:
-        memory_bytes: that may be taken on top of what the process has now.
+        memory_bytes: that it may allocate on top of what it has now.
     """
-    codec.load_readers()  # before the limit, which counts what is there already
+    codec.load_readers()  # before the limit is set
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Python's handlers wait for C code to return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":  # elsewhere the limit is not kept, or there is no /proc
+    if sys.platform == "linux":  # elsewhere the limit is not enforced, or there is no /proc
         limit = _address_space_bytes() + memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    with Path(os.devnull).open(
-        "wb"
-    ) as nowhere:  # C libraries print what they think of hostile files
+    with Path(os.devnull).open("wb") as nowhere:  # C libraries print warnings about hostile files
         os.dup2(nowhere.fileno(), sys.stderr.fileno())
 
 
 def decode_within(cpu_s: float, data: bytes, purpose: Purpose, max_pixels: int) -> Decoded:
-    """As `decode`, in a process that the kernel ends after so much processor time."""
+    """Like `decode`, but the kernel ends the process after `cpu_s` of processor time."""
     _allow_cpu(cpu_s)
     return decode(data, purpose, max_pixels)
 
 
 def decode(data: bytes, purpose: Purpose, max_pixels: int) -> Decoded:
-    """Read an upload and write it as it is stored.
+    """Decode an upload and encode it for storage.
 
     Args:
         data: the file's bytes.
-        purpose: what becomes of it.
+        purpose: use of the picture.
         max_pixels: width × height allowed.
 
     Raises:
@@ -100,7 +97,7 @@ def decode(data: bytes, purpose: Purpose, max_pixels: int) -> Decoded:
 
 
 def _allow_cpu(seconds: float) -> None:
-    """From now on. The limit counts a process's whole life, so it moves with every picture."""
+    """Set the limit anew for each picture: it counts the process's whole life."""
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     soft = math.ceil(time.process_time() + seconds) + 1
     with contextlib.suppress(ValueError):  # beyond a limit that the owner has set
@@ -108,10 +105,10 @@ def _allow_cpu(seconds: float) -> None:
 
 
 def _end_with_parent() -> None:
-    """However web ends, nobody is left to send the picture to.
+    """End this process when the web process ends, in whatever way.
 
-    The kernel's own signal for this, PR_SET_PDEATHSIG, comes when the *thread* ends that started
-    us, which any of web's may.
+    The kernel's PR_SET_PDEATHSIG comes when the parent *thread* ends, and any of web's threads may
+    have started this process.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

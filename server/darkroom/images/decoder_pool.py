@@ -1,4 +1,4 @@
-"""Processes that decode strangers' pictures, so that a hostile one can only end its own decoder."""
+"""Decodes uploads in separate processes, so that a hostile file can only end its own decoder."""
 
 import multiprocessing
 import queue
@@ -15,24 +15,24 @@ from darkroom.images.decoder import Decoded, Purpose
 
 log = structlog.get_logger()
 
-MAX_WAITING = 32  # uploads without a decoder, each with its bytes in memory
-START_S = 60.0  # a process that is not there after this has failed to start
+MAX_WAITING = 32  # uploads that wait for a decoder, with their bytes in memory
+START_S = 60.0  # a process that is not ready after this has failed to start
 
 
 class BusyError(DarkroomError):
-    """More pictures came than can be decoded in time."""
+    """More pictures are waiting than can be decoded in time."""
 
 
 class Decoders:
     """Decodes pictures, each in a process of limited time and memory.
 
-    Each process has a pool of its own. In a pool that several share, one that dies at a bad
-    moment takes the pictures of the others with it.
+    Each process has a pool of its own: in a shared pool, one that dies at a bad moment fails the
+    pictures of the others.
 
     Args:
         count: of processes. They start at once, and are ready some tenths of a second later.
-        timeout_s: that one picture may take; then its process is killed and replaced.
-        memory_bytes: that one picture may take.
+        timeout_s: for one picture; then its process is killed and replaced.
+        memory_bytes: for one picture.
         max_pixels: width × height of one picture.
     """
 
@@ -47,7 +47,7 @@ class Decoders:
             self._free.put(self._start())
 
     def decode(self, data: bytes, purpose: Purpose) -> Decoded:
-        """Read an upload.
+        """Decode an upload.
 
         Raises:
             PictureError: says what is wrong with it.
@@ -59,7 +59,7 @@ class Decoders:
             pool = self._take()
             try:
                 return self._ask(pool, data, purpose)
-            except BrokenProcessPool:  # it died idle, or before it could say what it had taken
+            except BrokenProcessPool:  # it died idle, or before it took the picture
                 pool = self._replace(pool)
                 return self._ask_again(pool, data, purpose)
             finally:
@@ -68,7 +68,7 @@ class Decoders:
             self._room.release()
 
     def close(self) -> None:
-        """End all processes, once each has done its picture. What comes later finds none free."""
+        """End all processes, each after its current picture. Later calls find none free."""
         count, self._count = self._count, 0
         for _ in range(count):
             _end(self._free.get())
@@ -80,11 +80,11 @@ class Decoders:
             raise BusyError from None
 
     def _ask(self, pool: ProcessPool, data: bytes, purpose: Purpose) -> Decoded:
-        """Have one process decode it.
+        """Decode in one process.
 
         Raises:
             PictureError: says what is wrong with it.
-            BrokenProcessPool: the process was not there, or died; the pool is of no more use.
+            BrokenProcessPool: the process did not start, or died; replace the pool.
         """
         try:
             future = pool.schedule(

@@ -1,4 +1,4 @@
-"""Preparing a picture for development without drawing anything: sizes, and what lies under a mask.
+"""Prepares source pictures: resizing, and filling the part under a mask.
 
 The resize modes and the fill of masked content are those of AUTOMATIC1111's web UI
 (`modules/images.py`, `modules/masking.py`).
@@ -15,14 +15,14 @@ FILL_BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
 
 
 class Filter(enum.Enum):
-    """What lies between a picture's pixels when it is enlarged."""
+    """Interpolation when a picture is enlarged."""
 
     LANCZOS = Image.Resampling.LANCZOS
     NEAREST = Image.Resampling.NEAREST
 
 
 class ResizeMode(enum.IntEnum):
-    """How a picture of other proportions gets a size."""
+    """How a picture is fitted to a size of other proportions."""
 
     STRETCH = 0
     CROP = 1
@@ -30,14 +30,14 @@ class ResizeMode(enum.IntEnum):
 
 
 def read(png: bytes) -> Image.Image:
-    """A picture that this server has written."""
+    """Decode a picture that this server has written."""
     picture = Image.open(io.BytesIO(png))
     picture.load()
     return picture
 
 
 def resize(picture: Image.Image, size: tuple[int, int], mode: ResizeMode) -> Image.Image:
-    """A picture at `size`, width and height in pixels; padding repeats its edges."""
+    """Resize to `size`, width and height in pixels. Padding repeats the edges."""
     lanczos = Image.Resampling.LANCZOS
     if mode is ResizeMode.CROP:
         return ImageOps.fit(picture, size, lanczos)
@@ -69,12 +69,12 @@ def _padded(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def enlarge(picture: Image.Image, size: tuple[int, int], between: Filter) -> Image.Image:
-    """A picture at `size`, width and height in pixels."""
+    """Enlarge to `size`, width and height in pixels."""
     return picture.resize(size, between.value)
 
 
 def fill_from_around(picture: Image.Image, mask: Image.Image) -> Image.Image:
-    """The picture, where the mask is white, spread from what surrounds it.
+    """Fill the part where the mask is white with blurred surroundings.
 
     Args:
         picture: RGB.

@@ -1,4 +1,4 @@
-"""A large picture as tiles that overlap, and back, blended where they do."""
+"""Cuts a large picture into overlapping tiles, and blends tiles into a picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ from PIL import Image
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
-# Pixels a side of what goes through an upscaler in one step. Small, because others' steps wait for
-# it: the usual network takes seconds for it on a CPU.
+# Side in pixels of a tile that an upscaler takes in one step. Small, because other jobs' steps wait
+# for it: the usual network takes seconds for it on a CPU.
 TILE = 128
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Where the tiles of a picture lie.
+    """The positions of a picture's tiles.
 
     Attributes:
         size: of the picture, width and height in pixels.
         tile: width and height of every tile.
-        boxes: of the tiles, row by row. They all lie within the picture, which may be smaller
-            than one tile: then there is one, of the picture's own size.
+        boxes: of the tiles, row by row, all within the picture. A picture smaller than a tile has
+            one box of its own size.
     """
 
     size: tuple[int, int]
@@ -28,7 +28,7 @@ class Tiling:
     boxes: tuple[Box, ...]
 
     def enlarged(self, times: int) -> "Tiling":
-        """The same of a picture that many times larger."""
+        """The same tiling for a picture `times` as large."""
         width, height = self.size
         tile_width, tile_height = self.tile
         return Tiling(
@@ -39,12 +39,12 @@ class Tiling:
 
 
 def plan(size: tuple[int, int], tile: tuple[int, int], overlap: int) -> Tiling:
-    """As few tiles as cover the picture, evenly spread.
+    """The fewest tiles that cover the picture, evenly spread.
 
     Args:
         size: of the picture.
-        tile: that a model makes.
-        overlap: of neighbours, in pixels, at least; less than a tile's sides.
+        tile: size of the model's output.
+        overlap: at least so many pixels between neighbours; less than a tile's sides.
     """
     columns = _starts(size[0], tile[0], overlap)
     rows = _starts(size[1], tile[1], overlap)
@@ -62,29 +62,29 @@ def _starts(side: int, tile: int, overlap: int) -> list[int]:
 
 
 def overlap(side: int) -> int:
-    """Of neighbouring tiles of this side, when a network makes them larger one by one."""
+    """Overlap in pixels of neighbouring tiles of this side, for upscaling."""
     return side // 8
 
 
 def for_upscaling(size: tuple[int, int]) -> Tiling:
-    """How a picture of this size goes through an upscaler."""
+    """The tiling of a picture of this size for an upscaler."""
     return plan(size, (TILE, TILE), overlap(TILE))
 
 
 def cut(picture: Image.Image, tiles: Tiling) -> list[Image.Image]:
-    """The tiles of a picture."""
+    """Cut a picture into its tiles."""
     return [picture.crop(box) for box in tiles.boxes]
 
 
 def join(pieces: Sequence[Image.Image], tiles: Tiling) -> Image.Image:
-    """A picture from its tiles. Where neighbours overlap, one goes over into the other evenly.
+    """Join tiles into a picture, with a linear blend where neighbours overlap.
 
-    Tiles become rows and rows the picture, for what four tiles share would get an edge if each
-    were laid over all before it.
+    Tiles are joined into rows and rows into the picture: pasting each tile over all earlier ones
+    would leave an edge where four tiles overlap.
 
     Args:
-        pieces: RGB, one for each box; another size is brought to the box's.
-        tiles: where they lie.
+        pieces: RGB, one for each box; resized to the box if need be.
+        tiles: their positions.
     """
     rows: dict[tuple[int, int], Image.Image] = {}
     done = 0
@@ -105,7 +105,7 @@ def join(pieces: Sequence[Image.Image], tiles: Tiling) -> Image.Image:
 
 
 def _ramp(length: int, overlap: int) -> Image.Image:
-    """How much a tile counts, from next to nothing at its left edge to all; one pixel high."""
+    """The blend weights of a tile from its left edge on, as a picture one pixel high."""
     line = Image.new("L", (length, 1), 255)
     for x in range(min(overlap, length)):
         line.putpixel((x, 0), round(255 * (x + 1) / (overlap + 1)))

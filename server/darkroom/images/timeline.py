@@ -1,4 +1,4 @@
-"""A picture's making as a short film."""
+"""Makes an animation of a job's previews and picture."""
 
 import io
 from collections.abc import Sequence
@@ -8,16 +8,16 @@ from PIL import Image, ImageOps
 
 MAX_FRAMES = 150
 MAX_PIXELS = 8_000_000  # of all frames together, which are in memory at once: 32 MB
-QUALITY = 70  # what the previews were stored with; more would only keep their blemishes
-DEVELOPING_MS = 4_000  # the whole way, whatever the number of steps
-FRAME_MS = (40, 200)  # browsers slow down what is quicker than 20 ms; beyond 200 it is no film
-HOLD_MS = 2_000  # the last frame: one wants to see what came of it
+QUALITY = 70  # of the stored previews; more would only keep their artefacts
+DEVELOPING_MS = 4_000  # of all previews together, whatever the number of steps
+FRAME_MS = (40, 200)  # browsers slow down frames under 20 ms; over 200 ms it looks jerky
+HOLD_MS = 2_000  # of the last frame, the result
 
 T = TypeVar("T")
 
 
 def evenly(items: Sequence[T], limit: int) -> list[T]:
-    """At most `limit` of them, spread evenly, the first and the last included.
+    """At most `limit` items, spread evenly, the first and the last included.
 
     Args:
         items: in order.
@@ -29,10 +29,10 @@ def evenly(items: Sequence[T], limit: int) -> list[T]:
 
 
 def animate(previews: Sequence[bytes], picture: bytes | None) -> bytes:
-    """Previews, and the picture that they led to, as one animated WebP that plays for ever.
+    """The previews and the picture as an animated WebP that loops for ever.
 
-    Every frame has the size of the first preview; what is of another shape gets black bars. Where
-    there are too many or too large ones, some are left out.
+    Every frame has the size of the first preview; other shapes get black bars. Some previews are
+    left out if there are too many, or if they are too large.
 
     Args:
         previews: files of pictures, at least one, oldest first.

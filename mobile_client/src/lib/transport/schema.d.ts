@@ -1475,7 +1475,7 @@ export interface components {
             trigger_words: string[];
             /**
              * Models
-             * @description Models on this box that it fits.
+             * @description Models on this server that it fits.
              * @default []
              */
             models: string[];
@@ -1504,7 +1504,7 @@ export interface components {
             vectors: number;
             /**
              * Models
-             * @description Models on this box that it fits.
+             * @description Models on this server that it fits.
              * @default []
              */
             models: string[];
