@@ -1,8 +1,12 @@
 """Estimates come from measurements."""
 
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from darkroom.engine.base import ImageReady, Previewed, Started, Stepped
 from darkroom.queue.estimate import (
@@ -12,11 +16,14 @@ from darkroom.queue.estimate import (
     Work,
     power_of_two,
 )
-from darkroom.queue.resubmissions import returns
+from darkroom.queue.leases import Leases
 from darkroom.queue.running_job import Running, share_out
+from darkroom.queue.store import Store
 from darkroom.requests import Task
+from darkroom.responses import JobStatus
 from darkroom.storage.records import Claim
 from tests.engine.conftest import request
+from tests.jobs.conftest import ME, Clock, accept
 from tests.jobs.scripted import PICTURE
 
 SIZE = 128 * 128
@@ -25,35 +32,61 @@ ALONE = {Kind("tintype", SIZE, 1): Speed(step_seconds=0.1, other_seconds=0.2)}
 SHARED = ALONE | {Kind("tintype", SIZE, 4): Speed(step_seconds=0.04, other_seconds=0.2)}
 
 
-def work(step: int = 0, client: str = "a", isolated: bool = False, **fields: Any) -> Work:
-    """A job of ten steps an image, unless it is told otherwise."""
+def work(step: int = 0, jobs: int = 1, **fields: Any) -> Work:
+    """Jobs of ten steps an image, of which each has done some steps."""
     asked = request(**{"num_inference_steps": 10, **fields}).workload
-    return Work(client, asked.model, asked.pixels, asked.images, step, asked.steps, isolated)
+    steps = asked.steps * jobs
+    left = steps - step * jobs
+    return Work(asked.model, asked.pixels, asked.images * jobs, left, steps, jobs)
 
 
-def seconds(
-    *queue: Work, speeds: dict[Kind, Speed] = ALONE, together: int = 1
-) -> list[float | None]:
-    return Estimator(speeds, together).seconds(queue)
+def estimator(
+    running: Sequence[Work] = (),
+    queued: Mapping[str, Sequence[Work]] | None = None,
+    *,
+    speeds: dict[Kind, Speed] = ALONE,
+    slots: int = 1,
+    refill: float = 0.0,
+) -> Estimator:
+    return Estimator(speeds, running, queued or {}, slots, refill)
+
+
+def alone(job: Work, **how: Any) -> float | None:
+    """Seconds until the end of the only job."""
+    return estimator(queued={"a": [job]}, **how).queued_end(job, {})
+
+
+def pile(jobs: int, **how: Any) -> list[float]:
+    """Seconds until the end of each of some jobs of one client, the first one first."""
+    found = estimator(queued={"a": [work(jobs=jobs)]}, **how)
+    ends = [found.queued_end(work(), {"a": ahead}) for ahead in range(jobs)]
+    return [end for end in ends if end is not None]
 
 
 def test_nothing_measured_nothing_promised() -> None:
-    assert seconds(work(), speeds={}) == [None]
+    assert alone(work(), speeds={}) is None
+    assert estimator([work()], speeds={}).running_ends() == [None]
 
 
 def test_who_waits_behind_an_unknown_model_is_promised_nothing() -> None:
-    ends = seconds(work(), work(model="other"), work())
+    known, unknown = work(), work(model="other")
 
-    assert ends == [pytest.approx(1.2), None, None]
+    behind = estimator(queued={"a": [known], "b": [unknown]})
+    assert behind.queued_end(known, {}) == pytest.approx(1.2)
+    assert behind.queued_end(unknown, {"a": 1}) is None
+    assert behind.queued_end(known, {"b": 1}) is None
+    in_flight = estimator([unknown, known], {"a": [known]}, slots=2)
+    assert in_flight.running_ends() == [None, pytest.approx(1.2)]
+    assert in_flight.queued_end(known, {}) is None
 
 
 def test_steps_and_images_count() -> None:
-    assert seconds(work(num_images=2)) == [pytest.approx(20 * 0.1 + 2 * 0.2)]
-    assert seconds(work(15, num_images=2)) == [pytest.approx(5 * 0.1 + 2 * 0.2)]
+    assert alone(work(num_images=2)) == pytest.approx(20 * 0.1 + 2 * 0.2)
+    assert estimator([work(15, num_images=2)]).running_ends() == [pytest.approx(5 * 0.1 + 2 * 0.2)]
 
 
 def test_a_size_never_measured_is_scaled_from_the_nearest() -> None:
-    assert seconds(work(width=256, height=128)) == [pytest.approx(2 * (10 * 0.1 + 0.2))]
+    assert alone(work(width=256, height=128)) == pytest.approx(2 * (10 * 0.1 + 0.2))
 
 
 def test_strength_shortens_a_job() -> None:
@@ -63,119 +96,122 @@ def test_strength_shortens_a_job() -> None:
 
 
 def test_jobs_that_take_turns_wait_for_each_other() -> None:
-    assert seconds(work(), work()) == [pytest.approx(1.2), pytest.approx(2.4)]
+    assert pile(3) == [pytest.approx(n * 1.2) for n in (1, 2, 3)]
+    assert estimator([work(5)], {"a": [work()]}).queued_end(work(), {}) == pytest.approx(0.7 + 1.2)
 
 
 def test_jobs_in_flight_pay_for_each_other() -> None:
     """Where nothing is gained by sharing, two jobs at once end when the second would anyway."""
-    assert seconds(work(), work(), together=2) == [pytest.approx(2.4)] * 2
+    assert estimator([work(), work()], slots=2).running_ends() == [pytest.approx(2.4)] * 2
+    assert pile(2, slots=2) == [pytest.approx(2.4)] * 2
 
 
 def test_a_short_job_in_flight_goes_before_the_long_one() -> None:
-    short, long = seconds(work(num_inference_steps=2), work(num_inference_steps=8), together=2)
+    jobs = [work(num_inference_steps=2), work(num_inference_steps=8)]
+
+    short, long = estimator(jobs, slots=2).running_ends()
 
     assert short == pytest.approx(0.4 * 1.5)  # by 1/√steps it has two thirds of the engine's time
     assert long == pytest.approx(0.4 + 1.0)
 
 
-def test_who_waits_comes_in_when_a_place_is_free() -> None:
-    ends = seconds(work(5), work(), work(), together=2)
+def test_a_short_job_is_not_held_up_by_a_long_one_beside_it() -> None:
+    long, short = work(num_inference_steps=200), work(num_inference_steps=2)
 
-    first = 2 * 0.7  # half done: 0.7 s left of its own
-    second = first + 2 * 0.5  # had 0.5 s left when the third joined
-    assert ends == [pytest.approx(first), pytest.approx(second), pytest.approx(0.7 + 1.2 + 1.2)]
+    end = estimator([long], {"a": [short]}, slots=2).queued_end(short, {})
+
+    assert end == pytest.approx(0.4 * 1.1)  # a tenth of the long one's weight
+
+
+def test_who_waits_comes_in_when_a_place_is_free() -> None:
+    running = [work(5), work(0)]
+
+    end = estimator(running, {"a": [work()]}, slots=2).queued_end(work(), {})
+
+    assert end == pytest.approx(0.7 + 1.2 + 1.2)  # all work that there is
 
 
 def test_sharing_the_engine_is_quicker_than_taking_turns() -> None:
-    ends = seconds(*[work()] * 4, speeds=SHARED, together=4)
-
-    assert ends == [pytest.approx(10 * 0.16 + 4 * 0.2)] * 4
+    assert pile(4, speeds=SHARED, slots=4) == [pytest.approx(10 * 0.16 + 4 * 0.2)] * 4
 
 
-def test_the_company_nearest_to_one_measured_counts() -> None:
-    (three,) = seconds(work(num_images=3), speeds=SHARED)
-
-    assert three == pytest.approx(30 * 0.04 + 3 * 0.2)
+def test_the_images_in_flight_nearest_to_those_measured_count() -> None:
+    assert alone(work(num_images=3), speeds=SHARED) == pytest.approx(30 * 0.04 + 3 * 0.2)
 
 
 def test_a_long_queue_is_foreseen_to_its_end() -> None:
-    ends = seconds(*[work()] * 1000, speeds=SHARED, together=4)
+    ends = pile(1000, speeds=SHARED, slots=4)
 
-    assert ends[-1] == pytest.approx(250 * (10 * 0.16 + 4 * 0.2))
-
-
-def test_nobody_has_more_in_flight_than_one_client_may() -> None:
-    estimator = Estimator(ALONE, 3, per_client=2)
-
-    ends = estimator.seconds([work(), work(), work(), work(client="b")])
-
-    assert ends[:2] == [pytest.approx(3 * 1.2)] * 2  # the fourth is in flight with them
-    assert ends[3] == pytest.approx(3 * 1.2)
-    assert ends[2] == pytest.approx(4 * 1.2)
+    assert len(ends) == 1000
+    assert ends[-1] == pytest.approx(250 * (10 * 0.16 + 4 * 0.2), rel=0.01)
 
 
-def test_a_job_apart_waits_for_the_others_and_has_no_company() -> None:
-    ends = seconds(work(), work(), work(isolated=True), work(), together=4)
-
-    assert ends == [pytest.approx(2.4), pytest.approx(2.4), pytest.approx(3.6), pytest.approx(4.8)]
-
-
-def test_who_comes_again_and_again_is_expected_again() -> None:
-    """Somebody's jobs have been following each other: the newcomer will have company to its end."""
-    queue = [work(5), work()]
-
-    assert Estimator(ALONE, 4).seconds(queue)[1] == pytest.approx(0.7 + 1.2)
-    assert Estimator(ALONE, 4, returning=1.0).seconds(queue)[1] == pytest.approx(2 * 1.2)
-
-
-def test_who_is_expected_again_waits_behind_those_who_wait() -> None:
-    ends = Estimator(ALONE, 1, returning=1.0).seconds([work(), work(), work()])
-
-    assert ends == [pytest.approx(1.2), pytest.approx(2.4), pytest.approx(3.6)]
-
-
-def test_ends_come_in_order_and_are_foreseen_only_as_far_as_asked() -> None:
-    ends = Estimator(ALONE, 1).ends([work(), work()])
-
-    assert next(ends) == (0, pytest.approx(1.2))
-    assert next(ends) == (1, pytest.approx(2.4))
-    assert next(ends, None) is None
-
-
-@pytest.mark.parametrize(
-    ("spans", "share"),
-    [
-        ([], 0.0),
-        ([(0.0, None)], 0.0),
-        ([(0.0, 4.0), (4.1, 8.0), (8.1, None)], 1.0),  # one client, one after the other
-        ([(0.0, 4.0), (9.0, 13.0), (18.0, None)], 0.0),  # someone who looks at each picture
-        ([(0.0, 4.0), (0.0, 5.0), (4.1, 11.0)], 0.5),  # two, of whom one has gone
-        ([(0.0, 4.0), (0.0, 8.0), (0.0, 9.0)], 0.0),  # a pile of jobs
-        ([(0.0, 0.1), (0.9, 1.0)], 1.0),  # short jobs
-    ],
+@given(
+    jobs=st.integers(1, 60),
+    slots=st.integers(1, 8),
+    running=st.integers(0, 8),
+    step=st.integers(0, 9),
+    refill=st.floats(0, 1),
 )
-def test_whether_people_come_again_is_seen_from_the_latest_jobs(
-    spans: list[tuple[float, float | None]], share: float
+def test_nobody_ends_before_those_like_it_that_go_first(
+    jobs: int, slots: int, running: int, step: int, refill: float
 ) -> None:
-    now = max((end or began for began, end in spans), default=0.0)
+    in_flight = [work(step)] * min(running, slots)
+    queue = {"a": [work(jobs=jobs)]}
+    found = estimator(in_flight, queue, slots=slots, refill=refill)
 
-    assert returns(spans, now).share == share
+    ends = [found.queued_end(work(), {"a": ahead}) or 0.0 for ahead in range(jobs)]
 
-
-def test_who_has_just_gone_is_expected_the_less_the_longer_it_is_ago() -> None:
-    spans: list[tuple[float, float | None]] = [(0.0, 4.0), (4.0, 8.0)]
-
-    assert returns(spans, now=8.0).due == ((1, 1.0),)
-    assert returns(spans, now=11.0).due == ((1, 0.25),)
-    assert returns(spans, now=13.0).due == ()
-    assert returns([*spans, (8.1, None)], now=8.1).due == ()  # there they are
+    assert all(earlier <= later + 1e-9 for earlier, later in itertools.pairwise(ends))
+    total = len(in_flight) * (0.2 + (10 - step) * 0.1) + jobs * 1.2
+    assert total - 1e-9 <= ends[-1]  # all the work there is lies before the last one's end
+    assert ends[-1] <= total + slots * 1.2 + 1e-9
 
 
-def test_who_is_due_counts_as_company() -> None:
+def test_each_clients_jobs_count_as_far_as_they_go_first() -> None:
+    """A newcomer's turn comes after one of somebody's hundred, not after all of them."""
+    queue = {"a": [work(jobs=100, num_inference_steps=50)], "b": [work()]}
+
+    end = estimator(queued=queue).queued_end(work(), {"a": 1})
+
+    assert end == pytest.approx(5.2 + 1.2)
+
+
+def test_in_a_steady_load_the_company_stays() -> None:
+    """Those that end are followed by others: the newcomer shares the engine to its end."""
+    steady = estimator([work(5)], {"a": [work()]}, slots=2, refill=1.0)
+    unknown = estimator([work(5)], {"a": [work()]}, slots=2, refill=0.5)
+
+    assert steady.queued_end(work(), {}) == pytest.approx(2 * 1.2)
+    assert unknown.queued_end(work(), {}) == pytest.approx((2.4 + 1.9) / 2)
+
+
+def test_who_was_there_a_moment_ago_counts_as_company() -> None:
     """Four whose jobs ended together come again together: the first one back is not alone."""
-    due = [(work(client="b"), 1.0), (work(client="c"), 0.5), (work(model="other"), 1.0)]
+    assert alone(work(), slots=4, refill=1.0) == pytest.approx(4 * 1.2)
 
-    assert Estimator(ALONE, 4, due=due).seconds([work()]) == [pytest.approx(2.5 * 1.2)]
+
+def test_jobs_of_a_moment_ago_are_seen_in_the_queue(
+    store: Store, worker: Leases, clock: Clock
+) -> None:
+    worker.heartbeat(ready=True, device="cpu", max_in_flight=4)
+    worker.learn_speed(Kind("tintype", SIZE, 1), Speed(1.0, 0.0))
+    for _ in range(3):
+        accept(store)
+        worker.claim(busy=True)
+    clock.now += 2.0
+    for job in store.unfinished(ME):
+        worker.finish(job.id, JobStatus.SUCCEEDED)
+
+    clock.now += 0.5
+    at_once = store.job(accept(store), ME)
+    clock.now += 10
+    later = store.job(accept(store, client="later"), "later")
+
+    assert at_once is not None
+    assert later is not None
+    assert at_once.eta_seconds == pytest.approx(3 * 6.0)
+    assert later.eta_seconds == pytest.approx(2 * 6.0)  # with the one that was accepted before
 
 
 def test_newer_measurements_count_more_and_more() -> None:

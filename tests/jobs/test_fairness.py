@@ -1,17 +1,19 @@
 """Turns: who queues much does not keep the others waiting."""
 
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
 from darkroom.queue import doorbell
-from darkroom.queue.fairness import QueuedJob, Rotation, joining, order
+from darkroom.queue.fairness import Rotation, Waiting, joining, order
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.responses import EventType
@@ -21,82 +23,87 @@ from tests.jobs.conftest import accept
 from tests.serving import RunningServer, running
 
 CLIENTS = st.sampled_from("abcd")
-QUEUES = st.lists(st.builds(QueuedJob, st.just(0), CLIENTS, st.integers(0, 7)), max_size=30).map(
-    lambda jobs: [replace(job, sequence=number) for number, job in enumerate(jobs)]
-)
+QUEUES = st.text("abcd", max_size=30)  # the client of each queued job, the oldest first
 TICKETS = st.dictionaries(CLIENTS, st.integers(0, 9))
 
 
+def waiting(clients: Iterable[str]) -> dict[str, Waiting]:
+    """Queued jobs, given by the client of each, the oldest first."""
+    found: dict[str, Waiting] = {}
+    for sequence, client in enumerate(clients):
+        known = found.get(client, Waiting(0, sequence))
+        found[client] = replace(known, jobs=known.jobs + 1)
+    return found
+
+
 def turns(
-    waiting: list[QueuedJob],
+    clients: Iterable[str],
     tickets: dict[str, int] | None = None,
     in_flight: str = "",
     *,
     places: int = 100,
     per_client: int = 100,
-) -> list[QueuedJob]:
+) -> list[str]:
     return list(
-        order(waiting, tickets or {}, list(in_flight), places=places, per_client=per_client)
+        order(
+            waiting(clients), tickets or {}, list(in_flight), places=places, per_client=per_client
+        )
     )
 
 
 @given(QUEUES, TICKETS, st.text("abcd", max_size=6), st.integers(1, 6), st.integers(1, 6))
-def test_every_job_has_its_turn_and_each_clients_come_by_urgency_then_age(
-    waiting: list[QueuedJob], tickets: dict[str, int], in_flight: str, places: int, per_client: int
+def test_every_job_has_its_turn(
+    queue: str, tickets: dict[str, int], in_flight: str, places: int, per_client: int
 ) -> None:
-    ordered = turns(waiting, tickets, in_flight, places=places, per_client=per_client)
+    ordered = turns(queue, tickets, in_flight, places=places, per_client=per_client)
 
-    assert sorted(job.sequence for job in ordered) == list(range(len(waiting)))
-    for client in "abcd":
-        theirs = [(job.urgency, job.sequence) for job in ordered if job.client == client]
-        assert theirs == sorted(theirs)
+    assert Counter(ordered) == Counter(queue)
 
 
 @given(QUEUES, TICKETS)
 def test_nobody_has_a_second_turn_before_everybody_had_a_first(
-    waiting: list[QueuedJob], tickets: dict[str, int]
+    queue: str, tickets: dict[str, int]
 ) -> None:
-    left = Counter(job.client for job in waiting)
+    left = Counter(queue)
     had: Counter[str] = Counter()
-    for job in turns(waiting, tickets):
-        had[job.client] += 1
-        left[job.client] -= 1
-        assert all(had[job.client] <= had[other] + 1 for other in left if left[other])
+    for client in turns(queue, tickets):
+        had[client] += 1
+        left[client] -= 1
+        assert all(had[client] <= had[other] + 1 for other in left if left[other])
 
 
 @given(st.lists(st.one_of(st.none(), CLIENTS), max_size=60))
 def test_between_two_turns_of_who_waits_nobody_has_more_than_one(moves: list[str | None]) -> None:
     """However clients come and go: a move is a client that comes with a job, or a claim."""
-    waiting: list[QueuedJob] = []
+    queue: list[str] = []
     tickets: dict[str, int] = {}
     since: dict[str, Counter[str]] = {}  # others' turns since the last one of a client that waits
-    for number, client in enumerate(moves):
+    for client in moves:
         latest = max(tickets.values(), default=0)
         if client is not None:
             if client not in since:
                 tickets[client] = joining(tickets.get(client), latest)
                 since[client] = Counter()
-            waiting.append(QueuedJob(number, client, 3))
+            queue.append(client)
             continue
-        job = Rotation(waiting, tickets, (), per_client=1).next()
-        if job is None:
+        served = Rotation(waiting(queue), tickets, (), per_client=1).next()
+        if served is None:
             continue
-        waiting.remove(job)
-        tickets[job.client] = latest + 1
+        queue.remove(served)
+        tickets[served] = latest + 1
         for others in since.values():
-            others[job.client] += 1
-        del since[job.client]
-        if any(left.client == job.client for left in waiting):
-            since[job.client] = Counter()
+            others[served] += 1
+        del since[served]
+        if served in queue:
+            since[served] = Counter()
         assert all(turns <= 1 for others in since.values() for turns in others.values())
 
 
 def test_a_newcomer_goes_before_who_was_served_last_and_behind_who_waited() -> None:
     tickets = {"patient": 3, "served": 9}
     tickets["new"] = joining(None, 9)
-    waiting = [QueuedJob(n, client, 3) for n, client in enumerate(("served", "patient", "new"))]
 
-    assert [job.client for job in turns(waiting, tickets)] == ["patient", "new", "served"]
+    assert turns(("served", "patient", "new"), tickets) == ["patient", "new", "served"]
 
 
 def test_staying_away_gives_no_credit() -> None:
@@ -105,11 +112,9 @@ def test_staying_away_gives_no_credit() -> None:
 
 
 def test_who_has_as_many_in_flight_as_allowed_is_passed_over() -> None:
-    waiting = [QueuedJob(1, "a", 3), QueuedJob(2, "a", 3), QueuedJob(3, "b", 3)]
+    found = turns("aab", {"a": 1, "b": 2}, "aa", places=4, per_client=2)
 
-    found = turns(waiting, {"a": 1, "b": 2}, "aa", places=4, per_client=2)
-
-    assert [job.client for job in found] == ["b", "a", "a"]
+    assert found == ["b", "a", "a"]
 
 
 # --- in the store --------------------------------------------------------------------------
@@ -150,6 +155,35 @@ def test_the_queued_event_tells_the_position(store: Store, worker: Leases) -> No
 
     (queued,) = store.events_after(0, late)
     assert (queued.type, queued.data["position"]) == (EventType.QUEUED, 0)
+
+
+@given(asked=st.lists(st.tuples(CLIENTS, st.integers(0, 7)), max_size=12), busy=st.integers(0, 3))
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_each_clients_jobs_are_claimed_by_urgency_then_age_at_their_positions(
+    tmp_path: Path, opened: Database, asked: list[tuple[str, int]], busy: int
+) -> None:
+    path = Path(tempfile.mkdtemp(dir=tmp_path)) / "darkroom.db"
+    shutil.copy(tmp_path / "darkroom.db", path)  # empty, for each example
+    copy = Database(path)
+    store = Store(copy)
+    worker = Leases(copy, "w", lease_s=30, max_attempts=3, max_in_flight_per_client=100)
+    worker.heartbeat(ready=True, device="cpu", max_in_flight=100)
+    urgency = {accept(store, client=c, urgency=u): (c, u) for c, u in asked}
+    for _ in range(busy):
+        worker.claim(busy=True)
+    jobs = [store.job(job, None) for job in urgency]
+    shown = {job.position: job.id for job in jobs if job and job.position is not None}
+
+    order = list(claimed(worker))
+
+    assert [shown[position] for position in range(len(shown))] == order
+    age = list(urgency)
+    for client in "abcd":
+        theirs = [(urgency[job][1], age.index(job)) for job in order if urgency[job][0] == client]
+        assert theirs == sorted(theirs)
+    copy.close()
 
 
 def test_urgency_orders_ones_own_jobs_only(store: Store, worker: Leases) -> None:

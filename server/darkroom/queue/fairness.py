@@ -1,41 +1,34 @@
-"""Whose turn it is: clients in rotation, and within one the most urgent job, then the oldest.
+"""Whose turn it is: clients take turns; a client's jobs go by urgency, then by age.
 
-A client's *ticket* says when it was last served, counted in claims of everybody. The lowest goes
-next, and gets a new one above all others. So between two turns of a client that waits, every other
-has one turn at most, however many jobs it queues and whenever it comes.
+A client's *ticket* is the number of claims, of all clients, at its last turn. The client with the
+lowest ticket goes next, and gets a new one above all others. So between two turns of a client with
+queued jobs, every other client has at most one turn, however many jobs it queues.
 
-Whoever is claimed next and every position that is shown come from here.
+Both the next claim and the positions shown to callers are computed here.
 """
 
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 
 @dataclass(frozen=True, slots=True)
-class QueuedJob:
-    """A queued job.
+class Waiting:
+    """The queued jobs of one client: how many, and the number of the oldest."""
 
-    Attributes:
-        sequence: orders jobs by acceptance.
-        client: whose it is.
-        urgency: 0 to 7, the most urgent first.
-    """
-
-    sequence: int
-    client: str
-    urgency: int
+    jobs: int
+    oldest: int
 
 
 def joining(ticket: int | None, latest: int) -> int:
-    """The ticket of a client that had nothing queued and comes with a job.
+    """The ticket of a client that queues a job and had none queued.
 
-    It goes before the one that was served last and behind all who waited longer: to have stayed
-    away gives no credit, and newcomers cannot keep those who wait from their turns.
+    It goes before the client served last and behind all that waited longer: absence earns no
+    credit, and new clients cannot delay those that wait.
 
     Args:
-        ticket: that it had, if any.
+        ticket: its earlier ticket, if any.
         latest: the highest of all tickets.
     """
     return max(ticket or 0, latest - 1)
@@ -45,40 +38,34 @@ class Rotation:
     """Hands out turns.
 
     Args:
-        waiting: jobs, in any order.
-        tickets: by client; one that has none goes first.
+        waiting: by client.
+        tickets: by client; a client without one goes first.
         in_flight: the client of each job in flight.
-        per_client: jobs that one client may have in flight, at least 1.
+        per_client: the most jobs in flight of one client, at least 1.
     """
 
     def __init__(
         self,
-        waiting: Iterable[QueuedJob],
+        waiting: Mapping[str, Waiting],
         tickets: Mapping[str, int],
         in_flight: Iterable[str],
         per_client: int,
     ) -> None:
-        queues: dict[str, list[QueuedJob]] = defaultdict(list)
-        for job in waiting:
-            queues[job.client].append(job)
-        for queue in queues.values():
-            queue.sort(key=lambda job: (job.urgency, job.sequence), reverse=True)  # first is last
-        self._queues = queues
+        self._left = {client: queued.jobs for client, queued in waiting.items()}
         self._in_flight = Counter(in_flight)
         self._per_client = per_client
         self._latest = max(tickets.values(), default=0)
-        # Ticket, the oldest job's number so that equals are told apart, client.
+        # The oldest job decides between equal tickets.
         self._turns = [
-            (tickets.get(client, 0), min(job.sequence for job in queue), client)
-            for client, queue in queues.items()
+            (tickets.get(client, 0), queued.oldest, client) for client, queued in waiting.items()
         ]
         heapify(self._turns)
-        self._held: dict[str, tuple[int, int, str]] = {}  # turns of clients with no place left
+        self._held: dict[str, tuple[int, int, str]] = {}  # turns of clients at their limit
 
-    def next(self) -> QueuedJob | None:
-        """Take the job whose turn it is; None if all that wait have to wait for their own.
+    def next(self) -> str | None:
+        """Take the turn of the next client; None if no client with queued jobs may go.
 
-        A client with as many jobs in flight as it may have is passed over and keeps its turn.
+        A client at its limit of jobs in flight is skipped and keeps its turn.
         """
         while self._turns:
             turn = heappop(self._turns)
@@ -86,49 +73,49 @@ class Rotation:
             if self._in_flight[client] >= self._per_client:
                 self._held[client] = turn
                 continue
-            queue = self._queues[client]
-            job = queue.pop()
             self._in_flight[client] += 1
             self._latest += 1
-            if queue:
-                heappush(self._turns, (self._latest, queue[-1].sequence, client))
-            return job
+            self._left[client] -= 1
+            if self._left[client]:
+                heappush(self._turns, (self._latest, 0, client))
+            return client
         return None
 
     def ended(self, client: str) -> None:
-        """A job of this client is no longer in flight."""
+        """Record that a job of this client is no longer in flight."""
         self._in_flight[client] -= 1
-        turn = self._held.get(client)
-        if turn is not None and self._in_flight[client] < self._per_client:
-            del self._held[client]
-            heappush(self._turns, turn)
+        if client in self._held:
+            heappush(self._turns, self._held.pop(client))
 
 
 def order(
-    waiting: Iterable[QueuedJob],
+    waiting: Mapping[str, Waiting],
     tickets: Mapping[str, int],
     in_flight: Sequence[str],
     *,
     places: int,
     per_client: int,
-) -> Iterator[QueuedJob]:
-    """Jobs in the order of their turns, if those in flight end in the order in which they began.
+) -> Iterator[str]:
+    """The clients in the order of their turns, if jobs in flight end in the order they began.
 
     Args:
-        waiting: jobs, in any order.
+        waiting: by client.
         tickets: by client.
         in_flight: the client of each job in flight, the oldest first.
         places: jobs in flight together, at least 1.
-        per_client: how many of them one client may have, at least 1.
+        per_client: the most of them of one client, at least 1.
+
+    Yields:
+        The client of each queued job, the next one first.
     """
     rotation = Rotation(waiting, tickets, in_flight, per_client)
-    flying = deque(in_flight)
+    running = deque(in_flight)
     while True:
-        job = rotation.next() if len(flying) < places else None
-        if job is not None:
-            flying.append(job.client)
-            yield job
-        elif flying:
-            rotation.ended(flying.popleft())
+        client = rotation.next() if len(running) < places else None
+        if client is not None:
+            running.append(client)
+            yield client
+        elif running:
+            rotation.ended(running.popleft())
         else:
             return

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from darkroom.errors import DarkroomError
 from darkroom.queue import snapshot
 from darkroom.queue.estimate import Kind, Speed
-from darkroom.queue.fairness import QueuedJob, Rotation
+from darkroom.queue.fairness import Rotation, Waiting
 from darkroom.queue.transitions import end, log, note, requeue
 from darkroom.responses import EventType, JobStatus, Problem
 from darkroom.storage.database import Database
@@ -107,24 +107,28 @@ class Leases:
     def _next(self, session: Session, busy: bool) -> int | None:
         """The number of the job that this worker takes next."""
         queued = session.execute(
-            select(JobRow.sequence, JobRow.client, JobRow.urgency).where(
-                JobRow.status == JobStatus.QUEUED
-            )
+            select(JobRow.client, func.count(), func.min(JobRow.sequence))
+            .where(JobRow.status == JobStatus.QUEUED)
+            .group_by(JobRow.client)
         ).all()
         if not queued:
             return None
         mine = session.scalars(select(JobRow.client).where(self._runs_here)).all()
-        rotation = Rotation(
-            (QueuedJob(*row) for row in queued),
+        client = Rotation(
+            {client: Waiting(jobs, oldest) for client, jobs, oldest in queued},
             snapshot.read_tickets(session),
             mine,
             self._per_client or len(mine) + 1,
-        )
-        job = rotation.next()
-        if job is None:
+        ).next()
+        if client is None:
             return None
-        isolated = session.scalar(select(JobRow.isolated).where(JobRow.sequence == job.sequence))
-        return None if isolated and busy else job.sequence
+        sequence, isolated = session.execute(
+            select(JobRow.sequence, JobRow.isolated)
+            .where(JobRow.status == JobStatus.QUEUED, snapshot.of_client(client))
+            .order_by(JobRow.urgency, JobRow.sequence)
+            .limit(1)
+        ).one()
+        return None if isolated and busy else sequence
 
     @property
     def _runs_here(self) -> ColumnElement[bool]:

@@ -3,6 +3,7 @@
 import math
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
@@ -93,22 +94,13 @@ class Store:
             IdempotencyConflictError: the key belongs to a different request.
             QueueFullError: this one would be too many.
         """
-        with self._database.read() as session:  # what takes long must not take the write lock
-            earlier = _earlier(session, new)
-            if earlier is not None:
-                return earlier, False
-            queue = self._snapshot(session)
-            self._check_room(session, queue, new.client)
-            eta = snapshot.newcomers_end(
-                session, queue, self._clock(), new.client, new.urgency, new.workload
-            )
         with self._database.write() as session:
             earlier = _earlier(session, new)
             if earlier is not None:
                 return earlier, False
             queue = self._snapshot(session)
-            self._check_room(session, queue, new.client)
-            return self._queue(session, queue, new, eta), True
+            self._check_room(session, new.client, queue.pending)
+            return self._insert(session, queue, new), True
 
     def check_room(self, client: str, idempotency_key: str | None) -> None:
         """Refuse what `accept` would refuse, before anything is spent on it.
@@ -118,13 +110,12 @@ class Store:
         """
         with self._database.read() as session:
             if idempotency_key is None or _of_key(session, client, idempotency_key) is None:
-                self._check_room(session, self._snapshot(session), client)
+                self._check_room(session, client, snapshot.count_pending(session))
 
     def _snapshot(self, session: Session) -> QueueSnapshot:
         return snapshot.read(session, self._clock(), self._settings.max_in_flight_per_client)
 
-    def _check_room(self, session: Session, queue: QueueSnapshot, client: str) -> None:
-        pending = queue.pending
+    def _check_room(self, session: Session, client: str, pending: Counter[str]) -> None:
         mine, everybodys = pending[client], pending.total()
         whose: Literal["all", "client"]
         if mine >= self._settings.max_pending_per_client:
@@ -133,13 +124,13 @@ class Store:
             whose, count = "all", everybodys
         else:
             return
-        counted = client if whose == "client" else None
-        end_s = snapshot.first_end(session, queue, self._clock(), counted)
+        end_s = self._snapshot(session).first_end(client if whose == "client" else None)
         retry_s = UNKNOWN_RETRY_S if end_s is None else math.ceil(end_s)
         raise QueueFullError(whose, count, min(max(1, retry_s), MAX_RETRY_S))
 
-    def _queue(self, session: Session, queue: QueueSnapshot, new: NewJob, eta: float | None) -> str:
+    def _insert(self, session: Session, queue: QueueSnapshot, new: NewJob) -> str:
         now = self._clock()
+        estimate = snapshot.newcomer(session, queue, new.client, new.urgency, new.workload)
         for upload in new.uploads:
             session.add(UploadRow(client=new.client, created_at=now, **vars(upload)))
         row = JobRow(
@@ -155,7 +146,7 @@ class Store:
             fingerprint=new.fingerprint,
             idempotency_key=new.idempotency_key,
             created_at=now,
-            predicted_s=eta,
+            predicted_s=estimate.eta_seconds,
         )
         session.add(row)
         session.flush()
@@ -169,8 +160,7 @@ class Store:
                 )
             )
         snapshot.join(session, queue, new.client)
-        position = queue.with_job(row.sequence, new.client, new.urgency).order.index(row.sequence)
-        enqueue(session, row, now, Estimate(position, eta))
+        enqueue(session, row, now, estimate)
         return row.id
 
     def cancel(self, job_id: str, client: str | None) -> Job | None:
