@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
@@ -157,12 +158,13 @@ def test_the_queued_event_tells_the_position(store: Store, worker: Leases) -> No
     assert (queued.type, queued.data["position"]) == (EventType.QUEUED, 0)
 
 
+@pytest.mark.usefixtures("opened")
 @given(asked=st.lists(st.tuples(CLIENTS, st.integers(0, 7)), max_size=12), busy=st.integers(0, 3))
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_each_clients_jobs_are_claimed_by_urgency_then_age_at_their_positions(
-    tmp_path: Path, opened: Database, asked: list[tuple[str, int]], busy: int
+    tmp_path: Path, asked: list[tuple[str, int]], busy: int
 ) -> None:
     path = Path(tempfile.mkdtemp(dir=tmp_path)) / "darkroom.db"
     shutil.copy(tmp_path / "darkroom.db", path)  # empty, for each example
