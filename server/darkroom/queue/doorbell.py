@@ -1,6 +1,6 @@
-"""A datagram socket beside the database, by which one process wakes another.
+"""A datagram socket in the data folder by which one process wakes another.
 
-Nothing depends on a ring arriving: whoever listens also looks by itself now and then.
+No ring has to arrive: every listener also polls.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ _MAX_SOCKET_PATH = 100  # bytes; the kernel takes 108 with the terminator (man 7
 
 
 def address(data_dir: Path, name: str) -> Path:
-    """Where the bell of that name hangs: in the data folder, or in /tmp if its path is too long."""
+    """The socket's path: in the data folder, or in /tmp if that path is too long."""
     path = data_dir / f"{name}.bell"
     if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
         return path
@@ -25,7 +25,7 @@ def address(data_dir: Path, name: str) -> Path:
 
 
 def ring(path: Path) -> None:
-    """Wake whoever listens at `path`; nobody there is fine."""
+    """Wake the process that listens at `path`, if there is one."""
     with (
         contextlib.suppress(OSError),
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as bell,
@@ -34,7 +34,11 @@ def ring(path: Path) -> None:
 
 
 class Doorbell:
-    """Listens for rings. A second listener at the same address takes it over."""
+    """Listens for rings. A second listener at the same path replaces the first.
+
+    Raises:
+        OSError: the socket cannot be created.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -43,7 +47,7 @@ class Doorbell:
         self._socket.bind(str(path))
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until someone rings. Resubmissions whether anyone did."""
+        """Sleep until a ring or the timeout. Returns whether there was a ring."""
         readable, _, _ = select.select([self._socket], [], [], timeout_s)
         if not readable:
             return False

@@ -1,4 +1,4 @@
-"""One thread reads the event log, and hands what is new to whoever follows it."""
+"""A thread that follows the event log."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -13,13 +13,13 @@ log = structlog.get_logger()
 
 
 class Tail:
-    """Follows the event log from now on.
+    """Reads new events from the log, beginning with those after its creation.
 
     Args:
         store: to read from.
-        bell: rings when something was written.
-        poll_s: how often to look when it does not ring.
-        hear: gets events, oldest first and each once, in this thread.
+        bell: rings when events were written.
+        poll_s: seconds between two reads without a ring.
+        hear: called in this thread with new events, the oldest first, each once.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Tail:
         self._thread.start()
 
     def stop(self) -> None:
-        """Hear no more once this returns; it takes up to `poll_s`."""
+        """Stop. `hear` is not called after this returns, which takes up to `poll_s`."""
         self._stopping.set()
         self._thread.join()
 

@@ -1,6 +1,6 @@
-"""What a worker does with the queue: claim, report, finish, recover.
+"""The worker's side of the queue: claim, report, finish and recover jobs.
 
-Every change is one transaction, and is refused once the worker has lost its lease.
+Every change is one transaction, which checks that the worker still holds the job's lease.
 """
 
 import time
@@ -22,12 +22,12 @@ from darkroom.storage.tables import ImageRow, JobRow, SpeedRow, WorkerRow
 
 
 class LeaseLostError(DarkroomError):
-    """Someone else has the job by now; what this worker made of it does not count."""
+    """The worker no longer holds the job's lease, so its result is not recorded."""
 
 
 @dataclass(frozen=True)
-class _SignOfLife:
-    """What a living worker changes with every heartbeat."""
+class _Heartbeat:
+    """The trace of a worker's last heartbeat in its jobs; the next one changes it."""
 
     worker: str
     lease_until: float
@@ -35,16 +35,19 @@ class _SignOfLife:
 
 
 class Leases:
-    """The jobs that one worker holds. Its heartbeat may come from another thread.
+    """The jobs leased to one worker. `heartbeat` may be called from another thread.
+
+    Every method raises DatabaseUnavailableError while the database cannot be used; nothing was
+    written then.
 
     Args:
         database: migrated.
-        worker: this worker's id; no two live workers share one.
-        lease_s: how long a claim holds without a heartbeat.
-        max_attempts: a job interrupted that often fails.
-        max_in_flight_per_client: jobs of one client that this worker takes on; None is all.
+        worker: this worker's id, unique among live workers.
+        lease_s: how long a lease is valid after a heartbeat.
+        max_attempts: a job fails after so many interrupted attempts.
+        max_in_flight_per_client: the most jobs of one client at a time; None is all.
         clock: seconds since the epoch.
-        monotonic: seconds on a clock that nobody sets.
+        monotonic: seconds on a clock that cannot be set.
     """
 
     def __init__(
@@ -65,28 +68,31 @@ class Leases:
         self._per_client = max_in_flight_per_client
         self._clock = clock
         self._monotonic = monotonic
-        self._first_seen: dict[_SignOfLife, float] = {}  # of other workers, monotonic
+        self._first_seen: dict[_Heartbeat, float] = {}  # of other workers, monotonic
 
-    # --- taking and giving back ------------------------------------------------------------
+    # --- claim and recover ------------------------------------------------------------
 
     def claim(self, *, busy: bool) -> Claim | None:
-        """Take the queued job whose turn it is.
+        """Fetch the next queued job and take a lease on it.
 
-        A job that was in flight when a worker died is given to an idle worker only, and nobody
-        overtakes it meanwhile: if it kills workers, it does not take others' jobs with it again.
+        A job that was in flight when a worker died is isolated: only an idle worker gets it, and
+        no other job is fetched before it. If it crashes the worker again, no other job is hit.
 
         Args:
             busy: whether the worker has other jobs in flight.
+
+        Returns:
+            The job, or None if there is none that this worker may run now.
         """
         while True:
-            with self._database.read() as session:  # to look must not take the write lock
+            with self._database.read() as session:  # without the write lock
                 sequence = self._next(session, busy)
             if sequence is None:
                 return None
             with self._database.write() as session:
                 row = session.get(JobRow, sequence)
                 if row is None or row.status != JobStatus.QUEUED:
-                    continue  # it was cancelled, or another worker was quicker
+                    continue  # it was cancelled, or another worker fetched it
                 now = self._clock()
                 snapshot.serve(session, row.client)
                 row.status = JobStatus.RUNNING
@@ -105,7 +111,7 @@ class Leases:
                 )
 
     def _next(self, session: Session, busy: bool) -> int | None:
-        """The number of the job that this worker takes next."""
+        """The number of the job that this worker runs next."""
         queued = session.execute(
             select(JobRow.client, func.count(), func.min(JobRow.sequence))
             .where(JobRow.status == JobStatus.QUEUED)
@@ -135,13 +141,13 @@ class Leases:
         return (JobRow.worker == self.worker) & (JobRow.status == JobStatus.RUNNING)
 
     def heartbeat(self, *, ready: bool, device: str, max_in_flight: int, metrics: str = "") -> None:
-        """Say that the worker is alive, and extend its leases.
+        """Record that the worker is alive, and extend its leases.
 
         Args:
             ready: whether its model is loaded.
-            device: what it runs on, for people.
-            max_in_flight: jobs that it works on together.
-            metrics: what it measured of itself, in Prometheus' text format.
+            device: a description of what it runs on.
+            max_in_flight: the most jobs that it runs together.
+            metrics: its metrics in Prometheus' text format.
         """
         lease_until = self._clock() + self.lease_s
         with self._database.write(durable=False) as session:
@@ -158,10 +164,10 @@ class Leases:
             session.execute(update(JobRow).where(self._runs_here).values(lease_until=lease_until))
 
     def give_back(self) -> int:
-        """Return the jobs of this stopping worker to the queue; the attempt does not count.
+        """Put the jobs of this worker back in the queue when it stops. Counts no attempt.
 
         Returns:
-            How many there were.
+            The number of jobs put back.
         """
         with self._database.write() as session:
             present = session.get(WorkerRow, self.worker)
@@ -179,42 +185,44 @@ class Leases:
             return len(again)
 
     def recover_own(self) -> int:
-        """Put back what an earlier process with this worker's id left behind, dead for sure.
+        """Put back the jobs of an earlier process with this worker's id, which is dead by now.
 
         Returns:
-            How many jobs were interrupted.
+            The number of interrupted jobs.
         """
         return self._recover(self.worker)
 
     def recover_lapsed(self) -> int:
-        """Put back the jobs of other workers who gave no sign of life for the time of a lease.
+        """Put back the jobs of stalled workers: those without a heartbeat for `lease_s`.
 
-        The time passes on this worker's own clock from when it first saw the last sign, so that a
-        clock that is set, forward or back, takes nobody's jobs and leaves nobody's behind. Its own
-        jobs are not judged: it is alive, or it would not ask.
+        The time is counted on this worker's monotonic clock from when it first saw the last
+        heartbeat, so that setting the system clock neither takes jobs from a live worker nor
+        leaves those of a dead one. This worker's own jobs are left alone.
 
         Returns:
-            How many jobs were interrupted.
+            The number of interrupted jobs.
         """
         with self._database.read() as session:
-            signs = _signs_of_life(session)
+            heartbeats = _heartbeats(session)
         now = self._monotonic()
         first_seen = {
-            sign: self._first_seen.get(sign, now) for sign in signs if sign.worker != self.worker
+            heartbeat: self._first_seen.get(heartbeat, now)
+            for heartbeat in heartbeats
+            if heartbeat.worker != self.worker
         }
         self._first_seen = first_seen
-        silent = [sign for sign, at in first_seen.items() if now - at > self.lease_s]
-        return sum(self._recover(sign.worker, sign) for sign in silent)
+        stalled = [last for last, at in first_seen.items() if now - at > self.lease_s]
+        return sum(self._recover(last.worker, last) for last in stalled)
 
-    def _recover(self, worker: str, last: "_SignOfLife | None" = None) -> int:
-        """Put back the jobs of a worker that is dead.
+    def _recover(self, worker: str, last: "_Heartbeat | None" = None) -> int:
+        """Put back the jobs of a dead worker.
 
-        Whatever was in flight together may have been the reason, so each is tried again isolated.
-        Only one that was alone is to blame, and has used up an attempt.
+        Any of the jobs in flight may have crashed it, so each runs isolated from now on. The
+        attempt counts only against a job that was alone.
 
         Args:
             worker: its id.
-            last: nothing is done if there was another sign of life by now.
+            last: its last known heartbeat; nothing is done if there was another one since.
         """
         query = select(JobRow).where(JobRow.worker == worker, JobRow.status == JobStatus.RUNNING)
         with self._database.read() as session:
@@ -222,7 +230,7 @@ class Leases:
                 return 0
         now = self._clock()
         with self._database.write() as session:
-            if last is not None and last not in _signs_of_life(session):
+            if last is not None and last not in _heartbeats(session):
                 return 0
             rows = session.scalars(query.order_by(JobRow.sequence)).all()
             again = []
@@ -242,7 +250,7 @@ class Leases:
     # --- reporting -------------------------------------------------------------------------
 
     def cancel_requests(self) -> list[str]:
-        """Running jobs of this worker that somebody wants stopped."""
+        """The ids of this worker's running jobs that are to be cancelled."""
         with self._database.read() as session:
             return list(
                 session.scalars(
@@ -251,11 +259,13 @@ class Leases:
             )
 
     def record(self, events: Sequence[NewEvent], steps: dict[str, tuple[int, int]]) -> None:
-        """Append progress of running jobs. Not worth a sync: it can be lost, not corrupted.
+        """Append progress of running jobs, without a sync: a power cut may lose it.
+
+        Jobs that this worker no longer holds are skipped.
 
         Args:
-            events: in order; those of jobs that are not this worker's any more are passed over.
-            steps: by job, steps done and steps in all.
+            events: in order.
+            steps: by job, the steps done and the total.
         """
         jobs = {event.job_id for event in events} | steps.keys()
         with self._database.write(durable=False) as session:
@@ -272,19 +282,19 @@ class Leases:
                 held[job_id].step, held[job_id].steps = steps[job_id]
 
     def add_note(self, job_id: str, text: str) -> None:
-        """Record something to know about a job. The same again, in a second run too, adds nothing.
+        """Add a warning to a job. The same text is added once, also over several attempts.
 
         Raises:
-            LeaseLostError: the job is not this worker's any more.
+            LeaseLostError: this worker no longer holds the job.
         """
         with self._database.write(durable=False) as session:
             note(session, self._held(session, job_id), self._clock(), text)
 
     def add_image(self, image: ImageRow) -> None:
-        """Record a picture whose bytes are on disk. A second run of a job adds none.
+        """Record an image whose file is on disk. A second attempt adds no second record.
 
         Raises:
-            LeaseLostError: the job is not this worker's any more.
+            LeaseLostError: this worker no longer holds the job.
         """
         with self._database.write() as session:
             self._held(session, image.job_id)
@@ -297,10 +307,15 @@ class Leases:
                 log(session, self._clock(), event)
 
     def finish(self, job_id: str, status: JobStatus, problem: Problem | None = None) -> None:
-        """Bring a running job to its end. On disk when this returns.
+        """End a running job. It is on disk when this returns.
+
+        Args:
+            job_id: of a job of this worker.
+            status: succeeded, failed or cancelled.
+            problem: why it failed.
 
         Raises:
-            LeaseLostError: the job is not this worker's any more.
+            LeaseLostError: this worker no longer holds the job.
         """
         with self._database.write() as session:
             row = self._held(session, job_id)
@@ -315,7 +330,7 @@ class Leases:
         return row
 
     def learn_speed(self, kind: Kind, speed: Speed) -> None:
-        """Take a measurement into the estimates."""
+        """Add a measured speed to the moving average that estimates use."""
         with self._database.write(durable=False) as session:
             row = session.get(SpeedRow, (kind.model, kind.pixels, kind.in_flight))
             if row is None:
@@ -325,15 +340,15 @@ class Leases:
                 row.step_seconds, row.other_seconds = blended.step_seconds, blended.other_seconds
 
 
-def _signs_of_life(session: Session) -> set[_SignOfLife]:
-    """The last one of each worker that has jobs in flight."""
+def _heartbeats(session: Session) -> set[_Heartbeat]:
+    """The last one of each worker with jobs in flight."""
     rows = session.execute(
         select(JobRow.worker, func.max(JobRow.lease_until), func.count())
         .where(JobRow.status == JobStatus.RUNNING)
         .group_by(JobRow.worker)
     )
     return {
-        _SignOfLife(worker, lease_until, jobs)
+        _Heartbeat(worker, lease_until, jobs)
         for worker, lease_until, jobs in rows
         if worker is not None and lease_until is not None
     }

@@ -1,7 +1,7 @@
-"""What is too old or too much is deleted: whole jobs, the oldest first.
+"""Deletes old jobs with their images when a limit is reached, the oldest first.
 
-Records go first, in one transaction a batch, then files: what is interrupted in between leaves
-files that belong to nothing, which the next start puts aside.
+Records are deleted first, one transaction a batch, then the files. A crash in between leaves
+orphaned files, which the next start moves aside.
 """
 
 import re
@@ -38,13 +38,13 @@ T = TypeVar("T")
 
 DAY_S = 86_400.0
 BATCH = 50  # jobs in one transaction: others wait for its end
-YOUNG_S = 3_600.0  # an upload of this age may be about to be used
+YOUNG_S = 3_600.0  # an upload younger than this may not have its job yet
 REFERENCE = re.compile(r'"image:([0-9a-zA-Z-]+)"')
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What was deleted, by count."""
+    """The numbers of deleted things."""
 
     jobs: int
     pictures: int
@@ -54,15 +54,15 @@ class Swept:
 
 
 class Retention:
-    """Deletes what the settings no longer want kept.
+    """Deletes what exceeds the limits of the settings.
 
-    A job whose picture an unfinished job works from stays until that has ended. An upload stays
-    as long as any job was made from it.
+    A job is kept while an unfinished job uses one of its images as source or mask. An upload is
+    kept as long as a job that used it.
 
     Args:
         database: migrated.
-        files: uploads and pictures.
-        orphans: where files that belong to nothing were put.
+        files: uploads and images.
+        orphans: the folder of orphaned files.
         settings: how long and how much to keep.
         clock: seconds since the epoch.
     """
@@ -83,7 +83,12 @@ class Retention:
         self._previews_until = 0.0  # previews of jobs that ended before are gone
 
     def sweep(self) -> Swept:
-        """Delete what is due."""
+        """Delete everything that exceeds a limit.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be used now.
+            OSError: a file cannot be deleted.
+        """
         jobs = pictures = 0
         for batch in self._surplus():
             deleted, names = self._forget(batch)
@@ -93,14 +98,14 @@ class Retention:
         swept = Swept(jobs, pictures, self._uploads(), self._previews(), self._old_orphans())
         self._lapsed()
         if any(vars(swept).values()):
-            log.info("what was no longer to be kept was deleted", **vars(swept))
+            log.info("old data was deleted", **vars(swept))
             self._database.shrink_log()
         return swept
 
     # --- jobs ------------------------------------------------------------------------------
 
     def _surplus(self) -> Iterator[Sequence[str]]:
-        """Ids of ended jobs that have to go, the oldest first, in batches."""
+        """The ids of finished jobs to delete, the oldest first, in batches."""
         settings = self._settings
         if not self._limited:
             return
@@ -144,7 +149,7 @@ class Retention:
         return bool(settings.max_age_days or settings.max_pictures or settings.max_bytes)
 
     def _forget(self, job_ids: Sequence[str]) -> tuple[int, list[str]]:
-        """Delete the records of jobs: how many, and the names of their pictures."""
+        """Delete the records of jobs. Returns their number, and the names of their images."""
         with self._database.write() as session:
             unfinished = select(JobRow.id, JobRow.request).where(JobRow.status.in_(UNFINISHED))
             needed = set().union(*_sources(session, unfinished).values())
@@ -160,7 +165,7 @@ class Retention:
         return len(go), [name for job_id, name in images if job_id not in stay]
 
     def _uploads(self) -> int:
-        """Delete uploads that no job was made from any more; how many."""
+        """Delete uploads that no job uses any more. Returns their number."""
         if not self._limited:
             return 0
         with self._database.read() as session:
@@ -187,7 +192,7 @@ class Retention:
     # --- the rest --------------------------------------------------------------------------
 
     def _previews(self) -> int:
-        """Delete the previews of jobs that ended long ago; how many."""
+        """Delete the previews of jobs that ended long ago. Returns their number."""
         if not self._settings.preview_days:
             return 0
         until = self._clock() - self._settings.preview_days * DAY_S
@@ -215,7 +220,7 @@ class Retention:
         return self._orphans.delete_older(self._clock() - days * DAY_S) if days else 0
 
     def _lapsed(self) -> None:
-        """Forget pairing codes that are good for nothing, and workers that are long gone."""
+        """Delete expired pairing codes, and workers without a heartbeat for a day."""
         now = self._clock()
         with self._database.write(durable=False) as session:
             session.execute(delete(PairingCodeRow).where(PairingCodeRow.expires_at < now))
@@ -223,11 +228,11 @@ class Retention:
 
 
 class Janitor:
-    """Sweeps from a thread of its own: at once, and then again and again.
+    """A thread that calls `sweep` at once and then at intervals. Errors are logged.
 
     Args:
-        sweep: what is to be done.
-        every_s: seconds in between.
+        sweep: called again and again.
+        every_s: seconds between two calls.
     """
 
     def __init__(self, sweep: Callable[[], object], every_s: float) -> None:
@@ -248,17 +253,17 @@ class Janitor:
             try:
                 self._sweep()
             except Exception:
-                log.exception("what is too old could not be deleted")  # perhaps next time
+                log.exception("old data could not be deleted")  # tried again later
             if self._stopping.wait(self._every_s):
                 return
 
 
 def _sources(session: Session, jobs: Select[str, str]) -> dict[str, set[str]]:
-    """Names of the pictures that jobs are made from, by job.
+    """The names of the images that jobs use as source or mask, by job.
 
     Args:
         session: to read in.
-        jobs: their ids and requests, which are not parsed: there may be very many.
+        jobs: a query for ids and requests. Requests are not parsed, because there may be very many.
     """
     from_pictures = jobs.where(JobRow.task != Task.TXT2IMG)
     return {

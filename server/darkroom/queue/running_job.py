@@ -1,4 +1,4 @@
-"""A job in a worker's hands, and what is measured of it."""
+"""A job that a worker runs, and what it measures of it."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -20,15 +20,14 @@ class Running:
     """A claimed job.
 
     Attributes:
-        claim: on it.
         step: denoising steps done, over all its images.
-        steps: in all.
+        steps: the total.
         started_at: when the first step began, monotonic seconds.
-        step_seconds: its share of the engine's time that went into steps.
-        other_seconds: and into everything else.
-        company: images in flight, its own among them, summed over its steps.
-        source_sha256: of the source picture's file.
-        mask_sha256: of the mask's.
+        step_seconds: its share of the engine's time spent on steps.
+        other_seconds: its share of the time spent on everything else.
+        images_in_flight: of all jobs, summed over its steps.
+        source_sha256: digest of the source image's file.
+        mask_sha256: digest of the mask's file.
     """
 
     claim: Claim
@@ -37,15 +36,16 @@ class Running:
     started_at: float = 0.0
     step_seconds: float = 0.0
     other_seconds: float = 0.0
-    company: int = 0
+    images_in_flight: int = 0
     source_sha256: str | None = None
     mask_sha256: str | None = None
 
     def load(self, files: Files) -> EngineJob:
-        """Read its pictures.
+        """Read the source image and the mask.
 
         Raises:
-            OSError: one is gone, or is no picture any more.
+            OSError: a file is missing, or is not an image.
+            ValueError: an image cannot be decoded.
         """
         request = self.claim.request
         image = mask = None
@@ -60,19 +60,19 @@ class Running:
         return EngineJob(self.claim.job_id, request, image, mask, self.claim.client)
 
     def text_chunks(self, index: int) -> dict[str, str]:
-        """What image `index` says about its making."""
+        """The metadata to store in image `index`."""
         return metadata.text_chunks(self.claim.request, index, self.source_sha256, self.mask_sha256)
 
     def eta_seconds(self, now: float) -> float:
-        """To the end of its steps, at the pace so far; other jobs in flight are in that pace."""
+        """Seconds to the end of its steps at the mean pace so far."""
         return round((now - self.started_at) / self.step * (self.steps - self.step), 2)
 
     def measured(self) -> tuple[Kind, Speed] | None:
-        """What was learned, for the estimates of jobs to come; None if it did no step."""
+        """The speed measured, for estimates; None if it did no step."""
         if not self.step:
             return None
         work = self.claim.workload
-        in_flight = power_of_two(self.company / self.step)
+        in_flight = power_of_two(self.images_in_flight / self.step)
         return (
             Kind(work.model, work.pixels, in_flight),
             Speed(self.step_seconds / self.step, self.other_seconds / work.images),
@@ -82,16 +82,16 @@ class Running:
 def share_out(
     seconds: float, events: Sequence[EngineEvent], in_flight: Mapping[str, Running]
 ) -> None:
-    """Charge a tick's time to the jobs that it worked on.
+    """Charge the time of a tick to the jobs that it worked on.
 
-    Each pays for the denoising steps that it made, one of eight images eight times what one of a
-    single image pays; a job that made none, because it was prepared or decoded, as if for one. So
-    the shares add up to the clock, however many jobs an engine serves in one tick.
+    A job is charged by the denoising steps made for it, each image counting; one that was prepared
+    or decoded instead is charged as for one step. So the shares of all jobs add up to the time that
+    passed, however many jobs share a tick.
 
     Args:
-        seconds: that the tick took.
-        events: of the tick, not yet passed on: `Running.step` is as it was before.
-        in_flight: jobs by id; one that is not among them pays nothing.
+        seconds: the duration of the tick.
+        events: of the tick, before they are handled: `Running.step` is still that before the tick.
+        in_flight: jobs by id; events of other jobs are skipped.
     """
     made = {event.job_id: 0 for event in events if event.job_id in in_flight}
     for event in events:
@@ -103,6 +103,6 @@ def share_out(
         running = in_flight[job_id]
         if steps:
             running.step_seconds += seconds * steps / whole
-            running.company += steps * images
+            running.images_in_flight += steps * images
         else:
             running.other_seconds += seconds / whole

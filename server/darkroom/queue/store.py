@@ -1,4 +1,4 @@
-"""What web does with the queue: accept, show, cancel. Every change is one transaction."""
+"""Accepts, shows and cancels jobs. Every change is one transaction."""
 
 import math
 import secrets
@@ -40,16 +40,16 @@ MAX_RETRY_S = 600
 
 
 class IdempotencyConflictError(DarkroomError):
-    """The key was used before, for something else."""
+    """The idempotency key belongs to a different request."""
 
 
 class QueueFullError(DarkroomError):
-    """There are as many unfinished jobs as there may be.
+    """The number of unfinished jobs is at its limit.
 
     Attributes:
-        whose: of all clients, or of this one.
-        pending: how many there are.
-        retry_after_s: when the first of them is expected to end.
+        whose: whether the limit is that of all clients or of one.
+        pending: the number of jobs that count.
+        retry_after_s: until the first of them is expected to end.
     """
 
     def __init__(self, whose: Literal["all", "client"], pending: int, retry_after_s: int) -> None:
@@ -60,15 +60,17 @@ class QueueFullError(DarkroomError):
 
 
 class Store:
-    """Jobs, pictures' records and events, for any number of threads.
+    """Jobs, records of images, and events. Safe to use from any number of threads.
 
-    Where a method takes a `client`, it finds only what is that client's; None finds everybody's.
+    A method with an argument `client` finds only that client's jobs and images, or everybody's if
+    it is None. Every method raises DatabaseUnavailableError while the database cannot be used; a
+    method that writes has then written nothing.
 
     Args:
         database: migrated.
         clock: seconds since the epoch.
-        new_id: makes unguessable ids.
-        settings: caps; the defaults if there are none.
+        new_id: makes ids that cannot be guessed.
+        settings: limits; the defaults if None.
     """
 
     def __init__(
@@ -87,12 +89,12 @@ class Store:
         """Put a job in the queue. It is on disk when this returns.
 
         Returns:
-            The job's id, and whether it is new rather than an earlier one with the same key, or
-            one that it collapses into.
+            The job's id, and whether the job is new. It is not if there is one with the same key,
+            or an equal unfinished one and the new one collapses.
 
         Raises:
             IdempotencyConflictError: the key belongs to a different request.
-            QueueFullError: this one would be too many.
+            QueueFullError: the limit of all clients or of this one is reached.
         """
         with self._database.write() as session:
             earlier = _earlier(session, new)
@@ -103,10 +105,10 @@ class Store:
             return self._insert(session, queue, new), True
 
     def check_room(self, client: str, idempotency_key: str | None) -> None:
-        """Refuse what `accept` would refuse, before anything is spent on it.
+        """Check for room in the queue before a request is parsed; `accept` checks again.
 
         Raises:
-            QueueFullError: one more would be too many. Not raised for a key that was used before.
+            QueueFullError: a limit is reached. Not raised for a key that was used before.
         """
         with self._database.read() as session:
             if idempotency_key is None or _of_key(session, client, idempotency_key) is None:
@@ -164,10 +166,10 @@ class Store:
         return row.id
 
     def cancel(self, job_id: str, client: str | None) -> Job | None:
-        """Cancel a queued job now, a running one at its next step; a finished one stays as it is.
+        """Cancel a queued job now, and a running one at its next step. A finished job stays.
 
         Returns:
-            The job as it is now, or None if there is none of that id.
+            The job as it is now, or None if it does not exist.
         """
         with self._database.write() as session:
             row = _job_row(session, job_id, client)
@@ -186,7 +188,7 @@ class Store:
     # --- jobs ------------------------------------------------------------------------------
 
     def job(self, job_id: str, client: str | None) -> Job | None:
-        """A job."""
+        """A job, or None if it does not exist."""
         with self._database.read() as session:
             row = _job_row(session, job_id, client)
             return None if row is None else self._view(session, row)
@@ -197,13 +199,13 @@ class Store:
         """A page of jobs, newest first.
 
         Args:
-            client: whose.
-            before: the cursor of the page before this one, or None for the first.
-            limit: of jobs on the page.
-            status: only these.
+            client: whose jobs; None is everybody's.
+            before: the cursor returned with the page before, or None for the first page.
+            limit: the most jobs on the page.
+            status: only jobs with this status; None is all.
 
         Returns:
-            The page, and the cursor of the next one if there is one.
+            The page, and the cursor for the next page, or None if this is the last one.
         """
         query = select(JobRow).where(_of(client)).order_by(JobRow.sequence.desc())
         if before is not None:
@@ -218,7 +220,7 @@ class Store:
             return jobs, rows[limit - 1].sequence if len(rows) > limit else None
 
     def unfinished(self, client: str, limit: int = 100) -> list[Job]:
-        """What a client waits for, the oldest first."""
+        """The unfinished jobs of a client, the oldest first."""
         waiting = (JobRow.client == client, JobRow.status.in_(UNFINISHED))
         query = select(JobRow).where(*waiting).order_by(JobRow.sequence).limit(limit)
         with self._database.read() as session:
@@ -226,13 +228,13 @@ class Store:
             return views(session, rows, self._clock(), self._settings.max_in_flight_per_client)
 
     def eta_errors(self, limit: int) -> list[float]:
-        """How far off the estimates were that accepted jobs were given, the latest job first.
+        """The errors of the estimates made when jobs were accepted, the latest job first.
 
         Args:
-            limit: of jobs.
+            limit: the number of jobs looked at.
 
         Returns:
-            |foreseen − actual| ÷ actual, from acceptance to success.
+            |predicted − actual| ÷ actual seconds from acceptance to success.
         """
         query = (
             select(JobRow.predicted_s, JobRow.created_at, JobRow.finished_at)
@@ -242,11 +244,11 @@ class Store:
         )
         errors = []
         with self._database.read() as session:
-            for foreseen, accepted, ended in session.execute(query):
-                # A clock that was set back in between can make the actual time nothing or less.
-                if foreseen is not None and ended is not None and ended > accepted:
+            for predicted, accepted, ended in session.execute(query):
+                # A clock that was set back can make the actual time zero or negative.
+                if predicted is not None and ended is not None and ended > accepted:
                     actual = ended - accepted
-                    errors.append(abs(foreseen - actual) / actual)
+                    errors.append(abs(predicted - actual) / actual)
         return errors
 
     def owners(self, job_ids: set[str]) -> dict[str, str]:
@@ -256,20 +258,20 @@ class Store:
             return {name: value for name, value in rows}  # noqa: C416
 
     def workers(self) -> list[tuple[str, bool, str]]:
-        """Id, readiness and device of the workers whose lease has not lapsed."""
+        """Id, readiness and device of the workers whose lease has not expired."""
         alive = WorkerRow.lease_until > self._clock()
         with self._database.read() as session:
             rows = session.scalars(select(WorkerRow).where(alive).order_by(WorkerRow.id))
             return [(row.id, row.ready, row.device) for row in rows]
 
     def has_ended(self, job_id: str) -> bool:
-        """Whether a job has come to one of its ends, or is no more."""
-        going_on = (JobRow.id == job_id, JobRow.status.in_(UNFINISHED))
+        """Whether a job is finished or deleted."""
+        unfinished = (JobRow.id == job_id, JobRow.status.in_(UNFINISHED))
         with self._database.read() as session:
-            return session.scalar(select(JobRow.id).where(*going_on)) is None
+            return session.scalar(select(JobRow.id).where(*unfinished)) is None
 
     def estimates(self, job_ids: set[str]) -> dict[str, Estimate]:
-        """What those of the jobs that are queued may expect."""
+        """Positions and ETAs of those of the jobs that are queued."""
         queued = (JobRow.id.in_(job_ids), JobRow.status == JobStatus.QUEUED)
         with self._database.read() as session:
             found = session.execute(select(JobRow.sequence, JobRow.id).where(*queued)).all()
@@ -282,7 +284,7 @@ class Store:
     # --- pictures --------------------------------------------------------------------------
 
     def picture(self, picture_id: str, client: str | None) -> StoredPicture | None:
-        """An output or an upload."""
+        """An image or an upload, or None if it does not exist."""
         with self._database.read() as session:
             row = _picture_row(session, picture_id, client)
             if row is None:
@@ -291,9 +293,12 @@ class Store:
             return StoredPicture(row.id, content_type, row.sha256, row.width, row.height)
 
     def delete_picture(self, picture_id: str, client: str | None) -> bool:
-        """Forget a picture; its bytes are the caller's to delete. Returns whether it was there.
+        """Delete the record of an image or upload; the caller deletes the file.
 
-        Previews show a job's first picture, and go with it.
+        The previews of a job show its first image, and are deleted with it.
+
+        Returns:
+            Whether it existed.
         """
         with self._database.write() as session:
             row = _picture_row(session, picture_id, client)
@@ -309,7 +314,7 @@ class Store:
             return True
 
     def picture_in_use(self, picture_id: str) -> bool:
-        """Whether an unfinished job has this picture for its source or mask."""
+        """Whether an unfinished job has this image or upload as source or mask."""
         refers = JobRow.request.contains(f'"image:{picture_id}"', autoescape=True)
         unfinished = select(JobRow.id).where(JobRow.status.in_(UNFINISHED), refers)
         with self._database.read() as session:
@@ -320,7 +325,7 @@ class Store:
     def events_after(
         self, event_id: int, job_id: str | None = None, limit: int = 500
     ) -> list[Event]:
-        """Events with greater ids, oldest first; of one job, or of all."""
+        """Events with greater ids, the oldest first; of one job, or of all if None."""
         query = select(EventRow).where(EventRow.id > event_id).order_by(EventRow.id).limit(limit)
         if job_id is not None:
             query = query.where(EventRow.job_id == job_id)
@@ -328,7 +333,7 @@ class Store:
             return [event_of(row) for row in session.scalars(query)]
 
     def previews(self, job_id: str, limit: int) -> list[Preview]:
-        """The previews of a job's last run, oldest first; at most `limit`, evenly chosen."""
+        """The previews of a job's last attempt, oldest first; at most `limit`, evenly chosen."""
         of_job = EventRow.job_id == job_id
         with self._database.read() as session:
             began = session.scalar(
@@ -343,7 +348,7 @@ class Store:
             return [preview_of(row) for row in session.scalars(chosen.order_by(EventRow.id))]
 
     def last_preview(self, job_id: str) -> Preview | None:
-        """What a job's first picture looks like now, or looked like last."""
+        """The newest preview of a job, or None if there is none."""
         newest = (
             select(EventRow)
             .where(EventRow.job_id == job_id, EventRow.type == EventType.PREVIEW)
@@ -355,25 +360,25 @@ class Store:
             return None if row is None else preview_of(row)
 
     def last_event_id(self) -> int:
-        """The id of the newest event; 0 if there is none."""
+        """The id of the newest event, or 0."""
         with self._database.read() as session:
             return session.scalar(select(func.max(EventRow.id))) or 0
 
 
 def _of(client: str | None) -> ColumnElement[bool]:
-    """Whether a job is this client's; None is everybody."""
+    """The condition that a job is this client's; None is everybody."""
     return true() if client is None else JobRow.client == client
 
 
 def _of_key(session: Session, client: str, key: str) -> JobRow | None:
-    """The job that this key of a client's belongs to."""
+    """The job with this idempotency key of a client."""
     return session.scalar(
         select(JobRow).where(JobRow.client == client, JobRow.idempotency_key == key)
     )
 
 
 def _earlier(session: Session, new: NewJob) -> str | None:
-    """The id of a job that is there already and answers for a new one.
+    """The id of an existing job to use in place of a new one, or None.
 
     Raises:
         IdempotencyConflictError: the key belongs to a different request.

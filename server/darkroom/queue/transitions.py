@@ -1,4 +1,4 @@
-"""What may happen to a job's row, each with its line in the event log. One session, no commits."""
+"""Changes of a job's state, each with its event. The caller commits the session."""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def log(session: Session, now: float, *events: NewEvent) -> None:
 
 
 def enqueue(session: Session, row: JobRow, now: float, estimate: Estimate) -> None:
-    """Tell that a job is in the queue, and what it may expect there."""
+    """Append the event that a job is queued, with its position and ETA."""
     data: dict[str, object] = {"position": estimate.position, "eta_seconds": estimate.rounded_eta}
     log(session, now, NewEvent(row.id, EventType.QUEUED, data))
 
@@ -33,7 +33,7 @@ def requeue(session: Session, rows: Sequence[JobRow], now: float, per_client: in
         session: to write in.
         rows: of running jobs.
         now: seconds since the epoch.
-        per_client: as in `estimate.read`.
+        per_client: as in `snapshot.read`.
     """
     for row in rows:
         row.status = JobStatus.QUEUED
@@ -48,9 +48,14 @@ def requeue(session: Session, rows: Sequence[JobRow], now: float, per_client: in
 def end(
     session: Session, row: JobRow, now: float, status: JobStatus, problem: Problem | None = None
 ) -> None:
-    """Bring a job to one of its ends; there is no way back from there.
+    """End a job for good, and make its webhook due.
 
-    Who is to be told of it is told from now on.
+    Args:
+        session: to write in.
+        row: of an unfinished job.
+        now: seconds since the epoch.
+        status: succeeded, failed or cancelled.
+        problem: why it failed.
     """
     row.status = status
     row.worker = row.lease_until = None
@@ -69,7 +74,7 @@ def end(
 
 
 def note(session: Session, row: JobRow, now: float, text: str) -> None:
-    """Tell the one who asked something about a job, unless it has been told."""
+    """Add a warning to a job, unless it has the same one."""
     notes: list[str] = json.loads(row.notes)
     if text in notes:
         return
@@ -78,24 +83,24 @@ def note(session: Session, row: JobRow, now: float, text: str) -> None:
 
 
 def view(session: Session, row: JobRow, now: float, per_client: int | None) -> Job:
-    """A job as the rest of the house sees it."""
+    """The wire form of a job; see `views`."""
     return views(session, [row], now, per_client)[0]
 
 
 def views(
     session: Session, rows: Sequence[JobRow], now: float, per_client: int | None
 ) -> list[Job]:
-    """Jobs as the rest of the house sees them."""
+    """The wire form of jobs, with images, estimates and webhooks, in the order of the rows."""
     images: dict[str, list[ImageRow]] = {row.id: [] for row in rows}
     for image in session.scalars(select(ImageRow).where(ImageRow.job_id.in_(images))):
         images[image.job_id].append(image)
     wanted = {row.sequence for row in rows if row.status in UNFINISHED}
     found = estimates(session, now, per_client, wanted) if wanted else {}
-    told = {
+    webhooks = {
         webhook.job_id: webhook
         for webhook in session.scalars(select(WebhookRow).where(WebhookRow.job_id.in_(images)))
     }
     return [
-        job_of(row, images[row.id], found.get(row.sequence, Estimate()), told.get(row.id))
+        job_of(row, images[row.id], found.get(row.sequence, Estimate()), webhooks.get(row.id))
         for row in rows
     ]

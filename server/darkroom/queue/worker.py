@@ -1,10 +1,9 @@
-"""The worker's loop: claim → engine → events → result."""
+"""The worker's loop: fetch jobs, run the engine, record its events and results."""
 
 import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from hashlib import sha256
 
 import structlog
@@ -24,20 +23,19 @@ from darkroom.engine.base import (
 from darkroom.images import codec
 from darkroom.queue.doorbell import Doorbell
 from darkroom.queue.leases import LeaseLostError, Leases
+from darkroom.queue.progress import ProgressWriter
 from darkroom.queue.running_job import Running, share_out
 from darkroom.queue.worker_metrics import Meters
 from darkroom.requests import OutputFormat
 from darkroom.responses import EventType, JobStatus, Problem
 from darkroom.storage.database import DatabaseUnavailableError
 from darkroom.storage.files import Files
-from darkroom.storage.records import NewEvent, preview_data
+from darkroom.storage.records import preview_data
 from darkroom.storage.tables import ImageRow
 
 log = structlog.get_logger()
 
-AGAIN_S = 1.0  # between attempts to write what must not be lost
-MAX_PENDING_EVENTS = 2000  # progress that is kept while the database takes none
-METRICS_EVERY_S = 5.0  # at least as often as this the worker's numbers are written down
+METRICS_EVERY_S = 5.0  # longest time between two records of the worker's metrics
 
 PROBLEMS = {
     "out-of-memory": ("Not enough memory", 507),
@@ -49,28 +47,20 @@ PROBLEMS = {
 }
 
 
-@dataclass
-class _Pending:
-    """Progress not yet written."""
-
-    events: list[NewEvent] = field(default_factory=list)
-    steps: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-
 class Dispatcher:
-    """Feeds one engine from the queue until told to stop.
+    """Runs queued jobs on one engine until it is stopped.
 
     Args:
         leases: this worker's side of the queue.
-        files: where pictures go.
-        engine: what makes them; used from the thread that calls `run`.
-        bell: rings when there is something to look at.
-        ring_web: wakes those who wait for events.
-        settings: lease, attempts, intervals.
-        device: what the engine runs on, for people.
-        max_in_flight: jobs the engine works on at once.
-        pulse: called in every turn of the loop, also when there is nothing to do.
-        meters: of this worker.
+        files: where images are stored.
+        engine: used only from the thread that calls `run`.
+        bell: rings when the queue has changed.
+        ring_web: wakes the web process to read new events.
+        settings: intervals and timeouts.
+        device: a description of what the engine runs on.
+        max_in_flight: the most jobs in the engine at a time.
+        pulse: called in every turn of the loop, also while idle, for the watchdog.
+        meters: metrics of this worker.
         clock: seconds, monotonic.
     """
 
@@ -104,13 +94,16 @@ class Dispatcher:
         self._stop_by = float("inf")
         self._ready = threading.Event()
         self._running: dict[str, Running] = {}
-        self._pending = _Pending()
+        self._progress = ProgressWriter(leases, ring_web, pulse, self._stopping)
         self._flushed_at = float("-inf")
-        self._looked_at = float("-inf")
-        self._news = True  # whether the queue may have changed without a ring
+        self._polled_at = float("-inf")
+        self._poll_now = True  # the queue may have changed without a ring
 
     def stop(self) -> None:
-        """Finish what is in flight if that is quick, hand the rest back. From any thread."""
+        """Stop when the jobs in flight are done, or after a timeout. From any thread.
+
+        Jobs that are not done by then go back to the queue.
+        """
         if not self._stopping.is_set():
             self._stop_by = self._clock() + self._settings.shutdown_timeout_s
         self._stopping.set()
@@ -121,59 +114,60 @@ class Dispatcher:
         return self._ready.is_set()
 
     def run(self) -> None:
-        """Work until `stop`.
+        """Run jobs until `stop`.
 
         Raises:
             OSError: the default model cannot be loaded.
+            DatabaseUnavailableError: a result could not be written before the worker had to stop.
         """
         interrupted = self._leases.recover_own()
         if interrupted:
-            log.warning("jobs were interrupted and run again", jobs=interrupted)
+            log.warning("interrupted jobs were queued again", jobs=interrupted)
             self._ring_web()
-        heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        heart.start()
+        heartbeats = threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True)
+        heartbeats.start()
         try:
             self._engine.warm_up()
             self._ready.set()
-            self._say_alive()
+            self._heartbeat()
             self._ring_web()
             log.info("ready", worker=self._leases.worker, device=self._device)
             while not self._done():
                 self._turn()
             self._flush()
-            # Only here: after an error the jobs count as interrupted, so that one that brings the
-            # worker down each time comes to an end.
+            # Not after an error: the jobs then count as interrupted, so that a job that crashes
+            # the worker each time fails in the end.
             self._give_back()
         finally:
             self._stopping.set()
-            heart.join()
+            heartbeats.join()
             self._ring_web()
 
     def _give_back(self) -> None:
         try:
             returned = self._leases.give_back()
         except DatabaseUnavailableError as error:
-            log.warning("jobs not handed back; they count as interrupted", reason=str(error))
+            log.warning("jobs not put back; they count as interrupted", reason=str(error))
         else:
             if returned:
-                log.info("jobs handed back", jobs=returned)
+                log.info("jobs put back", jobs=returned)
 
     def _done(self) -> bool:
         if not self._stopping.is_set():
             return False
         return not self._running or self._clock() > self._stop_by
 
-    def _beat(self) -> None:
-        """Keep leases alive from a thread of its own: a tick may be long, a model load longer."""
+    def _send_heartbeats(self) -> None:
+        """Extend the leases from a separate thread, because ticks and model loads can be long."""
         while True:
             try:
-                self._say_alive()
+                self._heartbeat()
             except Exception:
-                log.exception("heartbeat failed")  # the next one may do
+                log.exception("heartbeat failed")
             if self._stopping.wait(min(self._leases.lease_s / 4, METRICS_EVERY_S)):
                 return
 
-    def _say_alive(self) -> None:
+    def _heartbeat(self) -> None:
         self._leases.heartbeat(
             ready=self.ready,
             device=self._device,
@@ -182,11 +176,11 @@ class Dispatcher:
         )
 
     def _turn(self) -> None:
-        """One round: look at the queue if there may be news, one engine tick, its events."""
+        """Poll the queue if it may have changed, run one tick, handle its events."""
         self._pulse()
-        rung = self._bell.wait(0 if self._running or self._news else self._settings.poll_s)
-        if rung or self._news or self._clock() - self._looked_at >= self._settings.poll_s:
-            self._look()
+        rung = self._bell.wait(0 if self._running or self._poll_now else self._settings.poll_s)
+        if rung or self._poll_now or self._clock() - self._polled_at >= self._settings.poll_s:
+            self._poll()
         if not self._running:
             self._meters.idle()
             return
@@ -200,20 +194,20 @@ class Dispatcher:
         if self._clock() - self._flushed_at >= self._settings.flush_s:
             self._flush()
 
-    def _look(self) -> None:
-        """Read the queue: who is cancelled, who is next."""
-        self._looked_at = self._clock()
-        self._news = False
+    def _poll(self) -> None:
+        """Read cancel requests, and fetch jobs."""
+        self._polled_at = self._clock()
+        self._poll_now = False
         try:
             for job_id in self._leases.cancel_requests():
                 self._cancel(job_id)
             if not self._stopping.is_set():
                 self._claim()
         except DatabaseUnavailableError as error:
-            log.warning("the queue cannot be read", reason=str(error))  # the next look may do
+            log.warning("the queue cannot be read", reason=str(error))  # polled again
 
     def _claim(self) -> None:
-        """Fill the engine up. A job that was in flight when a worker died stays alone in it."""
+        """Fetch jobs until the engine is full. An isolated job stays alone in it."""
         self._leases.recover_lapsed()
         while len(self._running) < self._max_in_flight:
             if any(running.claim.isolated for running in self._running.values()):
@@ -234,7 +228,7 @@ class Dispatcher:
     def _handle(self, event: EngineEvent) -> None:
         running = self._running.get(event.job_id)
         if running is None:
-            return  # dropped because of an event before this one
+            return  # dropped by an earlier event
         try:
             self._pass_on(event, running)
         except LeaseLostError:
@@ -246,7 +240,7 @@ class Dispatcher:
                 event.job_id, "storage", f"the picture could not be stored: {error.strerror}"
             )
         except (ValueError, TypeError, LookupError) as error:
-            # A fault of ours in what this job needs must not take its neighbours with it.
+            # A bug in the handling of this job must not end the other jobs.
             log.exception("job failed", **_names(running))
             self._fail(event.job_id, "engine", f"{type(error).__name__}: {error}")
 
@@ -256,28 +250,28 @@ class Dispatcher:
             case Started(steps=steps):
                 running.steps = steps
                 running.started_at = self._clock()
-                self._append(job_id, EventType.STARTED, {"attempt": running.claim.attempt})
-                self._pending.steps[job_id] = (0, steps)
+                self._progress.append(job_id, EventType.STARTED, {"attempt": running.claim.attempt})
+                self._progress.steps[job_id] = (0, steps)
                 self._flush()
             case Stepped(step=step, steps=steps):
                 running.step, running.steps = step, steps
                 eta = running.eta_seconds(self._clock())
                 data: dict[str, object] = {"step": step, "steps": steps, "eta_seconds": eta}
-                self._append(job_id, EventType.PROGRESS, data)
-                self._pending.steps[job_id] = (step, steps)
+                self._progress.append(job_id, EventType.PROGRESS, data)
+                self._progress.steps[job_id] = (step, steps)
             case Previewed(webp=webp):
-                self._append(job_id, EventType.PREVIEW, preview_data(webp))
+                self._progress.append(job_id, EventType.PREVIEW, preview_data(webp))
             case JobWarning(note=note):
                 self._flush()
-                self._persist(lambda: self._leases.add_note(job_id, note))
+                self._progress.persist(lambda: self._leases.add_note(job_id, note))
                 self._ring_web()
             case ImageReady():
                 self._flush()
-                self._keep(event, running)
+                self._store(event, running)
                 self._ring_web()
             case Finished():
                 self._flush()
-                self._persist(lambda: self._leases.finish(job_id, JobStatus.SUCCEEDED))
+                self._progress.persist(lambda: self._leases.finish(job_id, JobStatus.SUCCEEDED))
                 self._learn(running)
                 log.info("job succeeded", images=running.claim.workload.images, **_names(running))
                 self._drop(job_id)
@@ -287,18 +281,18 @@ class Dispatcher:
     def _learn(self, running: Running) -> None:
         measured = running.measured()
         if measured is not None:
-            with contextlib.suppress(DatabaseUnavailableError):  # there will be others
+            with contextlib.suppress(DatabaseUnavailableError):  # later jobs are measured too
                 self._leases.learn_speed(*measured)
 
-    def _keep(self, event: ImageReady, running: Running) -> None:
-        """Store a picture: bytes first, then the record, so that no record lacks its bytes."""
+    def _store(self, event: ImageReady, running: Running) -> None:
+        """Store an image: first the file, then the record, so that every record has its file."""
         request = running.claim.request
         began = self._clock()
         data = codec.encode(event.picture, request.output_format, running.text_chunks(event.index))
         image_id = f"{event.job_id}-{event.index}"
         self._files.write(image_id, data)
         digest = sha256(data).hexdigest()
-        self._persist(
+        self._progress.persist(
             lambda: self._leases.add_image(
                 ImageRow(
                     id=image_id,
@@ -315,12 +309,16 @@ class Dispatcher:
         )
         running.other_seconds += self._clock() - began
 
+    def _flush(self) -> None:
+        self._flushed_at = self._clock()
+        self._progress.flush()
+
     def _cancel(self, job_id: str) -> None:
         running = self._running.get(job_id)
         if running is not None:
             self._flush()
             try:
-                self._persist(lambda: self._leases.finish(job_id, JobStatus.CANCELLED))
+                self._progress.persist(lambda: self._leases.finish(job_id, JobStatus.CANCELLED))
                 log.info("job cancelled", **_names(running))
             except LeaseLostError:
                 self._lost(running)
@@ -334,57 +332,24 @@ class Dispatcher:
         self._flush()
         running = self._running[job_id]
         try:
-            self._persist(lambda: self._leases.finish(job_id, JobStatus.FAILED, problem))
+            self._progress.persist(lambda: self._leases.finish(job_id, JobStatus.FAILED, problem))
             log.warning("job failed", kind=kind, **_names(running))
         except LeaseLostError:
             self._lost(running)
         self._drop(job_id)
 
     def _drop(self, job_id: str) -> None:
-        """Have nothing more to do with a job."""
+        """Remove a job from this worker."""
         self._engine.cancel(job_id)
         self._running.pop(job_id, None)
-        self._news = True  # there is room for another one
+        self._poll_now = True  # there is room for another job
         self._ring_web()
 
     def _lost(self, running: Running) -> None:
         log.warning("lease lost", **_names(running))
         self._meters.lease_lost()
 
-    def _append(self, job_id: str, kind: EventType, data: dict[str, object]) -> None:
-        self._pending.events.append(NewEvent(job_id, kind, data))
-
-    def _flush(self) -> None:
-        """Write the progress gathered so far; what the database does not take waits."""
-        self._flushed_at = self._clock()
-        pending, self._pending = self._pending, _Pending()
-        if not pending.events and not pending.steps:
-            return
-        try:
-            self._leases.record(pending.events, pending.steps)
-        except DatabaseUnavailableError as error:
-            log.warning("progress cannot be written", reason=str(error))
-            self._pending = _Pending(pending.events[-MAX_PENDING_EVENTS:], pending.steps)
-        else:
-            self._ring_web()
-
-    def _persist(self, write: Callable[[], None]) -> None:
-        """Write what must not be lost: again and again, until the database takes it.
-
-        Raises:
-            DatabaseUnavailableError: it has not, and the worker is to stop. Its jobs count as
-                interrupted, and run again.
-        """
-        while True:
-            self._pulse()
-            try:
-                return write()
-            except DatabaseUnavailableError as error:
-                log.warning("a result cannot be written yet", reason=str(error))
-                if self._stopping.wait(AGAIN_S):
-                    raise
-
 
 def _names(running: Running) -> dict[str, str | None]:
-    """What a job is called in the logs, and the request that brought it."""
+    """The ids of a job and of its HTTP request, for the log."""
     return {"job_id": running.claim.job_id, "request_id": running.claim.request_id}

@@ -1,4 +1,4 @@
-"""What a worker measures of itself, for `/metrics` of the web process."""
+"""Metrics of a worker, which `/metrics` of the web process includes."""
 
 from collections.abc import Callable
 
@@ -17,10 +17,7 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Meters:
-    """The numbers of one worker. An `engine.base.Meter`.
-
-    They begin at zero with the process, which Prometheus knows how to handle.
-    """
+    """The metrics of one worker process, from zero. Implements `engine.base.Meter`."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -50,12 +47,12 @@ class Meters:
         )
 
     def describe(self, *, torch: str, device: str, gpu_bytes: Callable[[], int]) -> None:
-        """Say what the engine is made of.
+        """Set what describes the engine.
 
         Args:
-            torch: its version.
-            device: it runs on.
-            gpu_bytes: memory it has taken there; asked from the heartbeat's thread.
+            torch: the version of torch.
+            device: that the engine runs on.
+            gpu_bytes: returns the memory allocated there; called from the heartbeat thread.
         """
         info = Info("darkroom_engine", "What develops the pictures.", registry=self._registry)
         info.info({"torch": torch, "device": device})
@@ -80,7 +77,7 @@ class Meters:
         self._in_flight.set(0)
 
     def text(self) -> str:
-        """All of them, in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry).decode()
 
     def _seconds(self, name: str, text: str) -> Histogram:

@@ -1,4 +1,4 @@
-"""Rows to and from the types the rest of the house speaks."""
+"""Conversions between table rows and the types used everywhere else."""
 
 import base64
 import json
