@@ -5,15 +5,15 @@ Every change is one transaction, which checks that the worker still holds the jo
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from darkroom.errors import DarkroomError
-from darkroom.queue import snapshot
+from darkroom.queue import recovery, snapshot
 from darkroom.queue.estimate import Kind, Speed
 from darkroom.queue.fairness import Rotation, Waiting
+from darkroom.queue.recovery import Heartbeat
 from darkroom.queue.transitions import end, log, note, requeue
 from darkroom.responses import EventType, JobStatus, Problem
 from darkroom.storage.database import Database
@@ -23,15 +23,6 @@ from darkroom.storage.tables import ImageRow, JobRow, SpeedRow, WorkerRow
 
 class LeaseLostError(DarkroomError):
     """The worker no longer holds the job's lease, so its result is not recorded."""
-
-
-@dataclass(frozen=True)
-class _Heartbeat:
-    """The trace of a worker's last heartbeat in its jobs; the next one changes it."""
-
-    worker: str
-    lease_until: float
-    jobs: int
 
 
 class Leases:
@@ -68,7 +59,7 @@ class Leases:
         self._per_client = max_in_flight_per_client
         self._clock = clock
         self._monotonic = monotonic
-        self._first_seen: dict[_Heartbeat, float] = {}  # of other workers, monotonic
+        self._first_seen: dict[Heartbeat, float] = {}  # of other workers, monotonic
 
     # --- claim and recover ------------------------------------------------------------
 
@@ -190,7 +181,7 @@ class Leases:
         Returns:
             The number of interrupted jobs.
         """
-        return self._recover(self.worker)
+        return self._recover(self.worker, None)
 
     def recover_lapsed(self) -> int:
         """Put back the jobs of stalled workers: those without a heartbeat for `lease_s`.
@@ -203,7 +194,7 @@ class Leases:
             The number of interrupted jobs.
         """
         with self._database.read() as session:
-            heartbeats = _heartbeats(session)
+            heartbeats = recovery.heartbeats(session)
         now = self._monotonic()
         first_seen = {
             heartbeat: self._first_seen.get(heartbeat, now)
@@ -214,38 +205,15 @@ class Leases:
         stalled = [last for last, at in first_seen.items() if now - at > self.lease_s]
         return sum(self._recover(last.worker, last) for last in stalled)
 
-    def _recover(self, worker: str, last: "_Heartbeat | None" = None) -> int:
-        """Put back the jobs of a dead worker.
-
-        Any of the jobs in flight may have crashed it, so each runs isolated from now on. The
-        attempt counts only against a job that was alone.
-
-        Args:
-            worker: its id.
-            last: its last known heartbeat; nothing is done if there was another one since.
-        """
-        query = select(JobRow).where(JobRow.worker == worker, JobRow.status == JobStatus.RUNNING)
-        with self._database.read() as session:
-            if session.scalar(query.limit(1)) is None:
-                return 0
-        now = self._clock()
-        with self._database.write() as session:
-            if last is not None and last not in _heartbeats(session):
-                return 0
-            rows = session.scalars(query.order_by(JobRow.sequence)).all()
-            again = []
-            for row in rows:
-                row.isolated = True
-                if len(rows) > 1:
-                    row.attempts -= 1
-                if row.cancel_requested:
-                    end(session, row, now, JobStatus.CANCELLED)
-                elif row.attempts >= self._max_attempts:
-                    end(session, row, now, JobStatus.FAILED, _interrupted(row.attempts))
-                else:
-                    again.append(row)
-            requeue(session, again, now, self._per_client)
-            return len(rows)
+    def _recover(self, worker: str, last: Heartbeat | None) -> int:
+        return recovery.recover(
+            self._database,
+            worker,
+            last,
+            now=self._clock(),
+            max_attempts=self._max_attempts,
+            per_client=self._per_client,
+        )
 
     # --- reporting -------------------------------------------------------------------------
 
@@ -338,26 +306,3 @@ class Leases:
             else:
                 blended = Speed(row.step_seconds, row.other_seconds).blended(speed)
                 row.step_seconds, row.other_seconds = blended.step_seconds, blended.other_seconds
-
-
-def _heartbeats(session: Session) -> set[_Heartbeat]:
-    """The last one of each worker with jobs in flight."""
-    rows = session.execute(
-        select(JobRow.worker, func.max(JobRow.lease_until), func.count())
-        .where(JobRow.status == JobStatus.RUNNING)
-        .group_by(JobRow.worker)
-    )
-    return {
-        _Heartbeat(worker, lease_until, jobs)
-        for worker, lease_until, jobs in rows
-        if worker is not None and lease_until is not None
-    }
-
-
-def _interrupted(attempts: int) -> Problem:
-    return Problem(
-        type="urn:darkroom:problem:interrupted",
-        title="The job was interrupted too often",
-        status=500,
-        detail=f"The worker stopped {attempts} times while it worked on this job.",
-    )

@@ -1,22 +1,18 @@
 """Accepts, shows and cancels jobs. Every change is one transaction."""
 
-import math
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable
-from typing import Literal
 
 from sqlalchemy import ColumnElement, delete, func, select, true
 from sqlalchemy.orm import Session
 
 from darkroom.config import QueueSettings
-from darkroom.errors import DarkroomError
 from darkroom.images.timeline import evenly
-from darkroom.queue import snapshot
-from darkroom.queue.snapshot import UNFINISHED, QueueSnapshot
-from darkroom.queue.transitions import end, enqueue, view, views
-from darkroom.responses import Event, EventType, Job, JobStatus, WebhookState
+from darkroom.queue import admission, snapshot
+from darkroom.queue.snapshot import UNFINISHED
+from darkroom.queue.transitions import end, view, views
+from darkroom.responses import Event, EventType, Job, JobStatus
 from darkroom.storage.database import Database
 from darkroom.storage.records import (
     Estimate,
@@ -31,32 +27,8 @@ from darkroom.storage.tables import (
     ImageRow,
     JobRow,
     UploadRow,
-    WebhookRow,
     WorkerRow,
 )
-
-UNKNOWN_RETRY_S = 5
-MAX_RETRY_S = 600
-
-
-class IdempotencyConflictError(DarkroomError):
-    """The idempotency key belongs to a different request."""
-
-
-class QueueFullError(DarkroomError):
-    """The number of unfinished jobs is at its limit.
-
-    Attributes:
-        whose: whether the limit is that of all clients or of one.
-        pending: the number of jobs that count.
-        retry_after_s: until the first of them is expected to end.
-    """
-
-    def __init__(self, whose: Literal["all", "client"], pending: int, retry_after_s: int) -> None:
-        super().__init__(f"{pending} jobs are pending")
-        self.whose = whose
-        self.pending = pending
-        self.retry_after_s = retry_after_s
 
 
 class Store:
@@ -97,12 +69,13 @@ class Store:
             QueueFullError: the limit of all clients or of this one is reached.
         """
         with self._database.write() as session:
-            earlier = _earlier(session, new)
+            earlier = admission.earlier(session, new)
             if earlier is not None:
                 return earlier, False
-            queue = self._snapshot(session)
-            self._check_room(session, new.client, queue.pending)
-            return self._insert(session, queue, new), True
+            now = self._clock()
+            queue = snapshot.read(session, now, self._settings.max_in_flight_per_client)
+            admission.check_room(session, self._settings, now, new.client, queue.pending)
+            return admission.insert(session, queue, new, self._new_id(), now), True
 
     def check_room(self, client: str, idempotency_key: str | None) -> None:
         """Check for room in the queue before a request is parsed; `accept` checks again.
@@ -111,59 +84,9 @@ class Store:
             QueueFullError: a limit is reached. Not raised for a key that was used before.
         """
         with self._database.read() as session:
-            if idempotency_key is None or _of_key(session, client, idempotency_key) is None:
-                self._check_room(session, client, snapshot.count_pending(session))
-
-    def _snapshot(self, session: Session) -> QueueSnapshot:
-        return snapshot.read(session, self._clock(), self._settings.max_in_flight_per_client)
-
-    def _check_room(self, session: Session, client: str, pending: Counter[str]) -> None:
-        mine, everybodys = pending[client], pending.total()
-        whose: Literal["all", "client"]
-        if mine >= self._settings.max_pending_per_client:
-            whose, count = "client", mine
-        elif everybodys >= self._settings.max_pending:
-            whose, count = "all", everybodys
-        else:
-            return
-        end_s = self._snapshot(session).first_end(client if whose == "client" else None)
-        retry_s = UNKNOWN_RETRY_S if end_s is None else math.ceil(end_s)
-        raise QueueFullError(whose, count, min(max(1, retry_s), MAX_RETRY_S))
-
-    def _insert(self, session: Session, queue: QueueSnapshot, new: NewJob) -> str:
-        now = self._clock()
-        estimate = snapshot.newcomer(session, queue, new.client, new.urgency, new.workload)
-        for upload in new.uploads:
-            session.add(UploadRow(client=new.client, created_at=now, **vars(upload)))
-        row = JobRow(
-            id=self._new_id(),
-            client=new.client,
-            client_name=new.client_name,
-            urgency=new.urgency,
-            request_id=new.request_id,
-            task=new.request.task,
-            status=JobStatus.QUEUED,
-            request=new.request.model_dump_json(exclude_none=True),
-            **vars(new.workload),
-            fingerprint=new.fingerprint,
-            idempotency_key=new.idempotency_key,
-            created_at=now,
-            predicted_s=estimate.eta_seconds,
-        )
-        session.add(row)
-        session.flush()
-        if new.webhook is not None:
-            session.add(
-                WebhookRow(
-                    job_id=row.id,
-                    url=new.webhook.url,
-                    origin=new.webhook.origin,
-                    state=WebhookState.WAITING,
-                )
-            )
-        snapshot.join(session, queue, new.client)
-        enqueue(session, row, now, estimate)
-        return row.id
+            if idempotency_key is None or not admission.of_key(session, client, idempotency_key):
+                pending = snapshot.count_pending(session)
+                admission.check_room(session, self._settings, self._clock(), client, pending)
 
     def cancel(self, job_id: str, client: str | None) -> Job | None:
         """Cancel a queued job now, and a running one at its next step. A finished job stays.
@@ -368,40 +291,6 @@ class Store:
 def _of(client: str | None) -> ColumnElement[bool]:
     """The condition that a job is this client's; None is everybody."""
     return true() if client is None else JobRow.client == client
-
-
-def _of_key(session: Session, client: str, key: str) -> JobRow | None:
-    """The job with this idempotency key of a client."""
-    return session.scalar(
-        select(JobRow).where(JobRow.client == client, JobRow.idempotency_key == key)
-    )
-
-
-def _earlier(session: Session, new: NewJob) -> str | None:
-    """The id of an existing job to use in place of a new one, or None.
-
-    Raises:
-        IdempotencyConflictError: the key belongs to a different request.
-    """
-    if new.idempotency_key is not None:
-        repeated = _of_key(session, new.client, new.idempotency_key)
-        if repeated is not None:
-            if repeated.fingerprint not in (new.fingerprint, new.old_fingerprint):
-                raise IdempotencyConflictError(new.idempotency_key)
-            return repeated.id
-    if not new.collapses:
-        return None
-    return session.scalar(
-        select(JobRow.id)
-        .where(
-            JobRow.client == new.client,
-            JobRow.fingerprint == new.fingerprint,
-            JobRow.status.in_(UNFINISHED),
-            JobRow.cancel_requested.is_(False),
-        )
-        .order_by(JobRow.sequence)
-        .limit(1)
-    )
 
 
 def _job_row(session: Session, job_id: str, client: str | None) -> JobRow | None:
