@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from itertools import repeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,10 @@ def order(
     Yields:
         The client of each queued job, the next one first.
     """
+    if len(waiting) == 1:  # no other client can go in between
+        ((only, queued),) = waiting.items()
+        yield from repeat(only, queued.jobs)
+        return
     rotation = Rotation(waiting, tickets, in_flight, per_client)
     running = deque(in_flight)
     while True:

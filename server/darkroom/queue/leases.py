@@ -121,7 +121,7 @@ class Leases:
             return None
         sequence, isolated = session.execute(
             select(JobRow.sequence, JobRow.isolated)
-            .where(JobRow.status == JobStatus.QUEUED, snapshot.of_client(client))
+            .where(JobRow.status == JobStatus.QUEUED, snapshot.has_client(client))
             .order_by(JobRow.urgency, JobRow.sequence)
             .limit(1)
         ).one()

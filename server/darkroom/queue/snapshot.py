@@ -1,11 +1,13 @@
 """The state of the queue, and positions and estimates computed from it. One session, no commits."""
 
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from darkroom.queue import fairness
@@ -16,9 +18,11 @@ from darkroom.responses import JobStatus
 from darkroom.storage.records import Estimate
 from darkroom.storage.tables import ClientRow, JobRow, SpeedRow, WorkerRow
 
+WORK = (JobRow.model, JobRow.pixels, JobRow.images, JobRow.steps, JobRow.step)
 UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING)
 LATELY_S = 1.0  # a job that ended within this time is often followed by the client's next one
 LATEST = 64  # jobs that are searched for those
+FEW = 4  # jobs whose ranks are counted one by one
 IDLE_KEPT = 100  # clients without a queued job whose tickets are kept
 
 
@@ -179,9 +183,6 @@ def read(session: Session, now: float, per_client: int | None) -> QueueSnapshot:
     )
 
 
-WORK = (JobRow.model, JobRow.pixels, JobRow.images, JobRow.steps, JobRow.step)
-
-
 def _work(model: str, pixels: int, images: int, steps: int, step: int) -> Work:
     return Work(model, pixels, images, max(0, steps - step), steps)
 
@@ -218,25 +219,11 @@ def count_pending(session: Session) -> Counter[str]:
     return Counter({client: jobs for client, jobs in rows})  # noqa: C416
 
 
-def of_client(client: str) -> ColumnElement[bool]:
-    """Whether a job is this client's, without the index by client.
-
-    That one also has the finished jobs; the index by status is the better one in a query for queued
-    jobs.
-    """
-    return JobRow.client + "" == client
-
-
 def newcomer(
     session: Session, queue: QueueSnapshot, client: str, urgency: int, work: Workload
 ) -> Estimate:
     """Position and ETA of a job that is about to be queued."""
-    rank = session.scalar(
-        select(func.count()).where(
-            JobRow.status == JobStatus.QUEUED, of_client(client), JobRow.urgency <= urgency
-        )
-    )
-    key = client, rank or 0
+    key = client, _rank(session, client, urgency, sys.maxsize)
     return queue.with_job(client, work).estimates({key: _new_work(work)})[key]
 
 
@@ -245,21 +232,50 @@ def estimates(
 ) -> dict[int, Estimate]:
     """Positions and ETAs of unfinished jobs, by number; see `read` for the arguments."""
     queue = read(session, now, per_client)
-    rank = func.row_number().over(
-        partition_by=JobRow.client, order_by=(JobRow.urgency, JobRow.sequence)
-    )
-    ranked = (
-        select(JobRow.sequence, JobRow.client, (rank - 1).label("rank"), *WORK)
-        .where(JobRow.status == JobStatus.QUEUED)
-        .subquery()
-    )
-    rows = session.execute(select(ranked).where(ranked.c.sequence.in_(wanted))).all()
-    keys = {row.sequence: (row.client, row.rank) for row in rows}
+    rows = session.execute(
+        select(JobRow.sequence, JobRow.client, JobRow.urgency, *WORK).where(
+            JobRow.status == JobStatus.QUEUED, JobRow.sequence.in_(wanted)
+        )
+    ).all()
+    ranks = _ranks(session, rows)
+    keys = {row.sequence: (row.client, ranks[row.sequence]) for row in rows}
     known = queue.estimates({keys[row.sequence]: _work(*row[3:]) for row in rows})
     found = {sequence: known[key] for sequence, key in keys.items()}
     for job, end in zip(queue.running, queue.estimator.running_ends(), strict=True):
         found[job.sequence] = Estimate(None, end)
     return {sequence: found.get(sequence, Estimate()) for sequence in wanted}
+
+
+def _rank(session: Session, client: str, urgency: int, sequence: int) -> int:
+    """How many of a client's queued jobs go before one of this urgency and number."""
+    before = tuple_(JobRow.urgency, JobRow.sequence) < (urgency, sequence)
+    queued = JobRow.status == JobStatus.QUEUED
+    return session.scalar(select(func.count()).where(queued, has_client(client), before)) or 0
+
+
+def has_client(client: str) -> ColumnElement[bool]:
+    """The condition that a queued job is this client's.
+
+    The expression keeps SQLite from the index by client, which has all finished jobs too.
+    """
+    return JobRow.client + "" == client
+
+
+def _ranks(session: Session, rows: Sequence[Any]) -> dict[int, int]:
+    """The rank of each queued job among its client's, by number."""
+    if len(rows) <= FEW:
+        return {row.sequence: _rank(session, row.client, row.urgency, row.sequence) for row in rows}
+    ordered = session.execute(
+        select(JobRow.sequence, JobRow.client)
+        .where(JobRow.status == JobStatus.QUEUED)
+        .order_by(JobRow.urgency, JobRow.sequence)
+    )
+    ranks: dict[int, int] = {}
+    counts: Counter[str] = Counter()
+    for sequence, client in ordered:
+        ranks[sequence] = counts[client]
+        counts[client] += 1
+    return ranks
 
 
 # --- tickets -------------------------------------------------------------------------------
