@@ -173,7 +173,7 @@ def serve(**given: Any) -> None:
 def web(notice: bool, **given: Any) -> None:
     """Start the web process alone."""
     with imports():
-        from darkroom.asgi.server import Server
+        from darkroom.asgi import server
         from darkroom.storage import database, reconcile
 
     settings = load(**given)
@@ -184,7 +184,7 @@ def web(notice: bool, **given: Any) -> None:
         if alone:  # else another web process may be writing uploads now
             reconcile.at_web_start(settings)
         with startup_notice(settings) if notice else nullcontext():
-            Server(settings, certificate=certificate).run()
+            server.run(settings, certificate)
 
 
 @main.command()

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from PIL import Image
 
-from darkroom.asgi.server import KEEP_ALIVE_S
+from darkroom.asgi.connection import KEEP_ALIVE_S
 from darkroom.config import WebSettings
 from darkroom.requests import Scope
 from tests.deployment.fronts import DEPLOY, NAME, Front, proxy

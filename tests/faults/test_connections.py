@@ -280,6 +280,7 @@ def test_a_stopped_server_lets_everybody_go(tmp_path: Path) -> None:
         (b"GET /healthz HTTP/1.1\r\n\r\n", 400),  # no Host
         (b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: " + 5000 * b"1" + b"\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n", 400),
         (b"GET /" + 20_000 * b"a" + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
         (b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: " + 2_000_000 * b"a", 431),
@@ -347,6 +348,16 @@ def test_requests_on_one_connection_are_answered_in_order(hasty: RunningServer) 
             data += more
 
     assert re.findall(rb"HTTP/1.1 (\d+)", data) == [b"200", b"404", b"422"]
+
+
+def test_an_upgrade_to_websocket_is_an_ordinary_request(hasty: RunningServer) -> None:
+    wanted = ("Connection: Upgrade, close", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+    request = "\r\n".join(["GET /healthz HTTP/1.1", "Host: localhost", *wanted]).encode()
+    with connect(hasty, request + b"\r\n\r\n") as connection:
+        status, headers, problem = answer_of(connection)
+
+    assert status == problem["status"] == 400  # Flask has no such route
+    assert headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.slow

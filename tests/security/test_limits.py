@@ -1,5 +1,6 @@
 """How often a caller may ask."""
 
+import json
 from pathlib import Path
 
 from darkroom.requests import Scope
@@ -23,3 +24,15 @@ def test_each_token_has_its_share_of_requests(tmp_path: Path) -> None:
             assert [stranger.get("/").status_code for _ in range(6)] == [200] * 5 + [429]
         # Programs on this machine could keep it busy without asking.
         assert [server.http.get("/me").status_code for _ in range(10)] == [200] * 10
+
+
+def test_a_large_body_counts_once(tmp_path: Path) -> None:
+    large = json.dumps({"prompt": "a fox", "strange": 70_000 * "x"})
+    with running(tmp_path, process="web", DARKROOM_AUTH__REQUESTS_PER_MINUTE="4") as server:
+        with tokens_in(tmp_path) as tokens:
+            _, secret = tokens.create("phone", Scope.USE)
+        with client(server, secret) as phone:
+            headers = {"content-type": "application/json"}
+            answers = [phone.post("/txt2img", content=large, headers=headers) for _ in range(5)]
+
+    assert [answer.status_code for answer in answers] == [422] * 4 + [429]

@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.asgi.listener import MAX_BACKLOG_BYTES, Listener, TooSlowError, differs
-from darkroom.asgi.sse import Chunk, estimate_line
+from darkroom.asgi.events import (
+    MAX_BACKLOG_BYTES,
+    Chunk,
+    Listener,
+    TooSlowError,
+    differs,
+    estimate_line,
+)
+from darkroom.asgi.limits import Threads
 from darkroom.asgi.streams import RETRY, Streams
-from darkroom.asgi.threads import Threads
 from darkroom.asgi.wait import EventStream
 from darkroom.queue.store import Store
 from darkroom.storage import database
@@ -52,7 +58,7 @@ class House:
         """Hand on what happened since the last time."""
         events = self.store.events_after(self._heard)
         self._heard = self.store.last_event_id()
-        await asyncio.to_thread(self.streams.hear, events, asyncio.get_running_loop())
+        await asyncio.to_thread(self.streams.publish, events, asyncio.get_running_loop())
 
 
 def play(store: Store, scene: Callable[[House], Awaitable[None]], **about: float) -> None:

@@ -1,21 +1,27 @@
-"""Running the application: uvicorn's event loop, our connections and gateway, Flask in threads."""
+"""The web process: gunicorn's ASGI worker on one event loop, Flask behind a bridge in threads.
+
+The worker runs in this process, without gunicorn's arbiter: docs/architecture.md says why.
+"""
 
 import asyncio
 import math
+import os
 import resource
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-import uvicorn
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+from gunicorn.workers.gasgi import ASGIWorker
 
 from darkroom.api.app import create_app
 from darkroom.api.context import context_of
-from darkroom.asgi.gateway import Gateway
-from darkroom.asgi.protocol import SPARE_CONNECTIONS, Protocol
+from darkroom.asgi.bridge import Bridge
+from darkroom.asgi.connection import SPARE_CONNECTIONS, Connection
 from darkroom.config import Settings
 from darkroom.queue import doorbell
 from darkroom.queue.doorbell import Doorbell
@@ -23,117 +29,150 @@ from darkroom.queue.events import Tail
 from darkroom.responses import Event
 
 BACKLOG = 2048
-KEEP_ALIVE_S = 30
+NEVER_S = 2**31  # for times that connection.py measures itself
 SWITCH_S = (
     0.001  # Python's 5 ms are long for an event loop that shares the interpreter with threads
 )
 OTHER_FILES = 256  # open at once beside connections: database, pictures, libraries
+LOOK_S = 0.05  # between two looks at whether all connections have ended
 
 
-class Server:
-    """The web process.
+class Log(Logger):  # type: ignore[misc]
+    """gunicorn's log, whose lines go to the handlers that the process has anyway."""
+
+    def setup(self, cfg: Config) -> None:
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+
+class Worker(ASGIWorker):  # type: ignore[misc]
+    """gunicorn's ASGI worker, with the limits of `Connection` and an orderly stop.
 
     Args:
-        settings: of all.
+        settings: of the server.
+        listening: the socket to accept connections from.
         certificate: PEM files of the certificate and its key, to speak TLS.
+
+    Attributes:
+        connections: that are open.
+        calls: of the application that have not returned.
     """
 
-    def __init__(self, settings: Settings, certificate: tuple[Path, Path] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listening: socket.socket,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
+        config = _gunicorn_config(settings)
+        super().__init__(0, os.getppid(), [listening], None, None, config, Log(config))
+        self.connections: set[Connection] = set()
+        self.calls: set[asyncio.Task[None]] = set()
         self._settings = settings
+        self._listening = listening
         self._certificate = certificate
 
+    def init_signals(self) -> None:
+        """Leave signals as they are until the event loop runs."""
+
+    def load_wsgi(self) -> None:
+        """Create the application."""
+        app = create_app(self._settings)
+        self._context = context_of(app)
+        self.asgi = Bridge(app, self._context.streams, self._settings)
+
     def run(self) -> None:
-        """Until SIGTERM or SIGINT.
+        """Serve until SIGTERM or SIGINT."""
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+            runner.run(self._serve_events())
 
-        Raises:
-            SystemExit: told to end before it served, or the address is not free.
-        """
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until uvicorn listens to it
-        _allow_files(self._settings.web.max_connections + SPARE_CONNECTIONS + OTHER_FILES)
-        sys.setswitchinterval(SWITCH_S)
-        asyncio.run(self._serve())
+    async def _serve_events(self) -> None:
+        """Serve, with the event log followed and webhooks sent meanwhile."""
+        here = self._context
 
-    async def _serve(self) -> None:
-        settings = self._settings
-        app = create_app(settings)
-        here = context_of(app)
-        gateway = Gateway(app, here.streams, settings)
-        bell = Doorbell(doorbell.address(settings.data_dir, "web"))
-        loop = asyncio.get_running_loop()
-
-        def hear(events: Sequence[Event]) -> None:
-            here.streams.hear(events, loop=loop)
+        def publish(events: Sequence[Event]) -> None:
+            here.streams.publish(events, self.loop)
             here.webhook_sender.hear(events)
 
-        tail = Tail(here.store, bell, settings.queue.poll_s, hear)
-        with bell, _listen(settings.host, settings.port) as listening:
+        data_dir = self._settings.data_dir
+        with Doorbell(doorbell.address(data_dir, "web")) as bell:
+            tail = Tail(here.store, bell, self._settings.queue.poll_s, publish)
             tail.start()
             here.webhook_sender.start()
-            gateway.start()
+            self.asgi.start()
             try:
-                await _Listener(self._config(gateway), settings, gateway).serve([listening])
+                await self._serve_connections()
             finally:
                 await asyncio.to_thread(tail.stop)
                 await asyncio.to_thread(here.webhook_sender.stop)
-                gateway.close()
+                self.asgi.close()
 
-    def _config(self, gateway: Gateway) -> uvicorn.Config:
-        certificate, key = self._certificate or (None, None)
-        return uvicorn.Config(
-            gateway,
-            http=Protocol,
-            interface="asgi3",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            proxy_headers=False,  # the gateway asks door/proxies.py, which has no wildcards
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(self._settings.queue.shutdown_timeout_s),
-            h11_max_incomplete_event_size=self._settings.web.max_header_bytes,
-            ssl_certfile=certificate,
-            ssl_keyfile=key,
+    async def _serve_connections(self) -> None:
+        limits = self._settings.web
+        tls = None
+        if self._certificate is not None:
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            tls.load_cert_chain(*self._certificate)
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, stopping.set)
+        server = await self.loop.create_server(
+            lambda: Connection(self, limits),
+            sock=self._listening,
+            backlog=BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else limits.header_timeout_s,
         )
+        await stopping.wait()
+        self.alive = False
+        self.asgi.stop()
+        server.close()
+        for connection in tuple(self.connections):
+            connection.shut_down()
+        try:
+            async with asyncio.timeout(math.ceil(self._settings.queue.shutdown_timeout_s)):
+                while self.connections or self.calls:
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            for call in tuple(self.calls):
+                call.cancel()
 
 
-class _Listener(uvicorn.Server):
-    """uvicorn with our connections, which ends what waits before it waits for it to end."""
+def run(settings: Settings, certificate: tuple[Path, Path] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT.
 
-    def __init__(self, config: uvicorn.Config, settings: Settings, gateway: Gateway) -> None:
-        super().__init__(config)
-        self._limits = settings.web
-        self._gateway = gateway
+    Args:
+        settings: of the server.
+        certificate: PEM files of the certificate and its key, to speak TLS.
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        def connect() -> Protocol:
-            return Protocol(self.config, self.server_state, self._limits)
+    Raises:
+        SystemExit: a signal came before the event loop ran, or the address is not free.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _allow_files(settings.web.max_connections + SPARE_CONNECTIONS + OTHER_FILES)
+    sys.setswitchinterval(SWITCH_S)
+    with _listen(settings.host, settings.port) as listening:
+        Worker(settings, listening, certificate).init_process()
 
-        tls = self.config.ssl
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(
-                connect,
-                sock=listening,
-                backlog=BACKLOG,
-                ssl=tls,
-                ssl_handshake_timeout=None if tls is None else self._limits.header_timeout_s,
-            )
-            for listening in sockets or []
-        ]
-        self.started = True
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._gateway.stop()
-        await super().shutdown(sockets)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Without raising the signals again at the end: to be stopped is no failure."""
-        with super().capture_signals():
-            yield
-            self._captured_signals.clear()
+def _gunicorn_config(settings: Settings) -> Config:
+    config = Config()
+    for name, value in {
+        "asgi_loop": "asyncio",
+        "http_parser": "python",
+        "permit_unconventional_http_method": True,  # Flask answers 405
+        "limit_request_line": settings.web.max_header_bytes,
+        "limit_request_field_size": settings.web.max_header_bytes,
+        "forwarded_allow_ips": "",  # the bridge asks api/auth/proxies.py
+        "secure_scheme_headers": {},
+        "keepalive": NEVER_S,
+        "timeout": NEVER_S,
+        "asgi_disconnect_grace_period": 0,  # calls are shielded, see Connection
+        "loglevel": "error",
+    }.items():
+        config.set(name, value)
+    return config
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,8 +1,7 @@
-"""What a handler answers when the answer takes time: the gateway goes on from here.
+"""What a handler returns when its answer takes time: the bridge goes on from there.
 
-A handler that blocked would hold a thread. Instead it returns one of these as the body of its
-response, and whoever serves it waits on the event loop. A WSGI server that knows nothing of them
-cannot serve them, and says so.
+A handler that waited would hold a thread. Instead it returns one of these as the body of its
+response, and the bridge waits on the event loop. Another WSGI server cannot serve them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,21 +23,21 @@ class DeferredResponse:
     """The body of a response that is still to come."""
 
     def __iter__(self) -> Iterator[bytes]:
-        raise RuntimeError("only darkroom.asgi.gateway can serve this answer")
+        raise RuntimeError("only darkroom.asgi.bridge can serve this answer")
 
 
 @dataclass(frozen=True)
 class PendingResponse(DeferredResponse):
-    """An answer that is due when a job ends, patience does, or the caller is gone.
+    """An answer that is due when a job ends, or a deadline passes, or the caller leaves.
 
-    All that is called is called in a thread, one at a time.
+    Its functions are called in threads, one at a time.
 
     Attributes:
         job_id: of the job.
         deadline: on the monotonic clock, or None for as long as it takes.
-        has_ended: whether the job has ended, to be asked once its events are listened to.
-        answer: what is answered then, however the job stands.
-        abandon: called instead when the caller is gone.
+        has_ended: whether the job has ended; called once its events are listened to.
+        answer: makes the answer, whatever the job's status.
+        abandon: called instead when the caller has left.
     """
 
     job_id: str
@@ -48,21 +47,21 @@ class PendingResponse(DeferredResponse):
     abandon: Callable[[], None]
 
     def patience_s(self) -> float | None:
-        """What is left of it."""
+        """The time until the deadline."""
         return None if self.deadline is None else max(0.0, self.deadline - monotonic())
 
 
 class EventEncoder(Protocol):
-    """How a stream's events are told in another API's words, to one listener.
+    """Translates events for another API, for one listener.
 
-    All is called in threads, one at a time.
+    Its methods are called in threads, one at a time.
     """
 
     def tell(self, events: Sequence[Event]) -> bytes:
-        """What there is to say of events that came together; each comes once, oldest first."""
+        """The bytes for events that came together; each comes once, oldest first."""
 
     def break_off(self) -> bytes:
-        """What is said when the stream ends before its job does: this server stops."""
+        """The bytes for a stream that ends before its job does: the server stops."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,8 @@ class EventStream(DeferredResponse):
         job_id: whose, or None for those of all jobs; a job's stream ends with the job.
         after: the id of the last event that the caller has.
         client: whose jobs' events the caller may see; None is everybody's.
-        allowed: whether the caller may still listen; asked in a thread, at each heartbeat.
-        encoder: how it is told; None is as the log has it.
+        allowed: whether the caller may still listen; called in a thread, at each heartbeat.
+        encoder: None sends the events as the log has them.
     """
 
     job_id: str | None
@@ -85,7 +84,7 @@ class EventStream(DeferredResponse):
 
 
 class Application(Flask):
-    """Flask, which leaves a response alone that is to be made later: it is processed then."""
+    """Flask, which processes a pending response when it is made, not before."""
 
     def process_response(self, response: Response) -> Response:
         if isinstance(response.response, PendingResponse):
@@ -93,7 +92,7 @@ class Application(Flask):
         return super().process_response(response)
 
     def authorize_headers(self, environ: dict[str, Any]) -> Response | None:
-        """What a request is answered before its body is seen; None if it is let in.
+        """The answer to a request that needs no body, such as 401; None if the body is wanted.
 
         Args:
             environ: of the request, without its body.
@@ -133,7 +132,7 @@ def until_ended(
 
 
 def suspend(body: DeferredResponse, **about: Any) -> Response:
-    """A response that the gateway completes.
+    """A response that the bridge completes.
 
     Args:
         body: how.
@@ -143,7 +142,7 @@ def suspend(body: DeferredResponse, **about: Any) -> Response:
 
 
 def _as_now(function: Callable[P, T]) -> Callable[P, T]:
-    """Have it called later, in any thread, as if in this request: by this caller, with this id."""
+    """The function, to be called later in any thread, in this request's Flask context."""
     known = {name: g.get(name) for name in g}
 
     @copy_current_request_context
@@ -156,7 +155,7 @@ def _as_now(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _processed(answer: Callable[[], Response], environ: dict[str, Any], start_response: Any) -> Any:
-    """What Flask would have made of the answer. A WSGI application."""
+    """Process the answer as Flask does that of a view. A WSGI application."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     try:
         response = app.make_response(answer())

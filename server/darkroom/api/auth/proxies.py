@@ -2,11 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
-from typing import cast
-
-from uvicorn._types import HTTPScope
 
 from darkroom.api.auth import origin
+from darkroom.asgi import Scope
 
 Network = IPv4Network | IPv6Network
 
@@ -34,7 +32,7 @@ class Proxies:
         parsed = origin.parse(address)
         return any(parsed in network for network in self._networks)
 
-    def look_behind(self, scope: HTTPScope) -> HTTPScope:
+    def look_behind(self, scope: Scope) -> Scope:
         """A request as its caller sent it to the first of our proxies: their address and scheme.
 
         What is no address ends the search: then the last proxy we know of is who asks. The host is
@@ -44,12 +42,11 @@ class Proxies:
         peer = (scope["client"] or ("", 0))[0]
         if not self.include(peer):
             return scope
-        seen = {
+        return {
             **scope,
             "client": (self._caller(peer, _values(scope, b"x-forwarded-for")), 0),
             "scheme": _scheme(scope),
         }
-        return cast("HTTPScope", seen)
 
     def _caller(self, peer: str, hops: Iterator[str]) -> str:
         """The first address from the right that is not ours; the leftmost if all are."""
@@ -63,12 +60,12 @@ class Proxies:
         return address
 
 
-def _scheme(scope: HTTPScope) -> str:
+def _scheme(scope: Scope) -> str:
     said = next(_values(scope, b"x-forwarded-proto"), "").lower()
-    return said if said in SCHEMES else scope["scheme"]
+    return said if said in SCHEMES else str(scope["scheme"])
 
 
-def _values(scope: HTTPScope, name: bytes) -> Iterator[str]:
+def _values(scope: Scope, name: bytes) -> Iterator[str]:
     """A list's members from the right, over all headers of that name (RFC 9110, section 5.3)."""
     for found, value in reversed(list(scope["headers"])):
         if found == name:

@@ -1,54 +1,44 @@
-"""The ASGI application: Flask in threads, and on the event loop all that only waits.
+"""The ASGI application: Flask in threads (PEP 3333), and on the event loop all that only waits.
 
 A request is read on the loop, body and all, before it takes a thread, and its thread is free again
 before the answer is sent. So neither a slow caller nor one who waits for a job holds one.
 """
 
 import asyncio
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import aclosing
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import IO, Any
+from urllib.parse import unquote_to_bytes
 
-from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope
-
+from darkroom.api.auth import rate_limits
 from darkroom.api.auth.proxies import Proxies
-from darkroom.asgi.bodies import Bodies, CallerGoneError, may_be_large
-from darkroom.asgi.environ import Environ, environ_of
-from darkroom.asgi.refusal import TurnedAwayError
+from darkroom.asgi import Receive, Scope, Send
+from darkroom.asgi.limits import Bodies, CallerGoneError, Threads, may_be_large
+from darkroom.asgi.refusals import RefusedError
 from darkroom.asgi.streams import Streams
-from darkroom.asgi.threads import Threads
 from darkroom.asgi.wait import Application, DeferredResponse, EventStream, PendingResponse, WsgiApp
 from darkroom.config import Settings
 
+Environ = dict[str, Any]
+Headers = list[tuple[bytes, bytes]]
+
 WRITE_BYTES = 2**16  # sent at once, so that a reader is seen to read
 AHEAD_BYTES = 2**20  # of an answer, made before the first are sent
-LARGE_SHARE = 4  # a thread for requests with pictures comes with so many for the others
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of a request.
-
-    Attributes:
-        status: HTTP status.
-        headers: names in lower case.
-        rest: how it goes on.
-    """
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    rest: "Chunks | DeferredResponse"
+LARGE_SHARE = 4  # one thread for requests with pictures to so many for the others
+MAPPED = "::ffff:"  # how a socket of both families shows an IPv4 address (RFC 4291, 2.5.5.2)
+UNPREFIXED = {"CONTENT_TYPE", "CONTENT_LENGTH"}
 
 
 class Chunks:
-    """A WSGI answer's body, made in threads, a good piece at a time.
+    """A WSGI answer's body, made in threads.
 
     Attributes:
-        ready: the piece that was made last.
-        more: whether there may be another.
+        ready: the bytes that were made last.
+        more: whether there may be more.
     """
 
     def __init__(self, body: Any) -> None:
@@ -58,7 +48,7 @@ class Chunks:
         self._chunks: Iterator[bytes] = iter(body)
 
     def prepare(self) -> None:
-        """Make the next piece."""
+        """Make the next `AHEAD_BYTES`, or what is left."""
         made = bytearray()
         for chunk in self._chunks:
             made += chunk
@@ -74,13 +64,22 @@ class Chunks:
             getattr(self._body, "close", lambda: None)()
 
 
-class Gateway:
+@dataclass(frozen=True)
+class Answer:
+    """What Flask answered: a head, with names in lower case, and a body or how to go on."""
+
+    status: int
+    headers: Headers
+    rest: Chunks | DeferredResponse
+
+
+class Bridge:
     """Serves a Flask application.
 
     Args:
-        app: whose answers may be suspended.
-        streams: of the events that suspended answers wait for.
-        settings: for limits, and where bodies may lie.
+        app: whose answers may be deferred.
+        streams: of the events that deferred answers wait for.
+        settings: for limits, and where bodies may be stored.
     """
 
     def __init__(self, app: Application, streams: Streams, settings: Settings) -> None:
@@ -93,27 +92,27 @@ class Gateway:
         self._proxies = Proxies(settings.web.trusted_proxies)
         self._background: asyncio.Task[None] | None = None
 
-    async def __call__(
-        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request.
 
         Raises:
-            RefusedError: its body cannot be taken, or is not wanted from who sends it.
-            TooSlowError: who listens does not keep up.
+            RefusedError: its body cannot be taken, or not from this caller.
+            TooSlowError: a listener does not keep up.
         """
         scope = self._proxies.look_behind(scope)
         context = copy_context()  # the request's own, in whichever threads it is worked on
-        if may_be_large(scope):
+        is_authorized = may_be_large(scope)
+        if is_authorized:
             await self._authorize_headers(scope, context)
         try:
             body = await self._bodies.read(scope, receive)
         except CallerGoneError:
             return
         environ = environ_of(scope, body.file, body.size)
+        environ[rate_limits.COUNTED] = is_authorized
         threads = self._threads if body.is_small else self._uploads
         try:
-            answer = await threads.run(context.run, _ask, self._app.wsgi_app, environ)
+            answer = await threads.run(context.run, _call, self._app.wsgi_app, environ)
         finally:
             body.close()
         while isinstance(answer.rest, PendingResponse):  # one job may lead to the next
@@ -144,54 +143,48 @@ class Gateway:
         self._threads.close()
         self._uploads.close()
 
-    async def _authorize_headers(self, scope: HTTPScope, context: Context) -> None:
-        """Ask the door before a large body is read: strangers may not fill the disk.
+    async def _authorize_headers(self, scope: Scope, context: Context) -> None:
+        """Check who asks, and how often, before a large body is read: it may fill the disk.
 
         Raises:
-            TurnedAwayError: it stays shut.
+            RefusedError: the application answers without the body.
         """
         environ = environ_of(scope, BytesIO(), 0)
         answer = await self._threads.run(context.run, self._app.authorize_headers, environ)
         if answer is not None:
-            raise TurnedAwayError(answer.status_code, _raw(answer.headers), answer.get_data())
+            raise RefusedError(answer.status_code, _raw(answer.headers), answer.get_data())
 
     async def _wait(
-        self,
-        waiting: PendingResponse,
-        context: Context,
-        environ: Environ,
-        receive: ASGIReceiveCallable,
+        self, pending: PendingResponse, context: Context, environ: Environ, receive: Receive
     ) -> Answer | None:
-        """The answer when it is due; None if nobody waits for it any more."""
-        with self._streams.ending(waiting.job_id) as ended:
-            if not await self._threads.run(context.run, waiting.has_ended):
+        """The answer when it is due; None if the caller has left."""
+        with self._streams.ending(pending.job_id) as ended:
+            if not await self._threads.run(context.run, pending.has_ended):
                 gone = asyncio.create_task(_gone(receive))
                 try:
                     await asyncio.wait(
                         {ended, gone},
-                        timeout=waiting.patience_s(),
+                        timeout=pending.patience_s(),
                         return_when=asyncio.FIRST_COMPLETED,
                     )
                 finally:
                     gone.cancel()
                 if gone.done():
-                    await self._threads.run(context.run, waiting.abandon)
+                    await self._threads.run(context.run, pending.abandon)
                     return None
-        return await self._threads.run(context.run, _ask, waiting.answer, environ)
+        return await self._threads.run(context.run, _call, pending.answer, environ)
 
-    async def _stream(
-        self, wanted: EventStream, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
+    async def _stream(self, wanted: EventStream, receive: Receive, send: Send) -> None:
         gone = asyncio.create_task(_gone(receive))
         try:
-            async with aclosing(self._streams.play(wanted, self._threads, gone)) as pieces:
-                async for data in pieces:
+            async with aclosing(self._streams.play(wanted, self._threads, gone)) as stream:
+                async for data in stream:
                     await send({"type": "http.response.body", "body": data, "more_body": True})
         finally:
             gone.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send(self, chunks: Chunks, send: ASGISendCallable) -> None:
+    async def _send(self, chunks: Chunks, send: Send) -> None:
         try:
             while True:
                 for start in range(0, len(chunks.ready), WRITE_BYTES):
@@ -205,8 +198,8 @@ class Gateway:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _ask(app: WsgiApp, environ: Environ) -> Answer:
-    """What a WSGI application answers, the first bytes made. Runs in a thread."""
+def _call(app: WsgiApp, environ: Environ) -> Answer:
+    """Call a WSGI application, and make the first bytes of its body. Runs in a thread."""
     began: list[tuple[str, list[tuple[str, str]]]] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _error: Any = None) -> None:
@@ -220,12 +213,58 @@ def _ask(app: WsgiApp, environ: Environ) -> Answer:
     return Answer(int(status.split(" ", 1)[0]), _raw(headers), rest)
 
 
-def _raw(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+def _raw(headers: Iterable[tuple[str, str]]) -> Headers:
     """As ASGI has them."""
     return [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers]
 
 
-async def _gone(receive: ASGIReceiveCallable) -> None:
-    """Until the caller has left."""
+async def _gone(receive: Receive) -> None:
+    """Return once the caller has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def environ_of(scope: Scope, body: IO[bytes], size: int) -> Environ:
+    """The WSGI environment of a request whose body has been read.
+
+    Headers with an underscore in their name are left out: they could not be told from those with a
+    dash, which mean something.
+
+    Args:
+        scope: of the request.
+        body: at its beginning.
+        size: of the body in bytes; stands in for `Content-Length` and `Transfer-Encoding`.
+    """
+    server = scope["server"] or ("localhost", 80)
+    client = scope["client"] or ("", 0)
+    environ: Environ = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "REQUEST_URI": scope["raw_path"].decode("latin-1"),
+        "SERVER_NAME": server[0],
+        "SERVER_PORT": str(server[1]),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": client[0].removeprefix(MAPPED),
+        "REMOTE_PORT": str(client[1]),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope["scheme"],
+        "wsgi.input": body,
+        "wsgi.input_terminated": True,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for raw_name, raw_value in scope["headers"]:
+        if b"_" in raw_name:
+            continue
+        name = raw_name.decode("latin-1").upper().replace("-", "_")
+        name = name if name in UNPREFIXED else f"HTTP_{name}"
+        value = raw_value.decode("latin-1")
+        joint = "; " if name == "HTTP_COOKIE" else ","  # RFC 9110, 5.3; RFC 6265, 5.4
+        environ[name] = f"{environ[name]}{joint}{value}" if name in environ else value
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+    environ["CONTENT_LENGTH"] = str(size)
+    return environ

@@ -1,14 +1,17 @@
-"""Requests' bodies, read before a thread is spent on them: in memory while small, else on disk."""
+"""What requests may take at once: threads, and memory and disk for their bodies.
+
+A body is read before a thread is spent on it, into memory while it is small, else into a file.
+"""
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
+from typing import ParamSpec, TypeVar
 
-from uvicorn._types import ASGIReceiveCallable, HTTPScope
-
-from darkroom.asgi import refusal
-from darkroom.asgi.threads import Threads
+from darkroom.asgi import Receive, Scope, refusals
 from darkroom.config import WebSettings
 from darkroom.errors import DarkroomError
 
@@ -17,12 +20,29 @@ SPOOL_BYTES = 2**18  # of one body in memory
 BODIES_AT_ONCE = 8  # of the largest size; more, smaller ones
 MIN_BYTES_PER_S = 1024  # on average, once `body_timeout_s` is over
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-def may_be_large(scope: HTTPScope) -> bool:
-    """Whether a request's body may be one that goes to disk, by its headers."""
-    headers = dict(scope["headers"])
-    declared = int(headers.get(b"content-length", b"0"))  # h11 has checked that it is a number
-    return declared > SMALL_BYTES or b"transfer-encoding" in headers
+
+class Threads:
+    """A pool of threads, for calls that would block the event loop.
+
+    Args:
+        count: of threads, each started when it is needed.
+        name: for logs and debuggers.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(count, name)
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function in a thread; raises what it does."""
+        call = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    def close(self) -> None:
+        """Begin no more calls. Those that have begun go on to their end."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class CallerGoneError(DarkroomError, ConnectionError):
@@ -55,12 +75,12 @@ class Body:
 
 
 class Bodies:
-    """All bodies that are in this process. Its methods run on the event loop.
+    """The bodies that this process holds. Its methods run on the event loop.
 
     Args:
         limits: of sizes and times.
-        folder: on the disk that the large ones may fill.
-        threads: to write to it in.
+        folder: on the disk that large bodies may fill.
+        threads: to write to that disk in.
     """
 
     def __init__(self, limits: WebSettings, folder: Path, threads: Threads) -> None:
@@ -69,27 +89,26 @@ class Bodies:
         self._threads = threads
         self._large_bytes = 0  # in all bodies that are not small
 
-    async def read(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> Body:
+    async def read(self, scope: Scope, receive: Receive) -> Body:
         """Read a request's body to its end.
 
         Raises:
             RefusedError: it is too large or too slow, or there is no room.
-            CallerGoneError: it ended too early.
+            CallerGoneError: the connection ended before it.
         """
-        headers = dict(scope["headers"])
-        declared = int(headers.get(b"content-length", b"0"))  # h11 has checked that it is a number
+        declared, is_chunked = _framing(scope)
         if declared > self._limits.max_body_bytes:
-            raise refusal.long_body(self._limits.max_body_bytes)
+            raise refusals.long_body(self._limits.max_body_bytes)
         body = Body(self._folder, self._release)
         try:
-            if declared or b"transfer-encoding" in headers:
+            if declared or is_chunked:
                 await self._fill(body, receive)
         except BaseException:
             body.close()
             raise
         return body
 
-    async def _fill(self, body: Body, receive: ASGIReceiveCallable) -> None:
+    async def _fill(self, body: Body, receive: Receive) -> None:
         now = asyncio.get_running_loop().time
         began, gathered, more = now(), bytearray(), True
         while more:
@@ -99,7 +118,7 @@ class Bodies:
                 async with asyncio.timeout(min(patience_s, late_at - now())):
                     message = await receive()
             except TimeoutError:
-                raise refusal.slow_body() from None
+                raise refusals.slow_body() from None
             if message["type"] != "http.request":
                 raise CallerGoneError
             data, more = message["body"], message["more_body"]
@@ -109,7 +128,7 @@ class Bodies:
                 try:
                     await self._store(body, bytes(gathered))
                 except OSError:
-                    raise refusal.disk_full() from None
+                    raise refusals.disk_full() from None
                 gathered.clear()
         body.file.seek(0)
 
@@ -118,9 +137,9 @@ class Bodies:
         body.size += more
         self._large_bytes += (0 if body.is_small else body.size) - before
         if body.size > self._limits.max_body_bytes:
-            raise refusal.long_body(self._limits.max_body_bytes)
+            raise refusals.long_body(self._limits.max_body_bytes)
         if self._large_bytes > BODIES_AT_ONCE * self._limits.max_body_bytes:
-            raise refusal.no_room("too many uploads come in at once")
+            raise refusals.no_room("too many uploads come in at once")
 
     def _release(self, size: int) -> None:
         self._large_bytes -= size if size > SMALL_BYTES else 0
@@ -130,3 +149,15 @@ class Bodies:
             body.file.write(data)  # to memory
         else:
             await self._threads.run(body.file.write, data)
+
+
+def may_be_large(scope: Scope) -> bool:
+    """Whether a request's body may be one that goes to disk, by its headers."""
+    declared, is_chunked = _framing(scope)
+    return is_chunked or declared > SMALL_BYTES
+
+
+def _framing(scope: Scope) -> tuple[int, bool]:
+    """The declared length of a body, 0 without one, and whether it comes in chunks instead."""
+    headers = dict(scope["headers"])  # each occurs once, and is a number: gunicorn has checked
+    return int(headers.get(b"content-length", b"0")), b"transfer-encoding" in headers

@@ -1,0 +1,264 @@
+"""One HTTP/1.1 connection: gunicorn's ASGI protocol with limits on what a caller can hold.
+
+Each state of a connection ends: a request's head must be complete in time, a reader must keep
+reading, and a connection that was refused is closed soon after. gunicorn has no such limits, so
+four of its methods are overridden beside those of `asyncio.Protocol`: `_on_headers_complete`,
+`_is_websocket_upgrade`, `_send_error_response` and `_close_transport`.
+"""
+
+import asyncio
+import secrets
+import socket
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from gunicorn.asgi.protocol import ASGIProtocol
+
+from darkroom.asgi import Message, Receive, Scope, Send, refusals
+from darkroom.asgi.events import TooSlowError
+from darkroom.asgi.refusals import RefusedError
+from darkroom.config import WebSettings
+
+if TYPE_CHECKING:
+    from darkroom.asgi.server import Worker
+
+log = structlog.get_logger()
+
+KEEP_ALIVE_S = 30
+LINGER_S = 2.0  # how long a refused caller, who may still be sending, has to read the refusal
+SPARE_CONNECTIONS = 64  # beyond the limit, that are answered 503; further ones are just closed
+SERVER = (b"server", b"darkroom")  # gunicorn would name itself
+
+
+class Connection(ASGIProtocol):  # type: ignore[misc]
+    """A connection.
+
+    Args:
+        worker: accepted it, and has the application.
+        limits: of sizes, times and connections.
+    """
+
+    def __init__(self, worker: "Worker", limits: WebSettings) -> None:
+        super().__init__(worker)
+        self._application = worker.asgi
+        self.app = self._answer
+        self._limits = limits
+        self._patience_s = limits.body_timeout_s
+        self._is_superfluous = False
+        self._is_refused = False
+        self._head_bytes = 0  # of a head that is not complete
+        self._requests = 0  # whose heads are complete, and whose calls have not returned
+        self._method = ""
+        self._is_responding = False
+        self._lost = asyncio.Event()
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._reader_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        others = len(self.worker.connections)
+        self.worker.connections.add(self)
+        if others >= self._limits.max_connections + SPARE_CONNECTIONS or not self.worker.alive:
+            transport.abort()
+            return
+        self._is_superfluous = others >= self._limits.max_connections
+        _set_options(transport.get_extra_info("socket"), self._limits.body_timeout_s)
+        self._await_head(self._limits.header_timeout_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timers()
+        self.worker.connections.discard(self)
+        super().connection_lost(exc)
+        self.resume_writing()  # else a call that waits to write would wait for ever
+        self._lost.set()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return  # read, because closing with unread data would reset the connection
+        if not self._requests:
+            if not self._head_bytes:
+                self._await_head(self._limits.header_timeout_s)
+            self._head_bytes += len(data)
+        try:
+            super().data_received(data)
+        except ValueError as error:  # int()'s, of a Content-Length with thousands of digits
+            self._refuse(refusals.malformed(str(error)))
+        if self._head_bytes > self._limits.max_header_bytes:
+            self._refuse(refusals.long_head(self._limits.max_header_bytes))
+
+    def shut_down(self) -> None:
+        """Close once the requests whose heads are complete are answered."""
+        self._patience_s = min(LINGER_S, self._patience_s)
+        if self._is_refused:
+            self._close_refused()
+        elif not self._requests:
+            self._close_transport()
+        self._watch_reader()
+
+    def _close_transport(self) -> None:
+        if not self._is_refused:  # else `_close_refused` will
+            super()._close_transport()
+            self._watch_reader()
+
+    # --- heads -----------------------------------------------------------------------------
+
+    def _await_head(self, seconds: float) -> None:
+        """Have a head be complete within a time."""
+        self._stop_timers()
+        self._head_timer = self.worker.loop.call_later(seconds, self._head_is_late)
+
+    def _on_headers_complete(self) -> bool:
+        self._stop_timers()
+        self._head_bytes = 0
+        self._requests += 1
+        return bool(super()._on_headers_complete())
+
+    def _is_websocket_upgrade(self, _request: Any) -> bool:
+        return False  # an upgrade may be ignored (RFC 9110, section 7.8)
+
+    def _head_is_late(self) -> None:
+        if self._head_bytes:
+            self._refuse(refusals.slow_head(self._limits.header_timeout_s))
+        else:
+            self._close_transport()  # nothing was asked
+
+    # --- answers ---------------------------------------------------------------------------
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the application. The call goes on to its end, even if the caller leaves."""
+        call = self.worker.loop.create_task(self._call(scope, receive, send))
+        self.worker.calls.add(call)
+        call.add_done_callback(self.worker.calls.discard)
+        await asyncio.shield(call)
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def respond(message: Message) -> None:
+            if self._is_refused:
+                return
+            if message["type"] == "http.response.start":
+                self._is_responding = True
+                message = {**message, "headers": [*message["headers"], SERVER]}
+            await send(message)
+
+        self._method = scope["method"]
+        try:
+            self._check(scope)
+            await self._application(scope, receive, respond)
+        except RefusedError as refused:
+            self._refuse(refused)
+        except (TooSlowError, asyncio.CancelledError):  # cancelled: the server stops
+            self.transport.abort()
+        except Exception:
+            request_id = secrets.token_hex(8)
+            log.exception("request failed", request_id=request_id)
+            self._refuse(refusals.crashed(request_id))
+        self._requests -= 1
+        self._method, self._is_responding = "", False
+        if self.transport.is_closing():
+            await self._lost.wait()
+        elif not (self._requests or self._is_refused):
+            self._await_head(KEEP_ALIVE_S)
+
+    def _check(self, scope: Scope) -> None:
+        """Look at a head that gunicorn has parsed.
+
+        Raises:
+            RefusedError: the application is not to answer it.
+        """
+        if self._is_superfluous:
+            raise refusals.no_room("too many connections are open")
+        if _head_size(scope) > self._limits.max_header_bytes:
+            raise refusals.long_head(self._limits.max_header_bytes)
+        if scope["http_version"] != "1.0" and b"host" not in dict(scope["headers"]):
+            raise refusals.malformed("Host is missing")  # RFC 9112, section 3.2
+
+    # --- refusals --------------------------------------------------------------------------
+
+    def _send_error_response(self, status: int, message: str, _extra: Any = ()) -> None:
+        """Refuse what gunicorn's parser cannot read."""
+        if status in (414, 431):
+            self._refuse(refusals.long_head(self._limits.max_header_bytes))
+        else:
+            self._refuse(refusals.malformed(message))
+
+    def _refuse(self, refused: RefusedError) -> None:
+        """Answer instead of the application, and close; an answer that has begun is cut off.
+
+        What the caller sends is read for a while, so that the answer can be read.
+        """
+        if self._is_refused or self.transport.is_closing():
+            return
+        if self._is_responding:
+            self.transport.abort()
+            return
+        status = HTTPStatus(refused.status)
+        date = (b"date", formatdate(usegmt=True).encode())
+        lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode()]
+        lines += [name + b": " + value for name, value in (*refused.headers, SERVER, date)]
+        body = b"" if self._method == "HEAD" else refused.body
+        self.transport.write(b"\r\n".join([*lines, b"", body]))
+        self._is_refused = True
+        self._stop_timers()
+        self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.worker.loop.call_later(LINGER_S, self._close_refused)
+
+    def _close_refused(self) -> None:
+        self.transport.close()
+        self._watch_reader()
+
+    # --- readers ---------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reader_timer is not None and not self.transport.is_closing():
+            self._stop_timers()
+
+    def _watch_reader(self) -> None:
+        """Abort if the caller does not read; a transport, even a closed one, waits for ever."""
+        unread = self.transport.get_write_buffer_size()
+        if unread and not self._lost.is_set():
+            self._stop_timers()
+            self._reader_timer = self.worker.loop.call_later(
+                self._patience_s, self._look_at_reader, unread
+            )
+
+    def _look_at_reader(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._watch_reader()
+        else:
+            self.transport.abort()
+
+    def _stop_timers(self) -> None:
+        for timer in (self._head_timer, self._reader_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._reader_timer = None
+
+
+def _head_size(scope: Scope) -> int:
+    """The bytes of a head, about; `data_received` counts only heads that come in parts."""
+    target = len(scope["raw_path"]) + len(scope["query_string"])
+    return target + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+
+
+def _set_options(peer: socket.socket, silence_s: float) -> None:
+    """Send at once, and have the kernel notice a caller that left without a word."""
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    seconds = max(1, int(silence_s))
+    for name, value in (
+        ("TCP_KEEPIDLE", seconds),
+        ("TCP_KEEPINTVL", max(1, seconds // 3)),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 1000 * seconds),  # Linux: of what was sent and is not acknowledged
+    ):
+        if hasattr(socket, name):
+            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
