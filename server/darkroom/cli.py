@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 import darkroom
 from darkroom import config
+from darkroom.errors import DarkroomError
 from darkroom.ops import logs
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def prepare(settings: config.Settings) -> None:
 
     try:
         database.migrate(settings.database_path)
-    except (OSError, database.DatabaseUnavailableError) as error:
+    except (DarkroomError, OSError) as error:
         fail(str(error))
 
 
@@ -195,16 +196,10 @@ def worker(**given: Any) -> None:
     logs.configure(settings.log_format, "worker")
     with imports():
         from darkroom.ops import worker_process as process
-        from darkroom.storage.database import DatabaseUnavailableError
 
     try:
         process.run(settings)
-    except (
-        process.AlreadyRunningError,
-        DatabaseUnavailableError,
-        OSError,
-        ValueError,
-    ) as error:
+    except (DarkroomError, OSError, ValueError) as error:
         fail(str(error))
 
 

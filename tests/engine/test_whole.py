@@ -33,7 +33,7 @@ def job(name: str = "job", task: Task = Task.TXT2IMG, **fields: object) -> Engin
 
 
 def whole_threads() -> int:
-    return sum(thread.name == "whole" for thread in threading.enumerate())
+    return sum(thread.name == "unbatched" for thread in threading.enumerate())
 
 
 def test_the_picture_is_its_pipelines(data_dir: Path) -> None:

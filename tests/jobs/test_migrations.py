@@ -1,7 +1,13 @@
 """Schemas of earlier versions come up to date with everything in them."""
 
 import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from alembic import command
@@ -10,10 +16,14 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import select, text
+from structlog.testing import capture_logs
 
+from darkroom.config import Settings
+from darkroom.ops.doctor import check_database
 from darkroom.queue.store import Store
 from darkroom.responses import EventType, JobStatus
 from darkroom.storage import database
+from darkroom.storage.backup import COPIES_KEPT, BackupError, migration_copies
 from darkroom.storage.database import Database
 from darkroom.storage.tables import JobRow, SpeedRow, Table
 
@@ -133,3 +143,110 @@ def test_the_way_back_keeps_what_the_first_version_knew(first: Path) -> None:
         assert connection.scalar(text("SELECT count(*) FROM events")) == 2
         assert connection.scalar(text("SELECT step_seconds FROM speeds")) == 0.5
     engine.dispose()
+
+
+def jobs_in(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [job_id for (job_id,) in connection.execute("SELECT id FROM jobs")]
+
+
+def test_the_database_is_copied_before_it_is_migrated(first: Path) -> None:
+    with capture_logs() as said:
+        database.migrate(first)
+
+    ((copy, schema),) = migration_copies(first)
+    assert schema == "0001"
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert jobs_in(copy) == ["old"]
+    assert said == [
+        {
+            "event": "database copied before migration",
+            "log_level": "info",
+            "schema": "0001",
+            "copy": str(copy),
+        }
+    ]
+
+    first.unlink()
+    copy.rename(first)  # the copy takes its place, and is migrated again
+    database.migrate(first)
+    assert jobs_in(first) == ["old"]
+
+
+def test_nothing_is_copied_where_there_is_nothing_to_migrate(tmp_path: Path) -> None:
+    path = tmp_path / "darkroom.db"
+    database.migrate(path)
+    database.migrate(path)
+
+    assert migration_copies(path) == []
+
+
+def test_the_last_copies_are_kept(first: Path) -> None:
+    earlier = [
+        first.with_name(f"darkroom-000{number}-2026010{number}-120000.db") for number in range(1, 5)
+    ]
+    for path in earlier:
+        path.touch()
+    database.migrate(first)
+
+    kept = [copy for copy, _ in migration_copies(first)]
+    assert kept[:-1] == earlier[-COPIES_KEPT + 1 :]
+
+
+def test_without_space_for_a_copy_nothing_is_changed(
+    first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
+    with pytest.raises(BackupError, match=r"bytes of space are needed, and 1000 are free"):
+        database.migrate(first)
+
+    assert migration_copies(first) == []
+    with closing(sqlite3.connect(first)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+
+
+def test_a_newer_database_is_refused_with_what_to_do(first: Path) -> None:
+    database.migrate(first)
+    ((copy, _),) = migration_copies(first)
+    with closing(sqlite3.connect(first)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+
+    with pytest.raises(database.NewerDatabaseError) as refused:
+        database.migrate(first)
+
+    assert "has schema 9999" in refused.value.detail
+    assert "upgrade the program" in refused.value.advice
+    assert str(copy) in refused.value.advice
+    assert jobs_in(first) == ["old"]
+
+
+@pytest.mark.parametrize("command", ["serve", "web", "worker"])
+def test_no_process_starts_on_a_newer_database(first: Path, command: str) -> None:
+    database.migrate(first)
+    with closing(sqlite3.connect(first)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "darkroom", command, "--data-dir", first.parent],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert "has schema 9999" in line
+    assert "upgrade the program" in line
+
+
+def test_doctor_tells_of_a_newer_database(first: Path) -> None:
+    database.migrate(first)
+    with closing(sqlite3.connect(first)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+
+    finding = check_database(Settings(data_dir=first.parent))
+
+    assert not finding.ok
+    assert "has schema 9999" in finding.detail
+    assert "upgrade the program" in finding.advice

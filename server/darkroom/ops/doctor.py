@@ -21,7 +21,7 @@ from darkroom.ops.supervisor import PortTakenError
 from darkroom.ops.supervisor import check_port as probe_port
 from darkroom.requests import Txt2Img
 from darkroom.storage import database, reconcile
-from darkroom.storage.database import Database
+from darkroom.storage.database import Database, NewerDatabaseError
 from darkroom.storage.files import Files
 
 GIB = 2**30
@@ -140,6 +140,11 @@ def check_database(settings: Settings) -> Finding:
                 raise
             detail = f"{path}: another program has kept it locked for {LOCKED_S:.0f} s"
             return Finding("database", False, detail, f"`fuser {path}` says which; end it")
+        (schema,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        try:
+            database.check_schema(path, schema)
+        except NewerDatabaseError as error:
+            return Finding("database", False, error.detail, error.advice)
         (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
         dangling = connection.execute("PRAGMA foreign_key_check").fetchall()
         (jobs,) = connection.execute("SELECT count(*) FROM jobs").fetchone()

@@ -1,8 +1,10 @@
-"""A copy of the database and the images while the server runs, complete or not at all."""
+"""Copies of the database, and of the images with it; each is complete or not there at all."""
 
 import os
+import re
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -11,6 +13,8 @@ from pathlib import Path
 from darkroom.config import Settings
 from darkroom.errors import DarkroomError
 from darkroom.storage.files import Files
+
+COPIES_KEPT = 3  # of those that migrations make
 
 
 class BackupError(DarkroomError):
@@ -122,3 +126,62 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# --- before migrations ---------------------------------------------------------------------
+
+
+def copy_before_migration(database: Path, schema: str) -> Path:
+    """Copy a database beside itself before its schema changes. The oldest copies are deleted.
+
+    Args:
+        database: an SQLite file; other connections may use it.
+        schema: its revision, which becomes part of the copy's name with the local time.
+
+    Returns:
+        The copy: one file that can take the database's place.
+
+    Raises:
+        BackupError: for example for lack of space. Nothing was changed.
+    """
+    when = time.strftime("%Y%m%d-%H%M%S")
+    target = database.with_name(f"{database.stem}-{schema}-{when}{database.suffix}")
+    partial = target.with_name(f"{target.name}.partial")
+    wanted = 2 * database.stat().st_size  # the copy, and the migration's log
+    free = shutil.disk_usage(database.parent).free
+    if free < wanted:
+        raise _no_copy(database, f"{wanted} bytes of space are needed, and {free} are free")
+    try:
+        partial.touch(0o600)  # it holds prompts and tokens' hashes
+        with (
+            closing(sqlite3.connect(database)) as reading,
+            closing(sqlite3.connect(partial)) as copy,
+        ):
+            reading.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
+        _sync(partial)
+        partial.rename(target)
+        _sync(target.parent)
+    except (OSError, sqlite3.Error) as error:
+        partial.unlink(missing_ok=True)
+        raise _no_copy(database, str(error)) from error
+    for old, _ in migration_copies(database)[:-COPIES_KEPT]:
+        old.unlink()
+    return target
+
+
+def migration_copies(database: Path) -> list[tuple[Path, str]]:
+    """The copies of a database that migrations made, and their schemas, oldest first."""
+    name = re.compile(
+        rf"{re.escape(database.stem)}-(\w+)-(\d{{8}}-\d{{6}}){re.escape(database.suffix)}"
+    )
+    found = [(path, name.fullmatch(path.name)) for path in database.parent.iterdir()]
+    dated = sorted((match[2], path, match[1]) for path, match in found if match)
+    return [(path, schema) for _, path, schema in dated]
+
+
+def _no_copy(database: Path, reason: str) -> BackupError:
+    return BackupError(
+        f"{database} has to be migrated, and the copy that is made before cannot be: {reason}; "
+        "nothing was changed"
+    )

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import structlog
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL
@@ -14,6 +15,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from darkroom.errors import DarkroomError
+from darkroom.storage.backup import copy_before_migration, migration_copies
+
+log = structlog.get_logger()
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 10.0
@@ -41,6 +45,28 @@ class DatabaseUnavailableError(DarkroomError):
     def __init__(self, reason: str, *, full: bool) -> None:
         super().__init__(reason)
         self.full = full
+
+
+class NewerDatabaseError(DarkroomError):
+    """The database was migrated by a newer version of the program; nothing was changed.
+
+    Attributes:
+        detail: what was found.
+        advice: what to do.
+    """
+
+    def __init__(self, path: Path, found: str) -> None:
+        self.detail = (
+            f"{path} has schema {found}, but this version of the program knows up to "
+            f"{newest_schema()}"
+        )
+        known = [copy for copy, schema in migration_copies(path) if schema in _known_schemas()]
+        copy = known[-1] if known else "a backup made by this version"
+        self.advice = (
+            f"upgrade the program; or stop it, delete {path}-wal and {path}-shm, and put {copy} "
+            f"in the place of {path}"
+        )
+        super().__init__(f"{self.detail}: {self.advice}")
 
 
 @contextmanager
@@ -150,9 +176,12 @@ class Database:
 def migrate(path: Path) -> None:
     """Create the database at `path` or migrate it to the newest schema.
 
-    A lock keeps processes that start together from migrating at the same time.
+    A copy of an older database is made first. A lock keeps processes that start together from
+    migrating at the same time.
 
     Raises:
+        BackupError: the copy cannot be made, for example for lack of space; nothing was changed.
+        NewerDatabaseError: a newer version of the program has migrated it.
         DatabaseUnavailableError: the database cannot be used now.
         PermissionError: the folder or the database belongs to another user; says what to do.
     """
@@ -162,7 +191,12 @@ def migrate(path: Path) -> None:
         engine = connect(path, "FULL")
         try:
             with _translated(), engine.begin() as connection:
-                if _schema(connection) != newest_schema():
+                found = _schema(connection)
+                if found != newest_schema():
+                    check_schema(path, found)
+                    if found is not None:
+                        copy = copy_before_migration(path, found)
+                        log.info("database copied before migration", schema=found, copy=str(copy))
                     _upgrade(connection)
         finally:
             engine.dispose()
@@ -170,7 +204,25 @@ def migrate(path: Path) -> None:
 
 def newest_schema() -> str:
     """The revision of the last migration, from its file name."""
-    return max(file.name.partition("_")[0] for file in MIGRATIONS.glob("versions/[0-9]*_*.py"))
+    return max(_known_schemas())
+
+
+def check_schema(path: Path, found: str | None) -> None:
+    """Check that the program knows a schema.
+
+    Args:
+        path: of the database.
+        found: its schema's revision; None if it is empty.
+
+    Raises:
+        NewerDatabaseError: it does not.
+    """
+    if found is not None and found not in _known_schemas():
+        raise NewerDatabaseError(path, found)
+
+
+def _known_schemas() -> set[str]:
+    return {file.name.partition("_")[0] for file in MIGRATIONS.glob("versions/[0-9]*_*.py")}
 
 
 def _schema(connection: Connection) -> str | None:
