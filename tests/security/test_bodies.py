@@ -1,5 +1,6 @@
 """Request bodies that no client of ours sends: each is refused as a problem, or means one thing."""
 
+import gzip
 import random
 from pathlib import Path
 
@@ -123,6 +124,50 @@ def test_an_odd_address_is_refused(idle_server: RunningServer, path: str) -> Non
     answer = idle_server.http.get(path)
 
     assert answer.status_code in (400, 404, 422), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/txt2img", b'{"fox": 1}', "fox"),
+        ("/pair/codes", b'{"scope": "fox"}', "scope"),
+        ("/tokens", b'{"scope": "fox"}', "scope"),
+        ("/pair", b'{"fox": 1}', "fox"),
+        ("/sdapi/v1/txt2img", b'{"script_name": "fox"}', "fox"),
+        ("/sdapi/v1/png-info", b'{"image": "fox!"}', "base64"),
+        ("/sdapi/v1/options", b'{"sd_model_checkpoint": "fox"}', "fox"),
+        ("/v1/images/generations", b'{"prompt": "a", "n": "fox"}', "n"),
+    ],
+)
+def test_gzip_is_read_on_every_route(
+    idle_server: RunningServer, path: str, body: bytes, said: str
+) -> None:
+    """The answers are about what the body says, so it was read."""
+    kind = {"content-type": "application/json"}
+    plain = idle_server.http.post(path, content=body, headers=kind)
+    packed = idle_server.http.post(
+        path, content=gzip.compress(body), headers={**kind, "content-encoding": "gzip"}
+    )
+    other = idle_server.http.post(path, content=body, headers={**kind, "content-encoding": "br"})
+
+    assert 400 <= plain.status_code < 500
+    assert said in plain.text
+
+    def without_id(answer: httpx2.Response) -> str:
+        return answer.text.replace(answer.headers["x-request-id"], "")
+
+    assert (packed.status_code, without_id(packed)) == (plain.status_code, without_id(plain))
+    assert (other.status_code, other.headers["accept-encoding"]) == (415, "gzip")
+
+
+def test_a_bomb_is_refused_at_the_limit(idle_server: RunningServer) -> None:
+    bomb = gzip.compress(bytes(200 * 2**20), 9)
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    answer = idle_server.http.post("/txt2img", content=bomb, headers=headers)
+
+    assert len(bomb) < 2**20
+    assert answer.status_code == 413
     assert answer.headers["content-type"] == "application/problem+json"
 
 

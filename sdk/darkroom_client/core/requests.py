@@ -45,8 +45,8 @@ class Txt2Img(Request):
         guidance_scale: 1 or less turns guidance off and halves the work. 0 to 30.
         num_images: Image i is made from seed + i. 1 to 8. 1 by default.
         seed: Random when left out. 0 to 4294967295.
-        scheduler: A name from `GET /schedulers`.
-        model: A name from `GET /models`.
+        scheduler: A name from `Client.schedulers`.
+        model: A name from `Client.models`.
         loras:
         clip_skip: Last text-encoder layers to leave out. 0 to 11. 0 by default.
         output_format: png by default.
@@ -79,7 +79,7 @@ class Img2Img(Txt2Img):
     """Develop a picture from another one and words.
 
     Attributes:
-        image: A file part, base64, a data URI, or `image:<id>` of a stored picture.
+        image: A path, bytes, a PIL image, a NumPy array, or an image of an earlier job.
         strength: How much may change: 0 nothing, 1 everything. Above 0 to 1. 0.75 by default.
         latent_resize: Resize the encoded picture instead of its pixels.
     """
@@ -96,8 +96,8 @@ class Inpaint(Txt2Img):
     """Repaint the white part of a mask.
 
     Attributes:
-        image: A file part, base64, a data URI, or `image:<id>` of a stored picture.
-        mask_image: A file part, base64, a data URI, or `image:<id>` of a stored picture.
+        image: A path, bytes, a PIL image, a NumPy array, or an image of an earlier job.
+        mask_image: The same, as large as `image`. White is repainted.
         strength: Above 0 to 1. 1.0 by default.
         mask_blur: Gaussian radius in pixels of the image. 0 to 256. 0 by default.
         padding_mask_crop: Repaint only the mask's surroundings, this wide, enlarged. 0 to 4096.
@@ -124,8 +124,8 @@ class Upscale(Request):
     """Make a picture larger by a network that was trained to.
 
     Attributes:
-        image: A file part, base64, a data URI, or `image:<id>` of a stored picture.
-        upscaler: A name from `GET /upscalers`.
+        image: A path, bytes, a PIL image, a NumPy array, or an image of an earlier job.
+        upscaler: A name from `Client.upscalers`.
         scale: How many times larger; the upscaler's own factor when left out, and at most. 1 to
             16.
         output_format: png by default.

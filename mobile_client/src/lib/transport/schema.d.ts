@@ -4,109 +4,6 @@
  */
 
 export interface paths {
-    "/models": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** The models, each with its defaults and limits. */
-        get: operations["list_models"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/schedulers": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** The schedulers, each with the spacings it supports. */
-        get: operations["list_schedulers"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/loras": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** The LoRAs, each with the models it fits, and files that cannot be used. */
-        get: operations["list_loras"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/embeddings": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** The textual inversions, each with the models it fits, and files that cannot be used. */
-        get: operations["list_embeddings"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/upscalers": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** The networks that make pictures larger, and files that cannot be used. */
-        get: operations["list_upscalers"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/images/{image_id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** A picture's bytes, as stored unless `w` or `Accept` asks for something else. */
-        get: operations["show_image"];
-        put?: never;
-        post?: never;
-        /** Forget a picture. With a job's first one go its previews, which show the same. */
-        delete: operations["delete_image"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/txt2img": {
         parameters: {
             query?: never;
@@ -117,7 +14,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Develop a picture from words.
+         * Generate images from a prompt.
          * @description Answers the job when it is done, or its first image's bytes to `Accept: image/*`. `Prefer: respond-async` answers 202 at once, `Prefer: wait=N` after N seconds at most. `Idempotency-Key` makes a repeat return the first one's job. `Priority: u=0` puts it before your others, `u=7` behind them (RFC 9218).
          */
         post: operations["txt2img"];
@@ -137,7 +34,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Develop a picture from another one and words.
+         * Generate images from an image and a prompt.
          * @description Answers the job when it is done, or its first image's bytes to `Accept: image/*`. `Prefer: respond-async` answers 202 at once, `Prefer: wait=N` after N seconds at most. `Idempotency-Key` makes a repeat return the first one's job. `Priority: u=0` puts it before your others, `u=7` behind them (RFC 9218).
          */
         post: operations["img2img"];
@@ -157,7 +54,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Repaint the white part of a mask.
+         * Repaint the white part of a mask in an image.
          * @description Answers the job when it is done, or its first image's bytes to `Accept: image/*`. `Prefer: respond-async` answers 202 at once, `Prefer: wait=N` after N seconds at most. `Idempotency-Key` makes a repeat return the first one's job. `Priority: u=0` puts it before your others, `u=7` behind them (RFC 9218).
          */
         post: operations["inpaint"];
@@ -177,7 +74,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Make a picture larger by a network that was trained to.
+         * Enlarge an image with an upscaling network.
          * @description Answers the job when it is done, or its first image's bytes to `Accept: image/*`. `Prefer: respond-async` answers 202 at once, `Prefer: wait=N` after N seconds at most. `Idempotency-Key` makes a repeat return the first one's job. `Priority: u=0` puts it before your others, `u=7` behind them (RFC 9218).
          */
         post: operations["upscale"];
@@ -194,7 +91,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** My jobs, newest first; to an owner everybody's. */
+        /** List the caller's jobs, newest first. Owners see all jobs. */
         get: operations["list_jobs"];
         put?: never;
         post?: never;
@@ -211,7 +108,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** How a job stands. */
+        /** Show a job. */
         get: operations["show_job"];
         put?: never;
         post?: never;
@@ -230,12 +127,16 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What happens to a job, as `text/event-stream`, from its beginning or `Last-Event-ID`.
-         * @description Events and their data, beside `job_id`: `queued` {position, eta_seconds}, `started` {attempt}, `progress` {step, steps, eta_seconds}, `preview` {image: a data URI}, `note` {note}, `image` {image}, and at the end one of `succeeded`, `failed` {problem} and `cancelled`.
+         * Stream the events of a job, as `text/event-stream`, from the first or `Last-Event-ID` on.
+         * @description Events and their data, beside `job_id`: `queued` {position, eta_seconds}, `started` {attempt},
+         *     `progress` {step, steps, eta_seconds}, `preview` {image: a data URI}, `note` {note}, `image`
+         *     {image}, and at the end one of `succeeded`, `failed` {problem} and `cancelled`.
          *
-         *     While the job waits, `queued` comes again when its place or its ETA changes. Such an event has no id: it is news, not part of the story, and no replay has it.
+         *     While the job waits, `queued` is sent again when its position or ETA changes. Such an event
+         *     has no id and is not stored, so it is not repeated on a reconnect.
          *
-         *     Ends after the job's last event. A client that reconnects after that gets 204, which tells an `EventSource` to stop.
+         *     Ends after the job's last event. A client that reconnects after that gets 204, which stops an
+         *     `EventSource`.
          */
         get: operations["job_events"];
         put?: never;
@@ -253,8 +154,131 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What happens to all jobs that I may see, from now or `Last-Event-ID` on. Does not end. */
+        /** Stream the events of all visible jobs, from now or `Last-Event-ID` on. Does not end. */
         get: operations["all_events"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/{job_id}/timeline": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The previews of a job's first picture, then that picture, as a small animated WebP.
+         * @description While the job runs, it holds the previews so far. 404 while there are none.
+         */
+        get: operations["show_timeline"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/images/{image_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A picture's bytes, as stored unless `w` or `Accept` asks for another form. */
+        get: operations["show_image"];
+        put?: never;
+        post?: never;
+        /** Delete a picture. A job's previews are deleted with its first picture. */
+        delete: operations["delete_image"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/models": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the models, each with its defaults and limits. */
+        get: operations["list_models"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/schedulers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the schedulers, each with the spacings it supports. */
+        get: operations["list_schedulers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loras": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the LoRAs, each with the models it fits, and files that cannot be used. */
+        get: operations["list_loras"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/embeddings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the textual inversions, each with the models it fits, and files that cannot be used. */
+        get: operations["list_embeddings"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/upscalers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the networks that enlarge pictures, and files that cannot be used. */
+        get: operations["list_upscalers"];
         put?: never;
         post?: never;
         delete?: never;
@@ -273,8 +297,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Turn a pairing code into this device's token. Needs no token.
-         * @description A browser gets the token as a cookie too, which scripts cannot read.
+         * Exchange a pairing code for a token of this device. Needs no token.
+         * @description The token is also set as a cookie that scripts cannot read.
          */
         post: operations["pair"];
         delete?: never;
@@ -292,7 +316,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** A pairing code for one more device. For owners. */
+        /** Make a pairing code for another device. For owners. */
         post: operations["make_code"];
         delete?: never;
         options?: never;
@@ -307,28 +331,8 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Who I am to this server. A browser's cookie lives longer by it. */
+        /** The caller's name and scope. Renews a browser's cookie. */
         get: operations["me"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/jobs/{job_id}/timeline": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * The previews of a job's first picture, then that picture, as one small animated WebP.
-         * @description Of a job that still runs it is what there is so far. 404 while there are no previews.
-         */
-        get: operations["show_timeline"];
         put?: never;
         post?: never;
         delete?: never;
@@ -344,10 +348,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The devices that were let in. For owners. */
+        /** List the tokens that are valid. For owners. */
         get: operations["list_tokens"];
         put?: never;
-        /** A token for a program, which cannot pair. Its secret is in this answer only. For owners. */
+        /** Make a token for a program, which cannot pair. Only this answer shows it. For owners. */
         post: operations["create_token"];
         delete?: never;
         options?: never;
@@ -366,7 +370,7 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Let a token be good for nothing from now on. Its own, or for owners anybody's.
+         * Revoke a token: one's own, or for owners any.
          * @description The next request with it is refused.
          */
         delete: operations["revoke_token"];
@@ -380,53 +384,51 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
-         * Problem
-         * @description RFC 9457 problem details.
+         * BrokenFile
+         * @description A file that lies where the server looks, but cannot be used.
          */
-        Problem: {
-            /**
-             * Type
-             * @example urn:darkroom:problem:validation
-             */
-            type: string;
-            /** Title */
-            title: string;
-            /** Status */
-            status: number;
-            /** Detail */
-            detail: string;
-            /**
-             * Errors
-             * @default []
-             */
-            errors: components["schemas"]["FieldError"][];
-            /**
-             * Request Id
-             * @default null
-             */
-            request_id: string | null;
-        };
-        /** ModelList */
-        ModelList: {
-            /** Models */
-            models: components["schemas"]["ModelInfo"][];
+        BrokenFile: {
+            /** File */
+            file: string;
+            /** Reason */
+            reason: string;
         };
         /**
-         * ValidationErrorType
-         * @description Model of a validation error response.
+         * CodeRequest
+         * @description Make a pairing code.
          */
-        ValidationError: components["schemas"]["ValidationErrorElement"][];
-        /** SchedulerList */
-        SchedulerList: {
-            /** Schedulers */
-            schedulers: components["schemas"]["SchedulerInfo"][];
+        CodeRequest: {
+            /** @default use */
+            scope: components["schemas"]["Scope"];
         };
-        /** LoraList */
-        LoraList: {
-            /** Loras */
-            loras: components["schemas"]["LoraInfo"][];
-            /** Broken */
-            broken: components["schemas"]["BrokenFile"][];
+        /**
+         * EmbeddingInfo
+         * @description A textual inversion: write its name in a prompt.
+         */
+        EmbeddingInfo: {
+            /** Name */
+            name: string;
+            /**
+             * Family
+             * @description sd1, sd2, sdxl, or width-<text_dim>.
+             */
+            family: string;
+            /**
+             * Text Dim
+             * @description Width of the text it was trained on.
+             */
+            text_dim: number;
+            /**
+             * Vectors
+             * @description Tokens of the prompt that it takes up.
+             */
+            vectors: number;
+            /**
+             * Models
+             * @description Models on this server that it fits.
+             * @default []
+             */
+            models: string[];
         };
         /** EmbeddingList */
         EmbeddingList: {
@@ -435,16 +437,66 @@ export interface components {
             /** Broken */
             broken: components["schemas"]["BrokenFile"][];
         };
-        /** UpscalerList */
-        UpscalerList: {
-            /** Upscalers */
-            upscalers: components["schemas"]["UpscalerInfo"][];
-            /** Broken */
-            broken: components["schemas"]["BrokenFile"][];
+        /**
+         * FieldError
+         * @description One thing wrong with one field.
+         */
+        FieldError: {
+            /**
+             * Pointer
+             * @description A JSON pointer as a URI fragment.
+             * @example #/width
+             */
+            pointer: string;
+            /** Detail */
+            detail: string;
+        };
+        /**
+         * GenerateQuery
+         * @description What to do when the caller disconnects.
+         */
+        GenerateQuery: {
+            /**
+             * Cancel On Disconnect
+             * @description Cancel the job.
+             * @default false
+             */
+            cancel_on_disconnect: boolean;
+        };
+        /**
+         * Image
+         * @description A stored picture.
+         */
+        Image: {
+            /** Id */
+            id: string;
+            /** Job Id */
+            job_id: string;
+            /** Index */
+            index: number;
+            /** Seed */
+            seed: number;
+            /** Width */
+            width: number;
+            /** Height */
+            height: number;
+            /** Content Type */
+            content_type: string;
+            /** Bytes */
+            bytes: number;
+            /** Sha256 */
+            sha256: string;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Url */
+            url: string;
         };
         /**
          * ImageQuery
-         * @description How to send a picture.
+         * @description Form in which a picture is sent.
          */
         ImageQuery: {
             /**
@@ -454,105 +506,8 @@ export interface components {
              */
             w: number | null;
         };
-        /**
-         * GenerateQuery
-         * @description What becomes of a job whose caller goes away.
-         */
-        GenerateQuery: {
-            /**
-             * Cancel On Disconnect
-             * @description Cancel it, instead of going on.
-             * @default false
-             */
-            cancel_on_disconnect: boolean;
-        };
-        /**
-         * Txt2ImgRequest
-         * @description Develop a picture from words. What is left out takes the model's default.
-         */
-        Txt2ImgRequest: {
-            /**
-             * Prompt
-             * @example a red fox
-             */
-            prompt: string;
-            /**
-             * Negative Prompt
-             * @default
-             */
-            negative_prompt: string;
-            /**
-             * Width
-             * @description Pixels, a multiple of 8.
-             * @default null
-             */
-            width: number | null;
-            /**
-             * Height
-             * @description Pixels, a multiple of 8.
-             * @default null
-             */
-            height: number | null;
-            /**
-             * Num Inference Steps
-             * @default null
-             */
-            num_inference_steps: number | null;
-            /**
-             * Guidance Scale
-             * @description 1 or less turns guidance off and halves the work.
-             * @default null
-             */
-            guidance_scale: number | null;
-            /**
-             * Num Images
-             * @description Image i is made from seed + i.
-             * @default 1
-             */
-            num_images: number;
-            /**
-             * Seed
-             * @description Random when left out.
-             * @default null
-             */
-            seed: number | null;
-            /**
-             * Scheduler
-             * @description A name from `GET /schedulers`.
-             * @default null
-             */
-            scheduler: string | null;
-            /**
-             * Model
-             * @description A name from `GET /models`.
-             * @default null
-             */
-            model: string | null;
-            /** Loras */
-            loras?: components["schemas"]["Lora"][];
-            /**
-             * Clip Skip
-             * @description Last text-encoder layers to leave out.
-             * @default 0
-             */
-            clip_skip: number;
-            /** @default png */
-            output_format: components["schemas"]["OutputFormat"];
-            /**
-             * Exact
-             * @description Never share a UNet call, so that bytes do not depend on company.
-             * @default false
-             */
-            exact: boolean;
-            /**
-             * Webhook
-             * @description An address that is told when the job has ended; the owner must allow it.
-             * @default null
-             */
-            webhook: string | null;
-        };
-        /** Txt2ImgForm */
-        Txt2ImgForm: {
+        /** Img2ImgForm */
+        Img2ImgForm: {
             /**
              * Prompt
              * @example a red fox
@@ -626,62 +581,22 @@ export interface components {
              * @description An address that is told when the job has ended; the owner must allow it.
              */
             webhook?: string;
-        };
-        /**
-         * Job
-         * @description What was asked, how it stands, and what came of it.
-         */
-        Job: {
-            /** Id */
-            id: string;
             /**
-             * Client
-             * @description Who asked: the name of their token.
+             * Image
+             * Format: binary
+             * @description A file part, base64, a data URI, or `image:<id>` of a stored picture.
+             * @example data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADUlEQVR42mP4z8SADAEPcQEOdvOI0AAAAABJRU5ErkJggg==
+             * @example image:0192c7d1a3f04c2e0192c7d1-0
              */
-            client: string;
-            task: components["schemas"]["Task"];
-            status: components["schemas"]["JobStatus"];
+            image: string;
             /**
-             * Position
-             * @description Jobs ahead of it while queued, else null.
+             * Strength
+             * @description How much may change: 0 nothing, 1 everything.
+             * @default 0.75
              */
-            position: number | null;
-            /**
-             * Eta Seconds
-             * @description Measured estimate to the end, or null.
-             */
-            eta_seconds: number | null;
-            progress: components["schemas"]["Progress"];
-            /** Attempts */
-            attempts: number;
-            /** Request */
-            request: {
-                [key: string]: unknown;
-            };
-            /** Images */
-            images: components["schemas"]["Image"][];
-            /**
-             * Notes
-             * @description What was done differently from what was asked, and what else to know.
-             * @example [
-             *       "memory was short: images were developed one at a time"
-             *     ]
-             */
-            notes: string[];
-            error: components["schemas"]["Problem"] | null;
-            /**
-             * Created At
-             * Format: date-time
-             */
-            created_at: string;
-            /** Started At */
-            started_at: string | null;
-            /** Finished At */
-            finished_at: string | null;
-            /** Url */
-            url: string;
-            /** @description Of a request with a webhook, else null. */
-            webhook: components["schemas"]["Webhook"] | null;
+            strength: number;
+            /** @description Resize the encoded picture instead of its pixels. */
+            latent_resize?: components["schemas"]["LatentResize"];
         };
         /**
          * Img2ImgRequest
@@ -786,8 +701,8 @@ export interface components {
              */
             latent_resize: components["schemas"]["LatentResize"] | null;
         };
-        /** Img2ImgForm */
-        Img2ImgForm: {
+        /** InpaintForm */
+        InpaintForm: {
             /**
              * Prompt
              * @example a red fox
@@ -870,13 +785,46 @@ export interface components {
              */
             image: string;
             /**
+             * Mask Image
+             * Format: binary
+             * @description A file part, base64, a data URI, or `image:<id>` of a stored picture.
+             * @example data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADUlEQVR42mP4z8SADAEPcQEOdvOI0AAAAABJRU5ErkJggg==
+             * @example image:0192c7d1a3f04c2e0192c7d1-0
+             */
+            mask_image: string;
+            /**
              * Strength
-             * @description How much may change: 0 nothing, 1 everything.
-             * @default 0.75
+             * @default 1
              */
             strength: number;
-            /** @description Resize the encoded picture instead of its pixels. */
-            latent_resize?: components["schemas"]["LatentResize"];
+            /**
+             * Mask Blur
+             * @description Gaussian radius in pixels of the image.
+             * @default 0
+             */
+            mask_blur: number;
+            /**
+             * Padding Mask Crop
+             * @description Repaint only the mask's surroundings, this wide, enlarged.
+             */
+            padding_mask_crop?: number;
+            /**
+             * Invert Mask
+             * @description Repaint the black part instead.
+             * @default false
+             */
+            invert_mask: boolean;
+            /**
+             * Keep Unmasked
+             * @description Put the original's pixels back where the mask is black, exactly.
+             * @default true
+             */
+            keep_unmasked: boolean;
+            /**
+             * @description What the masked part begins from: itself, latent noise, or latents of zero. At strength 1 nothing of it is left in any case.
+             * @default original
+             */
+            masked_content: components["schemas"]["MaskedContent"];
         };
         /**
          * InpaintRequest
@@ -1011,8 +959,413 @@ export interface components {
              */
             masked_content: components["schemas"]["MaskedContent"];
         };
-        /** InpaintForm */
-        InpaintForm: {
+        /**
+         * IssuedToken
+         * @description A token and its secret, which is shown this once.
+         */
+        IssuedToken: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            scope: components["schemas"]["Scope"];
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Used At
+             * @description To the minute.
+             */
+            used_at: string | null;
+            /**
+             * Token
+             * @description For `Authorization: Bearer`.
+             * @example dk_…
+             */
+            token: string;
+        };
+        /**
+         * Job
+         * @description What was asked, how it stands, and what came of it.
+         */
+        Job: {
+            /** Id */
+            id: string;
+            /**
+             * Client
+             * @description Who asked: the name of their token.
+             */
+            client: string;
+            task: components["schemas"]["Task"];
+            status: components["schemas"]["JobStatus"];
+            /**
+             * Position
+             * @description Jobs ahead of it while queued, else null.
+             */
+            position: number | null;
+            /**
+             * Eta Seconds
+             * @description Measured estimate to the end, or null.
+             */
+            eta_seconds: number | null;
+            progress: components["schemas"]["Progress"];
+            /** Attempts */
+            attempts: number;
+            /** Request */
+            request: {
+                [key: string]: unknown;
+            };
+            /** Images */
+            images: components["schemas"]["Image"][];
+            /**
+             * Notes
+             * @description What was done differently from what was asked, and what else to know.
+             * @example [
+             *       "memory was short: images were developed one at a time"
+             *     ]
+             */
+            notes: string[];
+            error: components["schemas"]["Problem"] | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Started At */
+            started_at: string | null;
+            /** Finished At */
+            finished_at: string | null;
+            /** Url */
+            url: string;
+            /** @description Of a request with a webhook, else null. */
+            webhook: components["schemas"]["Webhook"] | null;
+        };
+        /**
+         * JobPage
+         * @description Jobs newest first, and how to get the older ones.
+         */
+        JobPage: {
+            /** Jobs */
+            jobs: components["schemas"]["Job"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+        };
+        /**
+         * JobQuery
+         * @description Filter and paging of a list of jobs.
+         */
+        JobQuery: {
+            /**
+             * Cursor
+             * @description `next_cursor` of the page before.
+             * @default null
+             */
+            cursor: number | null;
+            /**
+             * Limit
+             * @default 20
+             */
+            limit: number;
+            /** @default null */
+            status: components["schemas"]["JobStatus"] | null;
+        };
+        /**
+         * JobStatus
+         * @enum {string}
+         */
+        JobStatus: "queued" | "running" | "succeeded" | "failed" | "cancelled";
+        /**
+         * LatentResize
+         * @description What lies between latents when they are resized.
+         * @enum {string}
+         */
+        LatentResize: "bilinear" | "bilinear-antialiased" | "bicubic" | "bicubic-antialiased" | "nearest" | "nearest-exact";
+        /**
+         * Lora
+         * @description A low-rank adapter and how strongly it is applied.
+         */
+        Lora: {
+            /** Name */
+            name: string;
+            /**
+             * Scale
+             * @default 1
+             */
+            scale: number;
+        };
+        /**
+         * LoraInfo
+         * @description A LoRA that may be asked for.
+         */
+        LoraInfo: {
+            /** Name */
+            name: string;
+            /**
+             * Family
+             * @description sd1, sd2, sdxl, width-<text_dim>, or unknown.
+             */
+            family: string;
+            /**
+             * Text Dim
+             * @description Width of the text it was trained on; it fits models of the same width.
+             */
+            text_dim: number | null;
+            /** Title */
+            title: string;
+            /** Description */
+            description: string;
+            /**
+             * Trigger Words
+             * @description What to write in the prompt to wake it.
+             */
+            trigger_words: string[];
+            /**
+             * Models
+             * @description Models on this server that it fits.
+             * @default []
+             */
+            models: string[];
+        };
+        /** LoraList */
+        LoraList: {
+            /** Loras */
+            loras: components["schemas"]["LoraInfo"][];
+            /** Broken */
+            broken: components["schemas"]["BrokenFile"][];
+        };
+        /**
+         * MaskedContent
+         * @description What repainting begins from, as far as `strength` leaves anything of it.
+         * @enum {string}
+         */
+        MaskedContent: "original" | "noise" | "nothing";
+        /**
+         * Me
+         * @description Who is asking, as the server sees it.
+         */
+        Me: {
+            /** Client */
+            client: string;
+            /** Name */
+            name: string;
+            scope: components["schemas"]["Scope"];
+        };
+        /**
+         * ModelDefaults
+         * @description What a request takes when it does not say.
+         */
+        ModelDefaults: {
+            /** Width */
+            width: number;
+            /** Height */
+            height: number;
+            /** Num Inference Steps */
+            num_inference_steps: number;
+            /** Guidance Scale */
+            guidance_scale: number;
+            /** Scheduler */
+            scheduler: string;
+        };
+        /**
+         * ModelInfo
+         * @description A model that may be asked for.
+         */
+        ModelInfo: {
+            /** Name */
+            name: string;
+            /** Family */
+            family: string;
+            /** Description */
+            description: string;
+            /** Tasks */
+            tasks: components["schemas"]["Task"][];
+            defaults: components["schemas"]["ModelDefaults"];
+            limits: components["schemas"]["ModelLimits"];
+            /**
+             * Default
+             * @description Whether it answers requests that name no model.
+             */
+            default: boolean;
+        };
+        /**
+         * ModelLimits
+         * @description What a request may say. Sizes in pixels.
+         */
+        ModelLimits: {
+            /** Min Side */
+            min_side: number;
+            /** Max Side */
+            max_side: number;
+            /** Max Pixels */
+            max_pixels: number;
+            /** Multiple Of */
+            multiple_of: number;
+            /** Max Clip Skip */
+            max_clip_skip: number;
+        };
+        /** ModelList */
+        ModelList: {
+            /** Models */
+            models: components["schemas"]["ModelInfo"][];
+        };
+        /**
+         * OutputFormat
+         * @enum {string}
+         */
+        OutputFormat: "png" | "jpeg" | "webp";
+        /**
+         * PairRequest
+         * @description Turn a pairing code into a token.
+         */
+        PairRequest: {
+            /**
+             * Code
+             * @example 7QX4-M2KD
+             */
+            code: string;
+            /**
+             * Name
+             * @description What people call the device.
+             * @example Ada's phone
+             */
+            name: string;
+        };
+        /**
+         * PairingCode
+         * @description Good for one token, once.
+         */
+        PairingCode: {
+            /** Code */
+            code: string;
+            scope: components["schemas"]["Scope"];
+            /**
+             * Url
+             * @description The first page, with the code filled in.
+             */
+            url: string;
+            /**
+             * Qr
+             * @description The same as a QR code: a data URI of an SVG.
+             */
+            qr: string;
+            /**
+             * Expires At
+             * Format: date-time
+             */
+            expires_at: string;
+        };
+        /**
+         * Problem
+         * @description RFC 9457 problem details.
+         */
+        Problem: {
+            /**
+             * Type
+             * @example urn:darkroom:problem:validation
+             */
+            type: string;
+            /** Title */
+            title: string;
+            /** Status */
+            status: number;
+            /** Detail */
+            detail: string;
+            /**
+             * Errors
+             * @default []
+             */
+            errors: components["schemas"]["FieldError"][];
+            /**
+             * Request Id
+             * @default null
+             */
+            request_id: string | null;
+        };
+        /**
+         * Progress
+         * @description Denoising steps over all images of a job that have been made, and how many there are.
+         */
+        Progress: {
+            /** Step */
+            step: number;
+            /** Steps */
+            steps: number;
+        };
+        /**
+         * SchedulerInfo
+         * @description A scheduler and the ways its noise levels may be spaced.
+         */
+        SchedulerInfo: {
+            /** Name */
+            name: string;
+            /** Title */
+            title: string;
+            /**
+             * Variants
+             * @description Full names with a spacing suffix.
+             */
+            variants: string[];
+        };
+        /** SchedulerList */
+        SchedulerList: {
+            /** Schedulers */
+            schedulers: components["schemas"]["SchedulerInfo"][];
+        };
+        /**
+         * Scope
+         * @description What a token lets its holder do.
+         * @enum {string}
+         */
+        Scope: "use" | "own";
+        /**
+         * Task
+         * @enum {string}
+         */
+        Task: "txt2img" | "img2img" | "inpaint" | "upscale";
+        /**
+         * Token
+         * @description A device that was let in. Its secret is not kept.
+         */
+        Token: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            scope: components["schemas"]["Scope"];
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Used At
+             * @description To the minute.
+             */
+            used_at: string | null;
+        };
+        /** TokenList */
+        TokenList: {
+            /** Tokens */
+            tokens: components["schemas"]["Token"][];
+        };
+        /**
+         * TokenRequest
+         * @description Let a device in.
+         */
+        TokenRequest: {
+            /**
+             * Name
+             * @description What people call the device.
+             * @example Ada's phone
+             */
+            name: string;
+            /** @default use */
+            scope: components["schemas"]["Scope"];
+        };
+        /** Txt2ImgForm */
+        Txt2ImgForm: {
             /**
              * Prompt
              * @example a red fox
@@ -1086,81 +1439,85 @@ export interface components {
              * @description An address that is told when the job has ended; the owner must allow it.
              */
             webhook?: string;
-            /**
-             * Image
-             * Format: binary
-             * @description A file part, base64, a data URI, or `image:<id>` of a stored picture.
-             * @example data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADUlEQVR42mP4z8SADAEPcQEOdvOI0AAAAABJRU5ErkJggg==
-             * @example image:0192c7d1a3f04c2e0192c7d1-0
-             */
-            image: string;
-            /**
-             * Mask Image
-             * Format: binary
-             * @description A file part, base64, a data URI, or `image:<id>` of a stored picture.
-             * @example data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADUlEQVR42mP4z8SADAEPcQEOdvOI0AAAAABJRU5ErkJggg==
-             * @example image:0192c7d1a3f04c2e0192c7d1-0
-             */
-            mask_image: string;
-            /**
-             * Strength
-             * @default 1
-             */
-            strength: number;
-            /**
-             * Mask Blur
-             * @description Gaussian radius in pixels of the image.
-             * @default 0
-             */
-            mask_blur: number;
-            /**
-             * Padding Mask Crop
-             * @description Repaint only the mask's surroundings, this wide, enlarged.
-             */
-            padding_mask_crop?: number;
-            /**
-             * Invert Mask
-             * @description Repaint the black part instead.
-             * @default false
-             */
-            invert_mask: boolean;
-            /**
-             * Keep Unmasked
-             * @description Put the original's pixels back where the mask is black, exactly.
-             * @default true
-             */
-            keep_unmasked: boolean;
-            /**
-             * @description What the masked part begins from: itself, latent noise, or latents of zero. At strength 1 nothing of it is left in any case.
-             * @default original
-             */
-            masked_content: components["schemas"]["MaskedContent"];
         };
         /**
-         * UpscaleRequest
-         * @description Make a picture larger by a network that was trained to.
+         * Txt2ImgRequest
+         * @description Develop a picture from words. What is left out takes the model's default.
          */
-        UpscaleRequest: {
+        Txt2ImgRequest: {
             /**
-             * Image
-             * @description A file part, base64, a data URI, or `image:<id>` of a stored picture.
-             * @example data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADUlEQVR42mP4z8SADAEPcQEOdvOI0AAAAABJRU5ErkJggg==
-             * @example image:0192c7d1a3f04c2e0192c7d1-0
+             * Prompt
+             * @example a red fox
              */
-            image: string;
+            prompt: string;
             /**
-             * Upscaler
-             * @description A name from `GET /upscalers`.
+             * Negative Prompt
+             * @default
              */
-            upscaler: string;
+            negative_prompt: string;
             /**
-             * Scale
-             * @description How many times larger; the upscaler's own factor when left out, and at most.
+             * Width
+             * @description Pixels, a multiple of 8.
              * @default null
              */
-            scale: number | null;
+            width: number | null;
+            /**
+             * Height
+             * @description Pixels, a multiple of 8.
+             * @default null
+             */
+            height: number | null;
+            /**
+             * Num Inference Steps
+             * @default null
+             */
+            num_inference_steps: number | null;
+            /**
+             * Guidance Scale
+             * @description 1 or less turns guidance off and halves the work.
+             * @default null
+             */
+            guidance_scale: number | null;
+            /**
+             * Num Images
+             * @description Image i is made from seed + i.
+             * @default 1
+             */
+            num_images: number;
+            /**
+             * Seed
+             * @description Random when left out.
+             * @default null
+             */
+            seed: number | null;
+            /**
+             * Scheduler
+             * @description A name from `GET /schedulers`.
+             * @default null
+             */
+            scheduler: string | null;
+            /**
+             * Model
+             * @description A name from `GET /models`.
+             * @default null
+             */
+            model: string | null;
+            /** Loras */
+            loras?: components["schemas"]["Lora"][];
+            /**
+             * Clip Skip
+             * @description Last text-encoder layers to leave out.
+             * @default 0
+             */
+            clip_skip: number;
             /** @default png */
             output_format: components["schemas"]["OutputFormat"];
+            /**
+             * Exact
+             * @description Never share a UNet call, so that bytes do not depend on company.
+             * @default false
+             */
+            exact: boolean;
             /**
              * Webhook
              * @description An address that is told when the job has ended; the owner must allow it.
@@ -1197,317 +1554,36 @@ export interface components {
             webhook?: string;
         };
         /**
-         * JobQuery
-         * @description Which jobs to list.
+         * UpscaleRequest
+         * @description Make a picture larger by a network that was trained to.
          */
-        JobQuery: {
+        UpscaleRequest: {
             /**
-             * Cursor
-             * @description `next_cursor` of the page before.
+             * Image
+             * @description A file part, base64, a data URI, or `image:<id>` of a stored picture.
+             * @example data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAADUlEQVR42mP4z8SADAEPcQEOdvOI0AAAAABJRU5ErkJggg==
+             * @example image:0192c7d1a3f04c2e0192c7d1-0
+             */
+            image: string;
+            /**
+             * Upscaler
+             * @description A name from `GET /upscalers`.
+             */
+            upscaler: string;
+            /**
+             * Scale
+             * @description How many times larger; the upscaler's own factor when left out, and at most.
              * @default null
              */
-            cursor: number | null;
+            scale: number | null;
+            /** @default png */
+            output_format: components["schemas"]["OutputFormat"];
             /**
-             * Limit
-             * @default 20
-             */
-            limit: number;
-            /** @default null */
-            status: components["schemas"]["JobStatus"] | null;
-        };
-        /**
-         * JobPage
-         * @description Jobs newest first, and how to get the older ones.
-         */
-        JobPage: {
-            /** Jobs */
-            jobs: components["schemas"]["Job"][];
-            /** Next Cursor */
-            next_cursor: string | null;
-        };
-        /**
-         * PairRequest
-         * @description Turn a pairing code into a token.
-         */
-        PairRequest: {
-            /**
-             * Code
-             * @example 7QX4-M2KD
-             */
-            code: string;
-            /**
-             * Name
-             * @description What people call the device.
-             * @example Ada's phone
-             */
-            name: string;
-        };
-        /**
-         * IssuedToken
-         * @description A token and its secret, which is shown this once.
-         */
-        IssuedToken: {
-            /** Id */
-            id: string;
-            /** Name */
-            name: string;
-            scope: components["schemas"]["Scope"];
-            /**
-             * Created At
-             * Format: date-time
-             */
-            created_at: string;
-            /**
-             * Used At
-             * @description To the minute.
-             */
-            used_at: string | null;
-            /**
-             * Token
-             * @description For `Authorization: Bearer`.
-             * @example dk_…
-             */
-            token: string;
-        };
-        /**
-         * CodeRequest
-         * @description Make a pairing code.
-         */
-        CodeRequest: {
-            /** @default use */
-            scope: components["schemas"]["Scope"];
-        };
-        /**
-         * PairingCode
-         * @description Good for one token, once.
-         */
-        PairingCode: {
-            /** Code */
-            code: string;
-            scope: components["schemas"]["Scope"];
-            /**
-             * Url
-             * @description The first page, with the code filled in.
-             */
-            url: string;
-            /**
-             * Qr
-             * @description The same as a QR code: a data URI of an SVG.
-             */
-            qr: string;
-            /**
-             * Expires At
-             * Format: date-time
-             */
-            expires_at: string;
-        };
-        /**
-         * Me
-         * @description Who is asking, as the server sees it.
-         */
-        Me: {
-            /** Client */
-            client: string;
-            /** Name */
-            name: string;
-            scope: components["schemas"]["Scope"];
-        };
-        /** TokenList */
-        TokenList: {
-            /** Tokens */
-            tokens: components["schemas"]["Token"][];
-        };
-        /**
-         * TokenRequest
-         * @description Let a device in.
-         */
-        TokenRequest: {
-            /**
-             * Name
-             * @description What people call the device.
-             * @example Ada's phone
-             */
-            name: string;
-            /** @default use */
-            scope: components["schemas"]["Scope"];
-        };
-        /**
-         * FieldError
-         * @description One thing wrong with one field.
-         */
-        FieldError: {
-            /**
-             * Pointer
-             * @description A JSON pointer as a URI fragment.
-             * @example #/width
-             */
-            pointer: string;
-            /** Detail */
-            detail: string;
-        };
-        /**
-         * ModelDefaults
-         * @description What a request takes when it does not say.
-         */
-        ModelDefaults: {
-            /** Width */
-            width: number;
-            /** Height */
-            height: number;
-            /** Num Inference Steps */
-            num_inference_steps: number;
-            /** Guidance Scale */
-            guidance_scale: number;
-            /** Scheduler */
-            scheduler: string;
-        };
-        /**
-         * ModelInfo
-         * @description A model that may be asked for.
-         */
-        ModelInfo: {
-            /** Name */
-            name: string;
-            /** Family */
-            family: string;
-            /** Description */
-            description: string;
-            /** Tasks */
-            tasks: components["schemas"]["Task"][];
-            defaults: components["schemas"]["ModelDefaults"];
-            limits: components["schemas"]["ModelLimits"];
-            /**
-             * Default
-             * @description Whether it answers requests that name no model.
-             */
-            default: boolean;
-        };
-        /**
-         * ModelLimits
-         * @description What a request may say. Sizes in pixels.
-         */
-        ModelLimits: {
-            /** Min Side */
-            min_side: number;
-            /** Max Side */
-            max_side: number;
-            /** Max Pixels */
-            max_pixels: number;
-            /** Multiple Of */
-            multiple_of: number;
-            /** Max Clip Skip */
-            max_clip_skip: number;
-        };
-        /**
-         * Task
-         * @enum {string}
-         */
-        Task: "txt2img" | "img2img" | "inpaint" | "upscale";
-        /**
-         * ValidationErrorElement
-         * @description Model of a validation error response element.
-         */
-        ValidationErrorElement: {
-            /** Missing field name */
-            loc: string[];
-            /** Error message */
-            msg: string;
-            /** Error type */
-            type: string;
-            /**
-             * Error context
+             * Webhook
+             * @description An address that is told when the job has ended; the owner must allow it.
              * @default null
              */
-            ctx: {
-                [key: string]: unknown;
-            } | null;
-        };
-        /**
-         * SchedulerInfo
-         * @description A scheduler and the ways its noise levels may be spaced.
-         */
-        SchedulerInfo: {
-            /** Name */
-            name: string;
-            /** Title */
-            title: string;
-            /**
-             * Variants
-             * @description Full names with a spacing suffix.
-             */
-            variants: string[];
-        };
-        /**
-         * BrokenFile
-         * @description A file that lies where the server looks, but cannot be used.
-         */
-        BrokenFile: {
-            /** File */
-            file: string;
-            /** Reason */
-            reason: string;
-        };
-        /**
-         * LoraInfo
-         * @description A LoRA that may be asked for.
-         */
-        LoraInfo: {
-            /** Name */
-            name: string;
-            /**
-             * Family
-             * @description sd1, sd2, sdxl, width-<text_dim>, or unknown.
-             */
-            family: string;
-            /**
-             * Text Dim
-             * @description Width of the text it was trained on; it fits models of the same width.
-             */
-            text_dim: number | null;
-            /** Title */
-            title: string;
-            /** Description */
-            description: string;
-            /**
-             * Trigger Words
-             * @description What to write in the prompt to wake it.
-             */
-            trigger_words: string[];
-            /**
-             * Models
-             * @description Models on this server that it fits.
-             * @default []
-             */
-            models: string[];
-        };
-        /**
-         * EmbeddingInfo
-         * @description A textual inversion: write its name in a prompt.
-         */
-        EmbeddingInfo: {
-            /** Name */
-            name: string;
-            /**
-             * Family
-             * @description sd1, sd2, sdxl, or width-<text_dim>.
-             */
-            family: string;
-            /**
-             * Text Dim
-             * @description Width of the text it was trained on.
-             */
-            text_dim: number;
-            /**
-             * Vectors
-             * @description Tokens of the prompt that it takes up.
-             */
-            vectors: number;
-            /**
-             * Models
-             * @description Models on this server that it fits.
-             * @default []
-             */
-            models: string[];
+            webhook: string | null;
         };
         /**
          * UpscalerInfo
@@ -1527,69 +1603,12 @@ export interface components {
              */
             scale: number;
         };
-        /**
-         * Lora
-         * @description A low-rank adapter and how strongly it is applied.
-         */
-        Lora: {
-            /** Name */
-            name: string;
-            /**
-             * Scale
-             * @default 1
-             */
-            scale: number;
-        };
-        /**
-         * OutputFormat
-         * @enum {string}
-         */
-        OutputFormat: "png" | "jpeg" | "webp";
-        /**
-         * Image
-         * @description A stored picture.
-         */
-        Image: {
-            /** Id */
-            id: string;
-            /** Job Id */
-            job_id: string;
-            /** Index */
-            index: number;
-            /** Seed */
-            seed: number;
-            /** Width */
-            width: number;
-            /** Height */
-            height: number;
-            /** Content Type */
-            content_type: string;
-            /** Bytes */
-            bytes: number;
-            /** Sha256 */
-            sha256: string;
-            /**
-             * Created At
-             * Format: date-time
-             */
-            created_at: string;
-            /** Url */
-            url: string;
-        };
-        /**
-         * JobStatus
-         * @enum {string}
-         */
-        JobStatus: "queued" | "running" | "succeeded" | "failed" | "cancelled";
-        /**
-         * Progress
-         * @description Denoising steps over all images of a job that have been made, and how many there are.
-         */
-        Progress: {
-            /** Step */
-            step: number;
-            /** Steps */
-            steps: number;
+        /** UpscalerList */
+        UpscalerList: {
+            /** Upscalers */
+            upscalers: components["schemas"]["UpscalerInfo"][];
+            /** Broken */
+            broken: components["schemas"]["BrokenFile"][];
         };
         /**
          * Webhook
@@ -1610,51 +1629,12 @@ export interface components {
          * @enum {string}
          */
         WebhookState: "waiting" | "pending" | "delivered" | "failed";
-        /**
-         * LatentResize
-         * @description What lies between latents when they are resized.
-         * @enum {string}
-         */
-        LatentResize: "bilinear" | "bilinear-antialiased" | "bicubic" | "bicubic-antialiased" | "nearest" | "nearest-exact";
-        /**
-         * MaskedContent
-         * @description What repainting begins from, as far as `strength` leaves anything of it.
-         * @enum {string}
-         */
-        MaskedContent: "original" | "noise" | "nothing";
-        /**
-         * Scope
-         * @description What a token lets its holder do.
-         * @enum {string}
-         */
-        Scope: "use" | "own";
-        /**
-         * Token
-         * @description A device that was let in. Its secret is not kept.
-         */
-        Token: {
-            /** Id */
-            id: string;
-            /** Name */
-            name: string;
-            scope: components["schemas"]["Scope"];
-            /**
-             * Created At
-             * Format: date-time
-             */
-            created_at: string;
-            /**
-             * Used At
-             * @description To the minute.
-             */
-            used_at: string | null;
-        };
     };
     responses: {
-        /** @description It cannot be read: not JSON, not a form, or a header that makes no sense. */
+        /** @description The request cannot be read: not JSON, not a form, or a malformed header. */
         400: {
             headers: {
-                /** @description Names this exchange in the server's log. */
+                /** @description The id of this request in the server's log. */
                 "X-Request-Id": string;
                 [name: string]: unknown;
             };
@@ -1662,10 +1642,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description It is not known who asks: a token is missing, wrong or revoked. */
+        /** @description A token is missing, wrong or revoked. */
         401: {
             headers: {
-                /** @description Names this exchange in the server's log. */
+                /** @description The id of this request in the server's log. */
                 "X-Request-Id": string;
                 [name: string]: unknown;
             };
@@ -1673,10 +1653,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Who asks may not do this, or not from there. */
+        /** @description This caller may not do this, or not from this origin. */
         403: {
             headers: {
-                /** @description Names this exchange in the server's log. */
+                /** @description The id of this request in the server's log. */
                 "X-Request-Id": string;
                 [name: string]: unknown;
             };
@@ -1684,10 +1664,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description There is no such thing, or it is somebody else's. */
+        /** @description Not found, or it belongs to somebody else. */
         404: {
             headers: {
-                /** @description Names this exchange in the server's log. */
+                /** @description The id of this request in the server's log. */
                 "X-Request-Id": string;
                 [name: string]: unknown;
             };
@@ -1695,10 +1675,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description It does not come in a form that `Accept` allows. */
+        /** @description `Accept` allows none of the available formats. */
         406: {
             headers: {
-                /** @description Names this exchange in the server's log. */
+                /** @description The id of this request in the server's log. */
                 "X-Request-Id": string;
                 [name: string]: unknown;
             };
@@ -1706,10 +1686,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description It does not go together with how things stand. */
+        /** @description It conflicts with the current state. */
         409: {
             headers: {
-                /** @description Names this exchange in the server's log. */
+                /** @description The id of this request in the server's log. */
                 "X-Request-Id": string;
                 [name: string]: unknown;
             };
@@ -1720,7 +1700,7 @@ export interface components {
         /** @description It is larger than allowed. */
         413: {
             headers: {
-                /** @description Names this exchange in the server's log. */
+                /** @description The id of this request in the server's log. */
                 "X-Request-Id": string;
                 [name: string]: unknown;
             };
@@ -1728,10 +1708,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description It is of a kind that this route does not read. */
+        /** @description This route does not read this content type. */
         415: {
             headers: {
-                /** @description Names this exchange in the server's log. */
+                /** @description The id of this request in the server's log. */
                 "X-Request-Id": string;
                 [name: string]: unknown;
             };
@@ -1739,10 +1719,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description It can be read, and is not valid; `errors` names each field. */
+        /** @description The request can be read but is not valid; `errors` names each field. */
         422: {
             headers: {
-                /** @description Names this exchange in the server's log. */
+                /** @description The id of this request in the server's log. */
                 "X-Request-Id": string;
                 [name: string]: unknown;
             };
@@ -1750,12 +1730,12 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description There is too much of it; `Retry-After` says when to come again. */
+        /** @description Too many requests or jobs; `Retry-After` says when to retry. */
         429: {
             headers: {
-                /** @description Names this exchange in the server's log. */
+                /** @description The id of this request in the server's log. */
                 "X-Request-Id": string;
-                /** @description Seconds until it is worth another try. */
+                /** @description Seconds until a retry makes sense. */
                 "Retry-After"?: number;
                 [name: string]: unknown;
             };
@@ -1763,10 +1743,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The server made a mistake, or the job failed. */
+        /** @description The server failed, or the job did. */
         500: {
             headers: {
-                /** @description Names this exchange in the server's log. */
+                /** @description The id of this request in the server's log. */
                 "X-Request-Id": string;
                 [name: string]: unknown;
             };
@@ -1774,12 +1754,12 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Not now; `Retry-After` says when to come again. */
+        /** @description Not available now; `Retry-After` says when to retry. */
         503: {
             headers: {
-                /** @description Names this exchange in the server's log. */
+                /** @description The id of this request in the server's log. */
                 "X-Request-Id": string;
-                /** @description Seconds until it is worth another try. */
+                /** @description Seconds until a retry makes sense. */
                 "Retry-After"?: number;
                 [name: string]: unknown;
             };
@@ -1790,7 +1770,7 @@ export interface components {
         /** @description The disk is full. */
         507: {
             headers: {
-                /** @description Names this exchange in the server's log. */
+                /** @description The id of this request in the server's log. */
                 "X-Request-Id": string;
                 [name: string]: unknown;
             };
@@ -1806,259 +1786,20 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
-    list_models: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
-                "X-Request-Id"?: string;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    /** @description Names this exchange in the server's log. */
-                    "X-Request-Id": string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ModelList"];
-                };
-            };
-            401: components["responses"]["401"];
-            403: components["responses"]["403"];
-            422: components["responses"]["422"];
-            429: components["responses"]["429"];
-            500: components["responses"]["500"];
-            503: components["responses"]["503"];
-        };
-    };
-    list_schedulers: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
-                "X-Request-Id"?: string;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    /** @description Names this exchange in the server's log. */
-                    "X-Request-Id": string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SchedulerList"];
-                };
-            };
-            401: components["responses"]["401"];
-            403: components["responses"]["403"];
-            422: components["responses"]["422"];
-            429: components["responses"]["429"];
-            500: components["responses"]["500"];
-            503: components["responses"]["503"];
-        };
-    };
-    list_loras: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
-                "X-Request-Id"?: string;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    /** @description Names this exchange in the server's log. */
-                    "X-Request-Id": string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["LoraList"];
-                };
-            };
-            401: components["responses"]["401"];
-            403: components["responses"]["403"];
-            422: components["responses"]["422"];
-            429: components["responses"]["429"];
-            500: components["responses"]["500"];
-            503: components["responses"]["503"];
-        };
-    };
-    list_embeddings: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
-                "X-Request-Id"?: string;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    /** @description Names this exchange in the server's log. */
-                    "X-Request-Id": string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["EmbeddingList"];
-                };
-            };
-            401: components["responses"]["401"];
-            403: components["responses"]["403"];
-            422: components["responses"]["422"];
-            429: components["responses"]["429"];
-            500: components["responses"]["500"];
-            503: components["responses"]["503"];
-        };
-    };
-    list_upscalers: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
-                "X-Request-Id"?: string;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    /** @description Names this exchange in the server's log. */
-                    "X-Request-Id": string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["UpscalerList"];
-                };
-            };
-            401: components["responses"]["401"];
-            403: components["responses"]["403"];
-            422: components["responses"]["422"];
-            429: components["responses"]["429"];
-            500: components["responses"]["500"];
-            503: components["responses"]["503"];
-        };
-    };
-    show_image: {
-        parameters: {
-            query?: {
-                /** @description At most this wide, as WebP. */
-                w?: number;
-            };
-            header?: {
-                /** @description An `ETag` from before; 304 if it still holds. */
-                "If-None-Match"?: string;
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
-                "X-Request-Id"?: string;
-            };
-            path: {
-                image_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    /** @description Names this exchange in the server's log. */
-                    "X-Request-Id": string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "image/png": unknown;
-                    "image/jpeg": unknown;
-                    "image/webp": unknown;
-                };
-            };
-            /** @description Not Modified */
-            304: {
-                headers: {
-                    /** @description Names this exchange in the server's log. */
-                    "X-Request-Id": string;
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            401: components["responses"]["401"];
-            403: components["responses"]["403"];
-            404: components["responses"]["404"];
-            406: components["responses"]["406"];
-            422: components["responses"]["422"];
-            429: components["responses"]["429"];
-            500: components["responses"]["500"];
-            503: components["responses"]["503"];
-        };
-    };
-    delete_image: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
-                "X-Request-Id"?: string;
-            };
-            path: {
-                image_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description No Content */
-            204: {
-                headers: {
-                    /** @description Names this exchange in the server's log. */
-                    "X-Request-Id": string;
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            401: components["responses"]["401"];
-            403: components["responses"]["403"];
-            404: components["responses"]["404"];
-            409: components["responses"]["409"];
-            422: components["responses"]["422"];
-            429: components["responses"]["429"];
-            500: components["responses"]["500"];
-            503: components["responses"]["503"];
-        };
-    };
     txt2img: {
         parameters: {
             query?: {
-                /** @description Cancel it, instead of going on. */
+                /** @description Cancel the job. */
                 cancel_on_disconnect?: boolean;
             };
             header?: {
                 /** @description `respond-async` answers 202 at once, `wait=N` after N seconds at most (RFC 7240). */
                 Prefer?: string;
-                /** @description A repeat with the same key answers with the first one's job. */
+                /** @description A repeat with the same key returns the job of the first request. */
                 "Idempotency-Key"?: string;
-                /** @description Urgency among one's own jobs, `u=0` first, `u=7` last (RFC 9218). */
+                /** @description Urgency among your own jobs, `u=0` first, `u=7` last (RFC 9218). */
                 Priority?: string;
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
                 "X-Request-Id"?: string;
             };
             path?: never;
@@ -2074,7 +1815,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };
@@ -2088,9 +1829,9 @@ export interface operations {
             /** @description Accepted */
             202: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
-                    /** @description Where the job is. */
+                    /** @description The URL of the job. */
                     Location?: string;
                     [name: string]: unknown;
                 };
@@ -2114,17 +1855,17 @@ export interface operations {
     img2img: {
         parameters: {
             query?: {
-                /** @description Cancel it, instead of going on. */
+                /** @description Cancel the job. */
                 cancel_on_disconnect?: boolean;
             };
             header?: {
                 /** @description `respond-async` answers 202 at once, `wait=N` after N seconds at most (RFC 7240). */
                 Prefer?: string;
-                /** @description A repeat with the same key answers with the first one's job. */
+                /** @description A repeat with the same key returns the job of the first request. */
                 "Idempotency-Key"?: string;
-                /** @description Urgency among one's own jobs, `u=0` first, `u=7` last (RFC 9218). */
+                /** @description Urgency among your own jobs, `u=0` first, `u=7` last (RFC 9218). */
                 Priority?: string;
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
                 "X-Request-Id"?: string;
             };
             path?: never;
@@ -2140,7 +1881,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };
@@ -2154,9 +1895,9 @@ export interface operations {
             /** @description Accepted */
             202: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
-                    /** @description Where the job is. */
+                    /** @description The URL of the job. */
                     Location?: string;
                     [name: string]: unknown;
                 };
@@ -2180,17 +1921,17 @@ export interface operations {
     inpaint: {
         parameters: {
             query?: {
-                /** @description Cancel it, instead of going on. */
+                /** @description Cancel the job. */
                 cancel_on_disconnect?: boolean;
             };
             header?: {
                 /** @description `respond-async` answers 202 at once, `wait=N` after N seconds at most (RFC 7240). */
                 Prefer?: string;
-                /** @description A repeat with the same key answers with the first one's job. */
+                /** @description A repeat with the same key returns the job of the first request. */
                 "Idempotency-Key"?: string;
-                /** @description Urgency among one's own jobs, `u=0` first, `u=7` last (RFC 9218). */
+                /** @description Urgency among your own jobs, `u=0` first, `u=7` last (RFC 9218). */
                 Priority?: string;
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
                 "X-Request-Id"?: string;
             };
             path?: never;
@@ -2206,7 +1947,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };
@@ -2220,9 +1961,9 @@ export interface operations {
             /** @description Accepted */
             202: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
-                    /** @description Where the job is. */
+                    /** @description The URL of the job. */
                     Location?: string;
                     [name: string]: unknown;
                 };
@@ -2246,17 +1987,17 @@ export interface operations {
     upscale: {
         parameters: {
             query?: {
-                /** @description Cancel it, instead of going on. */
+                /** @description Cancel the job. */
                 cancel_on_disconnect?: boolean;
             };
             header?: {
                 /** @description `respond-async` answers 202 at once, `wait=N` after N seconds at most (RFC 7240). */
                 Prefer?: string;
-                /** @description A repeat with the same key answers with the first one's job. */
+                /** @description A repeat with the same key returns the job of the first request. */
                 "Idempotency-Key"?: string;
-                /** @description Urgency among one's own jobs, `u=0` first, `u=7` last (RFC 9218). */
+                /** @description Urgency among your own jobs, `u=0` first, `u=7` last (RFC 9218). */
                 Priority?: string;
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
                 "X-Request-Id"?: string;
             };
             path?: never;
@@ -2272,7 +2013,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };
@@ -2286,9 +2027,9 @@ export interface operations {
             /** @description Accepted */
             202: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
-                    /** @description Where the job is. */
+                    /** @description The URL of the job. */
                     Location?: string;
                     [name: string]: unknown;
                 };
@@ -2318,7 +2059,7 @@ export interface operations {
                 status?: components["schemas"]["JobStatus"];
             };
             header?: {
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
                 "X-Request-Id"?: string;
             };
             path?: never;
@@ -2329,7 +2070,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };
@@ -2349,7 +2090,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
                 "X-Request-Id"?: string;
             };
             path: {
@@ -2362,7 +2103,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };
@@ -2383,7 +2124,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
                 "X-Request-Id"?: string;
             };
             path: {
@@ -2396,7 +2137,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };
@@ -2417,9 +2158,9 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The stream goes on after this event. */
+                /** @description The stream continues after this event. */
                 "Last-Event-ID"?: string;
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
                 "X-Request-Id"?: string;
             };
             path: {
@@ -2432,7 +2173,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };
@@ -2443,7 +2184,7 @@ export interface operations {
             /** @description No Content */
             204: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };
@@ -2463,9 +2204,9 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The stream goes on after this event. */
+                /** @description The stream continues after this event. */
                 "Last-Event-ID"?: string;
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
                 "X-Request-Id"?: string;
             };
             path?: never;
@@ -2476,7 +2217,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };
@@ -2493,11 +2234,295 @@ export interface operations {
             503: components["responses"]["503"];
         };
     };
+    show_timeline: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An earlier `ETag`; 304 if it is still current. */
+                "If-None-Match"?: string;
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/webp": unknown;
+                };
+            };
+            /** @description Not Modified */
+            304: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    show_image: {
+        parameters: {
+            query?: {
+                /** @description At most this wide, as WebP. */
+                w?: number;
+            };
+            header?: {
+                /** @description An earlier `ETag`; 304 if it is still current. */
+                "If-None-Match"?: string;
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                image_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/png": unknown;
+                    "image/jpeg": unknown;
+                    "image/webp": unknown;
+                };
+            };
+            /** @description Not Modified */
+            304: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
+            406: components["responses"]["406"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    delete_image: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                image_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
+            409: components["responses"]["409"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    list_models: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelList"];
+                };
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    list_schedulers: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SchedulerList"];
+                };
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    list_loras: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LoraList"];
+                };
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    list_embeddings: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EmbeddingList"];
+                };
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    list_upscalers: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UpscalerList"];
+                };
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
     pair: {
         parameters: {
             query?: never;
             header?: {
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
                 "X-Request-Id"?: string;
             };
             path?: never;
@@ -2512,7 +2537,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };
@@ -2535,7 +2560,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
                 "X-Request-Id"?: string;
             };
             path?: never;
@@ -2550,7 +2575,7 @@ export interface operations {
             /** @description Created */
             201: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };
@@ -2573,7 +2598,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
                 "X-Request-Id"?: string;
             };
             path?: never;
@@ -2584,7 +2609,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };
@@ -2600,56 +2625,11 @@ export interface operations {
             503: components["responses"]["503"];
         };
     };
-    show_timeline: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description An `ETag` from before; 304 if it still holds. */
-                "If-None-Match"?: string;
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
-                "X-Request-Id"?: string;
-            };
-            path: {
-                job_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description OK */
-            200: {
-                headers: {
-                    /** @description Names this exchange in the server's log. */
-                    "X-Request-Id": string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "image/webp": unknown;
-                };
-            };
-            /** @description Not Modified */
-            304: {
-                headers: {
-                    /** @description Names this exchange in the server's log. */
-                    "X-Request-Id": string;
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            401: components["responses"]["401"];
-            403: components["responses"]["403"];
-            404: components["responses"]["404"];
-            422: components["responses"]["422"];
-            429: components["responses"]["429"];
-            500: components["responses"]["500"];
-            503: components["responses"]["503"];
-        };
-    };
     list_tokens: {
         parameters: {
             query?: never;
             header?: {
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
                 "X-Request-Id"?: string;
             };
             path?: never;
@@ -2660,7 +2640,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };
@@ -2680,7 +2660,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
                 "X-Request-Id"?: string;
             };
             path?: never;
@@ -2695,7 +2675,7 @@ export interface operations {
             /** @description Created */
             201: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };
@@ -2718,7 +2698,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A name for this exchange: 8 to 128 letters, digits, `-` and `_`. Another is passed over. */
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
                 "X-Request-Id"?: string;
             };
             path: {
@@ -2731,7 +2711,7 @@ export interface operations {
             /** @description No Content */
             204: {
                 headers: {
-                    /** @description Names this exchange in the server's log. */
+                    /** @description The id of this request in the server's log. */
                     "X-Request-Id": string;
                     [name: string]: unknown;
                 };

@@ -20,7 +20,7 @@ DAY_S = 86_400
 @blueprint.get("/")
 @access.open_to_all
 def home() -> Response:
-    """The page for people: the mobile client, which asks for everything else itself."""
+    """The mobile client's page."""
     if not (FOLDER / "index.html").is_file():
         page = render_template("no_client.html", version=darkroom.__version__)
         return Response(page, content_type="text/html; charset=utf-8")
@@ -30,14 +30,14 @@ def home() -> Response:
 @blueprint.get("/sw.js")
 @access.open_to_all
 def service_worker() -> Response:
-    """What opens the client without a network; it lies at the root to be in charge of all."""
+    """The service worker, which opens the client offline. Its path is its scope: all pages."""
     return _fresh("sw.js")
 
 
 @blueprint.get("/manifest.webmanifest")
 @access.open_to_all
 def manifest() -> Response:
-    """What a phone needs to know to install the client."""
+    """The web app manifest, with which phones install the client."""
     return _fresh("manifest.webmanifest", "application/manifest+json")
 
 

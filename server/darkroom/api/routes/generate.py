@@ -1,4 +1,4 @@
-"""POST /txt2img, /img2img, /inpaint, /upscale: ask, and wait in whichever way suits."""
+"""POST /txt2img, /img2img, /inpaint, /upscale: submit a job, and wait for it as asked."""
 
 from flask import Blueprint, Response, g, request
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,11 +28,11 @@ GENERATED: dict[int, type[BaseModel] | None] = {
 
 
 class GenerateQuery(BaseModel):
-    """What becomes of a job whose caller goes away."""
+    """What to do when the caller disconnects."""
 
     model_config = ConfigDict(extra="forbid")
 
-    cancel_on_disconnect: bool = Field(False, description="Cancel it, instead of going on.")
+    cancel_on_disconnect: bool = Field(False, description="Cancel the job.")
 
 
 def _route(task: Task, summary: str) -> None:
@@ -60,14 +60,14 @@ def _route(task: Task, summary: str) -> None:
     )(handler)
 
 
-_route(Task.TXT2IMG, "Develop a picture from words.")
-_route(Task.IMG2IMG, "Develop a picture from another one and words.")
-_route(Task.INPAINT, "Repaint the white part of a mask.")
-_route(Task.UPSCALE, "Make a picture larger by a network that was trained to.")
+_route(Task.TXT2IMG, "Generate images from a prompt.")
+_route(Task.IMG2IMG, "Generate images from an image and a prompt.")
+_route(Task.INPAINT, "Repaint the white part of a mask in an image.")
+_route(Task.UPSCALE, "Enlarge an image with an upscaling network.")
 
 
 def generate(task: Task) -> Response:
-    """Accept the current request as a job of `task`, and answer as its headers ask."""
+    """Submit the current request as a job, and answer as its headers ask."""
     here = context()
     key = request.headers.get("Idempotency-Key")
     if key is not None and not 1 <= len(key) <= MAX_KEY_CHARS:
@@ -96,13 +96,13 @@ def generate(task: Task) -> Response:
 
 
 def _answer(job_id: str) -> Response:
-    """However the job stands by now."""
+    """The answer to a job in its current state."""
     job = submit.job(job_id)
     return _result(job) if job.status.terminal else _accepted(job_id)
 
 
 def _abandon(job_id: str, cancels: bool) -> None:
-    """The caller is gone; the job goes on, unless it was to go with them."""
+    """Handle a disconnected caller: cancel the job if they asked for that."""
     if cancels:
         context().store.cancel(job_id, access.caller().sees)
         context().ring_worker()

@@ -21,7 +21,7 @@ CACHE = "private, max-age=31536000, immutable"
 
 
 class ImageQuery(BaseModel):
-    """How to send a picture."""
+    """Form in which a picture is sent."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -29,7 +29,7 @@ class ImageQuery(BaseModel):
 
 
 class SignedQuery(BaseModel):
-    """What was handed out with the picture's address."""
+    """Query string of a signed URL."""
 
     expires: int = Field(ge=0, le=2**53, description="Seconds since the epoch.")
     signature: str = Field(min_length=1, max_length=100)
@@ -46,7 +46,7 @@ class SignedQuery(BaseModel):
     tag="images",
 )
 def show_image(image_id: str) -> Response:
-    """A picture's bytes, as stored unless `w` or `Accept` asks for something else."""
+    """A picture's bytes, as stored unless `w` or `Accept` asks for another form."""
     return send_picture(image_id, {}, read_query(ImageQuery).w)
 
 
@@ -58,7 +58,7 @@ def show_image(image_id: str) -> Response:
     tag="images",
 )
 def delete_image(image_id: str) -> Response:
-    """Forget a picture. With a job's first one go its previews, which show the same."""
+    """Delete a picture. A job's previews are deleted with its first picture."""
     here = context()
     if here.store.picture(image_id, access.caller().sees) is None:
         raise not_found(f"picture {image_id!r}")
@@ -168,7 +168,7 @@ def _bytes(image_id: str, output_format: OutputFormat, width: int | None, change
 
 
 def _negotiate(stored: OutputFormat) -> OutputFormat:
-    """The stored format if the caller takes it, else the best one that they take."""
+    """The stored format if the caller accepts it, else the best accepted one."""
     accept = request.accept_mimetypes
     if not accept or accept.quality(stored.content_type) or accept.quality("application/json"):
         return stored

@@ -21,7 +21,7 @@ MAX_CURSOR = 2**63 - 1  # of SQL
 
 
 class JobQuery(BaseModel):
-    """Which jobs to list."""
+    """Filter and paging of a list of jobs."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,7 +34,7 @@ class JobQuery(BaseModel):
 
 @route(blueprint, "GET", "/jobs", query=JobQuery, answers={200: JobPage}, tag="jobs")
 def list_jobs() -> Response:
-    """My jobs, newest first; to an owner everybody's."""
+    """List the caller's jobs, newest first. Owners see all jobs."""
     query = read_query(JobQuery)
     jobs, cursor = context().store.jobs(
         access.caller().sees, before=query.cursor, limit=query.limit, status=query.status
@@ -46,7 +46,7 @@ def list_jobs() -> Response:
 
 @route(blueprint, "GET", "/jobs/<job_id>", answers={200: Job}, tag="jobs")
 def show_job(job_id: str) -> Response:
-    """How a job stands."""
+    """Show a job."""
     return send_model(find_job(job_id))
 
 
@@ -71,17 +71,17 @@ def cancel_job(job_id: str) -> Response:
     tag="jobs",
 )
 def job_events(job_id: str) -> Response:
-    """What happens to a job, as `text/event-stream`, from its beginning or `Last-Event-ID`.
+    """Stream the events of a job, as `text/event-stream`, from the first or `Last-Event-ID` on.
 
     Events and their data, beside `job_id`: `queued` {position, eta_seconds}, `started` {attempt},
     `progress` {step, steps, eta_seconds}, `preview` {image: a data URI}, `note` {note}, `image`
     {image}, and at the end one of `succeeded`, `failed` {problem} and `cancelled`.
 
-    While the job waits, `queued` comes again when its place or its ETA changes. Such an event has
-    no id: it is news, not part of the story, and no replay has it.
+    While the job waits, `queued` is sent again when its position or ETA changes. Such an event
+    has no id and is not stored, so it is not repeated on a reconnect.
 
-    Ends after the job's last event. A client that reconnects after that gets 204, which tells an
-    `EventSource` to stop.
+    Ends after the job's last event. A client that reconnects after that gets 204, which stops an
+    `EventSource`.
     """
     store, sees = context().store, access.caller().sees
     owner = store.owners({job_id}).get(job_id)  # many may listen; this is all they need of the job
@@ -103,7 +103,7 @@ def job_events(job_id: str) -> Response:
     tag="jobs",
 )
 def all_events() -> Response:
-    """What happens to all jobs that I may see, from now or `Last-Event-ID` on. Does not end."""
+    """Stream the events of all visible jobs, from now or `Last-Event-ID` on. Does not end."""
     return _stream(None, _last_event_id())
 
 
@@ -117,9 +117,9 @@ def all_events() -> Response:
     tag="jobs",
 )
 def show_timeline(job_id: str) -> Response:
-    """The previews of a job's first picture, then that picture, as one small animated WebP.
+    """The previews of a job's first picture, then that picture, as a small animated WebP.
 
-    Of a job that still runs it is what there is so far. 404 while there are no previews.
+    While the job runs, it holds the previews so far. 404 while there are none.
     """
     job = find_job(job_id)  # before its previews: if it has ended, no more of them come
     previews = context().store.previews(job_id, timeline.MAX_FRAMES)
@@ -139,7 +139,7 @@ def show_timeline(job_id: str) -> Response:
 
 
 def find_job(job_id: str) -> Job:
-    """A job of the caller's.
+    """Find a job of the caller.
 
     Raises:
         ProblemError: 404.
@@ -161,7 +161,7 @@ def _last_event_id() -> int | None:
 
 
 def _stream(job_id: str | None, after: int | None) -> Response:
-    """What comes after an event; after the newest if that is None, or was of another database."""
+    """Events after an id; after the newest if it is None, or from another database."""
     if after != 0:
         newest = context().store.last_event_id()
         after = newest if after is None else min(after, newest)

@@ -1,4 +1,4 @@
-"""/models, /schedulers, /loras, /embeddings and /upscalers: what may be asked for."""
+"""/models, /schedulers, /loras, /embeddings and /upscalers: lists for choosing from."""
 
 from flask import Blueprint, Response
 
@@ -20,19 +20,19 @@ blueprint = Blueprint("catalog", __name__)
 
 @route(blueprint, "GET", "/models", answers={200: ModelList}, tag="catalog")
 def list_models() -> Response:
-    """The models, each with its defaults and limits."""
+    """List the models, each with its defaults and limits."""
     return send_model(ModelList(models=context().catalog.infos()))
 
 
 @route(blueprint, "GET", "/schedulers", answers={200: SchedulerList}, tag="catalog")
 def list_schedulers() -> Response:
-    """The schedulers, each with the spacings it supports."""
+    """List the schedulers, each with the spacings it supports."""
     return send_model(SchedulerList(schedulers=schedulers.infos()))
 
 
 @route(blueprint, "GET", "/loras", answers={200: LoraList}, tag="catalog")
 def list_loras() -> Response:
-    """The LoRAs, each with the models it fits, and files that cannot be used."""
+    """List the LoRAs, each with the models it fits, and files that cannot be used."""
     catalog = context().adapters
     loras = tuple(
         entry.info.model_copy(update={"models": _models_of(entry.info.text_dim)})
@@ -43,7 +43,7 @@ def list_loras() -> Response:
 
 @route(blueprint, "GET", "/embeddings", answers={200: EmbeddingList}, tag="catalog")
 def list_embeddings() -> Response:
-    """The textual inversions, each with the models it fits, and files that cannot be used."""
+    """List the textual inversions, each with the models it fits, and files that cannot be used."""
     catalog = context().adapters
     embeddings = tuple(
         entry.info.model_copy(update={"models": _models_of(entry.info.text_dim)})
@@ -54,14 +54,14 @@ def list_embeddings() -> Response:
 
 @route(blueprint, "GET", "/upscalers", answers={200: UpscalerList}, tag="catalog")
 def list_upscalers() -> Response:
-    """The networks that make pictures larger, and files that cannot be used."""
+    """List the networks that enlarge pictures, and files that cannot be used."""
     catalog = context().upscalers
     upscalers = tuple(entry.info for entry in catalog.upscalers())
     return send_model(UpscalerList(upscalers=upscalers, broken=catalog.broken()))
 
 
 def _models_of(text_dim: int | None) -> tuple[str, ...]:
-    """Models that read text of this width; all where it is not known."""
+    """Names of models whose text encoder has this width; all if it is unknown."""
     return tuple(
         entry.info.name
         for entry in context().catalog.entries()

@@ -25,13 +25,13 @@ COOKIE_S = 400 * 24 * 3600  # the longest that browsers keep one (RFC 6265bis, s
     json=PairRequest,
     answers={200: IssuedToken, 400: Problem, 413: Problem, 415: Problem, 422: Problem},
     public=True,
-    tag="door",
+    tag="devices",
 )
 @access.open_to_all
 def pair() -> Response:
-    """Turn a pairing code into this device's token. Needs no token.
+    """Exchange a pairing code for a token of this device. Needs no token.
 
-    A browser gets the token as a cookie too, which scripts cannot read.
+    The token is also set as a cookie that scripts cannot read.
     """
     here = context()
     asked = here.bodies.read_json(PairRequest)
@@ -60,10 +60,10 @@ def pair() -> Response:
     "/pair/codes",
     json=CodeRequest,
     answers={201: PairingCode, 400: Problem, 413: Problem, 415: Problem, 422: Problem},
-    tag="door",
+    tag="devices",
 )
 def make_code() -> Response:
-    """A pairing code for one more device. For owners."""
+    """Make a pairing code for another device. For owners."""
     access.require_owner()
     here = context()
     scope = here.bodies.read_json(CodeRequest).scope
@@ -80,10 +80,10 @@ def make_code() -> Response:
     "GET",
     "/me",
     answers={200: Me},
-    tag="door",
+    tag="devices",
 )
 def me() -> Response:
-    """Who I am to this server. A browser's cookie lives longer by it."""
+    """The caller's name and scope. Renews a browser's cookie."""
     who = access.caller()
     response = send_model(Me(client=who.client, name=who.name, scope=who.scope))
     if "Authorization" not in request.headers and who.client.startswith("token:"):
@@ -96,10 +96,10 @@ def me() -> Response:
     "GET",
     "/tokens",
     answers={200: TokenList},
-    tag="door",
+    tag="devices",
 )
 def list_tokens() -> Response:
-    """The devices that were let in. For owners."""
+    """List the tokens that are valid. For owners."""
     access.require_owner()
     return send_model(TokenList(tokens=tuple(context().tokens.good())))
 
@@ -110,10 +110,10 @@ def list_tokens() -> Response:
     "/tokens",
     json=TokenRequest,
     answers={201: IssuedToken, 400: Problem, 413: Problem, 415: Problem, 422: Problem},
-    tag="door",
+    tag="devices",
 )
 def create_token() -> Response:
-    """A token for a program, which cannot pair. Its secret is in this answer only. For owners."""
+    """Make a token for a program, which cannot pair. Only this answer shows it. For owners."""
     access.require_owner()
     asked = context().bodies.read_json(TokenRequest)
     token, secret = context().tokens.create(asked.name, asked.scope)
@@ -125,10 +125,10 @@ def create_token() -> Response:
     "DELETE",
     "/tokens/<token_id>",
     answers={204: None},
-    tag="door",
+    tag="devices",
 )
 def revoke_token(token_id: str) -> Response:
-    """Let a token be good for nothing from now on. Its own, or for owners anybody's.
+    """Revoke a token: one's own, or for owners any.
 
     The next request with it is refused.
     """
@@ -146,7 +146,7 @@ def revoke_token(token_id: str) -> Response:
 @blueprint.get("/ca")
 @access.open_to_all
 def show_authority() -> Response:
-    """The root certificate, as PEM. Compare its fingerprint with what the terminal shows."""
+    """The root certificate, as PEM. The terminal shows its fingerprint, to compare."""
     settings = context().settings
     if settings.tls.mode != "local_ca":
         raise ProblemError(

@@ -17,14 +17,14 @@ blueprint = Blueprint("system", __name__)
 @blueprint.get("/healthz")
 @access.open_to_all
 def healthz() -> Response:
-    """Whether this process answers. Says nothing of the worker."""
+    """Whether the web process answers; nothing about the worker."""
     return jsonify(status="ok", version=darkroom.__version__)
 
 
 @blueprint.get("/readyz")
 @access.open_to_all
 def readyz() -> Response:
-    """Whether a worker has its model loaded; which one is not for strangers."""
+    """Whether a worker has its model loaded. Only authenticated callers see which."""
     workers = context().store.workers()
     if not any(ready for _, ready, _ in workers):
         state = "is loading its model" if workers else "has not started yet"
@@ -45,7 +45,7 @@ def readyz() -> Response:
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """For Prometheus."""
+    """Metrics for Prometheus."""
     here = context()
     registry = CollectorRegistry()
     registry.register(here.queue_metrics)
@@ -61,13 +61,13 @@ def metrics() -> Response:
 
 @blueprint.get("/openapi.json")
 def openapi_document() -> Response:
-    """This API, in OpenAPI 3.1."""
+    """The API document, OpenAPI 3.1."""
     return jsonify(openapi.write(current_app))
 
 
 @blueprint.get("/docs")
 def docs() -> str:
-    """The API to read and to try."""
+    """Swagger UI, to read and try the API."""
     return render_template("docs.html")
 
 
