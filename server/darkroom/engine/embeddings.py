@@ -55,7 +55,7 @@ class Embeddings:
 def load_embeddings(pipeline: Any, entries: Iterable[EmbeddingEntry]) -> Embeddings:
     """Give a freshly loaded pipeline a word for every embedding that fits its text encoders.
 
-    Schema are as the files are called, whatever their case. A file that is broken, or whose name is
+    The words are the files' names, whatever their case. A file that is broken, or whose name is
     a piece of the vocabulary already, is left out, and the log says so.
 
     Args:
