@@ -4,6 +4,7 @@ Everything here is frozen and knows neither HTTP, SQL nor torch.
 """
 
 import enum
+import operator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -117,6 +118,13 @@ class Txt2ImgRequest(Schema):
     num_inference_steps: int | None = Field(None, ge=1, le=150)
     guidance_scale: float | None = Field(
         None, ge=0, le=30, description="1 or less turns guidance off and halves the work."
+    )
+    guidance_rescale: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        exclude_if=operator.not_,  # so that pictures made without it keep their bytes
+        description="How far guidance is rescaled against overexposure (arXiv 2305.08891, 3.4).",
     )
     num_images: int = Field(
         1, ge=1, le=MAX_IMAGES_PER_JOB, description="Image i is made from seed + i."

@@ -1,5 +1,6 @@
 """Stock diffusers, called as its documentation says: what our pictures are held against."""
 
+import inspect
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,8 @@ class Stock:
             case Task.INPAINT:
                 options = {"image": image, "mask_image": mask, "strength": asked.strength, **size}
                 options["padding_mask_crop"] = asked.padding_mask_crop
+        if "guidance_rescale" in inspect.signature(pipeline.__call__).parameters:
+            options["guidance_rescale"] = asked.guidance_rescale
         picture: Image.Image = pipeline(
             asked.prompt,
             negative_prompt=asked.negative_prompt or None,

@@ -154,6 +154,40 @@ def test_every_spacing(
     assert_equal(ours, stock("tintype").picture(asked))
 
 
+@pytest.mark.parametrize(
+    ("model", "task"),
+    [("tintype", Task.TXT2IMG), ("sd1", Task.TXT2IMG), *(("sdxl", task) for task in EVERY)],
+)
+def test_rescaled_guidance(
+    engine: DiffusersEngine,
+    stock: Callable[[str], Stock],
+    job: Callable[..., EngineJob],
+    model: str,
+    task: Task,
+) -> None:
+    """Equal wherever the stock pipeline has `guidance_rescale`, beside a job that has none."""
+    asked = job(model, task, guidance_scale=7.5, guidance_rescale=0.7)
+    plain = job(model, task, "plain", guidance_scale=7.5)
+
+    events = run(engine, asked, plain)
+
+    (ours,), (unscaled,) = developed(events, "job"), developed(events, "plain")
+    assert_equal(ours, stock(model).picture(asked))
+    assert ours.tobytes() != unscaled.tobytes()
+
+
+@pytest.mark.parametrize("task", [Task.IMG2IMG, Task.INPAINT])
+def test_guidance_is_rescaled_where_the_stock_pipeline_cannot(
+    engine: DiffusersEngine, job: Callable[..., EngineJob], task: Task
+) -> None:
+    asked = job("sd1", task, guidance_scale=7.5, guidance_rescale=1.0)
+    plain = job("sd1", task, "plain", guidance_scale=7.5)
+
+    events = run(engine, asked, plain)
+
+    assert developed(events, "job")[0].tobytes() != developed(events, "plain")[0].tobytes()
+
+
 @pytest.mark.parametrize("model", ["tintype", "sd2", "sdxl"])
 @pytest.mark.parametrize(
     "fields",

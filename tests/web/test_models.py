@@ -22,6 +22,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     (box / "models" / "empty" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"")
     (box / "models" / "old.ckpt").write_bytes(b"PK")
     tiny.sd3(box / "models" / "foreign")
+    tiny.lcm(box / "models" / "distilled")
     with running(box, process="web") as started:
         yield started
 
@@ -38,6 +39,7 @@ def test_models_tell_what_they_can_do(studio: RunningServer) -> None:
 
     assert {model["name"]: (model["family"], model["tasks"]) for model in listed} == {
         "tintype": ("sd", ["txt2img", "img2img", "inpaint"]),
+        "distilled": ("sd", ["txt2img", "img2img", "inpaint"]),
         "foreign": ("whole", ["txt2img", "img2img", "inpaint"]),
         "refine": ("sdxl", ["img2img", "inpaint"]),
         "repaint": ("sd", ["inpaint"]),
@@ -54,6 +56,20 @@ def test_a_task_that_the_model_cannot_do_is_refused_with_those_that_can(
 
     assert drawn == "repaint does inpaint, not txt2img; tintype, foreign can"
     assert changed == "repaint does inpaint, not img2img; tintype, foreign, refine can"
+
+
+def test_guidance_is_rescaled_only_where_there_is_any(studio: RunningServer) -> None:
+    for model in ("foreign", "distilled"):
+        assert refused(studio, model=model, guidance_rescale=0.7) == {
+            "#/guidance_rescale": f"{model} has no classifier-free guidance that this server "
+            "could rescale"
+        }
+        accepted = studio.http.post(
+            "/txt2img",
+            json={"prompt": "a fox", "model": model, "guidance_rescale": 0},
+            headers={"prefer": "respond-async"},
+        )
+        assert accepted.status_code == 202, accepted.text
 
 
 @pytest.mark.parametrize(

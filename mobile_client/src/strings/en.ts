@@ -94,6 +94,7 @@ export const en = {
   "create.steps": "Steps",
   "create.guidance": "Guidance",
   "create.guidance.off": "Off: faster, follows the prompt less",
+  "create.guidance_rescale": "Guidance rescale",
   "create.scheduler": "Scheduler",
   "create.spacing": "Noise schedule",
   "create.spacing.plain": "Default",

@@ -96,6 +96,7 @@ export const vi: Dictionary = {
   "create.steps": "Số bước",
   "create.guidance": "Độ bám mô tả",
   "create.guidance.off": "Tắt: nhanh hơn, ít bám mô tả hơn",
+  "create.guidance_rescale": "Giảm gắt màu (guidance rescale)",
   "create.scheduler": "Bộ lấy mẫu",
   "create.spacing": "Lịch nhiễu",
   "create.spacing.plain": "Mặc định",

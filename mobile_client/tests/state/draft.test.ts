@@ -57,6 +57,7 @@ test("everything that was chosen is sent", () => {
     ratio: "3:4",
     loras: [{ name: "ink", scale: 0.5 }],
     clipSkip: 1,
+    numbers: { guidance_rescale: 0.7 },
   });
 
   expect(draft.request().request).toEqual({
@@ -71,7 +72,19 @@ test("everything that was chosen is sent", () => {
     height: 144,
     loras: [{ name: "ink", scale: 0.5 }],
     clip_skip: 1,
+    guidance_rescale: 0.7,
   });
+});
+
+test("a number at its usual value is not sent, and a model's change resets it", () => {
+  draft.set({ prompt: "a fox", numbers: { guidance_rescale: 0 } });
+  expect(draft.request().request).not.toHaveProperty("guidance_rescale");
+
+  draft.remix({ prompt: "a fox", guidance_rescale: 0.4 });
+  expect(draft.request().request).toMatchObject({ guidance_rescale: 0.4 });
+
+  draft.setModel("tintype");
+  expect(draft.request().request).not.toHaveProperty("guidance_rescale");
 });
 
 test("a photograph goes along as a file, a stored picture by its name", () => {

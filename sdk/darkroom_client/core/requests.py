@@ -43,6 +43,8 @@ class Txt2Img(Request):
         height: Pixels, a multiple of 8. 8 to 8192.
         num_inference_steps: 1 to 150.
         guidance_scale: 1 or less turns guidance off and halves the work. 0 to 30.
+        guidance_rescale: How far guidance is rescaled against overexposure (arXiv 2305.08891,
+            3.4). 0 to 1. 0.0 by default.
         num_images: Image i is made from seed + i. 1 to 8. 1 by default.
         seed: Random when left out. 0 to 4294967295.
         scheduler: A name from `Client.schedulers`.
@@ -63,6 +65,7 @@ class Txt2Img(Request):
     height: int | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    guidance_rescale: float | None = None
     num_images: int | None = None
     seed: int | None = None
     scheduler: str | None = None

@@ -24,7 +24,14 @@ from darkroom.requests import (
 from darkroom.responses import FieldError, ModelInfo
 
 # Optional fields that not every model takes: which do, and what the others lack.
-SUPPORTED: Mapping[str, tuple[Callable[[ModelSpec], bool], str]] = MappingProxyType({})
+SUPPORTED: Mapping[str, tuple[Callable[[ModelSpec], bool], str]] = MappingProxyType(
+    {
+        "guidance_rescale": (
+            lambda spec: spec.guided,
+            "has no classifier-free guidance that this server could rescale",
+        )
+    }
+)
 
 
 def check_fields(

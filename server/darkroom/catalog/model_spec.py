@@ -37,6 +37,7 @@ class ModelSpec:
     Attributes:
         family: `sd`, `sdxl` or `whole`.
         pipeline: class in diffusers with all its parts.
+        guided: whether the server applies classifier-free guidance itself.
     """
 
     family: str
@@ -44,6 +45,7 @@ class ModelSpec:
     tasks: tuple[Task, ...]
     defaults: ModelDefaults
     limits: ModelLimits
+    guided: bool
 
 
 def examine(config: Path) -> ModelSpec:
@@ -88,6 +90,7 @@ def _stable_diffusion(config: Path, family: str) -> ModelSpec:
         tasks=tasks,
         defaults=_defaults(unet, _native(unet, factor), 5.0 if family == "sdxl" else 7.5),
         limits=_limits(_native(unet, factor), factor, max(0, layers - read_before_end)),
+        guided=unet.get("time_cond_proj_dim") is None,
     )
 
 
@@ -138,6 +141,7 @@ def _whole(config: Path, name: str, row: pipelines.UnbatchedPipeline) -> ModelSp
             scheduler=NATIVE,
         ),
         limits=_limits(native, factor * (patch if isinstance(patch, int) else 2), 0),
+        guided=False,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from PIL.Image import Image
 
 from darkroom.engine.prompts import Conditioning
@@ -84,6 +85,8 @@ class Sample:
         generator: on the CPU, so that a seed means the same on every device.
         rows: one, or with guidance two: the negative prompt's, then the prompt's.
         guidance_scale: weight of the prompt against the negative prompt.
+        guidance_rescale: 0 to 1, how far the guided prediction takes the standard deviation of
+            the prompt's own (arXiv 2305.08891, section 3.4).
         step_options: extra arguments of `scheduler.step`.
         guidance_embedding: (1, dim), for UNets distilled to take the guidance as an input.
         step: how many timesteps are done.
@@ -100,6 +103,7 @@ class Sample:
     generator: torch.Generator
     rows: tuple[Row, ...]
     guidance_scale: float
+    guidance_rescale: float = 0.0
     step_options: dict[str, Any] = field(default_factory=dict)
     guidance_embedding: torch.Tensor | None = None
     inpainting: Inpainting | None = None
@@ -133,6 +137,8 @@ class Sample:
         if len(self.rows) == 2:
             unconditional, conditional = predicted.chunk(2)
             output = unconditional + self.guidance_scale * (conditional - unconditional)
+            if self.guidance_rescale > 0:
+                output = rescale_noise_cfg(output, conditional, self.guidance_rescale)
         else:
             output = predicted
         timestep = self.timestep

@@ -1,5 +1,6 @@
 import { useEffect, useRef } from "preact/hooks";
 import type { Field } from "../../lib/state/draft";
+import { NUMBERS, type NumberSetting } from "../../lib/state/numbers";
 import type { ModelInfo } from "../../lib/transport/types";
 import { number, t } from "../../strings";
 import { Icon } from "../common/Icon";
@@ -14,7 +15,10 @@ import { Seed } from "./Seed";
 const MOST_STEPS = 150;
 
 /** Fields of this panel. It opens when one of them has an error. */
-const WITHIN: readonly Field[] = ["model", "steps", "guidance", "scheduler", "seed", "loras"];
+const WITHIN: readonly Field[] = [
+  ...(["model", "steps", "guidance", "scheduler", "seed", "loras"] as const),
+  ...NUMBERS.map(({ name }) => name),
+];
 
 /** Settings with defaults, collapsed: model, steps, guidance, scheduler, seed, LoRAs. */
 export function Advanced() {
@@ -42,6 +46,9 @@ export function Advanced() {
         <Quality model={model} />
         <Steps model={model} />
         <Guidance model={model} />
+        {NUMBERS.map((setting) => (
+          <NumberSlider key={setting.name} setting={setting} />
+        ))}
         <Scheduler model={model} />
         <Seed />
         <Loras model={model} />
@@ -160,6 +167,24 @@ function Guidance({ model }: { model: ModelInfo }) {
       text={guidance <= 1 ? t("create.guidance.off") : number(guidance)}
       problem={useComplaints().guidance}
       onChange={(value) => draft.set({ guidance: value === own ? null : value })}
+    />
+  );
+}
+
+function NumberSlider({ setting: { name, min, max, step, usual } }: { setting: NumberSetting }) {
+  const { draft } = useApp();
+  const { numbers } = draft.values.value;
+  const value = numbers[name] ?? usual;
+  return (
+    <Slider
+      label={t(`create.${name}`)}
+      value={value}
+      min={min}
+      max={max}
+      step={step}
+      text={value ? number(value) : t("common.off")}
+      problem={useComplaints()[name]}
+      onChange={(chosen) => draft.set({ numbers: { ...numbers, [name]: chosen } })}
     />
   );
 }

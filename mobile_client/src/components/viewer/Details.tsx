@@ -1,4 +1,5 @@
 import { copy } from "../../lib/clipboard";
+import { NUMBERS, numbersOf } from "../../lib/state/numbers";
 import type { Job, Picture } from "../../lib/transport/types";
 import { type Key, language, number, t } from "../../strings";
 import { Icon } from "../common/Icon";
@@ -28,6 +29,9 @@ export function Details({ job, picture, onClose }: DetailsProps) {
         <Fact name="create.model" value={request.model} />
         <Fact name="create.steps" value={request.num_inference_steps} />
         <Fact name="create.guidance" value={request.guidance_scale} />
+        {NUMBERS.map(({ name }) => (
+          <Fact key={name} name={`create.${name}`} value={numbersOf(request)[name]} />
+        ))}
         <Fact name="create.scheduler" value={request.scheduler} />
         <Fact name="create.strength" value={request.strength} />
         <Fact name="create.loras" value={lorasOf(request.loras)} />

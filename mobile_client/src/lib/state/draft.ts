@@ -13,6 +13,7 @@ import type {
   Task,
 } from "../transport/types";
 import type { Catalog } from "./catalog";
+import { NUMBERS, type NumberName, type Numbers, numbersOf } from "./numbers";
 import { type Ratio, sizeFor } from "./sizes";
 
 export const MAX_SEED = 2 ** 32 - 1;
@@ -42,6 +43,7 @@ export interface Values {
   maskPadding: number | null;
   invertMask: boolean;
   keepUnmasked: boolean;
+  numbers: Numbers;
 }
 
 /** A start picture: bytes on the phone, or the id of a stored picture. */
@@ -70,6 +72,7 @@ export type Field =
   | "guidance"
   | "scheduler"
   | "loras"
+  | NumberName
   | "other";
 
 /** Why the draft cannot be sent: the server's text, or the key of one of our strings. */
@@ -94,6 +97,7 @@ const EMPTY: Values = {
   maskPadding: null,
   invertMask: false,
   keepUnmasked: true,
+  numbers: {},
 };
 
 const FIELDS: Readonly<Record<string, Field>> = {
@@ -110,6 +114,7 @@ const FIELDS: Readonly<Record<string, Field>> = {
   guidance_scale: "guidance",
   scheduler: "scheduler",
   loras: "loras",
+  ...Object.fromEntries(NUMBERS.map(({ name }) => [name, name])),
 };
 
 export class Draft {
@@ -181,6 +186,7 @@ export class Draft {
       scheduler: null,
       size: null,
       clipSkip: 0,
+      numbers: {},
     });
     const model = this.model.value;
     const fitting = model ? this.catalog.lorasFor(model).map((lora) => lora.name) : [];
@@ -230,6 +236,7 @@ export class Draft {
       maskPadding: request.padding_mask_crop ?? null,
       invertMask: request.invert_mask ?? false,
       keepUnmasked: request.keep_unmasked ?? true,
+      numbers: numbersOf(request),
     });
   }
 
@@ -270,6 +277,7 @@ export class Draft {
     put("seed", values.seed);
     if (values.loras.length > 0) put("loras", values.loras);
     put("clip_skip", values.clipSkip, 0);
+    for (const { name, usual } of NUMBERS) put(name, values.numbers[name] ?? usual, usual);
     const size = task === "txt2img" ? this.size.value : values.size;
     if (size) {
       put("width", size.width);

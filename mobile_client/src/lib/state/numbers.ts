@@ -2,7 +2,9 @@
  * Numeric settings that need only a slider in Advanced. A new one takes a row here and a label
  * `create.<name>` in each language.
  */
-export const NUMBERS = [{ name: "guidance_rescale", min: 0, max: 1, step: 0.05, usual: 0 }] as const;
+export const NUMBERS = [
+  { name: "guidance_rescale", min: 0, max: 1, step: 0.05, usual: 0 },
+] as const;
 
 export type NumberSetting = (typeof NUMBERS)[number];
 export type NumberName = NumberSetting["name"];

@@ -536,6 +536,12 @@ export interface components {
              */
             guidance_scale?: number;
             /**
+             * Guidance Rescale
+             * @description How far guidance is rescaled against overexposure (arXiv 2305.08891, 3.4).
+             * @default 0
+             */
+            guidance_rescale: number;
+            /**
              * Num Images
              * @description Image i is made from seed + i.
              * @default 1
@@ -637,6 +643,12 @@ export interface components {
              */
             guidance_scale: number | null;
             /**
+             * Guidance Rescale
+             * @description How far guidance is rescaled against overexposure (arXiv 2305.08891, 3.4).
+             * @default 0
+             */
+            guidance_rescale: number;
+            /**
              * Num Images
              * @description Image i is made from seed + i.
              * @default 1
@@ -730,6 +742,12 @@ export interface components {
              * @description 1 or less turns guidance off and halves the work.
              */
             guidance_scale?: number;
+            /**
+             * Guidance Rescale
+             * @description How far guidance is rescaled against overexposure (arXiv 2305.08891, 3.4).
+             * @default 0
+             */
+            guidance_rescale: number;
             /**
              * Num Images
              * @description Image i is made from seed + i.
@@ -864,6 +882,12 @@ export interface components {
              * @default null
              */
             guidance_scale: number | null;
+            /**
+             * Guidance Rescale
+             * @description How far guidance is rescaled against overexposure (arXiv 2305.08891, 3.4).
+             * @default 0
+             */
+            guidance_rescale: number;
             /**
              * Num Images
              * @description Image i is made from seed + i.
@@ -1394,6 +1418,12 @@ export interface components {
              */
             guidance_scale?: number;
             /**
+             * Guidance Rescale
+             * @description How far guidance is rescaled against overexposure (arXiv 2305.08891, 3.4).
+             * @default 0
+             */
+            guidance_rescale: number;
+            /**
              * Num Images
              * @description Image i is made from seed + i.
              * @default 1
@@ -1478,6 +1508,12 @@ export interface components {
              * @default null
              */
             guidance_scale: number | null;
+            /**
+             * Guidance Rescale
+             * @description How far guidance is rescaled against overexposure (arXiv 2305.08891, 3.4).
+             * @default 0
+             */
+            guidance_rescale: number;
             /**
              * Num Images
              * @description Image i is made from seed + i.

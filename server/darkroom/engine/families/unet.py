@@ -170,6 +170,7 @@ class UNetFamily:
             generator=generator,
             rows=self._rows(request, guided),
             guidance_scale=request.guidance_scale,
+            guidance_rescale=request.guidance_rescale,
             step_options=pipeline.prepare_extra_step_kwargs(generator, 0.0),
             guidance_embedding=self._embedded_guidance(pipeline, request) if distilled else None,
             inpainting=inpainting,
