@@ -92,7 +92,7 @@ ENV PATH=/opt/darkroom/bin:$PATH \
     DARKROOM_CONFIG=/etc/darkroom/config.yaml \
     DARKROOM_DATA_DIR=/data
 LABEL org.opencontainers.image.title="Darkroom" \
-    org.opencontainers.image.description="Your own GPU box develops images for everyone on the local network." \
+    org.opencontainers.image.description="Image generation server for the local network." \
     org.opencontainers.image.licenses="Apache-2.0 AND MIT"
 USER 10001:10001
 WORKDIR /data

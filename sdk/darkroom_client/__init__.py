@@ -1,4 +1,4 @@
-"""Python client of a Darkroom server: pictures from your own GPU box, without torch."""
+"""Python client of a Darkroom server: pictures from your own server, without torch."""
 
 from darkroom_client.asynchronous.client import AsyncClient
 from darkroom_client.asynchronous.job import AsyncJob

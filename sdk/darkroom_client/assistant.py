@@ -45,7 +45,7 @@ def server(client: AsyncClient) -> MCPServer[Any]:
     """The tools, which all ask this client's server."""
     mcp: MCPServer[Any] = MCPServer(
         "darkroom",
-        instructions="Pictures from a GPU box on the local network. Results name each picture as "
+        instructions="Pictures from a server on the local network. Results name each picture as "
         "image:<id>, by which img2img and inpaint take it up again.",
         log_level="WARNING",
     )

@@ -73,7 +73,7 @@ class WebhookState(enum.StrEnum):
 
 
 class Webhook(Schema):
-    """How far it is to tell somebody of a job's end. Whom is not said: it may be a secret."""
+    """The state of a job's webhook, without its address, which may be a secret."""
 
     state: WebhookState
     attempts: int

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from darkroom.catalog import lora_keys
 from darkroom.catalog.loras import (
     AdapterCatalog,
+    NotALoraError,
     UnknownLoraError,
     family,
+    group_by_layer,
     misfit,
     model_text_dim,
 )
@@ -208,8 +209,8 @@ def test_what_is_no_lora_is_listed_with_the_reason(
 
 
 def test_a_file_without_layers_is_no_lora() -> None:
-    with pytest.raises(lora_keys.NotALoraError, match="is empty"):
-        lora_keys.group([])
+    with pytest.raises(NotALoraError, match="is empty"):
+        group_by_layer([])
 
 
 @pytest.mark.parametrize(

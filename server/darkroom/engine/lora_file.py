@@ -23,7 +23,7 @@ from diffusers.utils.state_dict_utils import (
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from darkroom.catalog import lora_keys, reading
+from darkroom.catalog import loras, reading
 
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 # Files from before diffusers 0.17 hold the UNet's attention layers and do not say so.
@@ -69,7 +69,7 @@ def read(path: Path, unet_config: Any) -> Updates:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"cannot be read ({error})") from None
-    layers = lora_keys.group(tensors)
+    layers = loras.group_by_layer(tensors)
     strengths = _Strengths(metadata)
     weights: dict[str, torch.Tensor] = {}
     for name, layer in layers.items():

@@ -1648,7 +1648,7 @@ export interface components {
         };
         /**
          * Webhook
-         * @description How far it is to tell somebody of a job's end. Whom is not said: it may be a secret.
+         * @description The state of a job's webhook, without its address, which may be a secret.
          */
         Webhook: {
             state: components["schemas"]["WebhookState"];
