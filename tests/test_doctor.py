@@ -17,8 +17,8 @@ from darkroom.storage import database
 from darkroom.storage.database import Database
 from darkroom.storage.files import Files
 from tests import upscalers
-from tests.jobs.conftest import accept
-from tests.jobs.test_store import image
+from tests.queue.conftest import accept
+from tests.queue.test_store import image
 from tests.serving import RunningServer
 
 IN_DATA = {"database", "files", "locks"}

@@ -27,8 +27,8 @@ from darkroom.storage.files import Files
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.ops.watchdog import Pulse
-from tests.jobs.conftest import accept
-from tests.jobs.scripted import ScriptedEngine
+from tests.queue.conftest import accept
+from tests.queue.scripted import ScriptedEngine
 
 def stuck_in_a_driver():
     if ticks.pop():

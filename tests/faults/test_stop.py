@@ -13,7 +13,7 @@ from darkroom.queue.store import Store
 from darkroom.responses import JobStatus
 from darkroom.storage import database
 from darkroom.storage.database import Database
-from tests.jobs.conftest import accept
+from tests.queue.conftest import accept
 from tests.serving import RunningServer, running
 
 SHUTDOWN_S = 1.0

@@ -3,8 +3,8 @@
 import pytest
 
 from darkroom.destinations import DestinationError, is_allowed, parse, parse_prefix
+from tests.api.test_bad_input import assert_problem
 from tests.serving import RunningServer
-from tests.web.test_bad_input import assert_problem
 
 ALLOWED = [
     ("https://ha.local:8123", "https://ha.local:8123/api/webhook/abc?x=/../y"),

@@ -10,9 +10,9 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from standardwebhooks import Webhook
 
+from tests.api.test_bad_input import assert_problem
 from tests.receiver import Told, answering
 from tests.serving import RunningServer
-from tests.web.test_bad_input import assert_problem
 from tests.webhooks.conftest import Listen, webhook
 
 

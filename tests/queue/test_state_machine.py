@@ -31,7 +31,7 @@ from darkroom.storage.database import Database
 from darkroom.storage.records import NewEvent
 from darkroom.storage.tables import ImageRow
 from tests.effort import SOAK, amount
-from tests.jobs.conftest import Clock, new_job
+from tests.queue.conftest import Clock, new_job
 
 EXAMPLES = amount(30, 60, 200)
 STEPS = amount(40, 50, 60)

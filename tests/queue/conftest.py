@@ -20,7 +20,7 @@ from darkroom.storage.database import Database
 from darkroom.storage.files import Files
 from darkroom.storage.records import DEFAULT_URGENCY, NewJob, NewUpload
 from tests.engine.conftest import request
-from tests.jobs.scripted import ScriptedEngine
+from tests.queue.scripted import ScriptedEngine
 
 ME = "local"
 

@@ -3,7 +3,7 @@
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.responses import Job, JobStatus
-from tests.jobs.conftest import ME, Clock, Hire, accept
+from tests.queue.conftest import ME, Clock, Hire, accept
 
 HOUR_S = 3600.0
 

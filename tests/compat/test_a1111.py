@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageChops, ImageDraw
 
 from darkroom.requests import WHITE_PICTURE
+from tests.api.test_loras import lora, save
 from tests.security.doors import client, issue, jobs_in
 from tests.serving import RunningServer, running
-from tests.web.test_loras import lora, save
 
 API = "/sdapi/v1"
 

@@ -14,7 +14,7 @@ from darkroom.storage import database
 from darkroom.storage.database import Database
 from darkroom.storage.records import NewEvent, preview_data
 from darkroom.storage.tables import ImageRow
-from tests.jobs.conftest import ME, Clock, Hire, accept
+from tests.queue.conftest import ME, Clock, Hire, accept
 
 KIND = Kind("tintype", 128 * 128, 1)
 PROBLEM = Problem(type="urn:x", title="x", status=500, detail="x")

@@ -16,10 +16,10 @@ from safetensors.numpy import save_file
 
 from darkroom_client import Client, InvalidRequestError
 from tests import upscalers
+from tests.compat.test_a1111 import API, ask, encoded
 from tests.sdk.test_terminal import made
 from tests.sdk.test_terminal import run as terminal
 from tests.serving import RunningServer, running
-from tests.web.test_a1111 import API, ask, encoded
 
 
 def zeros(path: Path, **shapes: tuple[int, ...]) -> None:

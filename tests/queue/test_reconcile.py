@@ -10,8 +10,8 @@ from darkroom.storage import reconcile
 from darkroom.storage.database import Database
 from darkroom.storage.files import Files
 from darkroom.storage.reconcile import Reconciled
-from tests.jobs.conftest import Clock, Hire, accept, upload_of
-from tests.jobs.test_store import image
+from tests.queue.conftest import Clock, Hire, accept, upload_of
+from tests.queue.test_store import image
 
 UPLOAD = "up0123456789abcdef01234567"
 

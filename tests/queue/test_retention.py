@@ -15,8 +15,8 @@ from darkroom.responses import EventType, JobStatus
 from darkroom.storage.database import Database
 from darkroom.storage.files import Files
 from darkroom.storage.records import NewEvent, preview_data
-from tests.jobs.conftest import ME, Clock, accept, upload_of
-from tests.jobs.test_store import image
+from tests.queue.conftest import ME, Clock, accept, upload_of
+from tests.queue.test_store import image
 
 UPLOAD = "up0123456789abcdef01234567"
 NOTHING = Swept(jobs=0, pictures=0, uploads=0, previews=0, orphans=0)

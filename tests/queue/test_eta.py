@@ -23,8 +23,8 @@ from darkroom.requests import Task
 from darkroom.responses import JobStatus
 from darkroom.storage.records import Claim
 from tests.engine.conftest import request
-from tests.jobs.conftest import ME, Clock, accept
-from tests.jobs.scripted import PICTURE
+from tests.queue.conftest import ME, Clock, accept
+from tests.queue.scripted import PICTURE
 
 SIZE = 128 * 128
 ALONE = {Kind("tintype", SIZE, 1): Speed(step_seconds=0.1, other_seconds=0.2)}

@@ -14,8 +14,8 @@ from darkroom.engine.base import (
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.responses import Job, JobStatus
-from tests.jobs.conftest import ME, Play, accept
-from tests.jobs.scripted import PICTURE
+from tests.queue.conftest import ME, Play, accept
+from tests.queue.scripted import PICTURE
 
 NOTE = "memory was short: images were developed one at a time"
 

@@ -21,7 +21,7 @@ from darkroom.queue.store import Store
 from darkroom.storage import database
 from darkroom.storage.database import Database
 from darkroom.storage.records import Estimate
-from tests.jobs.conftest import accept
+from tests.queue.conftest import accept
 from tests.serving import parse_events
 
 ANNA, BERT = "token:a", "token:b"

@@ -10,7 +10,7 @@ from darkroom.queue.worker_metrics import Meters
 from darkroom.responses import EventType, JobStatus, Problem
 from darkroom.storage.database import Database
 from darkroom.storage.records import NewEvent
-from tests.jobs.conftest import ME, Clock, Hire, accept
+from tests.queue.conftest import ME, Clock, Hire, accept
 
 PROBLEM = Problem(type="urn:darkroom:problem:storage", title="x", status=507, detail="x")
 

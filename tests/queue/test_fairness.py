@@ -20,7 +20,7 @@ from darkroom.queue.store import Store
 from darkroom.responses import EventType
 from darkroom.storage.database import Database
 from darkroom.storage.tables import ClientRow
-from tests.jobs.conftest import accept
+from tests.queue.conftest import accept
 from tests.serving import RunningServer, running
 
 CLIENTS = st.sampled_from("abcd")

@@ -14,7 +14,7 @@ from darkroom.responses import JobStatus, WebhookState
 from darkroom.storage.database import Database
 from darkroom.storage.files import Files
 from darkroom.webhooks.deliveries import LONGEST_WAIT_S, Outbox
-from tests.jobs.conftest import ME, Clock, new_job
+from tests.queue.conftest import ME, Clock, new_job
 
 LEASE_S = 30.0
 

@@ -12,7 +12,7 @@ from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.responses import JobStatus
 from darkroom.storage.database import Database
-from tests.jobs.conftest import ME, Clock, accept, new_job
+from tests.queue.conftest import ME, Clock, accept, new_job
 
 STEP_S = 1.0  # so that a job of six steps takes eight seconds
 SPEED = Kind("tintype", 128 * 128, 1), Speed(STEP_S, 2.0)
