@@ -1,6 +1,6 @@
-"""What is asked: requests by task, and what they are made of.
+"""The requests of the API, by task, and the types of their fields.
 
-Everything here is frozen and knows neither HTTP, SQL nor torch.
+All types are frozen. Nothing here depends on HTTP, SQL or torch.
 """
 
 import enum
@@ -23,7 +23,7 @@ WHITE_PICTURE = (
 
 
 class Schema(BaseModel):
-    """A frozen model that refuses fields it does not know."""
+    """A frozen pydantic model that refuses unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,15 +35,15 @@ class Task(enum.StrEnum):
     UPSCALE = "upscale"
 
 
-# What models do. Upscaling is done by networks of its own.
+# The tasks of diffusion models; upscalers are networks of their own.
 MODEL_TASKS = (Task.TXT2IMG, Task.IMG2IMG, Task.INPAINT)
 
 
 class Scope(enum.StrEnum):
-    """What a token lets its holder do."""
+    """The permissions of a token."""
 
-    USE = "use"  # ask for pictures, and see one's own
-    OWN = "own"  # and see everybody's, and let others in
+    USE = "use"  # make images, and see one's own
+    OWN = "own"  # also see all images, and manage tokens
 
 
 class OutputFormat(enum.StrEnum):
@@ -57,7 +57,7 @@ class OutputFormat(enum.StrEnum):
 
 
 class LatentResize(enum.StrEnum):
-    """What lies between latents when they are resized."""
+    """Interpolation of resized latents."""
 
     BILINEAR = "bilinear"
     BILINEAR_ANTIALIASED = "bilinear-antialiased"
@@ -68,7 +68,7 @@ class LatentResize(enum.StrEnum):
 
 
 class MaskedContent(enum.StrEnum):
-    """What repainting begins from, as far as `strength` leaves anything of it."""
+    """The start of the repainted part, as far as `strength` keeps anything of it."""
 
     ORIGINAL = "original"
     NOISE = "noise"
@@ -86,6 +86,7 @@ class Lora(Schema):
 
 PositiveSize = Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
 Strength = Annotated[float, Field(gt=0, le=1)]
+Format = Annotated[OutputFormat, Field(description="PNG also holds the settings of the image.")]
 ImageSource = Annotated[
     str,
     Field(
@@ -101,21 +102,27 @@ WebhookUrl = Annotated[
     Field(
         min_length=1,
         max_length=2000,
-        description="An address that is told when the job has ended; the owner must allow it.",
+        description="URL that is called when the job has ended; the owner must allow it.",
     ),
 ]
 
 
 class Txt2ImgRequest(Schema):
-    """Develop a picture from words. What is left out takes the model's default."""
+    """Generate a picture from a prompt. Fields left out take the model's defaults."""
 
     task: ClassVar[Task] = Task.TXT2IMG
 
-    prompt: str = Field(max_length=MAX_PROMPT_CHARS, examples=["a red fox"])
-    negative_prompt: str = Field("", max_length=MAX_PROMPT_CHARS)
+    prompt: str = Field(
+        max_length=MAX_PROMPT_CHARS,
+        description="What to draw; `(word:1.3)` weighs a word.",
+        examples=["a red fox"],
+    )
+    negative_prompt: str = Field(
+        "", max_length=MAX_PROMPT_CHARS, description="What the picture should not show."
+    )
     width: PositiveSize | None = Field(None, description="Pixels, a multiple of 8.")
     height: PositiveSize | None = Field(None, description="Pixels, a multiple of 8.")
-    num_inference_steps: int | None = Field(None, ge=1, le=150)
+    num_inference_steps: int | None = Field(None, ge=1, le=150, description="Denoising steps.")
     guidance_scale: float | None = Field(
         None, ge=0, le=30, description="1 or less turns guidance off and halves the work."
     )
@@ -127,29 +134,36 @@ class Txt2ImgRequest(Schema):
         description="How far guidance is rescaled against overexposure (arXiv 2305.08891, 3.4).",
     )
     num_images: int = Field(
-        1, ge=1, le=MAX_IMAGES_PER_JOB, description="Image i is made from seed + i."
+        1,
+        ge=1,
+        le=MAX_IMAGES_PER_JOB,
+        description="Number of images; image i has the seed `seed + i`.",
     )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Random when left out.")
     scheduler: str | None = Field(None, description="A name from `GET /schedulers`.")
     model: str | None = Field(None, description="A name from `GET /models`.")
-    loras: tuple[Lora, ...] = Field(default_factory=tuple, max_length=8)
-    clip_skip: int = Field(
-        0, ge=0, le=MAX_CLIP_SKIP, description="Last text-encoder layers to leave out."
+    loras: tuple[Lora, ...] = Field(
+        default_factory=tuple, max_length=8, description="Names from `GET /loras`, with scales."
     )
-    output_format: OutputFormat = OutputFormat.PNG
+    clip_skip: int = Field(
+        0, ge=0, le=MAX_CLIP_SKIP, description="Number of last text-encoder layers to skip."
+    )
+    output_format: Format = OutputFormat.PNG
     exact: bool = Field(
-        False, description="Never share a UNet call, so that bytes do not depend on company."
+        False, description="Never share a UNet call, so that bytes do not depend on other jobs."
     )
     webhook: WebhookUrl = None
 
 
 class Img2ImgRequest(Txt2ImgRequest):
-    """Develop a picture from another one and words."""
+    """Generate a picture from another one and a prompt."""
 
     task: ClassVar[Task] = Task.IMG2IMG
 
     image: ImageSource
-    strength: Strength = Field(0.75, description="How much may change: 0 nothing, 1 everything.")
+    strength: Strength = Field(
+        0.75, description="How much may change, from nothing at 0 to everything at 1."
+    )
     latent_resize: LatentResize | None = Field(
         None, description="Resize the encoded picture instead of its pixels."
     )
@@ -162,13 +176,13 @@ class InpaintRequest(Txt2ImgRequest):
 
     image: ImageSource
     mask_image: ImageSource
-    strength: Strength = 1.0
+    strength: Strength = Field(1.0, description="How much may change in the white part.")
     mask_blur: int = Field(0, ge=0, le=256, description="Gaussian radius in pixels of the image.")
     padding_mask_crop: int | None = Field(
         None,
         ge=0,
         le=4096,
-        description="Repaint only the mask's surroundings, this wide, enlarged.",
+        description="Repaint an enlarged crop around the mask, with this margin in pixels.",
     )
     invert_mask: bool = Field(False, description="Repaint the black part instead.")
     keep_unmasked: bool = Field(
@@ -176,13 +190,13 @@ class InpaintRequest(Txt2ImgRequest):
     )
     masked_content: MaskedContent = Field(
         MaskedContent.ORIGINAL,
-        description="What the masked part begins from: itself, latent noise, or latents of zero. "
-        "At strength 1 nothing of it is left in any case.",
+        description="Start of the repainted part: the original, latent noise, or zero latents. "
+        "Without effect at strength 1.",
     )
 
 
 class UpscaleRequest(Schema):
-    """Make a picture larger by a network that was trained to."""
+    """Enlarge a picture with an upscaling network."""
 
     task: ClassVar[Task] = Task.UPSCALE
 
@@ -193,9 +207,9 @@ class UpscaleRequest(Schema):
         ge=1,
         le=16,
         allow_inf_nan=False,
-        description="How many times larger; the upscaler's own factor when left out, and at most.",
+        description="Factor, at most the upscaler's own, which is also the default.",
     )
-    output_format: OutputFormat = OutputFormat.PNG
+    output_format: Format = OutputFormat.PNG
     webhook: WebhookUrl = None
 
 

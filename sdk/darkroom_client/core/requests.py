@@ -34,26 +34,26 @@ class Request:
 
 @dataclass(frozen=True)
 class Txt2Img(Request):
-    """Develop a picture from words. What is left out takes the model's default.
+    """Generate a picture from a prompt. Fields left out take the model's defaults.
 
     Attributes:
-        prompt:
-        negative_prompt:
+        prompt: What to draw; `(word:1.3)` weighs a word.
+        negative_prompt: What the picture should not show.
         width: Pixels, a multiple of 8. 8 to 8192.
         height: Pixels, a multiple of 8. 8 to 8192.
-        num_inference_steps: 1 to 150.
+        num_inference_steps: Denoising steps. 1 to 150.
         guidance_scale: 1 or less turns guidance off and halves the work. 0 to 30.
         guidance_rescale: How far guidance is rescaled against overexposure (arXiv 2305.08891,
             3.4). 0 to 1. 0.0 by default.
-        num_images: Image i is made from seed + i. 1 to 8. 1 by default.
+        num_images: Number of images; image i has the seed `seed + i`. 1 to 8. 1 by default.
         seed: Random when left out. 0 to 4294967295.
         scheduler: A name from `Client.schedulers`.
         model: A name from `Client.models`.
-        loras:
-        clip_skip: Last text-encoder layers to leave out. 0 to 11. 0 by default.
-        output_format: png by default.
-        exact: Never share a UNet call, so that bytes do not depend on company.
-        webhook: An address that is told when the job has ended; the owner must allow it.
+        loras: Names from `Client.loras`, with scales.
+        clip_skip: Number of last text-encoder layers to skip. 0 to 11. 0 by default.
+        output_format: PNG also holds the settings of the image. png by default.
+        exact: Never share a UNet call, so that bytes do not depend on other jobs.
+        webhook: URL that is called when the job has ended; the owner must allow it.
     """
 
     task: ClassVar[Task] = Task.TXT2IMG
@@ -79,11 +79,12 @@ class Txt2Img(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class Img2Img(Txt2Img):
-    """Develop a picture from another one and words.
+    """Generate a picture from another one and a prompt.
 
     Attributes:
         image: A path, bytes, a PIL image, a NumPy array, or an image of an earlier job.
-        strength: How much may change: 0 nothing, 1 everything. Above 0 to 1. 0.75 by default.
+        strength: How much may change, from nothing at 0 to everything at 1. Above 0 to 1. 0.75 by
+            default.
         latent_resize: Resize the encoded picture instead of its pixels.
     """
 
@@ -101,13 +102,14 @@ class Inpaint(Txt2Img):
     Attributes:
         image: A path, bytes, a PIL image, a NumPy array, or an image of an earlier job.
         mask_image: The same, as large as `image`. White is repainted.
-        strength: Above 0 to 1. 1.0 by default.
+        strength: How much may change in the white part. Above 0 to 1. 1.0 by default.
         mask_blur: Gaussian radius in pixels of the image. 0 to 256. 0 by default.
-        padding_mask_crop: Repaint only the mask's surroundings, this wide, enlarged. 0 to 4096.
+        padding_mask_crop: Repaint an enlarged crop around the mask, with this margin in pixels. 0
+            to 4096.
         invert_mask: Repaint the black part instead.
         keep_unmasked: Put the original's pixels back where the mask is black, exactly.
-        masked_content: What the masked part begins from: itself, latent noise, or latents of
-            zero. At strength 1 nothing of it is left in any case. original by default.
+        masked_content: Start of the repainted part: the original, latent noise, or zero latents.
+            Without effect at strength 1. original by default.
     """
 
     task: ClassVar[Task] = Task.INPAINT
@@ -124,15 +126,14 @@ class Inpaint(Txt2Img):
 
 @dataclass(frozen=True, kw_only=True)
 class Upscale(Request):
-    """Make a picture larger by a network that was trained to.
+    """Enlarge a picture with an upscaling network.
 
     Attributes:
         image: A path, bytes, a PIL image, a NumPy array, or an image of an earlier job.
         upscaler: A name from `Client.upscalers`.
-        scale: How many times larger; the upscaler's own factor when left out, and at most. 1 to
-            16.
-        output_format: png by default.
-        webhook: An address that is told when the job has ended; the owner must allow it.
+        scale: Factor, at most the upscaler's own, which is also the default. 1 to 16.
+        output_format: PNG also holds the settings of the image. png by default.
+        webhook: URL that is called when the job has ended; the owner must allow it.
     """
 
     task: ClassVar[Task] = Task.UPSCALE

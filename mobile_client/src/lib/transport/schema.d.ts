@@ -510,11 +510,13 @@ export interface components {
         Img2ImgForm: {
             /**
              * Prompt
+             * @description What to draw; `(word:1.3)` weighs a word.
              * @example a red fox
              */
             prompt: string;
             /**
              * Negative Prompt
+             * @description What the picture should not show.
              * @default
              */
             negative_prompt: string;
@@ -528,7 +530,10 @@ export interface components {
              * @description Pixels, a multiple of 8.
              */
             height?: number;
-            /** Num Inference Steps */
+            /**
+             * Num Inference Steps
+             * @description Denoising steps.
+             */
             num_inference_steps?: number;
             /**
              * Guidance Scale
@@ -543,7 +548,7 @@ export interface components {
             guidance_rescale: number;
             /**
              * Num Images
-             * @description Image i is made from seed + i.
+             * @description Number of images; image i has the seed `seed + i`.
              * @default 1
              */
             num_images: number;
@@ -570,21 +575,24 @@ export interface components {
             loras: string;
             /**
              * Clip Skip
-             * @description Last text-encoder layers to leave out.
+             * @description Number of last text-encoder layers to skip.
              * @default 0
              */
             clip_skip: number;
-            /** @default png */
+            /**
+             * @description PNG also holds the settings of the image.
+             * @default png
+             */
             output_format: components["schemas"]["OutputFormat"];
             /**
              * Exact
-             * @description Never share a UNet call, so that bytes do not depend on company.
+             * @description Never share a UNet call, so that bytes do not depend on other jobs.
              * @default false
              */
             exact: boolean;
             /**
              * Webhook
-             * @description An address that is told when the job has ended; the owner must allow it.
+             * @description URL that is called when the job has ended; the owner must allow it.
              */
             webhook?: string;
             /**
@@ -597,7 +605,7 @@ export interface components {
             image: string;
             /**
              * Strength
-             * @description How much may change: 0 nothing, 1 everything.
+             * @description How much may change, from nothing at 0 to everything at 1.
              * @default 0.75
              */
             strength: number;
@@ -606,16 +614,18 @@ export interface components {
         };
         /**
          * Img2ImgRequest
-         * @description Develop a picture from another one and words.
+         * @description Generate a picture from another one and a prompt.
          */
         Img2ImgRequest: {
             /**
              * Prompt
+             * @description What to draw; `(word:1.3)` weighs a word.
              * @example a red fox
              */
             prompt: string;
             /**
              * Negative Prompt
+             * @description What the picture should not show.
              * @default
              */
             negative_prompt: string;
@@ -633,6 +643,7 @@ export interface components {
             height: number | null;
             /**
              * Num Inference Steps
+             * @description Denoising steps.
              * @default null
              */
             num_inference_steps: number | null;
@@ -650,7 +661,7 @@ export interface components {
             guidance_rescale: number;
             /**
              * Num Images
-             * @description Image i is made from seed + i.
+             * @description Number of images; image i has the seed `seed + i`.
              * @default 1
              */
             num_images: number;
@@ -672,25 +683,31 @@ export interface components {
              * @default null
              */
             model: string | null;
-            /** Loras */
+            /**
+             * Loras
+             * @description Names from `GET /loras`, with scales.
+             */
             loras?: components["schemas"]["Lora"][];
             /**
              * Clip Skip
-             * @description Last text-encoder layers to leave out.
+             * @description Number of last text-encoder layers to skip.
              * @default 0
              */
             clip_skip: number;
-            /** @default png */
+            /**
+             * @description PNG also holds the settings of the image.
+             * @default png
+             */
             output_format: components["schemas"]["OutputFormat"];
             /**
              * Exact
-             * @description Never share a UNet call, so that bytes do not depend on company.
+             * @description Never share a UNet call, so that bytes do not depend on other jobs.
              * @default false
              */
             exact: boolean;
             /**
              * Webhook
-             * @description An address that is told when the job has ended; the owner must allow it.
+             * @description URL that is called when the job has ended; the owner must allow it.
              * @default null
              */
             webhook: string | null;
@@ -703,7 +720,7 @@ export interface components {
             image: string;
             /**
              * Strength
-             * @description How much may change: 0 nothing, 1 everything.
+             * @description How much may change, from nothing at 0 to everything at 1.
              * @default 0.75
              */
             strength: number;
@@ -717,11 +734,13 @@ export interface components {
         InpaintForm: {
             /**
              * Prompt
+             * @description What to draw; `(word:1.3)` weighs a word.
              * @example a red fox
              */
             prompt: string;
             /**
              * Negative Prompt
+             * @description What the picture should not show.
              * @default
              */
             negative_prompt: string;
@@ -735,7 +754,10 @@ export interface components {
              * @description Pixels, a multiple of 8.
              */
             height?: number;
-            /** Num Inference Steps */
+            /**
+             * Num Inference Steps
+             * @description Denoising steps.
+             */
             num_inference_steps?: number;
             /**
              * Guidance Scale
@@ -750,7 +772,7 @@ export interface components {
             guidance_rescale: number;
             /**
              * Num Images
-             * @description Image i is made from seed + i.
+             * @description Number of images; image i has the seed `seed + i`.
              * @default 1
              */
             num_images: number;
@@ -777,21 +799,24 @@ export interface components {
             loras: string;
             /**
              * Clip Skip
-             * @description Last text-encoder layers to leave out.
+             * @description Number of last text-encoder layers to skip.
              * @default 0
              */
             clip_skip: number;
-            /** @default png */
+            /**
+             * @description PNG also holds the settings of the image.
+             * @default png
+             */
             output_format: components["schemas"]["OutputFormat"];
             /**
              * Exact
-             * @description Never share a UNet call, so that bytes do not depend on company.
+             * @description Never share a UNet call, so that bytes do not depend on other jobs.
              * @default false
              */
             exact: boolean;
             /**
              * Webhook
-             * @description An address that is told when the job has ended; the owner must allow it.
+             * @description URL that is called when the job has ended; the owner must allow it.
              */
             webhook?: string;
             /**
@@ -812,6 +837,7 @@ export interface components {
             mask_image: string;
             /**
              * Strength
+             * @description How much may change in the white part.
              * @default 1
              */
             strength: number;
@@ -823,7 +849,7 @@ export interface components {
             mask_blur: number;
             /**
              * Padding Mask Crop
-             * @description Repaint only the mask's surroundings, this wide, enlarged.
+             * @description Repaint an enlarged crop around the mask, with this margin in pixels.
              */
             padding_mask_crop?: number;
             /**
@@ -839,7 +865,7 @@ export interface components {
              */
             keep_unmasked: boolean;
             /**
-             * @description What the masked part begins from: itself, latent noise, or latents of zero. At strength 1 nothing of it is left in any case.
+             * @description Start of the repainted part: the original, latent noise, or zero latents. Without effect at strength 1.
              * @default original
              */
             masked_content: components["schemas"]["MaskedContent"];
@@ -851,11 +877,13 @@ export interface components {
         InpaintRequest: {
             /**
              * Prompt
+             * @description What to draw; `(word:1.3)` weighs a word.
              * @example a red fox
              */
             prompt: string;
             /**
              * Negative Prompt
+             * @description What the picture should not show.
              * @default
              */
             negative_prompt: string;
@@ -873,6 +901,7 @@ export interface components {
             height: number | null;
             /**
              * Num Inference Steps
+             * @description Denoising steps.
              * @default null
              */
             num_inference_steps: number | null;
@@ -890,7 +919,7 @@ export interface components {
             guidance_rescale: number;
             /**
              * Num Images
-             * @description Image i is made from seed + i.
+             * @description Number of images; image i has the seed `seed + i`.
              * @default 1
              */
             num_images: number;
@@ -912,25 +941,31 @@ export interface components {
              * @default null
              */
             model: string | null;
-            /** Loras */
+            /**
+             * Loras
+             * @description Names from `GET /loras`, with scales.
+             */
             loras?: components["schemas"]["Lora"][];
             /**
              * Clip Skip
-             * @description Last text-encoder layers to leave out.
+             * @description Number of last text-encoder layers to skip.
              * @default 0
              */
             clip_skip: number;
-            /** @default png */
+            /**
+             * @description PNG also holds the settings of the image.
+             * @default png
+             */
             output_format: components["schemas"]["OutputFormat"];
             /**
              * Exact
-             * @description Never share a UNet call, so that bytes do not depend on company.
+             * @description Never share a UNet call, so that bytes do not depend on other jobs.
              * @default false
              */
             exact: boolean;
             /**
              * Webhook
-             * @description An address that is told when the job has ended; the owner must allow it.
+             * @description URL that is called when the job has ended; the owner must allow it.
              * @default null
              */
             webhook: string | null;
@@ -950,6 +985,7 @@ export interface components {
             mask_image: string;
             /**
              * Strength
+             * @description How much may change in the white part.
              * @default 1
              */
             strength: number;
@@ -961,7 +997,7 @@ export interface components {
             mask_blur: number;
             /**
              * Padding Mask Crop
-             * @description Repaint only the mask's surroundings, this wide, enlarged.
+             * @description Repaint an enlarged crop around the mask, with this margin in pixels.
              * @default null
              */
             padding_mask_crop: number | null;
@@ -978,7 +1014,7 @@ export interface components {
              */
             keep_unmasked: boolean;
             /**
-             * @description What the masked part begins from: itself, latent noise, or latents of zero. At strength 1 nothing of it is left in any case.
+             * @description Start of the repainted part: the original, latent noise, or zero latents. Without effect at strength 1.
              * @default original
              */
             masked_content: components["schemas"]["MaskedContent"];
@@ -1102,7 +1138,7 @@ export interface components {
         JobStatus: "queued" | "running" | "succeeded" | "failed" | "cancelled";
         /**
          * LatentResize
-         * @description What lies between latents when they are resized.
+         * @description Interpolation of resized latents.
          * @enum {string}
          */
         LatentResize: "bilinear" | "bilinear-antialiased" | "bicubic" | "bicubic-antialiased" | "nearest" | "nearest-exact";
@@ -1161,7 +1197,7 @@ export interface components {
         };
         /**
          * MaskedContent
-         * @description What repainting begins from, as far as `strength` leaves anything of it.
+         * @description The start of the repainted part, as far as `strength` keeps anything of it.
          * @enum {string}
          */
         MaskedContent: "original" | "noise" | "nothing";
@@ -1339,7 +1375,7 @@ export interface components {
         };
         /**
          * Scope
-         * @description What a token lets its holder do.
+         * @description The permissions of a token.
          * @enum {string}
          */
         Scope: "use" | "own";
@@ -1392,11 +1428,13 @@ export interface components {
         Txt2ImgForm: {
             /**
              * Prompt
+             * @description What to draw; `(word:1.3)` weighs a word.
              * @example a red fox
              */
             prompt: string;
             /**
              * Negative Prompt
+             * @description What the picture should not show.
              * @default
              */
             negative_prompt: string;
@@ -1410,7 +1448,10 @@ export interface components {
              * @description Pixels, a multiple of 8.
              */
             height?: number;
-            /** Num Inference Steps */
+            /**
+             * Num Inference Steps
+             * @description Denoising steps.
+             */
             num_inference_steps?: number;
             /**
              * Guidance Scale
@@ -1425,7 +1466,7 @@ export interface components {
             guidance_rescale: number;
             /**
              * Num Images
-             * @description Image i is made from seed + i.
+             * @description Number of images; image i has the seed `seed + i`.
              * @default 1
              */
             num_images: number;
@@ -1452,36 +1493,41 @@ export interface components {
             loras: string;
             /**
              * Clip Skip
-             * @description Last text-encoder layers to leave out.
+             * @description Number of last text-encoder layers to skip.
              * @default 0
              */
             clip_skip: number;
-            /** @default png */
+            /**
+             * @description PNG also holds the settings of the image.
+             * @default png
+             */
             output_format: components["schemas"]["OutputFormat"];
             /**
              * Exact
-             * @description Never share a UNet call, so that bytes do not depend on company.
+             * @description Never share a UNet call, so that bytes do not depend on other jobs.
              * @default false
              */
             exact: boolean;
             /**
              * Webhook
-             * @description An address that is told when the job has ended; the owner must allow it.
+             * @description URL that is called when the job has ended; the owner must allow it.
              */
             webhook?: string;
         };
         /**
          * Txt2ImgRequest
-         * @description Develop a picture from words. What is left out takes the model's default.
+         * @description Generate a picture from a prompt. Fields left out take the model's defaults.
          */
         Txt2ImgRequest: {
             /**
              * Prompt
+             * @description What to draw; `(word:1.3)` weighs a word.
              * @example a red fox
              */
             prompt: string;
             /**
              * Negative Prompt
+             * @description What the picture should not show.
              * @default
              */
             negative_prompt: string;
@@ -1499,6 +1545,7 @@ export interface components {
             height: number | null;
             /**
              * Num Inference Steps
+             * @description Denoising steps.
              * @default null
              */
             num_inference_steps: number | null;
@@ -1516,7 +1563,7 @@ export interface components {
             guidance_rescale: number;
             /**
              * Num Images
-             * @description Image i is made from seed + i.
+             * @description Number of images; image i has the seed `seed + i`.
              * @default 1
              */
             num_images: number;
@@ -1538,25 +1585,31 @@ export interface components {
              * @default null
              */
             model: string | null;
-            /** Loras */
+            /**
+             * Loras
+             * @description Names from `GET /loras`, with scales.
+             */
             loras?: components["schemas"]["Lora"][];
             /**
              * Clip Skip
-             * @description Last text-encoder layers to leave out.
+             * @description Number of last text-encoder layers to skip.
              * @default 0
              */
             clip_skip: number;
-            /** @default png */
+            /**
+             * @description PNG also holds the settings of the image.
+             * @default png
+             */
             output_format: components["schemas"]["OutputFormat"];
             /**
              * Exact
-             * @description Never share a UNet call, so that bytes do not depend on company.
+             * @description Never share a UNet call, so that bytes do not depend on other jobs.
              * @default false
              */
             exact: boolean;
             /**
              * Webhook
-             * @description An address that is told when the job has ended; the owner must allow it.
+             * @description URL that is called when the job has ended; the owner must allow it.
              * @default null
              */
             webhook: string | null;
@@ -1578,20 +1631,23 @@ export interface components {
             upscaler: string;
             /**
              * Scale
-             * @description How many times larger; the upscaler's own factor when left out, and at most.
+             * @description Factor, at most the upscaler's own, which is also the default.
              */
             scale?: number;
-            /** @default png */
+            /**
+             * @description PNG also holds the settings of the image.
+             * @default png
+             */
             output_format: components["schemas"]["OutputFormat"];
             /**
              * Webhook
-             * @description An address that is told when the job has ended; the owner must allow it.
+             * @description URL that is called when the job has ended; the owner must allow it.
              */
             webhook?: string;
         };
         /**
          * UpscaleRequest
-         * @description Make a picture larger by a network that was trained to.
+         * @description Enlarge a picture with an upscaling network.
          */
         UpscaleRequest: {
             /**
@@ -1608,15 +1664,18 @@ export interface components {
             upscaler: string;
             /**
              * Scale
-             * @description How many times larger; the upscaler's own factor when left out, and at most.
+             * @description Factor, at most the upscaler's own, which is also the default.
              * @default null
              */
             scale: number | null;
-            /** @default png */
+            /**
+             * @description PNG also holds the settings of the image.
+             * @default png
+             */
             output_format: components["schemas"]["OutputFormat"];
             /**
              * Webhook
-             * @description An address that is told when the job has ended; the owner must allow it.
+             * @description URL that is called when the job has ended; the owner must allow it.
              * @default null
              */
             webhook: string | null;

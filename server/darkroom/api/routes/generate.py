@@ -56,7 +56,7 @@ def _route(task: Task, summary: str) -> None:
         answers=GENERATED,
         sends={200: IMAGES},
         takes=(PREFER, IDEMPOTENCY_KEY, PRIORITY),
-        tag="develop",
+        tag="generate",
     )(handler)
 
 

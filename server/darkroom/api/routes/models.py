@@ -18,19 +18,19 @@ from darkroom.responses import (
 blueprint = Blueprint("catalog", __name__)
 
 
-@route(blueprint, "GET", "/models", answers={200: ModelList}, tag="catalog")
+@route(blueprint, "GET", "/models", answers={200: ModelList}, tag="models")
 def list_models() -> Response:
     """List the models, each with its defaults and limits."""
     return send_model(ModelList(models=context().catalog.infos()))
 
 
-@route(blueprint, "GET", "/schedulers", answers={200: SchedulerList}, tag="catalog")
+@route(blueprint, "GET", "/schedulers", answers={200: SchedulerList}, tag="models")
 def list_schedulers() -> Response:
     """List the schedulers, each with the spacings it supports."""
     return send_model(SchedulerList(schedulers=schedulers.infos()))
 
 
-@route(blueprint, "GET", "/loras", answers={200: LoraList}, tag="catalog")
+@route(blueprint, "GET", "/loras", answers={200: LoraList}, tag="models")
 def list_loras() -> Response:
     """List the LoRAs, each with the models it fits, and files that cannot be used."""
     catalog = context().adapters
@@ -41,7 +41,7 @@ def list_loras() -> Response:
     return send_model(LoraList(loras=loras, broken=catalog.broken_loras()))
 
 
-@route(blueprint, "GET", "/embeddings", answers={200: EmbeddingList}, tag="catalog")
+@route(blueprint, "GET", "/embeddings", answers={200: EmbeddingList}, tag="models")
 def list_embeddings() -> Response:
     """List the textual inversions, each with the models it fits, and files that cannot be used."""
     catalog = context().adapters
@@ -52,7 +52,7 @@ def list_embeddings() -> Response:
     return send_model(EmbeddingList(embeddings=embeddings, broken=catalog.broken_embeddings()))
 
 
-@route(blueprint, "GET", "/upscalers", answers={200: UpscalerList}, tag="catalog")
+@route(blueprint, "GET", "/upscalers", answers={200: UpscalerList}, tag="models")
 def list_upscalers() -> Response:
     """List the networks that enlarge pictures, and files that cannot be used."""
     catalog = context().upscalers
