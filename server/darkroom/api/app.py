@@ -8,7 +8,7 @@ from prometheus_client import disable_created_metrics
 
 from darkroom.api import access_log, context, errors, http
 from darkroom.api.auth import access, rate_limits
-from darkroom.api.auth.proxies import Proxies
+from darkroom.api.auth.origin import Proxies
 from darkroom.api.auth.signed_urls import Signatures
 from darkroom.api.parse import BodyReader
 from darkroom.api.prepare import Preparer

@@ -15,9 +15,9 @@ from typing import IO, Any
 from urllib.parse import unquote_to_bytes
 
 from darkroom.api.auth import rate_limits
-from darkroom.api.auth.proxies import Proxies
+from darkroom.api.auth.origin import Proxies
 from darkroom.asgi import Receive, Scope, Send
-from darkroom.asgi.limits import Bodies, CallerGoneError, Threads, may_be_large
+from darkroom.asgi.limits import Bodies, CallerGoneError, Threads, is_packed, may_be_large
 from darkroom.asgi.refusals import RefusedError
 from darkroom.asgi.streams import Streams
 from darkroom.asgi.wait import Application, DeferredResponse, EventStream, PendingResponse, WsgiApp
@@ -110,7 +110,8 @@ class Bridge:
             return
         environ = environ_of(scope, body.file, body.size)
         environ[rate_limits.COUNTED] = is_authorized
-        threads = self._threads if body.is_small else self._uploads
+        is_small = body.is_small and not is_packed(scope)
+        threads = self._threads if is_small else self._uploads
         try:
             answer = await threads.run(context.run, _call, self._app.wsgi_app, environ)
         finally:

@@ -157,6 +157,11 @@ def may_be_large(scope: Scope) -> bool:
     return is_chunked or declared > SMALL_BYTES
 
 
+def is_packed(scope: Scope) -> bool:
+    """Whether a request's body is compressed, and may be large when it is unpacked."""
+    return any(name == b"content-encoding" for name, _ in scope["headers"])
+
+
 def _framing(scope: Scope) -> tuple[int, bool]:
     """The declared length of a body, 0 without one, and whether it comes in chunks instead."""
     headers = dict(scope["headers"])  # each occurs once, and is a number: gunicorn has checked

@@ -164,7 +164,7 @@ def _gunicorn_config(settings: Settings) -> Config:
         "permit_unconventional_http_method": True,  # Flask answers 405
         "limit_request_line": settings.web.max_header_bytes,
         "limit_request_field_size": settings.web.max_header_bytes,
-        "forwarded_allow_ips": "",  # the bridge asks api/auth/proxies.py
+        "forwarded_allow_ips": "",  # the bridge asks api/auth/origin.py
         "secure_scheme_headers": {},
         "keepalive": NEVER_S,
         "timeout": NEVER_S,

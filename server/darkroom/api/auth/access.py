@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from flask import Flask, current_app, g, request
 
 from darkroom.api.auth import origin
-from darkroom.api.auth.proxies import Proxies
+from darkroom.api.auth.origin import Proxies
 from darkroom.api.auth.rate_limits import Guesses
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError

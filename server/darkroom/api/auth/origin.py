@@ -6,10 +6,13 @@ Headers can be forged, so they are only used as reasons to refuse.
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Network, IPv6Network
 from urllib.parse import urlsplit
 
 from werkzeug.datastructures import Headers
+
+from darkroom.asgi import Scope
 
 # What proxies add. Any of them means that the other end of the connection is not the caller.
 FORWARDING = frozenset(
@@ -33,6 +36,10 @@ FORWARDING = frozenset(
 FORWARDING_PREFIXES = ("x-forwarded-", "tailscale-", "ngrok-")
 
 HOME_SUFFIXES = ("local", "lan", "home", "home.arpa", "internal")  # what routers add to names
+
+Network = IPv4Network | IPv6Network
+
+SCHEMES = ("http", "https")
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::\d{1,5})?")
 
@@ -121,3 +128,64 @@ def is_foreign(headers: Headers, scheme: str) -> bool:
 def is_browser(headers: Headers) -> bool:
     """Whether a Basic challenge would open a password dialog."""
     return "Sec-Fetch-Mode" in headers or "Mozilla/" in headers.get("User-Agent", "")
+
+
+class Proxies:
+    """The trusted proxies in front of this server. Without any, no header changes the caller.
+
+    Each proxy of a chain appends the address of its own caller to `X-Forwarded-For`. So the
+    entries from the right up to the first address that is no trusted proxy can be trusted, and
+    those to the left of it cannot.
+
+    Args:
+        networks: addresses of the trusted proxies.
+    """
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._networks = tuple(networks)
+
+    def include(self, address: str) -> bool:
+        """Whether an address is that of a trusted proxy."""
+        if not is_address(address):
+            return False
+        parsed = parse(address)
+        return any(parsed in network for network in self._networks)
+
+    def look_behind(self, scope: Scope) -> Scope:
+        """A request with the address and scheme that its caller used for the first proxy.
+
+        What is no address ends the search: then the last proxy we know of is who asks. The host is
+        not looked for: our proxies pass `Host` on, and one that does not override
+        `X-Forwarded-Host` hands on whatever a page wrote into it.
+        """
+        peer = (scope["client"] or ("", 0))[0]
+        if not self.include(peer):
+            return scope
+        return {
+            **scope,
+            "client": (self._caller(peer, _values(scope, b"x-forwarded-for")), 0),
+            "scheme": _scheme(scope),
+        }
+
+    def _caller(self, peer: str, hops: Iterator[str]) -> str:
+        """The first address from the right that is no trusted proxy; the leftmost if all are."""
+        address = peer
+        for hop in hops:
+            if not is_address(hop):
+                break
+            address = hop
+            if not self.include(hop):
+                break
+        return address
+
+
+def _scheme(scope: Scope) -> str:
+    said = next(_values(scope, b"x-forwarded-proto"), "").lower()
+    return said if said in SCHEMES else str(scope["scheme"])
+
+
+def _values(scope: Scope, name: bytes) -> Iterator[str]:
+    """A list's members from the right, over all headers of that name (RFC 9110, section 5.3)."""
+    for found, value in reversed(list(scope["headers"])):
+        if found == name:
+            yield from (part.strip() for part in reversed(value.decode("latin-1").split(",")))
