@@ -218,7 +218,7 @@ def _gunzip(packed: IO[bytes], unpacked: IO[bytes], limit: int | None) -> int:
     """Unpack gzip, and stop at the limit. Returns the unpacked size in bytes."""
     size = 0
     try:
-        with gzip.GzipFile(fileobj=packed) as source:
+        with gzip.GzipFile(fileobj=packed, mode="rb") as source:
             while data := source.read(CHUNK_BYTES):
                 size += len(data)
                 if limit is not None and size > limit:
