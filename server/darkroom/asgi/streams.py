@@ -208,7 +208,7 @@ class Streams:
             chunks = [chunk.after(after) for chunk in await listener.take()]
             if listener.over:
                 if wanted.encoder is not None:
-                    yield await threads.run(wanted.encoder.break_off)
+                    yield await threads.run(wanted.encoder.encode_stop)
                 return
             for chunk in chunks:
                 listener.note_sent(chunk.lines)
@@ -256,7 +256,7 @@ async def _encode(wanted: EventStream, threads: Threads, chunk: Chunk) -> bytes:
     if wanted.encoder is None:
         return chunk.data
     events = [line.event for line in chunk.lines if line.event is not None]
-    return await threads.run(wanted.encoder.tell, events)
+    return await threads.run(wanted.encoder.encode, events)
 
 
 def _discard(groups: dict[str, set[Item]], key: str, item: Item) -> None:

@@ -57,10 +57,10 @@ class EventEncoder(Protocol):
     Its methods are called in threads, one at a time.
     """
 
-    def tell(self, events: Sequence[Event]) -> bytes:
+    def encode(self, events: Sequence[Event]) -> bytes:
         """The bytes for events that came together; each comes once, oldest first."""
 
-    def break_off(self) -> bytes:
+    def encode_stop(self) -> bytes:
         """The bytes for a stream that ends before its job does: the server stops."""
 
 

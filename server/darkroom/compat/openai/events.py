@@ -62,11 +62,11 @@ class OpenAIEncoder:
         self._done = 0.0  # of the steps, 0 to 1
         self._preview: Event | None = None  # the newest one, unless it was sent
 
-    def tell(self, events: Sequence[Event]) -> bytes:
+    def encode(self, events: Sequence[Event]) -> bytes:
         """The text of events that came together."""
         return "".join(text for event in events for text in self._encode(event)).encode()
 
-    def break_off(self) -> bytes:
+    def encode_stop(self) -> bytes:
         """The text sent when the server stops before the job has ended."""
         return _error(STOPPING).encode()
 
