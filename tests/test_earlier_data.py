@@ -18,7 +18,7 @@ from PIL import Image
 from darkroom.storage import database
 from tests import upscalers
 from tests.conftest import DATA
-from tests.jobs.test_migrations import bring
+from tests.queue.test_migrations import bring
 from tests.serving import RunningServer, running
 
 EARLIER = DATA / "v0005"
