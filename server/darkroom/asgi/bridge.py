@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from darkroom.api.auth import rate_limits
 from darkroom.api.auth.origin import Proxies
-from darkroom.asgi import Receive, Scope, Send
+from darkroom.asgi import Message, Receive, Scope, Send
 from darkroom.asgi.limits import Bodies, CallerGoneError, Threads, is_packed, may_be_large
 from darkroom.asgi.refusals import RefusedError
 from darkroom.asgi.streams import Streams
@@ -25,6 +25,7 @@ from darkroom.config import Settings
 
 Environ = dict[str, Any]
 Headers = list[tuple[bytes, bytes]]
+Gone = asyncio.Task[None]  # done when the caller has left
 
 WRITE_BYTES = 2**16  # sent at once, so that a reader is seen to read
 AHEAD_BYTES = 2**20  # of an answer, made before the first are sent
@@ -72,6 +73,11 @@ class Answer:
     headers: Headers
     rest: Chunks | DeferredResponse
 
+    @property
+    def start(self) -> Message:
+        """The ASGI message that sends the head."""
+        return {"type": "http.response.start", "status": self.status, "headers": self.headers}
+
 
 class Bridge:
     """Serves a Flask application.
@@ -116,18 +122,16 @@ class Bridge:
             answer = await threads.run(context.run, _call, self._app.wsgi_app, environ)
         finally:
             body.close()
-        while isinstance(answer.rest, PendingResponse):  # one job may lead to the next
-            waited = await self._wait(answer.rest, context, environ, receive)
-            if waited is None:
-                return
-            answer = waited
-        await send(
-            {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
-        )
-        if isinstance(answer.rest, EventStream):
-            await self._stream(answer.rest, receive, send)
-        elif isinstance(answer.rest, Chunks):
-            await self._send(answer.rest, send)
+        if isinstance(answer.rest, Chunks):
+            await self._send(answer, answer.rest, send)
+            return
+        # One task for all waits: after a cancelled `receive`, gunicorn's next one says at once that
+        # the caller has left.
+        gone = asyncio.create_task(_gone(receive))
+        try:
+            await self._finish(answer, context, environ, gone, send)
+        finally:
+            gone.cancel()
 
     def start(self) -> None:
         """Begin, on the running loop."""
@@ -155,38 +159,46 @@ class Bridge:
         if answer is not None:
             raise RefusedError(answer.status_code, _raw(answer.headers), answer.get_data())
 
+    async def _finish(
+        self, answer: Answer, context: Context, environ: Environ, gone: Gone, send: Send
+    ) -> None:
+        """Send a deferred answer, unless the caller leaves before it is due."""
+        while isinstance(answer.rest, PendingResponse):  # one job may lead to the next
+            waited = await self._wait(answer.rest, context, environ, gone)
+            if waited is None:
+                return
+            answer = waited
+        if isinstance(answer.rest, EventStream):
+            await send(answer.start)
+            await self._stream(answer.rest, gone, send)
+        elif isinstance(answer.rest, Chunks):
+            await self._send(answer, answer.rest, send)
+
     async def _wait(
-        self, pending: PendingResponse, context: Context, environ: Environ, receive: Receive
+        self, pending: PendingResponse, context: Context, environ: Environ, gone: Gone
     ) -> Answer | None:
         """The answer when it is due; None if the caller has left."""
         with self._streams.ending(pending.job_id) as ended:
             if not await self._threads.run(context.run, pending.has_ended):
-                gone = asyncio.create_task(_gone(receive))
-                try:
-                    await asyncio.wait(
-                        {ended, gone},
-                        timeout=pending.patience_s(),
-                        return_when=asyncio.FIRST_COMPLETED,
-                    )
-                finally:
-                    gone.cancel()
+                await asyncio.wait(
+                    {ended, gone},
+                    timeout=pending.patience_s(),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
                 if gone.done():
                     await self._threads.run(context.run, pending.abandon)
                     return None
         return await self._threads.run(context.run, _call, pending.answer, environ)
 
-    async def _stream(self, wanted: EventStream, receive: Receive, send: Send) -> None:
-        gone = asyncio.create_task(_gone(receive))
-        try:
-            async with aclosing(self._streams.play(wanted, self._threads, gone)) as stream:
-                async for data in stream:
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
-        finally:
-            gone.cancel()
+    async def _stream(self, wanted: EventStream, gone: Gone, send: Send) -> None:
+        async with aclosing(self._streams.play(wanted, self._threads, gone)) as stream:
+            async for data in stream:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send(self, chunks: Chunks, send: Send) -> None:
+    async def _send(self, answer: Answer, chunks: Chunks, send: Send) -> None:
         try:
+            await send(answer.start)
             while True:
                 for start in range(0, len(chunks.ready), WRITE_BYTES):
                     data = chunks.ready[start : start + WRITE_BYTES]
