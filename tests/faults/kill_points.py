@@ -95,17 +95,16 @@ class House:
 
 @dataclass(frozen=True)
 class Arrived:
-    """A request with a picture, as `web.intake` hands it over."""
+    """A request with an upload, as `api.prepare` returns it."""
 
-    house: House
     request: Img2Img = REQUEST
     workload: Workload = REQUEST.workload
     fingerprint: str = "f"
     webhook: Destination = WEBHOOK
 
-    def store(self) -> tuple[NewUpload, ...]:
+    def store(self, files: Files) -> tuple[NewUpload, ...]:
         upload_id = f"up{os.getpid()}"
-        self.house.files.write(upload_id, UPLOAD)
+        files.write(upload_id, UPLOAD)
         return (NewUpload(upload_id, sha256(UPLOAD).hexdigest(), 8, 8, len(UPLOAD)),)
 
 
@@ -120,7 +119,7 @@ def accept(house: House) -> None:
     context.install(app, context.Context(**(unused | known)))  # type: ignore[arg-type]
     with app.test_request_context("/img2img", method="POST"):
         g.request_id, g.caller = "12345678", access.LOCAL
-        submit.accept(Arrived(house), KEY)  # type: ignore[arg-type]
+        submit.accept(Arrived(), KEY)  # type: ignore[arg-type]
 
 
 def queue(house: House) -> None:
