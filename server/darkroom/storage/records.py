@@ -38,10 +38,10 @@ class NewUpload:
 
 @dataclass(frozen=True)
 class NewJob:
-    """What web hands to the queue.
+    """A job to be queued.
 
     Attributes:
-        client: who asks: `local`, `token:<id>` or `address:<ip>`.
+        client: the caller: `local`, `token:<id>` or `address:<ip>`.
         client_name: for people.
         request: with `image:<id>` references only.
         workload: its size.
@@ -51,7 +51,7 @@ class NewJob:
         urgency: 0 to 7, the most urgent first, among this client's jobs.
         request_id: of the HTTP request, for the logs.
         collapses: whether an unfinished job of this client with the same fingerprint will do.
-        webhook: who is told when it has ended, or None.
+        webhook: the address to call when it has ended, or None.
         old_fingerprint: as older servers computed it. A job that one of them stored under the same
             key has this one.
     """
@@ -94,7 +94,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class StoredPicture:
-    """An output or upload: enough to answer with its bytes."""
+    """What is needed to send an image or upload."""
 
     id: str
     content_type: str
@@ -105,11 +105,11 @@ class StoredPicture:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a picture looked like on the way.
+    """An image of an intermediate step.
 
     Attributes:
-        id: of the event that told of it.
-        webp: a small file.
+        id: of its event.
+        webp: the bytes of a small WebP file.
     """
 
     id: int
@@ -159,7 +159,7 @@ def event_of(row: EventRow) -> Event:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job may expect: see `Job`."""
+    """Position and ETA of a job, as in `Job`."""
 
     position: int | None = None
     eta_seconds: float | None = None

@@ -62,7 +62,7 @@ class JobRow(Table):
 
 
 class ImageRow(Table):
-    """A developed picture. The id is the job's id and the index, so a second run cannot add one."""
+    """A generated image. Its id is the job's id and the index, so a second run adds none."""
 
     __tablename__ = "images"
 
@@ -79,7 +79,7 @@ class ImageRow(Table):
 
 
 class UploadRow(Table):
-    """A picture that came with a request, decoded and stored anew as PNG."""
+    """An image sent with a request, decoded and stored as PNG."""
 
     __tablename__ = "uploads"
 
@@ -106,14 +106,14 @@ class EventRow(Table):
 
 
 class WebhookRow(Table):
-    """Who is told of a job's end, and how far that is; see `outbox`.
+    """A job's webhook and its delivery; see `webhooks.deliveries`.
 
     Attributes:
-        url: forgotten when there is nothing more to send.
-        origin: of the url, without anything secret.
+        url: deleted when nothing more is to be sent.
+        origin: of the url, which contains no secret.
         state: a `WebhookState`.
-        due_at: of the next attempt, once the job has ended.
-        sender: the process that is at it.
+        due_at: when the next attempt is due, once the job has ended.
+        sender: the process that is sending it.
     """
 
     __tablename__ = "webhooks"
@@ -130,7 +130,7 @@ class WebhookRow(Table):
 
 
 class SpeedRow(Table):
-    """How fast the engine has been: `eta.Speed` by `eta.Kind`."""
+    """A measured speed of the engine: an `estimate.Speed` by `estimate.Kind`."""
 
     __tablename__ = "speeds"
 
@@ -142,9 +142,9 @@ class SpeedRow(Table):
 
 
 class WorkerRow(Table):
-    """A worker, and whether its model is loaded. It counts until its lease lapses.
+    """A worker, which counts as alive until its lease expires.
 
-    `metrics` is what it measured of itself, in Prometheus' text format.
+    `metrics` are its metrics in Prometheus' text format.
     """
 
     __tablename__ = "workers"
@@ -158,7 +158,7 @@ class WorkerRow(Table):
 
 
 class ClientRow(Table):
-    """Whose turn it is: `served` is the client's ticket, see `fairness`."""
+    """A client's place in the rotation: `served` is its ticket, see `fairness`."""
 
     __tablename__ = "clients"
 
@@ -167,7 +167,7 @@ class ClientRow(Table):
 
 
 class ClientOptionsRow(Table):
-    """What a client has set for itself, by name, as JSON: see `preferences`."""
+    """A client's settings by name, as JSON; see `preferences`."""
 
     __tablename__ = "client_options"
 
@@ -176,7 +176,7 @@ class ClientOptionsRow(Table):
 
 
 class TokenRow(Table):
-    """A device's token, of which only the SHA-256 is kept: it is 256 random bits."""
+    """A device's token; only the SHA-256 of its 256 random bits is stored."""
 
     __tablename__ = "tokens"
 
@@ -190,7 +190,7 @@ class TokenRow(Table):
 
 
 class PairingCodeRow(Table):
-    """A code that is good for one token. It is deleted when it is used."""
+    """A code that can be exchanged for one token. It is deleted when it is used."""
 
     __tablename__ = "pairing_codes"
 
