@@ -217,6 +217,7 @@ def test_a_file_is_measured_unpacked(http: FlaskClient) -> None:
 @pytest.mark.parametrize(
     "data",
     [FOX, b"\x1f\x8b\x08\x00", gzip.compress(FOX)[:-1], gzip.compress(FOX)[:20], b"\x1f\x8b" + FOX],
+    ids=["plain", "head", "without its end", "cut short", "no gzip behind the mark"],
 )
 @pytest.mark.parametrize("path", ["/strict", "/tolerant", "/any", "/pair"])
 def test_what_is_not_gzip_is_malformed(http: FlaskClient, path: str, data: bytes) -> None:
