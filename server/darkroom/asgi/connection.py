@@ -177,8 +177,10 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
     # --- refusals --------------------------------------------------------------------------
 
     def _send_error_response(self, status: int, message: str, _extra: Any = ()) -> None:
-        """Refuse what gunicorn's parser cannot read."""
-        if status in (414, 431):
+        """Refuse what gunicorn's parser cannot read, or what the application left unanswered."""
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._refuse(refusals.crashed(secrets.token_hex(8)))
+        elif status in (414, 431):
             self._refuse(refusals.long_head(self._limits.max_header_bytes))
         else:
             self._refuse(refusals.malformed(message))
