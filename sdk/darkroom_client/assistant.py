@@ -134,7 +134,7 @@ def server(client: AsyncClient) -> MCPServer[Any]:
 def run(url: str | None, port: int | None) -> None:
     """Serve until the caller leaves: standard input and output, or HTTP on this machine alone.
 
-    Whoever reaches these tools uses the box with this user's token, so the network does not.
+    These tools use the server with this user's token, so they are not offered to the network.
 
     Args:
         url: of the Darkroom server, or None.

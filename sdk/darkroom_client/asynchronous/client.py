@@ -26,7 +26,7 @@ from darkroom_client.core.errors import ServerError
 from darkroom_client.core.records import JobPage, JobRecord, JobStatus
 from darkroom_client.core.requests import Img2Img, Inpaint, Request, Txt2Img, Upscale
 from darkroom_client.core.retries import RetryPolicy
-from darkroom_client.core.taking import taking
+from darkroom_client.core.signatures import takes_fields
 from darkroom_client.discovery import FoundServer
 from darkroom_client.effects import AsyncEffects
 from darkroom_client.notebook import bar
@@ -147,22 +147,22 @@ class AsyncClient:
 
     # --- asking for pictures ---------------------------------------------------------------
 
-    @taking(Txt2Img)
+    @takes_fields(Txt2Img)
     async def txt2img(self, request: Txt2Img) -> AsyncJob:
         """Develop a picture from words. Returns the queued job; see `Txt2Img` for the arguments."""
         return await self.submit(request)
 
-    @taking(Img2Img)
+    @takes_fields(Img2Img)
     async def img2img(self, request: Img2Img) -> AsyncJob:
         """Develop a picture from another one. Returns the queued job; see `Img2Img`."""
         return await self.submit(request)
 
-    @taking(Inpaint)
+    @takes_fields(Inpaint)
     async def inpaint(self, request: Inpaint) -> AsyncJob:
         """Repaint the white part of a mask. Returns the queued job; see `Inpaint`."""
         return await self.submit(request)
 
-    @taking(Upscale)
+    @takes_fields(Upscale)
     async def upscale(self, request: Upscale) -> AsyncJob:
         """Make a picture larger by a network. Returns the queued job; see `Upscale`."""
         return await self.submit(request)

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Self
 
+from darkroom_client.core.descriptions import duration, words
 from darkroom_client.core.events import (
     AnyEvent,
     NoteEvent,
@@ -13,7 +14,6 @@ from darkroom_client.core.events import (
     StartedEvent,
 )
 from darkroom_client.core.records import JobRecord, JobStatus, Progress
-from darkroom_client.core.telling import duration, words
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import click
 from click.shell_completion import get_completion_class
 
-from darkroom_client.terminal import drawing, keeping
-from darkroom_client.terminal.ending import Exit, ending
+from darkroom_client.terminal import generate_commands, query_commands
+from darkroom_client.terminal.exit_codes import Exit, with_exit_code
 
 VARIABLE = "_DARKROOM_CLIENT_COMPLETE"
 
@@ -24,7 +24,7 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@ending
+@with_exit_code
 def completion(shell: str) -> None:
     """Print what makes SHELL complete this command: eval "$(darkroom-client completion bash)"."""
     kind = get_completion_class(shell)
@@ -36,7 +36,7 @@ def completion(shell: str) -> None:
 @cli.command()
 @click.option("--url", help="Of the server; default is DARKROOM_URL, or who was paired.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Speak HTTP here, for this machine.")
-@ending
+@with_exit_code
 def mcp(url: str | None, port: int | None) -> None:
     """Be the tools of an assistant (MCP), over standard input and output or HTTP at /mcp."""
     try:
@@ -47,19 +47,19 @@ def mcp(url: str | None, port: int | None) -> None:
 
 
 for command in (
-    drawing.txt2img,
-    drawing.img2img,
-    drawing.inpaint,
-    drawing.upscale,
-    drawing.batch,
-    keeping.jobs,
-    keeping.images,
-    keeping.image,
-    keeping.cancel,
-    keeping.models,
-    keeping.schedulers,
-    keeping.upscalers,
-    keeping.pair,
-    keeping.discover,
+    generate_commands.txt2img,
+    generate_commands.img2img,
+    generate_commands.inpaint,
+    generate_commands.upscale,
+    generate_commands.batch,
+    query_commands.jobs,
+    query_commands.images,
+    query_commands.image,
+    query_commands.cancel,
+    query_commands.models,
+    query_commands.schedulers,
+    query_commands.upscalers,
+    query_commands.pair,
+    query_commands.discover,
 ):
     cli.add_command(command)

@@ -1,4 +1,4 @@
-"""From requests to files, with few jobs on their way at a time."""
+"""Sends requests and saves the images, with a few jobs in flight at a time."""
 
 import json
 import sys
@@ -19,8 +19,8 @@ from darkroom_client.core.errors import (
 )
 from darkroom_client.core.records import JobRecord
 from darkroom_client.terminal.batch import Asked
-from darkroom_client.terminal.ending import Interrupted, report, tell
-from darkroom_client.terminal.naming import STDOUT, Naming
+from darkroom_client.terminal.exit_codes import Interrupted, report, tell
+from darkroom_client.terminal.file_names import STDOUT, FileNames
 from darkroom_client.terminal.plain import jsonable
 from darkroom_client.terminal.watching import follow
 
@@ -52,14 +52,14 @@ class Run:
 
     Args:
         client: of the server.
-        naming: of the files.
-        manner: how.
+        names: of the files.
+        options: how.
     """
 
-    def __init__(self, client: Client, naming: Naming, manner: ResponseOptions) -> None:
+    def __init__(self, client: Client, names: FileNames, options: ResponseOptions) -> None:
         self._client = client
-        self._naming = naming
-        self._manner = manner
+        self._naming = names
+        self._manner = options
         self._open: deque[tuple[int, Asked, Job]] = deque()
         self._failed = 0
 

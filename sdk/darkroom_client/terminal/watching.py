@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from darkroom_client.blocking.job import Job
+from darkroom_client.core.descriptions import duration, words
 from darkroom_client.core.events import AnyEvent, NoteEvent, PreviewEvent, ProgressEvent
-from darkroom_client.core.telling import duration, words
 from darkroom_client.terminal import inline
 from darkroom_client.terminal.plain import plain
 

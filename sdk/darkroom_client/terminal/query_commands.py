@@ -1,4 +1,4 @@
-"""Commands about what the server has."""
+"""The commands that list and fetch: jobs, images, models, schedulers, upscalers, pairing."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ from darkroom_client.blocking.client import Client
 from darkroom_client.core.errors import DarkroomError
 from darkroom_client.core.records import JobStatus
 from darkroom_client.discovery import LISTEN_S
-from darkroom_client.terminal.ending import Exit, ending, report, tell
+from darkroom_client.terminal.exit_codes import Exit, report, tell, with_exit_code
 from darkroom_client.terminal.plain import jsonable, one_line, plain
 
 PAIRING = "#pair="
@@ -40,7 +40,7 @@ def answer(as_json: bool, record: Any, line: str) -> None:
 @click.option("--status", type=click.Choice([str(status) for status in JobStatus]))
 @click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True)
 @of_asking
-@ending
+@with_exit_code
 def jobs(status: str | None, limit: int, url: str | None, as_json: bool) -> None:
     """List my jobs, newest first."""
     with Client(url) as client:
@@ -54,7 +54,7 @@ def jobs(status: str | None, limit: int, url: str | None, as_json: bool) -> None
 @click.command()
 @click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True)
 @of_asking
-@ending
+@with_exit_code
 def images(limit: int, url: str | None, as_json: bool) -> None:
     """List my pictures, newest first."""
     with Client(url) as client:
@@ -69,7 +69,7 @@ def images(limit: int, url: str | None, as_json: bool) -> None:
 @click.argument("picture")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--url", help="Of the server; default is DARKROOM_URL, or who was paired.")
-@ending
+@with_exit_code
 def image(picture: str, output: Path | None, url: str | None) -> None:
     """Save the PICTURE of this id; its file's suffix chooses the format."""
     identity = picture.removeprefix("image:")
@@ -82,7 +82,7 @@ def image(picture: str, output: Path | None, url: str | None) -> None:
 @click.argument("job", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All that have not ended.")
 @of_asking
-@ending
+@with_exit_code
 def cancel(job: tuple[str, ...], every: bool, url: str | None, as_json: bool) -> None:
     """Cancel each JOB: at once while it waits, within a step when it runs."""
     if bool(job) == every:
@@ -108,7 +108,7 @@ def cancel(job: tuple[str, ...], every: bool, url: str | None, as_json: bool) ->
 
 @click.command()
 @of_asking
-@ending
+@with_exit_code
 def models(url: str | None, as_json: bool) -> None:
     """List what may be asked for as --model."""
     with Client(url) as client:
@@ -120,7 +120,7 @@ def models(url: str | None, as_json: bool) -> None:
 
 @click.command()
 @of_asking
-@ending
+@with_exit_code
 def schedulers(url: str | None, as_json: bool) -> None:
     """List what may be asked for as --scheduler."""
     with Client(url) as client:
@@ -130,7 +130,7 @@ def schedulers(url: str | None, as_json: bool) -> None:
 
 @click.command()
 @of_asking
-@ending
+@with_exit_code
 def upscalers(url: str | None, as_json: bool) -> None:
     """List what may be asked for as --upscaler."""
     with Client(url) as client:
@@ -142,7 +142,7 @@ def upscalers(url: str | None, as_json: bool) -> None:
 @click.command()
 @click.option("--timeout", "timeout_s", type=float, default=LISTEN_S, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print lines of JSON.")
-@ending
+@with_exit_code
 def discover(timeout_s: float, as_json: bool) -> None:
     """List servers on the local network. Pair with one to use it."""
     found = Client.discover(timeout_s)
@@ -157,11 +157,11 @@ def discover(timeout_s: float, as_json: bool) -> None:
 @click.argument("code", required=False)
 @click.option("--url", help="Of the server; a pairing address has it already.")
 @click.option("--name", help="By which the owner knows this device; default is this machine's.")
-@ending
+@with_exit_code
 def pair(code: str | None, url: str | None, name: str | None) -> None:
     """Turn a pairing CODE into this device's token, and keep it.
 
-    CODE may be the whole address that the server's terminal shows. `darkroom pair` on the box
+    CODE may be the whole address that the server's terminal shows. `darkroom pair` on the server
     makes a new one.
     """
     code = code or click.prompt("Code", err=True)

@@ -1,4 +1,4 @@
-"""Methods that take a request's fields as their arguments."""
+"""Gives methods the signature of a request's type."""
 
 import functools
 import inspect
@@ -11,7 +11,7 @@ RequestT = TypeVar("RequestT")
 AnswerT = TypeVar("AnswerT")
 
 
-def taking(
+def takes_fields(
     request_type: Callable[P, RequestT],
 ) -> Callable[[Callable[[ClientT, RequestT], AnswerT]], Callable[Concatenate[ClientT, P], AnswerT]]:
     """Give a method the arguments of a request's type, so that they are written down once."""

@@ -1,4 +1,4 @@
-"""How the command ends: with a word for people and a number for scripts."""
+"""Exit codes for scripts, and error messages for people."""
 
 import functools
 from collections.abc import Callable
@@ -68,12 +68,14 @@ def report(error: DarkroomError) -> None:
         for field in error.errors:
             tell(f"  {field.pointer.removeprefix('#/')}: {field.detail}")
     if isinstance(error, PermissionDeniedError) and error.status == 401:
-        tell("  `darkroom pair` on the box prints a code; then: darkroom-client pair URL-OR-CODE")
+        tell(
+            "  `darkroom pair` on the server prints a code; then: darkroom-client pair URL-OR-CODE"
+        )
     if isinstance(error, ConnectionFailedError):
         tell("  is it the right address? `darkroom-client discover` looks for servers")
 
 
-def ending(command: Callable[P, None]) -> Callable[P, None]:
+def with_exit_code(command: Callable[P, None]) -> Callable[P, None]:
     """Give a command its exit statuses."""
 
     @functools.wraps(command)

@@ -1,4 +1,4 @@
-"""What the files of pictures are called."""
+"""Names of image files."""
 
 import os
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ STDOUT = "-"
 
 
 @dataclass(frozen=True)
-class Naming:
+class FileNames:
     """Where pictures go.
 
     Attributes:

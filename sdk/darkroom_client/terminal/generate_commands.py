@@ -1,4 +1,4 @@
-"""Commands that make pictures."""
+"""The commands that generate images: txt2img, img2img, inpaint, upscale, batch."""
 
 import dataclasses
 import sys
@@ -15,9 +15,9 @@ from darkroom_client.core.requests import Img2Img, Inpaint, Request, Txt2Img, Up
 from darkroom_client.core.sources import REFERENCE
 from darkroom_client.terminal import batch as batches
 from darkroom_client.terminal.batch import Asked
-from darkroom_client.terminal.ending import Exit, ending
+from darkroom_client.terminal.exit_codes import Exit, with_exit_code
 from darkroom_client.terminal.fields import Field, fields, lora
-from darkroom_client.terminal.naming import STDOUT, Naming
+from darkroom_client.terminal.file_names import STDOUT, FileNames
 from darkroom_client.terminal.running import ResponseOptions, Run
 
 # A row of a batch whose turn has not come is worth more patience than a person at a prompt.
@@ -118,13 +118,13 @@ def prompts(argument: str | None) -> list[str]:
 
 def draw(kind: type[Txt2Img], prompt: str | None, given: dict[str, Any]) -> None:
     """Run one request, or one for each prompt that comes in."""
-    manner, output, url = _manner(given)
+    options, output, url = _manner(given)
     given["loras"] = [lora(text) for text in given["loras"]] or None
     sent = {name: given.pop(name) for name in PICTURES if given.get(name) == STDIN}
     if sent and (prompt in (None, "-") or len(sent) > 1):
         raise ValueError("standard input is one thing: a picture, or prompts")
     given |= {name: sys.stdin.buffer.read() for name in sent}
-    _run([Asked(kind(text, **given), text) for text in prompts(prompt)], manner, output, url)
+    _run([Asked(kind(text, **given), text) for text in prompts(prompt)], options, output, url)
 
 
 def _manner(given: dict[str, Any]) -> tuple[ResponseOptions, str | None, str | None]:
@@ -134,16 +134,20 @@ def _manner(given: dict[str, Any]) -> tuple[ResponseOptions, str | None, str | N
         where = "a terminal" if sys.stdout.isatty() else "standard output beside JSON"
         raise ValueError(f"a picture is not written to {where}; say a file with -o")
     waits = not given.pop("no_wait")
-    manner = ResponseOptions(given.pop("watch"), as_json, waits, given.pop("timeout_s"))
-    return manner, output, given.pop("url")
+    options = ResponseOptions(given.pop("watch"), as_json, waits, given.pop("timeout_s"))
+    return options, output, given.pop("url")
 
 
 def _run(
-    requests: list[Asked], manner: ResponseOptions, output: str | None, url: str | None, **more: Any
+    requests: list[Asked],
+    options: ResponseOptions,
+    output: str | None,
+    url: str | None,
+    **more: Any,
 ) -> None:
-    naming = Naming(output, len(requests))
+    names = FileNames(output, len(requests))
     with Client(url, **more) as client:
-        failed = Run(client, naming, manner).all(requests)
+        failed = Run(client, names, options).all(requests)
     if failed:
         raise click.exceptions.Exit(Exit.FAILED)
 
@@ -152,7 +156,7 @@ def _run(
 @click.argument("prompt", required=False)
 @of_running
 @of_fields(Txt2Img)
-@ending
+@with_exit_code
 def txt2img(prompt: str | None, **given: Any) -> None:
     """Develop a picture from words."""
     draw(Txt2Img, prompt, given)
@@ -162,7 +166,7 @@ def txt2img(prompt: str | None, **given: Any) -> None:
 @click.argument("prompt", required=False)
 @of_running
 @of_fields(Img2Img)
-@ending
+@with_exit_code
 def img2img(prompt: str | None, **given: Any) -> None:
     """Develop a picture from another one."""
     draw(Img2Img, prompt, given)
@@ -172,7 +176,7 @@ def img2img(prompt: str | None, **given: Any) -> None:
 @click.argument("prompt", required=False)
 @of_running
 @of_fields(Inpaint)
-@ending
+@with_exit_code
 def inpaint(prompt: str | None, **given: Any) -> None:
     """Repaint the white part of a mask."""
     draw(Inpaint, prompt, given)
@@ -182,29 +186,29 @@ def inpaint(prompt: str | None, **given: Any) -> None:
 @click.argument("image", type=PictureFile())
 @of_running
 @of_fields(Upscale)
-@ending
+@with_exit_code
 def upscale(image: str | bytes, **given: Any) -> None:
     """Make IMAGE larger by a network, one of `darkroom-client upscalers`."""
-    manner, output, url = _manner(given)
+    options, output, url = _manner(given)
     if image == STDIN:
         image = sys.stdin.buffer.read()
-    _run([Asked(Upscale(image=image, **given), "the picture")], manner, output, url)
+    _run([Asked(Upscale(image=image, **given), "the picture")], options, output, url)
 
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @of_running
 @click.option("--at-once", type=click.IntRange(1, 64), default=4, help="Jobs on their way.")
-@ending
+@with_exit_code
 def batch(file: str, at_once: int, **given: Any) -> None:
     """Run each row of FILE: JSON lines, or CSV whose first row names the fields.
 
     Nothing is sent until all rows are well.
     """
-    manner, output, url = _manner(given)
+    options, output, url = _manner(given)
     text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     requests = batches.read(text)
     if not requests:
         raise ValueError(f"there is nothing in {file}")
-    manner = dataclasses.replace(manner, at_once=at_once)
-    _run(requests, manner, output, url, max_retries=BATCH_RETRIES)
+    options = dataclasses.replace(options, at_once=at_once)
+    _run(requests, options, output, url, max_retries=BATCH_RETRIES)

@@ -1,4 +1,4 @@
-"""What happens to a job, in words for people."""
+"""Descriptions of a job's events for people."""
 
 from typing import Any
 
