@@ -28,7 +28,9 @@ class Prometheus:
 
     def get(self, path: str, **parameters: str) -> Any:
         """The data of an answer of its API."""
-        answer = self._http.get(f"/api/v1/{path}", params=parameters).json()
+        response = self._http.get(f"/api/v1/{path}", params=parameters)
+        response.raise_for_status()  # while it starts it answers 503, in plain text
+        answer = response.json()
         assert answer["status"] == "success", answer
         return answer["data"]
 
@@ -43,7 +45,7 @@ class Prometheus:
             try:
                 if condition(self):
                     return
-            except httpx2.TransportError:
+            except (httpx2.TransportError, httpx2.HTTPStatusError):
                 pass
             assert time.monotonic() < deadline
             time.sleep(0.1)
