@@ -54,8 +54,9 @@ def test_a_task_that_the_model_cannot_do_is_refused_with_those_that_can(
     drawn = refused(studio, model="repaint")["#/model"]
     changed = refused(studio, "/img2img", model="repaint", image=image)["#/model"]
 
-    assert drawn == "repaint does inpaint, not txt2img; tintype, foreign can"
-    assert changed == "repaint does inpaint, not img2img; tintype, foreign, refine can"
+    assert drawn == "repaint does inpaint, not txt2img; tintype, distilled, foreign can"
+    able = "tintype, distilled, foreign, refine"
+    assert changed == f"repaint does inpaint, not img2img; {able} can"
 
 
 def test_guidance_is_rescaled_only_where_there_is_any(studio: RunningServer) -> None:
