@@ -155,7 +155,7 @@ def run(url: str | None, port: int | None) -> None:
 
 
 async def _develop(client: AsyncClient, request: Txt2Img, context: Context[Any]) -> Shown:
-    """Run a job, tell how it comes along, and show its pictures. A call given up cancels it."""
+    """Run a job, report its progress, and show its pictures. An abandoned call cancels it."""
     try:
         job = await client.submit(request)
         try:

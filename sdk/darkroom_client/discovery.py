@@ -1,4 +1,4 @@
-"""Servers that tell the local network of themselves (multicast DNS)."""
+"""Servers that announce themselves on the local network (multicast DNS)."""
 
 import time
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from darkroom_client.core.errors import DarkroomError
 
 SERVICE = "_darkroom._tcp.local."
 LISTEN_S = 3.0
-MOST = 100  # a network that tells of more is not telling of servers
+MOST = 100  # of servers; announcements beyond that are not genuine
 ASK_S = 1.0  # for what an announcement has left out
 
 
@@ -17,7 +17,7 @@ class DiscoveryError(DarkroomError):
 
 @dataclass(frozen=True)
 class FoundServer:
-    """A server as it tells of itself. Anybody on the network may tell anything.
+    """A server as it announces itself. Any program on the network may announce anything.
 
     Attributes:
         name: for people, as "Darkroom on gpu-box".
@@ -70,11 +70,11 @@ def discover(timeout_s: float = LISTEN_S) -> tuple[FoundServer, ...]:
 
 
 def server_of(
-    name: str, hosts: list[str], port: int | None, told: dict[str, str | None]
+    name: str, hosts: list[str], port: int | None, properties: dict[str, str | None]
 ) -> FoundServer | None:
-    """What was told as a server, or None if it is none that can be reached."""
-    scheme = told.get("scheme") or "http"
+    """The announced server, or None if it cannot be reached."""
+    scheme = properties.get("scheme") or "http"
     if scheme not in ("http", "https") or not hosts or not port:
         return None
     label = name.removesuffix("." + SERVICE)
-    return FoundServer(label, f"{scheme}://{hosts[0]}:{port}", told.get("version") or "")
+    return FoundServer(label, f"{scheme}://{hosts[0]}:{port}", properties.get("version") or "")

@@ -20,7 +20,7 @@ class Effects:
         clock: seconds, never going back.
         sleep: for so many seconds.
         chance: uniform from 0 to 1.
-        new_key: never the same twice, for anybody.
+        new_key: never the same twice, for any caller.
     """
 
     clock: Callable[[], float] = time.monotonic

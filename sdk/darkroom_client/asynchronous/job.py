@@ -52,7 +52,7 @@ class AsyncJob(DisplayedJob):
 
         Args:
             timeout_s: how long to wait; None is as long as it takes.
-            progress: whether a notebook shows a bar; None is as the client was told.
+            progress: whether a notebook shows a bar; None is the client's setting.
 
         Raises:
             JobFailedError: it ended without pictures.
@@ -78,19 +78,19 @@ class AsyncJob(DisplayedJob):
 
         Args:
             timeout_s: how long to listen; None is as long as it takes.
-            progress: whether a notebook shows a bar; None is as the client was told.
+            progress: whether a notebook shows a bar; None is the client's setting.
 
         Raises:
             WaitTimeoutError: it goes on, and may be listened to again.
         """
         watch = AsyncWatch(self._transport, self.id, self._reattach_for_s, timeout_s)
         wanted = self._progress if progress is None else progress
-        with shown(self, wanted, self._transport.effects.clock) as tell:
+        with shown(self, wanted, self._transport.effects.clock) as show:
             async with aclosing(watch.events()) as events:
                 async for event in events:
                     if event.terminal:
                         await self.refresh()
-                    tell(event)
+                    show(event)
                     yield event
             if not self.status.terminal:
                 await self.refresh()

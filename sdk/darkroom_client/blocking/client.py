@@ -111,9 +111,9 @@ class Client:
 
     @staticmethod
     def discover(timeout_s: float = discovery.LISTEN_S) -> tuple[FoundServer, ...]:
-        """Servers on the local network, by what they tell it (multicast DNS).
+        """Servers that announce themselves on the local network (multicast DNS).
 
-        Anybody on the network may claim to be one. No token is shown to a server unless it was
+        Any program on the network may claim to be one. No token is shown to a server unless it was
         paired with, or the token is given.
 
         Args:

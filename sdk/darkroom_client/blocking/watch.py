@@ -79,7 +79,7 @@ class Watch:
     def _attached(self) -> Generator[Event | None]:
         """Events of one connection, and None for every other sign of life.
 
-        A read cannot be told of the deadline once it waits. So the longest silence that a
+        A read that waits cannot be given another deadline. So the longest silence that a
         connection allows is what was left when it was opened, and when much less is left than
         that, this returns for another to be opened.
         """

@@ -102,7 +102,7 @@ class LoraInfo:
 
     Attributes:
         family: sd1, sd2, sdxl, width-<text_dim>, or unknown.
-        text_dim: width of the text it was trained on; None where the file does not tell.
+        text_dim: width of the text it was trained on; None where the file does not say.
         trigger_words: what to write in the prompt to wake it.
         models: names of the models that it fits.
     """

@@ -22,7 +22,7 @@ def duration(seconds: float | None) -> str:
 def words(event: AnyEvent[Any]) -> str | None:
     """What an event says in a line, or None where it has nothing for readers.
 
-    A note is the server's text as it came: whoever shows it makes it harmless there.
+    A note is the server's text as it came. The caller escapes it before showing it.
     """
     match event:
         case QueuedEvent(position=position) if position:

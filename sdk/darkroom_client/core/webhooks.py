@@ -1,4 +1,4 @@
-"""Reading what a server tells a webhook, once it is certain that the server told it.
+"""Reads messages of webhooks, after checking that they are from the server.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -24,10 +24,10 @@ class WebhookError(DarkroomError):
 
 @dataclass(frozen=True)
 class WebhookMessage:
-    """What a server told.
+    """A message of the server.
 
     Attributes:
-        id: the same when it is told again, which may happen: remember it to notice.
+        id: the same when the message is sent again, which may happen: remember it to notice.
         type: `job.succeeded`, `job.failed` or `job.cancelled`.
         job: as it ended.
     """

@@ -12,10 +12,10 @@ from darkroom_client.notebook import page
 from darkroom_client.notebook.look import Look
 
 VARIABLE = "DARKROOM_PROGRESS"
-PER_S = 4.0  # notebook servers cut off whoever sends much more than pictures at this rate
+PER_S = 4.0  # notebook servers cut off kernels that send much more than pictures at this rate
 AT_ONCE = 8.0  # what happens together, as a step and its preview, is shown together
 
-Told = Callable[[AnyEvent[Any]], None]
+ShowEvent = Callable[[AnyEvent[Any]], None]
 
 
 class Watched(Protocol):
@@ -56,13 +56,13 @@ def kernel_runs() -> bool:
 
 
 @contextmanager
-def shown(job: Watched, progress: bool, clock: Callable[[], float]) -> Iterator[Told]:
+def shown(job: Watched, progress: bool, clock: Callable[[], float]) -> Iterator[ShowEvent]:
     """Show a bar for as long as somebody follows a job, if that is wanted and possible.
 
     A job that has ended gets none, for there is nothing to wait for.
 
     Args:
-        job: whose record tells the end.
+        job: its record says how it ended.
         progress: whether it is wanted.
         clock: seconds, never going back.
 
@@ -74,7 +74,7 @@ def shown(job: Watched, progress: bool, clock: Callable[[], float]) -> Iterator[
         return
     bar = Bar(Look.of(job.record), clock)
     try:
-        yield bar.tell
+        yield bar.show
     finally:
         bar.end(job.record)
 
@@ -82,7 +82,7 @@ def shown(job: Watched, progress: bool, clock: Callable[[], float]) -> Iterator[
 class Bar:
     """One output of a notebook's cell, drawn anew when something happens.
 
-    Not more often than a notebook takes it: a job that is found again tells its whole story at
+    Not more often than a notebook takes it: a job that is found again replays all its events at
     once. What is left out shows with the next event or the end.
 
     Args:
@@ -97,7 +97,7 @@ class Bar:
         self._counted_at = clock()
         self._handle = _display(_bundle(look))
 
-    def tell(self, event: AnyEvent[Any]) -> None:
+    def show(self, event: AnyEvent[Any]) -> None:
         """Show what has happened."""
         self._look = self._look.after(event)
         now = self._clock()

@@ -31,7 +31,7 @@ class Look:
     Attributes:
         title: its prompt.
         doing: in words, without the time left.
-        left: the time left in words, empty if nobody knows.
+        left: the time left in words, empty if it is unknown.
         progress: None where there is nothing to measure: it waits, or has ended.
         busy: whether it waits or runs, and somebody watches.
         pictures: the preview, or what was made.
@@ -61,7 +61,7 @@ class Look:
         )
 
     def after(self, event: AnyEvent[Any]) -> Self:
-        """When this has happened too. The end is the record's to tell."""
+        """The look after an event. The end is shown from the record."""
         change = dataclasses.replace
         match event:
             case QueuedEvent():  # anew, perhaps: what an earlier attempt had made is lost
@@ -79,7 +79,7 @@ class Look:
         return self
 
     def left_alone(self) -> Self:
-        """When nobody watches any more."""
+        """The look when the job is no longer followed."""
         doing = f"{self.doing}; no longer watched, the job goes on"
         return dataclasses.replace(self, doing=doing, left="", busy=False, pictures=())
 

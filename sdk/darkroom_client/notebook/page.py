@@ -32,7 +32,7 @@ def _state(look: Look) -> Iterator[str]:
     if not look.busy:
         yield f"<div>{title}: <span>{doing}</span></div>"
         return
-    # Without a value a bar says: nobody knows how long.
+    # A bar without a value says that the time is unknown.
     made = look.progress
     value = "" if made is None else f' value="{made.step:d}" max="{max(1, made.steps):d}"'
     bar = f'<progress{value} style="width:20em" aria-label="{doing}"></progress>'

@@ -91,12 +91,12 @@ def _request(row: dict[str, Any], written: bool) -> Request:
 
 
 def _guess(row: Mapping[str, Any]) -> Task:
-    telling = {
+    marks = {
         "upscaler": Task.UPSCALE,
         "mask_image": Task.INPAINT,
         "image": Task.IMG2IMG,
     }
-    return next((task for name, task in telling.items() if name in row), Task.TXT2IMG)
+    return next((task for name, task in marks.items() if name in row), Task.TXT2IMG)
 
 
 def _lacks(field: Field, row: dict[str, Any]) -> bool:

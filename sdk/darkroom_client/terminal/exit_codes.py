@@ -56,23 +56,23 @@ def status_of(error: DarkroomError) -> Exit:
     return next((status for kind, status in STATUSES if isinstance(error, kind)), Exit.FAILED)
 
 
-def tell(message: str) -> None:
-    """A line for people, where it does not get among the answers."""
+def print_note(message: str) -> None:
+    """Print a line for people on standard error, apart from the answers."""
     click.echo(plain(message), err=True)
 
 
 def report(error: DarkroomError) -> None:
     """Say what went wrong, and with which field."""
-    tell(f"darkroom-client: {error}")
+    print_note(f"darkroom-client: {error}")
     if isinstance(error, APIError):
         for field in error.errors:
-            tell(f"  {field.pointer.removeprefix('#/')}: {field.detail}")
+            print_note(f"  {field.pointer.removeprefix('#/')}: {field.detail}")
     if isinstance(error, PermissionDeniedError) and error.status == 401:
-        tell(
+        print_note(
             "  `darkroom pair` on the server prints a code; then: darkroom-client pair URL-OR-CODE"
         )
     if isinstance(error, ConnectionFailedError):
-        tell("  is it the right address? `darkroom-client discover` looks for servers")
+        print_note("  is it the right address? `darkroom-client discover` looks for servers")
 
 
 def with_exit_code(command: Callable[P, None]) -> Callable[P, None]:
@@ -86,18 +86,18 @@ def with_exit_code(command: Callable[P, None]) -> Callable[P, None]:
             report(error)
             raise click.exceptions.Exit(status_of(error)) from error
         except BrokenPipeError:
-            raise  # whoever read the answers has left; click ends quietly
+            raise  # the reader of the answers has ended; click ends quietly
         except (ValueError, TypeError, ImportError) as error:
-            tell(f"darkroom-client: {error}")
+            print_note(f"darkroom-client: {error}")
             raise click.exceptions.Exit(Exit.INVALID) from error
         except OSError as error:
-            tell(f"darkroom-client: {error}")
+            print_note(f"darkroom-client: {error}")
             raise click.exceptions.Exit(Exit.FAILED) from error
         except Interrupted as error:
-            tell(str(error))
+            print_note(str(error))
             raise click.exceptions.Exit(Exit.INTERRUPTED) from error
         except KeyboardInterrupt as error:
-            tell("interrupted")
+            print_note("interrupted")
             raise click.exceptions.Exit(Exit.INTERRUPTED) from error
 
     return run

@@ -62,7 +62,7 @@ class FileNames:
         numbers = [number + 1] * (self.jobs > 1) + [index + 1] * (len(job.images) > 1)
         suffix = "." + job.images[index].content_type.removeprefix("image/")
         if self._folder is not None:
-            numbers = numbers[self.jobs > 1 :]  # the job's id tells jobs apart
+            numbers = numbers[self.jobs > 1 :]  # the job's id distinguishes jobs
             base = self._folder / job.id
         else:
             base = Path(self.output or "")

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def plain(text: str) -> str:
-    """Text without anything that a terminal would obey: prompts and names are anybody's."""
+    """Text without anything that a terminal would obey: prompts and names may be hostile."""
     kept = (char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
     return "".join(kept)
 

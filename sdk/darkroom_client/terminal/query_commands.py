@@ -12,7 +12,7 @@ from darkroom_client.blocking.client import Client
 from darkroom_client.core.errors import DarkroomError
 from darkroom_client.core.records import JobStatus
 from darkroom_client.discovery import LISTEN_S
-from darkroom_client.terminal.exit_codes import Exit, report, tell, with_exit_code
+from darkroom_client.terminal.exit_codes import Exit, print_note, report, with_exit_code
 from darkroom_client.terminal.plain import jsonable, one_line, plain
 
 PAIRING = "#pair="
@@ -149,7 +149,7 @@ def discover(timeout_s: float, as_json: bool) -> None:
     for server in found:
         answer(as_json, server, f"{server.url}  {server.name}  {server.version}")
     if not found:
-        tell("no server tells the network of itself; say its address with --url")
+        print_note("no server announces itself on the network; give its address with --url")
         raise click.exceptions.Exit(Exit.NOT_FOUND)
 
 
@@ -170,7 +170,7 @@ def pair(code: str | None, url: str | None, name: str | None) -> None:
         url, code = url or address, inside
     with Client(url) as client:
         file = client.pair(code, name)
-        tell(f"this device may use {client.base_url}; its token is in {file}")
+        print_note(f"this device may use {client.base_url}; its token is in {file}")
 
 
 def _words(request: Mapping[str, Any]) -> str:

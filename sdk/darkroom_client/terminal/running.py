@@ -19,7 +19,7 @@ from darkroom_client.core.errors import (
 )
 from darkroom_client.core.records import JobRecord
 from darkroom_client.terminal.batch import Asked
-from darkroom_client.terminal.exit_codes import Interrupted, report, tell
+from darkroom_client.terminal.exit_codes import Interrupted, print_note, report
 from darkroom_client.terminal.file_names import STDOUT, FileNames
 from darkroom_client.terminal.plain import jsonable
 from darkroom_client.terminal.watching import follow
@@ -125,7 +125,7 @@ class Run:
             click.echo(json.dumps({**jsonable(job), "files": [str(file) for file in files]}))
             return
         for note in job.notes:
-            tell(f"note: {note}")
+            print_note(f"note: {note}")
         for file in files:
             click.echo(file)
         if not self._manner.wait:
@@ -135,7 +135,7 @@ class Run:
         if self._naming.jobs == 1:
             raise error
         self._failed += 1
-        tell(f"{asked.name}:")
+        print_note(f"{asked.name}:")
         report(error)
 
     def _cancelled(self) -> str:

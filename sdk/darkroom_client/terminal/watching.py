@@ -15,22 +15,22 @@ from darkroom_client.terminal.plain import plain
 
 PREVIEW_ROWS = 12
 
-Told = Callable[[AnyEvent[Any]], None]
+ShowEvent = Callable[[AnyEvent[Any]], None]
 
 
 def follow(job: Job, timeout_s: float | None = None) -> None:
     """Wait for a job's end and show on standard error how it comes along."""
     console = Console(stderr=True, highlight=False, markup=False)
-    with _bar(console) if console.is_terminal else _lines(console) as told:
+    with _bar(console) if console.is_terminal else _lines(console) as show:
         for event in job.events(timeout_s):
-            told(event)
+            show(event)
 
 
 @contextmanager
-def _lines(console: Console) -> Iterator[Told]:
+def _lines(console: Console) -> Iterator[ShowEvent]:
     """For logs and pipes: a line for each thing that happens."""
 
-    def told(event: AnyEvent[Any]) -> None:
+    def show(event: AnyEvent[Any]) -> None:
         said = words(event)
         if said is not None:
             left = duration(getattr(event, "eta_seconds", None))
@@ -38,11 +38,11 @@ def _lines(console: Console) -> Iterator[Told]:
                 f"{event.job_id}: {plain(said)}{f', {left}' if left else ''}", soft_wrap=True
             )
 
-    yield told
+    yield show
 
 
 @contextmanager
-def _bar(console: Console) -> Iterator[Told]:
+def _bar(console: Console) -> Iterator[ShowEvent]:
     """For people: one bar, above it the preview where the terminal can show one."""
     columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[left]}"))
     encode = inline.encoder()
