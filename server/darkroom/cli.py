@@ -1,5 +1,6 @@
 """The command line. Each command imports what it needs: `--help` must not load torch."""
 
+import functools
 import gc
 import os
 import sys
@@ -13,35 +14,74 @@ from pydantic import ValidationError
 
 import darkroom
 from darkroom import config
+from darkroom.config import Settings
 from darkroom.errors import DarkroomError
 from darkroom.ops import logs
 
 if TYPE_CHECKING:
     from darkroom.storage.tokens import Tokens
 
+PATH = click.Path(path_type=Path)
+SCOPE = click.option(
+    "--scope",
+    type=click.Choice(["use", "own"]),
+    default="use",
+    show_default=True,
+    help="use: make pictures and see your own. own: also see everyone's, and manage tokens.",
+)
 
-def options(function: Callable[..., None], *, listens: bool = False) -> Callable[..., None]:
-    """Options of every command. Those of the address are shown where `listens`."""
-    hidden = not listens
-    for option in (
-        click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file."),
+
+def command(
+    group: click.Group,
+    *parameters: Callable[[Any], Any],
+    name: str | None = None,
+    listens: bool = False,
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Decorator: adds a command, which gets the settings and then its own parameters.
+
+    A `DarkroomError` ends it with status 1 and the error's message.
+
+    Args:
+        group: that it is added to.
+        parameters: its options and arguments, besides those of the settings.
+        name: the function's name by default.
+        listens: whether it listens, or asks or describes a server that does. Then its help shows
+            the options of the address.
+    """
+    common = (
         click.option(
-            "--data-dir",
-            type=click.Path(path_type=Path),
-            help="Data folder of the server; default: data.",
+            "--host",
+            hidden=not listens,
+            help="Address the server listens on; default 0.0.0.0, all.",
         ),
-        click.option("--port", type=int, hidden=hidden, help="Port of the server; default 7860."),
         click.option(
-            "--host", hidden=hidden, help="Address the server listens on; default 0.0.0.0, all."
+            "--port", type=int, hidden=not listens, help="Port of the server; default 7860."
         ),
-    ):
-        function = option(function)
-    return function
+        click.option("--data-dir", type=PATH, help="Data folder of the server; default: data."),
+        click.option("--config", "config_file", type=PATH, help="YAML file."),
+    )
 
+    def decorate(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def run(
+            config_file: Path | None,
+            data_dir: Path | None,
+            port: int | None,
+            host: str | None,
+            **given: Any,
+        ) -> None:
+            settings = load(config_file, data_dir=data_dir, port=port, host=host)
+            try:
+                function(settings, **given)
+            except DarkroomError as error:
+                fail(str(error))
 
-def address_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Options of the commands that listen, or ask or describe a server that does."""
-    return options(function, listens=True)
+        decorated: Callable[..., None] = run
+        for parameter in reversed((*parameters, *common)):
+            decorated = parameter(decorated)
+        return group.command(name)(decorated)
+
+    return decorate
 
 
 @contextmanager
@@ -65,12 +105,12 @@ def fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
-def load(config_file: Path | None, **overrides: Any) -> config.Settings:
+def load(config_file: Path | None, **overrides: Any) -> Settings:
     """Read the settings, or exit with what is wrong with them."""
     if config_file is not None:
         os.environ[config.CONFIG_VARIABLE] = str(config_file)
     try:
-        settings = config.load(overrides)
+        return config.load(overrides)
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
@@ -78,31 +118,20 @@ def load(config_file: Path | None, **overrides: Any) -> config.Settings:
         fail(f"the settings are not valid: {wrong}")
     except (OSError, ValueError) as error:
         fail(str(error))
-    return settings
 
 
-def certificate_for(settings: config.Settings) -> tuple[Path, Path] | None:
-    """Certificate and key for TLS, None without TLS; exits with what is wrong with them."""
-    from darkroom.api.auth import tls
-
-    try:
-        return tls.certificate(settings)
-    except tls.CertificateError as error:
-        fail(str(error))
-
-
-def prepare(settings: config.Settings) -> None:
+def prepare(settings: Settings) -> None:
     """Create the data folder and migrate its database, or exit with why that fails."""
     from darkroom.storage import database
 
     try:
         database.migrate(settings.database_path)
-    except (DarkroomError, OSError) as error:
+    except OSError as error:
         fail(str(error))
 
 
 @contextmanager
-def startup_notice(settings: config.Settings) -> Iterator[None]:
+def startup_notice(settings: Settings) -> Iterator[None]:
     """Context that prints and announces the server's address; exits if the port is taken."""
     from darkroom.ops.discovery import Beacon, is_wanted
     from darkroom.ops.startup_notice import StartupNotice, announce
@@ -128,7 +157,7 @@ def startup_notice(settings: config.Settings) -> Iterator[None]:
 
 
 @contextmanager
-def tokens_of(settings: config.Settings) -> "Iterator[Tokens]":
+def tokens_of(settings: Settings) -> "Iterator[Tokens]":
     """The tokens in the database, which is created if need be."""
     from darkroom.storage import database
     from darkroom.storage.tokens import Tokens
@@ -147,17 +176,31 @@ def main() -> None:
     """Image generation server for the local network."""
 
 
-@main.command()
-@address_options
-def serve(**given: Any) -> None:
+@main.group()
+def token() -> None:
+    """Manage the tokens of devices and programs."""
+
+
+@main.group()
+def webhooks() -> None:
+    """Manage webhooks."""
+
+
+@main.group()
+def models() -> None:
+    """Manage models."""
+
+
+@command(main, listens=True)
+def serve(settings: Settings) -> None:
     """Start the server: web and worker, each restarted if it dies."""
+    from darkroom.api.auth import tls
     from darkroom.ops.supervisor import Supervisor
     from darkroom.storage import database
 
-    settings = load(**given)
     logs.configure(settings.log_format, "serve")
     prepare(settings)
-    certificate_for(settings)  # exits at once if something is wrong with it
+    tls.certificate(settings)  # ends at once if something is wrong with it
 
     arguments = ["--host", settings.host, "--port", str(settings.port)]
     arguments += ["--data-dir", str(settings.data_dir)]
@@ -168,19 +211,18 @@ def serve(**given: Any) -> None:
             Supervisor(settings, arguments).run()
 
 
-@main.command()
-@click.option("--notice/--no-notice", default=True, hidden=True)  # `serve` prints its own
-@address_options
-def web(notice: bool, **given: Any) -> None:
+# `serve` prints the notice itself.
+@command(main, click.option("--notice/--no-notice", default=True, hidden=True), listens=True)
+def web(settings: Settings, notice: bool) -> None:
     """Start the web process alone."""
     with imports():
+        from darkroom.api.auth import tls
         from darkroom.asgi import server
         from darkroom.storage import database, reconcile
 
-    settings = load(**given)
     logs.configure(settings.log_format, "web")
     prepare(settings)
-    certificate = certificate_for(settings)
+    certificate = tls.certificate(settings)
     with database.exclusively(settings.data_dir / "web.lock") as alone:
         if alone:  # else another web process may be writing uploads now
             reconcile.at_web_start(settings)
@@ -188,60 +230,37 @@ def web(notice: bool, **given: Any) -> None:
             server.run(settings, certificate)
 
 
-@main.command()
-@options
-def worker(**given: Any) -> None:
+@command(main)
+def worker(settings: Settings) -> None:
     """Start the worker process alone."""
-    settings = load(**given)
     logs.configure(settings.log_format, "worker")
     with imports():
         from darkroom.ops import worker_process as process
 
     try:
         process.run(settings)
-    except (DarkroomError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         fail(str(error))
 
 
-SCOPE = click.option(
-    "--scope",
-    type=click.Choice(["use", "own"]),
-    default="use",
-    show_default=True,
-    help="use: make pictures and see your own. own: also see everyone's, and manage tokens.",
-)
-
-
-@main.command()
-@SCOPE
-@address_options
-def pair(scope: str, **given: Any) -> None:
+@command(main, SCOPE, listens=True)
+def pair(settings: Settings, scope: str) -> None:
     """Create a code to pair one device, and show it as a QR code."""
     from darkroom.ops.startup_notice import invite
     from darkroom.requests import Scope
 
-    settings = load(**given)
     with tokens_of(settings) as tokens:
         invite(settings, tokens, Scope(scope), logs.print_line, with_qr=sys.stdout.isatty())
-
-
-@main.group()
-def token() -> None:
-    """Manage the tokens of devices and programs."""
 
 
 token.add_command(pair)  # where people look for it, too
 
 
-@token.command("create")
-@click.argument("name")
-@SCOPE
-@options
-def create_token(name: str, scope: str, **given: Any) -> None:
+@command(token, click.argument("name"), SCOPE, name="create")
+def create_token(settings: Settings, name: str, scope: str) -> None:
     """Create a token for a device or program called NAME, and print it. It is shown only once."""
     from darkroom.requests import Scope, TokenRequest
 
-    settings = load(**given)
     try:
         asked = TokenRequest(name=name, scope=Scope(scope))
     except ValidationError as error:
@@ -251,11 +270,10 @@ def create_token(name: str, scope: str, **given: Any) -> None:
     click.echo(secret)
 
 
-@token.command("list")
-@options
-def list_tokens(**given: Any) -> None:
+@command(token, name="list")
+def list_tokens(settings: Settings) -> None:
     """List tokens."""
-    with tokens_of(load(**given)) as tokens:
+    with tokens_of(settings) as tokens:
         good = tokens.good()
     for found in good:
         used = f"used {found.used_at:%Y-%m-%d %H:%M}" if found.used_at else "never used"
@@ -263,12 +281,10 @@ def list_tokens(**given: Any) -> None:
         click.echo(f"{found.id}  {found.scope:3}  since {since}, {used} UTC  {found.name}")
 
 
-@token.command("revoke")
-@click.argument("id_or_name")
-@options
-def revoke_token(id_or_name: str, **given: Any) -> None:
+@command(token, click.argument("id_or_name"), name="revoke")
+def revoke_token(settings: Settings, id_or_name: str) -> None:
     """Revoke a device's token."""
-    with tokens_of(load(**given)) as tokens:
+    with tokens_of(settings) as tokens:
         found = [one for one in tokens.good() if id_or_name in (one.id, one.name)]
         if not found:
             fail(f"there is no token {id_or_name!r}; `darkroom token list` shows them")
@@ -279,35 +295,19 @@ def revoke_token(id_or_name: str, **given: Any) -> None:
     click.echo(f"revoked {found[0].id}  {found[0].name}")
 
 
-@main.group()
-def webhooks() -> None:
-    """Manage webhooks."""
-
-
-@webhooks.command("secret")
-@options
-def show_webhook_secret(**given: Any) -> None:
+@command(webhooks, name="secret")
+def show_webhook_secret(settings: Settings) -> None:
     """Print the secret with which receivers verify webhooks."""
     from darkroom.webhooks import signing
 
-    try:
-        click.echo(signing.find(load(**given)))
-    except signing.SecretError as error:
-        fail(str(error))
+    click.echo(signing.find(settings))
 
 
-@main.group()
-def models() -> None:
-    """Manage models."""
-
-
-@models.command("list")
-@options
-def list_models(**given: Any) -> None:
+@command(models, name="list")
+def list_models(settings: Settings) -> None:
     """List the models, and what each can do."""
     from darkroom.catalog.models import ModelCatalog
 
-    settings = load(**given)
     catalog = ModelCatalog(settings.models_dir, settings.models.default)
     for info in catalog.infos():
         star = "*" if info.default else " "
@@ -318,83 +318,67 @@ def list_models(**given: Any) -> None:
         click.secho(f"! {broken.name}  cannot be used: {broken.reason}", fg="yellow")
 
 
-@models.command("pull")
-@click.argument("repository")
-@click.option("--file", help="A single-file checkpoint in it; same as REPOSITORY:FILE.")
-@click.option("--revision", help="Branch, tag or commit; default is the main branch.")
-@click.option("--name", help="Name of the model here; default is its own name.")
-@click.option("--variant", help="Of the weights, such as fp16 or plain; default is the smallest.")
-@options
-def pull_model(
-    repository: str,
-    file: str | None,
-    revision: str | None,
-    name: str | None,
-    variant: str | None,
-    **given: Any,
-) -> None:
+@command(
+    models,
+    click.argument("repository"),
+    click.option("--file", help="A single-file checkpoint in it; same as REPOSITORY:FILE."),
+    click.option("--revision", help="Branch, tag or commit; default is the main branch."),
+    click.option("--name", help="Name of the model here; default is its own name."),
+    click.option(
+        "--variant", help="Of the weights, such as fp16 or plain; default is the smallest."
+    ),
+    name="pull",
+)
+def pull_model(settings: Settings, repository: str, file: str | None, **given: str | None) -> None:
     """Download a model from Hugging Face. REPOSITORY is owner/name.
 
     After an interruption run it again: it continues where it stopped.
     """
     from darkroom.catalog import hub
-    from darkroom.catalog.remote import Download, PullError
 
-    settings = load(**given)
     identity, _, part = repository.partition(":")
-    order = Download(identity, file or part or None, revision, name, variant)
-    try:
-        target = hub.pull(order, settings.models_dir, click.echo)
-    except PullError as error:
-        fail(str(error))
+    order = hub.Download(identity, file or part or None, **given)
+    target = hub.pull(order, settings.models_dir, click.echo)
     click.echo(f"model {target.name.removesuffix('.safetensors')} is in {target}")
 
 
-@main.command()
-@click.argument("target", type=click.Path(path_type=Path))
-@options
-def backup(target: Path, **given: Any) -> None:
+@command(main, click.argument("target", type=PATH))
+def backup(settings: Settings, target: Path) -> None:
     """Copy the database and all pictures to TARGET, also while the server runs.
 
     TARGET is a complete data folder: `darkroom serve --data-dir TARGET` starts from it.
     """
-    from darkroom.storage.backup import BackupError
-    from darkroom.storage.backup import backup as back_up
+    from darkroom.storage.backup import backup
 
-    settings = load(**given)
     logs.configure(settings.log_format, "backup")
-    try:
-        copied = back_up(settings, target.expanduser().absolute())
-    except BackupError as error:
-        fail(str(error))
+    copied = backup(settings, target.expanduser().absolute())
     click.echo(f"{copied.jobs} jobs and {copied.pictures} pictures are in {target}")
     if copied.missing:
         click.secho(f"! the files of {copied.missing} pictures were not there", fg="yellow")
 
 
-@main.command()
-@click.argument("process", type=click.Choice(["web", "worker"]), default="web")
-@address_options
-def health(process: str, **given: Any) -> None:
+@command(
+    main,
+    click.argument("process", type=click.Choice(["web", "worker"]), default="web"),
+    listens=True,
+)
+def health(settings: Settings, process: str) -> None:
     """Check whether web, or the worker, is healthy; the exit status is 0 if so.
 
     For the health checks of container engines and service managers.
     """
     from darkroom.ops.health import web_is_well, worker_is_well
 
-    settings = load(**given)
     well = web_is_well(settings) if process == "web" else worker_is_well(settings)
     click.echo(f"{process} is {'well' if well else 'not well'}")
     sys.exit(0 if well else 1)
 
 
-@main.command()
-@address_options
-def doctor(**given: Any) -> None:
+@command(main, listens=True)
+def doctor(settings: Settings) -> None:
     """Check whether the server can work, and say what to do if not."""
     from darkroom.ops.doctor import examine
 
-    settings = load(**given)
     logs.configure(settings.log_format, "doctor")
     well = True
     for finding in examine(settings):

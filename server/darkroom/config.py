@@ -7,7 +7,7 @@ import base64
 import os
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -135,11 +135,7 @@ class WebhookSettings(Section):
 
 
 def signing_key(secret: str) -> bytes:
-    """The key of webhook signatures, decoded from the secret.
-
-    Raises:
-        ValueError: it is not a Standard Webhooks secret.
-    """
+    """Decode the key of webhook signatures. `ValueError` if the secret is not of that standard."""
     try:
         key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     except ValueError:
@@ -151,6 +147,16 @@ def signing_key(secret: str) -> bytes:
 
 class ModelSettings(Section):
     default: str = "tintype"
+
+
+class InDataDir:
+    """Attribute of the settings: the path of a file or folder in the data folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, settings: "Settings", owner: type["Settings"]) -> Path:
+        return settings.data_dir / self._name
 
 
 class Settings(BaseSettings):
@@ -178,49 +184,17 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     webhooks: WebhookSettings = WebhookSettings()
 
-    @property
-    def database_path(self) -> Path:
-        return self.data_dir / "darkroom.db"
-
-    @property
-    def pulse_path(self) -> Path:
-        return self.data_dir / "worker.pulse"
-
-    @property
-    def tls_dir(self) -> Path:
-        return self.data_dir / "tls"
-
-    @property
-    def signing_key_path(self) -> Path:
-        return self.data_dir / "signing.key"
-
-    @property
-    def webhook_secret_path(self) -> Path:
-        return self.data_dir / "webhooks.secret"
-
-    @property
-    def orphans_dir(self) -> Path:
-        return self.data_dir / "orphans"
-
-    @property
-    def images_dir(self) -> Path:
-        return self.data_dir / "images"
-
-    @property
-    def models_dir(self) -> Path:
-        return self.data_dir / "models"
-
-    @property
-    def loras_dir(self) -> Path:
-        return self.data_dir / "loras"
-
-    @property
-    def embeddings_dir(self) -> Path:
-        return self.data_dir / "embeddings"
-
-    @property
-    def upscalers_dir(self) -> Path:
-        return self.data_dir / "upscalers"
+    database_path: ClassVar = InDataDir("darkroom.db")
+    pulse_path: ClassVar = InDataDir("worker.pulse")
+    tls_dir: ClassVar = InDataDir("tls")
+    signing_key_path: ClassVar = InDataDir("signing.key")
+    webhook_secret_path: ClassVar = InDataDir("webhooks.secret")
+    orphans_dir: ClassVar = InDataDir("orphans")
+    images_dir: ClassVar = InDataDir("images")
+    models_dir: ClassVar = InDataDir("models")
+    loras_dir: ClassVar = InDataDir("loras")
+    embeddings_dir: ClassVar = InDataDir("embeddings")
+    upscalers_dir: ClassVar = InDataDir("upscalers")
 
     @classmethod
     def settings_customise_sources(
@@ -244,17 +218,6 @@ def config_path() -> Path | None:
     return here if here.is_file() else None
 
 
-def _check_file(path: Path) -> None:
-    if path.is_dir() or not path.exists():
-        raise FileNotFoundError(f"no configuration file at {path}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
-    if not isinstance(content, dict | None):
-        raise ValueError(f"{path} does not hold settings by name")
-
-
 def load(overrides: dict[str, Any]) -> Settings:
     """Read the settings.
 
@@ -268,7 +231,14 @@ def load(overrides: dict[str, Any]) -> Settings:
     """
     path = config_path()
     if path is not None:
-        _check_file(path)
+        if path.is_dir() or not path.exists():
+            raise FileNotFoundError(f"no configuration file at {path}")
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not YAML: {error}") from None
+        if not isinstance(content, dict | None):
+            raise ValueError(f"{path} does not hold settings by name")
     given = {name: value for name, value in overrides.items() if value is not None}
     settings = Settings(**given)
     return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})

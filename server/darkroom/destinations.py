@@ -17,7 +17,6 @@ MAX_CHARS = 2000
 PLAIN = re.compile(r"[!-~]+")  # ASCII without spaces and control characters
 # Some servers read these as a step up in the path or as a slash, others do not.
 TRICKS = re.compile(r"%2f|%5c|/(\.|%2e){1,2}(/|$)", re.IGNORECASE)
-
 HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 
 
@@ -31,15 +30,14 @@ class Destination:
 
     Attributes:
         url: complete; may contain secrets.
-        origin: scheme, host and port, without secrets. The port is always included.
+        origin: scheme, host and port, which is always included; without secrets.
         path: percent-encoded, as it is sent.
-        query: whether there is one.
     """
 
     url: str = field(repr=False)
     origin: str
     path: str = field(repr=False)
-    query: bool
+    has_query: bool
 
     def is_below(self, prefix: "Destination") -> bool:
         """Whether the origin is the same, and the path is the prefix's or below it."""
@@ -70,7 +68,9 @@ def parse(text: str) -> Destination:
         raise DestinationError("is not an http:// or https:// address")
     if "@" in text.split("/")[2]:
         raise DestinationError("has a name or a password before the host")
-    host = _host(url)
+    host = url.raw_host.decode().lower()
+    if ":" in host:  # IPv6
+        host = f"[{host}]"
     if not HOST.fullmatch(host):
         raise DestinationError("has no host that can be looked up")
     port = PORTS[url.scheme] if url.port is None else url.port
@@ -87,7 +87,7 @@ def parse_prefix(text: str) -> Destination:
         DestinationError: it is not an address, or has a query.
     """
     found = parse(text)
-    if found.query:
+    if found.has_query:
         raise DestinationError("has a query; allow the path, any query goes with it")
     return found
 
@@ -95,9 +95,3 @@ def parse_prefix(text: str) -> Destination:
 def is_allowed(destination: Destination, prefixes: Iterable[str]) -> bool:
     """Whether one of the allowed prefixes covers the address."""
     return any(destination.is_below(parse_prefix(prefix)) for prefix in prefixes)
-
-
-def _host(url: httpx2.URL) -> str:
-    """The host in lower-case ASCII; an IPv6 address in brackets."""
-    host = url.raw_host.decode().lower()
-    return f"[{host}]" if ":" in host else host
