@@ -10,7 +10,6 @@ from safetensors.numpy import save_file
 
 from darkroom.catalog.loras import (
     AdapterCatalog,
-    NotALoraError,
     UnknownLoraError,
     family,
     group_by_layer,
@@ -18,6 +17,7 @@ from darkroom.catalog.loras import (
     model_text_dim,
 )
 from darkroom.catalog.models import EMBEDDED
+from darkroom.catalog.weight_files import UnusableAddonError
 from darkroom.responses import LoraInfo
 
 ATTN2 = "down_blocks.1.attentions.0.transformer_blocks.0.attn2"
@@ -32,13 +32,13 @@ def catalog(tmp_path: Path) -> AdapterCatalog:
 
 @pytest.fixture
 def loras(catalog: AdapterCatalog, tmp_path: Path) -> Path:
-    assert catalog.loras() == ()
+    assert catalog.loras.entries() == ()
     return tmp_path / "loras"
 
 
 @pytest.fixture
 def embeddings(catalog: AdapterCatalog, tmp_path: Path) -> Path:
-    assert catalog.embeddings() == ()
+    assert catalog.embeddings.entries() == ()
     return tmp_path / "embeddings"
 
 
@@ -82,10 +82,10 @@ def test_the_family_is_told_by_the_width_of_text(
     }[naming]
     save(loras / "ink.safetensors", shapes)
 
-    (entry,) = catalog.loras()
+    (entry,) = catalog.loras.entries()
 
     assert (entry.info.name, entry.info.family, entry.info.text_dim) == ("ink", family, width)
-    assert catalog.broken_loras() == ()
+    assert catalog.loras.broken() == ()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_layers_that_read_no_text_tell_what_they_can(
 ) -> None:
     save(loras / "ink.safetensors", kohya(width, layer))
 
-    (entry,) = catalog.loras()
+    (entry,) = catalog.loras.entries()
 
     assert entry.info.family == family
 
@@ -112,14 +112,14 @@ def test_a_locon_is_a_lora(catalog: AdapterCatalog, loras: Path) -> None:
     halves = {f"{conv}.lora_down.weight": (4, 320, 3, 3), f"{conv}.lora_up.weight": (320, 4, 1, 1)}
     save(loras / "ink.safetensors", kohya(768) | halves)
 
-    assert [entry.info.family for entry in catalog.loras()] == ["sd1"]
+    assert [entry.info.family for entry in catalog.loras.entries()] == ["sd1"]
 
 
 def test_what_the_author_says_is_shown(catalog: AdapterCatalog, loras: Path) -> None:
     about = {"modelspec__title": "Ink", "modelspec__description": "Drawn with a brush."}
     save(loras / "a.safetensors", kohya(768), **about, modelspec__trigger_phrase="inkwash")
 
-    (entry,) = catalog.loras()
+    (entry,) = catalog.loras.entries()
 
     assert (entry.info.title, entry.info.description) == ("Ink", "Drawn with a brush.")
     assert entry.info.trigger_words == ("inkwash",)
@@ -130,7 +130,7 @@ def test_trigger_words_are_the_most_frequent_tags(catalog: AdapterCatalog, loras
     about = {"ss_output_name": "ink_v2", "ss_tag_frequency": json.dumps(tags)}
     save(loras / "a.safetensors", kohya(768), **about)
 
-    (entry,) = catalog.loras()
+    (entry,) = catalog.loras.entries()
 
     assert entry.info.title == "ink_v2"
     assert entry.info.trigger_words == ("inkwash", "snow", "fox")
@@ -140,7 +140,7 @@ def test_trigger_words_are_the_most_frequent_tags(catalog: AdapterCatalog, loras
 def test_odd_tags_do_no_harm(catalog: AdapterCatalog, loras: Path, text: str) -> None:
     save(loras / "a.safetensors", kohya(768), ss_tag_frequency=text)
 
-    assert [entry.info.trigger_words for entry in catalog.loras()] == [()]
+    assert [entry.info.trigger_words for entry in catalog.loras.entries()] == [()]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_embeddings_are_told_by_their_widths(
 ) -> None:
     save(embeddings / "velvia.safetensors", shapes)
 
-    (entry,) = catalog.embeddings()
+    (entry,) = catalog.embeddings.entries()
 
     assert (entry.info.name, entry.info.family, entry.info.vectors) == ("velvia", family, vectors)
     assert entry.widths == widths
@@ -199,17 +199,17 @@ def test_what_is_no_lora_is_listed_with_the_reason(
 ) -> None:
     save(loras / "odd.safetensors", shapes)
 
-    (broken,) = catalog.broken_loras()
+    (broken,) = catalog.loras.broken()
 
     assert broken.file == "odd.safetensors"
     assert reason in broken.reason
-    assert catalog.loras() == ()
+    assert catalog.loras.entries() == ()
     with pytest.raises(UnknownLoraError, match="cannot be used"):
-        catalog.find_lora("odd")
+        catalog.loras.find("odd")
 
 
 def test_a_file_without_layers_is_no_lora() -> None:
-    with pytest.raises(NotALoraError, match="is empty"):
+    with pytest.raises(UnusableAddonError, match="is empty"):
         group_by_layer([])
 
 
@@ -231,7 +231,7 @@ def test_what_is_no_safetensors_file_is_listed_with_the_reason(
 ) -> None:
     (loras / name).write_bytes(data)
 
-    (broken,) = catalog.broken_loras()
+    (broken,) = catalog.loras.broken()
 
     assert broken.file == name
     assert reason in broken.reason
@@ -241,7 +241,7 @@ def test_a_file_cut_off_is_listed_with_the_reason(catalog: AdapterCatalog, loras
     path = save(loras / "a.safetensors", kohya(768))
     path.write_bytes(path.read_bytes()[:-10])
 
-    assert "cut off" in catalog.broken_loras()[0].reason
+    assert "cut off" in catalog.loras.broken()[0].reason
 
 
 @pytest.mark.parametrize(
@@ -259,8 +259,8 @@ def test_what_is_no_embedding_is_listed(
 ) -> None:
     save(embeddings / "odd.safetensors", shapes)
 
-    assert [broken.file for broken in catalog.broken_embeddings()] == ["odd.safetensors"]
-    assert catalog.embeddings() == ()
+    assert [broken.file for broken in catalog.embeddings.broken()] == ["odd.safetensors"]
+    assert catalog.embeddings.entries() == ()
 
 
 # --- looking up ----------------------------------------------------------------------------
@@ -269,14 +269,14 @@ def test_what_is_no_embedding_is_listed(
 def test_a_lora_is_found_by_name(catalog: AdapterCatalog, loras: Path) -> None:
     path = save(loras / "v1.5 ink.safetensors", kohya(768))
 
-    assert catalog.find_lora("v1.5 ink").path == path
+    assert catalog.loras.find("v1.5 ink").path == path
 
 
 def test_an_unknown_name_is_met_with_a_hint(catalog: AdapterCatalog, loras: Path) -> None:
     save(loras / "watercolour.safetensors", kohya(768))
 
     with pytest.raises(UnknownLoraError, match="did you mean watercolour"):
-        catalog.find_lora("watercolor")
+        catalog.loras.find("watercolor")
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "", ".", "sub/ink"])
@@ -286,28 +286,32 @@ def test_a_name_is_no_path(catalog: AdapterCatalog, loras: Path, name: str) -> N
     save(loras / "sub" / "ink.safetensors", kohya(768))
 
     with pytest.raises(UnknownLoraError):
-        catalog.find_lora(name)
+        catalog.loras.find(name)
 
 
 def test_folders_need_not_exist(tmp_path: Path) -> None:
     catalog = AdapterCatalog(tmp_path / "a", tmp_path / "b")
 
-    assert (catalog.loras(), catalog.broken_loras(), catalog.embeddings()) == ((), (), ())
+    assert (catalog.loras.entries(), catalog.loras.broken(), catalog.embeddings.entries()) == (
+        (),
+        (),
+        (),
+    )
 
 
 def test_files_may_come_change_and_go(catalog: AdapterCatalog, loras: Path) -> None:
     path = save(loras / "ink.safetensors", kohya(768))
     (loras / "notes.txt").write_text("mine")
     (loras / "gone.safetensors").symlink_to(loras / "nowhere")
-    (first,) = catalog.loras()
-    assert catalog.loras()[0] is first  # not read again
+    (first,) = catalog.loras.entries()
+    assert catalog.loras.entries()[0] is first  # not read again
 
     save(path, kohya(1024))
     os.utime(path, ns=(1, 1))
-    assert catalog.loras()[0].info.family == "sd2"
+    assert catalog.loras.entries()[0].info.family == "sd2"
     path.unlink()
-    assert catalog.loras() == ()
-    assert catalog.broken_loras() == ()
+    assert catalog.loras.entries() == ()
+    assert catalog.loras.broken() == ()
 
 
 # --- fitting a model -----------------------------------------------------------------------

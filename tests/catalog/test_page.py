@@ -4,8 +4,8 @@ import json
 import re
 from pathlib import Path
 
+from darkroom.catalog.model_spec import NotedDefaults, NotedLimits, Notes
 from darkroom.catalog.models import CONFIGS
-from darkroom.catalog.notes import NotedDefaults, NotedLimits, Notes
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "models.md").read_text()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from darkroom.catalog.hub import PullError, choose
 from darkroom.catalog.models import ModelCatalog
-from darkroom.catalog.remote import PullError, choose
 from tests.catalog.conftest import edit, folder, tensors_of, write
 from tests.catalog.hub_server import Hub, serving
 from tests.test_docs import README, blocks

@@ -91,8 +91,8 @@ def test_what_cannot_be_used_is_named_with_its_reason(
 
 
 def test_an_empty_folder_or_none_has_no_upscalers(tmp_path: Path) -> None:
-    assert UpscalerCatalog(tmp_path).upscalers() == ()
-    assert UpscalerCatalog(tmp_path / "none").upscalers() == ()
+    assert UpscalerCatalog(tmp_path).entries() == ()
+    assert UpscalerCatalog(tmp_path / "none").entries() == ()
 
 
 def test_without_the_library_each_is_named_with_that_as_its_reason(
@@ -103,7 +103,7 @@ def test_without_the_library_each_is_named_with_that_as_its_reason(
 
     catalog = UpscalerCatalog(tmp_path)
 
-    assert catalog.upscalers() == ()
+    assert catalog.entries() == ()
     assert [(file.file, "spandrel" in file.reason) for file in catalog.broken()] == [
         ("tiny.safetensors", True)
     ]

@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(pipeline: Any, folder: Path) -> Embeddings:
-    return load_embeddings(pipeline, AdapterCatalog(folder / "none", folder).embeddings())
+    return load_embeddings(pipeline, AdapterCatalog(folder / "none", folder).embeddings.entries())
 
 
 @torch.inference_mode()

@@ -209,7 +209,7 @@ def _check_lora(
     lora: Lora, model: ModelEntry, text_dim: int | None, adapters: AdapterCatalog
 ) -> str | None:
     try:
-        found = adapters.find_lora(lora.name)
+        found = adapters.loras.find(lora.name)
     except loras.UnknownLoraError as error:
         return str(error)
     return loras.misfit(found.info, model.info.name, text_dim)

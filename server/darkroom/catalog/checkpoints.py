@@ -6,12 +6,12 @@ the kind of text encoder is compared here, so that models of other sizes are rec
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.catalog.model_spec import INPAINTING, OTHER_CHANNELS, PLAIN
-from darkroom.catalog.reading import Header, UnusableError, read_header
+from darkroom.catalog.model_spec import INPAINTING, check_channels
+from darkroom.catalog.weight_files import Header, UnusableError, read_header
 
 UNET = "model.diffusion_model."
 FIRST_LAYER = UNET + "input_blocks.0.0.weight"
@@ -45,13 +45,12 @@ class Checkpoint:
 
     Attributes:
         config: name of the embedded configuration that describes it.
-        has_vae: whether it contains a VAE.
         scheduler: settings from its metadata that override the configuration's scheduler.
     """
 
     config: str
     has_vae: bool
-    scheduler: Mapping[str, Any] = field(default_factory=dict)
+    scheduler: Mapping[str, Any]
 
 
 def recognise(path: Path) -> Checkpoint:
@@ -67,19 +66,15 @@ def recognise(path: Path) -> Checkpoint:
         channels = header.shapes[FIRST_LAYER][1]
     except IndexError:
         raise UnusableError(f"{path.name} is damaged: its first layer is no convolution") from None
-    if channels not in (PLAIN, INPAINTING):
-        reads = OTHER_CHANNELS.get(channels, f"{channels} channels")
-        raise UnusableError(f"its UNet reads {reads}, which no request carries")
-    kind = _kind(header)
+    check_channels(channels)
+    config = _kind(header)
     scheduler = _scheduler(header)
     if channels == INPAINTING:
-        if kind == "sdxl-refiner":
+        if config == "sdxl-refiner":
             raise UnusableError("it is a refiner that reads a mask, which is not known")
-        config = f"{kind}-inpaint"
-    elif kind == "sd2":
+        config = f"{config}-inpaint"
+    elif config == "sd2":
         config = _second_version(header)
-    else:
-        config = kind
     return Checkpoint(config, any(name.startswith(VAE) for name in header.shapes), scheduler)
 
 
@@ -108,8 +103,7 @@ def _second_version(header: Header) -> str:
     """The configuration of an SD 2 model: at 512 pixels it predicts noise, at 768 velocity.
 
     Their tensors are alike. The metadata may say which it is
-    (https://github.com/Stability-AI/ModelSpec); the default is 768, as in diffusers. The owner's
-    notes override both.
+    (https://github.com/Stability-AI/ModelSpec); the default is 768, as in diffusers.
     """
     says_512 = header.metadata.get("modelspec.architecture") == "stable-diffusion-v2-512"
     predicts_noise = header.metadata.get("modelspec.prediction_type") == "epsilon"
@@ -119,14 +113,11 @@ def _second_version(header: Header) -> str:
 def _scheduler(header: Header) -> dict[str, Any]:
     if "edm_mean" in header.shapes or "edm_vpred.sigma_max" in header.shapes:
         raise UnusableError("it was trained on EDM's noise levels, for which no scheduler is here")
-    found: dict[str, Any] = {}
     # Empty tensors by which trainers of SDXL mark v-prediction and zero terminal SNR.
-    marked = "v_pred" in header.shapes
-    if marked or header.metadata.get("modelspec.prediction_type") == "v":
-        found["prediction_type"] = "v_prediction"
-        if "ztsnr" in header.shapes:
-            found["rescale_betas_zero_snr"] = True
-    return found
+    if "v_pred" not in header.shapes and header.metadata.get("modelspec.prediction_type") != "v":
+        return {}
+    zero_snr = {"rescale_betas_zero_snr": True} if "ztsnr" in header.shapes else {}
+    return {"prediction_type": "v_prediction", **zero_snr}
 
 
 def _foreign(header: Header) -> str:

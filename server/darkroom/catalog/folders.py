@@ -6,20 +6,19 @@ shards with an index.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from darkroom.catalog import weight_files
 from darkroom.catalog.model_spec import UNBATCHED
-from darkroom.catalog.reading import UnusableError, read_json
+from darkroom.catalog.weight_files import UnusableError, read_json
 
-# Parts that SD folders come with and that are never loaded.
-UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model")
 INDEX = "model_index.json"
+UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # parts of SD, never loaded
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model")
+PICKLES = (*weight_files.PICKLES, ".msgpack", ".h5")
 PICKLED = "loading it could run code. Convert it to safetensors"
-
-# Loading these can run code that is stored in them.
-PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".msgpack", ".h5")
 
 _WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_model|model)"
@@ -43,36 +42,25 @@ def parts(folder: Path, family: str) -> dict[str, str]:
     """
     found = {}
     for name, value in read_json(folder / INDEX).items():
-        if family != UNBATCHED and name in UNUSED:
-            continue
         match value:
-            case [str(), str(cls)]:
+            case [str(), str(cls)] if family == UNBATCHED or name not in UNUSED:
                 found[name] = cls
     return found
 
 
 def absent(folder: Path) -> Iterator[str]:
     """Names of the optional parts that the model lacks by its index."""
-    for name, value in read_json(folder / INDEX).items():
-        if value == [None, None]:
-            yield name
+    return (name for name, value in read_json(folder / INDEX).items() if value == [None, None])
 
 
 def check(folder: Path, family: str, check_header: Callable[[Path], object]) -> Variant:
-    """Check that a folder can be loaded.
-
-    Args:
-        folder: of the model.
-        family: of the model.
-        check_header: raises `UnusableError` for weights that are incomplete.
-
-    Returns:
-        The variant of the weights to load; plain ones go before all others.
+    """Check that a model can be loaded; returns the variant to load, if possible the plain one.
 
     Raises:
-        UnusableError: names the part that cannot be loaded.
+        UnusableError: names the part that cannot be loaded. `check_header` raises it for weights
+            that are incomplete.
     """
-    weighing: dict[str, Variants] = {}
+    weights: dict[str, Variants] = {}
     for name, cls in parts(folder, family).items():
         part = folder / name
         if name != Path(name).name or not part.is_dir():
@@ -80,16 +68,19 @@ def check(folder: Path, family: str, check_header: Callable[[Path], object]) -> 
         names = [path.name for path in part.iterdir()]
         if any(file.endswith(".py") for file in names):
             raise UnusableError(f"its part {name} is code of its own, which is never run")
-        if "Tokenizer" in cls and not set(names) & set(TOKENIZER_FILES):
-            raise UnusableError(f"its part {name} lacks its vocabulary, {TOKENIZER_FILES[0]}")
-        if "config.json" in names and "Tokenizer" not in cls:
+        if "Tokenizer" in cls:
+            if not set(names) & set(TOKENIZER_FILES):
+                raise UnusableError(f"its part {name} lacks its vocabulary, {TOKENIZER_FILES[0]}")
+        elif "config.json" in names:
             read_json(part / "config.json")
-            weighing[name] = _weights(name, names)
-    known, variant = choose(weighing.values(), (None, "fp16", "bf16"))
+            weights[name] = variants(names)
+            if not weights[name]:
+                raise UnusableError(f"its part {name} {_why_no_weights(names)}")
+    known, variant = choose(weights.values(), (None, "fp16", "bf16"))
     if not known:
-        raise UnusableError(f"its parts {', '.join(weighing)} come in no variant common to all")
-    for name, part_weights in weighing.items():
-        for file in weight_files(part_weights, variant):
+        raise UnusableError(f"its parts {', '.join(weights)} come in no variant common to all")
+    for name, part_weights in weights.items():
+        for file in weight_files_of(part_weights, variant):
             path = folder / name / file
             try:
                 read_json(path) if path.suffix == ".json" else check_header(path)
@@ -98,31 +89,24 @@ def check(folder: Path, family: str, check_header: Callable[[Path], object]) -> 
     return variant
 
 
-def _weights(part: str, names: list[str]) -> Variants:
-    found = variants(names)
-    if found:
-        return found
+def _why_no_weights(names: Iterable[str]) -> str:
     pickled = sorted(name for name in names if name.endswith(PICKLES))
     if pickled:
-        raise UnusableError(f"its part {part} is pickled ({pickled[0]}): {PICKLED}")
-    shards = [name for name in names if name.endswith(".safetensors")]
-    lacks = "some of its shards or their index" if shards else "its weights"
-    raise UnusableError(f"its part {part} lacks {lacks}")
+        return f"is pickled ({pickled[0]}): {PICKLED}"
+    if any(name.endswith(weight_files.SAFETENSORS) for name in names):
+        return "lacks some of its shards or their index"
+    return "lacks its weights"
 
 
 def variants(names: Iterable[str]) -> Variants:
-    """The complete sets of weights among the files of one part.
-
-    Returns:
-        File names by variant, indexes of shards included.
-    """
-    files: dict[Variant, list[str]] = {}
+    """The complete sets of weights among the files of one part, with the indexes of shards."""
+    files: dict[Variant, list[str]] = defaultdict(list)
     indexes: dict[Variant, str] = {}
     missing: dict[Variant, set[int]] = {}
     for name in sorted(names):
         if found := _WEIGHTS.fullmatch(name):
             variant = found["variant"]
-            files.setdefault(variant, []).append(name)
+            files[variant].append(name)
             if found["shards"]:
                 expected = missing.setdefault(variant, set(range(1, int(found["shards"]) + 1)))
                 expected.discard(int(found["shard"]))
@@ -138,15 +122,10 @@ def variants(names: Iterable[str]) -> Variants:
 
 
 def choose(parts: Iterable[Variants], order: Sequence[Variant]) -> tuple[bool, Variant]:
-    """The variant in which all parts are loaded; a part without it is loaded in its plain one.
+    """Whether there is a variant in which all parts of a model can be loaded, and which.
 
-    Args:
-        parts: of one model.
-        order: preferred variants. Others come last; `non_ema`, which is for further training,
-            is never chosen.
-
-    Returns:
-        Whether there is one, and which.
+    A part without it is loaded in its plain one. Variants that are not in `order` come last;
+    `non_ema`, which is for further training, is never chosen.
     """
     every = list(parts)
     others = sorted({v for part in every for v in part if v is not None and v != "non_ema"})
@@ -157,6 +136,6 @@ def choose(parts: Iterable[Variants], order: Sequence[Variant]) -> tuple[bool, V
     return False, None
 
 
-def weight_files(part: Variants, variant: Variant) -> tuple[str, ...]:
+def weight_files_of(part: Variants, variant: Variant) -> tuple[str, ...]:
     """The files from which a part is loaded in a variant."""
     return part[variant] if variant in part else part[None]

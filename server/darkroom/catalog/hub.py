@@ -1,13 +1,14 @@
 """`darkroom models pull`: downloads a model from Hugging Face, completely or not at all."""
 
+import errno
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from errno import ENOSPC
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import httpx2
 from filelock import FileLock, Timeout
@@ -22,26 +23,48 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import http_get
+from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # made late
 
-from darkroom.catalog import checkpoints, folders, model_spec, remote
-from darkroom.catalog.models import SAFETENSORS
-from darkroom.catalog.reading import UnusableError, read_header, read_json
-from darkroom.catalog.remote import Download, PullError, Remote, Remotes
+from darkroom.catalog import checkpoints, folders, model_spec, pipelines
+from darkroom.catalog.weight_files import SAFETENSORS, UnusableError, read_header, read_json
+from darkroom.errors import DarkroomError
 
 GIB = 2**30
+PLAIN_FILES = (".json", ".txt", ".model")  # of a model beside its weights
+
+
+class PullError(DarkroomError):
+    """A model cannot be downloaded. The message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """What to download.
+
+    Attributes:
+        repository: `owner/name` on the hub.
+        file: a single-file checkpoint in it; None for a repository in the diffusers format.
+        revision: branch, tag or commit; None for the main branch.
+        name: of the model on this server; None for the repository's or file's name.
+        variant: of the weights; None for the smallest that is lossless on a GPU, `plain` for
+            those without a variant.
+    """
+
+    repository: str
+    file: str | None = None
+    revision: str | None = None
+    name: str | None = None
+    variant: str | None = None
+
+
+Files = Mapping[str, RepoSibling]  # by path within the repository
 
 
 def pull(order: Download, models_dir: Path, echo: Callable[[str], None]) -> Path:
-    """Download a model. An interrupted download continues at the byte where it stopped.
+    """Download a model into `models_dir`, created if need be, and return its path.
 
-    Args:
-        order: what to download.
-        models_dir: created if need be.
-        echo: prints progress messages.
-
-    Returns:
-        The path of the model.
+    An interrupted download continues at the byte where it stopped. `echo` prints progress.
 
     Raises:
         PullError: the model was not added.
@@ -54,88 +77,53 @@ def pull(order: Download, models_dir: Path, echo: Callable[[str], None]) -> Path
     target = models_dir / (name if order.file is None else f"{name}{SAFETENSORS}")
     if target.exists():
         raise PullError(f"there is a model {name!r} already; remove {target} or choose a --name")
-    with _named_errors(order):
+    try:
         models_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(models_dir / f".pull-{name}.lock", blocking=False):
             _pull(order, models_dir / f".pull-{name}", target, echo)
+    except (
+        OSError,
+        httpx2.HTTPError,
+        EntryNotFoundError,
+        HFValidationError,
+        UnusableError,
+    ) as error:
+        raise PullError(_explain(error, order)) from None
     return target
 
 
 def _pull(order: Download, workplace: Path, target: Path, echo: Callable[[str], None]) -> None:
     info = HfApi().model_info(order.repository, revision=order.revision, files_metadata=True)
-    there = {
-        sibling.rfilename: Remote(sibling.size or 0, sibling.lfs.sha256 if sibling.lfs else None)
-        for sibling in info.siblings or ()
-        if _stays_inside(sibling.rfilename)
-    }
+    there = {file.rfilename: file for file in info.siblings or () if _stays_inside(file.rfilename)}
     commit = info.sha or ""
     if re.fullmatch(r"[0-9a-f]{40,64}", commit) is None:
         raise PullError(f"the hub does not say which commit of {order.repository} this is")
     unfinished = workplace / commit  # files of another commit do not belong to this one
     chosen = _choose(order, there, commit, unfinished)
-    total = sum(file.size_bytes for file in chosen.values())
-    echo(f"{order.repository}: {len(chosen)} files, {total / GIB:.2f} GiB")
+    total_bytes = sum(file.size or 0 for file in chosen.values())
+    echo(f"{order.repository}: {len(chosen)} files, {total_bytes / GIB:.2f} GiB")
+    here_bytes = 0
     for path in unfinished.rglob("*") if unfinished.is_dir() else ():
         if path.is_file() and path.relative_to(unfinished).as_posix() not in chosen:
             path.unlink()  # from a pull that asked for another variant
-    _check_room(total, unfinished, target.parent)
-    for name, file in chosen.items():
-        _fetch(order, commit, name, file, unfinished / name)
+        elif path.is_file():
+            here_bytes += path.stat().st_size
+    needed, free = total_bytes - here_bytes, shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise PullError(f"it needs {needed / GIB:.2f} GiB more, and {free / GIB:.2f} GiB are free")
+    for file in chosen.values():
+        _fetch(order.repository, commit, file, unfinished)
+    arrived = unfinished if order.file is None else unfinished / order.file
     try:
-        _check(order, unfinished)
+        if order.file is None:
+            folders.check(arrived, model_spec.examine(arrived).family, read_header)
+        else:
+            checkpoints.recognise(arrived)
     except UnusableError as error:
         shutil.rmtree(workplace)
         raise PullError(f"it arrived and cannot be used: {error}") from None
-    (unfinished if order.file is None else unfinished / order.file).rename(target)
+    arrived.rename(target)
     shutil.rmtree(workplace, ignore_errors=True)
-
-
-def _choose(order: Download, there: Remotes, commit: str, unfinished: Path) -> Remotes:
-    if order.file is not None:
-        return {order.file: remote.single(order, order.file, there)}
-    if folders.INDEX not in there:
-        raise PullError(remote.why_no_model(order, there))
-    index = unfinished / folders.INDEX
-    _fetch(order, commit, folders.INDEX, there[folders.INDEX], index)
-    return {file: there[file] for file in remote.choose(there, read_json(index), order.variant)}
-
-
-def _check_room(total_bytes: int, unfinished: Path, models_dir: Path) -> None:
-    here = sum(path.stat().st_size for path in unfinished.rglob("*") if path.is_file())
-    needed, free = total_bytes - here, shutil.disk_usage(models_dir).free
-    if needed > free:
-        raise PullError(f"it needs {needed / GIB:.2f} GiB more, and {free / GIB:.2f} GiB are free")
-
-
-def _fetch(order: Download, commit: str, name: str, file: Remote, path: Path) -> None:
-    """Download the missing part of one file.
-
-    The library's `snapshot_download` starts a file from the beginning after an interruption, and
-    checkpoints are single files of many gigabytes.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as opened:
-        if opened.tell() < file.size_bytes:
-            http_get(
-                hf_hub_url(order.repository, name, revision=commit),
-                opened,
-                resume_size=opened.tell(),
-                headers=build_hf_headers(),
-                expected_size=file.size_bytes,
-                displayed_filename=name,
-            )
-            opened.flush()
-            os.fsync(opened.fileno())
-    if path.stat().st_size != file.size_bytes or not _is_intact(path, file):
-        path.unlink()
-        raise PullError(f"{name} arrived damaged; run the same command again")
-
-
-def _is_intact(path: Path, file: Remote) -> bool:
-    if file.sha256 is None:
-        return True
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
 
 
 def _stays_inside(file: str) -> bool:
@@ -143,56 +131,137 @@ def _stays_inside(file: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def _check(order: Download, unfinished: Path) -> None:
-    """Check that the downloaded model can be used.
+def _choose(order: Download, there: Files, commit: str, unfinished: Path) -> Files:
+    """The files to download. `PullError` says what else the repository offers."""
+    repository, file = order.repository, order.file
+    singles = sorted(name for name in there if name.endswith(SAFETENSORS) and "/" not in name)
+    offer = f"; there is {', '.join(singles)}" if singles else ""
+    if file is not None:
+        if file.endswith(folders.PICKLES):
+            raise PullError(
+                f"{file} is pickled: loading it could run code. Look for a safetensors one"
+            )
+        if file not in there or not file.endswith(SAFETENSORS):
+            raise PullError(f"{repository} has no checkpoint {file}{offer}")
+        return {file: there[file]}
+    if folders.INDEX in there:
+        _fetch(repository, commit, there[folders.INDEX], unfinished)
+        index = read_json(unfinished / folders.INDEX)
+        return {name: there[name] for name in choose(there, index, order.variant)}
+    if singles:
+        raise PullError(
+            f"{repository} is not in the diffusers format{offer}; "
+            f"pull one with {repository}:{singles[0]}"
+        )
+    pickled = [name for name in there if name.endswith(folders.PICKLES)]
+    if pickled:
+        raise PullError(
+            f"{repository} holds pickles only ({pickled[0]}): loading one could run code"
+        )
+    raise PullError(f"{repository} holds no model in the diffusers format")
+
+
+def choose(files: Iterable[str], index: Mapping[str, Any], variant: str | None) -> list[str]:
+    """Those of a repository's files from which a model is loaded, by its `model_index.json`.
 
     Raises:
-        UnusableError: it cannot.
+        PullError: the model could not be used here, or has no such variant.
     """
-    if order.file is not None:
-        checkpoints.recognise(unfinished / order.file)
-    else:
-        folders.check(unfinished, model_spec.examine(unfinished).family, read_header)
+    cls = index.get("_class_name")
+    is_ours = cls in model_spec.FAMILIES
+    if not isinstance(cls, str) or not (is_ours or pipelines.find(cls)):
+        raise PullError(f"{cls} is not served: {pipelines.why_not(str(cls))}")
+    paths = [PurePosixPath(file) for file in files]
+    chosen = [folders.INDEX]
+    weights: dict[str, folders.Variants] = {}
+    for part, value in index.items():
+        match value:
+            case [str(), str(part_class)] if not (is_ours and part in folders.UNUSED):
+                inside = [path.name for path in paths if path.parent == PurePosixPath(part)]
+            case _:
+                continue
+        plain = [file for file in inside if file.endswith(PLAIN_FILES) and ".index." not in file]
+        chosen += [f"{part}/{file}" for file in plain]
+        if "config.json" in inside and "Tokenizer" not in part_class:
+            weights[part] = folders.variants(inside)
+            if not weights[part]:
+                pickled = [file for file in inside if file.endswith(folders.PICKLES)]
+                raise PullError(
+                    f"its part {part} is there as a pickle only ({pickled[0]}): loading it could "
+                    "run code"
+                    if pickled
+                    else f"its part {part} has no weights"
+                )
+    order: tuple[str | None, ...] = ("fp16", "bf16", None)
+    if variant is not None:
+        order = (None if variant == "plain" else variant,)
+    known, found = folders.choose(weights.values(), order)
+    if not known or (variant is not None and found != order[0]):
+        there = sorted({str(v or "plain") for variants in weights.values() for v in variants})
+        raise PullError(f"there is no variant {variant!r} of it; there is {', '.join(there)}")
+    for part, variants in weights.items():
+        chosen += [f"{part}/{file}" for file in folders.weight_files_of(variants, found)]
+    return chosen
 
 
-@contextmanager
-def _named_errors(order: Download) -> Iterator[None]:
-    """Context that turns errors of the download into `PullError` with advice."""
-    try:
-        yield
-    except GatedRepoError:
-        raise PullError(
-            f"{order.repository} is gated: accept its terms on the hub, then set HF_TOKEN to a "
-            "token of that account"
-        ) from None
-    except RevisionNotFoundError:
-        raise PullError(f"{order.repository} has no revision {order.revision!r}") from None
-    except RepositoryNotFoundError:
-        raise PullError(
-            f"there is no repository {order.repository} on the hub, or it is private and HF_TOKEN "
-            "is not of an account that may see it"
-        ) from None
-    except HFValidationError:
-        raise PullError(f"{order.repository!r} is no hub id; it looks like owner/name") from None
-    except Timeout:
-        raise PullError("this model is being pulled already") from None
-    except OfflineModeIsEnabled:
-        raise PullError("HF_HUB_OFFLINE is set, so the hub is not asked") from None
-    except (HfHubHTTPError, EntryNotFoundError) as error:
-        raise PullError(
-            f"the hub answered {_first_line(error)}; run the same command again later"
-        ) from None
-    except httpx2.HTTPError as error:
-        raise PullError(
-            f"the hub cannot be reached ({_first_line(error)}); run the same command again later"
-        ) from None
-    except UnusableError as error:
-        raise PullError(str(error)) from None
-    except OSError as error:
-        if error.errno == ENOSPC:
-            raise PullError("the disk is full; what has arrived is kept for the next try") from None
-        raise PullError(f"{_first_line(error)}; run the same command again") from None
+def _fetch(repository: str, commit: str, file: RepoSibling, folder: Path) -> None:
+    """Download the missing part of one file.
+
+    The library's `snapshot_download` starts a file from the beginning after an interruption, and
+    checkpoints are single files of many gigabytes.
+    """
+    path, size = folder / file.rfilename, file.size or 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as opened:
+        if opened.tell() < size:
+            http_get(
+                hf_hub_url(repository, file.rfilename, revision=commit),
+                opened,
+                resume_size=opened.tell(),
+                headers=build_hf_headers(),
+                expected_size=size,
+                displayed_filename=file.rfilename,
+            )
+            opened.flush()
+            os.fsync(opened.fileno())
+    intact = path.stat().st_size == size
+    if intact and file.lfs is not None:  # the hub has no digest of small files
+        with path.open("rb") as opened:
+            intact = hashlib.file_digest(opened, "sha256").hexdigest() == file.lfs.sha256
+    if not intact:
+        path.unlink()
+        raise PullError(f"{file.rfilename} arrived damaged; run the same command again")
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _explain(error: Exception, order: Download) -> str:
+    """What went wrong, and what to do."""
+    lines = (line for line in str(error).splitlines() if line.strip())
+    first_line = next(lines, type(error).__name__)
+    match error:
+        case GatedRepoError():
+            return (
+                f"{order.repository} is gated: accept its terms on the hub, then set HF_TOKEN to a "
+                "token of that account"
+            )
+        case RevisionNotFoundError():
+            return f"{order.repository} has no revision {order.revision!r}"
+        case RepositoryNotFoundError():
+            return (
+                f"there is no repository {order.repository} on the hub, or it is private and "
+                "HF_TOKEN is not of an account that may see it"
+            )
+        case HFValidationError():
+            return f"{order.repository!r} is no hub id; it looks like owner/name"
+        case Timeout():
+            return "this model is being pulled already"
+        case OfflineModeIsEnabled():
+            return "HF_HUB_OFFLINE is set, so the hub is not asked"
+        case HfHubHTTPError() | EntryNotFoundError():
+            return f"the hub answered {first_line}; run the same command again later"
+        case httpx2.HTTPError():
+            return f"the hub cannot be reached ({first_line}); run the same command again later"
+        case UnusableError():
+            return str(error)
+        case OSError(errno=errno.ENOSPC):
+            return "the disk is full; what has arrived is kept for the next try"
+    return f"{first_line}; run the same command again"

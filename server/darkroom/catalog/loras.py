@@ -1,7 +1,7 @@
 """The LoRAs and textual-inversion embeddings on this server, described by their files' headers.
 
-Their names are the files' names without the ending. Only safetensors are read; other files in the
-folders are listed with the reason why they cannot be used.
+Only safetensors are read; other files in the folders are listed with the reason why they cannot be
+used.
 """
 
 import json
@@ -11,11 +11,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkroom.catalog import weight_folder
-from darkroom.catalog.reading import Header, UnreadableFileError
-from darkroom.catalog.weight_folder import WeightFolder
+from darkroom.catalog.weight_files import (
+    AddonEntry,
+    AddonFolder,
+    Header,
+    UnusableAddonError,
+    UnusableError,
+    read_json,
+)
 from darkroom.errors import DarkroomError
-from darkroom.responses import BrokenFile, EmbeddingInfo, LoraInfo
+from darkroom.responses import EmbeddingInfo, LoraInfo
 
 # A UNet's parts as diffusers names them, and as the original code does (kohya's SDXL files).
 _OURS = "down_blocks|mid_block|up_blocks|conv_in|conv_out|time_embedding|add_embedding"
@@ -41,15 +46,13 @@ FOREIGN = {
     "emb_params": "is a textual inversion; it belongs among the embeddings",
     "clip_g": "is a textual inversion; it belongs among the embeddings",
 }
-
 MAX_TRIGGER_WORDS = 8
 
-# Width of the text embeddings that the UNet's cross attention reads → family.
-FAMILIES = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
-TITLES = {
-    768: "Stable Diffusion 1.x",
-    1024: "Stable Diffusion 2.x",
-    2048: "Stable Diffusion XL",
+# Width of the text embeddings that the UNet's cross attention reads → family, and its name.
+FAMILIES = {
+    768: ("sd1", "Stable Diffusion 1.x"),
+    1024: ("sd2", "Stable Diffusion 2.x"),
+    2048: ("sdxl", "Stable Diffusion XL"),
 }
 
 
@@ -57,75 +60,29 @@ class UnknownLoraError(DarkroomError, ValueError):
     """There is no LoRA of that name on this server, or its file cannot be used."""
 
 
-class NotALoraError(DarkroomError, ValueError):
-    """The tensors are not those of a LoRA. The message says what they are."""
-
-
 @dataclass(frozen=True)
-class LoraEntry:
-    """A LoRA and its file."""
-
+class LoraEntry(AddonEntry):
     info: LoraInfo
-    path: Path
 
 
 @dataclass(frozen=True)
-class EmbeddingEntry:
-    """A textual inversion and its file.
+class EmbeddingEntry(AddonEntry):
+    """A textual inversion.
 
     Attributes:
         widths: of the text encoder that it was trained for; of both for SDXL.
     """
 
     info: EmbeddingInfo
-    path: Path
     widths: tuple[int, ...]
 
 
 class AdapterCatalog:
-    """The LoRAs and embeddings on this server, by name. Thread-safe.
-
-    The folders are listed at every call, so that new files are found at once. A file's header is
-    read again only when its time or size has changed.
-
-    Args:
-        loras_dir: folder of LoRAs; may be missing.
-        embeddings_dir: folder of embeddings; may be missing.
-    """
+    """The LoRAs and embeddings on this server, by name."""
 
     def __init__(self, loras_dir: Path, embeddings_dir: Path) -> None:
-        self._loras = WeightFolder(loras_dir, _describe_lora)
-        self._embeddings = WeightFolder(embeddings_dir, _describe_embedding)
-
-    def loras(self) -> tuple[LoraEntry, ...]:
-        return self._loras.read()[0]
-
-    def broken_loras(self) -> tuple[BrokenFile, ...]:
-        """Files in the folder of LoRAs that cannot be used."""
-        return self._loras.read()[1]
-
-    def embeddings(self) -> tuple[EmbeddingEntry, ...]:
-        return self._embeddings.read()[0]
-
-    def broken_embeddings(self) -> tuple[BrokenFile, ...]:
-        """Files in the folder of embeddings that cannot be used."""
-        return self._embeddings.read()[1]
-
-    def find_lora(self, name: str) -> LoraEntry:
-        """Look up a LoRA. The name is compared with files, never joined to a path.
-
-        Raises:
-            UnknownLoraError: says what was probably meant, or what is wrong with the file.
-        """
-        entries, broken = self._loras.read()
-        found = next((entry for entry in entries if entry.info.name == name), None)
-        if found is None:
-            names = [entry.info.name for entry in entries]
-            raise UnknownLoraError(weight_folder.why_not(name, names, broken, "LoRA", "/loras"))
-        return found
-
-
-# --- LoRAs ---------------------------------------------------------------------------------
+        self.loras = AddonFolder(loras_dir, _describe_lora, "LoRA", UnknownLoraError)
+        self.embeddings = AddonFolder(embeddings_dir, _describe_embedding, "embedding")
 
 
 @dataclass
@@ -149,14 +106,14 @@ def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
     by alpha / rank · up · down.
 
     Raises:
-        NotALoraError: a key is not of a LoRA for Stable Diffusion, or half of a layer is missing.
+        UnusableAddonError: a key is of something else, or half of a layer is missing.
     """
     layers: dict[str, Layer] = {}
     for key in keys:
         match = _KEY.fullmatch(key)
         foreign = [reason for part, reason in FOREIGN.items() if part in key]
         if match is None or foreign:
-            raise NotALoraError(
+            raise UnusableAddonError(
                 foreign[0] if foreign else f"is no LoRA for Stable Diffusion: it holds {key[:200]}"
             )
         layer = layers.setdefault(match["layer"], Layer())
@@ -169,9 +126,9 @@ def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
                 layer.alpha = key
     for name, layer in layers.items():
         if not (layer.down and layer.up):
-            raise NotALoraError(f"is not whole: half of {name} is missing")
+            raise UnusableAddonError(f"is not whole: half of {name} is missing")
     if not layers:
-        raise NotALoraError("is empty")
+        raise UnusableAddonError("is empty")
     return layers
 
 
@@ -180,20 +137,18 @@ def _describe_lora(path: Path, header: Header) -> LoraEntry:
     for name, layer in layers.items():
         down, up = header.shapes[layer.down], header.shapes[layer.up]
         if len(down) not in (2, 4) or len(down) != len(up) or down[0] != up[1]:
-            raise UnreadableFileError(f"is damaged: the halves of {name} do not fit together")
+            raise UnusableAddonError(f"is damaged: the halves of {name} do not fit together")
     width = _text_dim(layers, header.shapes)
     about = header.metadata
-    return LoraEntry(
-        LoraInfo(
-            name=path.stem,
-            family=family(width),
-            text_dim=width,
-            title=about.get("modelspec.title", about.get("ss_output_name", ""))[:200],
-            description=about.get("modelspec.description", "")[:2000],
-            trigger_words=_trigger_words(about),
-        ),
-        path,
+    info = LoraInfo(
+        name=path.stem,
+        family=family(width),
+        text_dim=width,
+        title=about.get("modelspec.title", about.get("ss_output_name", ""))[:200],
+        description=about.get("modelspec.description", "")[:2000],
+        trigger_words=_trigger_words(about),
     )
+    return LoraEntry(path, info)
 
 
 def _text_dim(layers: Mapping[str, Layer], shapes: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -228,7 +183,19 @@ def _trigger_words(about: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(tag[:200] for tag, _ in counts.most_common(MAX_TRIGGER_WORDS) if tag)
 
 
-# --- embeddings ----------------------------------------------------------------------------
+def _describe_embedding(path: Path, header: Header) -> EmbeddingEntry:
+    shapes = [header.shapes[key] for key in _vectors(header)]
+    if not shapes:
+        raise UnusableAddonError("is no textual inversion: it holds neither emb_params nor clip_l")
+    counts = {shape[0] if len(shape) == 2 else 1 for shape in shapes}
+    if len(counts) != 1 or 0 in counts or not all(shapes):
+        raise UnusableAddonError("is damaged: its vectors do not fit together")
+    widths = tuple(shape[-1] for shape in shapes)
+    text_dim = sum(widths)
+    info = EmbeddingInfo(
+        name=path.stem, family=family(text_dim), text_dim=text_dim, vectors=counts.pop()
+    )
+    return EmbeddingEntry(path, info, widths)
 
 
 def _vectors(header: Header) -> tuple[str, ...]:
@@ -243,38 +210,18 @@ def _vectors(header: Header) -> tuple[str, ...]:
     return ()
 
 
-def _describe_embedding(path: Path, header: Header) -> EmbeddingEntry:
-    keys = _vectors(header)
-    if not keys:
-        raise UnreadableFileError("is no textual inversion: it holds neither emb_params nor clip_l")
-    shapes = [header.shapes[key] for key in keys]
-    counts = {shape[0] if len(shape) == 2 else 1 for shape in shapes}
-    if len(counts) != 1 or 0 in counts or not all(shapes):
-        raise UnreadableFileError("is damaged: its vectors do not fit together")
-    widths = tuple(shape[-1] for shape in shapes)
-    text_dim = sum(widths)
-    info = EmbeddingInfo(
-        name=path.stem, family=family(text_dim), text_dim=text_dim, vectors=counts.pop()
-    )
-    return EmbeddingEntry(info, path, widths)
-
-
-# --- fitting a model -----------------------------------------------------------------------
-
-
 def family(text_dim: int | None) -> str:
     """Short name of the family with this width of text embeddings."""
     if text_dim is None:
         return "unknown"
-    return FAMILIES.get(text_dim, f"width-{text_dim}")
+    return FAMILIES[text_dim][0] if text_dim in FAMILIES else f"width-{text_dim}"
 
 
 def model_text_dim(folder: Path) -> int | None:
     """Width of the text embeddings that a model's UNet reads; None if its config lacks it."""
     try:
-        config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
-        width = config["cross_attention_dim"]
-    except (OSError, ValueError, KeyError, TypeError):
+        width = read_json(folder / "unet" / "config.json").get("cross_attention_dim")
+    except UnusableError:
         return None
     return width if isinstance(width, int) else None
 
@@ -287,4 +234,5 @@ def misfit(lora: LoraInfo, model: str, text_dim: int | None) -> str | None:
 
 
 def _title(text_dim: int) -> str:
-    return f"{TITLES.get(text_dim, 'a model of its own')} (text width {text_dim})"
+    title = FAMILIES[text_dim][1] if text_dim in FAMILIES else "a model of its own"
+    return f"{title} (text width {text_dim})"

@@ -6,8 +6,8 @@ if they need an input that requests do not have, or a second repository, or do n
 see `LEFT_OUT`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from darkroom.requests import MODEL_TASKS, Task
 
@@ -30,11 +30,7 @@ class UnbatchedPipeline:
 
     def pipeline(self, task: Task) -> str | None:
         """Class name in diffusers for the task."""
-        name = {
-            Task.TXT2IMG: self.txt2img,
-            Task.IMG2IMG: self.img2img,
-            Task.INPAINT: self.inpaint,
-        }[task]
+        name = getattr(self, task)
         return None if name is None else f"{name}Pipeline"
 
     @property
@@ -42,86 +38,76 @@ class UnbatchedPipeline:
         return tuple(task for task in MODEL_TASKS if self.pipeline(task) is not None)
 
 
-UNBATCHED: MappingProxyType[str, UnbatchedPipeline] = MappingProxyType(
-    {
-        "stable-diffusion-3": UnbatchedPipeline(
-            28, 7.0, "StableDiffusion3", "StableDiffusion3Img2Img", "StableDiffusion3Inpaint"
-        ),
-        "stable-diffusion-3-pag": UnbatchedPipeline(
-            28, 7.0, "StableDiffusion3PAG", "StableDiffusion3PAGImg2Img"
-        ),
-        "hunyuan": UnbatchedPipeline(50, 5.0, "HunyuanDiT"),
-        "hunyuan-pag": UnbatchedPipeline(50, 5.0, "HunyuanDiTPAG"),
-        "kandinsky3": UnbatchedPipeline(25, 3.0, "Kandinsky3", "Kandinsky3Img2Img"),
-        "pixart-alpha": UnbatchedPipeline(20, 4.5, "PixArtAlpha"),
-        "pixart-sigma": UnbatchedPipeline(20, 4.5, "PixArtSigma"),
-        "sana": UnbatchedPipeline(20, 4.5, "Sana"),
-        "sana-pag": UnbatchedPipeline(20, 4.5, "SanaPAG"),
-        "stable-diffusion-pag": UnbatchedPipeline(
-            50, 7.5, "StableDiffusionPAG", "StableDiffusionPAGImg2Img", "StableDiffusionPAGInpaint"
-        ),
-        "stable-diffusion-xl-pag": UnbatchedPipeline(
-            50,
-            5.0,
-            "StableDiffusionXLPAG",
-            "StableDiffusionXLPAGImg2Img",
-            "StableDiffusionXLPAGInpaint",
-        ),
-        "pixart-sigma-pag": UnbatchedPipeline(20, 4.5, "PixArtSigmaPAG"),
-        "auraflow": UnbatchedPipeline(50, 3.5, "AuraFlow"),
-        "flux": UnbatchedPipeline(28, 3.5, "Flux", "FluxImg2Img", "FluxInpaint"),
-        "flux-kontext": UnbatchedPipeline(28, 3.5, "FluxKontext", "FluxKontext"),
-        "flux2-klein": UnbatchedPipeline(50, 4.0, "Flux2Klein", "Flux2Klein"),
-        "flux2": UnbatchedPipeline(50, 4.0, "Flux2", "Flux2"),
-        "ideogram4": UnbatchedPipeline(48, 4.0, "Ideogram4"),
-        "krea2": UnbatchedPipeline(28, 4.5, "Krea2"),
-        "lumina": UnbatchedPipeline(30, 4.0, "Lumina"),
-        "lumina2": UnbatchedPipeline(30, 4.0, "Lumina2"),
-        "chroma": UnbatchedPipeline(35, 5.0, "Chroma"),
-        "cogview3": UnbatchedPipeline(50, 5.0, "CogView3Plus"),
-        "cogview4": UnbatchedPipeline(50, 5.0, "CogView4"),
-        "glm_image": UnbatchedPipeline(50, 1.5, "GlmImage"),
-        "nucleusmoe-image": UnbatchedPipeline(50, 4.0, "NucleusMoEImage"),
-        "qwenimage": UnbatchedPipeline(
-            50, 4.0, "QwenImage", "QwenImageImg2Img", "QwenImageInpaint"
-        ),
-        "qwenimage21": UnbatchedPipeline(40, 1.0, "QwenImage21"),
-        "z-image": UnbatchedPipeline(50, 5.0, "ZImage", "ZImageImg2Img", "ZImageInpaint"),
-        "z-image-omni": UnbatchedPipeline(50, 5.0, "ZImageOmni"),
-        "ovis": UnbatchedPipeline(50, 5.0, "OvisImage"),
-        "prx": UnbatchedPipeline(28, 4.0, "PRX"),
-        "qwenimage-edit": UnbatchedPipeline(50, 4.0, None, "QwenImageEdit", "QwenImageEditInpaint"),
-        "qwenimage-edit-plus": UnbatchedPipeline(50, 4.0, None, "QwenImageEditPlus"),
-        "kolors": UnbatchedPipeline(50, 5.0, "Kolors", "KolorsImg2Img"),
-        "kolors-pag": UnbatchedPipeline(50, 5.0, "KolorsPAG"),
-    }
-)
+UNBATCHED: Mapping[str, UnbatchedPipeline] = {
+    "stable-diffusion-3": UnbatchedPipeline(
+        28, 7.0, "StableDiffusion3", "StableDiffusion3Img2Img", "StableDiffusion3Inpaint"
+    ),
+    "stable-diffusion-3-pag": UnbatchedPipeline(
+        28, 7.0, "StableDiffusion3PAG", "StableDiffusion3PAGImg2Img"
+    ),
+    "hunyuan": UnbatchedPipeline(50, 5.0, "HunyuanDiT"),
+    "hunyuan-pag": UnbatchedPipeline(50, 5.0, "HunyuanDiTPAG"),
+    "kandinsky3": UnbatchedPipeline(25, 3.0, "Kandinsky3", "Kandinsky3Img2Img"),
+    "pixart-alpha": UnbatchedPipeline(20, 4.5, "PixArtAlpha"),
+    "pixart-sigma": UnbatchedPipeline(20, 4.5, "PixArtSigma"),
+    "sana": UnbatchedPipeline(20, 4.5, "Sana"),
+    "sana-pag": UnbatchedPipeline(20, 4.5, "SanaPAG"),
+    "stable-diffusion-pag": UnbatchedPipeline(
+        50, 7.5, "StableDiffusionPAG", "StableDiffusionPAGImg2Img", "StableDiffusionPAGInpaint"
+    ),
+    "stable-diffusion-xl-pag": UnbatchedPipeline(
+        50,
+        5.0,
+        "StableDiffusionXLPAG",
+        "StableDiffusionXLPAGImg2Img",
+        "StableDiffusionXLPAGInpaint",
+    ),
+    "pixart-sigma-pag": UnbatchedPipeline(20, 4.5, "PixArtSigmaPAG"),
+    "auraflow": UnbatchedPipeline(50, 3.5, "AuraFlow"),
+    "flux": UnbatchedPipeline(28, 3.5, "Flux", "FluxImg2Img", "FluxInpaint"),
+    "flux-kontext": UnbatchedPipeline(28, 3.5, "FluxKontext", "FluxKontext"),
+    "flux2-klein": UnbatchedPipeline(50, 4.0, "Flux2Klein", "Flux2Klein"),
+    "flux2": UnbatchedPipeline(50, 4.0, "Flux2", "Flux2"),
+    "ideogram4": UnbatchedPipeline(48, 4.0, "Ideogram4"),
+    "krea2": UnbatchedPipeline(28, 4.5, "Krea2"),
+    "lumina": UnbatchedPipeline(30, 4.0, "Lumina"),
+    "lumina2": UnbatchedPipeline(30, 4.0, "Lumina2"),
+    "chroma": UnbatchedPipeline(35, 5.0, "Chroma"),
+    "cogview3": UnbatchedPipeline(50, 5.0, "CogView3Plus"),
+    "cogview4": UnbatchedPipeline(50, 5.0, "CogView4"),
+    "glm_image": UnbatchedPipeline(50, 1.5, "GlmImage"),
+    "nucleusmoe-image": UnbatchedPipeline(50, 4.0, "NucleusMoEImage"),
+    "qwenimage": UnbatchedPipeline(50, 4.0, "QwenImage", "QwenImageImg2Img", "QwenImageInpaint"),
+    "qwenimage21": UnbatchedPipeline(40, 1.0, "QwenImage21"),
+    "z-image": UnbatchedPipeline(50, 5.0, "ZImage", "ZImageImg2Img", "ZImageInpaint"),
+    "z-image-omni": UnbatchedPipeline(50, 5.0, "ZImageOmni"),
+    "ovis": UnbatchedPipeline(50, 5.0, "OvisImage"),
+    "prx": UnbatchedPipeline(28, 4.0, "PRX"),
+    "qwenimage-edit": UnbatchedPipeline(50, 4.0, None, "QwenImageEdit", "QwenImageEditInpaint"),
+    "qwenimage-edit-plus": UnbatchedPipeline(50, 4.0, None, "QwenImageEditPlus"),
+    "kolors": UnbatchedPipeline(50, 5.0, "Kolors", "KolorsImg2Img"),
+    "kolors-pag": UnbatchedPipeline(50, 5.0, "KolorsPAG"),
+}
 
 # Part of a class name → why such models are not served.
-LEFT_OUT: MappingProxyType[str, str] = MappingProxyType(
-    {
-        "Control": "it needs a control picture, which no request carries",
-        "Kandinsky": "it is two models in two repositories",
-        "Wuerstchen": "it is two models in two repositories",
-        "StableCascade": "it is two models in two repositories",
-        "IF": "its pictures of 64×64 pixels need a second model",
-        "Helios": "it makes videos",
-        "Layered": "it makes layers instead of a picture",
-    }
-)
+LEFT_OUT: Mapping[str, str] = {
+    "Control": "it needs a control picture, which no request carries",
+    "Kandinsky": "it is two models in two repositories",
+    "Wuerstchen": "it is two models in two repositories",
+    "StableCascade": "it is two models in two repositories",
+    "IF": "its pictures of 64×64 pixels need a second model",
+    "Helios": "it makes videos",
+    "Layered": "it makes layers instead of a picture",
+}
 
 
 def why_not(class_name: str) -> str:
     """Why a class without a row is not served."""
-    for part, reason in LEFT_OUT.items():
-        if part in class_name:
-            return reason
-    return "diffusers' AutoPipeline does not know it"
+    reasons = (reason for part, reason in LEFT_OUT.items() if part in class_name)
+    return next(reasons, "diffusers' AutoPipeline does not know it")
 
 
 def find(class_name: str) -> UnbatchedPipeline | None:
     """The row of a diffusers class, for any task."""
-    for row in UNBATCHED.values():
-        if any(row.pipeline(task) == class_name for task in MODEL_TASKS):
-            return row
-    return None
+    rows = (row for row in UNBATCHED.values() if class_name in map(row.pipeline, MODEL_TASKS))
+    return next(rows, None)

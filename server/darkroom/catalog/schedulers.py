@@ -4,27 +4,22 @@ Names follow k-diffusers; classes follow the table in diffusers' documentation
 (https://huggingface.co/docs/diffusers/api/schedulers/overview).
 """
 
-import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, did_you_mean
 from darkroom.responses import ModelInfo, SchedulerInfo
 
 # Suffix → the diffusers argument that spaces the noise levels that way.
-SPACINGS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
-    {
-        "karras": {"use_karras_sigmas": True},
-        "exponential": {"use_exponential_sigmas": True},
-        "beta": {"use_beta_sigmas": True},
-        "sgm_uniform": {"timestep_spacing": "trailing"},
-    }
-)
+SPACINGS: Mapping[str, dict[str, Any]] = {
+    "karras": {"use_karras_sigmas": True},
+    "exponential": {"use_exponential_sigmas": True},
+    "beta": {"use_beta_sigmas": True},
+    "sgm_uniform": {"timestep_spacing": "trailing"},
+}
 SIGMAS = ("karras", "exponential", "beta")
-
-# The only scheduler of models that need the one they were published with.
-NATIVE = "native"
+NATIVE = "native"  # the only scheduler of models that need the one they were published with
 
 
 @dataclass(frozen=True)
@@ -44,39 +39,37 @@ class SchedulerEntry:
     spacings: tuple[str, ...] = ("sgm_uniform",)
 
 
-_EVERY = (*SIGMAS, "sgm_uniform")
-SCHEDULERS: MappingProxyType[str, SchedulerEntry] = MappingProxyType(
-    {
-        "ddim": SchedulerEntry("DDIM", "DDIM"),
-        "ddpm": SchedulerEntry("DDPM", "DDPM"),
-        "pndm": SchedulerEntry("PLMS", "PNDM", {"skip_prk_steps": True}),
-        "lms": SchedulerEntry("LMS", "LMSDiscrete", spacings=_EVERY),
-        "euler": SchedulerEntry("Euler", "EulerDiscrete", spacings=_EVERY),
-        "euler_a": SchedulerEntry("Euler a", "EulerAncestralDiscrete"),
-        "heun": SchedulerEntry("Heun", "HeunDiscrete", spacings=_EVERY),
-        "dpm2": SchedulerEntry("DPM2", "KDPM2Discrete", spacings=_EVERY),
-        "dpm2_a": SchedulerEntry("DPM2 a", "KDPM2AncestralDiscrete", spacings=_EVERY),
-        "dpmpp_2m": SchedulerEntry(
-            "DPM++ 2M", "DPMSolverMultistep", {"algorithm_type": "dpmsolver++"}, _EVERY
-        ),
-        "dpmpp_2m_sde": SchedulerEntry(
-            "DPM++ 2M SDE", "DPMSolverMultistep", {"algorithm_type": "sde-dpmsolver++"}, _EVERY
-        ),
-        "dpmpp_sde": SchedulerEntry(
-            "DPM++ SDE", "DPMSolverSinglestep", {"algorithm_type": "sde-dpmsolver++"}, SIGMAS
-        ),
-        "dpmpp_3m_sde": SchedulerEntry(
-            "DPM++ 3M SDE",
-            "DPMSolverMultistep",
-            {"algorithm_type": "sde-dpmsolver++", "solver_order": 3},
-            _EVERY,
-        ),
-        "unipc": SchedulerEntry("UniPC", "UniPCMultistep", spacings=_EVERY),
-        "deis": SchedulerEntry("DEIS", "DEISMultistep", spacings=_EVERY),
-        "lcm": SchedulerEntry("LCM", "LCM"),
-        "tcd": SchedulerEntry("TCD", "TCD"),
-    }
-)
+_EVERY = tuple(SPACINGS)
+SCHEDULERS: Mapping[str, SchedulerEntry] = {
+    "ddim": SchedulerEntry("DDIM", "DDIM"),
+    "ddpm": SchedulerEntry("DDPM", "DDPM"),
+    "pndm": SchedulerEntry("PLMS", "PNDM", {"skip_prk_steps": True}),
+    "lms": SchedulerEntry("LMS", "LMSDiscrete", spacings=_EVERY),
+    "euler": SchedulerEntry("Euler", "EulerDiscrete", spacings=_EVERY),
+    "euler_a": SchedulerEntry("Euler a", "EulerAncestralDiscrete"),
+    "heun": SchedulerEntry("Heun", "HeunDiscrete", spacings=_EVERY),
+    "dpm2": SchedulerEntry("DPM2", "KDPM2Discrete", spacings=_EVERY),
+    "dpm2_a": SchedulerEntry("DPM2 a", "KDPM2AncestralDiscrete", spacings=_EVERY),
+    "dpmpp_2m": SchedulerEntry(
+        "DPM++ 2M", "DPMSolverMultistep", {"algorithm_type": "dpmsolver++"}, _EVERY
+    ),
+    "dpmpp_2m_sde": SchedulerEntry(
+        "DPM++ 2M SDE", "DPMSolverMultistep", {"algorithm_type": "sde-dpmsolver++"}, _EVERY
+    ),
+    "dpmpp_sde": SchedulerEntry(
+        "DPM++ SDE", "DPMSolverSinglestep", {"algorithm_type": "sde-dpmsolver++"}, SIGMAS
+    ),
+    "dpmpp_3m_sde": SchedulerEntry(
+        "DPM++ 3M SDE",
+        "DPMSolverMultistep",
+        {"algorithm_type": "sde-dpmsolver++", "solver_order": 3},
+        _EVERY,
+    ),
+    "unipc": SchedulerEntry("UniPC", "UniPCMultistep", spacings=_EVERY),
+    "deis": SchedulerEntry("DEIS", "DEISMultistep", spacings=_EVERY),
+    "lcm": SchedulerEntry("LCM", "LCM"),
+    "tcd": SchedulerEntry("TCD", "TCD"),
+}
 
 
 class UnknownSchedulerError(DarkroomError, ValueError):
@@ -84,24 +77,19 @@ class UnknownSchedulerError(DarkroomError, ValueError):
 
 
 def find(name: str) -> tuple[SchedulerEntry, str | None]:
-    """Look up a scheduler by its full name.
-
-    Returns:
-        The scheduler, and the spacing suffix or None.
+    """Look up a scheduler by its full name; its spacing suffix, or None, comes with it.
 
     Raises:
         UnknownSchedulerError: there is none; suggests the closest name.
     """
-    entry = SCHEDULERS.get(name)
-    if entry is not None:
-        return entry, None
+    if name in SCHEDULERS:
+        return SCHEDULERS[name], None
     for spacing in SPACINGS:
         base = SCHEDULERS.get(name.removesuffix(f"_{spacing}"))
         if base is not None and spacing in base.spacings:
             return base, spacing
-    close = difflib.get_close_matches(name, full_names(), 1, cutoff=0.5)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise UnknownSchedulerError(f"there is no scheduler {name!r}{hint} (see GET /schedulers)")
+    close = did_you_mean(name, full_names())
+    raise UnknownSchedulerError(f"there is no scheduler {name!r}{close} (see GET /schedulers)")
 
 
 def check(name: str, model: ModelInfo) -> None:
@@ -110,20 +98,15 @@ def check(name: str, model: ModelInfo) -> None:
     Raises:
         UnknownSchedulerError: there is none of that name, or the model does not support it.
     """
-    if model.defaults.scheduler == NATIVE:
-        if name != NATIVE:
-            raise UnknownSchedulerError(f"{model.name} takes no other scheduler than {NATIVE!r}")
-        return
-    find(name)
+    if model.defaults.scheduler != NATIVE:
+        find(name)
+    elif name != NATIVE:
+        raise UnknownSchedulerError(f"{model.name} takes no other scheduler than {NATIVE!r}")
 
 
 def full_names() -> list[str]:
     """All accepted names."""
-    return [
-        full
-        for name, entry in SCHEDULERS.items()
-        for full in (name, *(f"{name}_{spacing}" for spacing in entry.spacings))
-    ]
+    return [name for info in infos() for name in (info.name, *info.variants)]
 
 
 def infos() -> tuple[SchedulerInfo, ...]:

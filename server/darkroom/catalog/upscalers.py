@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from darkroom.catalog import weight_folder
 from darkroom.catalog.models import UnknownModelError
-from darkroom.catalog.reading import Header
-from darkroom.catalog.weight_folder import WeightFolder
-from darkroom.errors import DarkroomError
+from darkroom.catalog.weight_files import AddonEntry, AddonFolder, Header, UnusableAddonError
 from darkroom.responses import BrokenFile, UpscalerInfo
 
 LIBRARY = "spandrel"
@@ -32,54 +29,21 @@ class UnknownUpscalerError(UnknownModelError):
     """There is no upscaler of that name on this server, or its file cannot be used."""
 
 
-class NotAnUpscalerError(DarkroomError, ValueError):
-    """The file is not a usable upscaler. The message says why, without the file's name."""
-
-
 @dataclass(frozen=True)
-class UpscalerEntry:
-    """An upscaler and its file."""
-
+class UpscalerEntry(AddonEntry):
     info: UpscalerInfo
-    path: Path
 
 
-class UpscalerCatalog:
-    """The upscalers on this server by name: the file's name without the ending.
-
-    Args:
-        upscalers_dir: may be missing.
-    """
+class UpscalerCatalog(AddonFolder[UpscalerEntry]):
+    """The upscalers on this server, by name."""
 
     def __init__(self, upscalers_dir: Path) -> None:
-        self._folder = WeightFolder(upscalers_dir, _describe)
+        super().__init__(upscalers_dir, _describe, "upscaler", UnknownUpscalerError)
 
-    def upscalers(self) -> tuple[UpscalerEntry, ...]:
-        return self._read()[0]
-
-    def broken(self) -> tuple[BrokenFile, ...]:
-        """Files in the folder that cannot be used."""
-        return self._read()[1]
-
-    def find(self, name: str) -> UpscalerEntry:
-        """Look up an upscaler. The name is compared with files, never joined to a path.
-
-        Raises:
-            UnknownUpscalerError: says what was probably meant, or what is wrong with the file.
-        """
-        entries, broken = self._read()
-        found = next((entry for entry in entries if entry.info.name == name), None)
-        if found is None:
-            names = [entry.info.name for entry in entries]
-            raise UnknownUpscalerError(
-                weight_folder.why_not(name, names, broken, "upscaler", "/upscalers")
-            )
-        return found
-
-    def _read(self) -> tuple[tuple[UpscalerEntry, ...], tuple[BrokenFile, ...]]:
-        entries, broken = self._folder.read()
+    def read(self) -> tuple[tuple[UpscalerEntry, ...], tuple[BrokenFile, ...]]:
+        entries, broken = super().read()
         if entries and find_spec(LIBRARY) is None:
-            lacking = (BrokenFile(file=e.path.name, reason=NO_LIBRARY) for e in entries)
+            lacking = (BrokenFile(file=entry.path.name, reason=NO_LIBRARY) for entry in entries)
             return (), (*lacking, *broken)
         return entries, broken
 
@@ -101,10 +65,10 @@ def _describe(path: Path, header: Header) -> UpscalerEntry:
         scale = _compact(shapes["body.0.weight"], shapes[f"body.{_last(shapes, 'body')}.weight"])
         architecture = "Compact"
     else:
-        raise NotAnUpscalerError("is no upscaler of the ESRGAN family")
+        raise UnusableAddonError("is no upscaler of the ESRGAN family")
     if scale < 2:
-        raise NotAnUpscalerError("does not make pictures larger")
-    return UpscalerEntry(UpscalerInfo(name=path.stem, architecture=architecture, scale=scale), path)
+        raise UnusableAddonError("does not make pictures larger")
+    return UpscalerEntry(path, UpscalerInfo(name=path.stem, architecture=architecture, scale=scale))
 
 
 def _without_prefix(shapes: Shapes) -> Shapes:
@@ -120,17 +84,17 @@ def _last(shapes: Shapes, name: str) -> int:
     found = ((pattern.fullmatch(key), shape) for key, shape in shapes.items())
     numbers = [int(match[1]) for match, shape in found if match and len(shape) == 4]
     if not numbers:
-        raise NotAnUpscalerError(f"is damaged: its {name} has no convolutions")
+        raise UnusableAddonError(f"is damaged: its {name} has no convolutions")
     return max(numbers)
 
 
 def _rrdb(first: tuple[int, ...], last: tuple[int, ...], scale: int) -> int:
     """The scale of an RRDB network; some first fold 2×2 or 4×4 pixels into channels."""
     if len(first) != 4 or len(last) != 4:
-        raise NotAnUpscalerError("is damaged: its first or last layer is no convolution")
+        raise UnusableAddonError("is damaged: its first or last layer is no convolution")
     folded = {RGB: 1, 4 * RGB: 2, 16 * RGB: 4}.get(first[1])
     if last[0] != RGB or folded is None:
-        raise NotAnUpscalerError("is not for pictures of red, green and blue")
+        raise UnusableAddonError("is not for pictures of red, green and blue")
     return scale // folded
 
 
@@ -138,5 +102,5 @@ def _compact(first: tuple[int, ...], last: tuple[int, ...]) -> int:
     """The scale of a Compact network: the square root of the output pixels per input pixel."""
     scale = math.isqrt(last[0] // RGB)
     if first[1] != RGB or last[0] != RGB * scale**2:
-        raise NotAnUpscalerError("is not for pictures of red, green and blue")
+        raise UnusableAddonError("is not for pictures of red, green and blue")
     return scale

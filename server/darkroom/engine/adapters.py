@@ -129,7 +129,7 @@ class Adapters:
                 return held
             self._forget(name)
         try:
-            path = self._catalog.find_lora(name).path
+            path = self._catalog.loras.find(name).path
         except UnknownLoraError as error:
             raise AdapterError(name, str(error)) from None
         stamp = _stamp(path)

@@ -23,7 +23,7 @@ from diffusers.utils.state_dict_utils import (
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from darkroom.catalog import loras, reading
+from darkroom.catalog import loras, weight_files
 
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 # Files from before diffusers 0.17 hold the UNet's attention layers and do not say so.
@@ -65,7 +65,7 @@ def read(path: Path, unet_config: Any) -> Updates:
         ValueError: says why it is no LoRA, or a broken one.
     """
     try:
-        metadata = reading.read_addon_header(path).metadata
+        metadata = weight_files.read_addon_header(path).metadata
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"cannot be read ({error})") from None

@@ -192,7 +192,7 @@ class Models:
         tiny = loading.load_tiny_vae(entry, self.device, self.dtype) if settings.tiny_vae else None
         vae = Vae(pipeline.vae, self.device, self.dtype, settings.vae_tile_side, tiny)
         adapters = Adapters(pipeline, self._adapters)
-        words = load_embeddings(pipeline, self._adapters.embeddings())
+        words = load_embeddings(pipeline, self._adapters.embeddings.entries())
         prompts = PromptEncoder(pipeline, self.device, words.expand)
         by_task = pipelines(pipeline, entry.info.tasks)
         denoiser = Denoiser(pipeline.unet, settings.deep_cache_interval)

@@ -215,9 +215,9 @@ def check_additions(settings: Settings) -> Finding:
     adapters = AdapterCatalog(settings.loras_dir, settings.embeddings_dir)
     upscalers = UpscalerCatalog(settings.upscalers_dir)
     found = {
-        "LoRAs": (adapters.loras(), adapters.broken_loras()),
-        "embeddings": (adapters.embeddings(), adapters.broken_embeddings()),
-        "upscalers": (upscalers.upscalers(), upscalers.broken()),
+        "LoRAs": (adapters.loras.entries(), adapters.loras.broken()),
+        "embeddings": (adapters.embeddings.entries(), adapters.embeddings.broken()),
+        "upscalers": (upscalers.entries(), upscalers.broken()),
     }
     detail = ", ".join(f"{len(usable)} {kind}" for kind, (usable, _) in found.items())
     broken = [f"{file.file} {file.reason}" for _, files in found.values() for file in files]

@@ -36,9 +36,9 @@ def list_loras() -> Response:
     catalog = context().adapters
     loras = tuple(
         entry.info.model_copy(update={"models": _models_of(entry.info.text_dim)})
-        for entry in catalog.loras()
+        for entry in catalog.loras.entries()
     )
-    return send_model(LoraList(loras=loras, broken=catalog.broken_loras()))
+    return send_model(LoraList(loras=loras, broken=catalog.loras.broken()))
 
 
 @route(blueprint, "GET", "/embeddings", answers={200: EmbeddingList}, tag="models")
@@ -47,16 +47,16 @@ def list_embeddings() -> Response:
     catalog = context().adapters
     embeddings = tuple(
         entry.info.model_copy(update={"models": _models_of(entry.info.text_dim)})
-        for entry in catalog.embeddings()
+        for entry in catalog.embeddings.entries()
     )
-    return send_model(EmbeddingList(embeddings=embeddings, broken=catalog.broken_embeddings()))
+    return send_model(EmbeddingList(embeddings=embeddings, broken=catalog.embeddings.broken()))
 
 
 @route(blueprint, "GET", "/upscalers", answers={200: UpscalerList}, tag="models")
 def list_upscalers() -> Response:
     """List the networks that enlarge pictures, and files that cannot be used."""
     catalog = context().upscalers
-    upscalers = tuple(entry.info for entry in catalog.upscalers())
+    upscalers = tuple(entry.info for entry in catalog.entries())
     return send_model(UpscalerList(upscalers=upscalers, broken=catalog.broken()))
 
 

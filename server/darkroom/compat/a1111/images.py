@@ -191,7 +191,7 @@ class Upscaler:
 
 def upscaler_names(catalog: UpscalerCatalog) -> tuple[str, ...]:
     """All upscalers but those of latents: filters, then networks."""
-    return (*FILTERS, *(entry.info.name for entry in catalog.upscalers()))
+    return (*FILTERS, *(entry.info.name for entry in catalog.entries()))
 
 
 def find_upscaler(name: str | None, catalog: UpscalerCatalog) -> Upscaler:
@@ -201,7 +201,7 @@ def find_upscaler(name: str | None, catalog: UpscalerCatalog) -> Upscaler:
         return Upscaler(Filter.LANCZOS, same=True)
     if wanted == NEAREST.lower():
         return Upscaler(Filter.NEAREST, same=True)
-    for entry in catalog.upscalers():
+    for entry in catalog.entries():
         if entry.info.name.lower() in (wanted, FILES.get(wanted)):
             return Upscaler(Filter.LANCZOS, same=True, network=entry.info)
     return Upscaler(Filter.NEAREST if "nearest" in wanted else Filter.LANCZOS, same=False)

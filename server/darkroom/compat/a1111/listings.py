@@ -83,7 +83,7 @@ def loras() -> Response:
                 "path": entry.path.name,
                 "metadata": {},
             }
-            for entry in context().adapters.loras()
+            for entry in context().adapters.loras.entries()
         ]
     )
 
@@ -99,7 +99,7 @@ def embeddings() -> Response:
             "shape": entry.info.text_dim,
             "vectors": entry.info.vectors,
         }
-        for entry in context().adapters.embeddings()
+        for entry in context().adapters.embeddings.entries()
     }
     return jsonify(loaded=loaded, skipped={})
 
@@ -108,7 +108,7 @@ def embeddings() -> Response:
 def list_upscalers() -> Response:
     """The upscalers, except for those of latents: filters, then networks."""
     scales = dict.fromkeys(FILTERS, FILTER_SCALE)
-    scales |= {entry.info.name: entry.info.scale for entry in context().upscalers.upscalers()}
+    scales |= {entry.info.name: entry.info.scale for entry in context().upscalers.entries()}
     return jsonify(
         [
             {
