@@ -5,8 +5,8 @@ import pytest
 from darkroom.catalog import schedulers
 from darkroom.catalog.models import ModelCatalog
 from darkroom.compat.a1111 import samplers
-from darkroom.compat.a1111.extras import parse_infotext
 from darkroom.config import Settings
+from darkroom.images.metadata import parse_parameters
 from darkroom.responses import ModelInfo
 
 
@@ -91,7 +91,7 @@ def test_an_infotext_is_taken_apart() -> None:
         "Denoising strength: 0.5, Hires upscale: 2"
     )
 
-    assert parse_infotext(text) == {
+    assert parse_parameters(text) == {
         "Prompt": "a fox, red\nsecond line",
         "Negative prompt": "a house\nNegative too",
         "Steps": "20",
@@ -115,15 +115,15 @@ def test_an_infotext_is_taken_apart() -> None:
     ],
 )
 def test_what_holds_no_settings_is_a_prompt(text: str, prompt: str) -> None:
-    assert parse_infotext(text) == {"Prompt": prompt, "Negative prompt": ""}
+    assert parse_parameters(text) == {"Prompt": prompt, "Negative prompt": ""}
 
 
 def test_nothing_says_nothing() -> None:
-    assert parse_infotext("") == {}
+    assert parse_parameters("") == {}
 
 
 @pytest.mark.parametrize(
     "text", ["a: " * 20_000, 'a: "' + "\\" * 30_000, "a b " * 10_000, ", : " * 10_000]
 )
 def test_a_hostile_infotext_takes_no_time(text: str) -> None:
-    parse_infotext(text)
+    parse_parameters(text)

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from darkroom.compat.openai.errors import CODES
+from darkroom.compat.openai.answers import CODES
 from darkroom.storage.database import Database
 from darkroom.storage.tokens import Tokens
 from tests.serving import RunningServer

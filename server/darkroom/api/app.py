@@ -20,9 +20,9 @@ from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.compat import a1111
-from darkroom.compat.a1111.answers import as_error as a1111_error
+from darkroom.compat.a1111.jobs import as_error as a1111_error
 from darkroom.compat.openai import routes as openai
-from darkroom.compat.openai.errors import as_error as openai_error
+from darkroom.compat.openai.answers import as_error as openai_error
 from darkroom.config import Settings, signing_key
 from darkroom.images.decoder_pool import Decoders
 from darkroom.ops.metrics import QueueMetrics

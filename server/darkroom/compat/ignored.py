@@ -18,14 +18,12 @@ class Ignored:
         self.add(*names)
 
     def add(self, *names: str) -> None:
-        """Add names; those already present keep their place."""
         for name in names:
             if len(self._names) < MAX_NAMES:
                 self._names[name[:MAX_CHARS]] = None
 
     @property
     def names(self) -> list[str]:
-        """All names."""
         return list(self._names)
 
     @property

@@ -8,12 +8,13 @@ length is checked against what is there, and compressed text is unpacked up to a
 """
 
 import json
+import re
 import struct
 import zlib
 
 from darkroom.catalog import schedulers
 from darkroom.errors import DarkroomError
-from darkroom.requests import Img2Img, Inpaint, ResolvedRequest, Upscale
+from darkroom.requests import MAX_PROMPT_CHARS, Img2Img, Inpaint, ResolvedRequest, Upscale
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEAD = struct.Struct(">I4s")
@@ -22,6 +23,13 @@ MAX_CHUNKS = 10_000
 MAX_TEXTS = 64
 MAX_TEXT_BYTES = 2**20  # of one text, unpacked, and of all of them together
 MAX_KEY_BYTES = 79
+
+NEGATIVE = "Negative prompt:"
+MAX_INFOTEXT_CHARS = 4 * MAX_PROMPT_CHARS
+# A name, and a value that is either a JSON string or free of commas.
+SETTING = re.compile(r'\s*([\w][\w \-/]{0,99}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
+MIN_SETTINGS = 3  # in the last line; with fewer it belongs to the prompt
 
 
 def text_chunks(
@@ -77,6 +85,46 @@ def parameters(request: ResolvedRequest, index: int) -> str:
 
 def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if any(c in value for c in ",:\n") else value
+
+
+def parse_parameters(text: str) -> dict[str, str]:
+    """The prompts and settings in a text like `parameters`, by A1111's names for them.
+
+    A size becomes two settings, `Size-1` and `Size-2`, as in A1111's `modules/infotext_utils.py`.
+    """
+    text = text[:MAX_INFOTEXT_CHARS].strip()
+    if not text:
+        return {}
+    *lines, last = text.split("\n")
+    settings = SETTING.findall(last)
+    if len(settings) < MIN_SETTINGS:
+        lines, settings = [*lines, last], []
+    prompt: list[str] = []
+    negative: list[str] = []
+    current = prompt
+    for line in lines:
+        if line.startswith(NEGATIVE):
+            current, line = negative, line.removeprefix(NEGATIVE).lstrip()
+        current.append(line)
+    found = {"Prompt": "\n".join(prompt).strip(), "Negative prompt": "\n".join(negative).strip()}
+    for name, value in settings:
+        plain = _unquote(value.strip())
+        size = SIZE.fullmatch(plain)
+        if size:
+            found |= {f"{name}-1": size[1], f"{name}-2": size[2]}
+        else:
+            found[name] = plain
+    return found
+
+
+def _unquote(value: str) -> str:
+    if not value.startswith('"'):
+        return value
+    try:
+        text = json.loads(value)
+    except ValueError:
+        return value
+    return text if isinstance(text, str) else value
 
 
 class NotPngError(DarkroomError, ValueError):

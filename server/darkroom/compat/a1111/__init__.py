@@ -5,6 +5,6 @@ fields and their meaning are those of that project's `modules/api/models.py`, `m
 and `modules/processing.py`, version 1.10.
 """
 
-from darkroom.compat.a1111 import extras, generate, listings, options, progress
+from darkroom.compat.a1111 import extras, generate, status
 
-blueprints = tuple(module.blueprint for module in (generate, progress, options, listings, extras))
+blueprints = (generate.blueprint, status.blueprint, extras.blueprint)

@@ -1,8 +1,10 @@
-"""POST /sdapi/v1/extra-single-image, /extra-batch-images and /png-info: for existing pictures."""
+"""Upscalers, and the routes for existing pictures.
 
-import json
-import re
-from collections.abc import Sequence
+POST /sdapi/v1/extra-single-image, /extra-batch-images and /png-info.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify
@@ -10,20 +12,18 @@ from markupsafe import escape
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from darkroom.api import submit
-from darkroom.api.context import Context, context
-from darkroom.api.errors import invalid
+from darkroom.api.context import context
 from darkroom.api.parse import check_bytes
 from darkroom.api.sources import from_base64
-from darkroom.compat.a1111 import answers
-from darkroom.compat.a1111.child_jobs import Original, enlarge
-from darkroom.compat.a1111.fields import Name, RoundedInt, read
-from darkroom.compat.a1111.images import NO_UPSCALER, Upscaler, decode, find_upscaler
+from darkroom.compat.a1111 import jobs
+from darkroom.compat.a1111.fields import Name, RoundedInt, read, wrong
+from darkroom.compat.a1111.jobs import ChildJob, Size
 from darkroom.compat.ignored import Ignored
 from darkroom.images import codec, metadata, resize
 from darkroom.images.decoder import Decoded, Purpose
-from darkroom.images.resize import ResizeMode
-from darkroom.requests import MAX_PROMPT_CHARS, OutputFormat
-from darkroom.responses import FieldError, Job
+from darkroom.images.resize import Filter, ResizeMode
+from darkroom.requests import LatentResize, OutputFormat, Task
+from darkroom.responses import Job, UpscalerInfo
 
 blueprint = Blueprint("a1111_extras", __name__, url_prefix="/sdapi/v1")
 
@@ -31,12 +31,130 @@ MAX_PIXELS = 16_777_216  # of an answer: 4096², whose PNG is made while the cal
 MAX_PICTURES = 16
 BY_SIZE = 1  # a value of `resize_mode`
 
-NEGATIVE = "Negative prompt:"
-MAX_INFOTEXT_CHARS = 4 * MAX_PROMPT_CHARS
-# A name, and a value that is either a JSON string or free of commas.
-SETTING = re.compile(r'\s*([\w][\w \-/]{0,99}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
-SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
-MIN_SETTINGS = 3  # in the last line; with fewer it belongs to the prompt
+NO_UPSCALER = "None"
+LANCZOS = "Lanczos"
+NEAREST = "Nearest"
+FILTERS = (NO_UPSCALER, LANCZOS, NEAREST)
+LATENT_UPSCALERS = {
+    "Latent": LatentResize.BILINEAR,
+    "Latent (antialiased)": LatentResize.BILINEAR_ANTIALIASED,
+    "Latent (bicubic)": LatentResize.BICUBIC,
+    "Latent (bicubic antialiased)": LatentResize.BICUBIC_ANTIALIASED,
+    "Latent (nearest)": LatentResize.NEAREST,
+    "Latent (nearest-exact)": LatentResize.NEAREST_EXACT,
+}
+# A1111's names of the files it downloads (`modules/realesrgan_model.py`), in lower case.
+FILES = {
+    "r-esrgan 4x+": "realesrgan_x4plus",
+    "r-esrgan 4x+ anime6b": "realesrgan_x4plus_anime_6b",
+    "r-esrgan 2x+": "realesrgan_x2plus",
+}
+
+
+# --- upscalers -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Upscaler:
+    """A network, if there is one, and the interpolation between pixels for the rest of the way."""
+
+    filter: Filter
+    network: UpscalerInfo | None = None
+
+
+def upscaler_names() -> list[str]:
+    """All upscalers but those of latents: filters, then networks."""
+    return [*FILTERS, *(entry.info.name for entry in context().upscalers.entries())]
+
+
+def find_upscaler(name: str | None, field: str, ignored: Ignored) -> Upscaler:
+    """The upscaler of a name. One that is not installed is replaced, and the field ignored."""
+    wanted = (name or LANCZOS).strip().lower()
+    if wanted in (NO_UPSCALER.lower(), LANCZOS.lower()):
+        return Upscaler(Filter.LANCZOS)
+    if wanted == NEAREST.lower():
+        return Upscaler(Filter.NEAREST)
+    for entry in context().upscalers.entries():
+        if entry.info.name.lower() in (wanted, FILES.get(wanted)):
+            return Upscaler(Filter.LANCZOS, entry.info)
+    ignored.add(field)
+    return Upscaler(Filter.NEAREST if "nearest" in wanted else Filter.LANCZOS)
+
+
+def find_latent_upscaler(name: str | None) -> LatentResize | None:
+    """How latents are enlarged; the default without a name, None for another upscaler's name."""
+    if not name:
+        return LatentResize.BILINEAR
+    known = {label.lower(): mode for label, mode in LATENT_UPSCALERS.items()}
+    return known.get(name.lower())
+
+
+def decode(text: str, purpose: Purpose, *field: str | int) -> Decoded:
+    """Decode a picture in base64, of the field at this path.
+
+    Raises:
+        ProblemError: 413, 422 or 503.
+    """
+    try:
+        return context().sources.decode(str(field[0]), text, purpose)
+    except codec.PictureError as error:
+        raise wrong(str(error), *field) from None
+
+
+@dataclass(frozen=True)
+class Original:
+    """A picture to enlarge: its file, or `image:<id>` of a stored one."""
+
+    data: bytes
+    size: Size
+    wanted: Size
+    reference: str | None = None
+
+
+def enlarge(
+    originals: Sequence[Original],
+    network: UpscalerInfo | None,
+    digest: str,
+    then: Callable[[Sequence[Job], Sequence[bytes | None]], Response],
+) -> Response:
+    """Answer the current request once a network has enlarged all pictures, a job each.
+
+    The network gets as close to the wanted sizes as its own scale allows. Without one there are no
+    jobs, and `then` is given the pictures as they are.
+
+    Args:
+        originals: the pictures.
+        network: the network, or None.
+        digest: of the request.
+        then: answers, or waits for more; see `run`. Takes the jobs and their files, PNGs, None for
+            an interrupted job.
+
+    Raises:
+        ProblemError: 422 or 429.
+    """
+    if network is None:
+        return then((), [original.data for original in originals])
+    child_jobs = []
+    for index, original in enumerate(originals):
+        sides = zip(original.wanted, original.size, strict=True)
+        scale = max(want / have for want, have in sides)
+        values: dict[str, Any] = {
+            "upscaler": network.name,
+            "scale": min(float(network.scale), max(1.0, scale)),
+            "output_format": OutputFormat.PNG,
+        }
+        files = {"image": original.data}
+        if original.reference is not None:
+            values, files = {**values, "image": original.reference}, {}
+        child_jobs.append(ChildJob(Task.UPSCALE, values, files, index, index))
+
+    def ended(made: Sequence[Job]) -> Response:
+        return then(made, [jobs.read_image(job.images[0]) if job.images else None for job in made])
+
+    return jobs.run(child_jobs, None, digest, "larger", ended)
+
+
+# --- enlarging -----------------------------------------------------------------------------
 
 
 def _data(value: Any) -> Any:
@@ -78,100 +196,25 @@ class Batch(Extras):
 @blueprint.post("/extra-single-image")
 def single() -> Response:
     """Enlarge a picture."""
-    here = context()
-    asked, digest = read(here, Single)
-    originals = [decode(here.sources, asked.image, Purpose.IMAGE, "image")]
-    return _enlarge(here, originals, asked, digest)
+    asked, digest = read(Single)
+    return _enlarge([decode(asked.image, Purpose.IMAGE, "image")], asked, digest)
 
 
 @blueprint.post("/extra-batch-images")
 def batch() -> Response:
     """Enlarge several pictures."""
-    here = context()
-    asked, digest = read(here, Batch)
-    originals = [
-        decode(here.sources, text, Purpose.IMAGE, "imageList", index)
+    asked, digest = read(Batch)
+    images = [
+        decode(text, Purpose.IMAGE, "imageList", index)
         for index, text in enumerate(asked.image_list)
     ]
-    return _enlarge(here, originals, asked, digest)
+    return _enlarge(images, asked, digest)
 
 
-@blueprint.post("/png-info")
-def png_info() -> Response:
-    """The texts in a PNG, and the settings in the one named `parameters`.
-
-    The answer is empty for other formats, in which nothing is looked for.
-    """
-    here = context()
-    image = here.bodies.read_any_json().fields.get("image")
-    if not isinstance(image, str) or not image:
-        raise invalid([FieldError(pointer="#/image", detail="is required")])
-    try:
-        data = from_base64(image)
-    except codec.PictureError as error:
-        raise invalid([FieldError(pointer="#/image", detail=str(error))]) from None
-    check_bytes("image", len(data), here.settings.web.max_upload_bytes)
-    try:
-        items = metadata.read_texts(data)
-    except metadata.NotPngError:
-        items = {}
-    info = items.get("parameters", "")
-    return jsonify(info=info, items=items, parameters=parse_infotext(info))
-
-
-def parse_infotext(text: str) -> dict[str, str]:
-    """The prompts and settings in a text of A1111's format (`modules/infotext_utils.py`).
-
-    Args:
-        text: prompt, negative prompt, and a last line of settings; empty gives an empty dict.
-
-    Returns:
-        Values by A1111's names; a size as two, `Size-1` and `Size-2`.
-    """
-    text = text[:MAX_INFOTEXT_CHARS].strip()
-    if not text:
-        return {}
-    *lines, last = text.split("\n")
-    settings = SETTING.findall(last)
-    if len(settings) < MIN_SETTINGS:
-        lines, settings = [*lines, last], []
-    prompt: list[str] = []
-    negative: list[str] = []
-    current = prompt
-    for line in lines:
-        if line.startswith(NEGATIVE):
-            current, line = negative, line.removeprefix(NEGATIVE).lstrip()
-        current.append(line)
-    found = {"Prompt": "\n".join(prompt).strip(), "Negative prompt": "\n".join(negative).strip()}
-    for name, value in settings:
-        plain = _unquote(value.strip())
-        size = SIZE.fullmatch(plain)
-        if size:
-            found |= {f"{name}-1": size[1], f"{name}-2": size[2]}
-        else:
-            found[name] = plain
-    return found
-
-
-def _unquote(value: str) -> str:
-    """The text of a JSON string; anything else as it is."""
-    if not value.startswith('"'):
-        return value
-    try:
-        text = json.loads(value)
-    except ValueError:
-        return value
-    return text if isinstance(text, str) else value
-
-
-def _enlarge(
-    here: Context, images: Sequence[Decoded], asked: Single | Batch, digest: str
-) -> Response:
+def _enlarge(images: Sequence[Decoded], asked: Single | Batch, digest: str) -> Response:
     """Answer with enlarged copies of the pictures."""
-    upscaler = find_upscaler(asked.upscaler_1, here.upscalers)
     ignored = Ignored()
-    if not upscaler.same:
-        ignored.add("upscaler_1")
+    upscaler = find_upscaler(asked.upscaler_1, "upscaler_1", ignored)
     if asked.extras_upscaler_2_visibility and asked.upscaler_2 not in (None, NO_UPSCALER):
         ignored.add("upscaler_2")
     ignored.add(*(name for name, value in (asked.model_extra or {}).items() if value))
@@ -183,7 +226,7 @@ def _enlarge(
         if None in larger:  # interrupted; the filter enlarges alone
             ignored.add("upscaler_1")
         made = [
-            answers.encode(_resize(here, data or original.data, original.wanted, asked, upscaler))
+            jobs.encode(_resize(data or original.data, original.wanted, asked, upscaler.filter))
             for data, original in zip(larger, originals, strict=True)
         ]
         names = escape(", ".join(ignored.names))
@@ -193,28 +236,22 @@ def _enlarge(
 
     if upscaler.network is not None:
         submit.check_room()
-    return enlarge(here, originals, upscaler.network, digest, answer)
+    return enlarge(originals, upscaler.network, digest, answer)
 
 
-def _resize(
-    here: Context, data: bytes, size: tuple[int, int], asked: Extras, upscaler: Upscaler
-) -> bytes:
+def _resize(data: bytes, size: Size, asked: Extras, between: Filter) -> bytes:
     """A PNG of a picture in its wanted size."""
-    with here.rendering:
+    with context().rendering:
         picture = resize.read(data)
         if asked.resize_mode == BY_SIZE and asked.upscaling_crop:
             larger = resize.resize(picture, size, ResizeMode.CROP)
         else:
-            larger = resize.enlarge(picture, size, upscaler.filter)
+            larger = resize.enlarge(picture, size, between)
         return codec.encode(larger, OutputFormat.PNG)
 
 
-def _size(image: Decoded, asked: Extras) -> tuple[int, int]:
-    """The wanted width and height in pixels; without cropping, the largest that fits inside.
-
-    Raises:
-        ProblemError: 422, it is too large.
-    """
+def _size(image: Decoded, asked: Extras) -> Size:
+    """The wanted width and height in pixels; without cropping, the largest that fits inside."""
     width, height = asked.upscaling_resize_w, asked.upscaling_resize_h
     if asked.resize_mode != BY_SIZE or not asked.upscaling_crop:
         scale = asked.upscaling_resize
@@ -223,5 +260,30 @@ def _size(image: Decoded, asked: Extras) -> tuple[int, int]:
         width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     if width * height > MAX_PIXELS:
         detail = f"makes {width}×{height}; a larger copy may have {MAX_PIXELS} pixels"
-        raise invalid([FieldError(pointer="#/upscaling_resize", detail=detail)])
+        raise wrong(detail, "upscaling_resize")
     return width, height
+
+
+# --- PNG info ------------------------------------------------------------------------------
+
+
+@blueprint.post("/png-info")
+def png_info() -> dict[str, Any]:
+    """The texts in a PNG, and the settings in the one named `parameters`.
+
+    The answer is empty for other formats, in which nothing is looked for.
+    """
+    image = context().bodies.read_any_json().fields.get("image")
+    if not isinstance(image, str) or not image:
+        raise wrong("is required", "image")
+    try:
+        data = from_base64(image)
+    except codec.PictureError as error:
+        raise wrong(str(error), "image") from None
+    check_bytes("image", len(data), context().settings.web.max_upload_bytes)
+    try:
+        items = metadata.read_texts(data)
+    except metadata.NotPngError:
+        items = {}
+    info = items.get("parameters", "")
+    return {"info": info, "items": items, "parameters": metadata.parse_parameters(info)}

@@ -1,21 +1,23 @@
 """The fields of A1111's requests, with its defaults, and what its prompts say besides text."""
 
+import operator
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from flask import request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from darkroom.api import checks
-from darkroom.api.context import Context
+from darkroom.api.context import context
+from darkroom.api.errors import ProblemError, invalid, pointer
 from darkroom.api.parse import validate
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelEntry
+from darkroom.compat.ignored import Ignored
 from darkroom.requests import MAX_PROMPT_CHARS, MAX_SEED, Lora
+from darkroom.responses import FieldError
 
-DEFAULT_SIDE = 512  # pixels
 MAX_INIT_IMAGES = 16
 MAX_LORAS = 8
 MAX_LORA_SCALE = 4.0
@@ -112,6 +114,7 @@ class Settings(BaseModel):
     script_name: Name = None
     script_args: list[Any] = Field(default_factory=list, max_length=100)
     send_images: bool = True
+    guidance_rescale: float = Field(0.0, exclude_if=operator.not_)  # ours, under our name
 
 
 class Txt2Img(Settings):
@@ -147,7 +150,7 @@ class Img2Img(Settings):
 Fields = TypeVar("Fields", bound=BaseModel)
 
 
-def read(here: Context, model: type[Fields]) -> tuple[Fields, str]:
+def read(model: type[Fields]) -> tuple[Fields, str]:
     """The current request's body as a model, and a digest of the request.
 
     Null and empty strings count as left out.
@@ -155,9 +158,14 @@ def read(here: Context, model: type[Fields]) -> tuple[Fields, str]:
     Raises:
         ProblemError: 400, 413, 415 or 422.
     """
-    body = here.bodies.read_any_json()
+    body = context().bodies.read_any_json()
     given = {name: value for name, value in body.fields.items() if value not in (None, "")}
     return validate(model, given), body.digest(request.path)
+
+
+def wrong(detail: str, *field: str | int) -> ProblemError:
+    """The error for the field at this path."""
+    return invalid([FieldError(pointer=pointer(*field), detail=detail)])
 
 
 def unused_fields(asked: Settings) -> Iterator[str]:
@@ -174,49 +182,32 @@ def unused_fields(asked: Settings) -> Iterator[str]:
         yield from ("subseed", "subseed_strength")
 
 
-@dataclass(frozen=True)
-class PromptParts:
-    """A prompt without its LoRA tags, the LoRAs to load, and the names of what is ignored."""
-
-    text: str
-    loras: tuple[Lora, ...]
-    ignored: tuple[str, ...]
-
-
-def parse_prompt(
-    prompt: str, field: str, model: ModelEntry, adapters: AdapterCatalog
-) -> PromptParts:
-    """Take the tags out of a prompt, and keep those LoRAs that exist and fit the model.
-
-    Args:
-        prompt: as it was sent.
-        field: the prompt's field, for the names of what is ignored.
-        model: the model to draw with.
-        adapters: the LoRAs.
-    """
+def translate_prompt(
+    prompt: str, field: str, model: ModelEntry, adapters: AdapterCatalog, ignored: Ignored
+) -> dict[str, Any]:
+    """Our `prompt`, which has no tags, and `loras`: those in tags that exist and fit the model."""
     scales: dict[str, float] = {}
-    ignored = []
     for tag in EXTRA_NETWORK.finditer(prompt):
         scale = _lora_scale(tag["scale"])
         if tag["kind"] == "lora" and scale is not None:
             scales[tag["name"]] = scales.get(tag["name"], 0.0) + scale
         else:
-            ignored.append(f"{field} {tag[0]}")
-    wanted = [
-        Lora(name=name, scale=max(-MAX_LORA_SCALE, min(MAX_LORA_SCALE, scale)))
-        for name, scale in scales.items()
-    ]
-    usable = tuple(lora for lora in wanted if not checks.check_loras([lora], model, adapters))
-    usable = usable[:MAX_LORAS]
-    ignored += [f"{field} <lora:{lora.name}>" for lora in wanted if lora not in usable]
+            ignored.add(f"{field} {tag[0]}")
+    loras: list[dict[str, Any]] = []
+    for name, scale in scales.items():
+        lora = Lora(name=name, scale=max(-MAX_LORA_SCALE, min(MAX_LORA_SCALE, scale)))
+        if len(loras) < MAX_LORAS and not checks.check_loras([lora], model, adapters):
+            loras.append(lora.model_dump())
+        else:
+            ignored.add(f"{field} <lora:{name}>")
     text = EXTRA_NETWORK.sub("", prompt)
-    ignored += unsupported_syntax(text, field)
-    return PromptParts(text.strip() if text != prompt else prompt, usable, tuple(ignored))
+    note_unsupported(text, field, ignored)
+    return {"prompt": text.strip() if text != prompt else prompt, "loras": loras}
 
 
-def unsupported_syntax(text: str, field: str) -> list[str]:
-    """Names of A1111's syntax in a prompt that is read as plain text instead."""
-    return [f"{field} {name}" for name, pattern in SYNTAX if pattern.search(text)]
+def note_unsupported(text: str, field: str, ignored: Ignored) -> None:
+    """Add A1111's syntax in a prompt that is read as plain text instead."""
+    ignored.add(*(f"{field} {name}" for name, pattern in SYNTAX if pattern.search(text)))
 
 
 def _lora_scale(text: str | None) -> float | None:

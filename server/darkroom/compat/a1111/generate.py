@@ -1,30 +1,39 @@
 """POST /sdapi/v1/txt2img and /img2img."""
 
+from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, Response
+from PIL import ImageOps
 
-from darkroom.api import submit
+from darkroom.api import checks, submit
 from darkroom.api.context import context
-from darkroom.compat.a1111 import child_jobs, hires, images, sd_upscale
-from darkroom.compat.a1111.answers import Answer
-from darkroom.compat.a1111.child_jobs import ChildJob
+from darkroom.api.errors import ProblemError
+from darkroom.compat.a1111 import second_pass
+from darkroom.compat.a1111.extras import decode
 from darkroom.compat.a1111.fields import Img2Img, Settings, Txt2Img, read
-from darkroom.compat.a1111.images import InitImage
-from darkroom.compat.a1111.options import client_options
+from darkroom.compat.a1111.jobs import Answer, ChildJob, Then, run, split
+from darkroom.compat.a1111.status import client_options
 from darkroom.compat.a1111.translate import (
     MAX_IMAGES,
-    SD_UPSCALE,
     Translated,
-    check_script,
+    clamp,
     translate,
     usable_strength,
 )
-from darkroom.requests import Task
+from darkroom.images import codec, resize
+from darkroom.images.decoder import Decoded, Purpose
+from darkroom.images.resize import ResizeMode
+from darkroom.requests import LatentResize, MaskedContent, Task
 
 blueprint = Blueprint("a1111_generate", __name__, url_prefix="/sdapi/v1")
 
 FIRST_PASS = "pictures"
+MAX_BLUR = 256  # pixels, as is the padding
+MAX_PADDING = 4096
+FILL_FROM_AROUND, FILL_ORIGINAL = 0, 1  # values of `inpainting_fill`
+FILLS = {2: MaskedContent.NOISE, 3: MaskedContent.NOTHING}
+RESIZE_LATENTS = 3  # a value of `resize_mode`
 
 
 @blueprint.post("/txt2img")
@@ -32,23 +41,15 @@ def txt2img() -> Response:
     """Generate pictures from a prompt; with `enable_hr`, larger ones from those."""
     here = context()
     submit.check_room()
-    asked, digest = read(here, Txt2Img)
-    check_script(asked.script_name)
-    translated = translate(asked, here.catalog, here.adapters, client_options(here))
-    second = hires.plan(asked, translated, here) if asked.enable_hr else None
-    answer = Answer(here, _parameters(asked, translated), translated.ignored)
-    jobs = child_jobs.place(
-        [
-            ChildJob(Task.TXT2IMG, {**translated.values, "num_images": count}, first=first)
-            for first, count in child_jobs.split(translated.count)
-        ],
-        asked.seed,
-        digest,
-        FIRST_PASS,
-    )
-    if second is None:
-        return submit.when_ended(jobs, answer.send)
-    return submit.when_ended(jobs, lambda ended: hires.start(ended, second, digest, answer))
+    asked, digest = read(Txt2Img)
+    _find_script(asked.script_name)
+    translated = translate(asked, here.catalog, here.adapters, client_options())
+    answer = Answer(_parameters(asked, translated), translated.ignored)
+    then: Then = answer.send
+    if asked.enable_hr:
+        then = second_pass.hires(asked, translated, digest, answer)
+    child_jobs = split(ChildJob(Task.TXT2IMG, translated.values), translated.count)
+    return run(child_jobs, asked.seed, digest, FIRST_PASS, then)
 
 
 @blueprint.post("/img2img")
@@ -56,65 +57,123 @@ def img2img() -> Response:
     """Generate pictures from others and a prompt: whole, under a mask, or tile by tile."""
     here = context()
     submit.check_room()
-    asked, digest = read(here, Img2Img)
-    script = check_script(asked.script_name, SD_UPSCALE)
-    translated = translate(asked, here.catalog, here.adapters, client_options(here))
-    strength = usable_strength(
-        asked.denoising_strength,
-        translated.values["num_inference_steps"],
-        "denoising_strength",
-        translated.ignored,
-    )
+    asked, digest = read(Img2Img)
+    script = _find_script(asked.script_name, second_pass.SD_UPSCALE)
+    translated = translate(asked, here.catalog, here.adapters, client_options())
+    steps, ignored = translated.values["num_inference_steps"], translated.ignored
+    strength = usable_strength(asked.denoising_strength, steps, "denoising_strength", ignored)
+    translated = replace(translated, values={**translated.values, "strength": strength})
+    used = asked.init_images if script is None else asked.init_images[:1]
+    if not used or not all(used):
+        raise ProblemError(404, "init-image", "Init image not found", "init_images has none")
     parameters = _parameters(asked, translated) | {
         "init_images": asked.init_images if asked.include_init_images else None,
         "mask": None,
     }
     # What waits for the jobs holds the answer, and not the request, whose pictures are large.
-    answer = Answer(here, parameters, translated.ignored)
-    if script == SD_UPSCALE:
-        return sd_upscale.start(asked, translated, strength, digest, answer)
-    init_images = images.read_init_images(here, asked, translated)
-    jobs = child_jobs.place(
-        _img2img_jobs(init_images, translated, asked.n_iter, strength),
-        asked.seed,
-        digest,
-        FIRST_PASS,
-    )
-    return submit.when_ended(jobs, answer.send)
+    answer = Answer(parameters, ignored)
+    if script is not None:
+        return second_pass.sd_upscale(asked, translated, digest, answer)
+    child_jobs = _img2img_jobs(asked, translated)
+    if len(child_jobs) == 1:
+        child_jobs = split(child_jobs[0], translated.count)
+    else:  # a batch, which is repeated `n_iter` times (`StableDiffusionProcessingImg2Img.init`)
+        child_jobs *= max(1, min(asked.n_iter, MAX_IMAGES // len(child_jobs)))
+        child_jobs = [replace(job, first=index) for index, job in enumerate(child_jobs)]
+    return run(child_jobs, asked.seed, digest, FIRST_PASS, answer.send)
 
 
-def _img2img_jobs(
-    init_images: list[InitImage], translated: Translated, n_iter: int, strength: float
-) -> list[ChildJob]:
-    """Jobs from init images.
-
-    One init image is used for all pictures. Several are a batch, which is repeated `n_iter` times
-    (`StableDiffusionProcessingImg2Img.init`).
-    """
-    if len(init_images) == 1:
-        runs = [(first, count, 0) for first, count in child_jobs.split(translated.count)]
-    else:
-        times = max(1, min(n_iter, MAX_IMAGES // len(init_images)))
-        runs = [(index, 1, index % len(init_images)) for index in range(times * len(init_images))]
-    values = {**translated.values, "strength": strength}
-    return [
-        ChildJob(
-            init_images[source].task,
-            {**values, **init_images[source].values, "num_images": count},
-            init_images[source].files,
-            first,
-            source,
-        )
-        for first, count, source in runs
-    ]
+def _find_script(name: str | None, *known: str) -> str | None:
+    """The script that a request names, in lower case; None if it names none."""
+    wanted = (name or "").strip().lower()
+    if wanted in ("", "none"):
+        return None
+    if wanted not in known:
+        raise ProblemError(422, "script", "Script not found", f"there is no script {name!r}")
+    return wanted
 
 
 def _parameters(asked: Settings, translated: Translated) -> dict[str, Any]:
     """The request with defaults filled in, without its pictures."""
     width, height = translated.size
     given = asked.model_dump(exclude={"init_images", "mask"})
-    return given | {
-        "width": width,
-        "height": height,
-        "seed": -1 if asked.seed is None else asked.seed,
+    seed = -1 if asked.seed is None else asked.seed
+    return given | {"width": width, "height": height, "seed": seed}
+
+
+def _img2img_jobs(asked: Img2Img, translated: Translated) -> list[ChildJob]:
+    """A job from each init image, made to fit the request's size, as is the mask.
+
+    The task is inpaint if there is a mask that marks anything, else img2img.
+
+    Raises:
+        ProblemError: 413, 422 or 503.
+    """
+    model, ignored = translated.model.info, translated.ignored
+    mask = None if asked.mask is None else decode(asked.mask, Purpose.MASK, "mask")
+    if mask is not None:
+        blank = mask.darkest == 255 if asked.inpainting_mask_invert else mask.lightest == 0
+        if blank:  # as in A1111, this means img2img
+            ignored.add("mask")
+            mask = None
+    latent = asked.resize_mode == RESIZE_LATENTS and mask is None and checks.has_latents(model)
+    child_jobs = []
+    for index, text in enumerate(asked.init_images):
+        image = decode(text, Purpose.IMAGE, "init_images", index)
+        if latent and checks.encodable(image.width, image.height, model):
+            values = {**translated.values, "latent_resize": LatentResize.BILINEAR}
+            job = ChildJob(Task.IMG2IMG, values, {"image": image.png})
+        else:
+            job = _fitted(image, mask, asked, translated)
+        child_jobs.append(replace(job, source=index))
+    return child_jobs
+
+
+def _fitted(
+    image: Decoded, mask: Decoded | None, asked: Img2Img, translated: Translated
+) -> ChildJob:
+    """A job from an init image and a mask, resized as asked for."""
+    mode = ResizeMode.STRETCH  # which is left to the job
+    if asked.resize_mode in tuple(ResizeMode):
+        mode = ResizeMode(asked.resize_mode)
+    else:
+        translated.ignored.add("resize_mode")
+    with context().rendering:
+        if mask is not None:
+            return _inpaint(image, mask, mode, asked, translated)
+        png = image.png
+        if mode is not ResizeMode.STRETCH and (image.width, image.height) != translated.size:
+            png = codec.encode_quickly(resize.resize(resize.read(png), translated.size, mode))
+    return ChildJob(Task.IMG2IMG, translated.values, {"image": png})
+
+
+def _inpaint(
+    image: Decoded, mask: Decoded, mode: ResizeMode, asked: Img2Img, translated: Translated
+) -> ChildJob:
+    """A job from an init image and the mask in its size, the masked area filled as asked for."""
+    ignored = translated.ignored
+    picture, hole = resize.read(image.png), resize.read(mask.png)
+    if hole.size != picture.size:
+        hole = resize.resize(hole, picture.size, ResizeMode.STRETCH)
+    if not asked.inpaint_full_res and mode is not ResizeMode.STRETCH:
+        picture = resize.resize(picture, translated.size, mode)
+        hole = resize.resize(hole, translated.size, mode)
+    content = MaskedContent.ORIGINAL
+    if asked.inpainting_fill == FILL_FROM_AROUND:
+        marked = ImageOps.invert(hole) if asked.inpainting_mask_invert else hole
+        picture = resize.fill_from_around(picture, marked)
+    elif asked.inpainting_fill in FILLS and checks.has_latents(translated.model.info):
+        content = FILLS[asked.inpainting_fill]
+    elif asked.inpainting_fill != FILL_ORIGINAL:
+        ignored.add("inpainting_fill")
+    name = "inpaint_full_res_padding"
+    padding = clamp(asked.inpaint_full_res_padding, 0, MAX_PADDING, name, ignored)
+    values = {
+        **translated.values,
+        "invert_mask": asked.inpainting_mask_invert,
+        "mask_blur": clamp(asked.mask_blur, 0, MAX_BLUR, "mask_blur", ignored),
+        "padding_mask_crop": padding if asked.inpaint_full_res else None,
+        "masked_content": content,
     }
+    files = {"image": codec.encode_quickly(picture), "mask_image": codec.encode_quickly(hole)}
+    return ChildJob(Task.INPAINT, values, files)

@@ -4,7 +4,6 @@ Labels, aliases and default schedules from `modules/sd_samplers_kdiffusion.py`,
 `modules/sd_samplers_timesteps.py` and `modules/sd_schedulers.py`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +19,8 @@ AUTOMATIC = "automatic"
 class Sampler:
     """One of A1111's samplers.
 
-    Attributes:
-        label: A1111's name.
-        ours: our scheduler that is the same or, unless `same`, the nearest.
-        aliases: A1111's other names.
-        automatic: the spacing of the schedule type `automatic`.
-        same: whether ours is the same.
+    `ours` is our scheduler that is the same or, unless `same`, the nearest; `automatic` is the
+    spacing that the schedule type of this name means.
     """
 
     label: str
@@ -66,13 +61,7 @@ SAMPLERS = (
 class Schedule:
     """One of A1111's schedule types.
 
-    Attributes:
-        name: its name in requests.
-        label: its name in the web UI, which requests may use too.
-        spacing: our spacing; None is the plain one.
-        same: whether ours is the same, and not the nearest.
-        rho: its default parameter.
-        aliases: its other names.
+    `spacing` is ours that is the same or, unless `same`, the nearest; None is the plain one.
     """
 
     name: str
@@ -100,6 +89,19 @@ SCHEDULES = (
 )
 
 
+# By each name in lower case. If several samplers have a name, it means the first.
+SAMPLERS_BY_NAME = {
+    name.lower(): sampler
+    for sampler in reversed(SAMPLERS)
+    for name in (sampler.label, *sampler.aliases, *([sampler.ours] if sampler.same else []))
+}
+SCHEDULES_BY_NAME = {
+    name.lower(): schedule
+    for schedule in SCHEDULES
+    for name in (schedule.name, schedule.label, *schedule.aliases)
+}
+
+
 @dataclass(frozen=True)
 class Choice:
     """Our scheduler by its full name, and the fields of which it is not exactly what they ask."""
@@ -109,19 +111,22 @@ class Choice:
 
 
 def choose(sampler: str | None, schedule: str | None, model: ModelInfo, prefix: str = "") -> Choice:
-    """Our scheduler for a sampler and a schedule type.
+    """Our scheduler for a sampler and a schedule type; a model's own scheduler stays.
 
     Args:
         sampler: a label, with or without a schedule's at its end, an alias, or our own name.
         schedule: a name, label or alias.
-        model: the model to sample; one with a scheduler of its own keeps that.
+        model: the model to sample.
         prefix: of the names of the request's fields.
 
     Raises:
         ProblemError: 400, there is no such sampler or schedule.
     """
     found, suffix = _sampler(sampler or DEFAULT)
-    wanted = _schedule(schedule or AUTOMATIC)
+    wanted = SCHEDULES_BY_NAME.get((schedule or AUTOMATIC).strip().lower())
+    if wanted is None:
+        detail = f"there is no schedule {schedule!r}; see GET schedulers"
+        raise ProblemError(400, "scheduler", "Scheduler not found", detail)
     ignored = [] if found.same else [f"{prefix}sampler_name"]
     if model.defaults.scheduler == schedulers.NATIVE:
         asked = [] if sampler is None else [f"{prefix}sampler_name"]
@@ -142,50 +147,16 @@ def choose(sampler: str | None, schedule: str | None, model: ModelInfo, prefix: 
 
 
 def _sampler(name: str) -> tuple[Sampler, str | None]:
-    """The sampler of a name, and the spacing at the name's end if it has one.
-
-    Raises:
-        ProblemError: 400.
-    """
+    """The sampler of a name, and the spacing at the name's end if it has one."""
     wanted = name.strip().lower()
-    known = {alias.lower(): sampler for sampler in reversed(SAMPLERS) for alias in _names(sampler)}
-    if wanted in known:
-        return known[wanted], None
-    for schedule in SCHEDULES:
-        for ending in (schedule.label, schedule.name):
-            base = wanted.removesuffix(ending.lower()).rstrip(" _")
-            if base != wanted and schedule.spacing is not None and base in known:
-                return known[base], schedule.spacing
-    raise ProblemError(
-        400, "sampler", "Sampler not found", f"there is no sampler {name!r}; see GET samplers"
-    )
-
-
-def _names(sampler: Sampler) -> Iterator[str]:
-    """All names of a sampler: A1111's, and ours if it is the same."""
-    yield sampler.label
-    yield from sampler.aliases
-    if sampler.same:
-        yield sampler.ours
-
-
-def _schedule(name: str) -> Schedule:
-    """The schedule type of a name.
-
-    Raises:
-        ProblemError: 400.
-    """
-    wanted = name.strip().lower()
-    for schedule in SCHEDULES:
-        names = (schedule.name, schedule.label, *schedule.aliases)
-        if wanted in (known.lower() for known in names):
-            return schedule
-    raise ProblemError(
-        400,
-        "scheduler",
-        "Scheduler not found",
-        f"there is no schedule {name!r}; see GET schedulers",
-    )
+    if wanted in SAMPLERS_BY_NAME:
+        return SAMPLERS_BY_NAME[wanted], None
+    for ending, schedule in SCHEDULES_BY_NAME.items():
+        base = wanted.removesuffix(ending).rstrip(" _")
+        if base != wanted and schedule.spacing is not None and base in SAMPLERS_BY_NAME:
+            return SAMPLERS_BY_NAME[base], schedule.spacing
+    detail = f"there is no sampler {name!r}; see GET samplers"
+    raise ProblemError(400, "sampler", "Sampler not found", detail)
 
 
 def label(scheduler: str) -> str:

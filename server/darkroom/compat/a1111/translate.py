@@ -1,40 +1,52 @@
-"""Translation of the fields that txt2img and img2img share into fields of our own requests."""
+"""Translation of the fields that txt2img and img2img share, and of a client's options."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from darkroom.api import checks
-from darkroom.api.errors import ProblemError, invalid
 from darkroom.catalog.loras import AdapterCatalog
-from darkroom.catalog.models import ModelCatalog, ModelEntry
+from darkroom.catalog.models import ModelCatalog, ModelEntry, UnknownModelError
 from darkroom.compat.a1111 import samplers
 from darkroom.compat.a1111.fields import (
-    DEFAULT_SIDE,
     Settings,
-    parse_prompt,
-    unsupported_syntax,
+    note_unsupported,
+    translate_prompt,
     unused_fields,
+    wrong,
 )
-from darkroom.compat.a1111.options import CLIP_SKIP, Options, override
 from darkroom.compat.ignored import Ignored
-from darkroom.requests import Txt2ImgRequest
-from darkroom.responses import FieldError
+from darkroom.requests import MAX_CLIP_SKIP, OutputFormat
 
-# Our fields that have another name or meaning in A1111, and those this API does not offer.
-TRANSLATED = frozenset(
-    {"model", "prompt", "negative_prompt", "loras", "num_inference_steps", "guidance_scale"}
-    | {"scheduler", "clip_skip", "output_format", "width", "height"}
-    | {"seed", "num_images", "exact", "webhook"}
-)
-# All others may be sent under our own names, at the top level.
-OWN = Txt2ImgRequest.model_fields.keys() - TRANSLATED
+DEFAULT_SIDE = 512  # pixels
+MAX_SIDE = 16_384  # pixels; more is a mistake, and would overflow in what follows
 MAX_STEPS = 150
 MAX_GUIDANCE = 30.0
-MAX_SIDE = 16_384  # pixels; more is a mistake, and would overflow in what follows
 MAX_IMAGES = 64  # of one request
-SD_UPSCALE = "sd upscale"  # the one script that a request may name
+RESCALE = "guidance_rescale"
 
+MODEL = "sd_model_checkpoint"
+CLIP_SKIP = "CLIP_stop_at_last_layers"
+FORMAT = "samples_format"
+FORMATS = {"jpg": OutputFormat.JPEG, **{known.value: known for known in OutputFormat}}
+# Options that clients read, and that no request changes.
+FIXED: dict[str, Any] = {
+    "sd_checkpoint_hash": "",
+    "sd_vae": "Automatic",
+    "sd_lora": "None",
+    "sd_hypernetwork": "None",
+    "show_progress_type": "Approx NN",
+    "live_previews_enable": True,
+    "live_previews_image_format": "png",
+    "save_images_add_number": True,
+    "samples_save": True,
+    "enable_pnginfo": True,
+    "return_grid": False,
+    "face_restoration": False,
+    "eta_noise_seed_delta": 0,
+}
+
+Options = Mapping[str, Any]  # that a client has set, by name
 Number = TypeVar("Number", int, float)
 
 
@@ -43,7 +55,6 @@ class Translated:
     """What all pictures of a request have in common.
 
     Attributes:
-        model: the model to draw with.
         values: fields of our own request, without images, seed and number of images.
         count: number of images.
         ignored: names of ignored fields, to which later steps add theirs.
@@ -63,60 +74,127 @@ class Translated:
 def translate(
     asked: Settings, catalog: ModelCatalog, adapters: AdapterCatalog, options: Options
 ) -> Translated:
-    """Translate a request.
-
-    Args:
-        asked: the request.
-        catalog: the models.
-        adapters: the LoRAs.
-        options: the client's options.
+    """Translate a request; `options` are the client's, which the request may override.
 
     Raises:
         ProblemError: 400 or 422, for what cannot be left out without making another picture.
     """
     ignored = Ignored()
-    chosen = override(catalog, options, asked.override_settings, asked.clip_skip, ignored)
-    model = chosen.model
-    own = {name: value for name, value in (asked.model_extra or {}).items() if name in OWN}
-    unsupported = [name for name in own if checks.why_unsupported(name, model) is not None]
-    ignored.add(*unsupported, *(name for name in unused_fields(asked) if name not in own))
-    prompt = parse_prompt(asked.prompt, "prompt", model, adapters)
-    ignored.add(*prompt.ignored, *unsupported_syntax(asked.negative_prompt, "negative_prompt"))
+    model, clip_skip, output_format = _override(asked, catalog, options, ignored)
+    rescale = asked.guidance_rescale
+    if rescale and checks.why_unsupported(RESCALE, model) is not None:
+        ignored.add(RESCALE)
+        rescale = 0.0
+    ignored.add(*unused_fields(asked))
+    prompt = translate_prompt(asked.prompt, "prompt", model, adapters, ignored)
+    note_unsupported(asked.negative_prompt, "negative_prompt", ignored)
     sampler = samplers.choose(
         asked.sampler_name or asked.sampler_index, asked.scheduler, model.info
     )
     ignored.add(*sampler.ignored)
-    width, height = _size(asked, model, ignored)
-    clip_skip = clamp(chosen.clip_skip, 0, model.info.limits.max_clip_skip, CLIP_SKIP, ignored)
+    width, height = fit_size(asked.width or DEFAULT_SIDE, asked.height or DEFAULT_SIDE, model)
+    for name, wanted, side in (("width", asked.width, width), ("height", asked.height, height)):
+        if wanted and wanted != side:
+            ignored.add(name)
     values = {
         "model": model.info.name,
-        "prompt": prompt.text,
+        **prompt,
         "negative_prompt": asked.negative_prompt,
-        "loras": [lora.model_dump() for lora in prompt.loras],
+        "clip_skip": clamp(clip_skip, 0, model.info.limits.max_clip_skip, CLIP_SKIP, ignored),
         "num_inference_steps": clamp(asked.steps, 1, MAX_STEPS, "steps", ignored),
         "guidance_scale": clamp(asked.cfg_scale, 0.0, MAX_GUIDANCE, "cfg_scale", ignored),
         "scheduler": sampler.scheduler,
-        "clip_skip": clip_skip,
-        "output_format": chosen.output_format,
+        "output_format": output_format,
         "width": width,
         "height": height,
     }
-    values |= {name: value for name, value in own.items() if name not in unsupported}
-    return Translated(model, values, _count(asked), ignored)
+    if rescale:
+        values[RESCALE] = rescale
+    count = max(1, asked.batch_size) * max(1, asked.n_iter)
+    if count > MAX_IMAGES:
+        detail = f"makes {count} pictures with batch_size; one request may have {MAX_IMAGES}"
+        raise wrong(detail, "n_iter")
+    return Translated(model, values, count, ignored)
 
 
-def check_script(name: str | None, *known: str) -> str | None:
-    """The script that a request names, in lower case; None if it names none.
+def _override(
+    asked: Settings, catalog: ModelCatalog, options: Options, ignored: Ignored
+) -> tuple[ModelEntry, int, OutputFormat]:
+    """The model, layers to skip and output format: the request's own, else the client's."""
+    path = "override_settings"
+    given = asked.override_settings
+    wanted = str(given.get(FORMAT) or options.get(FORMAT, "png")).lower()
+    if wanted not in FORMATS:
+        ignored.add(f"{path}.{FORMAT}")
+    ignored.add(*(f"{path}.{name}" for name in unknown_options(given)))
+    layers = given.get(CLIP_SKIP)
+    if layers is None:
+        layers = options.get(CLIP_SKIP, 1) if asked.clip_skip is None else asked.clip_skip
+    skipped = parse_clip_skip(layers, path, CLIP_SKIP) - 1
+    if given.get(MODEL):
+        model = find_model(catalog, str(given[MODEL]), path, MODEL)
+    else:
+        model = current_model(catalog, options)
+    return model, skipped, FORMATS.get(wanted, OutputFormat.PNG)
+
+
+def find_model(catalog: ModelCatalog, title: str, *field: str) -> ModelEntry:
+    """The model of a checkpoint title: a model's name, with or without an extension and a hash.
 
     Raises:
-        ProblemError: 422, it is none of those that are known for this task.
+        ProblemError: 422, there is no such model; the error is of the field at this path.
     """
-    wanted = (name or "").strip().lower()
-    if wanted in ("", "none"):
-        return None
-    if wanted not in known:
-        raise ProblemError(422, "script", "Script not found", f"there is no script {name!r}")
-    return wanted
+    plain = title.strip()
+    if plain.endswith("]") and " [" in plain:
+        plain = plain[: plain.rindex(" [")]
+    names = {entry.info.name.lower(): entry for entry in catalog.entries()}
+    for wanted in (title, plain, plain.removesuffix(".safetensors").removesuffix(".ckpt")):
+        if wanted.lower() in names:
+            return names[wanted.lower()]
+    try:
+        return catalog.find(plain or "?")
+    except UnknownModelError as error:
+        raise wrong(str(error), *field) from None
+
+
+def current_model(catalog: ModelCatalog, options: Options) -> ModelEntry:
+    """The model that the client has set if it still exists, else the default one.
+
+    Raises:
+        ProblemError: 422, the default one does not exist either.
+    """
+    for name in (options.get(MODEL), None):
+        try:
+            return catalog.find(name)
+        except UnknownModelError as error:
+            reason = str(error)
+    raise wrong(reason, MODEL)
+
+
+def unknown_options(given: Mapping[str, Any]) -> list[str]:
+    """Names of the options that do not exist here and ask for something else than what is fixed."""
+    return [
+        name
+        for name, value in given.items()
+        if name not in (MODEL, CLIP_SKIP, FORMAT)
+        and value
+        and value not in (FIXED.get(name), "None", "Automatic")
+    ]
+
+
+def parse_clip_skip(value: Any, *field: str) -> int:
+    """A1111's “Clip skip”, where 1 skips nothing; its clients also send 0 for that.
+
+    Raises:
+        ProblemError: 422, it is no number, or too large.
+    """
+    try:
+        layers = int(value)
+    except (TypeError, ValueError, OverflowError):
+        layers = -1
+    if not 0 <= layers <= MAX_CLIP_SKIP + 1:
+        raise wrong(f"must be a number from 1 to {MAX_CLIP_SKIP + 1}", *field)
+    return max(1, layers)
 
 
 def clamp(value: Number, least: Number, most: Number, field: str, ignored: Ignored) -> Number:
@@ -130,8 +208,6 @@ def clamp(value: Number, least: Number, most: Number, field: str, ignored: Ignor
 def fit_size(width: int, height: int, model: ModelEntry) -> tuple[int, int]:
     """The size itself if the model can make it, else one that it can, of similar proportions."""
     width, height = (min(max(side, 1), MAX_SIDE) for side in (width, height))
-    if not checks.check_size(width, height, model.info):
-        return width, height
     return checks.fit_size(width, height, model.info)
 
 
@@ -142,26 +218,3 @@ def usable_strength(strength: float, steps: int, field: str, ignored: Ignored) -
         return strength
     ignored.add(field)
     return min(1.0, 1.01 / steps)
-
-
-def _size(asked: Settings, model: ModelEntry, ignored: Ignored) -> tuple[int, int]:
-    """Width and height in pixels. A side that is not given is 512, or what the model can make."""
-    given = {"width": asked.width, "height": asked.height}
-    size = fit_size(asked.width or DEFAULT_SIDE, asked.height or DEFAULT_SIDE, model)
-    for (name, wanted), side in zip(given.items(), size, strict=True):
-        if wanted and wanted != side:
-            ignored.add(name)
-    return size
-
-
-def _count(asked: Settings) -> int:
-    """The number of images.
-
-    Raises:
-        ProblemError: 422, more than one request may ask for.
-    """
-    count = max(1, asked.batch_size) * max(1, asked.n_iter)
-    if count > MAX_IMAGES:
-        detail = f"makes {count} pictures with batch_size; one request may have {MAX_IMAGES}"
-        raise invalid([FieldError(pointer="#/n_iter", detail=detail)])
-    return count

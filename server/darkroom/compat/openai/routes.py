@@ -10,15 +10,15 @@ from flask import Blueprint, Response, g, jsonify, request
 
 from darkroom.api import submit
 from darkroom.api.auth import access
-from darkroom.api.context import Context, context
+from darkroom.api.context import context
 from darkroom.api.errors import ProblemError, invalid, respond
 from darkroom.api.routes.images import read_file, signed_address
 from darkroom.asgi.wait import EventStream, suspend
 from darkroom.catalog.models import ModelEntry, UnknownModelError
-from darkroom.compat.openai.errors import failure, translated_errors
-from darkroom.compat.openai.events import USAGE, Kind, OpenAIEncoder, created, picture_fields
-from darkroom.compat.openai.translate import Translated, second_job, translate
-from darkroom.requests import Task
+from darkroom.compat.openai import answers
+from darkroom.compat.openai.answers import Kind, OpenAIEncoder
+from darkroom.compat.openai.translate import Translated, translate
+from darkroom.requests import MAX_SEED, Task
 from darkroom.responses import FieldError, Job
 
 blueprint = Blueprint("openai", __name__, url_prefix="/v1")
@@ -46,8 +46,12 @@ def variations() -> Response:
     return _generate(Task.IMG2IMG, "image_edit", prompt="")
 
 
+@answers.translated_errors()
 def _generate(task: Task, kind: Kind, **defaults: Any) -> Response:
-    """Translate the current request, and submit it.
+    """Put the current request in the queue, and answer when it is done, or with its events.
+
+    The SDK repeats a request that was not answered in time, so a request equal to one whose job is
+    unfinished shares that job.
 
     Args:
         task: the route's task.
@@ -55,22 +59,10 @@ def _generate(task: Task, kind: Kind, **defaults: Any) -> Response:
         defaults: fields used if they were not sent.
     """
     here = context()
-    with translated_errors():
-        sent = here.bodies.read(("image", "mask"), tolerant=True)
-        given = {name: value for name, value in sent.fields.items() if value is not None}
-        digest = replace(sent, fields=given).digest(request.path)
-        asked = translate(
-            task, replace(sent, fields={**defaults, **given}), here.catalog, here.sources
-        )
-        return _submit(here, asked, digest, kind)
-
-
-def _submit(here: Context, asked: Translated, digest: str, kind: Kind) -> Response:
-    """Put the request in the queue, and answer when it is done, or with a stream of its events.
-
-    The SDK repeats a request that was not answered in time, so a request equal to one whose job is
-    unfinished shares that job.
-    """
+    sent = here.bodies.read(("image", "mask"), tolerant=True)
+    given = {name: value for name, value in sent.fields.items() if value is not None}
+    digest = replace(sent, fields=given).digest(request.path)
+    asked = translate(task, replace(sent, fields={**defaults, **given}), here.catalog, here.sources)
     if asked.options.stream and asked.more:
         detail = f"is at most {asked.request.num_images} in a stream"
         raise invalid([FieldError(pointer="#/n", detail=detail)])
@@ -78,21 +70,19 @@ def _submit(here: Context, asked: Translated, digest: str, kind: Kind) -> Respon
     prepared = submit.prepare(asked.request, asked.files, digest)
     with submit.all_or_none() as accept:
         job_ids = [accept(prepared)]
-        if asked.more:
-            rest = submit.prepare(
-                second_job(asked, submit.job(job_ids[0]).request["seed"]),
-                asked.files,
-                f"{digest}+{asked.request.num_images}",
-            )
-            job_ids.append(accept(rest))
+        if asked.more:  # than one job makes: a second one, whose seeds follow
+            count = asked.request.num_images
+            seed = (submit.job(job_ids[0]).request["seed"] + count) % (MAX_SEED + 1)
+            rest = asked.request.model_copy(update={"num_images": asked.more, "seed": seed})
+            job_ids.append(accept(submit.prepare(rest, asked.files, f"{digest}+{count}")))
     if asked.options.stream:
-        return _stream(here, job_ids[0], asked, kind)
+        return _stream(job_ids[0], asked, kind)
     return submit.when_ended(job_ids, lambda jobs: _pictures(jobs, asked), _refusal)
 
 
-def _stream(here: Context, job_id: str, asked: Translated, kind: Kind) -> Response:
+def _stream(job_id: str, asked: Translated, kind: Kind) -> Response:
     """Answer with the job's events."""
-    sees = access.caller().sees
+    here, sees = context(), access.caller().sees
     job = partial(here.store.job, job_id, sees)
     encoder = OpenAIEncoder(kind, asked.options.partial_images, job, here.files)
     return suspend(
@@ -108,7 +98,7 @@ def _stream(here: Context, job_id: str, asked: Translated, kind: Kind) -> Respon
 
 def _refusal(job: Job) -> Response | None:
     """The error of a job without pictures; None if it has some."""
-    problem = failure(job)
+    problem = answers.failure(job)
     if problem is None:
         return None
     return respond(
@@ -126,23 +116,24 @@ def _pictures(jobs: Sequence[Job], asked: Translated) -> Response:
         else:
             content = {"b64_json": base64.b64encode(read_file(image.id)).decode()}
         data.append({**content, "seed": image.seed})
+    about = answers.job_fields(jobs[0])
     return asked.ignored.sent_with(
-        jsonify(created=created(jobs[0]), data=data, **picture_fields(jobs[0]), usage=USAGE)
+        jsonify(created=answers.created(jobs[0]), data=data, **about, usage=answers.USAGE)
     )
 
 
 @blueprint.get("/models")
-def list_models() -> Response:
+def list_models() -> dict[str, Any]:
     """All models, the default one first, because programs take the first."""
     entries = sorted(context().catalog.entries(), key=lambda entry: not entry.info.default)
-    return jsonify(object="list", data=[_model(entry) for entry in entries])
+    return {"object": "list", "data": [_model(entry) for entry in entries]}
 
 
 @blueprint.get("/models/<name>")
-def show_model(name: str) -> Response:
+def show_model(name: str) -> dict[str, Any]:
     """One model."""
     try:
-        return jsonify(_model(context().catalog.find(name)))
+        return _model(context().catalog.find(name))
     except UnknownModelError as error:
         raise ProblemError(404, "model", "No such model", str(error)) from None
 

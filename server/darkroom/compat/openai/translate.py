@@ -17,7 +17,6 @@ from darkroom.images import codec
 from darkroom.images.decoder import Decoded, Purpose
 from darkroom.requests import (
     MAX_IMAGES_PER_JOB,
-    MAX_SEED,
     MODEL_TASKS,
     REQUESTS,
     OutputFormat,
@@ -41,7 +40,7 @@ STRENGTHS = {"high": 0.5, "low": 0.75}  # of img2img, by `input_fidelity`
 OPENAI_MODEL = re.compile(r"(chatgpt-|gpt-)image[\w.-]*|dall-e[\w.-]*")
 DALL_E = "dall-e"  # answers addresses by default, later models base64
 
-WITHOUT_EFFECT = (None, "", "auto")  # values of an ignored field that ask for nothing
+ASKS_NOTHING = ("", "auto")  # values of an ignored field from which nobody expects an effect
 
 
 class ResponseOptions(BaseModel):
@@ -71,7 +70,6 @@ class Translated:
     """A request as our own.
 
     Attributes:
-        task: the request's task.
         request: of the task's type, for as many pictures as one job makes.
         more: number of pictures left for a second job.
         files: uploaded pictures by our field's name.
@@ -79,7 +77,6 @@ class Translated:
         ignored: names of fields without effect.
     """
 
-    task: Task
     request: Txt2ImgRequest
     more: int
     files: Mapping[str, bytes | Decoded]
@@ -88,16 +85,10 @@ class Translated:
 
 
 def translate(task: Task, sent: Body, catalog: ModelCatalog, sources: Sources) -> Translated:
-    """Translate a request.
-
-    Args:
-        task: the route's task; with a mask, img2img becomes inpaint.
-        sent: the request, without fields that are null.
-        catalog: the models.
-        sources: decode the mask.
+    """Translate a request without null fields; with a mask, img2img becomes inpaint.
 
     Raises:
-        ProblemError: 404, 422 under our names of the fields, or 503.
+        ProblemError: 404, 413, 422 under our names of the fields, or 503.
     """
     if task is Task.IMG2IMG and ("mask" in sent.files or "mask" in sent.fields):
         task = Task.INPAINT
@@ -126,29 +117,16 @@ def translate(task: Task, sent: Body, catalog: ModelCatalog, sources: Sources) -
     known = {*ResponseOptions.model_fields, *values, *files, "seed"}
     known |= {"mask"} if task is Task.INPAINT else set()
     known -= set() if task is Task.IMG2IMG else {"input_fidelity"}
-    ignored = [name for name, value in fields.items() if name not in known and _asks(value)]
+    ignored = [
+        name for name, value in fields.items() if name not in known and value not in ASKS_NOTHING
+    ]
     ignored += ["model"] * replaced + ["size"] * fitted + list(sent.spare)
     more = options.n - request.num_images
-    return Translated(task, request, more, files, options, Ignored(*ignored))
-
-
-def second_job(asked: Translated, first_seed: int) -> Txt2ImgRequest:
-    """The second job's request, whose seeds follow the first one's.
-
-    Args:
-        asked: a request for more pictures than one job makes.
-        first_seed: the seed of the first job.
-    """
-    seed = (first_seed + asked.request.num_images) % (MAX_SEED + 1)
-    return asked.request.model_copy(update={"num_images": asked.more, "seed": seed})
+    return Translated(request, more, files, options, Ignored(*ignored))
 
 
 def _find_model(name: str | None, catalog: ModelCatalog) -> tuple[ModelInfo, bool]:
-    """The model of a name, or the default one for OpenAI's names, and whether it was replaced.
-
-    Raises:
-        ProblemError: 404.
-    """
+    """The model of a name, or the default one for OpenAI's names, and whether it was replaced."""
     try:
         return catalog.find(name).info, False
     except UnknownModelError as error:
@@ -166,27 +144,16 @@ def _size(size: str, model: ModelInfo) -> tuple[dict[str, Any], bool]:
     """
     if size == "auto":
         return {}, False
-    width, height = map(int, size.split("x"))
-    possible = not checks.check_size(width, height, model)
-    if not possible:
-        width, height = checks.fit_size(width, height, model)
-    return {"width": width, "height": height}, not possible
+    wide, high = map(int, size.split("x"))
+    width, height = checks.fit_size(wide, high, model)
+    return {"width": width, "height": height}, (width, height) != (wide, high)
 
 
 def _decode_mask(value: object, sources: Sources) -> Decoded:
-    """A mask whose transparent part is repainted, sent as a file or in base64.
-
-    Raises:
-        ProblemError: 413, 422 or 503.
-    """
+    """A mask whose transparent part is repainted, sent as a file or in base64."""
     if not isinstance(value, bytes | str):
         raise invalid([FieldError(pointer="#/mask", detail="is neither a file nor base64")])
     try:
         return sources.decode("mask", value, Purpose.CUTOUT)
     except codec.PictureError as error:
         raise invalid([FieldError(pointer="#/mask", detail=str(error))]) from None
-
-
-def _asks(value: object) -> bool:
-    """Whether the caller may expect an effect from a value."""
-    return not (isinstance(value, str | None) and value in WITHOUT_EFFECT)

@@ -1,14 +1,15 @@
-"""A job's events as OpenAI's: partial images, then the pictures."""
+"""Answers of OpenAI's API: a picture's fields, the events of a stream, and errors."""
 
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
-from darkroom.compat.openai.errors import DELETED, STOPPING, as_error, failure
+from darkroom.api.errors import CANCELLED, ProblemError, invalid
 from darkroom.images import codec
 from darkroom.requests import OutputFormat
-from darkroom.responses import Event, EventType, Job, Problem
+from darkroom.responses import Event, EventType, FieldError, Job, JobStatus, Problem
 from darkroom.storage.files import Files
 from darkroom.storage.records import DATA_URI
 
@@ -22,13 +23,83 @@ USAGE = {
     "total_tokens": 0,
 }
 
+# OpenAI's names of our fields.
+NAMES = {
+    "#/num_images": "#/n",
+    "#/width": "#/size",
+    "#/height": "#/size",
+    "#/mask_image": "#/mask",
+}
+# OpenAI's codes of our problems.
+CODES = {
+    "token": "invalid_api_key",
+    "model": "model_not_found",
+    "validation": "invalid_value",
+    "queue-full": "rate_limit_exceeded",
+    "too-many-requests": "rate_limit_exceeded",
+    "too-many-failures": "rate_limit_exceeded",
+}
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
-def created(job: Job) -> int:
-    """When the job was accepted, in seconds since the epoch."""
-    return int(job.created_at.timestamp())
+STOPPING = Problem(
+    type="urn:darkroom:problem:stopping",
+    title="The server is stopping",
+    status=503,
+    detail="the server is stopping; your picture will be made when it is back",
+)
+DELETED = Problem(
+    type="urn:darkroom:problem:not-found",
+    title="Not found",
+    status=404,
+    detail="the picture was deleted while you waited for it",
+)
 
 
-def picture_fields(job: Job) -> dict[str, Any]:
+def as_error(problem: Problem) -> dict[str, Any]:
+    """A problem as OpenAI's API answers it (API reference, "Error codes")."""
+    param = problem.errors[0].pointer.removeprefix("#").removeprefix("/") if problem.errors else ""
+    _, ours, kind = problem.type.partition("urn:darkroom:problem:")
+    error = {
+        "message": problem.detail or problem.title,
+        "type": "server_error"
+        if problem.status >= 500
+        else TYPES.get(problem.status, "invalid_request_error"),
+        "param": param or None,
+        "code": CODES.get(kind, kind.replace("-", "_")) if ours else None,
+    }
+    return {"error": error}
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Raise errors of wrong fields under OpenAI's names, and with status 400 instead of 422.
+
+    The SDK raises `BadRequestError` for 400, which is what its users catch.
+    """
+    try:
+        yield
+    except ProblemError as error:
+        if error.problem.status != 422:
+            raise
+        renamed = [
+            FieldError(pointer=NAMES.get(wrong.pointer, wrong.pointer), detail=wrong.detail)
+            for wrong in error.problem.errors
+        ]
+        raise invalid(dict.fromkeys(renamed), 400) from None
+
+
+def failure(job: Job | None) -> Problem | None:
+    """Why a job, None if it was deleted, has no pictures; None if it has some."""
+    if job is None:
+        return DELETED
+    if job.status is JobStatus.SUCCEEDED:
+        return None if job.images else DELETED
+    if job.status is JobStatus.CANCELLED:
+        return CANCELLED
+    return job.error or STOPPING
+
+
+def job_fields(job: Job) -> dict[str, Any]:
     """Fields that are the same for all pictures of a job."""
     return {
         "background": "opaque",
@@ -36,6 +107,11 @@ def picture_fields(job: Job) -> dict[str, Any]:
         "quality": "auto",
         "size": f"{job.request['width']}x{job.request['height']}",
     }
+
+
+def created(job: Job) -> int:
+    """When the job was accepted, in seconds since the epoch."""
+    return int(job.created_at.timestamp())
 
 
 class OpenAIEncoder:
@@ -63,11 +139,9 @@ class OpenAIEncoder:
         self._preview: Event | None = None  # the newest one, unless it was sent
 
     def encode(self, events: Sequence[Event]) -> bytes:
-        """The text of events that came together."""
         return "".join(text for event in events for text in self._encode(event)).encode()
 
     def encode_stop(self) -> bytes:
-        """The text sent when the server stops before the job has ended."""
         return _error(STOPPING).encode()
 
     def _encode(self, event: Event) -> Iterator[str]:
@@ -85,10 +159,9 @@ class OpenAIEncoder:
             case EventType.SUCCEEDED:
                 if self._wanted and not self._sent:
                     yield from self._partial()
-                yield from self._completed()
+                yield from list(self._completed()) or [_error(DELETED)]
             case EventType.FAILED | EventType.CANCELLED:
-                job = self._job()
-                yield _error((failure(job) if job else None) or DELETED)
+                yield _error(failure(self._job()) or DELETED)
 
     def _partial(self) -> Iterator[str]:
         """The newest preview, in the format of the pictures."""
@@ -101,19 +174,14 @@ class OpenAIEncoder:
         yield self._event(job, "partial_image", data, {"partial_image_index": index})
 
     def _completed(self) -> Iterator[str]:
-        """The finished pictures, or an error if all were deleted."""
+        """The finished pictures, without deleted ones."""
         job = self._job()
-        sent = False
-        for image in job.images if job else ():
-            assert job is not None
-            try:
+        if job is None:
+            return
+        for image in job.images:
+            with suppress(FileNotFoundError):
                 data = self._files.read(image.id)
-            except FileNotFoundError:
-                continue
-            sent = True
-            yield self._event(job, "completed", data, {"seed": image.seed, "usage": USAGE})
-        if not sent:
-            yield _error(DELETED)
+                yield self._event(job, "completed", data, {"seed": image.seed, "usage": USAGE})
 
     def _event(self, job: Job, name: str, data: bytes, more: Mapping[str, Any]) -> str:
         """One event with a picture."""
@@ -122,7 +190,7 @@ class OpenAIEncoder:
             "type": kind,
             "b64_json": base64.b64encode(data).decode(),
             "created_at": created(job),
-            **picture_fields(job),
+            **job_fields(job),
             **more,
         }
         return f"event: {kind}\ndata: {json.dumps(content)}\n\n"

@@ -1,0 +1,254 @@
+"""What clients ask besides pictures: their options, their progress, and what the server has.
+
+Options and jobs are the client's own, where A1111 has one set for all.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from darkroom.api.auth import access
+from darkroom.api.context import context
+from darkroom.api.errors import ProblemError
+from darkroom.compat.a1111 import samplers, translate
+from darkroom.compat.a1111.extras import FILTERS, LANCZOS, LATENT_UPSCALERS, upscaler_names
+from darkroom.compat.a1111.jobs import job_timestamp, last_preview
+from darkroom.compat.a1111.second_pass import SD_UPSCALE
+from darkroom.compat.a1111.translate import CLIP_SKIP, FORMAT, MODEL, Options
+from darkroom.compat.ignored import Ignored
+from darkroom.responses import Job, JobStatus
+
+blueprint = Blueprint("a1111_status", __name__, url_prefix="/sdapi/v1")
+
+FILTER_SCALE = 4  # as A1111 gives for its own
+NEARLY_DONE = 0.99  # 1.0 would tell clients that the picture is there
+TRUE = ("1", "true", "yes", "on")
+
+Json = dict[str, Any]
+
+
+# --- options -------------------------------------------------------------------------------
+
+
+def client_options() -> Options:
+    """The options that the current client has set."""
+    return context().preferences.of(access.caller().client)
+
+
+@blueprint.get("/options")
+def show_options() -> Json:
+    """Show the client's options."""
+    options = client_options()
+    return {
+        MODEL: translate.current_model(context().catalog, options).info.name,
+        CLIP_SKIP: options.get(CLIP_SKIP, 1),
+        FORMAT: options.get(FORMAT, "png"),
+        **translate.FIXED,
+    }
+
+
+@blueprint.post("/options")
+def change_options() -> Response:
+    """Change some of the client's options; those that do not exist here are named as ignored."""
+    here = context()
+    fields = here.bodies.read_any_json().fields
+    ignored = Ignored()
+    changes: dict[str, str | int | None] = {}
+    if fields.get(MODEL):
+        changes[MODEL] = translate.find_model(here.catalog, str(fields[MODEL]), MODEL).info.name
+    if CLIP_SKIP in fields:
+        changes[CLIP_SKIP] = translate.parse_clip_skip(fields[CLIP_SKIP], CLIP_SKIP)
+    if FORMAT in fields:
+        if str(fields[FORMAT]).lower() in translate.FORMATS:
+            changes[FORMAT] = str(fields[FORMAT]).lower()
+        else:
+            ignored.add(FORMAT)
+    ignored.add(*translate.unknown_options(fields))
+    if changes:
+        here.preferences.change(access.caller().client, changes)
+    return ignored.sent_with(jsonify({}))
+
+
+# --- progress ------------------------------------------------------------------------------
+
+
+@blueprint.get("/progress")
+def progress() -> Json:
+    """The progress of all the client's unfinished jobs, and a preview of the current one."""
+    jobs = _unfinished()
+    current = _current(jobs)
+    task, started, step, steps, preview = "", "0", 0, 0, None
+    if current is not None:
+        task, started = f"task({current.id})", job_timestamp(current)
+        images = max(1, int(current.request.get("num_images", 1)))
+        step, steps = current.progress.step // images, current.progress.steps // images
+        if request.args.get("skip_current_image", "").lower() not in TRUE:
+            preview = last_preview(current)
+    done = sum(job.progress.step for job in jobs) / max(1, sum(job.progress.steps for job in jobs))
+    state = {
+        "skipped": False,
+        "interrupted": False,
+        "stopping_generation": False,
+        "job": task,
+        "job_count": len(jobs),
+        "job_timestamp": started,
+        "job_no": 0,
+        "sampling_step": step,
+        "sampling_steps": steps,
+    }
+    return {
+        "progress": round(min(NEARLY_DONE, done), 4),
+        "eta_relative": round(max((job.eta_seconds or 0.0 for job in jobs), default=0.0), 2),
+        "state": state,
+        "current_image": preview,
+        "textinfo": None,
+        "current_task": task or None,
+    }
+
+
+@blueprint.post("/interrupt")
+def interrupt() -> Json:
+    """Cancel all the client's jobs; requests waiting for them get what was finished."""
+    return _cancel(_unfinished())
+
+
+@blueprint.post("/skip")
+def skip() -> Json:
+    """Cancel the client's current job; its next one follows."""
+    current = _current(_unfinished())
+    return _cancel([] if current is None else [current])
+
+
+def _unfinished() -> Sequence[Job]:
+    """The client's jobs that wait or run, oldest first."""
+    return context().store.unfinished(access.caller().client)
+
+
+def _current(jobs: Sequence[Job]) -> Job | None:
+    """The first running job, else the first that waits."""
+    running = (job for job in jobs if job.status is JobStatus.RUNNING)
+    return next(running, jobs[0] if jobs else None)
+
+
+def _cancel(jobs: Sequence[Job]) -> Json:
+    for job in jobs:
+        context().store.cancel(job.id, access.caller().client)
+    if jobs:
+        context().ring_worker()
+    return {}
+
+
+# --- what the server has -------------------------------------------------------------------
+
+# Lists of things that do not exist here. Some clients give up if one is answered with 404.
+EMPTY = (
+    *("sd-vae", "sd-modules", "hypernetworks", "face-restorers", "realesrgan-models"),
+    *("prompt-styles", "extensions"),
+)
+GET: dict[str, Any] = {
+    **{name: [] for name in EMPTY},
+    "samplers": samplers.sampler_list(),
+    "schedulers": samplers.schedule_list(),
+    "latent-upscale-modes": [{"name": name} for name in LATENT_UPSCALERS],  # of hires fix only
+    "scripts": {"txt2img": [], "img2img": [SD_UPSCALE]},
+    # As A1111 answers if it is not known; `/metrics` has it.
+    "memory": {"ram": {"error": "see /metrics"}, "cuda": {"error": "see /metrics"}},
+}
+# Nothing to do: folders are read on each request, and the worker loads what it needs.
+POST = (
+    *("refresh-checkpoints", "refresh-loras", "refresh-vae", "refresh-embeddings"),
+    *("unload-checkpoint", "reload-checkpoint"),
+)
+
+
+def _always(answer: Any) -> Callable[[], Response]:
+    def view() -> Response:
+        return jsonify(answer)
+
+    return view
+
+
+for _name, _answer in GET.items():
+    blueprint.add_url_rule(f"/{_name}", _name, _always(_answer), methods=["GET"])
+for _name in POST:
+    blueprint.add_url_rule(f"/{_name}", _name, _always({}), methods=["POST"])
+
+
+@blueprint.get("/sd-models")
+def models() -> list[Json]:
+    """The models, without hashes, which would have to read gigabytes."""
+    unknown = {"hash": None, "sha256": None}
+    return [
+        {"title": name, "model_name": name, **unknown, "filename": name, "config": None}
+        for name in (info.name for info in context().catalog.infos())
+    ]
+
+
+@blueprint.get("/loras")
+def loras() -> list[Json]:
+    """The LoRAs, without the metadata in their files, which can be megabytes."""
+    return [
+        {
+            "name": entry.info.name,
+            "alias": entry.info.title or entry.info.name,
+            "path": entry.path.name,
+            "metadata": {},
+        }
+        for entry in context().adapters.loras.entries()
+    ]
+
+
+@blueprint.get("/embeddings")
+def embeddings() -> Json:
+    """The textual inversions."""
+    loaded = {
+        entry.info.name: {
+            **dict.fromkeys(("step", "sd_checkpoint", "sd_checkpoint_name")),
+            "shape": entry.info.text_dim,
+            "vectors": entry.info.vectors,
+        }
+        for entry in context().adapters.embeddings.entries()
+    }
+    return {"loaded": loaded, "skipped": {}}
+
+
+@blueprint.get("/upscalers")
+def list_upscalers() -> list[Json]:
+    """The upscalers, except for those of latents: filters, then networks."""
+    scales = dict.fromkeys(FILTERS, FILTER_SCALE)
+    scales |= {entry.info.name: entry.info.scale for entry in context().upscalers.entries()}
+    return [
+        {
+            "name": name,
+            "model_name": None if name in FILTERS else name,
+            "model_path": None,
+            "model_url": None,
+            "scale": float(scale),
+        }
+        for name, scale in scales.items()
+    ]
+
+
+@blueprint.get("/script-info")
+def script_info() -> list[Json]:
+    """The arguments of the scripts."""
+    blank = {"label": "", "value": "", **dict.fromkeys(("minimum", "maximum", "step", "choices"))}
+    overlap = {"label": "Tile overlap", "value": 64, "minimum": 0, "maximum": 256, "step": 16}
+    upscaler = {"label": "Upscaler", "value": LANCZOS, "choices": upscaler_names()}
+    scale = {"label": "Scale Factor", "value": 2.0, "minimum": 1.0, "maximum": 4.0, "step": 0.05}
+    arguments = [blank, blank | overlap, blank | upscaler, blank | scale]
+    return [{"name": SD_UPSCALE, "is_alwayson": False, "is_img2img": True, "args": arguments}]
+
+
+@blueprint.get("/cmd-flags")
+def flags() -> Json:
+    """A1111's command line, in which clients look for features."""
+    return {"api": True, "listen": True, "port": context().settings.port}
+
+
+@blueprint.post("/interrogate")
+def interrogate() -> Json:
+    """Refuse to describe a picture: no model here does it."""
+    detail = f"{request.path}: no model on this server describes pictures"
+    raise ProblemError(501, "interrogate", "Not implemented", detail)
