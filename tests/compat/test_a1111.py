@@ -176,6 +176,18 @@ def test_numbers_may_come_as_text_and_out_of_range(server: RunningServer) -> Non
     assert ignored(server, cfg_scale=99, denoising_strength=0.4) == ["cfg_scale"]
 
 
+@pytest.mark.parametrize(
+    ("sent", "used", "names"),
+    [("0.7", 0.7, []), (" 1 ", 1.0, []), ("1.5", 1.0, ["guidance_rescale"]), ("", None, [])],
+)
+def test_guidance_rescale_is_read_as_the_other_numbers_are(
+    server: RunningServer, sent: str, used: float | None, names: list[str]
+) -> None:
+    assert ignored(server, guidance_rescale=sent) == names
+    newest = server.http.get("/jobs?limit=1").json()["jobs"][0]["request"]
+    assert newest.get("guidance_rescale") == used
+
+
 def test_what_is_not_done_is_named(server: RunningServer) -> None:
     assert ignored(
         server,
@@ -513,6 +525,7 @@ LARGE = encoded(Image.new("RGB", (512, 512)))
         ("txt2img", {"script_name": "sd upscale"}, 422),
         ("txt2img", {"n_iter": 1000, "batch_size": 8}, 422),
         ("txt2img", {"steps": "many"}, 422),
+        ("txt2img", {"guidance_rescale": "much"}, 422),
         ("txt2img", {"prompt": "x" * 9000}, 422),
         ("txt2img", {"prompt": "a\x00b"}, 422),
         ("txt2img", {"override_settings": {"sd_model_checkpoint": "none"}}, 422),

@@ -81,7 +81,7 @@ def translate(
     """
     ignored = Ignored()
     model, clip_skip, output_format = _override(asked, catalog, options, ignored)
-    rescale = asked.guidance_rescale
+    rescale = clamp(asked.guidance_rescale, 0.0, 1.0, RESCALE, ignored)
     if rescale and checks.why_unsupported(RESCALE, model) is not None:
         ignored.add(RESCALE)
         rescale = 0.0
