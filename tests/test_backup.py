@@ -32,6 +32,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_backup_of_a_busy_server_is_served_by_another_one(tmp_path: Path, photo: Path) -> None:
     data_dir, target = tmp_path / "data", tmp_path / "copy"
     with running(data_dir) as server:

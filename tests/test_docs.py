@@ -67,6 +67,7 @@ def test_each_curl_makes_a_picture(server: RunningServer, desk: Path, block: str
 COOKBOOK = (ROOT / "docs/cookbook.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("sh", COOKBOOK))
 def test_each_dish_of_the_cookbook_works(server: RunningServer, desk: Path, block: str) -> None:
     before = set(desk.iterdir())

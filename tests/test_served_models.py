@@ -13,6 +13,8 @@ from darkroom.catalog.models import EMBEDDED
 from tests.engine import lora_files, tiny
 from tests.serving import RunningServer, running
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:

@@ -9,6 +9,8 @@ from darkroom.queue.store import Store
 from darkroom.storage.database import Database
 from tests.serving import RunningServer
 
+pytestmark = pytest.mark.slow
+
 CALLERS, ROUNDS = 4, 8
 COUNTED = CALLERS * ROUNDS // 2  # the later half: before, the load is not steady yet
 

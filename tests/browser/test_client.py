@@ -62,6 +62,7 @@ def test_a_photo_becomes_the_beginning_of_another_picture(mobile: Phone, photo: 
         assert np.mean(_difference(sent, original.convert("RGB").resize(sent.size))) < 12
 
 
+@pytest.mark.slow
 def test_a_photo_held_sideways_is_sent_upright(mobile: Phone) -> None:
     upright = Image.new("RGB", (400, 300), "white")
     upright.paste((255, 0, 0), (0, 0, 200, 150))  # red is on the left above
@@ -128,6 +129,7 @@ def test_only_what_a_finger_painted_changes(mobile: Phone) -> None:
     assert changed[mask == 255].mean() > 0.5
 
 
+@pytest.mark.slow
 def test_a_mask_is_undone_redone_erased_and_inverted(mobile: Phone) -> None:
     source = mobile.server.txt2img("a red fox").json()["images"][0]
     mobile.open(f"#/picture/{source['id']}")
@@ -173,6 +175,7 @@ def test_a_cancelled_job_stops(mobile: Phone) -> None:
     assert mobile.server.finished(job_id)["status"] == "cancelled"
 
 
+@pytest.mark.slow
 def test_the_picture_arrives_after_a_reload_in_its_midst(mobile: Phone) -> None:
     mobile.develop("a red fox", steps=60)
     job_id = mobile.job_id
@@ -184,6 +187,7 @@ def test_the_picture_arrives_after_a_reload_in_its_midst(mobile: Phone) -> None:
     assert mobile.job_id == job_id
 
 
+@pytest.mark.slow
 def test_the_picture_arrives_in_a_tab_that_was_killed(mobile: Phone) -> None:
     mobile.develop("a red fox", steps=60)
     job_id = mobile.job_id
@@ -216,6 +220,7 @@ def test_the_picture_arrives_although_the_server_is_killed(
         assert mobile.job()["attempts"] == 2
 
 
+@pytest.mark.slow
 def test_what_is_asked_offline_is_sent_when_the_network_is_back(mobile: Phone) -> None:
     latest = mobile.server.http.get("/jobs?limit=1").json()["jobs"]
     mobile.page.wait_for_load_state("networkidle")
@@ -232,6 +237,7 @@ def test_what_is_asked_offline_is_sent_when_the_network_is_back(mobile: Phone) -
     assert [job["id"] for job in jobs[1:]] == [job["id"] for job in latest]
 
 
+@pytest.mark.slow
 def test_a_request_that_waits_survives_a_reload(mobile: Phone, photo: Path) -> None:
     mobile.pick_photo(photo)
     mobile.context.route("**/img2img", lambda route: route.abort())
@@ -245,6 +251,7 @@ def test_a_request_that_waits_survives_a_reload(mobile: Phone, photo: Path) -> N
     assert mobile.job()["task"] == "img2img"
 
 
+@pytest.mark.slow
 def test_a_remix_brings_every_setting_back(mobile: Phone) -> None:
     asked = {
         "negative_prompt": "blurry",

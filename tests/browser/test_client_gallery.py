@@ -12,6 +12,8 @@ from tests.browser.many import fill
 from tests.browser.phone import Phone, phone
 from tests.serving import RunningServer, running
 
+pytestmark = pytest.mark.slow
+
 COUNT = 500
 FEW = 30
 

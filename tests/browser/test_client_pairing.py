@@ -10,6 +10,8 @@ from tests.browser.phone import DEVELOPING_MS, Phone, phone
 from tests.security.doors import PASSED_ON
 from tests.serving import RunningServer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def stranger(browser: Browser, server: RunningServer) -> Iterator[Phone]:

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.browser.chromium import document
 from tests.serving import RunningServer
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_docs_page_shows_every_route(server: RunningServer, tmp_path: Path) -> None:

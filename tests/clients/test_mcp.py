@@ -17,6 +17,8 @@ from PIL import Image
 
 from tests.serving import RunningServer, free_port
 
+pytestmark = pytest.mark.slow
+
 FAST = {"num_inference_steps": 2, "seed": 7}
 
 

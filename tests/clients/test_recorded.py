@@ -20,6 +20,8 @@ from tests.clients.waiting import until
 from tests.security.doors import client
 from tests.serving import RunningServer
 
+pytestmark = pytest.mark.slow
+
 API = "/sdapi/v1"
 Shape = Any  # a type, a list of one shape, or a dict of them; more fields than named may be there
 

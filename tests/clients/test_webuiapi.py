@@ -10,6 +10,8 @@ from PIL import Image, ImageChops, ImageDraw
 from tests.clients.waiting import until
 from tests.serving import RunningServer
 
+pytestmark = pytest.mark.slow
+
 SIZE = (128, 128)
 
 

@@ -27,6 +27,8 @@ from tests.deployment.prometheus import (
 from tests.security.doors import tokens_in
 from tests.serving import RunningServer
 
+pytestmark = pytest.mark.slow
+
 NOBODY = 65534
 HISTOGRAM = ("_bucket", "_sum", "_count")
 # A variable of Grafana, and about the value that it has.

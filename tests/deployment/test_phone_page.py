@@ -17,6 +17,8 @@ from tests.deployment.test_page import CHECKS
 from tests.serving import RunningServer
 from tests.test_docs import ROOT, blocks
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs" / "connect-your-phone.md").read_text()
 COMMANDS = [line for block in blocks("sh", PAGE) for line in block.splitlines()]
 OURS = ".venv/bin/darkroom "

@@ -16,6 +16,8 @@ from tests.deployment.units import behind_a_proxy, running_units
 from tests.security.doors import assert_refused, tokens_in
 from tests.serving import RunningServer, parse_events
 
+pytestmark = pytest.mark.slow
+
 FAILURES_PER_MINUTE = 3
 # Both proxies stand before one server, which counts by address.
 GUESSERS = {"nginx": ("127.0.0.3", "127.0.0.4"), "caddy": ("127.0.0.5", "127.0.0.6")}

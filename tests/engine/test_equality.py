@@ -5,7 +5,7 @@ do and every scheduler.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,13 @@ MODELS: dict[str, tuple[Task, ...]] = {
     "lcm": EVERY,
     "turbo": EVERY,
 }
+DAILY = ("sd1", "sdxl")
+
+
+def daily(models: Iterable[str]) -> list[Any]:
+    """Models as parameters, slow but for two."""
+    slow = pytest.mark.slow
+    return [name if name in DAILY else pytest.param(name, marks=slow) for name in models]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +84,12 @@ def job(photo: Path) -> Callable[..., EngineJob]:
 
 @pytest.mark.parametrize("scheduler", list(table.SCHEDULERS))
 @pytest.mark.parametrize(
-    ("model", "task"), [(model, task) for model, tasks in MODELS.items() for task in tasks]
+    ("model", "task"),
+    [
+        pytest.param(model, task, marks=() if model in DAILY else pytest.mark.slow)
+        for model, tasks in MODELS.items()
+        for task in tasks
+    ],
 )
 def test_alone(
     engine: DiffusersEngine,
@@ -94,7 +106,7 @@ def test_alone(
     assert_equal(ours, stock(model).picture(asked))
 
 
-@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize("model", daily(MODELS))
 def test_in_company(
     engine: DiffusersEngine,
     stock: Callable[[str], Stock],

@@ -9,6 +9,8 @@ import pytest
 
 from tests.serving import RunningServer, running
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RunningServer]:

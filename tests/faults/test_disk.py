@@ -9,6 +9,8 @@ import pytest
 
 from tests.serving import RunningServer, running
 
+pytestmark = pytest.mark.slow
+
 FULL = "urn:darkroom:problem:disk-full"
 NOT_STORED = "urn:darkroom:problem:storage"
 

@@ -72,6 +72,7 @@ def test_a_worker_that_is_stopped_is_replaced_and_its_job_done(tmp_path: Path) -
         assert "hangs, ending it" in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_stuck_ends_its_process_and_says_where(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", STUCK, str(tmp_path)],

@@ -55,6 +55,7 @@ def test_who_waits_gets_the_picture_although_the_worker_was_killed(tmp_path: Pat
         assert answers[0].json()["status"] == "succeeded"
 
 
+@pytest.mark.slow
 def test_web_is_killed_and_the_job_goes_on(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         job = server.submit(num_inference_steps=40)
@@ -99,6 +100,7 @@ def test_the_children_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> No
             child.wait(60)
 
 
+@pytest.mark.slow
 def test_a_stopped_server_hands_its_jobs_to_the_next_one(tmp_path: Path) -> None:
     with running(tmp_path, DARKROOM_QUEUE__SHUTDOWN_TIMEOUT_S="0.5") as server:
         job = server.submit(num_inference_steps=150, num_images=8)

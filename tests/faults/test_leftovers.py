@@ -3,8 +3,12 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from darkroom.storage.files import Files
 from tests.serving import running
+
+pytestmark = pytest.mark.slow
 
 PATIENCE_S = 60.0
 KEEP_ONE = {"DARKROOM_RETENTION__MAX_PICTURES": "1", "DARKROOM_RETENTION__EVERY_S": "0.2"}

@@ -8,6 +8,8 @@ import pytest
 from tests.engine import tiny
 from tests.serving import running
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_model_that_vanished_is_refused_and_its_jobs_fail_with_the_reason(tmp_path: Path) -> None:
     model = tmp_path / "models" / "mine"

@@ -16,6 +16,8 @@ from darkroom.storage.database import Database
 from tests.queue.conftest import accept
 from tests.serving import RunningServer, running
 
+pytestmark = pytest.mark.slow
+
 SHUTDOWN_S = 1.0
 GRACE_S = 5.0  # what the supervisor adds to it before it kills
 BUSY_S = 10.0  # the machine may be

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.serving import running
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_picture_that_cannot_be_stored_fails_its_job_only(tmp_path: Path) -> None:

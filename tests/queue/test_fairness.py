@@ -264,6 +264,7 @@ def test_a_queues_twenty_and_b_waits_for_two_at_most(server: RunningServer) -> N
     assert ended_before_b_began(server, steps=40) <= 2
 
 
+@pytest.mark.slow
 def test_the_same_when_one_runs_at_a_time(tmp_path: Path) -> None:
     with running(tmp_path, DARKROOM_ENGINE__MAX_JOBS_IN_FLIGHT="1") as server:
         assert ended_before_b_began(server, steps=10) <= 2

@@ -19,6 +19,8 @@ from darkroom_client import FoundServer
 from darkroom_client.discovery import SERVICE, server_of
 from tests.programs import program
 
+pytestmark = pytest.mark.slow
+
 COMMAND = (sys.executable, "-m", "darkroom_client")
 SERVER = "10.78.60.1"
 PATIENCE_S = 60

@@ -9,6 +9,8 @@ import pytest
 from tests.sdk.notebooks import kernel
 from tests.serving import RunningServer
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[2] / "docs" / "example.ipynb"
 PICTURE = '<img src="data:image/webp;base64,'
 

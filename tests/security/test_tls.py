@@ -120,6 +120,7 @@ def test_over_tls_the_cookie_is_secure_and_pages_are_ours_by_https(
     assert tls_server.http.get("/me", headers=plain).status_code == 403
 
 
+@pytest.mark.slow
 def test_the_supervisor_knows_its_own_server(tmp_path: Path) -> None:
     with running(
         tmp_path, trusting=tmp_path / "tls" / "ca.pem", DARKROOM_TLS__MODE="local_ca"

@@ -15,6 +15,8 @@ from darkroom.storage.tokens import Tokens
 from tests.security.doors import assert_refused, client, issue, new_code
 from tests.serving import RunningServer, running
 
+pytestmark = pytest.mark.slow
+
 
 class Clock:
     now = 1_000_000.0

@@ -4,6 +4,7 @@ import datetime
 import ssl
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -12,6 +13,8 @@ from cryptography.x509.oid import NameOID
 from tests.receiver import Receiver
 from tests.serving import running
 from tests.webhooks.conftest import allowing, webhook
+
+pytestmark = pytest.mark.slow
 
 
 def certified(folder: Path) -> tuple[Path, Path]:

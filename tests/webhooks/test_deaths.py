@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import psutil
+import pytest
 from standardwebhooks import Webhook
 
 from darkroom.queue.leases import Leases
@@ -16,6 +17,8 @@ from tests.receiver import PATIENCE_S, Receiver, answering
 from tests.serving import RunningServer, running
 from tests.webhooks.conftest import Listen, allowing, webhook
 from tests.webhooks.test_retries import hangs
+
+pytestmark = pytest.mark.slow
 
 # By which a claim lapses within six seconds.
 SHORT = {"DARKROOM_WEBHOOKS__TIMEOUT_S": "0.5", "DARKROOM_QUEUE__DATABASE_TIMEOUT_S": "0.1"}

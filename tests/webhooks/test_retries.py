@@ -11,6 +11,8 @@ from tests.receiver import Answer, answering
 from tests.serving import RunningServer
 from tests.webhooks.conftest import Listen, webhook
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("status", [503, 408, 429])
 def test_what_may_pass_is_tried_again_with_the_same_id(
