@@ -138,8 +138,8 @@ def new_job(
 
 def accept(store: Store, client: str = ME, **fields: Any) -> str:
     """Put a small job in the queue; its id."""
-    job_id, _ = store.accept(new_job(client, **fields))
-    return job_id
+    job, _ = store.accept(new_job(client, **fields))
+    return job.id
 
 
 def upload_of(name: str, size: int = 1) -> NewUpload:

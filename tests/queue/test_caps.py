@@ -159,7 +159,8 @@ def test_the_same_twice_at_once_is_one_job(opened: Database, how: dict[str, obje
 
     def ask(_: int) -> tuple[str, bool]:
         barrier.wait()
-        return store.accept(new_job(**how))  # type: ignore[arg-type]
+        job, fresh = store.accept(new_job(**how))  # type: ignore[arg-type]
+        return job.id, fresh
 
     with ThreadPoolExecutor(2) as pool:
         (one, fresh), (other, also_fresh) = pool.map(ask, range(2))

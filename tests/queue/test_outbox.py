@@ -34,8 +34,7 @@ def outbox(open_as: Open) -> Outbox:
 
 def asked(store: Store, url: str = "http://a.example/told") -> str:
     """A job somebody is to be told of; its id."""
-    job_id, _ = store.accept(new_job(webhook=parse(url)))
-    return job_id
+    return store.accept(new_job(webhook=parse(url)))[0].id
 
 
 def ended(store: Store, url: str = "http://a.example/told") -> str:
@@ -79,8 +78,8 @@ def test_a_job_that_dies_with_its_workers_is_told_of(
 
 
 def test_a_job_that_nobody_is_told_of_leaves_no_letter(store: Store, outbox: Outbox) -> None:
-    job_id, _ = store.accept(new_job())
-    job = store.cancel(job_id, ME)
+    accepted, _ = store.accept(new_job())
+    job = store.cancel(accepted.id, ME)
 
     assert job is not None
     assert job.webhook is None

@@ -156,7 +156,7 @@ class QueueMachine(RuleBasedStateMachine):
         full = len(pending) >= CAPS.max_pending
         full |= pending.count(client) >= CAPS.max_pending_per_client
         try:
-            job_id, fresh = self.store.accept(new)
+            accepted, fresh = self.store.accept(new)
         except IdempotencyConflictError:
             assert self.model[repeated[0]].fingerprint != fingerprint
             return
@@ -167,11 +167,11 @@ class QueueMachine(RuleBasedStateMachine):
             assert error.pending <= CAPS.max_pending  # noqa: PT017
             return
         if repeated or same:
-            assert (job_id, fresh) == ((repeated or same)[0], False)
+            assert (accepted.id, fresh) == ((repeated or same)[0], False)
         else:
             assert fresh
             assert not full
-            self.model[job_id] = Modelled(client, len(self.model), urgency, key, fingerprint)
+            self.model[accepted.id] = Modelled(client, len(self.model), urgency, key, fingerprint)
 
     @rule(pick=PICK, running=st.booleans(), stranger=st.sampled_from((False, False, True)))
     def cancel(self, pick: int, running: bool, stranger: bool) -> None:

@@ -53,8 +53,8 @@ def prepare(
 
 def accept(
     taken: PreparedRequest, key: str | None = None, old_fingerprint: str | None = None
-) -> str:
-    """Put a job of the current caller in the queue; its id. It is on disk when this returns.
+) -> Job:
+    """Put a job of the current caller in the queue. It is on disk when this returns.
 
     Args:
         taken: the request.
@@ -68,22 +68,22 @@ def accept(
 
 
 @contextlib.contextmanager
-def all_or_none() -> Iterator[Callable[[PreparedRequest], str]]:
+def all_or_none() -> Iterator[Callable[[PreparedRequest], Job]]:
     """Put all jobs of one request in the queue, or cancel them again if one is refused.
 
     An unfinished job of the caller with the same fingerprint is used instead of a new one, for
     clients that repeat unanswered requests. It is never cancelled, since a request waits for it.
 
     Yields:
-        A function that accepts a job and returns its id. It raises ProblemError: 422 or 429.
+        A function that accepts a job and returns it. It raises ProblemError: 422 or 429.
     """
     placed: list[str] = []
 
-    def take(taken: PreparedRequest) -> str:
-        job_id, fresh = _accept(taken, collapses=True)
+    def take(taken: PreparedRequest) -> Job:
+        accepted, fresh = _accept(taken, collapses=True)
         if fresh:
-            placed.append(job_id)
-        return job_id
+            placed.append(accepted.id)
+        return accepted
 
     try:
         yield take
@@ -100,8 +100,8 @@ def _accept(
     old_fingerprint: str | None = None,
     *,
     collapses: bool,
-) -> tuple[str, bool]:
-    """The job's id, and whether it is new."""
+) -> tuple[Job, bool]:
+    """The job, and whether it is new."""
     here = context()
     uploads = taken.store(here.files)
     who = access.caller()
@@ -121,7 +121,7 @@ def _accept(
     )
     fresh = False
     try:
-        job_id, fresh = here.store.accept(new)
+        accepted, fresh = here.store.accept(new)
     except IdempotencyConflictError:
         raise ProblemError(
             422,
@@ -136,7 +136,7 @@ def _accept(
             for upload in uploads:
                 here.files.delete(upload.id)
     here.ring_worker()
-    return job_id, fresh
+    return accepted, fresh
 
 
 def job(job_id: str) -> Job:

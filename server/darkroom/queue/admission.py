@@ -12,8 +12,8 @@ from darkroom.errors import DarkroomError
 from darkroom.queue import snapshot
 from darkroom.queue.snapshot import UNFINISHED, QueueSnapshot
 from darkroom.queue.transitions import enqueue
-from darkroom.responses import JobStatus, WebhookState
-from darkroom.storage.records import NewJob
+from darkroom.responses import Job, JobStatus, WebhookState
+from darkroom.storage.records import NewJob, job_of
 from darkroom.storage.tables import JobRow, UploadRow, WebhookRow
 
 UNKNOWN_RETRY_S = 5
@@ -47,8 +47,8 @@ def of_key(session: Session, client: str, key: str) -> JobRow | None:
     )
 
 
-def earlier(session: Session, new: NewJob) -> str | None:
-    """The id of an existing job to use in place of a new one, or None.
+def earlier(session: Session, new: NewJob) -> JobRow | None:
+    """An existing job to use in place of a new one, or None.
 
     Raises:
         IdempotencyConflictError: the key belongs to a different request.
@@ -58,11 +58,11 @@ def earlier(session: Session, new: NewJob) -> str | None:
         if repeated is not None:
             if repeated.fingerprint not in (new.fingerprint, new.old_fingerprint):
                 raise IdempotencyConflictError(new.idempotency_key)
-            return repeated.id
+            return repeated
     if not new.collapses:
         return None
     return session.scalar(
-        select(JobRow.id)
+        select(JobRow)
         .where(
             JobRow.client == new.client,
             JobRow.fingerprint == new.fingerprint,
@@ -102,8 +102,8 @@ def check_room(
     raise QueueFullError(whose, count, min(max(1, retry_s), MAX_RETRY_S))
 
 
-def insert(session: Session, queue: QueueSnapshot, new: NewJob, job_id: str, now: float) -> str:
-    """Add a job with its uploads, webhook, ticket and event. Returns its id."""
+def insert(session: Session, queue: QueueSnapshot, new: NewJob, job_id: str, now: float) -> Job:
+    """Add a job with its uploads, webhook, ticket and event. Returns its wire form."""
     estimate = snapshot.newcomer(session, queue, new.client, new.urgency, new.workload)
     for upload in new.uploads:
         session.add(UploadRow(client=new.client, created_at=now, **vars(upload)))
@@ -124,15 +124,16 @@ def insert(session: Session, queue: QueueSnapshot, new: NewJob, job_id: str, now
     )
     session.add(row)
     session.flush()
+    webhook = None
     if new.webhook is not None:
-        session.add(
-            WebhookRow(
-                job_id=job_id,
-                url=new.webhook.url,
-                origin=new.webhook.origin,
-                state=WebhookState.WAITING,
-            )
+        webhook = WebhookRow(
+            job_id=job_id,
+            url=new.webhook.url,
+            origin=new.webhook.origin,
+            state=WebhookState.WAITING,
         )
+        session.add(webhook)
     snapshot.join(session, queue, new.client)
     enqueue(session, row, now, estimate)
-    return job_id
+    session.flush()
+    return job_of(row, (), estimate, webhook)

@@ -57,11 +57,11 @@ class Store:
         self._new_id = new_id
         self._settings = settings or QueueSettings()
 
-    def accept(self, new: NewJob) -> tuple[str, bool]:
+    def accept(self, new: NewJob) -> tuple[Job, bool]:
         """Put a job in the queue. It is on disk when this returns.
 
         Returns:
-            The job's id, and whether the job is new. It is not if there is one with the same key,
+            The job, and whether it is new. It is not if there is one with the same key,
             or an equal unfinished one and the new one collapses.
 
         Raises:
@@ -71,7 +71,7 @@ class Store:
         with self._database.write() as session:
             earlier = admission.earlier(session, new)
             if earlier is not None:
-                return earlier, False
+                return self._view(session, earlier), False
             now = self._clock()
             queue = snapshot.read(session, now, self._settings.max_in_flight_per_client)
             admission.check_room(session, self._settings, now, new.client, queue.pending)

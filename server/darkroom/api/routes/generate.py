@@ -82,23 +82,23 @@ def generate(task: Task) -> Response:
     body = here.bodies.read(FILE_FIELDS)
     asked = body.validate(REQUESTS[task])
     prepared = submit.prepare(asked, body.files, fingerprint(asked, body.files))
-    job_id = submit.accept(prepared, key, body.digest(task) if key else None)
+    job = submit.accept(prepared, key, body.digest(task) if key else None)
     wait_s = preferred_wait_s()
     if wait_s == 0:
-        return _accepted(job_id)
+        return _accepted(job)
     return until_ended(
-        job_id,
+        job.id,
         wait_s,
-        has_ended=lambda: here.store.has_ended(job_id),
-        answer=lambda: _answer(job_id),
-        abandon=lambda: _abandon(job_id, cancels),
+        has_ended=lambda: here.store.has_ended(job.id),
+        answer=lambda: _answer(job.id),
+        abandon=lambda: _abandon(job.id, cancels),
     )
 
 
 def _answer(job_id: str) -> Response:
     """The answer to a job in its current state."""
     job = submit.job(job_id)
-    return _result(job) if job.status.terminal else _accepted(job_id)
+    return _result(job) if job.status.terminal else _accepted(job)
 
 
 def _abandon(job_id: str, cancels: bool) -> None:
@@ -108,8 +108,7 @@ def _abandon(job_id: str, cancels: bool) -> None:
         context().ring_worker()
 
 
-def _accepted(job_id: str) -> Response:
-    job = submit.job(job_id)
+def _accepted(job: Job) -> Response:
     headers = {"Location": job.url}
     if request.headers.get("Prefer"):
         headers["Preference-Applied"] = request.headers["Prefer"]

@@ -76,9 +76,10 @@ def run(
             fields = {**values, **dict.fromkeys(files, "file part")}
             asked = validate(REQUESTS[child.task], fields)
             fingerprint = sha256(f"{digest} {(stage, index)}".encode()).hexdigest()
-            placed.append(accept(submit.prepare(asked, files, fingerprint)))
+            job = accept(submit.prepare(asked, files, fingerprint))
+            placed.append(job.id)
             if len(child_jobs) > 1:
-                made = submit.job(placed[-1]).request
+                made = job.request
                 stored[child.source] = {name: made[name] for name in FILE_FIELDS if name in made}
                 if seed is None and "seed" in made:
                     seed = (made["seed"] - child.first) % (MAX_SEED + 1)

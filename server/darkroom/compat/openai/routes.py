@@ -69,15 +69,16 @@ def _generate(task: Task, kind: Kind, **defaults: Any) -> Response:
     submit.check_room()
     prepared = submit.prepare(asked.request, asked.files, digest)
     with submit.all_or_none() as accept:
-        job_ids = [accept(prepared)]
+        jobs = [accept(prepared)]
         if asked.more:  # than one job makes: a second one, whose seeds follow
             count = asked.request.num_images
-            seed = (submit.job(job_ids[0]).request["seed"] + count) % (MAX_SEED + 1)
+            seed = (jobs[0].request["seed"] + count) % (MAX_SEED + 1)
             rest = asked.request.model_copy(update={"num_images": asked.more, "seed": seed})
-            job_ids.append(accept(submit.prepare(rest, asked.files, f"{digest}+{count}")))
+            jobs.append(accept(submit.prepare(rest, asked.files, f"{digest}+{count}")))
     if asked.options.stream:
-        return _stream(job_ids[0], asked, kind)
-    return submit.when_ended(job_ids, lambda jobs: _pictures(jobs, asked), _refusal)
+        return _stream(jobs[0].id, asked, kind)
+    job_ids = [job.id for job in jobs]
+    return submit.when_ended(job_ids, lambda ended: _pictures(ended, asked), _refusal)
 
 
 def _stream(job_id: str, asked: Translated, kind: Kind) -> Response:
