@@ -1,4 +1,4 @@
-"""A job that a worker runs, and what it measures of it."""
+"""A job that a worker runs: its source, its images, and its measured speed."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -7,12 +7,13 @@ from hashlib import sha256
 
 from PIL import Image
 
-from darkroom.engine.base import EngineEvent, EngineJob, Stepped
+from darkroom.engine.base import EngineEvent, EngineJob, ImageReady, Stepped
 from darkroom.images import codec, metadata
 from darkroom.queue.estimate import Kind, Speed, power_of_two
-from darkroom.requests import Img2Img, Inpaint, Upscale
+from darkroom.requests import Img2Img, Inpaint, OutputFormat, Upscale
 from darkroom.storage.files import Files
 from darkroom.storage.records import Claim
+from darkroom.storage.tables import ImageRow
 
 
 @dataclass
@@ -26,8 +27,6 @@ class Running:
         step_seconds: its share of the engine's time spent on steps.
         other_seconds: its share of the time spent on everything else.
         images_in_flight: of all jobs, summed over its steps.
-        source_sha256: digest of the source image's file.
-        mask_sha256: digest of the mask's file.
     """
 
     claim: Claim
@@ -39,6 +38,11 @@ class Running:
     images_in_flight: int = 0
     source_sha256: str | None = None
     mask_sha256: str | None = None
+
+    @property
+    def ids(self) -> dict[str, str | None]:
+        """The ids of the job and of its HTTP request, for the log."""
+        return {"job_id": self.claim.job_id, "request_id": self.claim.request_id}
 
     def load(self, files: Files) -> EngineJob:
         """Read the source image and the mask.
@@ -59,9 +63,28 @@ class Running:
             mask = codec.as_mask(Image.open(io.BytesIO(data)))
         return EngineJob(self.claim.job_id, request, image, mask, self.claim.client)
 
-    def text_chunks(self, index: int) -> dict[str, str]:
-        """The metadata to store in image `index`."""
-        return metadata.text_chunks(self.claim.request, index, self.source_sha256, self.mask_sha256)
+    def store(self, event: ImageReady, files: Files) -> ImageRow:
+        """Write an image's file, with its metadata. Returns its record.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        request = self.claim.request
+        chunks = metadata.text_chunks(request, event.index, self.source_sha256, self.mask_sha256)
+        data = codec.encode(event.picture, request.output_format, chunks)
+        image_id = f"{event.job_id}-{event.index}"
+        files.write(image_id, data)
+        return ImageRow(
+            id=image_id,
+            job_id=event.job_id,
+            index=event.index,
+            seed=event.seed,
+            width=event.picture.width,
+            height=event.picture.height,
+            content_type=OutputFormat(request.output_format).content_type,
+            bytes=len(data),
+            sha256=sha256(data).hexdigest(),
+        )
 
     def eta_seconds(self, now: float) -> float:
         """Seconds to the end of its steps at the mean pace so far."""
@@ -89,7 +112,6 @@ def share_out(
     passed, however many jobs share a tick.
 
     Args:
-        seconds: the duration of the tick.
         events: of the tick, before they are handled: `Running.step` is still that before the tick.
         in_flight: jobs by id; events of other jobs are skipped.
     """

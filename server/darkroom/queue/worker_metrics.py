@@ -1,6 +1,7 @@
 """Metrics of a worker, which `/metrics` of the web process includes."""
 
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,39 +21,30 @@ class Meters:
     """The metrics of one worker process, from zero. Implements `engine.base.Meter`."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(namespace="darkroom_worker", registry=self._registry)
-        self._ticks = self._seconds("darkroom_engine_tick_seconds", "One turn of the engine.")
-        self._steps = self._seconds(
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(namespace="darkroom_worker", registry=registry)
+        seconds = partial(Histogram, buckets=SECONDS, registry=registry)
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        self._ticks = seconds("darkroom_engine_tick_seconds", "One turn of the engine.")
+        self._steps = seconds(
             "darkroom_unet_step_seconds", "One denoising step of all rows that share it."
         )
         self._rows = Histogram(
             "darkroom_unet_step_rows",
             "Rows that share a denoising step; an image with guidance takes two.",
             buckets=ROWS,
-            registry=self._registry,
+            registry=registry,
         )
-        self._decodes = self._seconds("darkroom_vae_decode_seconds", "One decoding call.")
-        self._pictures = Counter(
-            "darkroom_vae_decoded_pictures", "Pictures decoded.", registry=self._registry
-        )
-        self._in_flight = Gauge(
-            "darkroom_engine_jobs_in_flight", "Jobs worked on.", registry=self._registry
-        )
-        self._leases_lost = Counter(
-            "darkroom_leases_lost", "Jobs that someone else took over.", registry=self._registry
-        )
-        self._gpu = Gauge(
-            "darkroom_gpu_memory_bytes", "Taken on the GPU by the worker.", registry=self._registry
-        )
+        self._decodes = seconds("darkroom_vae_decode_seconds", "One decoding call.")
+        self._pictures = counter("darkroom_vae_decoded_pictures", "Pictures decoded.")
+        self._in_flight = gauge("darkroom_engine_jobs_in_flight", "Jobs worked on.")
+        self._leases_lost = counter("darkroom_leases_lost", "Jobs that someone else took over.")
+        self._gpu = gauge("darkroom_gpu_memory_bytes", "Taken on the GPU by the worker.")
 
     def describe(self, *, torch: str, device: str, gpu_bytes: Callable[[], int]) -> None:
-        """Set what describes the engine.
+        """Set the version of torch, the device, and what returns the memory allocated there.
 
-        Args:
-            torch: the version of torch.
-            device: that the engine runs on.
-            gpu_bytes: returns the memory allocated there; called from the heartbeat thread.
+        `gpu_bytes` is called from the heartbeat thread.
         """
         info = Info("darkroom_engine", "What develops the pictures.", registry=self._registry)
         info.info({"torch": torch, "device": device})
@@ -79,6 +71,3 @@ class Meters:
     def text(self) -> str:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry).decode()
-
-    def _seconds(self, name: str, text: str) -> Histogram:
-        return Histogram(name, text, buckets=SECONDS, registry=self._registry)
