@@ -24,8 +24,7 @@ from darkroom.asgi.bridge import Bridge
 from darkroom.asgi.connection import SPARE_CONNECTIONS, Connection
 from darkroom.config import Settings
 from darkroom.queue import doorbell
-from darkroom.queue.doorbell import Doorbell
-from darkroom.queue.events import Tail
+from darkroom.queue.doorbell import Doorbell, Tail
 from darkroom.responses import Event
 
 BACKLOG = 2048

@@ -1,6 +1,6 @@
-"""A datagram socket in the data folder by which one process wakes another.
+"""How one process learns of another's changes: a doorbell wakes it, and it reads the event log.
 
-No ring has to arrive: every listener also polls.
+The doorbell is a datagram socket in the data folder. No ring has to arrive: listeners also poll.
 """
 
 import contextlib
@@ -8,9 +8,18 @@ import os
 import select
 import socket
 import tempfile
+import threading
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
+
+import structlog
+
+from darkroom.queue.store import Store
+from darkroom.responses import Event
+
+log = structlog.get_logger()
 
 _MAX_SOCKET_PATH = 100  # bytes; the kernel takes 108 with the terminator (man 7 unix)
 
@@ -67,3 +76,40 @@ class Doorbell:
     ) -> None:
         self._socket.close()
         self._path.unlink(missing_ok=True)
+
+
+class Tail(threading.Thread):
+    """A thread that follows the event log, beginning with the events after its creation.
+
+    Args:
+        bell: rings when events were written.
+        poll_s: seconds between two reads without a ring.
+        hear: called in this thread with new events, the oldest first, each once.
+    """
+
+    def __init__(
+        self, store: Store, bell: Doorbell, poll_s: float, hear: Callable[[Sequence[Event]], None]
+    ) -> None:
+        super().__init__(name="event tail", daemon=True)
+        self._store = store
+        self._bell = bell
+        self._poll_s = poll_s
+        self._hear = hear
+        self._stopping = threading.Event()
+        self._last_id = store.last_event_id()
+
+    def run(self) -> None:
+        while not self._stopping.is_set():
+            self._bell.wait(self._poll_s)
+            try:
+                while events := self._store.events_after(self._last_id):
+                    self._hear(events)
+                    self._last_id = events[-1].id
+            except Exception:
+                log.exception("event log cannot be read")
+                self._stopping.wait(1.0)
+
+    def stop(self) -> None:
+        """Stop. `hear` is not called after this returns, which takes up to `poll_s`."""
+        self._stopping.set()
+        self.join()
