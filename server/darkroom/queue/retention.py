@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
@@ -53,34 +53,25 @@ class Swept:
     orphans: int
 
 
+@dataclass(eq=False)
 class Retention:
     """Deletes what exceeds the limits of the settings.
 
     A job is kept while an unfinished job uses one of its images as source or mask. An upload is
     kept as long as a job that used it.
 
-    Args:
-        database: migrated.
+    Attributes:
         files: uploads and images.
-        orphans: the folder of orphaned files.
-        settings: how long and how much to keep.
+        orphans: orphaned files.
         clock: seconds since the epoch.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        files: Files,
-        orphans: Files,
-        settings: RetentionSettings,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._database = database
-        self._files = files
-        self._orphans = orphans
-        self._settings = settings
-        self._clock = clock
-        self._previews_until = 0.0  # previews of jobs that ended before are gone
+    database: Database
+    files: Files
+    orphans: Files
+    settings: RetentionSettings
+    clock: Callable[[], float] = time.time
+    _previews_until: float = field(default=0.0, init=False)  # previews of older jobs are gone
 
     def sweep(self) -> Swept:
         """Delete everything that exceeds a limit.
@@ -94,23 +85,32 @@ class Retention:
             deleted, names = self._forget(batch)
             jobs, pictures = jobs + deleted, pictures + len(names)
             for name in names:
-                self._files.delete(name)
-        swept = Swept(jobs, pictures, self._uploads(), self._previews(), self._old_orphans())
-        self._lapsed()
+                self.files.delete(name)
+        uploads, previews, orphans = self._uploads(), self._previews(), 0
+        now = self.clock()
+        if self.settings.orphan_days:
+            orphans = self.orphans.delete_older(now - self.settings.orphan_days * DAY_S)
+        with self.database.write(durable=False) as session:
+            session.execute(delete(PairingCodeRow).where(PairingCodeRow.expires_at < now))
+            session.execute(delete(WorkerRow).where(WorkerRow.lease_until < now - DAY_S))
+        swept = Swept(jobs, pictures, uploads, previews, orphans)
         if any(vars(swept).values()):
             log.info("old data was deleted", **vars(swept))
-            self._database.shrink_log()
+            self.database.shrink_log()
         return swept
 
-    # --- jobs ------------------------------------------------------------------------------
+    @property
+    def _limited(self) -> bool:
+        limits = self.settings
+        return bool(limits.max_age_days or limits.max_pictures or limits.max_bytes)
 
     def _surplus(self) -> Iterator[Sequence[str]]:
         """The ids of finished jobs to delete, the oldest first, in batches."""
-        settings = self._settings
+        settings = self.settings
         if not self._limited:
             return
-        oldest = self._clock() - settings.max_age_days * DAY_S if settings.max_age_days else 0.0
-        with self._database.read() as session:
+        oldest = self.clock() - settings.max_age_days * DAY_S if settings.max_age_days else 0.0
+        with self.database.read() as session:
             sources = _sources(session, select(JobRow.id, JobRow.request))
             weights = dict(session.execute(select(UploadRow.id, UploadRow.bytes)).all())
             made = {
@@ -143,14 +143,9 @@ class Retention:
                 size -= 0 if uses[name] else weights.get(name, 0)
         yield from _batches(chosen)
 
-    @property
-    def _limited(self) -> bool:
-        settings = self._settings
-        return bool(settings.max_age_days or settings.max_pictures or settings.max_bytes)
-
     def _forget(self, job_ids: Sequence[str]) -> tuple[int, list[str]]:
         """Delete the records of jobs. Returns their number, and the names of their images."""
-        with self._database.write() as session:
+        with self.database.write() as session:
             unfinished = select(JobRow.id, JobRow.request).where(JobRow.status.in_(UNFINISHED))
             needed = set().union(*_sources(session, unfinished).values())
             images = session.execute(
@@ -168,87 +163,58 @@ class Retention:
         """Delete uploads that no job uses any more. Returns their number."""
         if not self._limited:
             return 0
-        with self._database.read() as session:
+        with self.database.read() as session:
             last = session.scalar(select(func.max(JobRow.sequence))) or 0
             used = set().union(*_sources(session, select(JobRow.id, JobRow.request)).values())
-            old = UploadRow.created_at < self._clock() - YOUNG_S
-            unused = [
-                name
-                for name in session.scalars(select(UploadRow.id).where(old))
-                if name not in used
-            ]
+            old = select(UploadRow.id).where(UploadRow.created_at < self.clock() - YOUNG_S)
+            unused = [name for name in session.scalars(old) if name not in used]
         deleted = 0
         for batch in _batches(unused):
-            with self._database.write() as session:
+            with self.database.write() as session:
                 since = select(JobRow.id, JobRow.request).where(JobRow.sequence > last)
                 used = set().union(*_sources(session, since).values())
                 go = [name for name in batch if name not in used]
                 session.execute(delete(UploadRow).where(UploadRow.id.in_(go)))
             for name in go:
-                self._files.delete(name)
+                self.files.delete(name)
             deleted += len(go)
         return deleted
 
-    # --- the rest --------------------------------------------------------------------------
-
     def _previews(self) -> int:
         """Delete the previews of jobs that ended long ago. Returns their number."""
-        if not self._settings.preview_days:
+        if not self.settings.preview_days:
             return 0
-        until = self._clock() - self._settings.preview_days * DAY_S
+        until = self.clock() - self.settings.preview_days * DAY_S
         ended = select(JobRow.id).where(
             JobRow.finished_at >= self._previews_until, JobRow.finished_at < until
         )
-        with self._database.read() as session:
+        with self.database.read() as session:
             jobs = session.scalars(ended).all()
         deleted = 0
         for batch in _batches(jobs):
             of_batch = select(EventRow.id).where(
                 EventRow.job_id.in_(batch), EventRow.type == EventType.PREVIEW
             )
-            with self._database.read() as session:
+            with self.database.read() as session:
                 ids = session.scalars(of_batch).all()
             for some in _batches(ids, 500):
-                with self._database.write(durable=False) as session:
+                with self.database.write(durable=False) as session:
                     session.execute(delete(EventRow).where(EventRow.id.in_(some)))
             deleted += len(ids)
         self._previews_until = until
         return deleted
 
-    def _old_orphans(self) -> int:
-        days = self._settings.orphan_days
-        return self._orphans.delete_older(self._clock() - days * DAY_S) if days else 0
 
-    def _lapsed(self) -> None:
-        """Delete expired pairing codes, and workers without a heartbeat for a day."""
-        now = self._clock()
-        with self._database.write(durable=False) as session:
-            session.execute(delete(PairingCodeRow).where(PairingCodeRow.expires_at < now))
-            session.execute(delete(WorkerRow).where(WorkerRow.lease_until < now - DAY_S))
-
-
-class Janitor:
-    """A thread that calls `sweep` at once and then at intervals. Errors are logged.
-
-    Args:
-        sweep: called again and again.
-        every_s: seconds between two calls.
-    """
+class Janitor(threading.Thread):
+    """A thread that calls `sweep` at once and then every `every_s` seconds. Errors are logged."""
 
     def __init__(self, sweep: Callable[[], object], every_s: float) -> None:
+        super().__init__(name="janitor", daemon=True)
         self._sweep = sweep
         self._every_s = every_s
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="janitor", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _work(self) -> None:
+    def run(self) -> None:
         while True:
             try:
                 self._sweep()
@@ -257,12 +223,15 @@ class Janitor:
             if self._stopping.wait(self._every_s):
                 return
 
+    def stop(self) -> None:
+        self._stopping.set()
+        self.join()
+
 
 def _sources(session: Session, jobs: Select[str, str]) -> dict[str, set[str]]:
     """The names of the images that jobs use as source or mask, by job.
 
     Args:
-        session: to read in.
         jobs: a query for ids and requests. Requests are not parsed, because there may be very many.
     """
     from_pictures = jobs.where(JobRow.task != Task.TXT2IMG)
