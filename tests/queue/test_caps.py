@@ -6,10 +6,10 @@ from threading import Barrier
 import pytest
 
 from darkroom.config import QueueSettings
-from darkroom.queue.admission import QueueFullError
 from darkroom.queue.estimate import Kind, Speed
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
+from darkroom.queue.transitions import QueueFullError
 from darkroom.responses import JobStatus
 from darkroom.storage.database import Database
 from tests.queue.conftest import ME, Clock, accept, new_job

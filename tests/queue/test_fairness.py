@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from darkroom.queue import doorbell
-from darkroom.queue.fairness import Rotation, Waiting, joining, order
+from darkroom.queue.fairness import ClientQueue, joining, next_client, order
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.responses import EventType
@@ -28,11 +28,11 @@ QUEUES = st.text("abcd", max_size=30)  # the client of each queued job, the olde
 TICKETS = st.dictionaries(CLIENTS, st.integers(0, 9))
 
 
-def waiting(clients: Iterable[str]) -> dict[str, Waiting]:
+def waiting(clients: Iterable[str]) -> dict[str, ClientQueue]:
     """Queued jobs, given by the client of each, the oldest first."""
-    found: dict[str, Waiting] = {}
+    found: dict[str, ClientQueue] = {}
     for sequence, client in enumerate(clients):
-        known = found.get(client, Waiting(0, sequence))
+        known = found.get(client, ClientQueue(0, sequence))
         found[client] = replace(known, jobs=known.jobs + 1)
     return found
 
@@ -87,7 +87,7 @@ def test_between_two_turns_of_who_waits_nobody_has_more_than_one(moves: list[str
                 since[client] = Counter()
             queue.append(client)
             continue
-        served = Rotation(waiting(queue), tickets, (), per_client=1).next()
+        served = next_client(waiting(queue), tickets, (), per_client=1)
         if served is None:
             continue
         queue.remove(served)

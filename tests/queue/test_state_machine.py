@@ -22,9 +22,9 @@ from hypothesis.stateful import (
 )
 
 from darkroom.config import QueueSettings
-from darkroom.queue.admission import IdempotencyConflictError, QueueFullError
 from darkroom.queue.leases import LeaseLostError, Leases
 from darkroom.queue.store import Store
+from darkroom.queue.transitions import IdempotencyConflictError, QueueFullError
 from darkroom.responses import EventType, Job, JobStatus, Problem
 from darkroom.storage import database
 from darkroom.storage.database import Database

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.queue.admission import IdempotencyConflictError
 from darkroom.queue.estimate import Kind, Speed
 from darkroom.queue.leases import LeaseLostError, Leases
 from darkroom.queue.store import Store
+from darkroom.queue.transitions import IdempotencyConflictError
 from darkroom.responses import EventType, JobStatus, Problem
 from darkroom.storage import database
 from darkroom.storage.database import Database

@@ -12,7 +12,7 @@ from darkroom.api.errors import ProblemError
 from darkroom.api.prepare import PreparedRequest
 from darkroom.asgi.wait import until_ended
 from darkroom.images.decoder import Decoded
-from darkroom.queue.admission import IdempotencyConflictError, QueueFullError
+from darkroom.queue.transitions import IdempotencyConflictError, QueueFullError
 from darkroom.requests import AnyRequest
 from darkroom.responses import Job
 from darkroom.storage.records import NewJob

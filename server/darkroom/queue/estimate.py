@@ -14,11 +14,8 @@ from dataclasses import dataclass
 class Kind:
     """The conditions under which a speed was measured.
 
-    Attributes:
-        model: its name.
-        pixels: width × height of an image.
-        in_flight: images in flight together, as a power of two. On a GPU a step of four images
-            takes hardly longer than a step of one, so the work per image is less.
+    `in_flight` is the number of images in flight together, as a power of two: on a GPU a step of
+    four images takes hardly longer than a step of one, so the work per image is less.
     """
 
     model: str
@@ -28,12 +25,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Speed:
-    """A measurement, in seconds of the engine.
-
-    Attributes:
-        step_seconds: of one denoising step of one image.
-        other_seconds: of everything else per image: preparation, decoding, storing.
-    """
+    """Seconds of the engine per step of one image, and per image for everything else."""
 
     step_seconds: float
     other_seconds: float
@@ -48,15 +40,9 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The remaining work of some jobs of one model and size.
+    """The remaining work of some jobs of one model and size, summed over the jobs.
 
-    Attributes:
-        model: its name.
-        pixels: width × height of an image.
-        images: of all jobs.
-        steps: denoising steps to do, over all images.
-        total_steps: with those that are done.
-        jobs: their number.
+    `steps` are the denoising steps to do, over all images; `total_steps` has those done too.
     """
 
     model: str
@@ -68,7 +54,7 @@ class Work:
 
     @property
     def weight(self) -> float:
-        """What one job's part of the engine is by; `engine.batching` prefers short jobs."""
+        """One job's relative part of the engine; `engine.batching` prefers short jobs."""
         return self.images / math.sqrt(max(1.0, self.total_steps) * self.jobs)
 
 
@@ -116,7 +102,6 @@ class Estimator:
         """Seconds until a queued job ends.
 
         Args:
-            work: the job.
             ahead: by client, the number of queued jobs that start before it.
 
         Returns:
@@ -167,10 +152,7 @@ class Estimator:
         return seconds
 
     def _speed(self, model: str, pixels: int) -> Speed:
-        """The speed of the nearest kind measured, by pixels and then by images in flight.
-
-        Scaled by the pixels.
-        """
+        """That of the nearest kind, by pixels and then by images in flight, scaled by pixels."""
         nearest = min(
             (kind for kind in self._speeds if kind.model == model),
             key=lambda kind: (

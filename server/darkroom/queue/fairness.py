@@ -8,14 +8,13 @@ Both the next claim and the positions shown to callers are computed here.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
-from itertools import repeat
+from heapq import heapify, heappop, heappush, heapreplace
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class ClientQueue:
     """The queued jobs of one client: how many, and the number of the oldest."""
 
     jobs: int
@@ -35,62 +34,20 @@ def joining(ticket: int | None, latest: int) -> int:
     return max(ticket or 0, latest - 1)
 
 
-class Rotation:
-    """Hands out turns.
-
-    Args:
-        waiting: by client.
-        tickets: by client; a client without one goes first.
-        in_flight: the client of each job in flight.
-        per_client: the most jobs in flight of one client, at least 1.
-    """
-
-    def __init__(
-        self,
-        waiting: Mapping[str, Waiting],
-        tickets: Mapping[str, int],
-        in_flight: Iterable[str],
-        per_client: int,
-    ) -> None:
-        self._left = {client: queued.jobs for client, queued in waiting.items()}
-        self._in_flight = Counter(in_flight)
-        self._per_client = per_client
-        self._latest = max(tickets.values(), default=0)
-        # The oldest job decides between equal tickets.
-        self._turns = [
-            (tickets.get(client, 0), queued.oldest, client) for client, queued in waiting.items()
-        ]
-        heapify(self._turns)
-        self._held: dict[str, tuple[int, int, str]] = {}  # turns of clients at their limit
-
-    def next(self) -> str | None:
-        """Take the turn of the next client; None if no client with queued jobs may go.
-
-        A client at its limit of jobs in flight is skipped and keeps its turn.
-        """
-        while self._turns:
-            turn = heappop(self._turns)
-            client = turn[2]
-            if self._in_flight[client] >= self._per_client:
-                self._held[client] = turn
-                continue
-            self._in_flight[client] += 1
-            self._latest += 1
-            self._left[client] -= 1
-            if self._left[client]:
-                heappush(self._turns, (self._latest, 0, client))
-            return client
-        return None
-
-    def ended(self, client: str) -> None:
-        """Record that a job of this client is no longer in flight."""
-        self._in_flight[client] -= 1
-        if client in self._held:
-            heappush(self._turns, self._held.pop(client))
+def next_client(
+    queues: Mapping[str, ClientQueue],
+    tickets: Mapping[str, int],
+    in_flight: Sequence[str],
+    per_client: int,
+) -> str | None:
+    """The client whose turn it is; None if each is at its limit. See `order` for the arguments."""
+    counts = Counter(in_flight)
+    turns = [turn for turn in _turns(queues, tickets) if counts[turn[2]] < per_client]
+    return min(turns)[2] if turns else None
 
 
 def order(
-    waiting: Mapping[str, Waiting],
+    queues: Mapping[str, ClientQueue],
     tickets: Mapping[str, int],
     in_flight: Sequence[str],
     *,
@@ -99,9 +56,11 @@ def order(
 ) -> Iterator[str]:
     """The clients in the order of their turns, if jobs in flight end in the order they began.
 
+    A client at its limit of jobs in flight is skipped and keeps its turn.
+
     Args:
-        waiting: by client.
-        tickets: by client.
+        queues: by client.
+        tickets: by client; a client without one goes first.
         in_flight: the client of each job in flight, the oldest first.
         places: jobs in flight together, at least 1.
         per_client: the most of them of one client, at least 1.
@@ -109,18 +68,36 @@ def order(
     Yields:
         The client of each queued job, the next one first.
     """
-    if len(waiting) == 1:  # no other client can go in between
-        ((only, queued),) = waiting.items()
-        yield from repeat(only, queued.jobs)
-        return
-    rotation = Rotation(waiting, tickets, in_flight, per_client)
-    running = deque(in_flight)
-    while True:
-        client = rotation.next() if len(running) < places else None
-        if client is not None:
-            running.append(client)
-            yield client
-        elif running:
-            rotation.ended(running.popleft())
+    left = {client: queue.jobs for client, queue in queues.items()}
+    running, counts = deque(in_flight), Counter(in_flight)
+    latest = max(tickets.values(), default=0)
+    turns = _turns(queues, tickets)
+    heapify(turns)
+    skipped: dict[str, tuple[int, int, str]] = {}
+    while turns or skipped:
+        if not turns or len(running) >= places:
+            client = running.popleft()
+            counts[client] -= 1
+            if client in skipped:
+                heappush(turns, skipped.pop(client))
+            continue
+        client = turns[0][2]
+        if counts[client] >= per_client:
+            skipped[client] = heappop(turns)
+            continue
+        running.append(client)
+        counts[client] += 1
+        left[client] -= 1
+        latest += 1
+        if left[client]:
+            heapreplace(turns, (latest, 0, client))
         else:
-            return
+            heappop(turns)
+        yield client
+
+
+def _turns(
+    queues: Mapping[str, ClientQueue], tickets: Mapping[str, int]
+) -> list[tuple[int, int, str]]:
+    """The next turn of each client, to be sorted: the oldest job decides between equal tickets."""
+    return [(tickets.get(client, 0), queue.oldest, client) for client, queue in queues.items()]

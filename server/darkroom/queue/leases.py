@@ -3,63 +3,71 @@
 Every change is one transaction, which checks that the worker still holds the job's lease.
 """
 
+import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from darkroom.errors import DarkroomError
-from darkroom.queue import recovery, snapshot
+from darkroom.queue import fairness
 from darkroom.queue.estimate import Kind, Speed
-from darkroom.queue.fairness import Rotation, Waiting
-from darkroom.queue.recovery import Heartbeat
-from darkroom.queue.transitions import end, log, note, requeue
+from darkroom.queue.fairness import ClientQueue
+from darkroom.queue.snapshot import TICKETS
+from darkroom.queue.transitions import end, log, requeue, set_ticket
 from darkroom.responses import EventType, JobStatus, Problem
 from darkroom.storage.database import Database
 from darkroom.storage.records import Claim, NewEvent, image_of, request_of, workload_of
-from darkroom.storage.tables import ImageRow, JobRow, SpeedRow, WorkerRow
+from darkroom.storage.tables import ClientRow, ImageRow, JobRow, SpeedRow, WorkerRow
+
+_QUEUES = (
+    select(JobRow.client, func.count(), func.min(JobRow.sequence))
+    .where(JobRow.status == JobStatus.QUEUED)
+    .group_by(JobRow.client)
+)
 
 
 class LeaseLostError(DarkroomError):
     """The worker no longer holds the job's lease, so its result is not recorded."""
 
 
+class _Heartbeat(NamedTuple):
+    """The trace of a worker's last heartbeat in its jobs; the next one changes it."""
+
+    worker: str
+    lease_until: float
+    jobs: int
+
+
+@dataclass(eq=False)
 class Leases:
     """The jobs leased to one worker. `heartbeat` may be called from another thread.
 
-    Every method raises DatabaseUnavailableError while the database cannot be used; nothing was
-    written then.
+    Every method raises DatabaseUnavailableError while the database cannot be used, and a method
+    that changes one job raises LeaseLostError if this worker no longer holds it; nothing was
+    written then. `record` skips such jobs.
 
-    Args:
-        database: migrated.
-        worker: this worker's id, unique among live workers.
+    Attributes:
+        worker: an id, unique among live workers.
         lease_s: how long a lease is valid after a heartbeat.
         max_attempts: a job fails after so many interrupted attempts.
-        max_in_flight_per_client: the most jobs of one client at a time; None is all.
+        max_in_flight_per_client: None is all.
         clock: seconds since the epoch.
         monotonic: seconds on a clock that cannot be set.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        worker: str,
-        *,
-        lease_s: float,
-        max_attempts: int,
-        max_in_flight_per_client: int | None = None,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._database = database
-        self.worker = worker
-        self.lease_s = lease_s
-        self._max_attempts = max_attempts
-        self._per_client = max_in_flight_per_client
-        self._clock = clock
-        self._monotonic = monotonic
-        self._first_seen: dict[Heartbeat, float] = {}  # of other workers, monotonic
+    database: Database
+    worker: str
+    _: KW_ONLY
+    lease_s: float
+    max_attempts: int
+    max_in_flight_per_client: int | None = None
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    _first_seen: dict[_Heartbeat, float] = field(default_factory=dict, init=False)  # monotonic
 
     # --- claim and recover ------------------------------------------------------------
 
@@ -71,21 +79,19 @@ class Leases:
 
         Args:
             busy: whether the worker has other jobs in flight.
-
-        Returns:
-            The job, or None if there is none that this worker may run now.
         """
         while True:
-            with self._database.read() as session:  # without the write lock
+            with self.database.read() as session:  # without the write lock
                 sequence = self._next(session, busy)
             if sequence is None:
                 return None
-            with self._database.write() as session:
+            with self.database.write() as session:
                 row = session.get(JobRow, sequence)
                 if row is None or row.status != JobStatus.QUEUED:
                     continue  # it was cancelled, or another worker fetched it
-                now = self._clock()
-                snapshot.serve(session, row.client)
+                now = self.clock()
+                latest = session.scalar(select(func.max(ClientRow.served))) or 0
+                set_ticket(session, row.client, latest + 1)
                 row.status = JobStatus.RUNNING
                 row.worker = self.worker
                 row.lease_until = now + self.lease_s
@@ -103,45 +109,31 @@ class Leases:
 
     def _next(self, session: Session, busy: bool) -> int | None:
         """The number of the job that this worker runs next."""
-        queued = session.execute(
-            select(JobRow.client, func.count(), func.min(JobRow.sequence))
-            .where(JobRow.status == JobStatus.QUEUED)
-            .group_by(JobRow.client)
-        ).all()
-        if not queued:
+        queues = {
+            client: ClientQueue(jobs, oldest) for client, jobs, oldest in session.execute(_QUEUES)
+        }
+        if not queues:
             return None
-        mine = session.scalars(select(JobRow.client).where(self._runs_here)).all()
-        client = Rotation(
-            {client: Waiting(jobs, oldest) for client, jobs, oldest in queued},
-            snapshot.read_tickets(session),
-            mine,
-            self._per_client or len(mine) + 1,
-        ).next()
+        tickets = dict(session.execute(TICKETS).all())
+        mine = session.scalars(select(JobRow.client).where(_runs_on(self.worker))).all()
+        per_client = self.max_in_flight_per_client or len(mine) + 1
+        client = fairness.next_client(queues, tickets, mine, per_client)
         if client is None:
             return None
+        # The expression keeps SQLite from the index by client, which has all finished jobs too.
+        theirs = (JobRow.status == JobStatus.QUEUED, JobRow.client + "" == client)
         sequence, isolated = session.execute(
             select(JobRow.sequence, JobRow.isolated)
-            .where(JobRow.status == JobStatus.QUEUED, snapshot.has_client(client))
+            .where(*theirs)
             .order_by(JobRow.urgency, JobRow.sequence)
             .limit(1)
         ).one()
         return None if isolated and busy else sequence
 
-    @property
-    def _runs_here(self) -> ColumnElement[bool]:
-        return (JobRow.worker == self.worker) & (JobRow.status == JobStatus.RUNNING)
-
     def heartbeat(self, *, ready: bool, device: str, max_in_flight: int, metrics: str = "") -> None:
-        """Record that the worker is alive, and extend its leases.
-
-        Args:
-            ready: whether its model is loaded.
-            device: a description of what it runs on.
-            max_in_flight: the most jobs that it runs together.
-            metrics: its metrics in Prometheus' text format.
-        """
-        lease_until = self._clock() + self.lease_s
-        with self._database.write(durable=False) as session:
+        """Record that the worker is alive, and extend its leases; see `WorkerRow`."""
+        lease_until = self.clock() + self.lease_s
+        with self.database.write(durable=False) as session:
             session.merge(
                 WorkerRow(
                     id=self.worker,
@@ -152,144 +144,118 @@ class Leases:
                     metrics=metrics,
                 )
             )
-            session.execute(update(JobRow).where(self._runs_here).values(lease_until=lease_until))
+            mine = update(JobRow).where(_runs_on(self.worker))
+            session.execute(mine.values(lease_until=lease_until))
 
     def give_back(self) -> int:
-        """Put the jobs of this worker back in the queue when it stops. Counts no attempt.
+        """Put the jobs of this worker back in the queue when it stops; their number.
 
-        Returns:
-            The number of jobs put back.
+        Counts no attempt. Jobs to be cancelled are ended instead.
         """
-        with self._database.write() as session:
+        with self.database.write() as session:
             present = session.get(WorkerRow, self.worker)
             if present is not None:
                 session.delete(present)
-            rows = session.scalars(select(JobRow).where(self._runs_here)).all()
-            again = []
+            rows = session.scalars(select(JobRow).where(_runs_on(self.worker))).all()
             for row in rows:
                 row.attempts -= 1
-                if row.cancel_requested:
-                    end(session, row, self._clock(), JobStatus.CANCELLED)
-                else:
-                    again.append(row)
-            requeue(session, again, self._clock(), self._per_client)
-            return len(again)
+            return requeue(session, rows, self.clock(), self.max_in_flight_per_client)
 
     def recover_own(self) -> int:
-        """Put back the jobs of an earlier process with this worker's id, which is dead by now.
-
-        Returns:
-            The number of interrupted jobs.
-        """
+        """Put back the jobs of a dead process that had this worker's id; their number."""
         return self._recover(self.worker, None)
 
     def recover_lapsed(self) -> int:
-        """Put back the jobs of stalled workers: those without a heartbeat for `lease_s`.
+        """Put back the jobs of workers without a heartbeat for `lease_s`; their number.
 
         The time is counted on this worker's monotonic clock from when it first saw the last
         heartbeat, so that setting the system clock neither takes jobs from a live worker nor
         leaves those of a dead one. This worker's own jobs are left alone.
-
-        Returns:
-            The number of interrupted jobs.
         """
-        with self._database.read() as session:
-            heartbeats = recovery.heartbeats(session)
-        now = self._monotonic()
-        first_seen = {
-            heartbeat: self._first_seen.get(heartbeat, now)
-            for heartbeat in heartbeats
-            if heartbeat.worker != self.worker
-        }
-        self._first_seen = first_seen
-        stalled = [last for last, at in first_seen.items() if now - at > self.lease_s]
+        with self.database.read() as session:
+            others = [last for last in _heartbeats(session) if last.worker != self.worker]
+        now = self.monotonic()
+        self._first_seen = {last: self._first_seen.get(last, now) for last in others}
+        stalled = [last for last, at in self._first_seen.items() if now - at > self.lease_s]
         return sum(self._recover(last.worker, last) for last in stalled)
 
-    def _recover(self, worker: str, last: Heartbeat | None) -> int:
-        return recovery.recover(
-            self._database,
-            worker,
-            last,
-            now=self._clock(),
-            max_attempts=self._max_attempts,
-            per_client=self._per_client,
-        )
+    def _recover(self, worker: str, last: _Heartbeat | None) -> int:
+        """Put back the jobs of a dead worker; their number.
+
+        Any of the jobs in flight may have crashed it, so each runs isolated from now on. The
+        attempt counts only against a job that was alone.
+
+        Args:
+            last: its last known heartbeat; nothing is done if there was another one since.
+        """
+        query = select(JobRow).where(_runs_on(worker))
+        with self.database.read() as session:  # without the write lock
+            if session.scalar(query.limit(1)) is None:
+                return 0
+        with self.database.write() as session:
+            if last is not None and last not in _heartbeats(session):
+                return 0
+            now = self.clock()
+            rows = session.scalars(query.order_by(JobRow.sequence)).all()
+            for row in rows:
+                row.isolated = True
+                if len(rows) > 1:
+                    row.attempts -= 1
+                if row.attempts >= self.max_attempts and not row.cancel_requested:
+                    end(session, row, now, JobStatus.FAILED, _interrupted(row.attempts))
+            interrupted = [row for row in rows if row.status == JobStatus.RUNNING]
+            requeue(session, interrupted, now, self.max_in_flight_per_client)
+            return len(rows)
 
     # --- reporting -------------------------------------------------------------------------
 
     def cancel_requests(self) -> list[str]:
         """The ids of this worker's running jobs that are to be cancelled."""
-        with self._database.read() as session:
-            return list(
-                session.scalars(
-                    select(JobRow.id).where(JobRow.worker == self.worker, JobRow.cancel_requested)
-                )
-            )
+        with self.database.read() as session:
+            mine = (JobRow.worker == self.worker, JobRow.cancel_requested)
+            return list(session.scalars(select(JobRow.id).where(*mine)))
 
     def record(self, events: Sequence[NewEvent], steps: dict[str, tuple[int, int]]) -> None:
         """Append progress of running jobs, without a sync: a power cut may lose it.
 
-        Jobs that this worker no longer holds are skipped.
-
-        Args:
-            events: in order.
-            steps: by job, the steps done and the total.
+        `steps` has the steps done and the total of each job.
         """
         jobs = {event.job_id for event in events} | steps.keys()
-        with self._database.write(durable=False) as session:
-            rows = session.scalars(
-                select(JobRow).where(
-                    JobRow.id.in_(jobs),
-                    JobRow.worker == self.worker,
-                    JobRow.status == JobStatus.RUNNING,
-                )
-            )
+        with self.database.write(durable=False) as session:
+            rows = session.scalars(select(JobRow).where(JobRow.id.in_(jobs), _runs_on(self.worker)))
             held = {row.id: row for row in rows}
-            log(session, self._clock(), *(event for event in events if event.job_id in held))
+            log(session, self.clock(), *(event for event in events if event.job_id in held))
             for job_id in steps.keys() & held.keys():
                 held[job_id].step, held[job_id].steps = steps[job_id]
 
     def add_note(self, job_id: str, text: str) -> None:
-        """Add a warning to a job. The same text is added once, also over several attempts.
-
-        Raises:
-            LeaseLostError: this worker no longer holds the job.
-        """
-        with self._database.write(durable=False) as session:
-            note(session, self._held(session, job_id), self._clock(), text)
+        """Add a warning to a job. The same text is added once, also over several attempts."""
+        with self.database.write(durable=False) as session:
+            row = self._held(session, job_id)
+            notes: list[str] = json.loads(row.notes)
+            if text not in notes:
+                row.notes = json.dumps([*notes, text], ensure_ascii=False)
+                log(session, self.clock(), NewEvent(job_id, EventType.NOTE, {"note": text}))
 
     def add_image(self, image: ImageRow) -> None:
-        """Record an image whose file is on disk. A second attempt adds no second record.
-
-        Raises:
-            LeaseLostError: this worker no longer holds the job.
-        """
-        with self._database.write() as session:
+        """Record an image whose file is on disk. A second attempt adds no second record."""
+        with self.database.write() as session:
             self._held(session, image.job_id)
             if session.get(ImageRow, image.id) is None:
-                image.created_at = self._clock()
+                image.created_at = self.clock()
                 session.add(image)
                 session.flush()
                 data = image_of(image).model_dump(mode="json")
                 event = NewEvent(image.job_id, EventType.IMAGE, {"image": data})
-                log(session, self._clock(), event)
+                log(session, self.clock(), event)
 
     def finish(self, job_id: str, status: JobStatus, problem: Problem | None = None) -> None:
-        """End a running job. It is on disk when this returns.
-
-        Args:
-            job_id: of a job of this worker.
-            status: succeeded, failed or cancelled.
-            problem: why it failed.
-
-        Raises:
-            LeaseLostError: this worker no longer holds the job.
-        """
-        with self._database.write() as session:
+        """End a running job of this worker. It is on disk when this returns."""
+        with self.database.write() as session:
             row = self._held(session, job_id)
             if status is JobStatus.SUCCEEDED:
                 row.step = row.steps
-            end(session, row, self._clock(), status, problem)
+            end(session, row, self.clock(), status, problem)
 
     def _held(self, session: Session, job_id: str) -> JobRow:
         row = session.scalar(select(JobRow).where(JobRow.id == job_id))
@@ -299,10 +265,37 @@ class Leases:
 
     def learn_speed(self, kind: Kind, speed: Speed) -> None:
         """Add a measured speed to the moving average that estimates use."""
-        with self._database.write(durable=False) as session:
+        with self.database.write(durable=False) as session:
             row = session.get(SpeedRow, (kind.model, kind.pixels, kind.in_flight))
             if row is None:
                 session.add(SpeedRow(**vars(kind), **vars(speed)))
             else:
                 blended = Speed(row.step_seconds, row.other_seconds).blended(speed)
                 row.step_seconds, row.other_seconds = blended.step_seconds, blended.other_seconds
+
+
+def _runs_on(worker: str) -> ColumnElement[bool]:
+    return (JobRow.worker == worker) & (JobRow.status == JobStatus.RUNNING)
+
+
+def _heartbeats(session: Session) -> set[_Heartbeat]:
+    """The last heartbeat of each worker with jobs in flight."""
+    rows = session.execute(
+        select(JobRow.worker, func.max(JobRow.lease_until), func.count())
+        .where(JobRow.status == JobStatus.RUNNING)
+        .group_by(JobRow.worker)
+    )
+    return {
+        _Heartbeat(worker, lease_until, jobs)
+        for worker, lease_until, jobs in rows
+        if worker is not None and lease_until is not None
+    }
+
+
+def _interrupted(attempts: int) -> Problem:
+    return Problem(
+        type="urn:darkroom:problem:interrupted",
+        title="The job was interrupted too often",
+        status=500,
+        detail=f"The worker stopped {attempts} times while it worked on this job.",
+    )

@@ -5,25 +5,82 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select, tuple_
+from sqlalchemy import bindparam, case, func, or_, select
 from sqlalchemy.orm import Session
 
 from darkroom.queue import fairness
 from darkroom.queue.estimate import Estimator, Kind, Speed, Work
-from darkroom.queue.fairness import Waiting
+from darkroom.queue.fairness import ClientQueue
 from darkroom.requests import Workload
 from darkroom.responses import JobStatus
 from darkroom.storage.records import Estimate
 from darkroom.storage.tables import ClientRow, JobRow, SpeedRow, WorkerRow
 
-WORK = (JobRow.model, JobRow.pixels, JobRow.images, JobRow.steps, JobRow.step)
 UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING)
 LATELY_S = 1.0  # a job that ended within this time is often followed by the client's next one
 LATEST = 64  # jobs that are searched for those
-FEW = 4  # jobs whose ranks are counted one by one
-IDLE_KEPT = 100  # clients without a queued job whose tickets are kept
+
+TICKETS = select(ClientRow.client, ClientRow.served)
+_SPEEDS = select(SpeedRow.__table__)  # the fields of a `Kind`, then those of its `Speed`
+
+# One pass over the unfinished jobs: queued ones are summed, each running one is a row of its own.
+_JOBS = (
+    select(
+        JobRow.client,
+        JobRow.model,
+        JobRow.pixels,
+        case((JobRow.status == JobStatus.RUNNING, JobRow.sequence)).label("running"),
+        func.min(JobRow.sequence),
+        func.sum(JobRow.images),
+        func.sum(JobRow.steps),
+        func.sum(JobRow.step),
+        func.count(),
+        func.count().filter(JobRow.urgency <= bindparam("urgency")),
+    )
+    .where(JobRow.status.in_(UNFINISHED))
+    .group_by(JobRow.client, JobRow.model, JobRow.pixels, "running")
+)
+
+_latest = (
+    select(JobRow.started_at, JobRow.finished_at)
+    .order_by(JobRow.sequence.desc())
+    .limit(LATEST)
+    .subquery()
+)
+_in_flight_lately = (
+    select(func.count())
+    .select_from(_latest)
+    .where(
+        _latest.c.started_at <= bindparam("lately"),
+        or_(_latest.c.finished_at.is_(None), _latest.c.finished_at > bindparam("lately")),
+    )
+)
+_WORKERS = select(
+    func.count(), func.sum(WorkerRow.max_in_flight), _in_flight_lately.scalar_subquery()
+).where(WorkerRow.lease_until > bindparam("now"))
+
+_rank = func.row_number().over(
+    partition_by=JobRow.client, order_by=(JobRow.urgency, JobRow.sequence)
+)
+_ranked = (
+    select(JobRow.sequence, (_rank - 1).label("rank"))
+    .where(JobRow.status == JobStatus.QUEUED)
+    .subquery()
+)
+_RANKED_JOBS = (
+    select(
+        JobRow.sequence,
+        JobRow.client,
+        _ranked.c.rank,
+        JobRow.model,
+        JobRow.pixels,
+        JobRow.images,
+        JobRow.steps,
+    )
+    .join(_ranked, _ranked.c.sequence == JobRow.sequence)
+    .where(JobRow.sequence.in_(bindparam("wanted", expanding=True)))
+)
 
 
 @dataclass(frozen=True)
@@ -37,21 +94,18 @@ class RunningJob:
 
 @dataclass(frozen=True)
 class QueueSnapshot:
-    """The queue at one moment.
+    """The queue at one moment. `fairness.order` describes the fields that are not listed here.
 
     Attributes:
-        waiting: clients with queued jobs.
-        queued: the work of their jobs, by client.
+        queued: the work of the queued jobs, by client.
+        ahead: the number of a client's queued jobs that go before a new one, by client.
         running: the jobs in flight, the oldest first.
-        tickets: by client, for `fairness`.
-        places: jobs in flight together, of all workers.
-        per_client: the most of them of one client.
-        speeds: what was measured.
-        lately: jobs that were in flight a moment ago.
+        lately: the number of jobs that were in flight a moment ago.
     """
 
-    waiting: Mapping[str, Waiting]
+    queues: Mapping[str, ClientQueue]
     queued: Mapping[str, Sequence[Work]]
+    ahead: Mapping[str, int]
     running: Sequence[RunningJob]
     tickets: Mapping[str, int]
     places: int
@@ -62,8 +116,12 @@ class QueueSnapshot:
     @cached_property
     def pending(self) -> Counter[str]:
         """The number of unfinished jobs by client."""
-        queued = Counter({client: waiting.jobs for client, waiting in self.waiting.items()})
+        queued = Counter({client: queue.jobs for client, queue in self.queues.items()})
         return queued + Counter(job.client for job in self.running)
+
+    @cached_property
+    def latest_ticket(self) -> int:
+        return max(self.tickets.values(), default=0)
 
     @cached_property
     def estimator(self) -> Estimator:
@@ -78,20 +136,26 @@ class QueueSnapshot:
             refill=min(1.0, self.lately / max(1, slots)),
         )
 
-    def with_job(self, client: str, work: Workload) -> "QueueSnapshot":
-        """The snapshot with one more job queued."""
-        tickets, queued = dict(self.tickets), dict(self.queued)
-        known = self.waiting.get(client)
-        if known is None:
-            tickets[client] = fairness.joining(
-                tickets.get(client), max(tickets.values(), default=0)
-            )
-        newest = max((waiting.oldest for waiting in self.waiting.values()), default=0) + 1
-        waiting = Waiting(1, newest) if known is None else replace(known, jobs=known.jobs + 1)
-        queued[client] = (*queued.get(client, ()), _new_work(work))
-        return replace(
-            self, waiting={**self.waiting, client: waiting}, queued=queued, tickets=tickets
+    def with_job(self, client: str, workload: Workload) -> tuple["QueueSnapshot", Estimate]:
+        """The snapshot with one more job queued, and that job's position and ETA.
+
+        Its rank among the client's jobs is as for the urgency given to `read`.
+        """
+        steps = workload.steps
+        work = Work(workload.model, workload.pixels, workload.images, steps, steps)
+        queue, tickets = self.queues.get(client), self.tickets
+        if queue is None:
+            queue = ClientQueue(0, sys.maxsize)
+            ticket = fairness.joining(tickets.get(client), self.latest_ticket)
+            tickets = {**tickets, client: ticket}
+        after = replace(
+            self,
+            queues={**self.queues, client: replace(queue, jobs=queue.jobs + 1)},
+            queued={**self.queued, client: (*self.queued.get(client, ()), work)},
+            tickets=tickets,
         )
+        job = client, self.ahead.get(client, 0)
+        return after, after.estimates({job: work})[job]
 
     def estimates(self, wanted: Mapping[tuple[str, int], Work]) -> dict[tuple[str, int], Estimate]:
         """Positions and ETAs of queued jobs.
@@ -100,10 +164,17 @@ class QueueSnapshot:
             wanted: the work of each, by its client and its rank among that client's queued jobs,
                 which begins at 0.
         """
+        if len(self.queues) == 1:  # no other client can go in between
+            return {
+                (client, rank): Estimate(
+                    rank, self.estimator.queued_end(work, {client: rank} if rank else {})
+                )
+                for (client, rank), work in wanted.items()
+            }
         found: dict[tuple[str, int], Estimate] = {}
         ahead: Counter[str] = Counter()
         turns = fairness.order(
-            self.waiting,
+            self.queues,
             self.tickets,
             [job.client for job in self.running],
             places=self.places,
@@ -127,186 +198,76 @@ class QueueSnapshot:
             if client in (None, job.client)
         ]
         firsts = {
-            (name, 0): _mean(works) for name, works in self.queued.items() if client in (None, name)
+            (name, 0): _mean(works[0])
+            for name, works in self.queued.items()
+            if client in (None, name)
         }
         ends += [estimate.eta_seconds for estimate in self.estimates(firsts).values()]
         return min((end for end in ends if end is not None), default=None)
 
 
-def read(session: Session, now: float, per_client: int | None) -> QueueSnapshot:
-    """Read the state of the queue. Takes a few milliseconds, however many jobs are queued.
-
-    Args:
-        session: to read in.
-        now: seconds since the epoch.
-        per_client: the most jobs of one client that a worker has in flight; None is all.
-    """
-    waiting: dict[str, Waiting] = {}
-    queued: dict[str, list[Work]] = defaultdict(list)
-    for client, oldest, model, pixels, images, steps, jobs in session.execute(
-        select(
-            JobRow.client,
-            func.min(JobRow.sequence),
-            JobRow.model,
-            JobRow.pixels,
-            func.sum(JobRow.images),
-            func.sum(JobRow.steps),
-            func.count(),
-        )
-        .where(JobRow.status == JobStatus.QUEUED)
-        .group_by(JobRow.client, JobRow.model, JobRow.pixels)
-    ):
-        known = waiting.get(client, Waiting(0, oldest))
-        waiting[client] = Waiting(known.jobs + jobs, min(known.oldest, oldest))
-        queued[client].append(Work(model, pixels, images, steps, steps, jobs))
-    running = session.execute(
-        select(JobRow.sequence, JobRow.client, *WORK)
-        .where(JobRow.status == JobStatus.RUNNING)
-        .order_by(JobRow.sequence)
-    )
-    workers, places = session.execute(
-        select(func.count(), func.sum(WorkerRow.max_in_flight)).where(WorkerRow.lease_until > now)
-    ).one()
-    places = places or 1
-    return QueueSnapshot(
-        waiting=waiting,
-        queued=queued,
-        running=[RunningJob(row[0], row[1], _work(*row[2:])) for row in running],
-        tickets=read_tickets(session),
-        places=places,
-        per_client=places if per_client is None else per_client * max(1, workers),
-        speeds={
-            Kind(row.model, row.pixels, row.in_flight): Speed(row.step_seconds, row.other_seconds)
-            for row in session.scalars(select(SpeedRow))
-        },
-        lately=_in_flight_at(session, now - LATELY_S),
-    )
-
-
-def _work(model: str, pixels: int, images: int, steps: int, step: int) -> Work:
-    return Work(model, pixels, images, max(0, steps - step), steps)
-
-
-def _new_work(work: Workload) -> Work:
-    return Work(work.model, work.pixels, work.images, work.steps, work.steps)
-
-
-def _mean(works: Sequence[Work]) -> Work:
-    """A job like the first kind of a client's, of mean size."""
-    work = works[0]
+def _mean(work: Work) -> Work:
+    """One job of mean size."""
     steps = work.steps / work.jobs
     return Work(work.model, work.pixels, work.images / work.jobs, steps, steps)
 
 
-def _in_flight_at(session: Session, moment: float) -> int:
-    """How many of the latest jobs were in flight at a moment."""
-    latest = session.execute(
-        select(JobRow.started_at, JobRow.finished_at).order_by(JobRow.sequence.desc()).limit(LATEST)
+def read(session: Session, now: float, per_client: int | None, urgency: int = 0) -> QueueSnapshot:
+    """Read the state of the queue. Takes a few milliseconds, however many jobs are queued.
+
+    Args:
+        now: seconds since the epoch.
+        per_client: the most jobs of one client that a worker has in flight; None is all.
+        urgency: of the new job that `QueueSnapshot.ahead` is for.
+    """
+    queues: dict[str, ClientQueue] = {}
+    queued: dict[str, list[Work]] = defaultdict(list)
+    ahead: Counter[str] = Counter()
+    running = []
+    for client, model, pixels, number, oldest, images, steps, step, jobs, before in session.execute(
+        _JOBS, {"urgency": urgency}
+    ):
+        if number is not None:
+            work = Work(model, pixels, images, max(0, steps - step), steps)
+            running.append(RunningJob(number, client, work))
+            continue
+        known = queues.get(client, ClientQueue(0, oldest))
+        queues[client] = ClientQueue(known.jobs + jobs, min(known.oldest, oldest))
+        queued[client].append(Work(model, pixels, images, steps, steps, jobs))
+        ahead[client] += before
+    workers, places, lately = session.execute(
+        _WORKERS, {"now": now, "lately": now - LATELY_S}
+    ).one()
+    places = places or 1
+    return QueueSnapshot(
+        queues=queues,
+        queued=queued,
+        ahead=ahead,
+        running=sorted(running, key=lambda job: job.sequence),
+        tickets=dict(session.execute(TICKETS).all()),
+        places=places,
+        per_client=places if per_client is None else per_client * max(1, workers),
+        speeds={Kind(*row[:3]): Speed(*row[3:]) for row in session.execute(_SPEEDS)},
+        lately=lately,
     )
-    return sum(
-        began is not None and began <= moment and (ended is None or moment < ended)
-        for began, ended in latest
-    )
-
-
-def count_pending(session: Session) -> Counter[str]:
-    """The number of unfinished jobs by client."""
-    rows = session.execute(
-        select(JobRow.client, func.count())
-        .where(JobRow.status.in_(UNFINISHED))
-        .group_by(JobRow.client)
-    )
-    return Counter({client: jobs for client, jobs in rows})  # noqa: C416
-
-
-def newcomer(
-    session: Session, queue: QueueSnapshot, client: str, urgency: int, work: Workload
-) -> Estimate:
-    """Position and ETA of a job that is about to be queued."""
-    key = client, _rank(session, client, urgency, sys.maxsize)
-    return queue.with_job(client, work).estimates({key: _new_work(work)})[key]
 
 
 def estimates(
     session: Session, now: float, per_client: int | None, wanted: Collection[int]
 ) -> dict[int, Estimate]:
     """Positions and ETAs of unfinished jobs, by number; see `read` for the arguments."""
+    if not wanted:
+        return {}
     queue = read(session, now, per_client)
-    rows = session.execute(
-        select(JobRow.sequence, JobRow.client, JobRow.urgency, *WORK).where(
-            JobRow.status == JobStatus.QUEUED, JobRow.sequence.in_(wanted)
-        )
-    ).all()
-    ranks = _ranks(session, rows)
-    keys = {row.sequence: (row.client, ranks[row.sequence]) for row in rows}
-    known = queue.estimates({keys[row.sequence]: _work(*row[3:]) for row in rows})
+    keys: dict[int, tuple[str, int]] = {}
+    works: dict[tuple[str, int], Work] = {}
+    for sequence, client, rank, model, pixels, images, steps in session.execute(
+        _RANKED_JOBS, {"wanted": list(wanted)}
+    ):
+        keys[sequence] = client, rank
+        works[client, rank] = Work(model, pixels, images, steps, steps)
+    known = queue.estimates(works)
     found = {sequence: known[key] for sequence, key in keys.items()}
     for job, end in zip(queue.running, queue.estimator.running_ends(), strict=True):
         found[job.sequence] = Estimate(None, end)
     return {sequence: found.get(sequence, Estimate()) for sequence in wanted}
-
-
-def _rank(session: Session, client: str, urgency: int, sequence: int) -> int:
-    """How many of a client's queued jobs go before one of this urgency and number."""
-    before = tuple_(JobRow.urgency, JobRow.sequence) < (urgency, sequence)
-    queued = JobRow.status == JobStatus.QUEUED
-    return session.scalar(select(func.count()).where(queued, has_client(client), before)) or 0
-
-
-def has_client(client: str) -> ColumnElement[bool]:
-    """The condition that a queued job is this client's.
-
-    The expression keeps SQLite from the index by client, which has all finished jobs too.
-    """
-    return JobRow.client + "" == client
-
-
-def _ranks(session: Session, rows: Sequence[Any]) -> dict[int, int]:
-    """The rank of each queued job among its client's, by number."""
-    if len(rows) <= FEW:
-        return {row.sequence: _rank(session, row.client, row.urgency, row.sequence) for row in rows}
-    ordered = session.execute(
-        select(JobRow.sequence, JobRow.client)
-        .where(JobRow.status == JobStatus.QUEUED)
-        .order_by(JobRow.urgency, JobRow.sequence)
-    )
-    ranks: dict[int, int] = {}
-    counts: Counter[str] = Counter()
-    for sequence, client in ordered:
-        ranks[sequence] = counts[client]
-        counts[client] += 1
-    return ranks
-
-
-# --- tickets -------------------------------------------------------------------------------
-
-
-def read_tickets(session: Session) -> dict[str, int]:
-    """Every client's ticket."""
-    rows = session.execute(select(ClientRow.client, ClientRow.served))
-    return {client: ticket for client, ticket in rows}  # noqa: C416
-
-
-def join(session: Session, queue: QueueSnapshot, client: str) -> None:
-    """Give a client a ticket, unless it has queued jobs and therefore one already.
-
-    Tickets of clients without queued jobs are deleted when there are many. Such a client gets the
-    same ticket from `fairness.joining` as if it had none.
-    """
-    if client in queue.waiting:
-        return
-    tickets, latest = queue.tickets, max(queue.tickets.values(), default=0)
-    session.merge(ClientRow(client=client, served=fairness.joining(tickets.get(client), latest)))
-    idle = [
-        name
-        for name, ticket in tickets.items()
-        if name != client and name not in queue.waiting and ticket < latest - 1
-    ]
-    if len(idle) > IDLE_KEPT:
-        session.execute(delete(ClientRow).where(ClientRow.client.in_(idle)))
-
-
-def serve(session: Session, client: str) -> None:
-    """Give a client whose job is claimed a ticket above all others."""
-    latest = session.scalar(select(func.max(ClientRow.served))) or 0
-    session.merge(ClientRow(client=client, served=latest + 1))

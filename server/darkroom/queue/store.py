@@ -2,16 +2,16 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, delete, func, select, true
+from sqlalchemy import ColumnElement, bindparam, delete, func, select, true
 from sqlalchemy.orm import Session
 
 from darkroom.config import QueueSettings
 from darkroom.images.timeline import evenly
-from darkroom.queue import admission, snapshot
+from darkroom.queue import snapshot, transitions
 from darkroom.queue.snapshot import UNFINISHED
-from darkroom.queue.transitions import end, view, views
 from darkroom.responses import Event, EventType, Job, JobStatus
 from darkroom.storage.database import Database
 from darkroom.storage.records import (
@@ -20,17 +20,17 @@ from darkroom.storage.records import (
     Preview,
     StoredPicture,
     event_of,
+    job_of,
     preview_of,
 )
-from darkroom.storage.tables import (
-    EventRow,
-    ImageRow,
-    JobRow,
-    UploadRow,
-    WorkerRow,
+from darkroom.storage.tables import EventRow, ImageRow, JobRow, UploadRow, WebhookRow, WorkerRow
+
+_PENDING = select(func.count().filter(JobRow.client == bindparam("client")), func.count()).where(
+    JobRow.status.in_(UNFINISHED)
 )
 
 
+@dataclass(eq=False)
 class Store:
     """Jobs, records of images, and events. Safe to use from any number of threads.
 
@@ -38,24 +38,15 @@ class Store:
     it is None. Every method raises DatabaseUnavailableError while the database cannot be used; a
     method that writes has then written nothing.
 
-    Args:
-        database: migrated.
+    Attributes:
         clock: seconds since the epoch.
         new_id: makes ids that cannot be guessed.
-        settings: limits; the defaults if None.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        clock: Callable[[], float] = time.time,
-        new_id: Callable[[], str] = lambda: secrets.token_hex(12),
-        settings: QueueSettings | None = None,
-    ) -> None:
-        self._database = database
-        self._clock = clock
-        self._new_id = new_id
-        self._settings = settings or QueueSettings()
+    database: Database
+    clock: Callable[[], float] = time.time
+    new_id: Callable[[], str] = lambda: secrets.token_hex(12)
+    settings: QueueSettings = field(default_factory=QueueSettings)
 
     def accept(self, new: NewJob) -> tuple[Job, bool]:
         """Put a job in the queue. It is on disk when this returns.
@@ -68,14 +59,14 @@ class Store:
             IdempotencyConflictError: the key belongs to a different request.
             QueueFullError: the limit of all clients or of this one is reached.
         """
-        with self._database.write() as session:
-            earlier = admission.earlier(session, new)
-            if earlier is not None:
-                return self._view(session, earlier), False
-            now = self._clock()
-            queue = snapshot.read(session, now, self._settings.max_in_flight_per_client)
-            admission.check_room(session, self._settings, now, new.client, queue.pending)
-            return admission.insert(session, queue, new, self._new_id(), now), True
+        with self.database.write() as session:
+            existing = transitions.existing(session, new)
+            if existing is not None:
+                return self._view(session, existing), False
+            now = self.clock()
+            queue = snapshot.read(session, now, self.settings.max_in_flight_per_client, new.urgency)
+            transitions.check_room(self.settings, queue, new.client)
+            return transitions.accept(session, queue, new, self.new_id(), now), True
 
     def check_room(self, client: str, idempotency_key: str | None) -> None:
         """Check for room in the queue before a request is parsed; `accept` checks again.
@@ -83,36 +74,36 @@ class Store:
         Raises:
             QueueFullError: a limit is reached. Not raised for a key that was used before.
         """
-        with self._database.read() as session:
-            if idempotency_key is None or not admission.of_key(session, client, idempotency_key):
-                pending = snapshot.count_pending(session)
-                admission.check_room(session, self._settings, self._clock(), client, pending)
+        most_theirs, most = self.settings.max_pending_per_client, self.settings.max_pending
+        with self.database.read() as session:
+            theirs, all_clients = session.execute(_PENDING, {"client": client}).one()
+            if theirs < most_theirs and all_clients < most:
+                return
+            if transitions.job_of_key(session, client, idempotency_key) is None:
+                queue = snapshot.read(session, self.clock(), self.settings.max_in_flight_per_client)
+                transitions.check_room(self.settings, queue, client)
 
     def cancel(self, job_id: str, client: str | None) -> Job | None:
         """Cancel a queued job now, and a running one at its next step. A finished job stays.
 
-        Returns:
-            The job as it is now, or None if it does not exist.
+        Returns the job as it is now, or None if it does not exist.
         """
-        with self._database.write() as session:
+        with self.database.write() as session:
             row = _job_row(session, job_id, client)
             if row is None:
                 return None
             if row.status == JobStatus.QUEUED:
-                end(session, row, self._clock(), JobStatus.CANCELLED)
+                transitions.end(session, row, self.clock(), JobStatus.CANCELLED)
             elif row.status == JobStatus.RUNNING:
                 row.cancel_requested = True
             session.flush()
             return self._view(session, row)
 
-    def _view(self, session: Session, row: JobRow) -> Job:
-        return view(session, row, self._clock(), self._settings.max_in_flight_per_client)
-
     # --- jobs ------------------------------------------------------------------------------
 
     def job(self, job_id: str, client: str | None) -> Job | None:
         """A job, or None if it does not exist."""
-        with self._database.read() as session:
+        with self.database.read() as session:
             row = _job_row(session, job_id, client)
             return None if row is None else self._view(session, row)
 
@@ -122,10 +113,7 @@ class Store:
         """A page of jobs, newest first.
 
         Args:
-            client: whose jobs; None is everybody's.
             before: the cursor returned with the page before, or None for the first page.
-            limit: the most jobs on the page.
-            status: only jobs with this status; None is all.
 
         Returns:
             The page, and the cursor for the next page, or None if this is the last one.
@@ -135,29 +123,40 @@ class Store:
             query = query.where(JobRow.sequence < before)
         if status is not None:
             query = query.where(JobRow.status == status)
-        with self._database.read() as session:
+        with self.database.read() as session:
             rows = list(session.scalars(query.limit(limit + 1)))
-            jobs = views(
-                session, rows[:limit], self._clock(), self._settings.max_in_flight_per_client
-            )
-            return jobs, rows[limit - 1].sequence if len(rows) > limit else None
+            cursor = rows[limit - 1].sequence if len(rows) > limit else None
+            return self._views(session, rows[:limit]), cursor
 
     def unfinished(self, client: str, limit: int = 100) -> list[Job]:
         """The unfinished jobs of a client, the oldest first."""
         waiting = (JobRow.client == client, JobRow.status.in_(UNFINISHED))
         query = select(JobRow).where(*waiting).order_by(JobRow.sequence).limit(limit)
-        with self._database.read() as session:
-            rows = list(session.scalars(query))
-            return views(session, rows, self._clock(), self._settings.max_in_flight_per_client)
+        with self.database.read() as session:
+            return self._views(session, session.scalars(query).all())
+
+    def _view(self, session: Session, row: JobRow) -> Job:
+        return self._views(session, [row])[0]
+
+    def _views(self, session: Session, rows: Sequence[JobRow]) -> list[Job]:
+        """The wire form of jobs, with images, estimates and webhooks, in the order of the rows."""
+        images: dict[str, list[ImageRow]] = {row.id: [] for row in rows}
+        for image in session.scalars(select(ImageRow).where(ImageRow.job_id.in_(images))):
+            images[image.job_id].append(image)
+        query = select(WebhookRow).where(WebhookRow.job_id.in_(images))
+        webhooks = {webhook.job_id: webhook for webhook in session.scalars(query)}
+        unfinished = [row.sequence for row in rows if row.status in UNFINISHED]
+        found = self._estimates(session, unfinished)
+        return [
+            job_of(row, images[row.id], found.get(row.sequence, Estimate()), webhooks.get(row.id))
+            for row in rows
+        ]
 
     def eta_errors(self, limit: int) -> list[float]:
-        """The errors of the estimates made when jobs were accepted, the latest job first.
-
-        Args:
-            limit: the number of jobs looked at.
+        """The errors of the estimates made at acceptance, of the latest jobs that succeeded.
 
         Returns:
-            |predicted − actual| ÷ actual seconds from acceptance to success.
+            |predicted − actual| ÷ actual seconds from acceptance to success, the latest job first.
         """
         query = (
             select(JobRow.predicted_s, JobRow.created_at, JobRow.finished_at)
@@ -166,7 +165,7 @@ class Store:
             .limit(limit)
         )
         errors = []
-        with self._database.read() as session:
+        with self.database.read() as session:
             for predicted, accepted, ended in session.execute(query):
                 # A clock that was set back can make the actual time zero or negative.
                 if predicted is not None and ended is not None and ended > accepted:
@@ -176,39 +175,40 @@ class Store:
 
     def owners(self, job_ids: set[str]) -> dict[str, str]:
         """The client of each job."""
-        with self._database.read() as session:
+        with self.database.read() as session:
             rows = session.execute(select(JobRow.id, JobRow.client).where(JobRow.id.in_(job_ids)))
-            return {name: value for name, value in rows}  # noqa: C416
+            return dict(rows.all())
 
     def workers(self) -> list[tuple[str, bool, str]]:
         """Id, readiness and device of the workers whose lease has not expired."""
-        alive = WorkerRow.lease_until > self._clock()
-        with self._database.read() as session:
+        alive = WorkerRow.lease_until > self.clock()
+        with self.database.read() as session:
             rows = session.scalars(select(WorkerRow).where(alive).order_by(WorkerRow.id))
             return [(row.id, row.ready, row.device) for row in rows]
 
     def has_ended(self, job_id: str) -> bool:
         """Whether a job is finished or deleted."""
         unfinished = (JobRow.id == job_id, JobRow.status.in_(UNFINISHED))
-        with self._database.read() as session:
+        with self.database.read() as session:
             return session.scalar(select(JobRow.id).where(*unfinished)) is None
 
     def estimates(self, job_ids: set[str]) -> dict[str, Estimate]:
         """Positions and ETAs of those of the jobs that are queued."""
         queued = (JobRow.id.in_(job_ids), JobRow.status == JobStatus.QUEUED)
-        with self._database.read() as session:
-            found = session.execute(select(JobRow.sequence, JobRow.id).where(*queued)).all()
-            numbers = [sequence for sequence, _ in found]
-            known = snapshot.estimates(
-                session, self._clock(), self._settings.max_in_flight_per_client, numbers
-            )
-        return {job_id: known[sequence] for sequence, job_id in found}
+        with self.database.read() as session:
+            ids = dict(session.execute(select(JobRow.sequence, JobRow.id).where(*queued)).all())
+            known = self._estimates(session, ids)
+        return {ids[sequence]: estimate for sequence, estimate in known.items()}
+
+    def _estimates(self, session: Session, numbers: Collection[int]) -> dict[int, Estimate]:
+        per_client = self.settings.max_in_flight_per_client
+        return snapshot.estimates(session, self.clock(), per_client, numbers)
 
     # --- pictures --------------------------------------------------------------------------
 
     def picture(self, picture_id: str, client: str | None) -> StoredPicture | None:
         """An image or an upload, or None if it does not exist."""
-        with self._database.read() as session:
+        with self.database.read() as session:
             row = _picture_row(session, picture_id, client)
             if row is None:
                 return None
@@ -218,21 +218,16 @@ class Store:
     def delete_picture(self, picture_id: str, client: str | None) -> bool:
         """Delete the record of an image or upload; the caller deletes the file.
 
-        The previews of a job show its first image, and are deleted with it.
-
-        Returns:
-            Whether it existed.
+        The previews of a job show its first image, and are deleted with it. Returns whether there
+        was such a record.
         """
-        with self._database.write() as session:
+        with self.database.write() as session:
             row = _picture_row(session, picture_id, client)
             if row is None:
                 return False
             if isinstance(row, ImageRow) and row.index == 0:
-                session.execute(
-                    delete(EventRow).where(
-                        EventRow.job_id == row.job_id, EventRow.type == EventType.PREVIEW
-                    )
-                )
+                of_job = delete(EventRow).where(EventRow.job_id == row.job_id)
+                session.execute(of_job.where(EventRow.type == EventType.PREVIEW))
             session.delete(row)
             return True
 
@@ -240,7 +235,7 @@ class Store:
         """Whether an unfinished job has this image or upload as source or mask."""
         refers = JobRow.request.contains(f'"image:{picture_id}"', autoescape=True)
         unfinished = select(JobRow.id).where(JobRow.status.in_(UNFINISHED), refers)
-        with self._database.read() as session:
+        with self.database.read() as session:
             return session.scalar(unfinished.limit(1)) is not None
 
     # --- events ----------------------------------------------------------------------------
@@ -252,13 +247,13 @@ class Store:
         query = select(EventRow).where(EventRow.id > event_id).order_by(EventRow.id).limit(limit)
         if job_id is not None:
             query = query.where(EventRow.job_id == job_id)
-        with self._database.read() as session:
+        with self.database.read() as session:
             return [event_of(row) for row in session.scalars(query)]
 
     def previews(self, job_id: str, limit: int) -> list[Preview]:
         """The previews of a job's last attempt, oldest first; at most `limit`, evenly chosen."""
         of_job = EventRow.job_id == job_id
-        with self._database.read() as session:
+        with self.database.read() as session:
             began = session.scalar(
                 select(func.max(EventRow.id)).where(of_job, EventRow.type == EventType.QUEUED)
             )
@@ -278,13 +273,13 @@ class Store:
             .order_by(EventRow.id.desc())
             .limit(1)
         )
-        with self._database.read() as session:
+        with self.database.read() as session:
             row = session.scalar(newest)
             return None if row is None else preview_of(row)
 
     def last_event_id(self) -> int:
         """The id of the newest event, or 0."""
-        with self._database.read() as session:
+        with self.database.read() as session:
             return session.scalar(select(func.max(EventRow.id))) or 0
 
 

@@ -1,61 +1,226 @@
-"""Changes of a job's state, each with its event. The caller commits the session."""
+"""Changes of a job's state, each with its event: accepted, put back, ended.
+
+The caller commits the session. Times are seconds since the epoch.
+"""
 
 import json
+import math
 from collections.abc import Sequence
+from typing import Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from darkroom.queue.snapshot import UNFINISHED, estimates
+from darkroom.config import QueueSettings
+from darkroom.errors import DarkroomError
+from darkroom.queue.snapshot import UNFINISHED, QueueSnapshot, estimates
 from darkroom.responses import EventType, Job, JobStatus, Problem, WebhookState
-from darkroom.storage.records import Estimate, NewEvent, job_of
-from darkroom.storage.tables import EventRow, ImageRow, JobRow, WebhookRow
+from darkroom.storage.records import Estimate, NewEvent, NewJob, job_of
+from darkroom.storage.tables import ClientRow, EventRow, JobRow, UploadRow, WebhookRow
+
+UNKNOWN_RETRY_S = 5
+MAX_RETRY_S = 600
+IDLE_KEPT = 100  # clients without a queued job whose tickets are kept
+
+
+class IdempotencyConflictError(DarkroomError):
+    """The idempotency key belongs to a different request."""
+
+
+class QueueFullError(DarkroomError):
+    """The number of unfinished jobs is at its limit.
+
+    Attributes:
+        whose: whether the limit is that of all clients or of one.
+        pending: the number of jobs that count.
+        retry_after_s: until the first of them is expected to end.
+    """
+
+    def __init__(self, whose: Literal["all", "client"], pending: int, retry_after_s: int) -> None:
+        super().__init__(f"{pending} jobs are pending")
+        self.whose = whose
+        self.pending = pending
+        self.retry_after_s = retry_after_s
 
 
 def log(session: Session, now: float, *events: NewEvent) -> None:
     """Append to the event log."""
-    session.add_all(
-        EventRow(job_id=event.job_id, type=event.type, data=json.dumps(event.data), created_at=now)
-        for event in events
+    if events:
+        session.execute(
+            insert(EventRow),
+            [
+                {
+                    "job_id": event.job_id,
+                    "type": event.type,
+                    "data": json.dumps(event.data),
+                    "created_at": now,
+                }
+                for event in events
+            ],
+        )
+
+
+# --- accepted ------------------------------------------------------------------------------
+
+
+def job_of_key(session: Session, client: str, key: str | None) -> JobRow | None:
+    """The job with this idempotency key of a client."""
+    if key is None:
+        return None
+    return session.scalar(
+        select(JobRow).where(JobRow.client == client, JobRow.idempotency_key == key)
     )
 
 
-def enqueue(session: Session, row: JobRow, now: float, estimate: Estimate) -> None:
-    """Append the event that a job is queued, with its position and ETA."""
+def existing(session: Session, new: NewJob) -> JobRow | None:
+    """A job to use in place of a new one, or None.
+
+    Raises:
+        IdempotencyConflictError: the key belongs to a different request.
+    """
+    repeated = job_of_key(session, new.client, new.idempotency_key)
+    if repeated is not None:
+        if repeated.fingerprint not in (new.fingerprint, new.old_fingerprint):
+            raise IdempotencyConflictError(new.idempotency_key)
+        return repeated
+    if not new.collapses:
+        return None
+    return session.scalar(
+        select(JobRow)
+        .where(
+            JobRow.client == new.client,
+            JobRow.fingerprint == new.fingerprint,
+            JobRow.status.in_(UNFINISHED),
+            JobRow.cancel_requested.is_(False),
+        )
+        .order_by(JobRow.sequence)
+        .limit(1)
+    )
+
+
+def check_room(settings: QueueSettings, queue: QueueSnapshot, client: str) -> None:
+    """Check that one more job of a client fits.
+
+    Raises:
+        QueueFullError: a limit is reached.
+    """
+    whose: Literal["all", "client"]
+    if queue.pending[client] >= settings.max_pending_per_client:
+        whose, pending, end_s = "client", queue.pending[client], queue.first_end(client)
+    elif queue.pending.total() >= settings.max_pending:
+        whose, pending, end_s = "all", queue.pending.total(), queue.first_end(None)
+    else:
+        return
+    retry_s = UNKNOWN_RETRY_S if end_s is None else math.ceil(end_s)
+    raise QueueFullError(whose, pending, min(max(1, retry_s), MAX_RETRY_S))
+
+
+def accept(session: Session, queue: QueueSnapshot, new: NewJob, job_id: str, now: float) -> Job:
+    """Add a job with its uploads, webhook, ticket and event.
+
+    Args:
+        queue: as read for the job's urgency.
+
+    Returns:
+        The job's wire form.
+    """
+    after, estimate = queue.with_job(new.client, new.workload)
+    for upload in new.uploads:
+        session.add(UploadRow(client=new.client, created_at=now, **vars(upload)))
+    row = JobRow(
+        id=job_id,
+        client=new.client,
+        client_name=new.client_name,
+        urgency=new.urgency,
+        request_id=new.request_id,
+        task=new.request.task,
+        status=JobStatus.QUEUED,
+        request=new.request.model_dump_json(exclude_none=True),
+        **vars(new.workload),
+        fingerprint=new.fingerprint,
+        idempotency_key=new.idempotency_key,
+        created_at=now,
+        predicted_s=estimate.eta_seconds,
+    )
+    session.add(row)
+    session.flush()
+    webhook = None
+    if new.webhook is not None:
+        webhook = WebhookRow(
+            job_id=job_id,
+            url=new.webhook.url,
+            origin=new.webhook.origin,
+            state=WebhookState.WAITING,
+        )
+        session.add(webhook)
+    if new.client not in queue.queues:
+        set_ticket(session, new.client, after.tickets[new.client])
+        _forget_idle_clients(session, after)
+    _log_queued(session, row, now, estimate)
+    return job_of(row, (), estimate, webhook)
+
+
+def set_ticket(session: Session, client: str, ticket: int) -> None:
+    """Give a client a ticket in place of the one that it may have."""
+    session.execute(
+        insert(ClientRow).prefix_with("OR REPLACE").values(client=client, served=ticket)
+    )
+
+
+def _forget_idle_clients(session: Session, queue: QueueSnapshot) -> None:
+    """Delete tickets of clients without queued jobs if there are many.
+
+    Such a client gets the same ticket from `fairness.joining` as if it had none.
+    """
+    idle = [
+        client
+        for client, ticket in queue.tickets.items()
+        if client not in queue.queues and ticket < queue.latest_ticket - 1
+    ]
+    if len(idle) > IDLE_KEPT:
+        session.execute(delete(ClientRow).where(ClientRow.client.in_(idle)))
+
+
+def _log_queued(session: Session, row: JobRow, now: float, estimate: Estimate) -> None:
     data: dict[str, object] = {"position": estimate.position, "eta_seconds": estimate.rounded_eta}
     log(session, now, NewEvent(row.id, EventType.QUEUED, data))
 
 
-def requeue(session: Session, rows: Sequence[JobRow], now: float, per_client: int | None) -> None:
-    """Put interrupted jobs back in the queue.
+# --- put back, ended -----------------------------------------------------------------------
+
+
+def requeue(session: Session, rows: Sequence[JobRow], now: float, per_client: int | None) -> int:
+    """Put running jobs back in the queue; end those that are to be cancelled.
 
     Args:
-        session: to write in.
-        rows: of running jobs.
-        now: seconds since the epoch.
         per_client: as in `snapshot.read`.
+
+    Returns:
+        The number of jobs put back.
     """
+    again = []
     for row in rows:
+        if row.cancel_requested:
+            end(session, row, now, JobStatus.CANCELLED)
+            continue
         row.status = JobStatus.QUEUED
         row.worker = row.lease_until = None
         row.step = 0
+        again.append(row)
     session.flush()
-    found = estimates(session, now, per_client, {row.sequence for row in rows}) if rows else {}
-    for row in rows:
-        enqueue(session, row, now, found[row.sequence])
+    found = estimates(session, now, per_client, [row.sequence for row in again])
+    for row in again:
+        _log_queued(session, row, now, found[row.sequence])
+    return len(again)
 
 
 def end(
     session: Session, row: JobRow, now: float, status: JobStatus, problem: Problem | None = None
 ) -> None:
-    """End a job for good, and make its webhook due.
+    """End an unfinished job for good, and make its webhook due.
 
     Args:
-        session: to write in.
-        row: of an unfinished job.
-        now: seconds since the epoch.
-        status: succeeded, failed or cancelled.
-        problem: why it failed.
+        problem: why it failed, if it did.
     """
     row.status = status
     row.worker = row.lease_until = None
@@ -71,36 +236,3 @@ def end(
         .where(WebhookRow.job_id == row.id, WebhookRow.state == WebhookState.WAITING)
         .values(state=WebhookState.PENDING, due_at=now)
     )
-
-
-def note(session: Session, row: JobRow, now: float, text: str) -> None:
-    """Add a warning to a job, unless it has the same one."""
-    notes: list[str] = json.loads(row.notes)
-    if text in notes:
-        return
-    row.notes = json.dumps([*notes, text], ensure_ascii=False)
-    log(session, now, NewEvent(row.id, EventType.NOTE, {"note": text}))
-
-
-def view(session: Session, row: JobRow, now: float, per_client: int | None) -> Job:
-    """The wire form of a job; see `views`."""
-    return views(session, [row], now, per_client)[0]
-
-
-def views(
-    session: Session, rows: Sequence[JobRow], now: float, per_client: int | None
-) -> list[Job]:
-    """The wire form of jobs, with images, estimates and webhooks, in the order of the rows."""
-    images: dict[str, list[ImageRow]] = {row.id: [] for row in rows}
-    for image in session.scalars(select(ImageRow).where(ImageRow.job_id.in_(images))):
-        images[image.job_id].append(image)
-    wanted = {row.sequence for row in rows if row.status in UNFINISHED}
-    found = estimates(session, now, per_client, wanted) if wanted else {}
-    webhooks = {
-        webhook.job_id: webhook
-        for webhook in session.scalars(select(WebhookRow).where(WebhookRow.job_id.in_(images)))
-    }
-    return [
-        job_of(row, images[row.id], found.get(row.sequence, Estimate()), webhooks.get(row.id))
-        for row in rows
-    ]

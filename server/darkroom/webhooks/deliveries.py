@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from darkroom.queue.transitions import view
 from darkroom.responses import Job, WebhookState
 from darkroom.storage.database import Database
-from darkroom.storage.tables import JobRow, WebhookRow
+from darkroom.storage.records import Estimate, job_of
+from darkroom.storage.tables import ImageRow, JobRow, WebhookRow
 
 LONGEST_WAIT_S = 6 * 3600.0  # between two attempts
 
@@ -134,8 +134,8 @@ class Outbox:
         job = session.scalar(select(JobRow).where(JobRow.id == row.job_id))
         assert job is not None  # the row refers to it
         assert row.url is not None  # deleted only when there is nothing more to send
-        shown = view(session, job, self._clock(), None)
-        return Delivery(shown, row.url, row.origin, row.attempts)
+        images = session.scalars(select(ImageRow).where(ImageRow.job_id == job.id)).all()
+        return Delivery(job_of(job, images, Estimate(), row), row.url, row.origin, row.attempts)
 
     def recover_lapsed(self) -> int:
         """Free deliveries that other processes have claimed for longer than the lease.
