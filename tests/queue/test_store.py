@@ -14,7 +14,7 @@ from darkroom.storage import database
 from darkroom.storage.database import Database
 from darkroom.storage.records import NewEvent, preview_data
 from darkroom.storage.tables import ImageRow
-from tests.queue.conftest import ME, Clock, Hire, accept
+from tests.queue.conftest import ME, Clock, Hire, accept, new_job
 
 KIND = Kind("tintype", 128 * 128, 1)
 PROBLEM = Problem(type="urn:x", title="x", status=500, detail="x")
@@ -284,6 +284,18 @@ def test_speeds_are_kept_apart_by_company(store: Store, worker: Leases) -> None:
     worker.learn_speed(replace(KIND, in_flight=4), Speed(step_seconds=0.1, other_seconds=0.0))
 
     assert estimate(store, accept(store, num_images=4)) == [(0, 2.4)]
+
+
+def test_the_answer_to_a_new_job_is_what_is_shown_of_it(store: Store, worker: Leases) -> None:
+    worker.learn_speed(KIND, Speed(step_seconds=0.5, other_seconds=1.0))
+    for steps in (2, 50):
+        accept(store, num_inference_steps=steps)
+    worker.claim(busy=False)
+
+    job, _ = store.accept(new_job())
+
+    assert job.eta_seconds
+    assert store.job(job.id, ME) == job
 
 
 @pytest.mark.parametrize("lease_s", [2, 30, 600])

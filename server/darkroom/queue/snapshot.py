@@ -151,7 +151,7 @@ class QueueSnapshot:
         after = replace(
             self,
             queues={**self.queues, client: replace(queue, jobs=queue.jobs + 1)},
-            queued={**self.queued, client: (*self.queued.get(client, ()), work)},
+            queued={**self.queued, client: _with(work, self.queued.get(client, ()))},
             tickets=tickets,
         )
         job = client, self.ahead.get(client, 0)
@@ -204,6 +204,18 @@ class QueueSnapshot:
         }
         ends += [estimate.eta_seconds for estimate in self.estimates(firsts).values()]
         return min((end for end in ends if end is not None), default=None)
+
+
+def _with(new: Work, works: Sequence[Work]) -> list[Work]:
+    """A client's work with one more job, summed by model and size as `read` sums it."""
+    for index, work in enumerate(works):
+        if (work.model, work.pixels) == (new.model, new.pixels):
+            images, steps = work.images + new.images, work.steps + new.steps
+            both = replace(
+                work, images=images, steps=steps, total_steps=steps, jobs=work.jobs + new.jobs
+            )
+            return [*works[:index], both, *works[index + 1 :]]
+    return [*works, new]
 
 
 def _mean(work: Work) -> Work:
