@@ -82,7 +82,8 @@ def run(engine: DiffusersEngine, *jobs: EngineJob) -> list[EngineEvent]:
 
 
 def developed(events: list[EngineEvent], job_id: str = "job") -> list[Image.Image]:
-    """The pictures of one job; a broken one fails the test."""
+    """The pictures of one job by their index, whichever was ready first; a broken one fails."""
     broken = [event for event in events if isinstance(event, Failed)]
     assert not broken, broken
-    return [e.picture for e in events if isinstance(e, ImageReady) and e.job_id == job_id]
+    ready = [e for e in events if isinstance(e, ImageReady) and e.job_id == job_id]
+    return [event.picture for event in sorted(ready, key=lambda event: event.index)]
