@@ -5,8 +5,6 @@ from alembic import op
 
 revision = "0002"
 down_revision = "0001"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
@@ -17,24 +15,22 @@ def upgrade() -> None:
     op.drop_table("workers")
     op.create_table(
         "workers",
-        sa.Column("id", sa.String(length=200), nullable=False),
+        sa.Column("id", sa.String(200), primary_key=True),
         sa.Column("ready", sa.Boolean(), nullable=False),
-        sa.Column("device", sa.String(length=64), nullable=False),
+        sa.Column("device", sa.String(64), nullable=False),
         sa.Column("max_in_flight", sa.Integer(), nullable=False),
         sa.Column("lease_until", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
     )
 
     # SQLite cannot change a primary key. What was measured before counts as measured alone.
     op.rename_table("speeds", "speeds_0001")
     op.create_table(
         "speeds",
-        sa.Column("model", sa.String(length=200), nullable=False),
-        sa.Column("pixels", sa.Integer(), nullable=False),
-        sa.Column("in_flight", sa.Integer(), nullable=False),
+        sa.Column("model", sa.String(200), primary_key=True),
+        sa.Column("pixels", sa.Integer(), primary_key=True),
+        sa.Column("in_flight", sa.Integer(), primary_key=True),
         sa.Column("step_seconds", sa.Float(), nullable=False),
         sa.Column("other_seconds", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("model", "pixels", "in_flight"),
     )
     op.execute(
         "INSERT INTO speeds (model, pixels, in_flight, step_seconds, other_seconds)"
@@ -47,11 +43,10 @@ def downgrade() -> None:
     op.rename_table("speeds", "speeds_0002")
     op.create_table(
         "speeds",
-        sa.Column("model", sa.String(length=200), nullable=False),
-        sa.Column("pixels", sa.Integer(), nullable=False),
+        sa.Column("model", sa.String(200), primary_key=True),
+        sa.Column("pixels", sa.Integer(), primary_key=True),
         sa.Column("step_seconds", sa.Float(), nullable=False),
         sa.Column("other_seconds", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("model", "pixels"),
     )
     op.execute(
         "INSERT INTO speeds (model, pixels, step_seconds, other_seconds)"
@@ -62,10 +57,9 @@ def downgrade() -> None:
     op.drop_table("workers")
     op.create_table(
         "workers",
-        sa.Column("id", sa.String(length=200), nullable=False),
+        sa.Column("id", sa.String(200), primary_key=True),
         sa.Column("ready", sa.Boolean(), nullable=False),
-        sa.Column("device", sa.String(length=64), nullable=False),
+        sa.Column("device", sa.String(64), nullable=False),
         sa.Column("seen_at", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
     )
     op.drop_column("jobs", "notes")

@@ -5,17 +5,15 @@ from alembic import op
 
 revision = "0003"
 down_revision = "0002"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
     for column in (
-        sa.Column("client_name", sa.String(length=100), nullable=False, server_default=""),
+        sa.Column("client_name", sa.String(100), nullable=False, server_default=""),
         sa.Column("urgency", sa.Integer(), nullable=False, server_default="3"),
         sa.Column("apart", sa.Boolean(), nullable=False, server_default="0"),
-        sa.Column("predicted_s", sa.Float(), nullable=True),
-        sa.Column("request_id", sa.String(length=64), nullable=True),
+        sa.Column("predicted_s", sa.Float()),
+        sa.Column("request_id", sa.String(64)),
     ):
         op.add_column("jobs", column)
     op.create_index("jobs_by_fingerprint", "jobs", ["client", "fingerprint"])
@@ -23,29 +21,26 @@ def upgrade() -> None:
 
     op.create_table(
         "clients",
-        sa.Column("client", sa.String(length=200), nullable=False),
+        sa.Column("client", sa.String(200), primary_key=True),
         sa.Column("served", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("client"),
     )
     op.create_table(
         "tokens",
-        sa.Column("id", sa.String(length=32), nullable=False),
-        sa.Column("name", sa.String(length=100), nullable=False),
-        sa.Column("scope", sa.String(length=8), nullable=False),
-        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("id", sa.String(32), primary_key=True),
+        sa.Column("name", sa.String(100), nullable=False),
+        sa.Column("scope", sa.String(8), nullable=False),
+        sa.Column("digest", sa.String(64), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
-        sa.Column("used_at", sa.Float(), nullable=True),
-        sa.Column("revoked_at", sa.Float(), nullable=True),
-        sa.PrimaryKeyConstraint("id"),
+        sa.Column("used_at", sa.Float()),
+        sa.Column("revoked_at", sa.Float()),
         sa.UniqueConstraint("digest"),
     )
     op.create_table(
         "pairing_codes",
-        sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.Column("scope", sa.String(length=8), nullable=False),
+        sa.Column("digest", sa.String(64), primary_key=True),
+        sa.Column("scope", sa.String(8), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("expires_at", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("digest"),
     )
 
     # Programs on this machine were known by their address before there were tokens.

@@ -5,16 +5,13 @@ from alembic import op
 
 revision = "0004"
 down_revision = "0003"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
     op.create_table(
         "client_options",
-        sa.Column("client", sa.String(length=200), nullable=False),
+        sa.Column("client", sa.String(200), primary_key=True),
         sa.Column("options", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("client"),
     )
 
 

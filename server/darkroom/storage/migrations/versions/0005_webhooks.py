@@ -5,23 +5,19 @@ from alembic import op
 
 revision = "0005"
 down_revision = "0004"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
     op.create_table(
         "webhooks",
-        sa.Column("job_id", sa.String(length=64), nullable=False),
-        sa.Column("url", sa.Text(), nullable=True),
-        sa.Column("origin", sa.String(length=300), nullable=False),
-        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), primary_key=True),
+        sa.Column("url", sa.Text()),
+        sa.Column("origin", sa.String(300), nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("due_at", sa.Float(), nullable=True),
-        sa.Column("sender", sa.String(length=64), nullable=True),
-        sa.Column("last_error", sa.String(length=200), nullable=True),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
-        sa.PrimaryKeyConstraint("job_id"),
+        sa.Column("due_at", sa.Float()),
+        sa.Column("sender", sa.String(64)),
+        sa.Column("last_error", sa.String(200)),
     )
     op.create_index("webhooks_by_state", "webhooks", ["state", "origin", "due_at"])
 
