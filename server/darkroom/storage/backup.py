@@ -1,6 +1,5 @@
 """Copies of the database, and of the images with it; each is complete or not there at all."""
 
-import os
 import re
 import shutil
 import sqlite3
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from darkroom.config import Settings
 from darkroom.errors import DarkroomError
-from darkroom.storage.files import Files
+from darkroom.storage.files import Files, sync
 
 COPIES_KEPT = 3  # of those that migrations make
 
@@ -23,11 +22,11 @@ class BackupError(DarkroomError):
 
 @dataclass(frozen=True)
 class BackedUp:
-    """What a backup contains.
+    """How much a backup contains.
 
     Attributes:
         jobs: their number.
-        pictures: images and uploads.
+        pictures: the number of images and uploads.
         missing: images and uploads that are recorded, but have no file.
     """
 
@@ -37,14 +36,10 @@ class BackedUp:
 
 
 def backup(settings: Settings, target: Path) -> BackedUp:
-    """Copy a data folder's database, images, certificates and webhook key.
+    """Copy a data folder's database, images, certificates and webhook key to a new folder.
 
-    Images are hard-linked where the file system allows it, so that they take no space. Models,
-    LoRAs and embeddings are not copied.
-
-    Args:
-        settings: of the server, which may be running.
-        target: the folder to create.
+    The server may be running. Images are hard-linked where the file system allows it, so that they
+    take no space. Models, LoRAs and embeddings are not copied.
 
     Raises:
         BackupError: with the reason.
@@ -57,18 +52,18 @@ def backup(settings: Settings, target: Path) -> BackedUp:
         pictures, kept = Files(settings.images_dir), Files(copy.images_dir)
         # Before the database, so that images deleted meanwhile exist for the copied records.
         early = {name for name in pictures.names() if pictures.share(name, kept)}
-        jobs, recorded = _copy_database(settings.database_path, copy.database_path)
+        jobs, recorded = _copy_records(settings.database_path, copy.database_path)
         missing = {name for name in recorded - early if not pictures.share(name, kept)}
         for name in early - recorded:
             kept.delete(name)
         kept.sync()
         if settings.webhook_secret_path.is_file():
             shutil.copy2(settings.webhook_secret_path, copy.webhook_secret_path)
-            _sync(copy.webhook_secret_path)
+            sync(copy.webhook_secret_path)
         if settings.tls_dir.is_dir():
             shutil.copytree(settings.tls_dir, copy.tls_dir)
             for path in (*copy.tls_dir.rglob("*"), copy.tls_dir):
-                _sync(path)
+                sync(path)
         return BackedUp(jobs, len(recorded - missing), len(missing))
 
 
@@ -87,9 +82,7 @@ def _all_or_nothing(partial: Path, target: Path) -> Iterator[None]:
         raise BackupError(f"{partial} cannot be made: {error.strerror}") from None
     try:
         yield
-        _sync(partial)
-        partial.rename(target)
-        _sync(target.parent)
+        _publish(partial, target)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError):
@@ -99,14 +92,9 @@ def _all_or_nothing(partial: Path, target: Path) -> Iterator[None]:
         raise
 
 
-def _copy_database(source: Path, target: Path) -> tuple[int, frozenset[str]]:
+def _copy_records(source: Path, target: Path) -> tuple[int, frozenset[str]]:
     """Copy a database in use. Returns the number of jobs, and the names of images and uploads."""
-    with (
-        closing(sqlite3.connect(source, timeout=30)) as reading,
-        closing(sqlite3.connect(target, isolation_level=None)) as copy,
-    ):
-        reading.backup(copy)  # in one step: a consistent view that blocks no writer
-        copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+    with _copied(source, target) as copy:
         # State of the running server.
         copy.execute("DELETE FROM workers")
         copy.execute("DELETE FROM pairing_codes")
@@ -116,16 +104,27 @@ def _copy_database(source: Path, target: Path) -> tuple[int, frozenset[str]]:
             raise BackupError(f"the database is damaged: {verdict}; see `darkroom doctor`")
         (jobs,) = copy.execute("SELECT count(*) FROM jobs").fetchone()
         names = copy.execute("SELECT id FROM images UNION SELECT id FROM uploads").fetchall()
-    _sync(target)
     return jobs, frozenset(name for (name,) in names)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+@contextmanager
+def _copied(source: Path, target: Path) -> Iterator[sqlite3.Connection]:
+    """Context with a copy of a database in use. The copy is one file, synced at the end."""
+    with (
+        closing(sqlite3.connect(source, timeout=30)) as reading,
+        closing(sqlite3.connect(target, isolation_level=None)) as copy,
+    ):
+        reading.backup(copy)  # in one step: a consistent view that blocks no writer
+        copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+        yield copy
+    sync(target)
+
+
+def _publish(partial: Path, target: Path) -> None:
+    """Give a complete file or folder its name."""
+    sync(partial)
+    partial.rename(target)
+    sync(target.parent)
 
 
 # --- before migrations ---------------------------------------------------------------------
@@ -149,22 +148,19 @@ def copy_before_migration(database: Path, schema: str) -> Path:
     partial = target.with_name(f"{target.name}.partial")
     wanted = 2 * database.stat().st_size  # the copy, and the migration's log
     free = shutil.disk_usage(database.parent).free
-    if free < wanted:
-        raise _no_copy(database, f"{wanted} bytes of space are needed, and {free} are free")
     try:
+        if free < wanted:
+            raise OSError(f"{wanted} bytes of space are needed, and {free} are free")
         partial.touch(0o600)  # it holds prompts and tokens' hashes
-        with (
-            closing(sqlite3.connect(database)) as reading,
-            closing(sqlite3.connect(partial)) as copy,
-        ):
-            reading.backup(copy)
-            copy.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
-        _sync(partial)
-        partial.rename(target)
-        _sync(target.parent)
+        with _copied(database, partial):
+            pass
+        _publish(partial, target)
     except (OSError, sqlite3.Error) as error:
         partial.unlink(missing_ok=True)
-        raise _no_copy(database, str(error)) from error
+        raise BackupError(
+            f"{database} has to be migrated, and the copy that is made before cannot be: {error}; "
+            "nothing was changed"
+        ) from error
     for old, _ in migration_copies(database)[:-COPIES_KEPT]:
         old.unlink()
     return target
@@ -178,10 +174,3 @@ def migration_copies(database: Path) -> list[tuple[Path, str]]:
     found = [(path, name.fullmatch(path.name)) for path in database.parent.iterdir()]
     dated = sorted((match[2], path, match[1]) for path, match in found if match)
     return [(path, schema) for _, path, schema in dated]
-
-
-def _no_copy(database: Path, reason: str) -> BackupError:
-    return BackupError(
-        f"{database} has to be migrated, and the copy that is made before cannot be: {reason}; "
-        "nothing was changed"
-    )

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,8 +38,7 @@ Durability = Literal["FULL", "NORMAL"]
 class DatabaseUnavailableError(DarkroomError):
     """The database cannot be used at the moment; nothing was written. A later try may succeed.
 
-    Attributes:
-        full: whether the disk is full.
+    `full` says whether the reason is a full disk.
     """
 
     def __init__(self, reason: str, *, full: bool) -> None:
@@ -50,9 +49,7 @@ class DatabaseUnavailableError(DarkroomError):
 class NewerDatabaseError(DarkroomError):
     """The database was migrated by a newer version of the program; nothing was changed.
 
-    Attributes:
-        detail: what was found.
-        advice: what to do.
+    `detail` says what was found, `advice` what to do.
     """
 
     def __init__(self, path: Path, found: str) -> None:
@@ -93,7 +90,7 @@ def connect(path: Path, durability: Durability, busy_timeout_s: float = BUSY_TIM
         path: of the database; its folder exists.
         durability: FULL survives a power cut after each commit; NORMAL, in WAL mode, may lose
             the last commits but never corrupts.
-        busy_timeout_s: how long to wait while another process holds the lock.
+        busy_timeout_s: the longest wait while another process holds the lock.
     """
     engine = create_engine(
         URL.create("sqlite+pysqlite", database=str(path)),
@@ -119,11 +116,9 @@ def connect(path: Path, durability: Durability, busy_timeout_s: float = BUSY_TIM
 
 
 class Database:
-    """Sessions on one SQLite file, from any thread or process.
+    """Sessions on one migrated SQLite file, from any thread or process.
 
-    Args:
-        path: of the database, already migrated.
-        busy_timeout_s: how long to wait while another process holds the lock.
+    They wait up to `busy_timeout_s` while another process holds the lock.
     """
 
     def __init__(self, path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
@@ -162,11 +157,8 @@ class Database:
 
         The database file itself does not shrink; free pages in it are reused.
         """
-        connection = sqlite3.connect(self._path, timeout=0.5)
-        try:
+        with closing(sqlite3.connect(self._path, timeout=0.5)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        finally:
-            connection.close()
 
     def close(self) -> None:
         self._durable.dispose()
@@ -192,12 +184,13 @@ def migrate(path: Path) -> None:
         try:
             with _translated(), engine.begin() as connection:
                 found = _schema(connection)
-                if found != newest_schema():
+                if found == newest_schema():
+                    return
+                if found is not None:
                     check_schema(path, found)
-                    if found is not None:
-                        copy = copy_before_migration(path, found)
-                        log.info("database copied before migration", schema=found, copy=str(copy))
-                    _upgrade(connection)
+                    copy = copy_before_migration(path, found)
+                    log.info("database copied before migration", schema=found, copy=str(copy))
+                _upgrade(connection)
         finally:
             engine.dispose()
 
@@ -207,17 +200,13 @@ def newest_schema() -> str:
     return max(_known_schemas())
 
 
-def check_schema(path: Path, found: str | None) -> None:
-    """Check that the program knows a schema.
-
-    Args:
-        path: of the database.
-        found: its schema's revision; None if it is empty.
+def check_schema(path: Path, found: str) -> None:
+    """Check that the program knows the schema of the database at `path`, by its revision.
 
     Raises:
         NewerDatabaseError: it does not.
     """
-    if found is not None and found not in _known_schemas():
+    if found not in _known_schemas():
         raise NewerDatabaseError(path, found)
 
 
@@ -226,6 +215,7 @@ def _known_schemas() -> set[str]:
 
 
 def _schema(connection: Connection) -> str | None:
+    """The revision of the database's schema; None if it is empty."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
@@ -244,11 +234,7 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _check_access(path: Path) -> None:
-    """Check that the folder and the database can be written.
-
-    Raises:
-        PermissionError: one belongs to another user.
-    """
+    """Raise PermissionError if the folder or the database belongs to another user."""
     for found in (path.parent, path):
         if found.exists() and not os.access(found, os.W_OK):
             user, owner = os.geteuid(), found.stat().st_uid
@@ -271,12 +257,8 @@ def processes() -> str:
 def exclusively(path: Path, *, mark: bool = True) -> Iterator[bool]:
     """Hold a lock file, which the kernel releases when this process ends.
 
-    Args:
-        path: of the lock.
-        mark: whether to write this process's id and PID namespace into it.
-
-    Yields:
-        Whether the lock was free; if not, the block runs without it.
+    Yields whether the lock was free; if not, the block runs without it. With `mark`, this process's
+    id and PID namespace are written into the file.
     """
     lock = FileLock(path)
     try:

@@ -3,10 +3,9 @@
 import os
 import re
 import shutil
-import tempfile
-import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 SUBFOLDERS = tuple(f"{number:02x}" for number in range(256))
@@ -14,10 +13,9 @@ TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
 
 
 class Files:
-    """Named byte strings in a folder, spread over 256 subfolders by a checksum of the name.
+    """Named byte strings in the folder `root`, which is made if it is not there.
 
-    Args:
-        root: made if it is not there.
+    They are spread over 256 subfolders by a checksum of the name, and never changed in place.
     """
 
     def __init__(self, root: Path) -> None:
@@ -32,18 +30,9 @@ class Files:
         """
         target = self._path(name)
         target.parent.mkdir(exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(target.parent)
-        _sync_folder(self._root)
+        write_file(target, data)
+        sync(target.parent)
+        sync(self._root)
 
     def read(self, name: str) -> bytes:
         """The bytes stored under `name`.
@@ -73,20 +62,16 @@ class Files:
     def _contents(self) -> Iterator[tuple[str, str]]:
         """Subfolder and name of every file; strings, because there may be very many."""
         for subfolder in SUBFOLDERS:
-            try:
-                with os.scandir(self._root / subfolder) as entries:
-                    names = [entry.name for entry in entries]
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            yield from ((subfolder, name) for name in names)
+            with (
+                suppress(FileNotFoundError, NotADirectoryError),
+                os.scandir(self._root / subfolder) as entries,
+            ):
+                yield from [(subfolder, entry.name) for entry in entries]
 
     def move(self, name: str, other: "Files", now: float | None = None) -> bool:
         """Move a file to another folder, replacing a file of the same name there.
 
-        Args:
-            name: of the file.
-            other: the folder to move it to.
-            now: its modification time there, seconds since the epoch; the current time if None.
+        Its modification time becomes `now`, in seconds since the epoch; the current time if None.
 
         Returns:
             Whether the file existed.
@@ -100,14 +85,11 @@ class Files:
             shutil.move(self._path(name), target)  # a rename, or a copy to another disk
         except FileNotFoundError:
             return False
-        now = time.time() if now is None else now
-        os.utime(target, (now, now))
+        os.utime(target, None if now is None else (now, now))
         return True
 
     def share(self, name: str, other: "Files") -> bool:
         """Hard-link a file into another folder; copy it if that folder is on another disk.
-
-        Files are never changed in place, so later changes in one folder do not affect the other.
 
         Returns:
             Whether the file existed.
@@ -134,8 +116,8 @@ class Files:
         """Sync the folders, so that files added by `share` survive a power cut."""
         for name in SUBFOLDERS:
             if (self._root / name).is_dir():
-                _sync_folder(self._root / name)
-        _sync_folder(self._root)
+                sync(self._root / name)
+        sync(self._root)
 
     def delete_older(self, than: float) -> int:
         """Delete files modified or moved here before `than`, in seconds since the epoch.
@@ -143,21 +125,17 @@ class Files:
         Returns:
             The number of files deleted.
         """
-        old = []
+        deleted = 0
         for name in self.names():
-            try:
+            with suppress(FileNotFoundError):
                 if self._path(name).stat().st_mtime < than:
-                    old.append(name)
-            except FileNotFoundError:
-                continue
-        for name in old:
-            self.delete(name)
-        return len(old)
+                    self._path(name).unlink()
+                    deleted += 1
+        return deleted
 
     def free_bytes(self) -> int:
         """Free disk space in bytes, as available to an unprivileged user."""
-        disk = os.statvfs(self._root)
-        return disk.f_bavail * disk.f_frsize
+        return shutil.disk_usage(self._root).free
 
     def _path(self, name: str) -> Path:
         # Names are ids made by the server; this catches programming errors.
@@ -166,22 +144,37 @@ class Files:
         return self._root / _subfolder(name) / name
 
 
-def write_key(path: Path, key: bytes) -> None:
-    """Write a secret key with mode 0600, completely or not at all.
+def write_file(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Write a file completely or not at all, with permissions from `mode` and the umask.
 
     Raises:
         OSError: the disk is full or broken.
     """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(key)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def write_key(path: Path, key: bytes) -> None:
+    """Write a secret key as `write_file` does, readable by this user only."""
+    write_file(path, key, 0o600)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder with the names in it, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _is_name(name: str) -> bool:
@@ -190,12 +183,3 @@ def _is_name(name: str) -> bool:
 
 def _subfolder(name: str) -> str:
     return SUBFOLDERS[zlib.crc32(name.encode()) % len(SUBFOLDERS)]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in it survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,11 +8,11 @@ are images that people want back.
 
 import re
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, and_, false, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from darkroom.config import Settings
@@ -24,9 +24,8 @@ from darkroom.storage.tables import ImageRow, JobRow, UploadRow
 log = structlog.get_logger()
 
 SKIPPED = "files were not compared with records; the next start will do it"
-
 UPLOAD = re.compile(r"up[0-9a-f]+")
-OUTPUT = re.compile(r"(?P<job>[0-9a-zA-Z]+)-\d+")
+OUTPUT = re.compile(r"[0-9a-zA-Z]+-\d+")  # the job's id, and the index
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,8 @@ def at_worker_start(settings: Settings, database: Database, worker: str) -> None
 
 
 def uploads(database: Database, files: Files, orphans: Files) -> Reconciled:
-    """Check uploads. Only for the web process of the data folder, before it accepts requests.
-
-    Args:
-        database: migrated.
-        files: uploads and images.
-        orphans: where orphans are moved to.
-    """
-    return _reconcile(database, files, orphans, UPLOAD, UploadRow.id, ())
+    """Check uploads. Only for the web process of the data folder, before it accepts requests."""
+    return _reconcile(database, files, orphans, UPLOAD, UploadRow.id, false())
 
 
 def outputs(
@@ -83,14 +76,9 @@ def outputs(
 ) -> Reconciled:
     """Check images. Only for the worker of this id, before it claims jobs.
 
-    Args:
-        database: migrated.
-        files: uploads and images.
-        orphans: where orphans are moved to.
-        worker: images of jobs leased by other workers are left alone.
-        clock: seconds since the epoch.
+    Images of jobs that other workers hold a lease on are left alone.
     """
-    held = (
+    held = and_(
         JobRow.status == JobStatus.RUNNING,
         JobRow.worker != worker,
         JobRow.lease_until > clock(),
@@ -101,7 +89,9 @@ def outputs(
 def missing(database: Database, files: Files) -> int:
     """The number of records of uploads and images without a file."""
     there = set(files.names())
-    return len((_ids(database, UploadRow.id) | _ids(database, ImageRow.id)) - there)
+    with database.read() as session:
+        recorded = {*session.scalars(select(UploadRow.id)), *session.scalars(select(ImageRow.id))}
+    return len(recorded - there)
 
 
 def _reconcile(
@@ -110,20 +100,24 @@ def _reconcile(
     orphans: Files,
     kind: re.Pattern[str],
     column: InstrumentedAttribute[str],
-    held: tuple[ColumnElement[bool], ...],
+    held: ColumnElement[bool],
 ) -> Reconciled:
+    """Compare the files whose names are of a `kind` with a column, but for those of `held` jobs."""
     # Files first: a file added while this runs must not count as an orphan.
     there = {name for name in files.names() if kind.fullmatch(name)}
     half = [(name, path) for name, path in files.temporaries() if kind.fullmatch(name)]
-    recorded = _ids(database, column)
-    busy = _ids(database, JobRow.id, *held) if held else frozenset()
-    moved = sum(
-        files.move(name, orphans) for name in there - recorded if not _belongs(kind, name, busy)
-    )
-    half = [(name, path) for name, path in half if not _belongs(kind, name, busy)]
-    for _, path in half:
+    with database.read() as session:
+        recorded = set(session.scalars(select(column)))
+        busy = set(session.scalars(select(JobRow.id).where(held)))
+
+    def abandoned(name: str) -> bool:
+        return name.partition("-")[0] not in busy
+
+    moved = sum(files.move(name, orphans) for name in there - recorded if abandoned(name))
+    deleted = [path for name, path in half if abandoned(name)]
+    for path in deleted:
         path.unlink(missing_ok=True)
-    found = Reconciled(moved, len(half), len(recorded - there))
+    found = Reconciled(moved, len(deleted), len(recorded - there))
     if found.orphans or found.temporaries:
         log.warning(
             "orphaned files were moved aside",
@@ -133,15 +127,3 @@ def _reconcile(
     if found.missing:
         log.warning("recorded images have no file", missing=found.missing)
     return found
-
-
-def _belongs(kind: re.Pattern[str], name: str, jobs: Container[str]) -> bool:
-    found = kind.fullmatch(name)
-    return found is not None and found.groupdict().get("job") in jobs
-
-
-def _ids(
-    database: Database, column: InstrumentedAttribute[str], *where: ColumnElement[bool]
-) -> frozenset[str]:
-    with database.read() as session:
-        return frozenset(session.scalars(select(column).where(*where)))
