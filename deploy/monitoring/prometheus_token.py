@@ -21,7 +21,7 @@ from darkroom.config import Settings
 from darkroom.ops import addresses
 from darkroom.requests import Scope
 from darkroom.storage import database
-from darkroom.storage.tokens import Tokens
+from darkroom.storage.clients import Tokens
 
 NAME = "prometheus"
 

@@ -19,7 +19,7 @@ from darkroom.errors import DarkroomError
 from darkroom.ops import logs
 
 if TYPE_CHECKING:
-    from darkroom.storage.tokens import Tokens
+    from darkroom.storage.clients import Tokens
 
 PATH = click.Path(path_type=Path)
 SCOPE = click.option(
@@ -160,7 +160,7 @@ def startup_notice(settings: Settings) -> Iterator[None]:
 def tokens_of(settings: Settings) -> "Iterator[Tokens]":
     """The tokens in the database, which is created if need be."""
     from darkroom.storage import database
-    from darkroom.storage.tokens import Tokens
+    from darkroom.storage.clients import Tokens
 
     prepare(settings)
     opened = database.Database(settings.database_path)

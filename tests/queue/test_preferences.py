@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from darkroom.storage.clients import Preferences
 from darkroom.storage.database import Database
-from darkroom.storage.preferences import Preferences
 
 
 def test_each_client_has_settings_of_their_own(opened: Database, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 
 from darkroom.compat.openai.answers import CODES
+from darkroom.storage.clients import Tokens
 from darkroom.storage.database import Database
-from darkroom.storage.tokens import Tokens
 from tests.serving import RunningServer
 
 # A caller on this machine is trusted; one whose request was passed on is a stranger.

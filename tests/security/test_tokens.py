@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from darkroom.requests import Scope
+from darkroom.storage import clients as codes
 from darkroom.storage import database
-from darkroom.storage import tokens as codes
+from darkroom.storage.clients import Tokens
 from darkroom.storage.database import Database
-from darkroom.storage.tokens import Tokens
 from tests.security.doors import assert_refused, client, issue, new_code
 from tests.serving import RunningServer, running
 

@@ -28,10 +28,9 @@ from darkroom.images.decoder_pool import Decoders
 from darkroom.ops.metrics import QueueMetrics
 from darkroom.queue.retention import Janitor, Retention
 from darkroom.queue.store import Store
+from darkroom.storage.clients import Preferences, Tokens
 from darkroom.storage.database import Database
 from darkroom.storage.files import Files
-from darkroom.storage.preferences import Preferences
-from darkroom.storage.tokens import Tokens
 from darkroom.webhooks import signing
 from darkroom.webhooks.deliveries import Outbox
 from darkroom.webhooks.sender import WebhookSender

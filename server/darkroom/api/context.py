@@ -19,9 +19,8 @@ from darkroom.config import Settings
 from darkroom.ops.metrics import QueueMetrics
 from darkroom.queue import doorbell
 from darkroom.queue.store import Store
+from darkroom.storage.clients import Preferences, Tokens
 from darkroom.storage.files import Files
-from darkroom.storage.preferences import Preferences
-from darkroom.storage.tokens import Tokens
 from darkroom.webhooks.sender import WebhookSender
 
 _KEY = "darkroom"

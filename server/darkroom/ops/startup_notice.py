@@ -13,7 +13,7 @@ from darkroom.api.auth import tls
 from darkroom.config import Settings
 from darkroom.ops import addresses, health
 from darkroom.requests import Scope
-from darkroom.storage.tokens import Tokens
+from darkroom.storage.clients import Tokens
 
 log = structlog.get_logger()
 

@@ -8,17 +8,7 @@ from datetime import UTC, datetime
 
 from darkroom.destinations import Destination
 from darkroom.requests import RESOLVED, ResolvedRequest, Task, Workload
-from darkroom.responses import (
-    Event,
-    EventType,
-    Image,
-    Job,
-    JobStatus,
-    Problem,
-    Progress,
-    Webhook,
-    WebhookState,
-)
+from darkroom.responses import Event, EventType, Image, Job, JobStatus, Problem, Progress, Webhook
 from darkroom.storage.tables import EventRow, ImageRow, JobRow, WebhookRow
 
 DEFAULT_URGENCY = 3  # RFC 9218, section 4.1
@@ -41,17 +31,12 @@ class NewJob:
     """A job to be queued.
 
     Attributes:
-        client: the caller: `local`, `token:<id>` or `address:<ip>`.
-        client_name: for people.
+        client, client_name, urgency: as in `JobRow`.
         request: with `image:<id>` references only.
-        workload: its size.
         uploads: pictures that came along.
         fingerprint: SHA-256 of the caller's request, to tell a repeat from a mistake.
-        idempotency_key: of the caller's, or None.
-        urgency: 0 to 7, the most urgent first, among this client's jobs.
-        request_id: of the HTTP request, for the logs.
         collapses: whether an unfinished job of this client with the same fingerprint will do.
-        webhook: the address to call when it has ended, or None.
+        webhook: the address to call when it has ended.
         old_fingerprint: as older servers computed it. A job that one of them stored under the same
             key has this one.
     """
@@ -75,11 +60,7 @@ class Claim:
     """A job that a worker holds a lease on.
 
     Attributes:
-        job_id: of the job.
-        request: what to make.
-        workload: its size.
         attempt: 1 at first.
-        request_id: of the HTTP request that brought it.
         isolated: whether nothing else may be in flight with it.
     """
 
@@ -105,12 +86,7 @@ class StoredPicture:
 
 @dataclass(frozen=True)
 class Preview:
-    """An image of an intermediate step.
-
-    Attributes:
-        id: of its event.
-        webp: the bytes of a small WebP file.
-    """
+    """An image of an intermediate step: the id of its event, and a small WebP file."""
 
     id: int
     webp: bytes
@@ -123,8 +99,8 @@ class NewEvent:
     data: dict[str, object]
 
 
-def timestamp(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+def timestamp(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def request_of(row: JobRow) -> ResolvedRequest:
@@ -136,8 +112,6 @@ def workload_of(row: JobRow) -> Workload:
 
 
 def image_of(row: ImageRow) -> Image:
-    created = timestamp(row.created_at)
-    assert created is not None
     return Image(
         id=row.id,
         job_id=row.job_id,
@@ -148,7 +122,7 @@ def image_of(row: ImageRow) -> Image:
         content_type=row.content_type,
         bytes=row.bytes,
         sha256=row.sha256,
-        created_at=created,
+        created_at=timestamp(row.created_at),
         url=f"/images/{row.id}",
     )
 
@@ -179,16 +153,10 @@ def preview_of(row: EventRow) -> Preview:
     return Preview(row.id, base64.b64decode(image.removeprefix(DATA_URI)))
 
 
-def webhook_of(row: WebhookRow) -> Webhook:
-    return Webhook(state=WebhookState(row.state), attempts=row.attempts, last_error=row.last_error)
-
-
 def job_of(
     row: JobRow, images: Sequence[ImageRow], estimate: Estimate, webhook: WebhookRow | None
 ) -> Job:
     """The wire form of a job."""
-    created = timestamp(row.created_at)
-    assert created is not None
     return Job(
         id=row.id,
         client=row.client_name,
@@ -202,9 +170,9 @@ def job_of(
         images=tuple(image_of(image) for image in sorted(images, key=lambda image: image.index)),
         notes=tuple(json.loads(row.notes)),
         error=None if row.error is None else Problem.model_validate_json(row.error),
-        created_at=created,
-        started_at=timestamp(row.started_at),
-        finished_at=timestamp(row.finished_at),
+        created_at=timestamp(row.created_at),
+        started_at=None if row.started_at is None else timestamp(row.started_at),
+        finished_at=None if row.finished_at is None else timestamp(row.finished_at),
         url=f"/jobs/{row.id}",
-        webhook=None if webhook is None else webhook_of(webhook),
+        webhook=webhook and Webhook.model_validate(webhook, from_attributes=True),
     )

@@ -1,11 +1,11 @@
 """The tables. Times are seconds since the epoch, UTC; JSON is text."""
 
-from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Float, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Table(DeclarativeBase):
-    pass
+    type_annotation_map = {float: Float}  # noqa: RUF012
 
 
 class JobRow(Table):
@@ -13,14 +13,12 @@ class JobRow(Table):
 
     Attributes:
         sequence: orders all jobs by acceptance.
-        client: who asked: `local`, `token:<id>` or `address:<ip>`.
-        client_name: for people, as it was when they asked.
+        client: who asked: `local`, `token:<id>` or `address:<ip>`; `client_name` is for people.
         request: JSON of the resolved request of its task, without nulls.
         model, pixels, images, steps: its `Workload`; the worker corrects `steps` when it starts.
         urgency: 0 to 7, the most urgent first, among one client's jobs (RFC 9218).
         isolated: whether it was in flight when a worker died, and must run alone from now on.
         predicted_s: from acceptance to the end, as foreseen when it was accepted.
-        request_id: of the HTTP request that brought it.
     """
 
     __tablename__ = "jobs"
@@ -32,7 +30,7 @@ class JobRow(Table):
         {"sqlite_autoincrement": True},
     )
 
-    sequence: Mapped[int] = mapped_column(Integer, primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
     id: Mapped[str] = mapped_column(String(64), unique=True)
     client: Mapped[str] = mapped_column(String(200))
     client_name: Mapped[str] = mapped_column(String(100), default="")
@@ -40,24 +38,24 @@ class JobRow(Table):
     status: Mapped[str] = mapped_column(String(16))
     request: Mapped[str] = mapped_column(Text)
     model: Mapped[str] = mapped_column(String(210))
-    pixels: Mapped[int] = mapped_column(Integer)
-    images: Mapped[int] = mapped_column(Integer)
-    step: Mapped[int] = mapped_column(Integer, default=0)
-    steps: Mapped[int] = mapped_column(Integer, default=0)
-    urgency: Mapped[int] = mapped_column(Integer, default=3)
-    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    pixels: Mapped[int]
+    images: Mapped[int]
+    step: Mapped[int] = mapped_column(default=0)
+    steps: Mapped[int] = mapped_column(default=0)
+    urgency: Mapped[int] = mapped_column(default=3)
+    attempts: Mapped[int] = mapped_column(default=0)
     isolated: Mapped[bool] = mapped_column(default=False)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     worker: Mapped[str | None] = mapped_column(String(200), index=True)
-    lease_until: Mapped[float | None] = mapped_column(Float)
+    lease_until: Mapped[float | None]
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     fingerprint: Mapped[str] = mapped_column(String(64))
     notes: Mapped[str] = mapped_column(Text, default="[]")
     error: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[float] = mapped_column(Float)
-    started_at: Mapped[float | None] = mapped_column(Float)
-    finished_at: Mapped[float | None] = mapped_column(Float)
-    predicted_s: Mapped[float | None] = mapped_column(Float)
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    predicted_s: Mapped[float | None]
     request_id: Mapped[str | None] = mapped_column(String(64))
 
 
@@ -68,14 +66,14 @@ class ImageRow(Table):
 
     id: Mapped[str] = mapped_column(String(80), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
-    index: Mapped[int] = mapped_column(Integer)
+    index: Mapped[int]
     seed: Mapped[int] = mapped_column(BigInteger)
-    width: Mapped[int] = mapped_column(Integer)
-    height: Mapped[int] = mapped_column(Integer)
+    width: Mapped[int]
+    height: Mapped[int]
     content_type: Mapped[str] = mapped_column(String(32))
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
-    created_at: Mapped[float] = mapped_column(Float)
+    created_at: Mapped[float]
 
 
 class UploadRow(Table):
@@ -86,10 +84,10 @@ class UploadRow(Table):
     id: Mapped[str] = mapped_column(String(80), primary_key=True)
     client: Mapped[str] = mapped_column(String(200))
     sha256: Mapped[str] = mapped_column(String(64))
-    width: Mapped[int] = mapped_column(Integer)
-    height: Mapped[int] = mapped_column(Integer)
+    width: Mapped[int]
+    height: Mapped[int]
     bytes: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[float] = mapped_column(Float)
+    created_at: Mapped[float]
 
 
 class EventRow(Table):
@@ -98,20 +96,18 @@ class EventRow(Table):
     __tablename__ = "events"
     __table_args__ = (Index("events_by_job", "job_id", "id"), {"sqlite_autoincrement": True})
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     type: Mapped[str] = mapped_column(String(16))
     data: Mapped[str] = mapped_column(Text)
-    created_at: Mapped[float] = mapped_column(Float)
+    created_at: Mapped[float]
 
 
 class WebhookRow(Table):
     """A job's webhook and its delivery; see `webhooks.deliveries`.
 
     Attributes:
-        url: deleted when nothing more is to be sent.
-        origin: of the url, which contains no secret.
-        state: a `WebhookState`.
+        url: deleted when nothing more is to be sent; `origin`, without secrets, stays.
         due_at: when the next attempt is due, once the job has ended.
         sender: the process that is sending it.
     """
@@ -123,8 +119,8 @@ class WebhookRow(Table):
     url: Mapped[str | None] = mapped_column(Text)
     origin: Mapped[str] = mapped_column(String(300))
     state: Mapped[str] = mapped_column(String(16))
-    attempts: Mapped[int] = mapped_column(Integer, default=0)
-    due_at: Mapped[float | None] = mapped_column(Float)
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[float | None]
     sender: Mapped[str | None] = mapped_column(String(64))
     last_error: Mapped[str | None] = mapped_column(String(200))
 
@@ -135,25 +131,22 @@ class SpeedRow(Table):
     __tablename__ = "speeds"
 
     model: Mapped[str] = mapped_column(String(200), primary_key=True)
-    pixels: Mapped[int] = mapped_column(Integer, primary_key=True)
-    in_flight: Mapped[int] = mapped_column(Integer, primary_key=True)
-    step_seconds: Mapped[float] = mapped_column(Float)
-    other_seconds: Mapped[float] = mapped_column(Float)
+    pixels: Mapped[int] = mapped_column(primary_key=True)
+    in_flight: Mapped[int] = mapped_column(primary_key=True)
+    step_seconds: Mapped[float]
+    other_seconds: Mapped[float]
 
 
 class WorkerRow(Table):
-    """A worker, which counts as alive until its lease expires.
-
-    `metrics` are its metrics in Prometheus' text format.
-    """
+    """A worker, alive until its lease expires. `metrics` are in Prometheus' text format."""
 
     __tablename__ = "workers"
 
     id: Mapped[str] = mapped_column(String(200), primary_key=True)
     ready: Mapped[bool] = mapped_column(default=False)
     device: Mapped[str] = mapped_column(String(64))
-    max_in_flight: Mapped[int] = mapped_column(Integer)
-    lease_until: Mapped[float] = mapped_column(Float)
+    max_in_flight: Mapped[int]
+    lease_until: Mapped[float]
     metrics: Mapped[str] = mapped_column(Text, default="")
 
 
@@ -184,9 +177,9 @@ class TokenRow(Table):
     name: Mapped[str] = mapped_column(String(100))
     scope: Mapped[str] = mapped_column(String(8))
     digest: Mapped[str] = mapped_column(String(64), unique=True)
-    created_at: Mapped[float] = mapped_column(Float)
-    used_at: Mapped[float | None] = mapped_column(Float)
-    revoked_at: Mapped[float | None] = mapped_column(Float)
+    created_at: Mapped[float]
+    used_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
 
 
 class PairingCodeRow(Table):
@@ -196,5 +189,5 @@ class PairingCodeRow(Table):
 
     digest: Mapped[str] = mapped_column(String(64), primary_key=True)
     scope: Mapped[str] = mapped_column(String(8))
-    created_at: Mapped[float] = mapped_column(Float)
-    expires_at: Mapped[float] = mapped_column(Float)
+    created_at: Mapped[float]
+    expires_at: Mapped[float]

@@ -13,7 +13,7 @@ from darkroom.api.context import context
 from darkroom.api.errors import ProblemError
 from darkroom.config import AuthSettings
 from darkroom.requests import Scope
-from darkroom.storage.tokens import Tokens
+from darkroom.storage.clients import Tokens
 
 COOKIE = "darkroom_token"
 CHALLENGE = 'Bearer realm="darkroom"'

@@ -69,7 +69,6 @@ def make_code() -> Response:
     scope = here.bodies.read_json(CodeRequest).scope
     code, expires_at = here.tokens.new_code(scope, here.settings.auth.pairing_code_s)
     expires = timestamp(expires_at)
-    assert expires is not None
     url = addresses.pairing_url(_base_url(), code)
     qr = segno.make(url, error="l", micro=False).svg_data_uri(scale=8, light="white")
     return send_model(PairingCode(code=code, scope=scope, url=url, qr=qr, expires_at=expires), 201)

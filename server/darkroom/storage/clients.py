@@ -1,10 +1,10 @@
-"""Device tokens, and the pairing codes that are exchanged for them."""
+"""What is stored about clients: tokens, pairing codes to exchange for them, and settings."""
 
-import hmac
+import json
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 
 import structlog
@@ -16,9 +16,11 @@ from darkroom.requests import Scope
 from darkroom.responses import Token
 from darkroom.storage.database import Database, DatabaseUnavailableError
 from darkroom.storage.records import timestamp
-from darkroom.storage.tables import PairingCodeRow, TokenRow
+from darkroom.storage.tables import ClientOptionsRow, PairingCodeRow, TokenRow
 
 log = structlog.get_logger()
+
+Setting = str | int | float | bool | None
 
 USED_EVERY_S = 60.0  # resolution of a token's last use
 TOKEN_BYTES = 32  # 256 random bits cannot be guessed, so storing a plain digest is safe
@@ -30,20 +32,10 @@ TOKEN = re.compile(r"dk_[A-Za-z0-9_-]{43}")
 _MISREAD = str.maketrans("OIL", "011", "- \t")
 
 
-def new_token() -> str:
-    """A random token: `dk_` and 43 characters of base64url."""
-    return f"dk_{secrets.token_urlsafe(TOKEN_BYTES)}"
-
-
 def new_code() -> str:
     """A random pairing code in the form shown to people: XXXX-XXXX."""
     code = "".join(secrets.choice(ALPHABET) for _ in range(CODE_LENGTH))
     return f"{code[:4]}-{code[4:]}"
-
-
-def digest(secret: str) -> str:
-    """The SHA-256 of a token or code in hexadecimal, which is what the database stores."""
-    return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read_code(typed: str) -> str | None:
@@ -52,15 +44,17 @@ def read_code(typed: str) -> str | None:
     return code if len(code) == CODE_LENGTH and set(code) <= set(ALPHABET) else None
 
 
+def digest(secret: str) -> str:
+    """The SHA-256 of a token or code in hexadecimal, which is what the database stores."""
+    return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 class Tokens:
     """Tokens in the database. Safe to use from any number of threads and processes.
 
     Nothing is cached, so a revoked token is refused from the next request on. Every method raises
-    DatabaseUnavailableError while the database cannot be used.
-
-    Args:
-        database: migrated.
-        clock: seconds since the epoch.
+    DatabaseUnavailableError while the database cannot be used. The clock gives seconds since the
+    epoch.
     """
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
@@ -78,13 +72,11 @@ class Tokens:
         """The valid token with this secret, or None."""
         if not TOKEN.fullmatch(secret):
             return None
-        asked = digest(secret)
         with self._database.read() as session:
-            row = session.scalar(select(TokenRow).where(TokenRow.digest == asked, _GOOD))
-            if row is None or not hmac.compare_digest(row.digest, asked):
+            row = session.scalar(select(TokenRow).where(TokenRow.digest == digest(secret), _GOOD))
+            if row is None:
                 return None
-            found = _record(row)
-            used_at = row.used_at
+            found, used_at = _record(row), row.used_at
         now = self._clock()
         if used_at is None or now - used_at >= USED_EVERY_S:
             self._note_use(found.id, now)
@@ -125,25 +117,20 @@ class Tokens:
                 "the last use of a token could not be recorded", token=token_id, error=str(error)
             )
 
-    # --- pairing ---------------------------------------------------------------------------
+    # --- pairing codes ---------------------------------------------------------------------
 
     def new_code(self, scope: Scope, lifetime_s: float) -> tuple[str, float]:
         """Create a pairing code. Returns it, and when it expires, in seconds since the epoch."""
         code = new_code()
-        plain = read_code(code)
-        assert plain is not None
         with self._database.write() as session:
             now = self._clock()
+            expires_at = now + lifetime_s
             _prune(session, now)
+            stored = digest(code.replace("-", ""))
             session.add(
-                PairingCodeRow(
-                    digest=digest(plain),
-                    scope=scope,
-                    created_at=now,
-                    expires_at=now + lifetime_s,
-                )
+                PairingCodeRow(digest=stored, scope=scope, created_at=now, expires_at=expires_at)
             )
-            return code, now + lifetime_s
+            return code, expires_at
 
     def redeem(self, code: str, name: str) -> tuple[Token, str] | None:
         """Exchange a code for a token and its secret.
@@ -177,13 +164,9 @@ _GOOD = TokenRow.revoked_at.is_(None)
 
 
 def _issue(session: Session, name: str, scope: Scope, now: float) -> tuple[Token, str]:
-    secret = new_token()
+    secret = f"dk_{secrets.token_urlsafe(TOKEN_BYTES)}"  # 43 characters of base64url
     row = TokenRow(
-        id=secrets.token_hex(6),
-        name=name,
-        scope=scope,
-        digest=digest(secret),
-        created_at=now,
+        id=secrets.token_hex(6), name=name, scope=scope, digest=digest(secret), created_at=now
     )
     session.add(row)
     session.flush()
@@ -195,12 +178,39 @@ def _prune(session: Session, now: float) -> None:
 
 
 def _record(row: TokenRow) -> Token:
-    created = timestamp(row.created_at)
-    assert created is not None
     return Token(
         id=row.id,
         name=row.name,
         scope=Scope(row.scope),
-        created_at=created,
-        used_at=timestamp(row.used_at),
+        created_at=timestamp(row.created_at),
+        used_at=None if row.used_at is None else timestamp(row.used_at),
     )
+
+
+class Preferences:
+    """Settings by client and name, for APIs that keep them on the server.
+
+    Safe to use from any number of threads and processes. Both methods raise
+    DatabaseUnavailableError while the database cannot be used; nothing was written then.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def of(self, client: str) -> dict[str, Setting]:
+        """The settings of a client; empty if it has none."""
+        with self._database.read() as session:
+            row = session.get(ClientOptionsRow, client)
+            found: dict[str, Setting] = {} if row is None else json.loads(row.options)
+            return found
+
+    def change(self, client: str, changes: Mapping[str, Setting]) -> None:
+        """Set some of a client's settings, and keep the others. None removes one.
+
+        The caller limits their number and size.
+        """
+        with self._database.write() as session:
+            row = session.get(ClientOptionsRow, client)
+            merged = ({} if row is None else json.loads(row.options)) | dict(changes)
+            kept = {name: value for name, value in merged.items() if value is not None}
+            session.merge(ClientOptionsRow(client=client, options=json.dumps(kept)))
