@@ -18,7 +18,7 @@ import alembic.command  # noqa: F401  # imported before the user changes, who ma
 
 from darkroom import config
 from darkroom.config import Settings
-from darkroom.ops import addresses
+from darkroom.ops import discovery
 from darkroom.requests import Scope
 from darkroom.storage import database
 from darkroom.storage.clients import Tokens
@@ -32,7 +32,7 @@ def write_target(settings: Settings, folder: Path) -> None:
     known = token.read_text().strip() if token.exists() else ""
     with _as_owner_of(settings.data_dir), _tokens(settings) as tokens:
         secret = known if tokens.find(known) else _renew(tokens)
-    url = urlsplit(addresses.local_url(settings))
+    url = urlsplit(discovery.local_url(settings))
     target = {"targets": [url.netloc], "labels": {"__scheme__": url.scheme}}
     _write(folder / "target.json", json.dumps([target]))
     _write(token, secret)

@@ -134,7 +134,7 @@ def prepare(settings: Settings) -> None:
 def startup_notice(settings: Settings) -> Iterator[None]:
     """Context that prints and announces the server's address; exits if the port is taken."""
     from darkroom.ops.discovery import Beacon, is_wanted
-    from darkroom.ops.startup_notice import StartupNotice, announce
+    from darkroom.ops.startup_notice import announce, report_startup
     from darkroom.ops.supervisor import PortTakenError, check_port
 
     beacon = Beacon(settings)
@@ -150,7 +150,7 @@ def startup_notice(settings: Settings) -> Iterator[None]:
     except PortTakenError as error:
         fail(f"{error}; choose another --port, or stop what listens there")
     try:
-        with StartupNotice(settings, logs.print_line, welcome):
+        with report_startup(settings, logs.print_line, welcome):
             yield
     finally:
         beacon.stop()
@@ -195,7 +195,7 @@ def models() -> None:
 def serve(settings: Settings) -> None:
     """Start the server: web and worker, each restarted if it dies."""
     from darkroom.api.auth import tls
-    from darkroom.ops.supervisor import Supervisor
+    from darkroom.ops.supervisor import supervise
     from darkroom.storage import database
 
     logs.configure(settings.log_format, "serve")
@@ -208,7 +208,7 @@ def serve(settings: Settings) -> None:
         if not alone:
             fail(f"a server already runs on {settings.data_dir}; stop it or choose --data-dir")
         with startup_notice(settings):
-            Supervisor(settings, arguments).run()
+            supervise(settings, arguments)
 
 
 # `serve` prints the notice itself.
@@ -367,7 +367,7 @@ def health(settings: Settings, process: str) -> None:
 
     For the health checks of container engines and service managers.
     """
-    from darkroom.ops.health import web_is_well, worker_is_well
+    from darkroom.ops.watchdog import web_is_well, worker_is_well
 
     well = web_is_well(settings) if process == "web" else worker_is_well(settings)
     click.echo(f"{process} is {'well' if well else 'not well'}")

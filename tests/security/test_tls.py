@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from darkroom.api.auth import tls
 from darkroom.config import AuthSettings, Settings, TlsSettings
-from darkroom.ops import addresses
+from darkroom.ops import discovery
 from darkroom_client import Client, ConnectionFailedError
 from tests.serving import RunningServer, running
 from tests.test_cli import darkroom
@@ -148,7 +148,7 @@ def test_the_certificate_has_every_name_of_this_machine(tmp_path: Path) -> None:
         "pictures.example",
         "10.9.8.7",
     }
-    assert names_of(leaf_of(tmp_path)) == expected | set(addresses.lan_addresses())
+    assert names_of(leaf_of(tmp_path)) == expected | set(discovery.lan_addresses())
 
 
 def test_keys_are_for_the_servers_user_alone(tmp_path: Path) -> None:

@@ -15,10 +15,9 @@ from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import Settings
 from darkroom.engine.base import EngineEvent, EngineJob, Failed
-from darkroom.ops import health
-from darkroom.ops.addresses import local_url
-from darkroom.ops.supervisor import PortTakenError
-from darkroom.ops.supervisor import check_port as probe_port
+from darkroom.ops import supervisor
+from darkroom.ops.discovery import local_url
+from darkroom.ops.watchdog import answers
 from darkroom.requests import Txt2Img
 from darkroom.storage import database, reconcile
 from darkroom.storage.database import Database, NewerDatabaseError
@@ -90,10 +89,8 @@ def _gpu(settings: Settings) -> Finding:
 def _memory(_settings: Settings) -> Finding:
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
-    ok = free >= MIN_MEMORY_BYTES
-    return Finding(
-        "memory", ok, f"{free / GIB:.1f} GiB free", "end other programs; 2 GiB are needed"
-    )
+    advice = "end other programs; 2 GiB are needed"
+    return Finding("memory", free >= MIN_MEMORY_BYTES, f"{free / GIB:.1f} GiB free", advice)
 
 
 def _disk(settings: Settings) -> Finding:
@@ -110,9 +107,9 @@ def _disk(settings: Settings) -> Finding:
 def check_port(settings: Settings) -> Finding:
     """Whether the server can listen, or this data folder's server already does."""
     try:
-        probe_port(settings.host, settings.port)
-    except PortTakenError as error:
-        if _is_locked(settings.data_dir / "web.lock") and health.answers(settings, "/healthz"):
+        supervisor.check_port(settings.host, settings.port)
+    except supervisor.PortTakenError as error:
+        if _is_locked(settings.data_dir / "web.lock") and answers(settings, "/healthz"):
             return Finding("port", True, f"{local_url(settings)} is held by this server")
         advice = "choose another --port, or stop the program that listens there"
         return Finding("port", False, str(error), advice)
@@ -158,11 +155,8 @@ def check_files(settings: Settings) -> Finding:
     """Whether every recorded picture has its file, and how many files have no record."""
     if not settings.database_path.exists():
         return Finding("files", True, "none yet")
-    opened = Database(settings.database_path)
-    try:
+    with closing(Database(settings.database_path)) as opened:
         missing = reconcile.missing(opened, Files(settings.images_dir))
-    finally:
-        opened.close()
     orphans = sum(1 for _ in Files(settings.orphans_dir).names())
     detail = f"recorded pictures whose file is not there: {missing}"
     if orphans:
@@ -173,29 +167,20 @@ def check_files(settings: Settings) -> Finding:
 
 def check_locks(settings: Settings) -> Finding:
     """Which processes of the server run, and whether a child of a dead one still holds its lock."""
-    held: list[tuple[str, str, bool]] = []
-    here = database.processes()
-    for name in ("serve", "web", "worker"):
-        path = settings.data_dir / f"{name}.lock"
-        if not path.exists():
+    held, orphaned = [], []
+    for path in (settings.data_dir / f"{name}.lock" for name in ("serve", "web", "worker")):
+        if not _is_locked(path):
             continue
-        pid, _, among = path.read_text().strip().partition(" ")
-        if _is_locked(path):
-            held.append((name, pid, among in ("", here)))
-    gone = [
-        f"{name}.lock"
-        for name, pid, near in held
-        if near and not Path(f"/proc/{pid or 'none'}").exists()
-    ]
-    if gone:
-        detail = f"{', '.join(gone)}: held, but not by the process that took it"
+        pid, _, namespace = path.read_text().strip().partition(" ")
+        here = namespace in ("", database.processes())
+        if here and not Path(f"/proc/{pid or 'none'}").exists():
+            orphaned.append(path.name)
+        held.append(f"{path.stem} (process {pid}{'' if here else ' of another container'})")
+    if orphaned:
+        detail = f"{', '.join(orphaned)}: held, but not by the process that took it"
         advice = "a child of a process that was killed still runs; `fuser` on the file says which"
         return Finding("locks", False, detail, advice)
-    running = ", ".join(
-        f"{name} (process {pid}{'' if near else ' of another container'})"
-        for name, pid, near in held
-    )
-    return Finding("locks", True, f"held by {running}" if held else "none is held")
+    return Finding("locks", True, f"held by {', '.join(held)}" if held else "none is held")
 
 
 def _model(settings: Settings) -> Finding:
@@ -228,8 +213,7 @@ def check_additions(settings: Settings) -> Finding:
 def _picture(settings: Settings) -> Finding:
     from darkroom.engine import engine
 
-    catalog = ModelCatalog(settings.models_dir, settings.models.default)
-    info = catalog.find(None).info
+    info = ModelCatalog(settings.models_dir, settings.models.default).find(None).info
     working = engine.from_settings(settings)
     began = time.monotonic()
     working.warm_up()

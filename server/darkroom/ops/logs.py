@@ -49,12 +49,7 @@ def print_line(message: str, file: TextIO | None = None) -> None:
 
 
 def configure(form: Literal["console", "json"], process: str) -> None:
-    """Set up logging and crash reports for this process.
-
-    Args:
-        form: `console` for people, `json` for machines.
-        process: its name, a field of every line.
-    """
+    """Set up logging and crash reports. Every line has the name of this process as a field."""
     _keep_standard_streams()
     faulthandler.enable(file=2)
 

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from statistics import median
 
 import structlog
@@ -33,11 +34,8 @@ ETA_SAMPLE = 200  # how many of the last jobs estimates are compared with
 class QueueMetrics(Collector):
     """Collects at each scrape what has happened since this object was made, and the current state.
 
-    Args:
-        database: migrated.
-        eta_errors: returns the relative errors of the first estimates of that many of the last
-            jobs: 0.1 is 10 % of the actual time.
-        clock: seconds since the epoch.
+    `eta_errors` returns the relative errors of the first estimates of that many of the last jobs:
+    0.1 is 10 % of the actual time. The clock gives seconds since the epoch.
     """
 
     def __init__(
@@ -52,37 +50,28 @@ class QueueMetrics(Collector):
         self._lock = threading.Lock()
         with database.read() as session:
             self._last_id = session.scalar(select(func.max(EventRow.id))) or 0
-        self._counted = registry = CollectorRegistry()
-        self._ended = Counter(
-            "darkroom_jobs_ended",
-            "Ended jobs by outcome.",
-            ("status", "task"),
-            registry=registry,
+        self._counted = CollectorRegistry()
+        counter = partial(Counter, registry=self._counted)
+        histogram = partial(Histogram, buckets=SECONDS, registry=self._counted)
+        self._ended = counter(
+            "darkroom_jobs_ended", "Ended jobs by outcome.", labelnames=("status", "task")
         )
         for status in JobStatus:
             if status.terminal:
                 self._ended.labels(status.value, "txt2img")
-        self._failures = Counter(
+        self._failures = counter(
             "darkroom_job_failures",
             "Failed jobs by the last part of their problem's type.",
-            ("kind",),
-            registry=registry,
+            labelnames=("kind",),
         )
-        self._retries = Counter(
-            "darkroom_job_retries", "Jobs started again after an interruption.", registry=registry
+        self._retries = counter("darkroom_job_retries", "Jobs started again after an interruption.")
+        self._waits = histogram(
+            "darkroom_job_wait_seconds", "Time from acceptance to the first step."
         )
-        self._waits = Histogram(
-            "darkroom_job_wait_seconds",
-            "Time from acceptance to the first step.",
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self._durations = Histogram(
+        self._durations = histogram(
             "darkroom_job_duration_seconds",
             "Time from the first step to the last picture of jobs that succeeded.",
-            ("task",),
-            buckets=SECONDS,
-            registry=registry,
+            labelnames=("task",),
         )
 
     def collect(self) -> Iterator[Metric]:
@@ -129,9 +118,8 @@ class QueueMetrics(Collector):
         for status in JobStatus:
             jobs.add_metric([status.value], counts.get(status.value, 0))
         yield jobs
-        oldest = session.scalar(
-            select(func.min(JobRow.created_at)).where(JobRow.status == JobStatus.QUEUED)
-        )
+        queued = JobRow.status == JobStatus.QUEUED
+        oldest = session.scalar(select(func.min(JobRow.created_at)).where(queued))
         waited = 0.0 if oldest is None else max(0.0, self._clock() - oldest)
         yield GaugeMetricFamily(
             "darkroom_oldest_queued_seconds", "Waiting time of the oldest queued job.", waited
@@ -141,11 +129,11 @@ class QueueMetrics(Collector):
         ).one()
         yield GaugeMetricFamily("darkroom_pictures", "Developed pictures in storage.", pictures)
         yield GaugeMetricFamily("darkroom_pictures_bytes", "Their size in bytes.", size)
-        due = select(func.count()).where(WebhookRow.state == WebhookState.PENDING)
+        pending = select(func.count()).where(WebhookRow.state == WebhookState.PENDING)
         yield GaugeMetricFamily(
             "darkroom_webhooks_pending",
             "Webhooks of ended jobs that are not delivered yet.",
-            session.scalar(due) or 0,
+            session.scalar(pending) or 0,
         )
 
     def _workers(self, session: Session) -> Iterator[Metric]:
@@ -168,11 +156,9 @@ class QueueMetrics(Collector):
 
 
 def merge(texts: Iterable[tuple[str, str]]) -> list[Metric]:
-    """The workers' metrics as one list, each sample with the label `worker`.
+    """The metrics of workers, by name and text, as one list; each sample has the label `worker`.
 
-    Args:
-        texts: name of the worker and its metrics in Prometheus' text format. A text that cannot be
-            parsed is logged and left out.
+    A text that is not in Prometheus' format is logged and left out.
     """
     merged: dict[str, Metric] = {}
     for worker, text in texts:
@@ -182,10 +168,8 @@ def merge(texts: Iterable[tuple[str, str]]) -> list[Metric]:
             log.warning("the worker's metrics cannot be read", worker=worker)
             continue
         for family in families:
-            known = merged.setdefault(
-                family.name, Metric(family.name, family.documentation, family.type)
-            )
-            known.samples += [
+            new = Metric(family.name, family.documentation, family.type)
+            merged.setdefault(family.name, new).samples += [
                 sample._replace(labels={**sample.labels, "worker": worker})
                 for sample in family.samples
             ]

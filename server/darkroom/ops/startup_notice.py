@@ -3,15 +3,16 @@
 import io
 import threading
 import time
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import segno
 import structlog
 
 from darkroom.api.auth import tls
 from darkroom.config import Settings
-from darkroom.ops import addresses, health
+from darkroom.ops import discovery
+from darkroom.ops.watchdog import answers
 from darkroom.requests import Scope
 from darkroom.storage.clients import Tokens
 
@@ -27,65 +28,45 @@ AUTH_DISABLED = (
 )
 
 
-class StartupNotice:
+@contextmanager
+def report_startup(settings: Settings, say: Say, welcome: Callable[[], None]) -> Iterator[None]:
     """Context in which two lines are printed: once web answers, and once the model is loaded.
 
-    Args:
-        settings: of the server.
-        say: prints a line.
-        welcome: prints more once web answers.
+    `welcome` is called after the first, to print more.
     """
+    stopping = threading.Event()
 
-    def __init__(self, settings: Settings, say: Say, welcome: Callable[[], None]) -> None:
-        self._settings = settings
-        self._say = say
-        self._welcome = welcome
-        self._stopping = threading.Event()
-
-    def __enter__(self) -> "StartupNotice":
-        threading.Thread(target=self._run, name="startup_notice", daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stopping.set()
-
-    def _run(self) -> None:
+    def run() -> None:
         began = time.monotonic()
-        base = addresses.local_url(self._settings)
         for path, words in (
-            ("/healthz", f"Darkroom is at {base}"),
+            ("/healthz", f"Darkroom is at {discovery.local_url(settings)}"),
             ("/readyz", "Ready: pictures develop from here on"),
         ):
-            while not health.answers(self._settings, path):
-                if self._stopping.wait(LOOK_EVERY_S):
+            while not answers(settings, path):
+                if stopping.wait(LOOK_EVERY_S):
                     return
-            self._say(f"{words}  ({time.monotonic() - began:.1f} s)")
+            say(f"{words}  ({time.monotonic() - began:.1f} s)")
             if path == "/healthz":
                 try:
-                    self._welcome()
+                    welcome()
                 except Exception:  # a full disk has no room for a code; the server serves without
                     log.exception("no pairing code can be made")
+
+    threading.Thread(target=run, name="startup_notice", daemon=True).start()
+    try:
+        yield
+    finally:
+        stopping.set()
 
 
 def announce(settings: Settings, tokens: Tokens, say: Say, *, terminal: bool) -> None:
     """Print the server's addresses, and a pairing code.
 
     While there is no owner, the code creates one. It is printed in logs too, where owners of
-    containers look for it. Later codes only let a device use the server, and are printed on
-    terminals only, because others may read the logs.
-
-    Args:
-        settings: of the server.
-        tokens: stores the code.
-        say: prints a line.
-        terminal: whether the lines go to a terminal rather than a log.
+    containers look for it. Later codes only let a device use the server, and are printed only
+    where `say` prints to a terminal, because others may read the logs.
     """
-    local_only = addresses.is_local_only(settings.host)
+    local_only = discovery.is_local_only(settings.host)
     if settings.tls.mode == "local_ca":
         fingerprint = tls.authority(settings).fingerprint()
         say(f"Its root certificate is at /ca; SHA-256 {fingerprint}")
@@ -95,7 +76,7 @@ def announce(settings: Settings, tokens: Tokens, say: Say, *, terminal: bool) ->
         return
     if local_only and settings.public_url is None:
         return
-    for url in addresses.urls(settings):
+    for url in discovery.urls(settings):
         say(f"On the local network: {url}")
     owned = tokens.has_owner()
     if owned and not terminal:
@@ -108,7 +89,7 @@ def announce(settings: Settings, tokens: Tokens, say: Say, *, terminal: bool) ->
 def invite(settings: Settings, tokens: Tokens, scope: Scope, say: Say, *, with_qr: bool) -> None:
     """Make a pairing code and print it, its URL, and a QR code of the URL if asked for."""
     code, _ = tokens.new_code(scope, settings.auth.pairing_code_s)
-    url = addresses.pairing_url(addresses.urls(settings)[0], code)
+    url = discovery.pairing_url(discovery.urls(settings)[0], code)
     may = "own the server" if scope is Scope.OWN else "use the server"
     minutes = settings.auth.pairing_code_s / 60
     say(f"Pair a device that may {may}, once, within {minutes:g} minutes: {url}")

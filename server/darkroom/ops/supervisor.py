@@ -15,7 +15,7 @@ import structlog
 
 from darkroom.config import Settings
 from darkroom.errors import DarkroomError
-from darkroom.ops.watchdog import Watch
+from darkroom.ops.watchdog import Watch, allowed_silence_s
 
 log = structlog.get_logger()
 
@@ -31,11 +31,7 @@ class PortTakenError(DarkroomError, OSError):
 
 
 def check_port(host: str, port: int) -> None:
-    """Check that this process could listen.
-
-    Raises:
-        PortTakenError: it cannot.
-    """
+    """Check that this process could listen, else raise PortTakenError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,10 +41,42 @@ def check_port(host: str, port: int) -> None:
             raise PortTakenError(f"cannot listen on {host} port {port}: {error.strerror}") from None
 
 
-def _die_with_parent() -> None:
-    """Run in the child before exec: have it ended when the supervisor dies, even by SIGKILL."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def supervise(settings: Settings, arguments: list[str]) -> None:
+    """Keep web and worker running until SIGTERM or SIGINT. Both get these command-line options."""
+    stopping = threading.Event()
+    program = [sys.executable, "-m", "darkroom"]
+    watch = Watch(settings.pulse_path, allowed_silence_s(settings))
+    children = [
+        _Child("web", [*program, "web", "--no-notice", *arguments]),
+        _Child("worker", [*program, "worker", *arguments], watch),
+    ]
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        while not stopping.wait(0.05):
+            for child in children:
+                child.look(time.monotonic())
+    finally:
+        running = [child.process for child in children if child.process is not None]
+        _end(running, settings.queue.shutdown_timeout_s + GRACE_S)
+        log.info("stopped")
+
+
+def _end(processes: list[subprocess.Popen[bytes]], timeout_s: float) -> None:
+    """Stop processes; kill those that take too long."""
+    deadline = time.monotonic() + timeout_s
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @dataclass
@@ -63,7 +91,21 @@ class _Child:
     pause_s: float = 0.0
     start_at: float = 0.0
 
-    def start(self) -> None:
+    def look(self, now: float) -> None:
+        """End it if it hangs, note that it died, and start it when it is time."""
+        if self.process is not None:
+            self._end_if_it_hangs(self.process, now)
+            if self.process.poll() is not None:
+                log.error("died, restarting it", child=self.name, code=self.process.returncode)
+                steady = now - self.started_at > STEADY_S
+                longer = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self.pause_s))
+                self.pause_s = FIRST_PAUSE_S if steady else longer
+                self.start_at = now + self.pause_s
+                self.process = None
+        if self.process is None and now >= self.start_at:
+            self._start()
+
+    def _start(self) -> None:
         self.started_at = time.monotonic()
         self.process = subprocess.Popen(
             self.command,
@@ -73,84 +115,23 @@ class _Child:
         )
         log.info("started", child=self.name, pid=self.process.pid)
 
-    def look(self, now: float) -> None:
-        """Check whether it hangs or died, and start it when it is time."""
-        self._end_if_it_hangs(now)
-        if self.process is not None and self.process.poll() is not None:
-            log.error("died, restarting it", child=self.name, code=self.process.returncode)
-            steady = now - self.started_at > STEADY_S
-            self.pause_s = FIRST_PAUSE_S if steady else self._longer_pause()
-            self.start_at = now + self.pause_s
-            self.process = None
-        if self.process is None and now >= self.start_at:
-            self.start()
-
-    def _end_if_it_hangs(self, now: float) -> None:
-        if self.process is None or self.watch is None or self.process.poll() is not None:
+    def _end_if_it_hangs(self, process: subprocess.Popen[bytes], now: float) -> None:
+        if self.watch is None or process.poll() is not None:
             return
         silent_s = self.watch.silent_s(self.started_at, now)
         if silent_s is None:
             return
-        log.error("hangs, ending it", child=self.name, pid=self.process.pid, silent_s=silent_s)
-        self.process.send_signal(signal.SIGABRT)  # prints where it is; a stopped process cannot
+        log.error("hangs, ending it", child=self.name, pid=process.pid, silent_s=silent_s)
+        process.send_signal(signal.SIGABRT)  # prints where it is; a stopped process cannot
         try:
-            self.process.wait(ABORT_S)
+            process.wait(ABORT_S)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver
-                self.process.wait(ABORT_S)
-
-    def _longer_pause(self) -> float:
-        return min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self.pause_s))
+                process.wait(ABORT_S)
 
 
-class Supervisor:
-    """Keeps web and worker running until a signal.
-
-    Args:
-        settings: of the server.
-        arguments: command-line options of both children.
-    """
-
-    def __init__(self, settings: Settings, arguments: list[str]) -> None:
-        self._settings = settings
-        self._stopping = threading.Event()
-        allowed_s = settings.engine.stall_timeout_s + settings.queue.poll_s
-        pulse = Watch(settings.pulse_path, allowed_s)
-        self._children = [
-            _Child(name, [sys.executable, "-m", "darkroom", *command, *arguments], watch)
-            for name, command, watch in (
-                ("web", ("web", "--no-notice"), None),
-                ("worker", ("worker",), pulse),
-            )
-        ]
-
-    def run(self) -> None:
-        """Run until SIGTERM or SIGINT."""
-
-        def stop(_signal: int, _frame: FrameType | None) -> None:
-            self._stopping.set()
-
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
-        try:
-            while not self._stopping.wait(0.05):
-                now = time.monotonic()
-                for child in self._children:
-                    child.look(now)
-        finally:
-            self._end()
-
-    def _end(self) -> None:
-        """Stop all children; kill those that take too long."""
-        deadline = time.monotonic() + self._settings.queue.shutdown_timeout_s + GRACE_S
-        running = [child.process for child in self._children if child.process is not None]
-        for process in running:
-            process.terminate()
-        for process in running:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        log.info("stopped")
+def _die_with_parent() -> None:
+    """Run in the child before exec: have it ended when the supervisor dies, even by SIGKILL."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

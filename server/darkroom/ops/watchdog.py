@@ -1,21 +1,33 @@
-"""Heartbeat of the worker's loop, and the two watchdogs that end a worker without one.
+"""Whether the worker and web work: the worker's heartbeat, and who watches it.
 
 Inside the worker a watchdog in C (faulthandler) ends the process and prints where it is, even if it
 is stuck in a native call that holds the interpreter's lock. The supervisor watches from outside,
-which also finds a process that is stopped or frozen.
+which also finds a process that is stopped or frozen. Container engines and service managers ask
+`web_is_well` and `worker_is_well`.
 """
 
 import contextlib
 import faulthandler
 import os
 import time
+import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
-from types import TracebackType
+
+from darkroom.api.auth import tls
+from darkroom.config import Settings
+from darkroom.ops.discovery import local_url
 
 EVERY_S = 1.0
 STARTING = 0.0  # no beat yet
 STARTING_S = 600.0  # to load the default model and measure it: a large one from a slow disk is long
+ANSWER_S = 5.0
+
+
+def allowed_silence_s(settings: Settings) -> float:
+    """How long the worker's loop may take from one beat to the next."""
+    return settings.engine.stall_timeout_s + settings.queue.poll_s
 
 
 class Pulse:
@@ -26,11 +38,8 @@ class Pulse:
     disk does not look like a hang. Where the file system cannot store such times (FAT begins in
     1980) there is no file, and only the watchdog inside works.
 
-    Args:
-        path: of the file.
-        stall_timeout_s: the process ends after this time without a beat.
-        starting_s: the same until the first beat.
-        clock: seconds, monotonic.
+    The process ends after `stall_timeout_s` without a beat; until the first one it has
+    `starting_s`. `clock` is monotonic.
     """
 
     def __init__(
@@ -63,12 +72,7 @@ class Pulse:
     def __enter__(self) -> "Pulse":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         faulthandler.cancel_dump_traceback_later()
 
 
@@ -77,29 +81,10 @@ def _end_in(seconds: float) -> None:
     faulthandler.dump_traceback_later(seconds, exit=True, file=2)
 
 
-def is_beating(path: Path, stall_timeout_s: float, now: float) -> bool:
-    """Whether the last beat was less than `stall_timeout_s` ago; false for a starting worker.
-
-    Args:
-        path: of the pulse's file.
-        stall_timeout_s: how long ago the last beat may be.
-        now: monotonic.
-    """
-    try:
-        beaten_at = path.stat().st_mtime
-    except OSError:
-        return False
-    # A beat in the future is from before a reboot.
-    return STARTING < beaten_at <= now and now - beaten_at <= stall_timeout_s + 2 * EVERY_S
-
-
 class Watch:
-    """Watches a worker's pulse from another process.
+    """Watches the pulse at `path` from another process.
 
-    Args:
-        path: of the pulse's file.
-        stall_timeout_s: a worker without a beat for this time hangs.
-        starting_s: the same until the first beat.
+    A worker hangs if it has no beat for `stall_timeout_s`, or none for `starting_s` at its start.
     """
 
     def __init__(self, path: Path, stall_timeout_s: float, starting_s: float = STARTING_S) -> None:
@@ -111,14 +96,10 @@ class Watch:
         self._awake_at = float("-inf")
 
     def silent_s(self, started_at: float, now: float) -> float | None:
-        """Seconds without a beat if that is too long, else None.
+        """Seconds without a beat if that is too long, else None. Both times are monotonic.
 
         Call it at least every second. After a longer pause the whole machine may have been
         suspended, so the worker gets its full time again.
-
-        Args:
-            started_at: when the worker was started, monotonic.
-            now: monotonic.
         """
         if now - self._looked_at > EVERY_S:
             self._awake_at = now
@@ -131,3 +112,32 @@ class Watch:
         allowed = self._stall_timeout_s if beating else self._starting_s
         silent = now - max(self._awake_at, started_at, beaten_at if beating else STARTING)
         return silent if silent > allowed else None
+
+
+def worker_is_well(settings: Settings) -> bool:
+    """Whether the worker has loaded its model and its loop runs, in this container or another."""
+    try:
+        beaten_at = settings.pulse_path.stat().st_mtime
+    except OSError:
+        return False
+    now = time.monotonic()
+    # A beat in the future is from before a reboot.
+    return STARTING < beaten_at <= now <= beaten_at + allowed_silence_s(settings) + 2 * EVERY_S
+
+
+def web_is_well(settings: Settings) -> bool:
+    """Whether web answers; the worker may be down."""
+    return answers(settings, "/healthz")
+
+
+def answers(settings: Settings, path: str) -> bool:
+    """Whether the web process of this machine answers a path with 2xx."""
+    try:
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}),  # no proxy of the environment
+            urllib.request.HTTPSHandler(context=tls.client_context(settings)),
+        )
+        with opener.open(local_url(settings) + path, timeout=ANSWER_S):
+            return True
+    except (OSError, HTTPException):
+        return False

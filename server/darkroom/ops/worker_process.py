@@ -6,14 +6,13 @@ import socket
 import sys
 from types import FrameType
 
-import structlog
 import torch
 from prometheus_client import disable_created_metrics
 
 from darkroom.config import Settings
 from darkroom.engine import engine
 from darkroom.errors import DarkroomError
-from darkroom.ops.watchdog import Pulse
+from darkroom.ops.watchdog import Pulse, allowed_silence_s
 from darkroom.queue import doorbell
 from darkroom.queue.doorbell import Doorbell
 from darkroom.queue.leases import Leases
@@ -21,8 +20,6 @@ from darkroom.queue.worker import Dispatcher
 from darkroom.queue.worker_metrics import Meters
 from darkroom.storage import database, reconcile
 from darkroom.storage.files import Files
-
-log = structlog.get_logger()
 
 
 class AlreadyRunningError(DarkroomError, RuntimeError):
@@ -45,9 +42,7 @@ def run(settings: Settings) -> None:
         # A core file would be as large as the models, and hold what people asked for.
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        with Pulse(
-            settings.pulse_path, settings.engine.stall_timeout_s + settings.queue.poll_s
-        ) as pulse:
+        with Pulse(settings.pulse_path, allowed_silence_s(settings)) as pulse:
             _work(settings, pulse)
 
 

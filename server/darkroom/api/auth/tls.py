@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from darkroom.config import Settings
 from darkroom.errors import DarkroomError
-from darkroom.ops import addresses
+from darkroom.ops import discovery
 
 if TYPE_CHECKING:
     from darkroom.api.auth.local_ca import Authority, Names
@@ -89,7 +89,7 @@ def _names(settings: Settings) -> "Names":
     from darkroom.api.auth.local_ca import Names
 
     own = socket.gethostname().lower().partition(".")[0]
-    bound = () if settings.host in addresses.EVERYWHERE else (settings.host,)
+    bound = () if settings.host in discovery.EVERYWHERE else (settings.host,)
     return Names.of(
         (
             "localhost",
@@ -98,7 +98,7 @@ def _names(settings: Settings) -> "Names":
             own,
             f"{own}.local",
             *bound,
-            *addresses.lan_addresses(),
+            *discovery.lan_addresses(),
             *settings.auth.host_names,
         )
     )

@@ -8,7 +8,7 @@ from darkroom.api.context import context
 from darkroom.api.errors import ProblemError, not_found
 from darkroom.api.http import send_model
 from darkroom.api.openapi import route
-from darkroom.ops import addresses
+from darkroom.ops import discovery
 from darkroom.requests import CodeRequest, PairRequest, TokenRequest
 from darkroom.responses import IssuedToken, Me, PairingCode, Problem, TokenList
 from darkroom.storage.records import timestamp
@@ -69,7 +69,7 @@ def make_code() -> Response:
     scope = here.bodies.read_json(CodeRequest).scope
     code, expires_at = here.tokens.new_code(scope, here.settings.auth.pairing_code_s)
     expires = timestamp(expires_at)
-    url = addresses.pairing_url(_base_url(), code)
+    url = discovery.pairing_url(_base_url(), code)
     qr = segno.make(url, error="l", micro=False).svg_data_uri(scale=8, light="white")
     return send_model(PairingCode(code=code, scope=scope, url=url, qr=qr, expires_at=expires), 201)
 
@@ -176,5 +176,5 @@ def remember(response: Response, secret: str) -> None:
 def _base_url() -> str:
     """The server's URL for other devices: the caller's, unless the caller is on this machine."""
     if origin.is_loopback(origin.host_name(request.headers.get("Host"))):
-        return addresses.urls(context().settings)[0]
+        return discovery.urls(context().settings)[0]
     return request.host_url.rstrip("/")
