@@ -133,27 +133,15 @@ def prepare(settings: Settings) -> None:
 @contextmanager
 def startup_notice(settings: Settings) -> Iterator[None]:
     """Context that prints and announces the server's address; exits if the port is taken."""
-    from darkroom.ops.discovery import Beacon, is_wanted
-    from darkroom.ops.startup_notice import announce, report_startup
+    from darkroom.ops import startup_notice
     from darkroom.ops.supervisor import PortTakenError, check_port
-
-    beacon = Beacon(settings)
-
-    def welcome() -> None:
-        if is_wanted(settings):
-            beacon.start()
-        with tokens_of(settings) as tokens:
-            announce(settings, tokens, logs.print_line, terminal=sys.stdout.isatty())
 
     try:
         check_port(settings.host, settings.port)  # else the notice would be about another server
     except PortTakenError as error:
         fail(f"{error}; choose another --port, or stop what listens there")
-    try:
-        with report_startup(settings, logs.print_line, welcome):
-            yield
-    finally:
-        beacon.stop()
+    with startup_notice.startup_notice(settings, logs.print_line):
+        yield
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """The lines that `serve`, `web` and `pair` print for the owner: addresses and pairing codes."""
 
 import io
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import segno
 import structlog
@@ -12,9 +13,11 @@ import structlog
 from darkroom.api.auth import tls
 from darkroom.config import Settings
 from darkroom.ops import discovery
+from darkroom.ops.discovery import Beacon
 from darkroom.ops.watchdog import answers
 from darkroom.requests import Scope
 from darkroom.storage.clients import Tokens
+from darkroom.storage.database import Database
 
 log = structlog.get_logger()
 
@@ -29,12 +32,13 @@ AUTH_DISABLED = (
 
 
 @contextmanager
-def report_startup(settings: Settings, say: Say, welcome: Callable[[], None]) -> Iterator[None]:
-    """Context in which two lines are printed: once web answers, and once the model is loaded.
+def startup_notice(settings: Settings, say: Say) -> Iterator[None]:
+    """Context that says where the server is, once web answers, and when the model is loaded.
 
-    `welcome` is called after the first, to print more.
+    It announces the server on the network, too. `say` prints a line.
     """
     stopping = threading.Event()
+    beacon = Beacon(settings)
 
     def run() -> None:
         began = time.monotonic()
@@ -47,16 +51,24 @@ def report_startup(settings: Settings, say: Say, welcome: Callable[[], None]) ->
                     return
             say(f"{words}  ({time.monotonic() - began:.1f} s)")
             if path == "/healthz":
-                try:
-                    welcome()
-                except Exception:  # a full disk has no room for a code; the server serves without
-                    log.exception("no pairing code can be made")
+                _welcome(settings, beacon, say)
 
     threading.Thread(target=run, name="startup_notice", daemon=True).start()
     try:
         yield
     finally:
         stopping.set()
+        beacon.stop()
+
+
+def _welcome(settings: Settings, beacon: Beacon, say: Say) -> None:
+    if discovery.is_wanted(settings):
+        beacon.start()
+    try:
+        with closing(Database(settings.database_path)) as database:
+            announce(settings, Tokens(database), say, terminal=sys.stdout.isatty())
+    except Exception:  # a full disk has no room for a code; the server serves without
+        log.exception("no pairing code can be made")
 
 
 def announce(settings: Settings, tokens: Tokens, say: Say, *, terminal: bool) -> None:
@@ -94,12 +106,8 @@ def invite(settings: Settings, tokens: Tokens, scope: Scope, say: Say, *, with_q
     minutes = settings.auth.pairing_code_s / 60
     say(f"Pair a device that may {may}, once, within {minutes:g} minutes: {url}")
     if with_qr:
-        say(qr_code(url))
+        qr = io.StringIO()
+        segno.make(url, error="l", micro=False).terminal(qr, compact=True)  # half-height blocks
+        # White on black, whatever the terminal's colours are.
+        say("\n".join(f"\x1b[97;40m{line}\x1b[0m" for line in qr.getvalue().splitlines()))
     say(f"Code: {code}")
-
-
-def qr_code(text: str) -> str:
-    """A QR code in half-height blocks, white on black whatever the terminal's colours are."""
-    out = io.StringIO()
-    segno.make(text, error="l", micro=False).terminal(out, compact=True)
-    return "\n".join(f"\x1b[97;40m{line}\x1b[0m" for line in out.getvalue().splitlines())

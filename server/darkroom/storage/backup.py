@@ -22,13 +22,7 @@ class BackupError(DarkroomError):
 
 @dataclass(frozen=True)
 class BackedUp:
-    """How much a backup contains.
-
-    Attributes:
-        jobs: their number.
-        pictures: the number of images and uploads.
-        missing: images and uploads that are recorded, but have no file.
-    """
+    """How many jobs and pictures a backup has, and how many recorded pictures had no file."""
 
     jobs: int
     pictures: int
@@ -131,14 +125,10 @@ def _publish(partial: Path, target: Path) -> None:
 
 
 def copy_before_migration(database: Path, schema: str) -> Path:
-    """Copy a database beside itself before its schema changes. The oldest copies are deleted.
+    """Copy a database in use beside itself before its schema changes. Deletes the oldest copies.
 
-    Args:
-        database: an SQLite file; other connections may use it.
-        schema: its revision, which becomes part of the copy's name with the local time.
-
-    Returns:
-        The copy: one file that can take the database's place.
+    Returns the copy: one file that can take the database's place. Its name has the schema's
+    revision and the local time.
 
     Raises:
         BackupError: for example for lack of space. Nothing was changed.

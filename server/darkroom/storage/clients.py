@@ -133,13 +133,10 @@ class Tokens:
             return code, expires_at
 
     def redeem(self, code: str, name: str) -> tuple[Token, str] | None:
-        """Exchange a code for a token and its secret.
+        """Exchange a code for a token and its secret; None if it is wrong, used or expired.
 
         The code is deleted in the same transaction, so it gives one token even when several
         devices send it at the same time.
-
-        Returns:
-            The token and its secret; None if the code is wrong, used or expired.
         """
         plain = read_code(code)
         if plain is None:

@@ -86,11 +86,8 @@ def connect(path: Path, durability: Durability, busy_timeout_s: float = BUSY_TIM
     "database is locked" however long it is willing to wait
     (https://sqlite.org/lang_transaction.html).
 
-    Args:
-        path: of the database; its folder exists.
-        durability: FULL survives a power cut after each commit; NORMAL, in WAL mode, may lose
-            the last commits but never corrupts.
-        busy_timeout_s: the longest wait while another process holds the lock.
+    FULL durability survives a power cut after each commit; NORMAL, in WAL mode, may lose the last
+    commits but never corrupts.
     """
     engine = create_engine(
         URL.create("sqlite+pysqlite", database=str(path)),
@@ -118,7 +115,8 @@ def connect(path: Path, durability: Durability, busy_timeout_s: float = BUSY_TIM
 class Database:
     """Sessions on one migrated SQLite file, from any thread or process.
 
-    They wait up to `busy_timeout_s` while another process holds the lock.
+    Transactions wait up to `busy_timeout_s` while another process holds the lock. They raise
+    DatabaseUnavailableError if the database cannot be used; nothing was written then.
     """
 
     def __init__(self, path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
@@ -129,11 +127,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A read transaction: a consistent view that blocks no writer.
-
-        Raises:
-            DatabaseUnavailableError: the database cannot be used now.
-        """
+        """A read transaction: a consistent view that blocks no writer."""
         with _translated(), Session(self._reading) as session:
             yield session
 
@@ -141,12 +135,8 @@ class Database:
     def write(self, *, durable: bool = True) -> Iterator[Session]:
         """One transaction, committed at the end of the block unless it raises.
 
-        Args:
-            durable: whether it is synced to disk at the end of the block. Otherwise a power cut
-                may lose the transaction, but never a part of it.
-
-        Raises:
-            DatabaseUnavailableError: nothing was written.
+        If it is `durable`, it is synced to disk then. Otherwise a power cut may lose it, but never
+        a part of it.
         """
         engine = self._durable if durable else self._relaxed
         with _translated(), Session(engine) as session, session.begin():

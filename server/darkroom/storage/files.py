@@ -16,6 +16,7 @@ class Files:
     """Named byte strings in the folder `root`, which is made if it is not there.
 
     They are spread over 256 subfolders by a checksum of the name, and never changed in place.
+    Methods that write raise OSError if the disk is full or broken; nothing is left behind then.
     """
 
     def __init__(self, root: Path) -> None:
@@ -23,11 +24,7 @@ class Files:
         root.mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, data: bytes) -> None:
-        """Store `data`, replacing an earlier file. It is on disk when this returns.
-
-        Raises:
-            OSError: the disk is full or broken; nothing is left behind under `name`.
-        """
+        """Store `data`, replacing an earlier file. It is on disk when this returns."""
         target = self._path(name)
         target.parent.mkdir(exist_ok=True)
         write_file(target, data)
@@ -35,11 +32,7 @@ class Files:
         sync(self._root)
 
     def read(self, name: str) -> bytes:
-        """The bytes stored under `name`.
-
-        Raises:
-            FileNotFoundError: there are none.
-        """
+        """The bytes stored under `name`. Raises FileNotFoundError if there are none."""
         return self._path(name).read_bytes()
 
     def delete(self, name: str) -> None:
@@ -72,12 +65,7 @@ class Files:
         """Move a file to another folder, replacing a file of the same name there.
 
         Its modification time becomes `now`, in seconds since the epoch; the current time if None.
-
-        Returns:
-            Whether the file existed.
-
-        Raises:
-            OSError: the disk is full or broken.
+        Returns whether the file existed.
         """
         target = other._path(name)
         target.parent.mkdir(exist_ok=True)
@@ -91,11 +79,7 @@ class Files:
     def share(self, name: str, other: "Files") -> bool:
         """Hard-link a file into another folder; copy it if that folder is on another disk.
 
-        Returns:
-            Whether the file existed.
-
-        Raises:
-            OSError: the disk is full or broken; nothing is left behind under `name`.
+        Returns whether the file existed.
         """
         source, target = self._path(name), other._path(name)
         target.parent.mkdir(exist_ok=True)
@@ -122,8 +106,7 @@ class Files:
     def delete_older(self, than: float) -> int:
         """Delete files modified or moved here before `than`, in seconds since the epoch.
 
-        Returns:
-            The number of files deleted.
+        Returns their number.
         """
         deleted = 0
         for name in self.names():
@@ -147,8 +130,7 @@ class Files:
 def write_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write a file completely or not at all, with permissions from `mode` and the umask.
 
-    Raises:
-        OSError: the disk is full or broken.
+    Raises OSError if the disk is full or broken.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)

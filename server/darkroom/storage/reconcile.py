@@ -30,12 +30,9 @@ OUTPUT = re.compile(r"[0-9a-zA-Z]+-\d+")  # the job's id, and the index
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What was found.
+    """How many orphans were moved, temporaries of interrupted writes deleted, and files missing.
 
-    Attributes:
-        orphans: files without a record, moved aside.
-        temporaries: files of interrupted writes, deleted.
-        missing: records without a file; they are kept, because a disk may not be mounted.
+    Records of missing files are kept, because a disk may not be mounted.
     """
 
     orphans: int
