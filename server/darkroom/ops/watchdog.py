@@ -38,16 +38,12 @@ class Pulse:
     disk does not look like a hang. Where the file system cannot store such times (FAT begins in
     1980) there is no file, and only the watchdog inside works.
 
-    The process ends after `stall_timeout_s` without a beat; until the first one it has
-    `starting_s`. `clock` is monotonic.
+    The process ends after `stall_timeout_s` without a beat; until the first one it has at least
+    STARTING_S. `clock` is monotonic.
     """
 
     def __init__(
-        self,
-        path: Path,
-        stall_timeout_s: float,
-        starting_s: float = STARTING_S,
-        clock: Callable[[], float] = time.monotonic,
+        self, path: Path, stall_timeout_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._path = path
         self._stall_timeout_s = stall_timeout_s
@@ -57,7 +53,7 @@ class Pulse:
         os.utime(path, (STARTING, STARTING))
         if path.stat().st_mtime != STARTING:
             path.unlink()
-        _end_in(max(stall_timeout_s, starting_s))
+        _end_in(max(stall_timeout_s, STARTING_S))
 
     def beat(self) -> None:
         """Record that the loop runs. Cheap: most calls only read the clock."""
@@ -84,14 +80,14 @@ def _end_in(seconds: float) -> None:
 class Watch:
     """Watches the pulse at `path` from another process.
 
-    A worker hangs if it has no beat for `stall_timeout_s`, or none for `starting_s` at its start.
+    A worker hangs if it has no beat for `stall_timeout_s`, or none for STARTING_S at its start.
     """
 
-    def __init__(self, path: Path, stall_timeout_s: float, starting_s: float = STARTING_S) -> None:
+    def __init__(self, path: Path, stall_timeout_s: float) -> None:
         self._path = path
         # The watchdog inside comes first, because it prints where the worker hangs.
         self._stall_timeout_s = stall_timeout_s + 2 * EVERY_S
-        self._starting_s = max(stall_timeout_s, starting_s) + 2 * EVERY_S
+        self._starting_s = max(stall_timeout_s, STARTING_S) + 2 * EVERY_S
         self._looked_at = float("-inf")
         self._awake_at = float("-inf")
 
