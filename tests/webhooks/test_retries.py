@@ -138,6 +138,17 @@ def test_one_who_does_not_answer_holds_up_nobody_else(
         webhook(telling, one["id"], "delivered", "failed")
 
 
+def test_one_who_drips_is_broken_off(telling: RunningServer, listen: Listen) -> None:
+    enough = threading.Event()
+    slow = listen(*[drips(enough)] * 3, at=7)
+    job = telling.submit(webhook=f"{slow.url}/told")
+
+    found = webhook(telling, job["id"], "failed")
+
+    enough.set()
+    assert found["last_error"] == "did not answer within 1 s"
+
+
 def test_an_answer_without_end_is_not_read(telling: RunningServer, listen: Listen) -> None:
     enough = threading.Event()
     receiver = listen(floods(enough), at=5)

@@ -53,15 +53,6 @@ class Delivery:
         return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-@dataclass(frozen=True)
-class _Claim:
-    """Unchanged as long as another process works on one attempt."""
-
-    job_id: str
-    sender: str
-    attempts: int
-
-
 class Outbox:
     """Claims deliveries for one process and records their results. Thread-safe.
 
@@ -88,7 +79,8 @@ class Outbox:
         self._lease_s = lease_s
         self._clock = clock
         self._monotonic = monotonic
-        self._first_seen: dict[_Claim, float] = {}  # claims of others, monotonic
+        # Monotonic times of others' claims: job, sender, and attempts, which grow with each claim.
+        self._first_seen: dict[tuple[str, str | None, int], float] = {}
 
     def claim(self, at_once: int, busy: Mapping[str, int]) -> list[Delivery]:
         """Claim deliveries that are due, the longest due first at each origin.
@@ -131,8 +123,7 @@ class Outbox:
         return (WebhookRow.state == WebhookState.PENDING, WebhookRow.sender.is_(None), due)
 
     def _delivery(self, session: Session, row: WebhookRow) -> Delivery:
-        job = session.scalar(select(JobRow).where(JobRow.id == row.job_id))
-        assert job is not None  # the row refers to it
+        job = session.scalars(select(JobRow).where(JobRow.id == row.job_id)).one()
         assert row.url is not None  # deleted only when there is nothing more to send
         images = session.scalars(select(ImageRow).where(ImageRow.job_id == job.id)).all()
         return Delivery(job_of(job, images, Estimate(), row), row.url, row.origin, row.attempts)
@@ -147,29 +138,21 @@ class Outbox:
             How many were freed.
         """
         held = select(WebhookRow.job_id, WebhookRow.sender, WebhookRow.attempts).where(
-            WebhookRow.state == WebhookState.PENDING,
-            WebhookRow.sender.is_not(None),
-            WebhookRow.sender != self._sender,
+            WebhookRow.state == WebhookState.PENDING, WebhookRow.sender != self._sender
         )
         with self._database.read() as session:
-            claims = [
-                _Claim(job_id, sender, attempts)
-                for job_id, sender, attempts in session.execute(held)
-                if sender is not None
-            ]
+            found = session.execute(held)
+            claims = [(job_id, sender, attempts) for job_id, sender, attempts in found]
         now = self._monotonic()
         self._first_seen = {claim: self._first_seen.get(claim, now) for claim in claims}
         lapsed = [claim for claim, at in self._first_seen.items() if now - at > self._lease_s]
         if lapsed:
             with self._database.write(durable=False) as session:
-                for claim in lapsed:
+                for job_id, sender, attempts in lapsed:
+                    unchanged = (WebhookRow.sender == sender, WebhookRow.attempts == attempts)
                     session.execute(
                         update(WebhookRow)
-                        .where(
-                            WebhookRow.job_id == claim.job_id,
-                            WebhookRow.sender == claim.sender,
-                            WebhookRow.attempts == claim.attempts,
-                        )
+                        .where(WebhookRow.job_id == job_id, *unchanged)
                         .values(sender=None)
                     )
         return len(lapsed)
@@ -197,12 +180,6 @@ class Outbox:
 
     def _write(self, delivery: Delivery, **values: object) -> None:
         """Change a delivery, unless another process has claimed it meanwhile."""
+        mine = (WebhookRow.job_id == delivery.job.id, WebhookRow.sender == self._sender)
         with self._database.write(durable=False) as session:
-            session.execute(
-                update(WebhookRow)
-                .where(
-                    WebhookRow.job_id == delivery.job.id,
-                    WebhookRow.sender == self._sender,
-                )
-                .values(**values)
-            )
+            session.execute(update(WebhookRow).where(*mine).values(**values))

@@ -52,15 +52,10 @@ def find(settings: Settings) -> str:
 
 
 def headers(job_id: str, body: bytes, key: bytes, now: float) -> dict[str, str]:
-    """The headers of one attempt.
+    """The headers of one attempt, whose `body` is as it is sent, at `now` since the epoch.
 
-    The id is the same for all attempts, so that a receiver can recognise a repetition.
-
-    Args:
-        job_id: a job has one message, about its end.
-        body: as it is sent.
-        key: of the signature.
-        now: seconds since the epoch.
+    A job has one message, about its end. All attempts to deliver it have the same id, so that a
+    receiver can recognise a repetition.
     """
     message_id, timestamp = f"msg_{job_id}", str(int(now))
     signed = b".".join((message_id.encode(), timestamp.encode(), body))
