@@ -12,7 +12,7 @@ from darkroom.images import codec, decoder
 from darkroom.images.decoder import Purpose
 from darkroom.requests import OutputFormat
 
-codec.load_readers()
+decoder.load_readers()
 
 MANY = 10**8
 
@@ -95,12 +95,12 @@ def test_thirty_two_bits_a_channel_are_refused(values: type) -> None:
     data = saved(Image.fromarray(np.ones((16, 16), values)), "TIFF")
 
     with pytest.raises(codec.PictureError, match="32 bits"):
-        codec.decode(data, MANY)
+        decoder.read(data, MANY)
 
 
 def test_sixteen_bits_become_eight() -> None:
     ramp = np.linspace(0, 65535, 16 * 256).astype(np.uint16).reshape(16, 256)
-    decoded = codec.decode(saved(Image.fromarray(ramp), "PNG"), MANY)
+    decoded = decoder.read(saved(Image.fromarray(ramp), "PNG"), MANY)
 
     assert decoded.mode == "L"
     assert decoded.getextrema() == (0, 255)
@@ -158,7 +158,7 @@ def test_a_camera_held_in_any_way_gives_an_upright_picture_once_turned(
 ) -> None:
     """HEIC says it twice, in EXIF and in a box of its own; of the two only one counts."""
     exif = Image.Exif()
-    exif[codec.ORIENTATION] = orientation
+    exif[decoder.ORIENTATION] = orientation
     stored = decoded(saved(corner(), kind, exif=exif.tobytes()))
 
     assert stored.size == size
@@ -310,12 +310,12 @@ UNBATCHED = {
 @pytest.mark.parametrize("name", UNBATCHED)
 def test_of_a_truncated_file_all_is_shown_or_nothing(name: str) -> None:
     """Never a picture that is grey from the middle on. What is cut off may be of no importance."""
-    whole, shown = UNBATCHED[name], codec.decode(UNBATCHED[name], MANY)
+    whole, shown = UNBATCHED[name], decoder.read(UNBATCHED[name], MANY)
     ends = {len(whole) * part // 12 for part in range(12)} | {len(whole) - n for n in range(1, 9)}
     refused = 0
     for end in sorted(ends):
         try:
-            read = codec.decode(whole[:end], MANY)
+            read = decoder.read(whole[:end], MANY)
         except codec.PictureError:
             refused += 1
         else:
@@ -356,7 +356,7 @@ def giants() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", giants())
 def test_a_file_that_claims_to_be_large_is_refused(name: str) -> None:
     with pytest.raises(codec.PictureError):
-        codec.decode(giants()[name], 50_000_000)
+        decoder.read(giants()[name], 50_000_000)
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
@@ -367,27 +367,27 @@ def test_a_bomb_in_what_stands_beside_the_pixels_does_not_go_off(kind: bytes) ->
     data = whole[:33] + chunk(kind, b"name" + middle + bomb) + whole[33:]
 
     with pytest.raises(codec.PictureError, match="too large"):
-        codec.decode(data, MANY)
+        decoder.read(data, MANY)
 
 
 @pytest.mark.parametrize("kind", ["ICO", "EPS", "PDF", "PPM", "TGA", "PCX", "DDS", "JPEG2000"])
 def test_other_formats_are_refused(kind: str) -> None:
     with pytest.raises(codec.PictureError, match="not a picture in a format we read"):
-        codec.decode(saved(RED, kind), MANY)
+        decoder.read(saved(RED, kind), MANY)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 64), (64, 7)])
 def test_a_picture_without_area_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(codec.PictureError, match="at least 8"):
-        codec.decode(saved(Image.new("RGB", size), "PNG"), MANY)
+        decoder.read(saved(Image.new("RGB", size), "PNG"), MANY)
 
 
 def test_the_pixel_limit_is_checked_before_decoding() -> None:
     data = saved(Image.new("RGB", (400, 400)), "PNG")
 
-    assert codec.decode(data, 160_000).size == (400, 400)
+    assert decoder.read(data, 160_000).size == (400, 400)
     with pytest.raises(codec.PictureError, match="400×400"):
-        codec.decode(data, 159_999)
+        decoder.read(data, 159_999)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image, ImageSequence
 
-from darkroom.images.timeline import MAX_FRAMES, MAX_PIXELS, animate, evenly
+from darkroom.images.codec import MAX_FRAMES, MAX_PIXELS, animate, evenly
 
 
 def preview(shade: int, size: tuple[int, int] = (64, 48)) -> bytes:

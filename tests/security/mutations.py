@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageCms
 
-from darkroom.images import codec
+from darkroom.images import decoder
 
 PHOTO = Path(__file__).parent.parent / "data" / "photo.jpg"
 EXTREMES = (0, 1, 2, 7, 8, 127, 128, 255, 256, 32767, 32768, 65535, 2**31 - 1, 2**31, 2**32 - 1)
@@ -21,13 +21,13 @@ Mutation = Callable[[random.Random, bytearray], None]
 @cache
 def seeds() -> tuple[bytes, ...]:
     """A small sound file of every format, in the variants that have code of their own."""
-    codec.load_readers()
+    decoder.load_readers()
     colour = Image.frombytes("RGB", (48, 40), random.Random(0).randbytes(48 * 40 * 3))
     clear = colour.convert("RGBA")
     clear.putalpha(Image.linear_gradient("L").resize(colour.size))
     palette, grey, next_frame = colour.convert("P"), colour.convert("L"), colour.rotate(90)
     exif = Image.Exif()
-    exif[codec.ORIENTATION] = 6
+    exif[decoder.ORIENTATION] = 6
     exif[0x010F] = "A camera maker"
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[24:36] = bytes(12)  # when it was made

@@ -1,11 +1,12 @@
-"""Runs in the processes of `images/decoder_pool.py`: decodes uploads within limits.
+"""Decodes uploads, which may be hostile. Runs in the processes of `images/decoder_pool.py`.
 
-Decoders are large C libraries, and uploads may be hostile. One that crashes its decoder, or makes
-it take too much memory or time, ends only this process. Imports little, because each process does.
+Decoders are large C libraries. One that crashes, or takes too much memory or time, ends only its
+process. What this file imports takes memory in each process, so it imports little.
 """
 
 import contextlib
 import enum
+import io
 import math
 import multiprocessing
 import os
@@ -14,10 +15,32 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import pillow_heif
+from PIL import AvifImagePlugin, Image, ImageCms, UnidentifiedImageError
+
 from darkroom.images import codec
+from darkroom.images.codec import MAX_SIDE, PictureError
+
+READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF")
+MIN_SIDE = 8  # pixels
+MAX_PROFILE_BYTES = 4 * 2**20  # a printer's colour tables take 2 MB, a camera's profile 500 bytes
+
+ORIENTATION = 0x0112  # EXIF 2.32, section 4.6.4
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SRGB_GAMMA = 1 / 2.2  # about; what a PNG's gAMA says of a picture that needs no correction
 
 
 class Purpose(enum.StrEnum):
@@ -34,10 +57,8 @@ class Decoded:
 
     Attributes:
         png: without metadata; RGB for an image, L for a mask, in which white is repainted.
-        width: in pixels.
-        height: in pixels.
-        darkest: value in any channel of any pixel, 0 to 255.
-        lightest: value in any channel of any pixel, 0 to 255.
+        width, height: in pixels.
+        darkest, lightest: values in any channel of any pixel, 0 to 255.
     """
 
     png: bytes
@@ -47,61 +68,21 @@ class Decoded:
     lightest: int
 
 
-def enter(memory_bytes: int) -> None:
-    """Set the limits of this process. Called once, before the first picture.
+# --- limits ----------------------------------------------------------------------------------
 
-    Args:
-        memory_bytes: that it may allocate on top of what it has now.
-    """
-    codec.load_readers()  # before the limit is set
+
+def enter(memory_bytes: int) -> None:
+    """Limit the memory of this process, on top of what it has now. Called once, at first."""
+    load_readers()  # before the limit is set
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Python's handlers wait for C code to return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":  # elsewhere the limit is not enforced, or there is no /proc
-        limit = _address_space_bytes() + memory_bytes
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     with Path(os.devnull).open("wb") as nowhere:  # C libraries print warnings about hostile files
         os.dup2(nowhere.fileno(), sys.stderr.fileno())
-
-
-def decode_within(cpu_s: float, data: bytes, purpose: Purpose, max_pixels: int) -> Decoded:
-    """Like `decode`, but the kernel ends the process after `cpu_s` of processor time."""
-    _allow_cpu(cpu_s)
-    return decode(data, purpose, max_pixels)
-
-
-def decode(data: bytes, purpose: Purpose, max_pixels: int) -> Decoded:
-    """Decode an upload and encode it for storage.
-
-    Args:
-        data: the file's bytes.
-        purpose: use of the picture.
-        max_pixels: width × height allowed.
-
-    Raises:
-        PictureError: says what is wrong with it.
-    """
-    try:
-        picture = codec.decode(data, max_pixels)
-        match purpose:
-            case Purpose.IMAGE:
-                picture = codec.opaque(picture)
-            case Purpose.MASK:
-                picture = codec.as_mask(picture)
-            case Purpose.CUTOUT:
-                picture = codec.as_cutout(picture)
-        darkest, lightest = codec.extrema(picture)
-        return Decoded(codec.encode_quickly(picture), *picture.size, darkest, lightest)
-    except MemoryError:
-        raise codec.PictureError("decoding the picture takes too much memory") from None
-
-
-def _allow_cpu(seconds: float) -> None:
-    """Set the limit anew for each picture: it counts the process's whole life."""
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    soft = math.ceil(time.process_time() + seconds) + 1
-    with contextlib.suppress(ValueError):  # beyond a limit that the owner has set
-        resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
 
 def _end_with_parent() -> None:
@@ -116,6 +97,165 @@ def _end_with_parent() -> None:
         os._exit(0)
 
 
-def _address_space_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    return pages * resource.getpagesize()
+def decode_within(cpu_s: float, data: bytes, purpose: Purpose, max_pixels: int) -> Decoded:
+    """Like `decode`, but the kernel ends the process after `cpu_s` of processor time."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = math.ceil(time.process_time() + cpu_s) + 1  # it counts the process's whole life
+    with contextlib.suppress(ValueError):  # beyond a limit that the owner has set
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+    return decode(data, purpose, max_pixels)
+
+
+# --- pictures --------------------------------------------------------------------------------
+
+
+def decode(data: bytes, purpose: Purpose, max_pixels: int) -> Decoded:
+    """Decode an upload of at most `max_pixels`, and encode it for storage.
+
+    Raises:
+        PictureError: says what is wrong with it.
+    """
+    try:
+        picture = read(data, max_pixels)
+        match purpose:
+            case Purpose.IMAGE:
+                picture = codec.opaque(picture)
+            case Purpose.MASK:
+                picture = codec.as_mask(picture)
+            case Purpose.CUTOUT:
+                picture = codec.as_cutout(picture)
+        present = [place % 256 for place, count in enumerate(picture.histogram()) if count]
+        return Decoded(codec.encode_quickly(picture), *picture.size, min(present), max(present))
+    except MemoryError:
+        raise PictureError("decoding the picture takes too much memory") from None
+
+
+@cache
+def load_readers() -> None:
+    """Load the decoding libraries, and set each to use only the calling thread."""
+    pillow_heif.register_heif_opener()
+    pillow_heif.options.DECODE_THREADS = 1
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    Image.preinit()
+    Image.init()
+
+
+def read(data: bytes, max_pixels: int) -> Image.Image:
+    """The picture in an upload, of mode RGB, RGBA or L with 8 bits a channel.
+
+    The size is checked from the header before anything is decoded. EXIF orientation is applied,
+    colours are converted to sRGB, and all metadata is dropped. Of several frames or pages the first
+    is used.
+
+    Raises:
+        PictureError: not a picture, truncated, or too large.
+        MemoryError: it needs more than this process's limit.
+    """
+    load_readers()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about dropped metadata and sizes
+            with Image.open(io.BytesIO(data), formats=READABLE) as opened:
+                _check_size(opened, max_pixels)
+                opened.load()
+                _check_size(opened, max_pixels)  # some formats know it only now
+                picture = _in_srgb(opened).copy()
+                picture.info = {}  # Pillow would write it into files
+                turn = UPRIGHT.get(_orientation(opened))
+                return picture if turn is None else picture.transpose(turn)
+    except Image.DecompressionBombError:
+        raise PictureError("the picture has too many pixels") from None
+    except UnidentifiedImageError:
+        raise PictureError("these bytes are not a picture in a format we read") from None
+    except (PictureError, MemoryError):
+        raise
+    except Exception as error:
+        # Decoders raise every kind of exception on hostile bytes: SyntaxError, struct.error,
+        # IndexError, EOFError … All mean the same to the caller.
+        raise PictureError(f"the picture cannot be decoded: {error}") from error
+
+
+def _check_size(picture: Image.Image, max_pixels: int) -> None:
+    width, height = picture.size
+    if max(width, height) > MAX_SIDE:
+        raise PictureError(f"the picture is {width}×{height}; a side may have {MAX_SIDE} pixels")
+    if width * height > max_pixels:
+        raise PictureError(f"the picture is {width}×{height}; it may have {max_pixels} pixels")
+    if min(width, height) < MIN_SIDE:
+        detail = f"the picture is {width}×{height}; a side has at least {MIN_SIDE} pixels"
+        raise PictureError(detail)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation; 1, upright, if there is none or it is broken."""
+    try:
+        return int(picture.getexif().get(ORIENTATION, 1))
+    except Exception:  # of every kind, as above; the pixels are still good
+        return 1
+
+
+def _in_srgb(picture: Image.Image) -> Image.Image:
+    """The picture in sRGB with 8 bits a channel.
+
+    Phones store photographs in Display P3. Without conversion they would lose saturation, because
+    the profile is dropped with all other metadata.
+    """
+    profile, gamma = picture.info.get("icc_profile"), picture.info.get("gamma")
+    declared = profile is not None or "srgb" in picture.info
+    lab = picture.mode == "LAB"
+    if not lab and picture.mode != "CMYK":
+        picture = _eight_bit(picture)
+    if lab or (profile and len(profile) <= MAX_PROFILE_BYTES):
+        picture = _by_profile(picture, profile)
+    elif gamma and not declared:
+        picture = _by_gamma(picture, gamma)
+    return _eight_bit(picture)
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    if picture.mode in ("F", "I"):
+        raise PictureError("the picture has 32 bits a channel; 8 and 16 can be read")
+    if picture.mode.startswith("I;16"):
+        return picture.convert("I").point(lambda value: value / 257 + 0.5).convert("L")
+    if picture.has_transparency_data:
+        return picture if picture.mode == "RGBA" else picture.convert("RGBA")
+    if picture.mode in ("RGB", "L"):
+        return picture
+    return picture.convert("L" if picture.mode == "1" else "RGB")
+
+
+def _by_profile(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert from the space of an ICC profile to sRGB; unchanged if the profile is not usable.
+
+    The picture is RGB, RGBA, L, CMYK or LAB; only LAB needs no profile.
+    """
+    srgb = ImageCms.createProfile("sRGB")
+    try:
+        source = (
+            ImageCms.createProfile("LAB")
+            if profile is None or picture.mode == "LAB"
+            else ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        )
+        bare = picture.convert("RGB") if picture.mode == "RGBA" else picture
+        changed = ImageCms.profileToProfile(bare, source, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        if picture.mode == "LAB":
+            raise
+        return picture
+    assert changed is not None
+    if picture.mode == "RGBA":
+        changed.putalpha(picture.getchannel("A"))
+    if picture.mode == "L":
+        return changed.convert("L")
+    return changed
+
+
+def _by_gamma(picture: Image.Image, gamma: float) -> Image.Image:
+    """Convert from the gamma that a PNG declares (PNG specification, section 11.3.2.2)."""
+    exponent = SRGB_GAMMA / gamma
+    if not 0.1 <= exponent <= 10 or abs(exponent - 1) < 0.05:
+        return picture  # not plausible, or too small a change to see
+    curve = [round(255 * (value / 255) ** exponent) for value in range(256)]
+    straight = list(range(256))
+    tables = {"L": curve, "RGB": curve * 3, "RGBA": curve * 3 + straight}
+    return picture.point(tables[picture.mode])

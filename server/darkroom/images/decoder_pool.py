@@ -56,14 +56,18 @@ class Decoders:
         if not self._room.acquire(blocking=False):
             raise BusyError
         try:
-            pool = self._take()
+            pool = self._free.get(timeout=self._timeout_s)
             try:
                 return self._ask(pool, data, purpose)
             except BrokenProcessPool:  # it died idle, or before it took the picture
                 pool = self._replace(pool)
-                return self._ask_again(pool, data, purpose)
+                return self._ask(pool, data, purpose)
             finally:
                 self._free.put(pool)
+        except queue.Empty:
+            raise BusyError from None
+        except BrokenProcessPool:
+            raise _crashed() from None
         finally:
             self._room.release()
 
@@ -73,17 +77,11 @@ class Decoders:
         for _ in range(count):
             _end(self._free.get())
 
-    def _take(self) -> ProcessPool:
-        try:
-            return self._free.get(timeout=self._timeout_s)
-        except queue.Empty:
-            raise BusyError from None
-
     def _ask(self, pool: ProcessPool, data: bytes, purpose: Purpose) -> Decoded:
         """Decode in one process.
 
         Raises:
-            PictureError: says what is wrong with it.
+            PictureError: see `decode`.
             BrokenProcessPool: the process did not start, or died; replace the pool.
         """
         try:
@@ -104,12 +102,6 @@ class Decoders:
             raise PictureError(detail) from None
         except ProcessExpired as error:
             log.warning("a decoder died", bytes=len(data), exit_code=error.exitcode)
-            raise _crashed() from None
-
-    def _ask_again(self, pool: ProcessPool, data: bytes, purpose: Purpose) -> Decoded:
-        try:
-            return self._ask(pool, data, purpose)
-        except BrokenProcessPool:
             raise _crashed() from None
 
     def _start(self) -> ProcessPool:

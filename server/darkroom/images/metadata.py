@@ -35,13 +35,9 @@ MIN_SETTINGS = 3  # in the last line; with fewer it belongs to the prompt
 def text_chunks(
     request: ResolvedRequest, index: int, source_sha256: str | None, mask_sha256: str | None
 ) -> dict[str, str]:
-    """The PNG text chunks of one image.
+    """The PNG text chunks of a job's image of this index.
 
-    Args:
-        request: of the job.
-        index: of the image within the job.
-        source_sha256: of the source picture's PNG, in place of its id.
-        mask_sha256: of the mask's.
+    The digests are those of the source picture's and the mask's PNG; they replace their ids.
     """
     native = request.model_dump(mode="json", exclude_none=True)
     for name, digest in (("image", source_sha256), ("mask_image", mask_sha256)):
@@ -140,9 +136,7 @@ def read_texts(data: bytes) -> dict[str, str]:
     if not data.startswith(SIGNATURE):
         raise NotPngError("it is no PNG file")
     found: dict[str, str] = {}
-    left = MAX_TEXT_BYTES
-    tried = 0
-    position = len(SIGNATURE)
+    left, tried, position = MAX_TEXT_BYTES, 0, len(SIGNATURE)
     for _ in range(MAX_CHUNKS):
         if position + HEAD.size > len(data) or tried >= MAX_TEXTS or left <= 0:
             break
@@ -154,36 +148,30 @@ def read_texts(data: bytes) -> dict[str, str]:
         if kind in (b"tEXt", b"zTXt", b"iTXt"):
             tried += 1  # the broken ones too: unpacking takes time before it fails
             text = _text(kind, data[start : start + length], left)
-            if text is not None and text[0] not in found:
+            if text and text[0] not in found:
                 found[text[0]] = text[1]
                 left -= len(text[1])
     return found
 
 
 def _text(kind: bytes, body: bytes, most: int) -> tuple[str, str] | None:
-    """Keyword and text of a chunk; None if it cannot be read."""
+    """Keyword and text of a chunk; None if it is broken or has more than `most` bytes."""
     key, separator, rest = body.partition(b"\0")
     if not separator or not 1 <= len(key) <= MAX_KEY_BYTES:
         return None
     encoding = "latin-1"
-    packed = False
-    if kind == b"zTXt":
-        packed, rest = True, rest[1:]
+    packed = kind == b"zTXt"
+    if packed:
+        rest = rest[1:]
     elif kind == b"iTXt":
         encoding, packed = "utf-8", rest[:1] == b"\1"
         parts = rest[2:].split(b"\0", 2)
         if len(parts) < 3:
             return None
         rest = parts[2]
-    unpacked = _unpack(rest, most) if packed else rest
-    if unpacked is None or len(unpacked) > most:
-        return None
-    return key.decode("latin-1"), unpacked.decode(encoding, "replace")
-
-
-def _unpack(packed: bytes, most: int) -> bytes | None:
-    """At most `most` + 1 bytes, so that the caller notices if there are more; None if broken."""
-    try:
-        return zlib.decompressobj().decompress(packed, most + 1)
-    except zlib.error:
-        return None
+    if packed:
+        try:
+            rest = zlib.decompressobj().decompress(rest, most + 1)
+        except zlib.error:
+            return None
+    return (key.decode("latin-1"), rest.decode(encoding, "replace")) if len(rest) <= most else None

@@ -52,19 +52,15 @@ def _padded(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     right, bottom = left + picture.width, top + picture.height
     canvas = Image.new(picture.mode, size)
     canvas.paste(picture, (left, top))
-    for box, edge in (
-        ((0, top, left, bottom), (0, 0, 1, picture.height)),
-        ((right, top, width, bottom), (picture.width - 1, 0, picture.width, picture.height)),
+    for edge, bar in (
+        ((left, top, left + 1, bottom), (0, top, left, bottom)),
+        ((right - 1, top, right, bottom), (right, top, width, bottom)),
+        ((0, top, width, top + 1), (0, 0, width, top)),
+        ((0, bottom - 1, width, bottom), (0, bottom, width, height)),
     ):
-        if box[2] > box[0]:
-            strip = picture.crop(edge).resize((box[2] - box[0], picture.height))
-            canvas.paste(strip, box[:2])
-    for box, edge in (
-        ((0, 0, width, top), (0, top, width, top + 1)),
-        ((0, bottom, width, height), (0, bottom - 1, width, bottom)),
-    ):
-        if box[3] > box[1]:
-            canvas.paste(canvas.crop(edge).resize((width, box[3] - box[1])), box[:2])
+        across, down = bar[2] - bar[0], bar[3] - bar[1]
+        if across and down:
+            canvas.paste(canvas.crop(edge).resize((across, down)), bar)
     return canvas
 
 
@@ -74,18 +70,13 @@ def enlarge(picture: Image.Image, size: tuple[int, int], between: Filter) -> Ima
 
 
 def fill_from_around(picture: Image.Image, mask: Image.Image) -> Image.Image:
-    """Fill the part where the mask is white with blurred surroundings.
-
-    Args:
-        picture: RGB.
-        mask: L, of the same size.
-    """
+    """Fill an RGB picture, where an L mask of its size is white, with blurred surroundings."""
     small, hole = picture, mask
     pixels = picture.width * picture.height
     if pixels > FILL_PIXELS:
         scale = (FILL_PIXELS / pixels) ** 0.5
-        size = tuple(max(1, round(side * scale)) for side in picture.size)
-        small, hole = picture.resize((size[0], size[1])), mask.resize((size[0], size[1]))
+        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+        small, hole = picture.resize(size), mask.resize(size)
     kept = Image.new("RGBa", small.size)
     kept.paste(small.convert("RGBA").convert("RGBa"), mask=ImageOps.invert(hole))
     spread = Image.new("RGBA", small.size)

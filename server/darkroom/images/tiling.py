@@ -14,11 +14,11 @@ TILE = 128
 
 @dataclass(frozen=True)
 class Tiling:
-    """The positions of a picture's tiles.
+    """The positions of a picture's tiles. Sizes are width and height in pixels.
 
     Attributes:
-        size: of the picture, width and height in pixels.
-        tile: width and height of every tile.
+        size: of the picture.
+        tile: size of every tile.
         boxes: of the tiles, row by row, all within the picture. A picture smaller than a tile has
             one box of its own size.
     """
@@ -39,12 +39,9 @@ class Tiling:
 
 
 def plan(size: tuple[int, int], tile: tuple[int, int], overlap: int) -> Tiling:
-    """The fewest tiles that cover the picture, evenly spread.
+    """The fewest tiles that cover a picture of this size, evenly spread.
 
-    Args:
-        size: of the picture.
-        tile: size of the model's output.
-        overlap: at least so many pixels between neighbours; less than a tile's sides.
+    Neighbours overlap by at least `overlap` pixels, which is less than a tile's sides.
     """
     columns = _starts(size[0], tile[0], overlap)
     rows = _starts(size[1], tile[1], overlap)
@@ -83,8 +80,7 @@ def join(pieces: Sequence[Image.Image], tiles: Tiling) -> Image.Image:
     would leave an edge where four tiles overlap.
 
     Args:
-        pieces: RGB, one for each box; resized to the box if need be.
-        tiles: their positions.
+        pieces: RGB, one for each box of `tiles`; resized to the box if need be.
     """
     rows: dict[tuple[int, int], Image.Image] = {}
     done = 0

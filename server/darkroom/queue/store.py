@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, select, true
 from sqlalchemy.orm import Session
 
 from darkroom.config import QueueSettings
-from darkroom.images.timeline import evenly
+from darkroom.images.codec import evenly
 from darkroom.queue import snapshot, transitions
 from darkroom.queue.snapshot import UNFINISHED
 from darkroom.responses import Event, EventType, Job, JobStatus

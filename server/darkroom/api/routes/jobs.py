@@ -11,7 +11,7 @@ from darkroom.api.openapi import route
 from darkroom.api.operations import EVENTS, IF_NONE_MATCH, LAST_EVENT_ID, TIMELINE
 from darkroom.api.routes.images import CACHE, read_file
 from darkroom.asgi.wait import EventStream, suspend
-from darkroom.images import timeline
+from darkroom.images import codec
 from darkroom.responses import FieldError, Job, JobPage, JobStatus, Problem
 
 blueprint = Blueprint("jobs", __name__)
@@ -122,7 +122,7 @@ def show_timeline(job_id: str) -> Response:
     While the job runs, it holds the previews so far. 404 while there are none.
     """
     job = find_job(job_id)  # before its previews: if it has ended, no more of them come
-    previews = context().store.previews(job_id, timeline.MAX_FRAMES)
+    previews = context().store.previews(job_id, codec.MAX_FRAMES)
     if not previews:
         raise ProblemError(404, "no-previews", "No previews", _why_none(job))
     picture = next((image for image in job.images if image.index == 0), None)
@@ -133,7 +133,7 @@ def show_timeline(job_id: str) -> Response:
     if not request.if_none_match.contains(etag):
         finished = None if picture is None else read_file(picture.id)
         with context().rendering:
-            response.data = timeline.animate([preview.webp for preview in previews], finished)
+            response.data = codec.animate([preview.webp for preview in previews], finished)
     response.make_conditional(request)
     return response
 
