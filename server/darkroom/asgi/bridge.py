@@ -6,26 +6,38 @@ before the answer is sent. So neither a slow caller nor one who waits for a job 
 
 import asyncio
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from io import BytesIO
+from time import monotonic
 from typing import IO, Any
 from urllib.parse import unquote_to_bytes
 
 from darkroom.api.auth import rate_limits
 from darkroom.api.auth.origin import Proxies
-from darkroom.asgi import Message, Receive, Scope, Send
-from darkroom.asgi.limits import Bodies, CallerGoneError, Threads, is_packed, may_be_large
-from darkroom.asgi.refusals import RefusedError
+from darkroom.asgi import Receive, Scope, Send
+from darkroom.asgi.limits import (
+    SMALL_BYTES,
+    Bodies,
+    CallerGoneError,
+    RefusedError,
+    Threads,
+    declared_bytes,
+)
 from darkroom.asgi.streams import Streams
-from darkroom.asgi.wait import Application, DeferredResponse, EventStream, PendingResponse, WsgiApp
+from darkroom.asgi.wait import (
+    Application,
+    DeferredResponse,
+    Environ,
+    EventStream,
+    PendingResponse,
+    WsgiApp,
+)
 from darkroom.config import Settings
 
-Environ = dict[str, Any]
 Headers = list[tuple[bytes, bytes]]
-Gone = asyncio.Task[None]  # done when the caller has left
 
 WRITE_BYTES = 2**16  # sent at once, so that a reader is seen to read
 AHEAD_BYTES = 2**20  # of an answer, made before the first are sent
@@ -46,7 +58,7 @@ class Chunks:
         self.ready = b""
         self.more = True
         self._body = body
-        self._chunks: Iterator[bytes] = iter(body)
+        self._chunks = iter(body)
 
     def prepare(self) -> None:
         """Make the next `AHEAD_BYTES`, or what is left."""
@@ -73,17 +85,12 @@ class Answer:
     headers: Headers
     rest: Chunks | DeferredResponse
 
-    @property
-    def start(self) -> Message:
-        """The ASGI message that sends the head."""
-        return {"type": "http.response.start", "status": self.status, "headers": self.headers}
-
 
 class Bridge:
-    """Serves a Flask application.
+    """Serves a Flask application whose answers may be deferred.
 
     Args:
-        app: whose answers may be deferred.
+        app: the application.
         streams: of the events that deferred answers wait for.
         settings: for limits, and where bodies may be stored.
     """
@@ -92,11 +99,9 @@ class Bridge:
         self._app = app
         self._streams = streams
         self._threads = Threads(settings.web.threads, "web")
-        few = max(1, settings.web.threads // LARGE_SHARE)
-        self._uploads = Threads(few, "uploads")
+        self._uploads = Threads(max(1, settings.web.threads // LARGE_SHARE), "uploads")
         self._bodies = Bodies(settings.web, settings.data_dir, self._uploads)
         self._proxies = Proxies(settings.web.trusted_proxies)
-        self._background: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request.
@@ -107,46 +112,35 @@ class Bridge:
         """
         scope = self._proxies.look_behind(scope)
         context = copy_context()  # the request's own, in whichever threads it is worked on
-        is_authorized = may_be_large(scope)
+        declared = declared_bytes(scope)
+        is_authorized = declared is None or declared > SMALL_BYTES
         if is_authorized:
             await self._authorize_headers(scope, context)
         try:
-            body = await self._bodies.read(scope, receive)
+            async with self._bodies.read(declared, receive) as body:
+                environ = environ_of(scope, body.file, body.size)
+                environ[rate_limits.COUNTED] = is_authorized
+                # What is compressed may be large when it is unpacked.
+                is_large = body.large_bytes or "HTTP_CONTENT_ENCODING" in environ
+                threads = self._uploads if is_large else self._threads
+                answer = await threads.run(context.run, _call, self._app.wsgi_app, environ)
         except CallerGoneError:
             return
-        environ = environ_of(scope, body.file, body.size)
-        environ[rate_limits.COUNTED] = is_authorized
-        is_small = body.is_small and not is_packed(scope)
-        threads = self._threads if is_small else self._uploads
-        try:
-            answer = await threads.run(context.run, _call, self._app.wsgi_app, environ)
-        finally:
-            body.close()
-        if isinstance(answer.rest, Chunks):
+        if isinstance(answer.rest, DeferredResponse):
+            await self._finish(answer, context, environ, receive, send)
+        else:
             await self._send(answer, answer.rest, send)
-            return
-        # One task for all waits: after a cancelled `receive`, gunicorn's next one says at once that
-        # the caller has left.
-        gone = asyncio.create_task(_gone(receive))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep the streams' estimates up to date, and free the threads at the end."""
+        estimates = asyncio.create_task(self._streams.send_estimates(self._threads))
         try:
-            await self._finish(answer, context, environ, gone, send)
+            yield
         finally:
-            gone.cancel()
-
-    def start(self) -> None:
-        """Begin, on the running loop."""
-        self._background = asyncio.create_task(self._streams.run(self._threads))
-
-    def stop(self) -> None:
-        """End what waits: callers get an answer, listeners their stream's end."""
-        self._streams.stop()
-
-    def close(self) -> None:
-        """Free the threads."""
-        if self._background is not None:
-            self._background.cancel()
-        self._threads.close()
-        self._uploads.close()
+            estimates.cancel()
+            self._threads.close()
+            self._uploads.close()
 
     async def _authorize_headers(self, scope: Scope, context: Context) -> None:
         """Check who asks, and how often, before a large body is read: it may fill the disk.
@@ -160,55 +154,74 @@ class Bridge:
             raise RefusedError(answer.status_code, _raw(answer.headers), answer.get_data())
 
     async def _finish(
-        self, answer: Answer, context: Context, environ: Environ, gone: Gone, send: Send
+        self, answer: Answer, context: Context, environ: Environ, receive: Receive, send: Send
     ) -> None:
         """Send a deferred answer, unless the caller leaves before it is due."""
-        while isinstance(answer.rest, PendingResponse):  # one job may lead to the next
-            waited = await self._wait(answer.rest, context, environ, gone)
-            if waited is None:
-                return
-            answer = waited
-        if isinstance(answer.rest, EventStream):
-            await send(answer.start)
-            await self._stream(answer.rest, gone, send)
-        elif isinstance(answer.rest, Chunks):
-            await self._send(answer, answer.rest, send)
-
-    async def _wait(
-        self, pending: PendingResponse, context: Context, environ: Environ, gone: Gone
-    ) -> Answer | None:
-        """The answer when it is due; None if the caller has left."""
-        with self._streams.ending(pending.job_id) as ended:
-            if not await self._threads.run(context.run, pending.has_ended):
-                await asyncio.wait(
-                    {ended, gone},
-                    timeout=pending.patience_s(),
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
+        # One task for all waits: after a cancelled `receive`, gunicorn's next one says at once that
+        # the caller has left.
+        gone = asyncio.create_task(_gone(receive))
+        try:
+            while isinstance(answer.rest, PendingResponse):  # one job may lead to the next
+                pending = answer.rest
+                await self._wait(pending, context, gone)
                 if gone.done():
                     await self._threads.run(context.run, pending.abandon)
-                    return None
-        return await self._threads.run(context.run, _call, pending.answer, environ)
+                    return
+                answer = await self._threads.run(context.run, _call, pending.answer, environ)
+            if isinstance(answer.rest, EventStream):
+                await self._stream(answer, answer.rest, gone, send)
+            elif isinstance(answer.rest, Chunks):
+                await self._send(answer, answer.rest, send)
+        finally:
+            gone.cancel()
 
-    async def _stream(self, wanted: EventStream, gone: Gone, send: Send) -> None:
+    async def _wait(
+        self, pending: PendingResponse, context: Context, gone: asyncio.Task[None]
+    ) -> None:
+        """Return once the job has ended, the deadline is over, or the caller has left."""
+        with self._streams.ending(pending.job_id) as ended:
+            if not await self._threads.run(context.run, pending.has_ended):
+                deadline = pending.deadline
+                patience_s = None if deadline is None else max(0.0, deadline - monotonic())
+                await asyncio.wait(
+                    {ended, gone}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+                )
+
+    async def _stream(
+        self, answer: Answer, wanted: EventStream, gone: asyncio.Task[None], send: Send
+    ) -> None:
+        await _send_head(answer, send)
         async with aclosing(self._streams.play(wanted, self._threads, gone)) as stream:
             async for data in stream:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await _send_body(data, send)
+        await _send_body(b"", send, more=False)
 
     async def _send(self, answer: Answer, chunks: Chunks, send: Send) -> None:
         try:
-            await send(answer.start)
+            await _send_head(answer, send)
             while True:
                 for start in range(0, len(chunks.ready), WRITE_BYTES):
-                    data = chunks.ready[start : start + WRITE_BYTES]
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                    await _send_body(chunks.ready[start : start + WRITE_BYTES], send)
                 if not chunks.more:
                     break
                 await self._threads.run(chunks.prepare)
         finally:
             chunks.close()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await _send_body(b"", send, more=False)
+
+
+async def _send_head(answer: Answer, send: Send) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+
+
+async def _send_body(data: bytes, send: Send, *, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+async def _gone(receive: Receive) -> None:
+    """Return once the caller has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _call(app: WsgiApp, environ: Environ) -> Answer:
@@ -218,9 +231,9 @@ def _call(app: WsgiApp, environ: Environ) -> Answer:
     def start_response(status: str, headers: list[tuple[str, str]], _error: Any = None) -> None:
         began[:] = [(status, headers)]
 
-    body = app(environ, start_response)
-    rest = body if isinstance(body, DeferredResponse) else Chunks(body)
-    if isinstance(rest, Chunks):
+    rest = app(environ, start_response)
+    if not isinstance(rest, DeferredResponse):
+        rest = Chunks(rest)
         rest.prepare()
     ((status, headers),) = began
     return Answer(int(status.split(" ", 1)[0]), _raw(headers), rest)
@@ -231,22 +244,11 @@ def _raw(headers: Iterable[tuple[str, str]]) -> Headers:
     return [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers]
 
 
-async def _gone(receive: Receive) -> None:
-    """Return once the caller has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 def environ_of(scope: Scope, body: IO[bytes], size: int) -> Environ:
-    """The WSGI environment of a request whose body has been read.
+    """The WSGI environment of a request whose body, of `size` bytes, has been read.
 
-    Headers with an underscore in their name are left out: they could not be told from those with a
-    dash, which mean something.
-
-    Args:
-        scope: of the request.
-        body: at its beginning.
-        size: of the body in bytes; stands in for `Content-Length` and `Transfer-Encoding`.
+    The size stands in for `Content-Length` and `Transfer-Encoding`. Headers with an underscore in
+    their name are left out: they could not be told from those with a dash, which mean something.
     """
     server = scope["server"] or ("localhost", 80)
     client = scope["client"] or ("", 0)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from gunicorn.asgi.protocol import ASGIProtocol
 
-from darkroom.asgi import Message, Receive, Scope, Send, refusals
+from darkroom.asgi import Message, Receive, Scope, Send, limits
 from darkroom.asgi.events import TooSlowError
-from darkroom.asgi.refusals import RefusedError
+from darkroom.asgi.limits import RefusedError
 from darkroom.config import WebSettings
 
 if TYPE_CHECKING:
@@ -33,19 +33,14 @@ SERVER = (b"server", b"darkroom")  # gunicorn would name itself
 
 
 class Connection(ASGIProtocol):  # type: ignore[misc]
-    """A connection.
+    """A connection that `worker` accepted, whose application it calls."""
 
-    Args:
-        worker: accepted it, and has the application.
-        limits: of sizes, times and connections.
-    """
-
-    def __init__(self, worker: "Worker", limits: WebSettings) -> None:
+    def __init__(self, worker: "Worker", settings: WebSettings) -> None:
         super().__init__(worker)
         self._application = worker.asgi
         self.app = self._answer
-        self._limits = limits
-        self._patience_s = limits.body_timeout_s
+        self._limits = settings
+        self._patience_s = settings.body_timeout_s
         self._is_superfluous = False
         self._is_refused = False
         self._head_bytes = 0  # of a head that is not complete
@@ -84,9 +79,9 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         try:
             super().data_received(data)
         except ValueError as error:  # int()'s, of a Content-Length with thousands of digits
-            self._refuse(refusals.malformed(str(error)))
+            self._refuse(limits.malformed(str(error)))
         if self._head_bytes > self._limits.max_header_bytes:
-            self._refuse(refusals.long_head(self._limits.max_header_bytes))
+            self._refuse(limits.long_head(self._limits.max_header_bytes))
 
     def shut_down(self) -> None:
         """Close once the requests whose heads are complete are answered."""
@@ -120,7 +115,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
 
     def _head_is_late(self) -> None:
         if self._head_bytes:
-            self._refuse(refusals.slow_head(self._limits.header_timeout_s))
+            self._refuse(limits.slow_head(self._limits.header_timeout_s))
         else:
             self._close_transport()  # nothing was asked
 
@@ -153,7 +148,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         except Exception:
             request_id = secrets.token_hex(8)
             log.exception("request failed", request_id=request_id)
-            self._refuse(refusals.crashed(request_id))
+            self._refuse(limits.crashed(request_id))
         self._requests -= 1
         self._method, self._is_responding = "", False
         if self.transport.is_closing():
@@ -168,22 +163,23 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
             RefusedError: the application is not to answer it.
         """
         if self._is_superfluous:
-            raise refusals.no_room("too many connections are open")
-        if _head_size(scope) > self._limits.max_header_bytes:
-            raise refusals.long_head(self._limits.max_header_bytes)
+            raise limits.no_room("too many connections are open")
+        # About; `data_received` counts only heads that come in parts.
+        size = len(scope["raw_path"]) + len(scope["query_string"])
+        size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        if size > self._limits.max_header_bytes:
+            raise limits.long_head(self._limits.max_header_bytes)
         if scope["http_version"] != "1.0" and b"host" not in dict(scope["headers"]):
-            raise refusals.malformed("Host is missing")  # RFC 9112, section 3.2
-
-    # --- refusals --------------------------------------------------------------------------
+            raise limits.malformed("Host is missing")  # RFC 9112, section 3.2
 
     def _send_error_response(self, status: int, message: str, _extra: Any = ()) -> None:
         """Refuse what gunicorn's parser cannot read, or what the application left unanswered."""
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._refuse(refusals.crashed(secrets.token_hex(8)))
+            self._refuse(limits.crashed(secrets.token_hex(8)))
         elif status in (414, 431):
-            self._refuse(refusals.long_head(self._limits.max_header_bytes))
+            self._refuse(limits.long_head(self._limits.max_header_bytes))
         else:
-            self._refuse(refusals.malformed(message))
+            self._refuse(limits.malformed(message))
 
     def _refuse(self, refused: RefusedError) -> None:
         """Answer instead of the application, and close; an answer that has begun is cut off.
@@ -243,12 +239,6 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
             if timer is not None:
                 timer.cancel()
         self._head_timer = self._reader_timer = None
-
-
-def _head_size(scope: Scope) -> int:
-    """The bytes of a head, about; `data_received` counts only heads that come in parts."""
-    target = len(scope["raw_path"]) + len(scope["query_string"])
-    return target + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
 
 
 def _set_options(peer: socket.socket, silence_s: float) -> None:

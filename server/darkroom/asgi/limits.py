@@ -1,19 +1,23 @@
-"""What requests may take at once: threads, and memory and disk for their bodies.
+"""What requests may take at once, threads, memory and disk, and the answers to those refused.
 
 A body is read before a thread is spent on it, into memory while it is small, else into a file.
 """
 
 import asyncio
-from collections.abc import Callable
+import secrets
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import ParamSpec, TypeVar
 
-from darkroom.asgi import Receive, Scope, refusals
+from darkroom.asgi import Receive, Scope
 from darkroom.config import WebSettings
 from darkroom.errors import DarkroomError
+from darkroom.responses import Problem
 
 SMALL_BYTES = 2**16  # a request without pictures is smaller
 SPOOL_BYTES = 2**18  # of one body in memory
@@ -45,33 +49,24 @@ class Threads:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
+# --- bodies ----------------------------------------------------------------------------------
+
+
 class CallerGoneError(DarkroomError, ConnectionError):
-    """Nobody is left to answer."""
+    """The connection ended before the request did."""
 
 
+@dataclass
 class Body:
-    """A body as a file, at its beginning once it has been read. Closing it makes room for others.
+    """A request's body, as a file that is at its beginning once it has been read."""
 
-    Args:
-        folder: for what does not stay in memory; the file never has a name there.
-        released: called once with the size.
-    """
-
-    def __init__(self, folder: Path, released: Callable[[int], None]) -> None:
-        self.file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(  # noqa: SIM115
-            max_size=SPOOL_BYTES, dir=str(folder)
-        )
-        self.size = 0
-        self._released = released
+    file: SpooledTemporaryFile[bytes]
+    size: int = 0
 
     @property
-    def is_small(self) -> bool:
-        return self.size <= SMALL_BYTES
-
-    def close(self) -> None:
-        if not self.file.closed:
-            self.file.close()
-            self._released(self.size)
+    def large_bytes(self) -> int:
+        """Its size, or 0 if it is small."""
+        return self.size if self.size > SMALL_BYTES else 0
 
 
 class Bodies:
@@ -79,34 +74,38 @@ class Bodies:
 
     Args:
         limits: of sizes and times.
-        folder: on the disk that large bodies may fill.
+        folder: on the disk that large bodies may fill; their files never have a name there.
         threads: to write to that disk in.
     """
 
     def __init__(self, limits: WebSettings, folder: Path, threads: Threads) -> None:
         self._limits = limits
-        self._folder = folder
+        self._folder = str(folder)
         self._threads = threads
         self._large_bytes = 0  # in all bodies that are not small
 
-    async def read(self, scope: Scope, receive: Receive) -> Body:
-        """Read a request's body to its end.
+    @asynccontextmanager
+    async def read(self, declared: int | None, receive: Receive) -> AsyncIterator[Body]:
+        """Read a request's body to its end, and hold it.
+
+        Args:
+            declared: see `declared_bytes`.
+            receive: of the request.
 
         Raises:
             RefusedError: it is too large or too slow, or there is no room.
             CallerGoneError: the connection ended before it.
         """
-        declared, is_chunked = _framing(scope)
-        if declared > self._limits.max_body_bytes:
-            raise refusals.long_body(self._limits.max_body_bytes)
-        body = Body(self._folder, self._release)
-        try:
-            if declared or is_chunked:
-                await self._fill(body, receive)
-        except BaseException:
-            body.close()
-            raise
-        return body
+        if (declared or 0) > self._limits.max_body_bytes:
+            raise long_body(self._limits.max_body_bytes)
+        with SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=self._folder) as file:
+            body = Body(file)
+            try:
+                if declared != 0:
+                    await self._fill(body, receive)
+                yield body
+            finally:
+                self._large_bytes -= body.large_bytes
 
     async def _fill(self, body: Body, receive: Receive) -> None:
         now = asyncio.get_running_loop().time
@@ -118,51 +117,118 @@ class Bodies:
                 async with asyncio.timeout(min(patience_s, late_at - now())):
                     message = await receive()
             except TimeoutError:
-                raise refusals.slow_body() from None
+                raise slow_body() from None
             if message["type"] != "http.request":
                 raise CallerGoneError
             data, more = message["body"], message["more_body"]
-            self._count(body, len(data))
+            before = body.large_bytes
+            body.size += len(data)
+            self._large_bytes += body.large_bytes - before
+            if body.size > self._limits.max_body_bytes:
+                raise long_body(self._limits.max_body_bytes)
+            if self._large_bytes > BODIES_AT_ONCE * self._limits.max_body_bytes:
+                raise no_room("too many uploads come in at once")
             gathered += data
             if len(gathered) >= SPOOL_BYTES or not more:
                 try:
-                    await self._store(body, bytes(gathered))
+                    if body.size <= SPOOL_BYTES:
+                        body.file.write(gathered)  # to memory
+                    else:
+                        await self._threads.run(body.file.write, bytes(gathered))
                 except OSError:
-                    raise refusals.disk_full() from None
+                    raise disk_full() from None
                 gathered.clear()
         body.file.seek(0)
 
-    def _count(self, body: Body, more: int) -> None:
-        before = 0 if body.is_small else body.size
-        body.size += more
-        self._large_bytes += (0 if body.is_small else body.size) - before
-        if body.size > self._limits.max_body_bytes:
-            raise refusals.long_body(self._limits.max_body_bytes)
-        if self._large_bytes > BODIES_AT_ONCE * self._limits.max_body_bytes:
-            raise refusals.no_room("too many uploads come in at once")
 
-    def _release(self, size: int) -> None:
-        self._large_bytes -= size if size > SMALL_BYTES else 0
-
-    async def _store(self, body: Body, data: bytes) -> None:
-        if body.size <= SPOOL_BYTES:
-            body.file.write(data)  # to memory
-        else:
-            await self._threads.run(body.file.write, data)
-
-
-def may_be_large(scope: Scope) -> bool:
-    """Whether a request's body may be one that goes to disk, by its headers."""
-    declared, is_chunked = _framing(scope)
-    return is_chunked or declared > SMALL_BYTES
-
-
-def is_packed(scope: Scope) -> bool:
-    """Whether a request's body is compressed, and may be large when it is unpacked."""
-    return any(name == b"content-encoding" for name, _ in scope["headers"])
-
-
-def _framing(scope: Scope) -> tuple[int, bool]:
-    """The declared length of a body, 0 without one, and whether it comes in chunks instead."""
+def declared_bytes(scope: Scope) -> int | None:
+    """The declared length of a request's body, 0 without one; None if it comes in chunks."""
     headers = dict(scope["headers"])  # each occurs once, and is a number: gunicorn has checked
-    return int(headers.get(b"content-length", b"0")), b"transfer-encoding" in headers
+    return None if b"transfer-encoding" in headers else int(headers.get(b"content-length", b"0"))
+
+
+# --- refusals, in the one error shape (RFC 9457) -----------------------------------------------
+
+
+class RefusedError(DarkroomError):
+    """Ends a request before or beside Flask, and its connection with it.
+
+    Args:
+        status: HTTP status.
+        headers: names in lower case.
+        body: of the answer.
+    """
+
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.headers = [*headers, (b"connection", b"close")]
+        self.body = body
+
+
+def _problem(
+    status: int,
+    kind: str,
+    title: str,
+    detail: str,
+    *,
+    retry_after_s: int | None = None,
+    request_id: str | None = None,
+) -> RefusedError:
+    request_id = request_id or secrets.token_hex(8)
+    problem = Problem(
+        type=f"urn:darkroom:problem:{kind}",
+        title=title,
+        status=status,
+        detail=detail,
+        request_id=request_id,
+    )
+    body = problem.model_dump_json(exclude_none=True, exclude_defaults=True).encode()
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", request_id.encode()),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    if retry_after_s is not None:
+        headers.append((b"retry-after", str(retry_after_s).encode()))
+    return RefusedError(status, headers, body)
+
+
+def malformed(what: str) -> RefusedError:
+    detail = f"the request is malformed: {what}"
+    return _problem(400, "malformed", "Not HTTP as we know it", detail)
+
+
+def long_head(limit: int) -> RefusedError:
+    detail = f"the request's line and headers are longer than {limit} bytes"
+    return _problem(431, "head-too-long", "Headers too long", detail)
+
+
+def slow_head(limit_s: float) -> RefusedError:
+    detail = f"the request's line and headers were not complete after {limit_s:g} s"
+    return _problem(408, "too-slow", "Too slow", detail)
+
+
+def slow_body() -> RefusedError:
+    detail = "the request's body came too slowly; send it again"
+    return _problem(408, "too-slow", "Too slow", detail)
+
+
+def long_body(limit: int) -> RefusedError:
+    detail = f"the request's body is larger than {limit} bytes"
+    return _problem(413, "body-too-large", "Body too large", detail)
+
+
+def no_room(what: str) -> RefusedError:
+    return _problem(503, "busy", "Busy", f"{what}; try again", retry_after_s=2)
+
+
+def disk_full() -> RefusedError:
+    detail = "there is no room on the disk for the request's body"
+    return _problem(507, "disk-full", "The disk is full", detail)
+
+
+def crashed(request_id: str) -> RefusedError:
+    detail = "The server made a mistake. Its log has more, under this request id."
+    return _problem(500, "internal", "Internal error", detail, request_id=request_id)

@@ -29,9 +29,7 @@ from darkroom.responses import Event
 
 BACKLOG = 2048
 NEVER_S = 2**31  # for times that connection.py measures itself
-SWITCH_S = (
-    0.001  # Python's 5 ms are long for an event loop that shares the interpreter with threads
-)
+SWITCH_S = 0.001  # Python's 5 ms are long for an event loop beside threads
 OTHER_FILES = 256  # open at once beside connections: database, pictures, libraries
 LOOK_S = 0.05  # between two looks at whether all connections have ended
 
@@ -99,13 +97,12 @@ class Worker(ASGIWorker):  # type: ignore[misc]
             tail = Tail(here.store, bell, self._settings.queue.poll_s, publish)
             tail.start()
             here.webhook_sender.start()
-            self.asgi.start()
-            try:
-                await self._serve_connections()
-            finally:
-                await asyncio.to_thread(tail.stop)
-                await asyncio.to_thread(here.webhook_sender.stop)
-                self.asgi.close()
+            async with self.asgi.running():
+                try:
+                    await self._serve_connections()
+                finally:
+                    await asyncio.to_thread(tail.stop)
+                    await asyncio.to_thread(here.webhook_sender.stop)
 
     async def _serve_connections(self) -> None:
         limits = self._settings.web
@@ -125,7 +122,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         )
         await stopping.wait()
         self.alive = False
-        self.asgi.stop()
+        self._context.streams.stop()
         server.close()
         for connection in tuple(self.connections):
             connection.shut_down()
@@ -143,7 +140,7 @@ def run(settings: Settings, certificate: tuple[Path, Path] | None = None) -> Non
 
     Args:
         settings: of the server.
-        certificate: PEM files of the certificate and its key, to speak TLS.
+        certificate: PEM files, see `Worker`.
 
     Raises:
         SystemExit: a signal came before the event loop ran, or the address is not free.

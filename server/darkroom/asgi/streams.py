@@ -6,23 +6,19 @@ once, what several listeners get is joined once, and the loop is woken once for 
 
 import asyncio
 import contextlib
-import threading
-from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence, Set
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 import structlog
 
-from darkroom.asgi.events import Batch, Chunk, Listener, line_of
+from darkroom.asgi.events import NOT_LOGGED, Chunk, Listener, line_of
 from darkroom.asgi.limits import Threads
 from darkroom.asgi.wait import EventStream
 from darkroom.queue.store import Store
 from darkroom.responses import Event
 
 log = structlog.get_logger()
-
-Item = TypeVar("Item")
 
 RETRY = b"retry: 1000\n\n"
 HEARTBEAT = b": still here\n\n"
@@ -32,37 +28,10 @@ WOKEN_AT_ONCE = 32  # so that other work does not wait for hundreds of writes
 MAX_OWNERS = 4096
 
 
-class Owners:
-    """The clients of jobs, which never change. Any thread may ask.
-
-    Args:
-        store: has them.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._lock = threading.Lock()
-        self._known: OrderedDict[str, str] = OrderedDict()
-
-    def of(self, job_ids: Set[str]) -> dict[str, str]:
-        """The client of each job; jobs that do not exist any more are left out."""
-        with self._lock:
-            found = {job_id: self._known[job_id] for job_id in job_ids & self._known.keys()}
-        missing = set(job_ids - found.keys())
-        if missing:
-            asked = self._store.owners(missing)
-            found |= asked
-            with self._lock:
-                self._known |= asked
-                while len(self._known) > MAX_OWNERS:
-                    self._known.popitem(last=False)
-        return found
-
-
 class Streams:
     """The listeners of this process.
 
-    Its methods run on the event loop, but `publish` and `open`, which any thread may call.
+    Its methods run on the event loop, but `publish`, which one other thread calls, and `open`.
 
     Args:
         store: to replay from.
@@ -74,10 +43,9 @@ class Streams:
         self._store = store
         self._heartbeat_s = heartbeat_s
         self._page_events = page
-        self._owners = Owners(store)
+        self._owners: dict[str, str] = {}  # the clients of jobs, which never change
         self._listeners: set[Listener] = set()
-        self._of_job: dict[str, set[Listener]] = {}
-        self._endings: dict[str, set[asyncio.Future[None]]] = {}
+        self._endings: dict[asyncio.Future[None], str] = {}  # done when the job ends
         self._asleep: deque[Listener] = deque()  # that got something, and are to be woken
         self._stopped = False
 
@@ -86,30 +54,27 @@ class Streams:
         """How many streams are open."""
         return len(self._listeners)
 
-    async def run(self, threads: Threads) -> None:
+    async def send_estimates(self, threads: Threads) -> None:
         """Send new estimates to listeners of queued jobs, until cancelled."""
         while True:
             await asyncio.sleep(ESTIMATES_EVERY_S)
+            waiting = [listener for listener in self._listeners if listener.waits()]
+            job_ids = {listener.job_id for listener in waiting if listener.job_id is not None}
+            if not job_ids:
+                continue
             try:
-                await self._send_estimates(threads)
+                estimates = await threads.run(self._store.estimates, job_ids)
+                for listener in waiting:
+                    listener.offer(estimates.get(listener.job_id or ""))
             except Exception:
                 log.exception("the queue cannot be read")
-
-    async def _send_estimates(self, threads: Threads) -> None:
-        waiting = [listener for listener in self._listeners if listener.waits()]
-        job_ids = {listener.job_id for listener in waiting if listener.job_id is not None}
-        if job_ids:
-            estimates = await threads.run(self._store.estimates, job_ids)
-            for listener in waiting:
-                listener.offer(estimates.get(listener.job_id or ""))
 
     def stop(self) -> None:
         """End all streams and all waiting, those still to come too."""
         self._stopped = True
         for listener in self._listeners:
             listener.leave()
-        for job_id in tuple(self._endings):
-            self._end(job_id)
+        self._end(set(self._endings.values()))
 
     # --- what happens ----------------------------------------------------------------------
 
@@ -121,30 +86,30 @@ class Streams:
         """
         if not self._listeners and not self._endings:
             return
-        owners = self._owners.of({event.job_id for event in events})
-        batch = Batch([line_of(event, owners.get(event.job_id)) for event in events])
+        if len(self._owners) > MAX_OWNERS:
+            self._owners.clear()
+        missing = {event.job_id for event in events} - self._owners.keys()
+        if missing and self._listeners:
+            self._owners |= self._store.owners(missing)
+        batch = Chunk([line_of(event, self._owners.get(event.job_id)) for event in events])
         with contextlib.suppress(RuntimeError):  # the loop has ended, and all listeners with it
             loop.call_soon_threadsafe(self._deliver, batch)
 
-    def _deliver(self, batch: Batch) -> None:
+    def _deliver(self, batch: Chunk) -> None:
         waking = bool(self._asleep)
-        for job_id, chunk in batch.by_job().items():
-            for listener in self._of_job.get(job_id, ()):
-                self._give(listener, chunk)
-            if chunk.ends:
-                self._end(job_id)
-        by_client = batch.by_client()
+        by_job = batch.by(lambda line: line.event.job_id)
+        by_client = batch.by(lambda line: line.client)
         for listener in self._listeners:
-            if listener.job_id is None:
+            if listener.job_id is not None:
+                seen = by_job.get(listener.job_id)
+            else:
                 seen = batch if listener.client is None else by_client.get(listener.client)
-                if seen is not None:
-                    self._give(listener, seen)
+            if seen is not None:
+                listener.push(seen)
+                self._asleep.append(listener)
+        self._end({job_id for job_id, chunk in by_job.items() if chunk.ends})
         if not waking:
             self._wake_some()
-
-    def _give(self, listener: Listener, chunk: Chunk) -> None:
-        listener.push(chunk)
-        self._asleep.append(listener)
 
     def _wake_some(self) -> None:
         for _ in range(min(WOKEN_AT_ONCE, len(self._asleep))):
@@ -152,27 +117,27 @@ class Streams:
         if self._asleep:
             asyncio.get_running_loop().call_soon(self._wake_some)
 
-    def _end(self, job_id: str) -> None:
-        for ended in self._endings.pop(job_id, ()):
-            if not ended.done():
+    def _end(self, job_ids: set[str]) -> None:
+        for ended, job_id in self._endings.items():
+            if job_id in job_ids and not ended.done():
                 ended.set_result(None)
 
     # --- waiting and listening -------------------------------------------------------------
 
     @contextmanager
-    def ending(self, job_id: str) -> Iterator["asyncio.Future[None]"]:
+    def ending(self, job_id: str) -> Iterator[asyncio.Future[None]]:
         """A future that is done once the job ends after this was entered, or the server stops."""
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._stopped:
             ended.set_result(None)
-        self._endings.setdefault(job_id, set()).add(ended)
+        self._endings[ended] = job_id
         try:
             yield ended
         finally:
-            _discard(self._endings, job_id, ended)
+            del self._endings[ended]
 
     async def play(
-        self, wanted: EventStream, threads: Threads, gone: "asyncio.Future[None]"
+        self, wanted: EventStream, threads: Threads, gone: asyncio.Future[None]
     ) -> AsyncGenerator[bytes, None]:
         """A stream's bytes: first what the log has, then what comes, each event once.
 
@@ -184,50 +149,42 @@ class Streams:
         Raises:
             TooSlowError: the bytes are taken too slowly.
         """
+        now = asyncio.get_running_loop().time
         with self._listening(wanted) as listener:
             gone.add_done_callback(lambda _: listener.leave())
             if wanted.encoder is None:  # clients of other APIs cannot come back, and read no hint
                 yield RETRY
             after, more = wanted.after, True
             while more and not listener.over:
-                chunk, after, more = await threads.run(self._read_log, wanted, after)
-                if chunk.lines:
-                    listener.note_sent(chunk.lines)
-                    if data := await _encode(wanted, threads, chunk):
+                page = await threads.run(self._read_log, wanted, after)
+                more = len(page.lines) == self._page_events
+                if page.lines:
+                    after = page.lines[-1].event.id
+                    if data := await _encode([page], wanted, threads, listener):
                         yield data
-                if wanted.job_id is not None and chunk.ends:
+                if wanted.job_id is not None and page.ends:
                     return
-            listener.beat_after(self._heartbeat_s)
-            async for data in self._live(wanted, threads, listener, after):
-                yield data
-
-    async def _live(
-        self, wanted: EventStream, threads: Threads, listener: Listener, after: int
-    ) -> AsyncIterator[bytes]:
-        while True:
-            chunks = [chunk.after(after) for chunk in await listener.take()]
-            if listener.over:
-                if wanted.encoder is not None:
-                    yield await threads.run(wanted.encoder.encode_stop)
-                return
-            for chunk in chunks:
-                listener.note_sent(chunk.lines)
-            if data := b"".join([await _encode(wanted, threads, chunk) for chunk in chunks]):
-                yield data
-            if wanted.job_id is not None and any(chunk.ends for chunk in chunks):
-                return
-            if listener.beats:
-                if wanted.allowed is not None and not await threads.run(wanted.allowed):
+            beat_at = now() + self._heartbeat_s
+            while True:
+                chunks = [chunk.after(after) for chunk in await listener.take(beat_at)]
+                if listener.over:
+                    if wanted.encoder is not None:
+                        yield await threads.run(wanted.encoder.encode_stop)
                     return
-                yield HEARTBEAT
-                listener.beat_after(self._heartbeat_s)
+                if data := await _encode(chunks, wanted, threads, listener):
+                    yield data
+                if wanted.job_id is not None and any(chunk.ends for chunk in chunks):
+                    return
+                if now() >= beat_at:
+                    if wanted.allowed is not None and not await threads.run(wanted.allowed):
+                        return
+                    yield HEARTBEAT
+                    beat_at = now() + self._heartbeat_s
 
     @contextmanager
     def _listening(self, wanted: EventStream) -> Iterator[Listener]:
         listener = Listener(wanted.job_id, wanted.client)
         self._listeners.add(listener)
-        if wanted.job_id is not None:
-            self._of_job.setdefault(wanted.job_id, set()).add(listener)
         if self._stopped:
             listener.leave()
         try:
@@ -235,33 +192,21 @@ class Streams:
         finally:
             listener.leave()
             self._listeners.discard(listener)
-            if wanted.job_id is not None:
-                _discard(self._of_job, wanted.job_id, listener)
 
-    def _read_log(self, wanted: EventStream, after: int) -> tuple[Chunk, int, bool]:
-        """What a listener may see of the next page, the page's last id, and whether more follows.
-
-        Runs in a thread.
-        """
-        events = self._store.events_after(after, wanted.job_id, self._page_events)
-        last_id = events[-1].id if events else after
-        more = len(events) == self._page_events
-        if wanted.job_id is None and wanted.client is not None:
-            owners = self._owners.of({event.job_id for event in events})
-            events = [event for event in events if owners.get(event.job_id) == wanted.client]
-        return Chunk([line_of(event, None) for event in events]), last_id, more
+    def _read_log(self, wanted: EventStream, after: int) -> Chunk:
+        """The next page of what a listener may see. Runs in a thread."""
+        events = self._store.events_after(after, wanted.job_id, self._page_events, wanted.client)
+        return Chunk([line_of(event) for event in events])
 
 
-async def _encode(wanted: EventStream, threads: Threads, chunk: Chunk) -> bytes:
+async def _encode(
+    chunks: Sequence[Chunk], wanted: EventStream, threads: Threads, listener: Listener
+) -> bytes:
+    """The bytes that a listener is sent now."""
+    for chunk in chunks:
+        listener.note_sent(chunk)
     if wanted.encoder is None:
-        return chunk.data
-    events = [line.event for line in chunk.lines if line.event is not None]
-    return await threads.run(wanted.encoder.encode, events)
-
-
-def _discard(groups: dict[str, set[Item]], key: str, item: Item) -> None:
-    """Take an item out of its group, and remove the group when it is empty."""
-    group = groups.get(key, set())
-    group.discard(item)
-    if not group:
-        groups.pop(key, None)
+        return b"".join(chunk.data for chunk in chunks)
+    events = [line.event for chunk in chunks for line in chunk.lines]
+    logged = [event for event in events if event.id != NOT_LOGGED]
+    return await threads.run(wanted.encoder.encode, logged) if logged else b""

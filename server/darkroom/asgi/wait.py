@@ -16,7 +16,8 @@ from darkroom.responses import Event
 
 P = ParamSpec("P")
 T = TypeVar("T")
-WsgiApp = Callable[[dict[str, Any], Any], Any]
+Environ = dict[str, Any]
+WsgiApp = Callable[[Environ, Any], Any]
 
 
 class DeferredResponse:
@@ -45,10 +46,6 @@ class PendingResponse(DeferredResponse):
     has_ended: Callable[[], bool]
     answer: WsgiApp
     abandon: Callable[[], None]
-
-    def patience_s(self) -> float | None:
-        """The time until the deadline."""
-        return None if self.deadline is None else max(0.0, self.deadline - monotonic())
 
 
 class EventEncoder(Protocol):
@@ -91,12 +88,8 @@ class Application(Flask):
             return response
         return super().process_response(response)
 
-    def authorize_headers(self, environ: dict[str, Any]) -> Response | None:
-        """The answer to a request that needs no body, such as 401; None if the body is wanted.
-
-        Args:
-            environ: of the request, without its body.
-        """
+    def authorize_headers(self, environ: Environ) -> Response | None:
+        """The answer to a request that needs no body, such as 401; None if the body is wanted."""
         with self.request_context(environ):
             try:
                 answer = self.preprocess_request()
@@ -112,36 +105,26 @@ def until_ended(
     answer: Callable[[], Response],
     abandon: Callable[[], None],
 ) -> Response:
-    """Answer the current request when a job has ended.
+    """Answer the current request when a job has ended, or after `wait_s`; None has no limit.
 
-    Args:
-        job_id: of the job.
-        wait_s: how long to wait at most; None is as long as it takes.
-        has_ended: see `PendingResponse`, as are the others; all are called as if in this request.
-        answer: makes the response, or raises a problem.
-        abandon: see `PendingResponse`.
+    The functions are those of `PendingResponse`, and are called as if in this request. `answer`
+    returns the response, or raises a problem.
     """
-    waiting = PendingResponse(
-        job_id,
-        None if wait_s is None else monotonic() + wait_s,
-        _as_now(has_ended),
-        _as_now(partial(_processed, answer)),
-        _as_now(abandon),
+    deadline = None if wait_s is None else monotonic() + wait_s
+    answers = _in_this_request(partial(_process, answer))
+    return suspend(
+        PendingResponse(
+            job_id, deadline, _in_this_request(has_ended), answers, _in_this_request(abandon)
+        )
     )
-    return suspend(waiting)
 
 
 def suspend(body: DeferredResponse, **about: Any) -> Response:
-    """A response that the bridge completes.
-
-    Args:
-        body: how.
-        about: arguments of the response.
-    """
+    """A response that the bridge completes; `about` are arguments of the response."""
     return Response(body, direct_passthrough=True, **about)
 
 
-def _as_now(function: Callable[P, T]) -> Callable[P, T]:
+def _in_this_request(function: Callable[P, T]) -> Callable[P, T]:
     """The function, to be called later in any thread, in this request's Flask context."""
     known = {name: g.get(name) for name in g}
 
@@ -154,8 +137,8 @@ def _as_now(function: Callable[P, T]) -> Callable[P, T]:
     return called
 
 
-def _processed(answer: Callable[[], Response], environ: dict[str, Any], start_response: Any) -> Any:
-    """Process the answer as Flask does that of a view. A WSGI application."""
+def _process(answer: Callable[[], Response], environ: Environ, start_response: Any) -> Any:
+    """Make and process an answer as Flask does that of a view. A WSGI application."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     try:
         response = app.make_response(answer())

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, select, true
+from sqlalchemy import ColumnElement, bindparam, delete, exists, func, select, true
 from sqlalchemy.orm import Session
 
 from darkroom.config import QueueSettings
@@ -241,12 +241,18 @@ class Store:
     # --- events ----------------------------------------------------------------------------
 
     def events_after(
-        self, event_id: int, job_id: str | None = None, limit: int = 500
+        self,
+        event_id: int,
+        job_id: str | None = None,
+        limit: int = 500,
+        client: str | None = None,
     ) -> list[Event]:
-        """Events with greater ids, the oldest first; of one job, or of all if None."""
+        """Events with greater ids, the oldest first; of one job or client, or of all if None."""
         query = select(EventRow).where(EventRow.id > event_id).order_by(EventRow.id).limit(limit)
         if job_id is not None:
             query = query.where(EventRow.job_id == job_id)
+        if client is not None:
+            query = query.where(exists().where(JobRow.id == EventRow.job_id, _of(client)))
         with self.database.read() as session:
             return [event_of(row) for row in session.scalars(query)]
 
