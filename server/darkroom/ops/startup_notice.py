@@ -23,7 +23,9 @@ log = structlog.get_logger()
 
 Say = Callable[[str], None]
 
-LOOK_EVERY_S = 0.1
+LOOK_EVERY_S = 0.1  # at first
+LATER_PART = 0.05  # of the time waited so far: a model may load for minutes, or no worker be there
+LONGEST_LOOK_S = 2.0
 AUTH_DISABLED = (
     "WARNING: auth.enabled is false: everybody who reaches this address may use the server, see "
     "its models and fill its queue and disk. Set auth.enabled: true in config.yaml to require "
@@ -47,7 +49,8 @@ def startup_notice(settings: Settings, say: Say) -> Iterator[None]:
             ("/readyz", "Ready: pictures develop from here on"),
         ):
             while not answers(settings, path):
-                if stopping.wait(LOOK_EVERY_S):
+                later_s = LATER_PART * (time.monotonic() - began)
+                if stopping.wait(min(LOOK_EVERY_S + later_s, LONGEST_LOOK_S)):
                     return
             say(f"{words}  ({time.monotonic() - began:.1f} s)")
             if path == "/healthz":
