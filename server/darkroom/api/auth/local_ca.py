@@ -5,9 +5,7 @@ name constraints limit the root to private addresses and this machine's names.
 """
 
 import ipaddress
-import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from filelock import FileLock
+
+from darkroom.storage.files import write_key
 
 log = structlog.get_logger()
 
@@ -31,41 +31,25 @@ PRIVATE_NETWORKS = (
     "100.64.0.0/10", "fc00::/7", "fe80::/10", "::1/128",
 )  # fmt: skip
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-
-@dataclass(frozen=True)
-class Names:
-    """Names of a server: DNS names and IP addresses."""
-
-    dns: frozenset[str]
-    addresses: frozenset[str]
-
-    @classmethod
-    def of(cls, hosts: Iterable[str]) -> "Names":
-        """Sort hosts into names and addresses."""
-        dns, addresses = set(), set()
-        for host in hosts:
-            try:
-                addresses.add(str(ipaddress.ip_address(host)))
-            except ValueError:
-                dns.add(host.lower().rstrip("."))
-        return cls(frozenset(dns), frozenset(addresses))
-
-    def general(self) -> list[x509.GeneralName]:
-        """All of them in a fixed order, for a certificate."""
-        return [
-            *(x509.DNSName(name) for name in sorted(self.dns)),
-            *(x509.IPAddress(ipaddress.ip_address(name)) for name in sorted(self.addresses)),
-        ]
+def general_names(hosts: Iterable[str]) -> list[x509.GeneralName]:
+    """DNS names and IP addresses for a certificate, each once, in a fixed order."""
+    dns, addresses = set(), set()
+    for host in hosts:
+        try:
+            addresses.add(str(ipaddress.ip_address(host)))
+        except ValueError:
+            dns.add(host.lower().rstrip("."))
+    return [
+        *(x509.DNSName(name) for name in sorted(dns)),
+        *(x509.IPAddress(ipaddress.ip_address(name)) for name in sorted(addresses)),
+    ]
 
 
 class Authority:
     """The authority in a folder.
 
-    Args:
-        folder: made if need be, for this user alone.
-        clock: the time, with its zone.
+    The folder is made if need be, for this user alone. The clock's times have their zone.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], datetime]) -> None:
@@ -76,8 +60,8 @@ class Authority:
         self._folder = folder
         self._clock = clock
 
-    def issue(self, names: Names) -> None:
-        """Make sure that `leaf` and `leaf_key` are a valid certificate for these names and its key.
+    def issue(self, hosts: Iterable[str]) -> None:
+        """Make sure that `leaf` and `leaf_key` are a valid certificate for these hosts and its key.
 
         A name that the root's constraints exclude is left out and logged.
 
@@ -87,6 +71,7 @@ class Authority:
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(self._folder / "lock"):
+            names = general_names(hosts)
             root, key = self._root(names)
             allowed = _within(names, root)
             if not self._is_good(allowed, root):
@@ -97,7 +82,9 @@ class Authority:
         digest = _load(self.root).fingerprint(hashes.SHA256())
         return ":".join(f"{byte:02X}" for byte in digest)
 
-    def _root(self, names: Names) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    def _root(
+        self, names: Sequence[x509.GeneralName]
+    ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         if self.root.exists() and self._root_key.exists():
             root, key = _load(self.root), _load_key(self._root_key)
             if self._clock() < root.not_valid_after_utc - RENEW_BEFORE:
@@ -105,20 +92,23 @@ class Authority:
             log.warning("the authority's root lapses; a new one is made, install it on all phones")
         key = ec.generate_private_key(ec.SECP256R1())
         root = self._make_root(names, key)
-        _write(self._root_key, _pem_key(key), 0o600)
-        _write(self.root, root.public_bytes(serialization.Encoding.PEM), 0o644)
+        _write_key(self._root_key, key)
+        _write(self.root, root)
         return root, key
 
-    def _make_root(self, names: Names, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    def _make_root(
+        self, names: Sequence[x509.GeneralName], key: ec.EllipticCurvePrivateKey
+    ) -> x509.Certificate:
         now = self._clock()
-        own = [str(ipaddress.ip_network(address)) for address in sorted(names.addresses)]
-        domains = dict.fromkeys((*PRIVATE_NAMES, *sorted(names.dns)))
-        networks = dict.fromkeys((*PRIVATE_NETWORKS, *own))
+        networks = dict.fromkeys(ipaddress.ip_network(network) for network in PRIVATE_NETWORKS)
+        domains = dict.fromkeys(PRIVATE_NAMES)
+        for name in names:
+            if isinstance(name, x509.IPAddress):
+                networks[ipaddress.ip_network(str(name.value))] = None
+            else:
+                domains[str(name.value)] = None
         constraints = x509.NameConstraints(
-            permitted_subtrees=[
-                *(x509.DNSName(domain) for domain in domains),
-                *(x509.IPAddress(ipaddress.ip_network(network)) for network in networks),
-            ],
+            permitted_subtrees=[*map(x509.DNSName, domains), *map(x509.IPAddress, networks)],
             excluded_subtrees=None,
         )
         # Each authority has its own name, so that a phone that trusts two can tell them apart.
@@ -141,7 +131,7 @@ class Authority:
             .sign(key, hashes.SHA256())
         )
 
-    def _is_good(self, names: Names, root: x509.Certificate) -> bool:
+    def _is_good(self, names: Sequence[x509.GeneralName], root: x509.Certificate) -> bool:
         """Whether the certificate is one of `root` for these names, and lasts long enough."""
         if not (self.leaf.exists() and self.leaf_key.exists()):
             return False
@@ -152,14 +142,17 @@ class Authority:
             return False
         alternatives = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return (
-            list(alternatives) == names.general()
+            list(alternatives) == names
             and leaf.public_key() == key.public_key()
             and leaf.not_valid_before_utc <= self._clock()
             and self._clock() < leaf.not_valid_after_utc - RENEW_BEFORE
         )
 
     def _sign(
-        self, names: Names, root: x509.Certificate, root_key: ec.EllipticCurvePrivateKey
+        self,
+        names: Sequence[x509.GeneralName],
+        root: x509.Certificate,
+        root_key: ec.EllipticCurvePrivateKey,
     ) -> None:
         now = self._clock()
         key = ec.generate_private_key(ec.SECP256R1())
@@ -171,7 +164,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - SKEW)
             .not_valid_after(min(now - SKEW + LEAF_LIFE, root.not_valid_after_utc))
-            .add_extension(x509.SubjectAlternativeName(names.general()), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -185,32 +178,16 @@ class Authority:
             .sign(root_key, hashes.SHA256())
         )
         # A crash in between leaves a pair that does not match, which the next start makes anew.
-        _write(self.leaf_key, _pem_key(key), 0o600)
-        _write(self.leaf, leaf.public_bytes(serialization.Encoding.PEM), 0o644)
+        _write_key(self.leaf_key, key)
+        _write(self.leaf, leaf)
 
 
-def _within(names: Names, root: x509.Certificate) -> Names:
+def _within(names: Sequence[x509.GeneralName], root: x509.Certificate) -> list[x509.GeneralName]:
     """Those of the names that the root holds for."""
     constraints = root.extensions.get_extension_for_class(x509.NameConstraints).value
-    domains: list[str] = []
-    networks: list[Network] = []
-    for tree in constraints.permitted_subtrees or ():
-        if isinstance(tree, x509.DNSName):
-            domains.append(tree.value)
-        elif isinstance(tree, x509.IPAddress):
-            networks.append(ipaddress.ip_network(str(tree.value)))
-    dns = {
-        name
-        for name in names.dns
-        if any(name == domain or name.endswith(f".{domain}") for domain in domains)
-    }
-    addresses = {
-        name
-        for name in names.addresses
-        if any(ipaddress.ip_address(name) in network for network in networks)
-    }
-    allowed = Names(frozenset(dns), frozenset(addresses))
-    left_out = sorted((names.dns | names.addresses) - (dns | addresses))
+    trees = constraints.permitted_subtrees or ()
+    allowed = [name for name in names if any(_covers(tree, name) for tree in trees)]
+    left_out = sorted(str(name.value) for name in names if name not in allowed)
     if left_out:
         log.warning(
             "the authority does not hold for these names; delete data/tls to make another, and "
@@ -218,6 +195,15 @@ def _within(names: Names, root: x509.Certificate) -> Names:
             names=left_out,
         )
     return allowed
+
+
+def _covers(tree: x509.GeneralName, name: x509.GeneralName) -> bool:
+    if isinstance(tree, x509.DNSName) and isinstance(name, x509.DNSName):
+        return f".{name.value}".endswith(f".{tree.value}")
+    if isinstance(tree, x509.IPAddress) and isinstance(name, x509.IPAddress):
+        network = ipaddress.ip_network(str(tree.value))
+        return ipaddress.ip_address(str(name.value)) in network
+    return False
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
@@ -245,21 +231,11 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    write_key(path, key.private_bytes(serialization.Encoding.PEM, pkcs8, plain))
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
-    """All of it or nothing, and never readable by others in between."""
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def _write(path: Path, certificate: x509.Certificate) -> None:
+    write_key(path, certificate.public_bytes(serialization.Encoding.PEM))
+    path.chmod(0o644)

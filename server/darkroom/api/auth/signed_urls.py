@@ -22,6 +22,8 @@ LIFETIME_S = 3600  # as long as OpenAI's addresses last
 class Signatures:
     """Signs and checks URLs of pictures. Safe to use from any thread.
 
+    Both raise OSError if the key cannot be read, or there is no space for it.
+
     Args:
         key_path: file of the key, made when it is first needed, for this user only. Without the
             key, all URLs signed with it are invalid.
@@ -35,49 +37,32 @@ class Signatures:
         self._key: bytes | None = None
 
     def sign(self, name: str) -> str:
-        """The query string of a URL for `name`, valid from now until it expires.
-
-        Raises:
-            OSError: the key cannot be read, or there is no space for it.
-        """
+        """The query string of a URL for `name`, valid from now until it expires."""
         expires = int(self._clock()) + LIFETIME_S
         return f"expires={expires}&signature={self._signature(name, expires)}"
 
     def left_s(self, name: str, expires: int, signature: str) -> int:
-        """Seconds that a URL is still valid; 0 if it has expired or its signature is wrong.
-
-        Raises:
-            OSError: as `sign`.
-        """
+        """Seconds that a URL is still valid; 0 if it has expired or its signature is wrong."""
         right = self._signature(name, expires)
         if not hmac.compare_digest(right.encode(), signature.encode()):
             return 0
         return max(0, expires - int(self._clock()))
 
     def _signature(self, name: str, expires: int) -> str:
-        digest = hmac.digest(self._get_key(), f"{name}\n{expires}".encode(), hashlib.sha256)
-        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-
-    def _get_key(self) -> bytes:
         with self._lock:
             if self._key is None:
-                self._key = _read(self._key_path) or _make(self._key_path)
-            return self._key
+                self._key = _find_key(self._key_path)
+        digest = hmac.digest(self._key, f"{name}\n{expires}".encode(), hashlib.sha256)
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def _read(path: Path) -> bytes | None:
-    """The key, or None if there is none that can be used."""
-    try:
+def _find_key(path: Path) -> bytes:
+    """The key in a file. One that is missing or damaged is replaced."""
+    if path.exists():
         key = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    if len(key) == KEY_BYTES:
-        return key
-    log.warning("the key of signed addresses is damaged; another one is made", path=str(path))
-    return None
-
-
-def _make(path: Path) -> bytes:
+        if len(key) == KEY_BYTES:
+            return key
+        log.warning("the key of signed addresses is damaged; another one is made", path=str(path))
     key = secrets.token_bytes(KEY_BYTES)
     write_key(path, key)
     return key

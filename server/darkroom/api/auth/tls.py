@@ -15,7 +15,7 @@ from darkroom.errors import DarkroomError
 from darkroom.ops import discovery
 
 if TYPE_CHECKING:
-    from darkroom.api.auth.local_ca import Authority, Names
+    from darkroom.api.auth.local_ca import Authority
 
 
 class CertificateError(DarkroomError, ValueError):
@@ -29,18 +29,18 @@ class Certificate(NamedTuple):
     key: Path
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def authority(settings: Settings, clock: Callable[[], datetime] = _now) -> "Authority":
+def authority(
+    settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> "Authority":
     """The local authority; it may not exist yet."""
     from darkroom.api.auth.local_ca import Authority
 
     return Authority(settings.data_dir / "tls", clock)
 
 
-def certificate(settings: Settings, clock: Callable[[], datetime] = _now) -> Certificate | None:
+def certificate(
+    settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> Certificate | None:
     """The certificate to serve with; None is without TLS.
 
     For `local_ca` the authority is made on the first start. The certificate is renewed if it
@@ -57,7 +57,7 @@ def certificate(settings: Settings, clock: Callable[[], datetime] = _now) -> Cer
         case "local_ca":
             made = authority(settings, clock)
             try:
-                made.issue(_names(settings))
+                made.issue(_hosts(settings))
             except (ValueError, OSError) as error:
                 raise CertificateError(
                     f"the authority in {settings.data_dir / 'tls'} cannot be used: {error}; delete "
@@ -85,23 +85,12 @@ def client_context(settings: Settings) -> ssl.SSLContext | None:
             return context
 
 
-def _names(settings: Settings) -> "Names":
-    from darkroom.api.auth.local_ca import Names
-
+def _hosts(settings: Settings) -> tuple[str, ...]:
+    """The names and addresses by which this server may be reached."""
     own = socket.gethostname().lower().partition(".")[0]
+    usual = ("localhost", "127.0.0.1", "::1", own, f"{own}.local")
     bound = () if settings.host in discovery.EVERYWHERE else (settings.host,)
-    return Names.of(
-        (
-            "localhost",
-            "127.0.0.1",
-            "::1",
-            own,
-            f"{own}.local",
-            *bound,
-            *discovery.lan_addresses(),
-            *settings.auth.host_names,
-        )
-    )
+    return (*usual, *bound, *discovery.lan_addresses(), *settings.auth.host_names)
 
 
 def _own_files(settings: Settings, now: datetime) -> Certificate:
