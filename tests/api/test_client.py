@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from darkroom.api.routes import client
+from darkroom.api.routes import system
 from tests.serving import RunningServer
 
 
@@ -93,9 +93,9 @@ def test_nothing_else_is_found_there(server: RunningServer, path: str) -> None:
 def test_without_a_built_client_the_page_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "FOLDER", tmp_path)
+    monkeypatch.setattr(system, "FOLDER", tmp_path)
     app = Flask("darkroom.api")
-    app.register_blueprint(client.blueprint)
+    app.register_blueprint(system.blueprint)
 
     page = app.test_client().get("/")
 

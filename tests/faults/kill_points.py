@@ -5,7 +5,7 @@ after each death that the queue is intact and the job can be brought to its pict
 how many points it died. It loads no torch and starts no thread, so that it can fork.
 
 A point is before and after every SQL statement, commit, fsync, rename and unlink, and before every
-line of the queue, of storage, of webhooks and of `api/submit.py`.
+line of the queue, of storage, of webhooks and of `api/routes/submit.py`.
 """
 
 import os
@@ -25,8 +25,9 @@ from flask import Flask, g
 from sqlalchemy import Engine, event, select
 
 import darkroom
-from darkroom.api import context, submit
+from darkroom.api import context
 from darkroom.api.auth import access
+from darkroom.api.routes import submit
 from darkroom.config import Settings
 from darkroom.destinations import Destination, parse
 from darkroom.ops import logs
@@ -47,7 +48,7 @@ TRACED = {
         *(CODE / "queue").glob("*.py"),
         *(CODE / "storage").glob("*.py"),
         *(CODE / "webhooks").glob("*.py"),
-        CODE / "api" / "submit.py",
+        CODE / "api" / "routes" / "submit.py",
     )
 }
 UPLOAD, PICTURE = b"a source picture" * 1000, b"a developed picture" * 1000

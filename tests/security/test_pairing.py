@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from pydantic import ValidationError
 
-from darkroom.api.auth.rate_limits import MAX_WRONG_CODES, Guesses
+from darkroom.api.auth.access import MAX_WRONG_CODES, Guesses
 from darkroom.config import AuthSettings, Settings
 from darkroom.ops import startup_notice
 from darkroom.requests import Scope

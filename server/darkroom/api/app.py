@@ -1,4 +1,4 @@
-"""The application factory: the one place in web that names concrete classes."""
+"""The application factory: the one place that names the web process's concrete classes."""
 
 import secrets
 from threading import Semaphore
@@ -6,14 +6,13 @@ from threading import Semaphore
 from flask import Flask
 from prometheus_client import disable_created_metrics
 
-from darkroom.api import access_log, context, errors, http
-from darkroom.api.auth import access, rate_limits
+from darkroom.api import context, errors, http
+from darkroom.api.auth import access
 from darkroom.api.auth.origin import Proxies
 from darkroom.api.auth.signed_urls import Signatures
 from darkroom.api.parse import BodyReader
-from darkroom.api.prepare import Preparer
-from darkroom.api.routes import client, generate, images, jobs, models, pairing, system
-from darkroom.api.sources import Sources
+from darkroom.api.prepare import Preparer, Sources
+from darkroom.api.routes import images, jobs, models, pairing, submit, system
 from darkroom.asgi.streams import Streams
 from darkroom.asgi.wait import Application
 from darkroom.catalog.loras import AdapterCatalog
@@ -55,7 +54,7 @@ def create_app(settings: Settings) -> Application:
     retention = Retention(database, files, orphans, settings.retention)
     Janitor(retention.sweep, settings.retention.every_s).start()
     streams = Streams(store, settings.web.heartbeat_s)
-    meters = access_log.WebMeters(lambda: streams.open)
+    meters = http.WebMeters(lambda: streams.open)
     attempt_s = settings.webhooks.timeout_s + 2 * settings.queue.database_timeout_s
     webhook_sender = WebhookSender(
         Outbox(database, secrets.token_hex(8), attempt_s + LEASE_MARGIN_S),
@@ -88,25 +87,24 @@ def create_app(settings: Settings) -> Application:
         queue_metrics=QueueMetrics(database, store.eta_errors),
         meters=meters,
         tokens=Tokens(database),
-        guesses=rate_limits.Guesses(settings.auth.failures_per_minute),
+        guesses=access.Guesses(settings.auth.failures_per_minute),
         preferences=Preferences(database),
         signatures=Signatures(settings.signing_key_path),
         webhook_sender=webhook_sender,
     )
     context.install(app, here)
     errors.install(app, {"/sdapi/": a1111_error, "/v1/": openai_error})
-    access_log.install(app, meters)
-    http.install_security_headers(app, strict_transport=settings.tls.mode == "files")
+    http.install(app, meters, strict_transport=settings.tls.mode == "files")
     proxies = Proxies(settings.web.trusted_proxies)
-    access.install(app, access.Authenticator(here.tokens, here.guesses, settings.auth, proxies))
-    rate_limits.install(app, settings.auth.requests_per_minute)
+    authenticator = access.Authenticator(here.tokens, here.guesses, settings.auth, proxies)
+    access.install(app, authenticator, settings.auth.requests_per_minute)
     add_routes(app)
     return app
 
 
 def add_routes(app: Flask) -> None:
     """Register every route. The API document needs no more of an application."""
-    for module in (generate, jobs, images, models, pairing, client, system, openai):
+    for module in (submit, jobs, images, models, pairing, system, openai):
         app.register_blueprint(module.blueprint)
     for blueprint in a1111.blueprints:
         app.register_blueprint(blueprint)

@@ -5,12 +5,11 @@ from threading import Semaphore
 
 from flask import Flask, current_app
 
-from darkroom.api.access_log import WebMeters
-from darkroom.api.auth.rate_limits import Guesses
+from darkroom.api.auth.access import Guesses
 from darkroom.api.auth.signed_urls import Signatures
+from darkroom.api.http import WebMeters
 from darkroom.api.parse import BodyReader
-from darkroom.api.prepare import Preparer
-from darkroom.api.sources import Sources
+from darkroom.api.prepare import Preparer, Sources
 from darkroom.asgi.streams import Streams
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
@@ -58,8 +57,7 @@ def context() -> Context:
 
 
 def context_of(app: Flask) -> Context:
-    found = app.extensions[_KEY]
-    assert isinstance(found, Context)
+    found: Context = app.extensions[_KEY]
     return found
 
 

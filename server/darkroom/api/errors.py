@@ -42,7 +42,6 @@ ALIASES = {
     "format": "output_format",
 }
 
-
 CANCELLED = Problem(
     type="urn:darkroom:problem:cancelled",
     title="The job was cancelled",
@@ -54,13 +53,8 @@ CANCELLED = Problem(
 class ProblemError(DarkroomError):
     """Ends the request with a problem.
 
-    Args:
-        status: HTTP status.
-        kind: last part of the problem's type.
-        title: the same for every problem of this type.
-        detail: what happened this time, and what to do.
-        errors: one for each wrong field.
-        headers: of the response.
+    `kind` is the last part of its type, which has one title; `detail` says what happened this time,
+    and what to do. There is one of `errors` for each wrong field.
     """
 
     def __init__(
@@ -81,7 +75,7 @@ class ProblemError(DarkroomError):
             errors=tuple(errors),
             request_id=g.get("request_id"),
         )
-        self.headers = headers or {}
+        self.headers = headers
 
 
 def invalid(errors: Iterable[FieldError], status: int = 422) -> ProblemError:
@@ -89,6 +83,12 @@ def invalid(errors: Iterable[FieldError], status: int = 422) -> ProblemError:
     found = tuple(errors)
     detail = "; ".join(f"{error.pointer.removeprefix('#/')}: {error.detail}" for error in found)
     return ProblemError(status, "validation", "The request is not valid", detail, found)
+
+
+def invalid_field(name: str | None, detail: str, status: int = 422) -> ProblemError:
+    """One field is wrong; with None, the request as a whole."""
+    path = () if name is None else (name,)
+    return invalid([FieldError(pointer=pointer(*path), detail=detail)], status)
 
 
 def not_found(what: str) -> ProblemError:
@@ -101,11 +101,10 @@ def pointer(*path: str | int) -> str:
 
 
 def field_errors(error: ValidationError, known: Iterable[str]) -> list[FieldError]:
-    """Pydantic's findings in our words, with a hint for a misspelt field."""
+    """Pydantic's findings in our words, with a hint for a misspelt one of the `known` fields."""
     found = []
     for item in error.errors(include_url=False, include_input=False, include_context=False):
         path = item["loc"]
-        detail = item["msg"]
         match item["type"]:
             case "extra_forbidden":
                 detail = "there is no such field" + _hint(str(path[-1]), list(known))
@@ -115,6 +114,8 @@ def field_errors(error: ValidationError, known: Iterable[str]) -> list[FieldErro
                 detail = "Input should be an object"
             case "list_type" | "tuple_type":
                 detail = "Input should be a valid array"
+            case _:
+                detail = item["msg"]
         found.append(FieldError(pointer=pointer(*path), detail=detail))
     return found
 
@@ -138,12 +139,7 @@ def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response
 
 
 def install(app: Flask, shapes: ErrorShapes | None = None) -> None:
-    """Number the requests, and answer every exception with a problem.
-
-    Args:
-        app: the application.
-        shapes: of other APIs' errors, by the path that their routes begin with.
-    """
+    """Number the requests, and answer every exception with a problem."""
     app.extensions[_SHAPES] = shapes or {}
 
     @app.before_request
@@ -169,57 +165,35 @@ def install(app: Flask, shapes: ErrorShapes | None = None) -> None:
 
     @app.errorhandler(HTTPException)
     def on_http(error: HTTPException) -> Response:
-        status = error.code or 500
-        response = respond(
-            Problem(
-                type="about:blank",
-                title=error.name,
-                status=status,
-                detail=error.description or error.name,
-                request_id=g.request_id,
-            )
-        )
-        for name, value in error.get_headers():
-            if name.lower() in ("allow", "retry-after"):
-                response.headers[name] = value
-        return response
-
-    @app.errorhandler(DatabaseUnavailableError)
-    def on_trouble(error: DatabaseUnavailableError) -> Response:
-        if error.full:
-            return on_full_disk()
-        log.error("database not available", reason=str(error))
         problem = Problem(
-            type="urn:darkroom:problem:database",
-            title="The database is not available",
-            status=503,
-            detail=f"{error}; nothing was accepted or changed, try again later",
+            type="about:blank",
+            title=error.name,
+            status=error.code or 500,
+            detail=error.description or error.name,
             request_id=g.request_id,
         )
-        return respond(problem, {"Retry-After": "5"})
-
-    def on_full_disk() -> Response:
-        log.error("the disk is full")
-        problem = Problem(
-            type="urn:darkroom:problem:disk-full",
-            title="The disk is full",
-            status=507,
-            detail="the server has no space left; nothing was accepted or changed",
-            request_id=g.request_id,
-        )
-        return respond(problem)
+        kept = ("allow", "retry-after")
+        headers = {name: text for name, text in error.get_headers() if name.lower() in kept}
+        return respond(problem, headers)
 
     @app.errorhandler(Exception)
     def on_crash(error: Exception) -> Response:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return on_full_disk()
-        log.exception("request failed", request_id=g.request_id, path=request.path)
-        return respond(
-            Problem(
-                type="urn:darkroom:problem:internal",
-                title="Internal error",
-                status=500,
-                detail="The server made a mistake. Its log has more, under this request id.",
-                request_id=g.request_id,
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or (isinstance(error, DatabaseUnavailableError) and error.full):
+            log.error("the disk is full")
+            detail = "the server has no space left; nothing was accepted or changed"
+            return on_problem(ProblemError(507, "disk-full", "The disk is full", detail))
+        if isinstance(error, DatabaseUnavailableError):
+            log.error("database not available", reason=str(error))
+            return on_problem(
+                ProblemError(
+                    503,
+                    "database",
+                    "The database is not available",
+                    f"{error}; nothing was accepted or changed, try again later",
+                    headers={"Retry-After": "5"},
+                )
             )
-        )
+        log.exception("request failed", request_id=g.request_id, path=request.path)
+        detail = "The server made a mistake. Its log has more, under this request id."
+        return on_problem(ProblemError(500, "internal", "Internal error", detail))

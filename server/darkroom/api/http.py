@@ -1,17 +1,30 @@
-"""HTTP beside bodies: queries, headers of requests, answers in JSON, security headers."""
+"""HTTP beside bodies: queries, headers, JSON answers, and what every answer gets.
 
+That is security headers, a line in the access log, and its place in the metrics.
+"""
+
+import platform
 import re
+from collections.abc import Callable
+from time import monotonic
 from typing import TypeVar
+from urllib.parse import quote
 
-from flask import Flask, Response, request
+import structlog
+from flask import Flask, Response, g, request
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from pydantic import BaseModel, ValidationError
 
+import darkroom
+from darkroom.api.auth import origin
 from darkroom.api.errors import field_errors, invalid, pointer
 from darkroom.requests import OutputFormat
 from darkroom.responses import FieldError
 from darkroom.storage.records import DEFAULT_URGENCY
 
 Query = TypeVar("Query", bound=BaseModel)
+
+log = structlog.get_logger()
 
 IMAGE_TYPES = tuple(output_format.content_type for output_format in OutputFormat)
 
@@ -29,6 +42,13 @@ _COMMA = re.compile(r"[ \t]*,[ \t]*")
 _URGENCY = re.compile(r"[0-7]")
 MAX_PRIORITY_CHARS = 256
 
+BEGAN = "darkroom.began"  # in the request's environ, which outlives the thread that made it
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+# Routes that machines and pages ask for all the time.
+QUIET = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/static")
+MAX_PATH_CHARS = 200
+
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; font-src 'self'; manifest-src 'self'; worker-src 'self'; "
@@ -43,7 +63,7 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(self), geolocation=(), microphone=(), payment=(), usb=()",
 }
-YEAR_S = 365 * 24 * 3600
+STRICT_TRANSPORT = {"Strict-Transport-Security": f"max-age={365 * 24 * 3600}"}
 UNCACHED = ("application/json", "application/problem+json", "text/html", "text/plain")
 
 
@@ -51,15 +71,11 @@ def send_model(
     model: BaseModel, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
     """Answer with a model as JSON."""
-    return Response(model.model_dump_json(), status, headers or {}, content_type="application/json")
+    return Response(model.model_dump_json(), status, headers, content_type="application/json")
 
 
 def read_query(model: type[Query]) -> Query:
-    """The current request's query string, validated.
-
-    Raises:
-        ProblemError: 422, naming each parameter.
-    """
+    """The current request's query string, validated. ProblemError 422 names each wrong one."""
     twice = [name for name, values in request.args.lists() if len(values) > 1]
     if twice:
         raise invalid(
@@ -71,17 +87,12 @@ def read_query(model: type[Query]) -> Query:
         raise invalid(field_errors(error, model.model_fields)) from None
 
 
-def wants_image() -> bool:
-    """Whether the caller prefers a picture over JSON."""
-    accept = request.accept_mimetypes
-    return max(accept.quality(kind) for kind in IMAGE_TYPES) > accept.quality("application/json")
-
-
 def accepted_format() -> OutputFormat | None:
-    """The picture format that `Accept` asks for by name or wildcard; None if it is for JSON."""
-    if not wants_image():
+    """The picture format that `Accept` prefers, by name or wildcard; None if it prefers JSON."""
+    accept = request.accept_mimetypes
+    if max(accept.quality(kind) for kind in IMAGE_TYPES) <= accept.quality("application/json"):
         return None
-    best = request.accept_mimetypes.best_match(IMAGE_TYPES, default=IMAGE_TYPES[0])
+    best = accept.best_match(IMAGE_TYPES, default=IMAGE_TYPES[0])
     return OutputFormat(best.removeprefix("image/"))
 
 
@@ -120,19 +131,93 @@ def urgency(priority: str) -> int:
     return DEFAULT_URGENCY
 
 
-def install_security_headers(app: Flask, strict_transport: bool) -> None:
-    """Restrict what browsers do with any response, unless the response says otherwise.
+class WebMeters:
+    """Metrics of the web process, in `registry`; `open_streams` returns how many are open."""
 
-    Args:
-        app: the application.
-        strict_transport: whether browsers shall insist on TLS from now on.
+    def __init__(self, open_streams: Callable[[], int]) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(namespace="darkroom_web", registry=self.registry)
+        build = Info("darkroom_build", "What runs here.", registry=self.registry)
+        build.info({"version": darkroom.__version__, "python": platform.python_version()})
+        self._requests = Counter(
+            "darkroom_http_requests",
+            "Answers. A route is a pattern; what none fits is 'unknown'.",
+            ("route", "method", "status"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "darkroom_http_request_seconds",
+            "From a request's arrival to its answer's beginning; who waits for a job waits in it.",
+            ("route", "method"),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._webhooks = Counter(
+            "darkroom_webhook_attempts",
+            "Attempts to deliver a webhook, by what came of them.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        for outcome in ("delivered", "postponed", "given_up"):
+            self._webhooks.labels(outcome)
+        streams = Gauge("darkroom_event_streams", "Open event streams.", registry=self.registry)
+        streams.set_function(open_streams)
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        method = method if method in METHODS else "other"  # anybody can make one up
+        self._requests.labels(route, method, str(status)).inc()
+        self._seconds.labels(route, method).observe(seconds)
+
+    def webhook_attempted(self, outcome: str) -> None:
+        self._webhooks.labels(outcome).inc()
+
+
+def install(app: Flask, meters: WebMeters, *, strict_transport: bool) -> None:
+    """Log and count every answer, and restrict what browsers do with it.
+
+    A log line never holds what a request says: no query, headers or fields. Its request id is also
+    in whatever else was logged on its behalf, in the worker too. An answer's own headers come
+    before the security headers; `strict_transport` makes browsers insist on TLS from now on.
     """
-    more = {"Strict-Transport-Security": f"max-age={YEAR_S}"} if strict_transport else {}
+    extra = {**SECURITY_HEADERS, **(STRICT_TRANSPORT if strict_transport else {})}
+
+    @app.before_request
+    def begin() -> None:
+        request.environ[BEGAN] = monotonic()
 
     @app.after_request
-    def add(response: Response) -> Response:
-        for name, value in {**SECURITY_HEADERS, **more}.items():
+    def end(response: Response) -> Response:
+        for name, value in extra.items():
             response.headers.setdefault(name, value)
         if response.mimetype in UNCACHED:
             response.headers.setdefault("Cache-Control", "no-store")
+        seconds = monotonic() - request.environ.get(BEGAN, monotonic())
+        route = "unknown" if request.url_rule is None else request.url_rule.rule
+        meters.answered(route, request.method, response.status_code, seconds)
+        who = g.get("caller")
+        if who is None:
+            caller = {"address": origin.canonical(request.remote_addr)}
+        else:
+            caller = {"client": who.client, "client_name": who.name}
+        quiet = route.startswith(QUIET) and response.status_code != 500
+        (log.debug if quiet else log.info)(
+            "request",
+            method=request.method,
+            path=quote(request.path)[:MAX_PATH_CHARS],
+            route=route,
+            status=response.status_code,
+            seconds=round(seconds, 4),
+            request_id=g.get("request_id"),
+            **caller,
+            **_job(response),
+        )
         return response
+
+
+def _job(response: Response) -> dict[str, str]:
+    """Which job it is about: the one in the path, or the one that the answer leads to."""
+    named = (request.view_args or {}).get("job_id")
+    if named is None:
+        _, slash, named = response.headers.get("Location", "").partition("/jobs/")
+        return {"job_id": named} if slash and named else {}
+    return {"job_id": str(named)}

@@ -12,31 +12,20 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from flask import Blueprint, Flask, Response
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from werkzeug.routing import Rule
 
 import darkroom
 from darkroom.api.auth.access import COOKIE
 from darkroom.api.errors import CONTENT_TYPE
-from darkroom.api.operations import (
-    EVERYWHERE,
-    GIVEN_ID,
-    LOCATION,
-    PATTERNS,
-    REQUEST_ID,
-    RETRY_AFTER,
-    WAIT,
-    WHY,
-    Json,
-    Parameter,
-    job_links,
-    page_links,
-)
-from darkroom.requests import REQUESTS, ImageSource, Task
 from darkroom.responses import Job, JobPage, Problem
 
 Handler = TypeVar("Handler", bound=Callable[..., Response])
 Model = type[BaseModel]
+Json = dict[str, Any]
+
+JSON, FORM = "application/json", "multipart/form-data"
 
 SCHEMAS, RESPONSES = "#/components/schemas/", "#/components/responses/"
 SECURITY_SCHEMES: dict[str, Json] = {
@@ -44,92 +33,164 @@ SECURITY_SCHEMES: dict[str, Json] = {
     "basic": {"type": "http", "scheme": "basic"},
     "cookie": {"type": "apiKey", "name": COOKIE, "in": "cookie"},
 }
-LINKS = {Job: job_links, JobPage: page_links}
-JSON = "application/json"
+
+HASH = "[0-9a-f]{24}"
+PATTERNS = {
+    "job_id": f"^{HASH}$",
+    "image_id": f"^(up{HASH}|{HASH}-[0-9])$",
+    "token_id": "^[0-9a-f]{12}$",
+}
+
+EVERYWHERE = (401, 403, 422, 429, 500, 503)  # problems of every route
+OF_BODIES = (400, 413, 415)  # and of those that read one
+WHY = {
+    400: "The request cannot be read: not JSON, not a form, or a malformed header.",
+    401: "A token is missing, wrong or revoked.",
+    403: "This caller may not do this, or not from this origin.",
+    404: "Not found, or it belongs to somebody else.",
+    406: "`Accept` allows none of the available formats.",
+    409: "It conflicts with the current state.",
+    410: "It existed once and is gone.",
+    413: "It is larger than allowed.",
+    415: "This route does not read this content type.",
+    422: "The request can be read but is not valid; `errors` names each field.",
+    429: "Too many requests or jobs; `Retry-After` says when to retry.",
+    500: "The server failed, or the job did.",
+    503: "Not available now; `Retry-After` says when to retry.",
+    507: "The disk is full.",
+}
+WAIT = (429, 503)  # with Retry-After
+WRITTEN = "darkroom.openapi"
+
+REQUEST_ID: Json = {
+    "description": "The id of this request in the server's log.",
+    "schema": {"type": "string"},
+    "required": True,
+}
+RETRY_AFTER: Json = {
+    "description": "Seconds until a retry makes sense.",
+    "schema": {"type": "integer", "minimum": 0},
+}
+LOCATION: Json = {
+    "description": "The URL of the job.",
+    "schema": {"type": "string", "format": "uri-reference"},
+}
+
+
+def header(name: str, description: str, **schema: Any) -> Json:
+    """A request header that a handler reads by itself."""
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string", **schema},
+        "description": description,
+    }
+
+
+GIVEN_ID = header(
+    "X-Request-Id",
+    "An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored.",
+)
+IF_NONE_MATCH = header("If-None-Match", "An earlier `ETag`; 304 if it is still current.")
+
+
+def _link(operation: str, parameter: str, source: str) -> Json:
+    """A link from a response to an operation whose parameter is in the response's body."""
+    return {"operationId": operation, "parameters": {parameter: f"$response.body#{source}"}}
+
+
+LINKS: dict[Model | None, Json] = {
+    Job: {
+        "show": _link("show_job", "job_id", "/id"),
+        "cancel": _link("cancel_job", "job_id", "/id"),
+        "watch": _link("job_events", "job_id", "/id"),
+        "timeline": _link("show_timeline", "job_id", "/id"),
+        "image": _link("show_image", "image_id", "/images/0/id"),
+    },
+    JobPage: {
+        "newest": _link("show_job", "job_id", "/jobs/0/id"),
+        "next": _link("list_jobs", "cursor", "/next_cursor"),
+    },
+}
 
 
 @dataclass(frozen=True)
 class Operation:
-    """The documentation of one route.
+    """The documentation of one route. Its tag is the name of the route's blueprint.
 
     Attributes:
         answers: a model by status; None has no JSON body. 400 and up are problems.
-        sends: content types by status, beside JSON.
+        sends: content types of 200, beside JSON.
         takes: parameters beside the fields of `query`.
         public: it needs no token.
     """
 
-    id: str
-    tag: str
     answers: Mapping[int, Model | None]
-    query: Model | None
-    json: Model | None
-    form: Model | None
-    sends: Mapping[int, tuple[str, ...]]
-    takes: tuple[Parameter, ...]
-    public: bool
-
-    @property
-    def models(self) -> list[Model]:
-        """Every model that the document needs a schema of."""
-        bodies = (self.query, self.json, self.form, *self.answers.values())
-        return [model for model in bodies if model is not None]
+    query: Model | None = None
+    json: Model | None = None
+    form: Model | None = None
+    sends: tuple[str, ...] = ()
+    takes: tuple[Json, ...] = ()
+    public: bool = False
 
 
 def route(
-    blueprint: Blueprint,
-    method: str,
-    rule: str,
-    *,
-    answers: Mapping[int, Model | None],
-    tag: str,
-    query: Model | None = None,
-    json: Model | None = None,
-    form: Model | None = None,
-    sends: Mapping[int, tuple[str, ...]] | None = None,
-    takes: tuple[Parameter, ...] = (),
-    public: bool = False,
+    blueprint: Blueprint, method: str, rule: str, operation: Operation
 ) -> Callable[[Handler], Handler]:
-    """Register a handler and attach its documentation. See `Operation` for the arguments."""
+    """Register a handler and attach its documentation; the handler's docstring is part of it."""
 
     def register(handler: Handler) -> Handler:
         blueprint.add_url_rule(rule, view_func=handler, methods=[method])
-        handler.operation = Operation(  # type: ignore[attr-defined]
-            handler.__name__, tag, answers, query, json, form, sends or {}, takes, public
-        )
+        handler.operation = operation  # type: ignore[attr-defined]
         return handler
 
     return register
 
 
+def document(app: Flask) -> Json:
+    """The document of an application, which is written once."""
+    known: Json | None = app.extensions.get(WRITTEN)
+    if known is None:
+        known = app.extensions[WRITTEN] = write(app)
+    return known
+
+
 def write(app: Flask) -> Json:
-    """The document of an application's routes, as JSON."""
-    operations: dict[tuple[str, str], tuple[Operation, Callable[..., Any]]] = {}
-    for rule in app.url_map.iter_rules():
-        handler = app.view_functions[rule.endpoint]
-        operation = getattr(handler, "operation", None)
-        if operation is not None:
-            path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
-            for method in (rule.methods or set()) & {"GET", "POST", "DELETE"}:
-                operations[path, method.lower()] = operation, handler
-    models: set[Model] = {
-        model for operation, _ in operations.values() for model in operation.models
-    }
+    """Write the document of an application's routes, as JSON."""
+    views: list[tuple[Rule, Any]] = [
+        (rule, view)
+        for rule in app.url_map.iter_rules()
+        if hasattr(view := app.view_functions[rule.endpoint], "operation")
+    ]
+    models: set[Model | None] = {Problem}
+    for _, view in views:
+        operation: Operation = view.operation
+        models |= {operation.query, operation.json, operation.form, *operation.answers.values()}
+    named = {model.__name__: model for model in models if model is not None}
     _, definitions = models_json_schema(
-        [(model, "validation") for model in sorted(models | {Problem}, key=lambda m: m.__name__)],
-        ref_template=SCHEMAS + "{model}",
+        [(named[name], "validation") for name in sorted(named)], ref_template=SCHEMAS + "{model}"
     )
     schemas = definitions["$defs"]
     paths: Json = {}
-    statuses: set[int] = set()
-    for (path, method), (operation, handler) in operations.items():
-        documented, problems = _operation(path, operation, handler, schemas)
-        paths.setdefault(path, {})[method] = documented
-        statuses |= problems
+    tags: Json = {}
+    problems: Json = {}
+    for rule, view in views:
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        (method,) = (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        tag = rule.endpoint.partition(".")[0]
+        documented = _operation(path, tag, view, schemas)
+        paths.setdefault(path, {})[method.lower()] = documented
+        tags[tag] = {"name": tag}
+        problems |= {
+            status: _problem(int(status))
+            for status, response in documented["responses"].items()
+            if "$ref" in response
+        }
     for name, schema in schemas.items():
         if name.endswith("Form"):
-            _without_null(schema.get("properties", {}).values())
-    tags = dict.fromkeys(operation.tag for operation, _ in operations.values())
+            for field in schema["properties"].values():
+                _remove_null(field)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -137,50 +198,51 @@ def write(app: Flask) -> Json:
             "description": "Generates images for every device on the local network.",
             "version": darkroom.__version__,
         },
-        "tags": [{"name": tag} for tag in tags],
+        "tags": list(tags.values()),
         "paths": paths,
         "components": {
             "schemas": schemas,
             "securitySchemes": SECURITY_SCHEMES,
-            "responses": {str(status): _problem(status) for status in sorted(statuses)},
+            "responses": dict(sorted(problems.items())),
         },
         "security": [{name: []} for name in SECURITY_SCHEMES],
     }
 
 
-def _operation(
-    path: str, operation: Operation, handler: Callable[..., Any], schemas: Json
-) -> tuple[Json, set[int]]:
-    """One operation of the document, and the statuses of its problems."""
-    summary, _, description = (inspect.getdoc(handler) or "").partition("\n")
+def _operation(path: str, tag: str, view: Any, schemas: Json) -> Json:
+    """One operation of the document. Problems in its responses are references."""
+    operation: Operation = view.operation
+    summary, _, description = (inspect.getdoc(view) or "").partition("\n")
     in_path = re.findall(r"{(\w+)}", path)
     problems = {status for status in operation.answers if status >= 400} | set(EVERYWHERE)
     problems |= {404} if in_path else set()
+    problems |= set(OF_BODIES) if operation.json is not None else set()
     responses = {
-        str(status): _success(status, model, operation.sends.get(status, ()))
+        str(status): _success(status, model, operation.sends if status == 200 else ())
         for status, model in operation.answers.items()
         if status < 400
     }
     responses |= {str(status): {"$ref": f"{RESPONSES}{status}"} for status in problems}
     documented: Json = {
         "summary": summary,
-        "operationId": operation.id,
+        "operationId": view.__name__,
         "description": description.strip(),
-        "tags": [operation.tag],
+        "tags": [tag],
         "parameters": [
             *(_path_parameter(name) for name in in_path),
             *_query_parameters(operation.query, schemas),
-            *(taken.write() for taken in (*operation.takes, GIVEN_ID)),
+            *operation.takes,
+            GIVEN_ID,
         ],
         "responses": dict(sorted(responses.items())),
     }
-    bodies = {JSON: operation.json, "multipart/form-data": operation.form}
+    bodies = {JSON: operation.json, FORM: operation.form}
     content = {kind: {"schema": _ref(model)} for kind, model in bodies.items() if model is not None}
     if content:
         documented["requestBody"] = {"content": content, "required": True}
     if operation.public:
         documented["security"] = []
-    return documented, problems
+    return documented
 
 
 def _ref(model: Model) -> Json:
@@ -188,7 +250,7 @@ def _ref(model: Model) -> Json:
 
 
 def _path_parameter(name: str) -> Json:
-    schema = {"type": "string", "pattern": PATTERNS.get(name, ".+")}
+    schema = {"type": "string", "pattern": PATTERNS[name]}
     return {"name": name, "in": "path", "required": True, "schema": schema, "description": ""}
 
 
@@ -199,7 +261,7 @@ def _query_parameters(query: Model | None, schemas: Json) -> list[Json]:
     parameters = []
     for name, field in found["properties"].items():
         schema = dict(field)
-        _without_null([schema])
+        _remove_null(schema)
         parameters.append(
             {
                 "name": name,
@@ -223,7 +285,7 @@ def _success(status: int, model: Model | None, sends: Iterable[str]) -> Json:
     if content:
         response["content"] = content
     if model in LINKS:
-        response["links"] = LINKS[model]()
+        response["links"] = LINKS[model]
     return response
 
 
@@ -231,32 +293,15 @@ def _problem(status: int) -> Json:
     headers = {"X-Request-Id": REQUEST_ID}
     if status in WAIT:
         headers["Retry-After"] = RETRY_AFTER
-    return {
-        "description": WHY.get(status, HTTPStatus(status).phrase),
-        "headers": headers,
-        "content": {CONTENT_TYPE: {"schema": _ref(Problem)}},
-    }
+    content = {CONTENT_TYPE: {"schema": _ref(Problem)}}
+    return {"description": WHY[status], "headers": headers, "content": content}
 
 
-def _without_null(schemas: Iterable[Json]) -> None:
-    """Remove null from optional fields: queries and forms cannot send it."""
-    for schema in schemas:
-        kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
-        if len(kinds) == 1:
-            del schema["anyOf"]
-            schema.update(kinds[0])
-        if schema.get("default", ...) is None:
-            del schema["default"]
-
-
-def form_model(task: Task) -> Model:
-    """The multipart form of a task: the same fields, pictures as file parts or references."""
-    cls = REQUESTS[task]
-    binary = Field(json_schema_extra={"format": "binary"})
-    listed = Field("[]", description="A JSON list of `{name, scale}`.")
-    parts: dict[str, Any] = {
-        name: (ImageSource, binary) for name in ("image", "mask_image") if name in cls.model_fields
-    }
-    if "loras" in cls.model_fields:
-        parts["loras"] = (str, listed)
-    return create_model(f"{cls.__name__.removesuffix('Request')}Form", __base__=cls, **parts)
+def _remove_null(schema: Json) -> None:
+    """Remove null from an optional field: queries and forms cannot send it."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        del schema["anyOf"]
+        schema.update(kinds[0])
+    if schema.get("default", ...) is None:
+        del schema["default"]

@@ -17,10 +17,9 @@ from typing import IO, Any, TypeVar
 from flask import request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import CoreSchema, SchemaValidator
-from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from darkroom.api.errors import ProblemError, field_errors, invalid, pointer
+from darkroom.api.errors import ProblemError, field_errors, invalid, invalid_field, pointer
 from darkroom.responses import FieldError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -52,26 +51,12 @@ class Body:
     is_form: bool = False
 
     def validate(self, model: type[Model]) -> Model:
-        """The fields as a model, in which text stands in place of each file.
-
-        Raises:
-            ProblemError: 422, with an entry for each wrong field.
-        """
+        """The fields as a model, in which text stands in place of each file; see `validate`."""
         fields = {**self.fields, **dict.fromkeys(self.files, "file part")}
-        if self.is_form:
-            return validate(model, fields)
-        try:
-            found: Model = _strict_validator(model).validate_python(fields)
-        except ValidationError as error:
-            raise invalid(field_errors(error, model.model_fields)) from None
-        return found
+        return validate(model, fields, strict=not self.is_form)
 
     def digest(self, name: str) -> str:
-        """SHA-256 of a name, the fields as they were sent, and the files; hexadecimal.
-
-        Raises:
-            ProblemError: 422, the fields are nested too deeply.
-        """
+        """SHA-256 of a name, the fields as they were sent, and the files; hexadecimal."""
         try:
             text = json.dumps([name, self.fields], sort_keys=True)
         except RecursionError:
@@ -79,17 +64,15 @@ class Body:
         return digest(text, self.files)
 
 
+@dataclass(frozen=True)
 class BodyReader:
-    """Reads the current request's body.
+    """Reads the current request's body. Every method raises ProblemError: 400, 413, 415 or 422.
 
-    Args:
-        max_file_bytes: of one file part.
-        folder: for unpacked bodies that are too large for memory.
+    Unpacked bodies that are too large for memory are written to `folder`.
     """
 
-    def __init__(self, max_file_bytes: int, folder: Path) -> None:
-        self._max_file_bytes = max_file_bytes
-        self._folder = folder
+    max_file_bytes: int
+    folder: Path
 
     def read(self, file_fields: Collection[str], *, tolerant: bool = False) -> Body:
         """A body that is JSON or multipart.
@@ -99,9 +82,6 @@ class BodyReader:
             tolerant: read forms as other APIs' clients write them: `image[]` is `image`, a
                 field may be both text and file, and other files are named in `spare`. Otherwise
                 all of these are refused.
-
-        Raises:
-            ProblemError: 400, 413, 415 or 422.
         """
         with self._unpacked():
             if request.mimetype == FORM:
@@ -110,11 +90,7 @@ class BodyReader:
             return Body(_json_fields(data, f"application/json or {FORM}") if data else {})
 
     def read_json(self, model: type[Model]) -> Model:
-        """A small body that is JSON, as a model.
-
-        Raises:
-            ProblemError: 400, 413, 415 or 422.
-        """
+        """A small body that is JSON, as a model."""
         request.max_content_length = JSON_BYTES
         with self._unpacked():
             return Body(_json_fields(request.get_data(), "application/json")).validate(model)
@@ -123,12 +99,12 @@ class BodyReader:
         """A JSON body of whatever content type, as lenient servers read it.
 
         The last of several fields of one name counts. Numbers that are not finite become None.
-
-        Raises:
-            ProblemError: 413, 415, or 422 if it is not a JSON object.
         """
         with self._unpacked():
-            return Body(_tolerant_json_fields(request.get_data() or b"{}"))
+            fields = _load(request.get_data() or b"{}", tolerant=True)
+        if not isinstance(fields, dict):
+            raise _malformed("it is not an object", 422)
+        return Body(fields)
 
     def _read_form(self, file_fields: Collection[str], tolerant: bool) -> Body:
         fields, errors = _form_fields(tolerant)
@@ -137,7 +113,8 @@ class BodyReader:
         for sent_name, part in request.files.items(multi=True):
             name = LISTED.sub("", sent_name) if tolerant else sent_name
             if name in file_fields and name not in files and (tolerant or name not in fields):
-                files[name] = self._read_part(name, part)
+                files[name] = part.stream.read(self.max_file_bytes + 1)
+                check_bytes(name, len(files[name]), self.max_file_bytes)
             elif tolerant:
                 spare.append(sent_name)
             else:
@@ -148,17 +125,11 @@ class BodyReader:
             raise invalid(errors)
         return Body(fields, files, tuple(spare), is_form=True)
 
-    def _read_part(self, name: str, part: FileStorage) -> bytes:
-        data = part.stream.read(self._max_file_bytes + 1)
-        check_bytes(name, len(data), self._max_file_bytes)
-        return data
-
     @contextlib.contextmanager
     def _unpacked(self) -> Iterator[None]:
         """Undo `Content-Encoding: gzip`; all limits then apply to the unpacked body.
 
-        Raises:
-            ProblemError: 400, malformed; 413, too large; 415, another coding (RFC 9110, 15.5.16).
+        Another coding is 415 (RFC 9110, 15.5.16).
         """
         environ = request.environ
         coding = environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
@@ -173,7 +144,7 @@ class BodyReader:
                 f"send the body as it is or with gzip, not {coding}",
                 headers={"Accept-Encoding": "gzip"},
             )
-        with SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=str(self._folder)) as unpacked:
+        with SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=str(self.folder)) as unpacked:
             size = _gunzip(environ["wsgi.input"], unpacked, request.max_content_length)
             unpacked.seek(0)
             environ["wsgi.input"] = unpacked
@@ -181,29 +152,26 @@ class BodyReader:
             yield
 
 
-def validate(model: type[Model], values: Mapping[str, Any]) -> Model:
-    """Values as a model, converted to the right types where that is possible.
+def validate(model: type[Model], values: Mapping[str, Any], *, strict: bool = False) -> Model:
+    """Values as a model, converted to the right types unless they are strict JSON.
 
-    Raises:
-        ProblemError: 422, with an entry for each wrong field.
+    ProblemError 422 has an entry for each wrong field.
     """
     try:
+        if strict:
+            found: Model = _strict_validator(model).validate_python(values)
+            return found
         return model.model_validate(values)
     except ValidationError as error:
         raise invalid(field_errors(error, model.model_fields)) from None
 
 
 def check_bytes(name: str, size: int, limit: int) -> None:
-    """Check a picture's size in bytes.
-
-    Raises:
-        ProblemError: 422, it is empty; 413, it is too large.
-    """
+    """Raise ProblemError 422 if a picture is empty, 413 if it has more bytes than `limit`."""
     if size == 0:
-        raise invalid([FieldError(pointer=pointer(name), detail="is empty")])
+        raise invalid_field(name, "is empty")
     if size > limit:
-        detail = f"is larger than {limit} bytes"
-        raise invalid([FieldError(pointer=pointer(name), detail=detail)], 413)
+        raise invalid_field(name, f"is larger than {limit} bytes", 413)
 
 
 def digest(text: str, files: Mapping[str, bytes]) -> str:
@@ -225,44 +193,44 @@ def _gunzip(packed: IO[bytes], unpacked: IO[bytes], limit: int | None) -> int:
                     raise RequestEntityTooLarge
                 unpacked.write(data)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ProblemError(
-            400, "content-encoding", "Malformed content encoding", f"the body is not gzip: {error}"
-        ) from None
+        detail = f"the body is not gzip: {error}"
+        title = "Malformed content encoding"
+        raise ProblemError(400, "content-encoding", title, detail) from None
     return size
 
 
 def _json_fields(data: bytes, wanted: str) -> dict[str, Any]:
+    """The fields of a JSON body, whose content type must say so; `wanted` are those to name."""
     if data and not request.is_json:
-        hint = (
-            "; with curl, add -H 'content-type: application/json'"
-            if request.mimetype == "application/x-www-form-urlencoded"
-            else ""
-        )
-        raise ProblemError(
-            415,
-            "content-type",
-            "Unsupported content type",
-            f"send {wanted}, not {request.mimetype or 'nothing'}{hint}",
-        )
-    try:
-        fields = json.loads(data.decode(), object_pairs_hook=_each_once)
-        _check_text(data, fields)
-    except (ValueError, RecursionError) as error:
-        raise _malformed(_why_not_json(error), 400) from None
+        detail = f"send {wanted}, not {request.mimetype or 'nothing'}"
+        if request.mimetype == "application/x-www-form-urlencoded":
+            detail += "; with curl, add -H 'content-type: application/json'"
+        raise ProblemError(415, "content-type", "Unsupported content type", detail)
+    fields = _load(data, tolerant=False)
     if not isinstance(fields, dict):
-        raise invalid([FieldError(pointer="#", detail="Input should be an object")])
+        raise invalid_field(None, "Input should be an object")
     return fields
 
 
-def _tolerant_json_fields(data: bytes) -> dict[str, Any]:
+def _load(data: bytes, *, tolerant: bool) -> Any:
     try:
-        fields = json.loads(data, parse_float=_finite, parse_constant=lambda _: None)
-        _check_text(data, fields)
-    except (ValueError, RecursionError) as error:
-        raise _malformed(_why_not_json(error), 422) from None
-    if not isinstance(fields, dict):
-        raise _malformed("it is not an object", 422)
-    return fields
+        if tolerant:
+            found = json.loads(data, parse_float=_finite, parse_constant=lambda _: None)
+        else:
+            found = json.loads(data.decode(), object_pairs_hook=_each_once)
+        if b"\\u" in data:  # only escapes make half of a surrogate pair, which is no text
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except json.JSONDecodeError as error:
+        message = error.msg[:1].lower() + error.msg[1:]
+        reason = f"{message} at line {error.lineno} column {error.colno}"
+    except UnicodeError:
+        reason = "it is not UTF-8"
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except ValueError:
+        reason = "a number is too long"
+    raise _malformed(reason, 422 if tolerant else 400)
 
 
 def _finite(text: str) -> float | None:
@@ -271,26 +239,8 @@ def _finite(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _check_text(data: bytes, fields: object) -> None:
-    """Raises UnicodeEncodeError if there is half of a surrogate pair, which only escapes make."""
-    if b"\\u" in data:
-        json.dumps(fields, ensure_ascii=False).encode()
-
-
-def _why_not_json(error: Exception) -> str:
-    match error:
-        case json.JSONDecodeError():
-            reason = error.msg[:1].lower() + error.msg[1:]
-            return f"{reason} at line {error.lineno} column {error.colno}"
-        case UnicodeError():
-            return "it is not UTF-8"
-        case RecursionError():
-            return "it is nested too deeply"
-    return "a number is too long"
-
-
 def _malformed(reason: str, status: int) -> ProblemError:
-    return invalid([FieldError(pointer="#", detail=f"Invalid JSON: {reason}")], status)
+    return invalid_field(None, f"Invalid JSON: {reason}", status)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -299,7 +249,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = ", ".join(name for name in fields if names.count(name) > 1)
-        raise invalid([FieldError(pointer="#", detail=f"holds {twice} more than once")])
+        raise invalid_field(None, f"holds {twice} more than once")
     return fields
 
 

@@ -1,22 +1,26 @@
 """From a validated request to one ready for the queue, with nothing left open."""
 
+import base64
+import binascii
 import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 from darkroom.api import checks
-from darkroom.api.errors import invalid, pointer
-from darkroom.api.parse import digest
-from darkroom.api.sources import REFERENCE, Source, Sources
+from darkroom.api.checks import Source
+from darkroom.api.errors import ProblemError, invalid, invalid_field, pointer
+from darkroom.api.parse import check_bytes, digest
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog, ModelEntry, UnknownModelError
 from darkroom.catalog.upscalers import UnknownUpscalerError, UpscalerCatalog
-from darkroom.destinations import Destination
-from darkroom.images import codec, tiling
-from darkroom.images.decoder import Decoded
+from darkroom.destinations import Destination, DestinationError
+from darkroom.images import tiling
+from darkroom.images.codec import PictureError
+from darkroom.images.decoder import Decoded, Purpose
+from darkroom.images.decoder_pool import BusyError, Decoders
+from darkroom.queue.store import Store
 from darkroom.requests import (
     MAX_SEED,
     RESOLVED,
@@ -34,6 +38,7 @@ from darkroom.storage.files import Files
 from darkroom.storage.records import NewUpload
 
 FILE_FIELDS = ("image", "mask_image")
+REFERENCE = "image:"
 MAX_UPSCALED_PIXELS = 16_777_216  # 4096²; the worker takes two seconds for the PNG
 
 
@@ -74,40 +79,82 @@ def fingerprint(asked: AnyRequest, files: Mapping[str, bytes]) -> str:
     """SHA-256 of what is asked for, hexadecimal.
 
     Fields that have their default do not count, whether they were sent or not, so a field that is
-    added later changes no fingerprint.
-
-    Args:
-        asked: the request; its fields of `files` hold no picture.
-        files: uploaded pictures by field.
+    added later changes no fingerprint. Fields of `files` hold no picture in `asked`.
     """
     fields = asked.model_dump(mode="json", exclude=set(files), exclude_defaults=True)
     return digest(json.dumps([asked.task, fields], sort_keys=True), files)
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Looks up stored pictures, and decodes uploads of at most `max_upload_bytes`."""
+
+    store: Store
+    decoders: Decoders
+    max_upload_bytes: int
+
+    def find(self, name: str, value: str | bytes | Decoded, client: str | None) -> Source:
+        """Look up or decode the picture in the field of this name; raises as `decode`.
+
+        The value is `image:<id>`, a decoded picture, or what `decode` takes. Only the client's
+        stored pictures may be used; for None everybody's.
+        """
+        if isinstance(value, str) and value.startswith(REFERENCE):
+            stored = self.store.picture(value.removeprefix(REFERENCE), client)
+            if stored is None:
+                raise PictureError(f"there is no picture {value.removeprefix(REFERENCE)!r}")
+            return Source(None, value, (stored.width, stored.height))
+        upload = value if isinstance(value, Decoded) else self.decode(name, value)
+        reference = f"{REFERENCE}up{secrets.token_hex(12)}"
+        return Source(upload, reference, (upload.width, upload.height))
+
+    def decode(self, name: str, value: str | bytes, purpose: Purpose | None = None) -> Decoded:
+        """Decode an upload, file or base64 or data URI, in a process of its own.
+
+        Its purpose is what the field's name says unless it is given.
+
+        Raises:
+            PictureError: it is no usable picture; says why.
+            ProblemError: 413, too large; 422, empty; 503, too many pictures wait.
+        """
+        if isinstance(value, str):
+            value = from_base64(value)
+            check_bytes(name, len(value), self.max_upload_bytes)
+        try:
+            return self.decoders.decode(value, purpose or Purpose(name))
+        except BusyError:
+            raise ProblemError(
+                503,
+                "busy",
+                "Too busy",
+                "too many pictures wait to be decoded; send yours again in a moment",
+                headers={"Retry-After": "5"},
+            ) from None
+
+
+def from_base64(value: str) -> bytes:
+    """The bytes in base64 or a data URI; PictureError if it is neither."""
+    if value.startswith(("http://", "https://")):
+        raise PictureError("is an address; nothing is ever fetched, send the bytes")
+    if value.startswith("data:"):
+        head, _, value = value.partition(",")
+        if not head.endswith(";base64"):
+            raise PictureError("is a data URI without base64")
+    try:
+        return base64.b64decode("".join(value.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise PictureError("is neither base64 nor an image:<id> reference") from None
+
+
+@dataclass(frozen=True)
 class Preparer:
-    """Prepares requests.
+    """Prepares requests. `webhooks` are prefixes of the addresses that may be called."""
 
-    Args:
-        models: those that may be asked for.
-        adapters: LoRAs that may be asked for.
-        upscalers: those that may be asked for.
-        sources: finds and decodes pictures.
-        webhooks: prefixes of addresses that may be called.
-    """
-
-    def __init__(
-        self,
-        models: ModelCatalog,
-        adapters: AdapterCatalog,
-        upscalers: UpscalerCatalog,
-        sources: Sources,
-        webhooks: Sequence[str],
-    ) -> None:
-        self._models = models
-        self._adapters = adapters
-        self._upscalers = upscalers
-        self._sources = sources
-        self._webhooks = webhooks
+    models: ModelCatalog
+    adapters: AdapterCatalog
+    upscalers: UpscalerCatalog
+    sources: Sources
+    webhooks: Sequence[str]
 
     def prepare(
         self,
@@ -119,7 +166,8 @@ class Preparer:
     ) -> PreparedRequest:
         """Find or decode a request's pictures, check it, and fill in what was left out.
 
-        An unknown model or upscaler is refused before any picture is decoded.
+        An unknown model or upscaler is refused before any picture is decoded. ProblemError is 413,
+        422 or 503.
 
         Args:
             asked: the request.
@@ -127,13 +175,9 @@ class Preparer:
             fingerprint: of the request.
             client: whose stored pictures may be used; None is everybody's.
             accepted: the output format if the request names none.
-
-        Raises:
-            ProblemError: 413, 422 or 503.
         """
-        output_format = accepted or OutputFormat.PNG
-        if "output_format" in asked.model_fields_set:
-            output_format = asked.output_format
+        named = "output_format" in asked.model_fields_set
+        output_format = asked.output_format if named else accepted or OutputFormat.PNG
         request: ResolvedRequest
         if isinstance(asked, UpscaleRequest):
             upscaler = self._find_upscaler(asked)
@@ -144,9 +188,7 @@ class Preparer:
         else:
             model = self._find_model(asked)
             sources, webhook, errors = self._look_up(asked, files, client)
-            errors += checks.check_support(asked, model)
-            errors += checks.check_fields(asked, model.info, sources)
-            errors += checks.check_loras(asked.loras, model, self._adapters)
+            errors += checks.check(asked, model, sources, self.adapters)
             if errors:
                 raise invalid(errors)
             request = _resolve(asked, model.info, sources, output_format)
@@ -158,42 +200,45 @@ class Preparer:
     ) -> tuple[dict[str, Source], Destination | None, list[FieldError]]:
         """The pictures of a request by field, its webhook's address, and errors of both."""
         sources: dict[str, Source] = {}
+        webhook: Destination | None = None
         errors: list[FieldError] = []
         for name in FILE_FIELDS:
             value = files.get(name, getattr(asked, name, None))
             if value is not None:
                 try:
-                    sources[name] = self._sources.find(name, value, client)
-                except codec.PictureError as error:
+                    sources[name] = self.sources.find(name, value, client)
+                except PictureError as error:
                     errors.append(FieldError(pointer=pointer(name), detail=str(error)))
-        webhook, unwanted = checks.find_webhook(asked.webhook, self._webhooks)
-        return sources, webhook, errors + unwanted
+        if asked.webhook is not None:
+            try:
+                webhook = checks.find_webhook(asked.webhook, self.webhooks)
+            except DestinationError as error:
+                errors.append(FieldError(pointer="#/webhook", detail=str(error)))
+        return sources, webhook, errors
 
     def _find_model(self, asked: Txt2ImgRequest) -> ModelEntry:
         """The model asked for, or the default one, if it supports the task."""
         try:
-            entry = self._models.find(asked.model)
+            entry = self.models.find(asked.model)
         except UnknownModelError as error:
-            raise invalid([FieldError(pointer="#/model", detail=str(error))]) from None
+            raise invalid_field("model", str(error)) from None
         model = entry.info
         if asked.task not in model.tasks:
-            able = [info.name for info in self._models.infos() if asked.task in info.tasks]
+            able = [info.name for info in self.models.infos() if asked.task in info.tasks]
             hint = f"; {', '.join(able)} can" if able else ""
             detail = f"{model.name} does {', '.join(model.tasks)}, not {asked.task}{hint}"
-            raise invalid([FieldError(pointer="#/model", detail=detail)])
+            raise invalid_field("model", detail)
         return entry
 
     def _find_upscaler(self, asked: UpscaleRequest) -> UpscalerInfo:
         """The upscaler asked for, if it reaches the scale."""
         try:
-            found = self._upscalers.find(asked.upscaler).info
+            found = self.upscalers.find(asked.upscaler).info
         except UnknownUpscalerError as error:
-            raise invalid([FieldError(pointer="#/upscaler", detail=str(error))]) from None
+            raise invalid_field("upscaler", str(error)) from None
         if asked.scale is not None and asked.scale > found.scale:
-            detail = (
-                f"{found.name} makes pictures up to {found.scale} times larger; ask twice for more"
-            )
-            raise invalid([FieldError(pointer="#/scale", detail=detail)])
+            detail = f"{found.name} makes pictures up to {found.scale} times larger"
+            raise invalid_field("scale", f"{detail}; ask twice for more")
         return found
 
 
@@ -207,13 +252,8 @@ def _resolve(
     errors = checks.check_size(width, height, model)
     if errors:
         raise invalid(errors)
-    defaults = model.defaults
-    chosen: dict[str, Any] = {
-        "num_inference_steps": defaults.num_inference_steps,
-        "guidance_scale": defaults.guidance_scale,
-        "scheduler": defaults.scheduler,
-        "seed": secrets.randbelow(MAX_SEED + 1 - asked.num_images),
-    }
+    chosen = model.defaults.model_dump()
+    chosen["seed"] = secrets.randbelow(MAX_SEED + 1 - asked.num_images)
     chosen |= asked.model_dump(exclude_none=True, exclude={"webhook", "output_format"})
     chosen |= {name: source.reference for name, source in sources.items()}
     chosen |= {"model": model.name, "width": width, "height": height}
@@ -229,7 +269,7 @@ def _resolve_upscaling(
     limit = MAX_UPSCALED_PIXELS // upscaler.scale**2
     if width * height > limit:
         detail = f"is {width}×{height}; {upscaler.name} takes pictures of up to {limit} pixels"
-        raise invalid([FieldError(pointer="#/image", detail=detail)])
+        raise invalid_field("image", detail)
     request = Upscale(
         image=source.reference,
         upscaler=upscaler.name,

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import IO, Any
 from urllib.parse import unquote_to_bytes
 
-from darkroom.api.auth import rate_limits
+from darkroom.api.auth import access
 from darkroom.api.auth.origin import Proxies
 from darkroom.asgi import Receive, Scope, Send
 from darkroom.asgi.limits import (
@@ -119,7 +119,7 @@ class Bridge:
         try:
             async with self._bodies.read(declared, receive) as body:
                 environ = environ_of(scope, body.file, body.size)
-                environ[rate_limits.COUNTED] = is_authorized
+                environ[access.COUNTED] = is_authorized
                 # What is compressed may be large when it is unpacked.
                 is_large = body.large_bytes or "HTTP_CONTENT_ENCODING" in environ
                 threads = self._uploads if is_large else self._threads

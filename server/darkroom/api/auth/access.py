@@ -1,16 +1,20 @@
-"""Authentication: who sends a request, decided before any view runs."""
+"""Authentication and rate limits: who sends a request, decided before any view runs."""
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from flask import Flask, current_app, g, request
+from flask import Flask, Response, current_app, g, request
+from flask_limiter import Limiter, RateLimitExceeded
+from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
 
 from darkroom.api.auth import origin
 from darkroom.api.auth.origin import Proxies
-from darkroom.api.auth.rate_limits import Guesses
-from darkroom.api.context import context
-from darkroom.api.errors import ProblemError
+from darkroom.api.errors import ProblemError, respond
 from darkroom.config import AuthSettings
 from darkroom.requests import Scope
 from darkroom.storage.clients import Tokens
@@ -22,6 +26,8 @@ HOW_TO_GET_IN = (
     "pair this device with a code from `darkroom pair`, or send `Authorization: Bearer TOKEN` "
     "with a token from `darkroom token create NAME`"
 )
+MAX_WRONG_CODES = 100  # from everywhere within an hour: then no code that is out is good any more
+COUNTED = "darkroom.counted"  # in the WSGI environment of a request that was counted already
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -33,7 +39,6 @@ class Caller:
     Attributes:
         client: the queue's name of it: `local`, `token:<id>` or `address:<ip>`.
         name: the name to show.
-        scope: what it may do.
     """
 
     client: str
@@ -74,46 +79,64 @@ def caller() -> Caller:
     return found
 
 
-def may_stay() -> Callable[[], bool]:
-    """Makes a check whether the current caller's token is still valid, callable from any thread.
+def is_let_in(client: str, tokens: Tokens) -> bool:
+    """Whether a client of the queue still has access: its token was not revoked.
 
-    Streams call it again and again, so that revoking a token ends them.
+    Streams ask again and again, from any thread, so that revoking a token ends them.
     """
-    client, tokens = caller().client, context().tokens
-    return lambda: _is_let_in(client, tokens)
-
-
-def is_let_in(client: str) -> bool:
-    """Whether a client of the queue still has access: its token was not revoked."""
-    return _is_let_in(client, context().tokens)
-
-
-def _is_let_in(client: str, tokens: Tokens) -> bool:
     kind, _, token_id = client.partition(":")
     return kind != "token" or tokens.is_good(token_id)
 
 
 def require_owner() -> None:
-    """Check that the caller may manage devices.
-
-    Raises:
-        ProblemError: 403.
-    """
+    """Raise ProblemError 403 if the caller may not manage devices."""
     if caller().scope is not Scope.OWN:
         raise ProblemError(
             403, "scope", "Not with this token", "this is the owner's to do; use a token of theirs"
         )
 
 
-class Authenticator:
-    """Finds the caller of each request.
+class Guesses:
+    """Counts wrong tokens and pairing codes: `per_minute` for each address, and in total.
 
-    Args:
-        tokens: the valid ones.
-        guesses: counts wrong ones.
-        settings: who needs no token.
-        proxies: never trusted as callers, though they may be on this machine.
+    A valid token always passes: many people may share an address, or a proxy. Pairing codes are
+    short, so after too many wrong ones even a valid one is refused.
     """
+
+    def __init__(self, per_minute: int) -> None:
+        self._of_address = RateLimitItemPerMinute(per_minute)
+        self._of_anybody = RateLimitItemPerHour(MAX_WRONG_CODES)
+        self._counts = FixedWindowRateLimiter(MemoryStorage())
+
+    def check(self, address: str) -> None:
+        """Raise ProblemError 429 if an address may not try a code now."""
+        if not self._counts.test(self._of_address, address):
+            raise self._too_many(self._of_address, address)
+
+    def count(self, address: str) -> None:
+        """Count a wrong token or code of an address. ProblemError 429 if there were too many."""
+        if not self._counts.hit(self._of_address, address):
+            raise self._too_many(self._of_address, address)
+
+    def count_code(self) -> bool:
+        """Count a wrong code from any address. Returns whether all codes must be dropped now."""
+        if self._counts.hit(self._of_anybody):
+            return False
+        self._counts.clear(self._of_anybody)
+        return True
+
+    def _too_many(self, limit: RateLimitItem, address: str) -> ProblemError:
+        return ProblemError(
+            429,
+            "too-many-failures",
+            "Wrong too often",
+            "too many wrong tokens or codes came from your address; wait before the next",
+            headers=_retry_after(self._counts.get_window_stats(limit, address).reset_time),
+        )
+
+
+class Authenticator:
+    """Finds the caller of each request. A proxy is none, though it may be on this machine."""
 
     def __init__(
         self, tokens: Tokens, guesses: Guesses, settings: AuthSettings, proxies: Proxies
@@ -125,11 +148,7 @@ class Authenticator:
         self._names = origin.names_of_this_machine(settings.host_names)
 
     def check(self) -> None:
-        """Set `g.caller` of the current request, or refuse the request.
-
-        Raises:
-            ProblemError: 401, 403 or 429.
-        """
+        """Set `g.caller` of the current request, or refuse it with ProblemError 401, 403 or 429."""
         foreign = origin.is_foreign(request.headers, request.scheme)
         who = self._by_header(foreign)
         if who is None and not foreign:
@@ -189,7 +208,7 @@ class Authenticator:
         if self._settings.enabled:
             return None
         host = origin.host_name(request.headers.get("Host"))
-        if not origin.is_address(host) and host not in self._names:
+        if origin.parse(host) is None and host not in self._names:
             return None
         return Caller(f"address:{address}", address, Scope.USE)
 
@@ -237,7 +256,40 @@ def _unauthorized(detail: str, error: str = "") -> ProblemError:
     return ProblemError(401, "token", "A token is needed", detail, headers=headers)
 
 
-def install(app: Flask, authenticator: Authenticator) -> None:
-    """Authenticate every request, also those for Flask's own views."""
+def _retry_after(reset_at: float) -> dict[str, str]:
+    return {"Retry-After": str(max(1, math.ceil(reset_at - time.time())))}
+
+
+def _asker() -> str:
+    who = known_caller()
+    return who.client if who is not None else f"address:{origin.canonical(request.remote_addr)}"
+
+
+def _is_free() -> bool:
+    """Whether the current request is not counted.
+
+    Local programs could load the machine without us; liveness checks must not fail.
+    """
+    is_counted = request.environ.get(COUNTED, False)
+    return is_counted or _asker() == LOCAL.client or request.endpoint == "system.healthz"
+
+
+def install(app: Flask, authenticator: Authenticator, per_minute: int) -> None:
+    """Authenticate every request, and limit those of each token, or each address without one."""
     app.before_request(authenticator.check)
     open_to_all(app.view_functions["static"])
+    limiter = Limiter(
+        _asker,
+        app=app,
+        application_limits=[f"{per_minute}/minute"],
+        application_limits_exempt_when=_is_free,
+        storage_uri="memory://",
+        strategy="fixed-window",
+    )
+
+    @app.errorhandler(RateLimitExceeded)
+    def on_too_many(_error: RateLimitExceeded) -> Response:
+        limit = limiter.current_limit
+        detail = f"{per_minute} a minute are answered; wait before the next"
+        problem = ProblemError(429, "too-many-requests", "Too many requests", detail).problem
+        return respond(problem, _retry_after(limit.reset_at if limit else 0.0))

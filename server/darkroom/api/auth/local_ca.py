@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from filelock import FileLock
 
-from darkroom.storage.files import write_key
+from darkroom.storage.files import write_file, write_key
 
 log = structlog.get_logger()
 
@@ -237,5 +237,4 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
 
 
 def _write(path: Path, certificate: x509.Certificate) -> None:
-    write_key(path, certificate.public_bytes(serialization.Encoding.PEM))
-    path.chmod(0o644)
+    write_file(path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)

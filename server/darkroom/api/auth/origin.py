@@ -7,7 +7,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import urlsplit
 
 from werkzeug.datastructures import Headers
@@ -15,65 +15,41 @@ from werkzeug.datastructures import Headers
 from darkroom.asgi import Scope
 
 # What proxies add. Any of them means that the other end of the connection is not the caller.
-FORWARDING = frozenset(
-    {
-        "forwarded",
-        "via",
-        "x-real-ip",
-        "x-client-ip",
-        "x-cluster-client-ip",
-        "x-envoy-external-address",
-        "x-original-forwarded-for",
-        "client-ip",
-        "true-client-ip",
-        "cf-connecting-ip",
-        "cf-ray",
-        "cdn-loop",
-        "fastly-client-ip",
-        "fly-client-ip",
-    }
-)
+FORWARDING = (
+    "forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip",
+    "x-envoy-external-address", "x-original-forwarded-for", "client-ip", "true-client-ip",
+    "cf-connecting-ip", "cf-ray", "cdn-loop", "fastly-client-ip", "fly-client-ip",
+)  # fmt: skip
 FORWARDING_PREFIXES = ("x-forwarded-", "tailscale-", "ngrok-")
 
 HOME_SUFFIXES = ("local", "lan", "home", "home.arpa", "internal")  # what routers add to names
-
-Network = IPv4Network | IPv6Network
 
 SCHEMES = ("http", "https")
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::\d{1,5})?")
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine."""
-    return host == "localhost" or (is_address(host) and parse(host).is_loopback)
+def parse(host: str | None) -> IPv4Address | IPv6Address | None:
+    """The IP address that a host is, None if it is a name or malformed.
 
-
-def is_address(host: str) -> bool:
-    """Whether a host is an IP address rather than a name."""
-    try:
-        parse(host)
-    except ValueError:
-        return False
-    return True
-
-
-def parse(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An IP address; one like ::ffff:a.b.c.d is IPv4, as sockets for both families show it.
-
-    Raises:
-        ValueError: it is none.
+    One like ::ffff:a.b.c.d is IPv4, as sockets for both families show it.
     """
-    address = ipaddress.ip_address(host)
+    try:
+        address = ipaddress.ip_address(host or "")
+    except ValueError:
+        return None
     return getattr(address, "ipv4_mapped", None) or address
 
 
 def canonical(address: str | None) -> str:
     """An address in its standard form; `unknown` if it is none."""
-    try:
-        return str(parse(address or ""))
-    except ValueError:
-        return "unknown"
+    return str(parse(address) or "unknown")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine."""
+    address = parse(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
 
 
 def host_name(host: str | None) -> str:
@@ -86,9 +62,8 @@ def names_of_this_machine(more: Iterable[str]) -> frozenset[str]:
     """Names of this machine on the local network: the usual ones, and `more`."""
     own = socket.gethostname().lower()
     short = own.partition(".")[0]
-    return frozenset(
-        ("localhost", own, short, *(f"{short}.{suffix}" for suffix in HOME_SUFFIXES))
-    ) | frozenset(name.lower() for name in more)
+    usual = ("localhost", own, short, *(f"{short}.{suffix}" for suffix in HOME_SUFFIXES))
+    return frozenset((*usual, *(name.lower() for name in more)))
 
 
 def is_forwarded(headers: Headers, protocol: str) -> bool:
@@ -136,20 +111,15 @@ class Proxies:
     Each proxy of a chain appends the address of its own caller to `X-Forwarded-For`. So the
     entries from the right up to the first address that is no trusted proxy can be trusted, and
     those to the left of it cannot.
-
-    Args:
-        networks: addresses of the trusted proxies.
     """
 
-    def __init__(self, networks: Iterable[Network]) -> None:
+    def __init__(self, networks: Iterable[IPv4Network | IPv6Network]) -> None:
         self._networks = tuple(networks)
 
     def include(self, address: str) -> bool:
         """Whether an address is that of a trusted proxy."""
-        if not is_address(address):
-            return False
         parsed = parse(address)
-        return any(parsed in network for network in self._networks)
+        return parsed is not None and any(parsed in network for network in self._networks)
 
     def look_behind(self, scope: Scope) -> Scope:
         """A request with the address and scheme that its caller used for the first proxy.
@@ -158,30 +128,19 @@ class Proxies:
         not looked for: our proxies pass `Host` on, and one that does not override
         `X-Forwarded-Host` hands on whatever a page wrote into it.
         """
-        peer = (scope["client"] or ("", 0))[0]
-        if not self.include(peer):
+        address = (scope["client"] or ("", 0))[0]
+        if not self.include(address):
             return scope
-        return {
-            **scope,
-            "client": (self._caller(peer, _values(scope, b"x-forwarded-for")), 0),
-            "scheme": _scheme(scope),
-        }
-
-    def _caller(self, peer: str, hops: Iterator[str]) -> str:
-        """The first address from the right that is no trusted proxy; the leftmost if all are."""
-        address = peer
-        for hop in hops:
-            if not is_address(hop):
+        for hop in _values(scope, b"x-forwarded-for"):
+            if parse(hop) is None:
                 break
             address = hop
             if not self.include(hop):
                 break
-        return address
-
-
-def _scheme(scope: Scope) -> str:
-    said = next(_values(scope, b"x-forwarded-proto"), "").lower()
-    return said if said in SCHEMES else str(scope["scheme"])
+        scheme = next(_values(scope, b"x-forwarded-proto"), "").lower()
+        if scheme not in SCHEMES:
+            scheme = scope["scheme"]
+        return {**scope, "client": (address, 0), "scheme": scheme}
 
 
 def _values(scope: Scope, name: bytes) -> Iterator[str]:

@@ -1,16 +1,15 @@
 """/images: stored pictures, thumbnails, other formats. /signed: the same, without a token."""
 
 from flask import Blueprint, Response, request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError, not_found
-from darkroom.api.http import read_query
-from darkroom.api.openapi import route
-from darkroom.api.operations import IF_NONE_MATCH, IMAGES
+from darkroom.api.http import IMAGE_TYPES, read_query
+from darkroom.api.openapi import IF_NONE_MATCH, Operation, route
 from darkroom.images import codec
-from darkroom.requests import OutputFormat
+from darkroom.requests import OutputFormat, Schema
 from darkroom.responses import Problem
 from darkroom.storage.records import StoredPicture
 
@@ -20,10 +19,8 @@ blueprint = Blueprint("images", __name__)
 CACHE = "private, max-age=31536000, immutable"
 
 
-class ImageQuery(BaseModel):
+class ImageQuery(Schema):
     """Form in which a picture is sent."""
-
-    model_config = ConfigDict(extra="forbid")
 
     w: int | None = Field(None, ge=16, le=2048, description="At most this wide, as WebP.")
 
@@ -39,29 +36,23 @@ class SignedQuery(BaseModel):
     blueprint,
     "GET",
     "/images/<image_id>",
-    query=ImageQuery,
-    answers={200: None, 304: None, 406: Problem},
-    sends={200: IMAGES},
-    takes=(IF_NONE_MATCH,),
-    tag="images",
+    Operation(
+        {200: None, 304: None, 406: Problem},
+        query=ImageQuery,
+        sends=IMAGE_TYPES,
+        takes=(IF_NONE_MATCH,),
+    ),
 )
 def show_image(image_id: str) -> Response:
     """A picture's bytes, as stored unless `w` or `Accept` asks for another form."""
     return send_picture(image_id, {}, read_query(ImageQuery).w)
 
 
-@route(
-    blueprint,
-    "DELETE",
-    "/images/<image_id>",
-    answers={204: None, 409: Problem},
-    tag="images",
-)
+@route(blueprint, "DELETE", "/images/<image_id>", Operation({204: None, 409: Problem}))
 def delete_image(image_id: str) -> Response:
     """Delete a picture. A job's previews are deleted with its first picture."""
     here = context()
-    if here.store.picture(image_id, access.caller().sees) is None:
-        raise not_found(f"picture {image_id!r}")
+    find_picture(image_id, access.caller().sees)
     if here.store.picture_in_use(image_id):
         raise ProblemError(
             409, "in-use", "In use", "a job that has not ended needs this picture; cancel it first"
@@ -88,10 +79,7 @@ def show_signed(image_id: str) -> Response:
             "Not with this address",
             "this address has expired or was never handed out; ask for the picture with a token",
         )
-    stored = here.store.picture(image_id, None)
-    if stored is None:
-        raise not_found(f"picture {image_id!r}")
-    response = send_stored(stored, {"Cross-Origin-Resource-Policy": "cross-origin"})
+    response = _send(find_picture(image_id, None), {"Cross-Origin-Resource-Policy": "cross-origin"})
     response.headers["Cache-Control"] = f"private, max-age={left_s}"
     return response
 
@@ -106,44 +94,44 @@ def signed_address(image_id: str) -> str:
 
 
 def send_picture(image_id: str, headers: dict[str, str], width: int | None = None) -> Response:
-    """Answer with one of the caller's pictures.
+    """Answer with one of the caller's pictures, or a thumbnail of so many pixels."""
+    return _send(find_picture(image_id, access.caller().sees), headers, width)
 
-    Args:
-        image_id: of an output or an upload.
-        headers: to add.
-        width: of a thumbnail in pixels, or None for the picture itself.
-    """
-    stored = context().store.picture(image_id, access.caller().sees)
+
+def find_picture(image_id: str, client: str | None) -> StoredPicture:
+    """A picture of a client, or of anybody for None. ProblemError 404 if there is none."""
+    stored = context().store.picture(image_id, client)
     if stored is None:
         raise not_found(f"picture {image_id!r}")
-    return send_stored(stored, headers, width)
+    return stored
 
 
-def send_stored(
-    stored: StoredPicture, headers: dict[str, str], width: int | None = None
-) -> Response:
-    """Answer with a picture without checking who may see it; see `send_picture`."""
+def _send(stored: StoredPicture, headers: dict[str, str], width: int | None = None) -> Response:
     output_format = _negotiate(OutputFormat(stored.content_type.removeprefix("image/")))
     content_type = output_format.content_type
     variant = "" if content_type == stored.content_type else f"-{output_format.value}"
     if width is not None:
         content_type, variant = "image/webp", f"-w{width}"
     response = Response(content_type=content_type, headers=headers)
-    response.set_etag(stored.sha256 + variant)
+    etag = stored.sha256 + variant
+    response.set_etag(etag)
     response.headers["Cache-Control"] = CACHE
     response.headers["Vary"] = "Accept"
-    if not request.if_none_match.contains(stored.sha256 + variant):
-        response.data = _bytes(stored.id, output_format, width, bool(variant))
+    if not request.if_none_match.contains(etag):
+        data = read_file(stored.id)
+        if variant:
+            with context().rendering:
+                if width is None:
+                    data = codec.transcode(data, output_format)
+                else:
+                    data = codec.thumbnail(data, width)
+        response.data = data
     response.make_conditional(request)
     return response
 
 
 def read_file(image_id: str) -> bytes:
-    """A picture's bytes, as they are stored.
-
-    Raises:
-        ProblemError: 404, the file is gone.
-    """
+    """A picture's bytes, as they are stored. ProblemError 404 if the file is gone."""
     try:
         return context().files.read(image_id)
     except FileNotFoundError:
@@ -152,19 +140,10 @@ def read_file(image_id: str) -> bytes:
 
 def _maker_may_stay(image_id: str) -> bool:
     """Whether the client that made the picture still has access: URLs end with its token."""
+    here = context()
     job_id, _, _ = image_id.rpartition("-")
-    client = context().store.owners({job_id}).get(job_id)
-    return client is not None and access.is_let_in(client)
-
-
-def _bytes(image_id: str, output_format: OutputFormat, width: int | None, changed: bool) -> bytes:
-    data = read_file(image_id)
-    if not changed:
-        return data
-    with context().rendering:
-        if width is not None:
-            return codec.thumbnail(data, width)
-        return codec.transcode(data, output_format)
+    client = here.store.owners({job_id}).get(job_id)
+    return client is not None and access.is_let_in(client, here.tokens)
 
 
 def _negotiate(stored: OutputFormat) -> OutputFormat:
@@ -172,9 +151,8 @@ def _negotiate(stored: OutputFormat) -> OutputFormat:
     accept = request.accept_mimetypes
     if not accept or accept.quality(stored.content_type) or accept.quality("application/json"):
         return stored
-    best = accept.best_match([output_format.content_type for output_format in OutputFormat])
+    best = accept.best_match(IMAGE_TYPES)
     if best is None:
-        raise ProblemError(
-            406, "not-acceptable", "Not acceptable", "pictures come as PNG, JPEG or WebP"
-        )
+        detail = "pictures come as PNG, JPEG or WebP"
+        raise ProblemError(406, "not-acceptable", "Not acceptable", detail)
     return OutputFormat(best.removeprefix("image/"))

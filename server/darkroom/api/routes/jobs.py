@@ -1,29 +1,32 @@
 """/jobs, their event streams and their timelines."""
 
+from functools import partial
+
 from flask import Blueprint, Response, request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from darkroom.api.auth import access
 from darkroom.api.context import context
-from darkroom.api.errors import ProblemError, invalid, not_found
+from darkroom.api.errors import ProblemError, invalid_field, not_found
 from darkroom.api.http import read_query, send_model
-from darkroom.api.openapi import route
-from darkroom.api.operations import EVENTS, IF_NONE_MATCH, LAST_EVENT_ID, TIMELINE
+from darkroom.api.openapi import IF_NONE_MATCH, Operation, header, route
 from darkroom.api.routes.images import CACHE, read_file
 from darkroom.asgi.wait import EventStream, suspend
 from darkroom.images import codec
-from darkroom.responses import FieldError, Job, JobPage, JobStatus, Problem
+from darkroom.requests import Schema
+from darkroom.responses import Job, JobPage, JobStatus, Problem
 
 blueprint = Blueprint("jobs", __name__)
 
-
 MAX_CURSOR = 2**63 - 1  # of SQL
+EVENTS = ("text/event-stream",)
+LAST_EVENT_ID = header(
+    "Last-Event-ID", "The stream continues after this event.", pattern="^[0-9]{1,18}$"
+)
 
 
-class JobQuery(BaseModel):
+class JobQuery(Schema):
     """Filter and paging of a list of jobs."""
-
-    model_config = ConfigDict(extra="forbid")
 
     cursor: int | None = Field(
         None, ge=1, le=MAX_CURSOR, description="`next_cursor` of the page before."
@@ -32,7 +35,7 @@ class JobQuery(BaseModel):
     status: JobStatus | None = None
 
 
-@route(blueprint, "GET", "/jobs", query=JobQuery, answers={200: JobPage}, tag="jobs")
+@route(blueprint, "GET", "/jobs", Operation({200: JobPage}, query=JobQuery))
 def list_jobs() -> Response:
     """List the caller's jobs, newest first. Owners see all jobs."""
     query = read_query(JobQuery)
@@ -44,13 +47,13 @@ def list_jobs() -> Response:
     )
 
 
-@route(blueprint, "GET", "/jobs/<job_id>", answers={200: Job}, tag="jobs")
+@route(blueprint, "GET", "/jobs/<job_id>", Operation({200: Job}))
 def show_job(job_id: str) -> Response:
     """Show a job."""
-    return send_model(find_job(job_id))
+    return send_model(_find_job(job_id))
 
 
-@route(blueprint, "DELETE", "/jobs/<job_id>", answers={200: Job}, tag="jobs")
+@route(blueprint, "DELETE", "/jobs/<job_id>", Operation({200: Job}))
 def cancel_job(job_id: str) -> Response:
     """Cancel a job. A running one stops within one step; a finished one stays as it is."""
     here = context()
@@ -65,10 +68,7 @@ def cancel_job(job_id: str) -> Response:
     blueprint,
     "GET",
     "/jobs/<job_id>/events",
-    answers={200: None, 204: None, 400: Problem},
-    sends={200: EVENTS},
-    takes=(LAST_EVENT_ID,),
-    tag="jobs",
+    Operation({200: None, 204: None, 400: Problem}, sends=EVENTS, takes=(LAST_EVENT_ID,)),
 )
 def job_events(job_id: str) -> Response:
     """Stream the events of a job, as `text/event-stream`, from the first or `Last-Event-ID` on.
@@ -97,10 +97,7 @@ def job_events(job_id: str) -> Response:
     blueprint,
     "GET",
     "/events",
-    answers={200: None, 400: Problem},
-    sends={200: EVENTS},
-    takes=(LAST_EVENT_ID,),
-    tag="jobs",
+    Operation({200: None, 400: Problem}, sends=EVENTS, takes=(LAST_EVENT_ID,)),
 )
 def all_events() -> Response:
     """Stream the events of all visible jobs, from now or `Last-Event-ID` on. Does not end."""
@@ -111,20 +108,21 @@ def all_events() -> Response:
     blueprint,
     "GET",
     "/jobs/<job_id>/timeline",
-    answers={200: None, 304: None},
-    sends={200: TIMELINE},
-    takes=(IF_NONE_MATCH,),
-    tag="jobs",
+    Operation({200: None, 304: None}, sends=("image/webp",), takes=(IF_NONE_MATCH,)),
 )
 def show_timeline(job_id: str) -> Response:
     """The previews of a job's first picture, then that picture, as a small animated WebP.
 
     While the job runs, it holds the previews so far. 404 while there are none.
     """
-    job = find_job(job_id)  # before its previews: if it has ended, no more of them come
+    job = _find_job(job_id)  # before its previews: if it has ended, no more of them come
     previews = context().store.previews(job_id, codec.MAX_FRAMES)
     if not previews:
-        raise ProblemError(404, "no-previews", "No previews", _why_none(job))
+        if job.status.terminal:
+            why = f"there are no previews; the job has ended: {job.status}"
+        else:
+            why = f"no previews yet; the job is {job.status}"
+        raise ProblemError(404, "no-previews", "No previews", why)
     picture = next((image for image in job.images if image.index == 0), None)
     etag = f"{previews[-1].id}-{picture.sha256 if picture else 'developing'}"
     response = Response(content_type="image/webp")
@@ -138,12 +136,7 @@ def show_timeline(job_id: str) -> Response:
     return response
 
 
-def find_job(job_id: str) -> Job:
-    """Find a job of the caller.
-
-    Raises:
-        ProblemError: 404.
-    """
+def _find_job(job_id: str) -> Job:
     job = context().store.job(job_id, access.caller().sees)
     if job is None:
         raise not_found(f"job {job_id!r}")
@@ -155,24 +148,19 @@ def _last_event_id() -> int | None:
     if given is None:
         return None
     if not given.isascii() or not given.isdigit() or len(given) > 18:
-        detail = "is the id of an event: a whole number"
-        raise invalid([FieldError(pointer="#/Last-Event-ID", detail=detail)], 400)
+        raise invalid_field("Last-Event-ID", "is the id of an event: a whole number", 400)
     return int(given)
 
 
 def _stream(job_id: str | None, after: int | None) -> Response:
     """Events after an id; after the newest if it is None, or from another database."""
+    here, who = context(), access.caller()
     if after != 0:
-        newest = context().store.last_event_id()
+        newest = here.store.last_event_id()
         after = newest if after is None else min(after, newest)
+    allowed = partial(access.is_let_in, who.client, here.tokens)
     return suspend(
-        EventStream(job_id, after, access.caller().sees, access.may_stay()),
+        EventStream(job_id, after, who.sees, allowed),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
-
-
-def _why_none(job: Job) -> str:
-    if job.status.terminal:
-        return f"there are no previews; the job has ended: {job.status}"
-    return f"no previews yet; the job is {job.status}"

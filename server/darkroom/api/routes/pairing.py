@@ -7,26 +7,18 @@ from darkroom.api.auth import access, origin, tls
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError, not_found
 from darkroom.api.http import send_model
-from darkroom.api.openapi import route
+from darkroom.api.openapi import Operation, route
 from darkroom.ops import discovery
 from darkroom.requests import CodeRequest, PairRequest, TokenRequest
-from darkroom.responses import IssuedToken, Me, PairingCode, Problem, TokenList
+from darkroom.responses import IssuedToken, Me, PairingCode, TokenList
 from darkroom.storage.records import timestamp
 
-blueprint = Blueprint("pairing", __name__)
+blueprint = Blueprint("devices", __name__)
 
 COOKIE_S = 400 * 24 * 3600  # the longest that browsers keep one (RFC 6265bis, section 5.5)
 
 
-@route(
-    blueprint,
-    "POST",
-    "/pair",
-    json=PairRequest,
-    answers={200: IssuedToken, 400: Problem, 413: Problem, 415: Problem, 422: Problem},
-    public=True,
-    tag="devices",
-)
+@route(blueprint, "POST", "/pair", Operation({200: IssuedToken}, json=PairRequest, public=True))
 @access.open_to_all
 def pair() -> Response:
     """Exchange a pairing code for a token of this device. Needs no token.
@@ -50,18 +42,11 @@ def pair() -> Response:
         )
     token, secret = issued
     response = send_model(IssuedToken(**token.model_dump(), token=secret))
-    remember(response, secret)
+    _set_cookie(response, secret)
     return response
 
 
-@route(
-    blueprint,
-    "POST",
-    "/pair/codes",
-    json=CodeRequest,
-    answers={201: PairingCode, 400: Problem, 413: Problem, 415: Problem, 422: Problem},
-    tag="devices",
-)
+@route(blueprint, "POST", "/pair/codes", Operation({201: PairingCode}, json=CodeRequest))
 def make_code() -> Response:
     """Make a pairing code for another device. For owners."""
     access.require_owner()
@@ -74,43 +59,24 @@ def make_code() -> Response:
     return send_model(PairingCode(code=code, scope=scope, url=url, qr=qr, expires_at=expires), 201)
 
 
-@route(
-    blueprint,
-    "GET",
-    "/me",
-    answers={200: Me},
-    tag="devices",
-)
+@route(blueprint, "GET", "/me", Operation({200: Me}))
 def me() -> Response:
     """The caller's name and scope. Renews a browser's cookie."""
     who = access.caller()
     response = send_model(Me(client=who.client, name=who.name, scope=who.scope))
     if "Authorization" not in request.headers and who.client.startswith("token:"):
-        remember(response, request.cookies[access.COOKIE])
+        _set_cookie(response, request.cookies[access.COOKIE])
     return response
 
 
-@route(
-    blueprint,
-    "GET",
-    "/tokens",
-    answers={200: TokenList},
-    tag="devices",
-)
+@route(blueprint, "GET", "/tokens", Operation({200: TokenList}))
 def list_tokens() -> Response:
     """List the tokens that are valid. For owners."""
     access.require_owner()
     return send_model(TokenList(tokens=tuple(context().tokens.good())))
 
 
-@route(
-    blueprint,
-    "POST",
-    "/tokens",
-    json=TokenRequest,
-    answers={201: IssuedToken, 400: Problem, 413: Problem, 415: Problem, 422: Problem},
-    tag="devices",
-)
+@route(blueprint, "POST", "/tokens", Operation({201: IssuedToken}, json=TokenRequest))
 def create_token() -> Response:
     """Make a token for a program, which cannot pair. Only this answer shows it. For owners."""
     access.require_owner()
@@ -119,13 +85,7 @@ def create_token() -> Response:
     return send_model(IssuedToken(**token.model_dump(), token=secret), 201)
 
 
-@route(
-    blueprint,
-    "DELETE",
-    "/tokens/<token_id>",
-    answers={204: None},
-    tag="devices",
-)
+@route(blueprint, "DELETE", "/tokens/<token_id>", Operation({204: None}))
 def revoke_token(token_id: str) -> Response:
     """Revoke a token: one's own, or for owners any.
 
@@ -148,9 +108,8 @@ def show_authority() -> Response:
     """The root certificate, as PEM. The terminal shows its fingerprint, to compare."""
     settings = context().settings
     if settings.tls.mode != "local_ca":
-        raise ProblemError(
-            404, "no-authority", "No authority", "this server does not use tls.mode: local_ca"
-        )
+        detail = "this server does not use tls.mode: local_ca"
+        raise ProblemError(404, "no-authority", "No authority", detail)
     return Response(
         tls.authority(settings).root.read_bytes(),
         content_type="application/x-x509-ca-cert",
@@ -158,7 +117,7 @@ def show_authority() -> Response:
     )
 
 
-def remember(response: Response, secret: str) -> None:
+def _set_cookie(response: Response, secret: str) -> None:
     """Set the token as a cookie that scripts cannot read and other sites cannot send.
 
     A proxy may have ended TLS; then the page's origin still says https.

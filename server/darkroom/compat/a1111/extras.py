@@ -11,10 +11,10 @@ from flask import Blueprint, Response, jsonify
 from markupsafe import escape
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from darkroom.api import submit
 from darkroom.api.context import context
 from darkroom.api.parse import check_bytes
-from darkroom.api.sources import from_base64
+from darkroom.api.prepare import from_base64
+from darkroom.api.routes import submit
 from darkroom.compat.a1111 import jobs
 from darkroom.compat.a1111.fields import Name, RoundedInt, read, wrong
 from darkroom.compat.a1111.jobs import ChildJob, Size

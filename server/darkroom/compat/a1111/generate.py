@@ -6,9 +6,10 @@ from typing import Any
 from flask import Blueprint, Response
 from PIL import ImageOps
 
-from darkroom.api import checks, submit
+from darkroom.api import checks
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError
+from darkroom.api.routes import submit
 from darkroom.compat.a1111 import second_pass
 from darkroom.compat.a1111.extras import decode
 from darkroom.compat.a1111.fields import Img2Img, Settings, Txt2Img, read

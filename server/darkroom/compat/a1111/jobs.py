@@ -10,10 +10,11 @@ from typing import Any
 from flask import Response, g, jsonify
 
 import darkroom
-from darkroom.api import errors, submit
+from darkroom.api import errors
 from darkroom.api.context import context
 from darkroom.api.parse import validate
 from darkroom.api.prepare import FILE_FIELDS
+from darkroom.api.routes import submit
 from darkroom.catalog import schedulers
 from darkroom.compat.a1111 import samplers
 from darkroom.compat.ignored import Ignored

@@ -8,10 +8,10 @@ from typing import Any
 
 from flask import Blueprint, Response, g, jsonify, request
 
-from darkroom.api import submit
 from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError, invalid, respond
+from darkroom.api.routes import submit
 from darkroom.api.routes.images import read_file, signed_address
 from darkroom.asgi.wait import EventStream, suspend
 from darkroom.catalog.models import ModelEntry, UnknownModelError
@@ -83,11 +83,12 @@ def _generate(task: Task, kind: Kind, **defaults: Any) -> Response:
 
 def _stream(job_id: str, asked: Translated, kind: Kind) -> Response:
     """Answer with the job's events."""
-    here, sees = context(), access.caller().sees
-    job = partial(here.store.job, job_id, sees)
+    here, who = context(), access.caller()
+    allowed = partial(access.is_let_in, who.client, here.tokens)
+    job = partial(here.store.job, job_id, who.sees)
     encoder = OpenAIEncoder(kind, asked.options.partial_images, job, here.files)
     return suspend(
-        EventStream(job_id, 0, sees, access.may_stay(), encoder),
+        EventStream(job_id, 0, who.sees, allowed, encoder),
         content_type="text/event-stream",
         headers={
             "Cache-Control": "no-store",

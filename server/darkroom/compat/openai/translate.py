@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from darkroom.api import checks
 from darkroom.api.errors import ProblemError, invalid
 from darkroom.api.parse import Body, validate
-from darkroom.api.sources import Sources
+from darkroom.api.prepare import Sources
 from darkroom.catalog.models import ModelCatalog, UnknownModelError
 from darkroom.compat.ignored import Ignored
 from darkroom.images import codec
