@@ -11,6 +11,7 @@ from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import EngineSettings
 from darkroom.engine.base import EngineJob, Failed
 from darkroom.engine.engine import DiffusersEngine
+from darkroom.engine.models import Models
 from darkroom.requests import Txt2Img
 
 TINTYPE = "tintype"
@@ -20,7 +21,9 @@ def engine(settings: EngineSettings, models_dir: Path, model: str = TINTYPE) -> 
     """An engine that has loaded nothing yet."""
     adapters = AdapterCatalog(models_dir / "loras", models_dir / "embeddings")  # there are none
     upscalers = UpscalerCatalog(models_dir.parent / "upscalers")
-    return DiffusersEngine(ModelCatalog(models_dir, model), adapters, upscalers, settings)
+    catalog = ModelCatalog(models_dir, model)
+    models = Models(catalog, adapters, upscalers, settings, time.monotonic)
+    return DiffusersEngine(models, settings)
 
 
 def request(

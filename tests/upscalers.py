@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from darkroom.engine.families import spandrel_library
+from darkroom.engine.families import upscaling
 
 Make = Callable[[], dict[str, torch.Tensor]]
 
@@ -22,7 +22,7 @@ def save(folder: Path, name: str, scale: int = 2, seed: int = 0) -> Path:
 
 def esrgan(scale: int, seed: int = 0) -> dict[str, torch.Tensor]:
     """The weights of one, made by the architecture itself."""
-    spandrel_library.ready()
+    upscaling.import_spandrel()
     from spandrel.architectures.ESRGAN import ESRGAN
 
     with torch.random.fork_rng():

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from darkroom.catalog.upscalers import UnknownUpscalerError, UpscalerCatalog
-from darkroom.engine.families import spandrel_library
+from darkroom.engine.families import upscaling
 from tests import upscalers
 
 Weights = dict[str, torch.Tensor]
@@ -60,7 +60,7 @@ def test_it_is_what_spandrel_says(name: str, tmp_path: Path) -> None:
 
     info = UpscalerCatalog(tmp_path).find(name).info
 
-    network = spandrel_library.build(weights)
+    network = upscaling.build(weights)
     assert (info.architecture, info.scale) == (architecture, scale)
     assert info.scale == network.scale
     assert network(torch.rand(1, 3, 8, 6)).shape == (1, 3, 8 * scale, 6 * scale)

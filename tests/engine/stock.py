@@ -18,8 +18,8 @@ from diffusers import (
 )
 from PIL import Image
 
-from darkroom.engine import schedulers
 from darkroom.engine.base import EngineJob
+from darkroom.engine.sample import build_scheduler
 from darkroom.requests import Task, Txt2Img
 
 SD: dict[Task, Any] = {
@@ -62,7 +62,7 @@ class Stock:
             options = {} if task is Task.TXT2IMG else {"requires_aesthetics_score": scored}
             zeros = loaded.config["force_zeros_for_empty_prompt"]
             made = SDXL[task](**parts, force_zeros_for_empty_prompt=zeros, **options)
-        made.scheduler = schedulers.build(scheduler, loaded.scheduler.config)
+        made.scheduler = build_scheduler(scheduler, loaded.scheduler.config)
         made.set_progress_bar_config(disable=True)
         return made
 

@@ -33,7 +33,7 @@ def equip(pipeline: Any, loras_dir: Path, **options: Any) -> Adapters:
     """A pipeline as the engine holds it."""
     encoder = pipeline.text_encoder
     if not hasattr(encoder, "text_model"):
-        object.__setattr__(encoder, "text_model", encoder)  # as in engine/families/sd.py
+        object.__setattr__(encoder, "text_model", encoder)  # transformers 5 took it out
     return Adapters(pipeline, AdapterCatalog(loras_dir, loras_dir / "none"), **options)
 
 

@@ -2,10 +2,10 @@
 
 import torch
 
-from darkroom.engine.batching import Candidate, choose
 from darkroom.engine.costs import Costs
 from darkroom.engine.prompts import Conditioning
 from darkroom.engine.sample import Row, Sample
+from darkroom.engine.scheduler import Candidate, choose
 
 # As measured of tintype on two cores: a call of 8 rows costs 2.3 of 2 rows, and that is the knee.
 COSTS = Costs(((1, 0.0144), (2, 0.0189), (4, 0.0279), (8, 0.0434), (16, 0.0841)), area=256)

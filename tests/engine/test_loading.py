@@ -12,9 +12,13 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from darkroom.catalog.models import ModelCatalog
-from darkroom.engine import schedulers
-from darkroom.engine.loading import ModelLoadError, load_pipeline, load_tiny_vae
-from darkroom.engine.tokenizing import clip_tokenizer
+from darkroom.engine.loading import (
+    ModelLoadError,
+    clip_tokenizer,
+    load_pipeline,
+    load_tiny_vae,
+)
+from darkroom.engine.sample import build_scheduler
 from tests.engine import ldm, tiny
 
 CPU = torch.device("cpu")
@@ -181,7 +185,7 @@ def test_notes_change_what_a_model_was_trained_to_predict(
     )
 
     own = load(box).scheduler
-    asked = schedulers.build("euler", dict(own.config))
+    asked = build_scheduler("euler", dict(own.config))
 
     for config in (own.config, asked.config):
         assert config.prediction_type == "v_prediction"

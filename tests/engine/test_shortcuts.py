@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 from darkroom.engine.base import EngineJob, Failed
-from darkroom.engine.deep_cache import DeepCache
-from darkroom.engine.denoiser import collate
+from darkroom.engine.denoiser import DeepCache, collate
 from darkroom.requests import MODEL_TASKS, Lora, Task
 from tests.engine import hardware, tiny
 from tests.engine.conftest import developed, make_engine, request, run

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from darkroom.engine.fairness import Deficit, FairScheduler
+from darkroom.engine.scheduler import Deficit, FairScheduler
 
 
 def test_a_big_picture_and_small_ones_get_the_same_time() -> None:

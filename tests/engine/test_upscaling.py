@@ -1,6 +1,7 @@
 """Pictures made larger by a network: tile by tile, in turns, as spandrel would in one go."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from darkroom.engine.base import EngineJob, Failed, Finished, Started, Stepped
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.engine.families import spandrel_library
+from darkroom.engine.families import upscaling
 from darkroom.engine.families.upscaling import Upscaler
 from darkroom.requests import Upscale
 from tests import upscalers
@@ -45,7 +46,7 @@ def job(
 
 def in_one_go(path: Path, picture: Image.Image) -> np.ndarray:
     """What spandrel makes of the whole picture: (h, w, 3), 0 to 255, not rounded."""
-    network = spandrel_library.build(load_file(path))
+    network = upscaling.build(load_file(path))
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).unsqueeze(0).float() / 255
     with torch.inference_mode():
         made = network(pixels)
@@ -133,7 +134,7 @@ def test_a_cancelled_one_stops_at_the_next_tile(
 class Cramped:
     """A network on a machine where only so many pixels fit."""
 
-    def __init__(self, network: spandrel_library.Network, pixels: int) -> None:
+    def __init__(self, network: Any, pixels: int) -> None:
         self._network = network
         self._pixels = pixels
         self.scale, self.model = network.scale, network.model
@@ -149,8 +150,8 @@ def test_what_does_not_fit_goes_through_in_parts(
     data_dir: Path, picture: Image.Image, pixels: int, fits: bool
 ) -> None:
     path = data_dir / "upscalers/tiny-x2.safetensors"
-    cramped = Cramped(spandrel_library.build(load_file(path)), pixels)
-    upscaler = Upscaler(cramped, torch.device("cpu"), torch.float32)  # type: ignore[arg-type]
+    cramped = Cramped(upscaling.build(load_file(path)), pixels)
+    upscaler = Upscaler(cramped, torch.device("cpu"), torch.float32)
     tile = picture.crop((0, 0, 128, 128))
 
     if fits:

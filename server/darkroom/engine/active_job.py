@@ -2,33 +2,45 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
+
+from PIL import Image
 
 from darkroom.engine.base import EngineJob
-from darkroom.engine.families.resuming import Resumable
 from darkroom.engine.sample import Key, Sample
 from darkroom.requests import Lora, Txt2Img
 
 
+class Resumable(Protocol):
+    """Work that shares no calls, and makes a job's images one after the other."""
+
+    exclusive: bool  # other jobs of the same model wait until this one has ended
+    images: int
+    index: int  # of the current image
+    steps: int  # over all images
+
+    @property
+    def step(self) -> int:
+        """Finished steps over all images."""
+
+    def resume(self) -> Image.Image | None:
+        """Do one more step; returns the picture when its image is done. Raises its failure."""
+
+    def close(self) -> None:
+        """Stop at the current step and free what it holds."""
+
+
 @dataclass
 class ActiveJob:
-    """A job in flight.
-
-    Attributes:
-        samples: one per image; empty until prepared.
-        shape: (C, h, w) of the samples' latents.
-        unbatched: set instead of `samples` for a pipeline of diffusers' own or an upscaler.
-        decoded: indices of the images that were sent as `ImageReady`.
-        isolated: it shares no call any more, because a call that it was in failed.
-        previewed_at: seconds on the engine's clock.
-    """
+    """A job in flight. It has `samples`, one per image, or is `unbatched`, once it is prepared."""
 
     job: EngineJob
     samples: list[Sample] = field(default_factory=list)
-    shape: tuple[int, ...] = ()
-    unbatched: Resumable | None = None
-    decoded: set[int] = field(default_factory=set)
-    isolated: bool = False
-    previewed_at: float = float("-inf")
+    shape: tuple[int, ...] = ()  # (C, h, w) of the samples' latents
+    unbatched: Resumable | None = None  # a pipeline of diffusers' own, or an upscaler
+    decoded: set[int] = field(default_factory=set)  # indices sent as `ImageReady`
+    isolated: bool = False  # a call that it was in failed, so it shares none any more
+    previewed_at: float = float("-inf")  # seconds on the engine's clock
 
     @property
     def prepared(self) -> bool:
@@ -51,8 +63,7 @@ class ActiveJob:
     def key(self) -> Key:
         """Jobs with equal keys may share calls."""
         isolated = self.exact or self.isolated or self.unbatched is not None
-        exclusive = self.job.id if isolated else None
-        return Key(self.model, self.shape, self.loras, exclusive)
+        return Key(self.model, self.shape, self.loras, self.job.id if isolated else None)
 
     @property
     def steps(self) -> int:

@@ -5,7 +5,6 @@ they give. With no LoRA active they add nothing, so the base model's bytes are i
 """
 
 import itertools
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,33 +26,20 @@ Stamp = tuple[int, int]  # a file's time in nanoseconds and its size
 
 
 class AdapterError(DarkroomError, OSError):
-    """A LoRA that cannot be used with the loaded model.
-
-    Attributes:
-        name: of the LoRA.
-        reason: for the caller.
-    """
+    """A LoRA that cannot be used with the loaded model; the message says why."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"LoRA {name!r}: {reason}")
         self.name = name
-        self.reason = reason
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A LoRA in memory.
+    """A LoRA in memory."""
 
-    Attributes:
-        key: peft's name of it, never used again; a LoRA's own name may hold what peft cannot.
-        path: of the file.
-        stamp: of the file when it was read.
-        bytes: that its weights take up.
-    """
-
-    key: str
+    key: str  # peft's name of it, never used again; its own name may hold what peft cannot
     path: Path
-    stamp: Stamp
+    stamp: Stamp  # of the file when it was read
     bytes: int
 
 
@@ -65,9 +51,8 @@ class Adapters:
 
     Args:
         pipeline: has a `unet`, and a `text_encoder` or two; on its device, in its dtype.
-        catalog: where LoRAs lie.
-        budget_bytes: that LoRAs may take up in memory. The least recently used ones are let go of
-            beyond it, but never those that are asked for.
+        budget_bytes: that LoRAs may take up in memory. Beyond it the least recently used ones are
+            unloaded, but never those that are asked for.
     """
 
     def __init__(
@@ -77,7 +62,7 @@ class Adapters:
         self._parts: dict[str, Any] = {k: v for k, v in parts.items() if v is not None}
         self._catalog = catalog
         self._budget_bytes = budget_bytes
-        self._loaded: OrderedDict[str, _Loaded] = OrderedDict()  # least recently used first
+        self._loaded: dict[str, _Loaded] = {}  # least recently used first
         self._keys = (f"darkroom{number}" for number in itertools.count())
         self._layers: list[LoraLayer] = []
         self._active: list[tuple[str, float]] = []
@@ -92,9 +77,6 @@ class Adapters:
 
         A LoRA is loaded when it is first asked for, and again when its file was changed; one whose
         file went away stays as it is. After an error the base model is active, by itself.
-
-        Args:
-            loras: each once, in any order; one of scale 0 is as good as none.
 
         Raises:
             AdapterError: one is not there, is broken, or is for another model.
@@ -119,13 +101,11 @@ class Adapters:
                 layer.set_scale(key, scale)
         self._active = active
 
-    # --- loading and letting go ------------------------------------------------------------
-
     def _get(self, name: str, wanted: set[str]) -> _Loaded:
         held = self._loaded.get(name)
         if held is not None:
             if _stamp(held.path) in (held.stamp, None):
-                self._loaded.move_to_end(name)
+                self._loaded[name] = self._loaded.pop(name)
                 return held
             self._forget(name)
         try:
@@ -137,9 +117,8 @@ class Adapters:
             raise AdapterError(name, "its file went away")
         # Tensors made in inference mode could not be used outside of it.
         with torch.inference_mode(False), torch.no_grad():
-            loaded = self._load(name, path, stamp, wanted)
-        self._loaded[name] = loaded
-        return loaded
+            self._loaded[name] = self._load(name, path, stamp, wanted)
+        return self._loaded[name]
 
     def _load(self, name: str, path: Path, stamp: Stamp, wanted: set[str]) -> _Loaded:
         """Check a LoRA against the model, then add it to the layers."""
@@ -148,10 +127,11 @@ class Adapters:
             fitted = lora_layers.fit(self._parts, updates)
         except ValueError as error:
             raise AdapterError(name, str(error)) from error
-        size = sum(
-            lora_layers.size_bytes(self._parts[part], layers) for part, layers in fitted.items()
-        )
-        self._make_room(size, wanted)
+        size = sum(lora_layers.size_bytes(self._parts[part], fitted[part]) for part in fitted)
+        for other in [other for other in self._loaded if other not in wanted]:
+            if sum(held.bytes for held in self._loaded.values()) + size <= self._budget_bytes:
+                break
+            self._forget(other)
         key = next(self._keys)
         log.info("loading LoRA", lora=name, megabytes=round(size / 2**20, 1))
         try:
@@ -163,12 +143,6 @@ class Adapters:
         self._collect_layers()
         self._switch([])  # peft makes what comes in active
         return _Loaded(key, path, stamp, size)
-
-    def _make_room(self, size: int, wanted: set[str]) -> None:
-        for name in [name for name in self._loaded if name not in wanted]:
-            if sum(held.bytes for held in self._loaded.values()) + size <= self._budget_bytes:
-                return
-            self._forget(name)
 
     def _forget(self, name: str) -> None:
         log.info("letting go of LoRA", lora=name)

@@ -10,19 +10,13 @@ from darkroom.requests import ResolvedRequest, Txt2Img
 
 @dataclass(frozen=True)
 class EngineJob:
-    """A job for an engine.
-
-    Attributes:
-        image: RGB source of img2img, inpaint and upscale.
-        mask: L, the size of `image`; white is repainted.
-        client: the engine's time is shared evenly between clients.
-    """
+    """A job for an engine."""
 
     id: str
     request: ResolvedRequest
-    image: Image | None = None
-    mask: Image | None = None
-    client: str = ""
+    image: Image | None = None  # RGB source of img2img, inpaint and upscale
+    mask: Image | None = None  # L, the size of `image`; white is repainted
+    client: str = ""  # the engine's time is shared evenly between clients
 
     @property
     def model_request(self) -> Txt2Img:
@@ -56,11 +50,9 @@ class Previewed:
 
 @dataclass(frozen=True)
 class JobWarning:
-    """A note for the caller; the job goes on.
+    """One sentence on what is done differently from the request, and why; the job goes on.
 
-    Attributes:
-        note: one sentence on what is done differently from the request, and why. Repeating it
-            has no effect.
+    Repeating a note has no effect.
     """
 
     job_id: str
@@ -86,12 +78,10 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The job failed; the engine goes on with the others.
+    """The job failed, for the reason in `detail`; the engine goes on with the others.
 
-    Attributes:
-        kind: `out-of-memory`; `model`, it cannot be loaded; `request`, its parameters do not fit
-            this model or scheduler, so that a retry fails too; or `engine`, everything else.
-        detail: for the caller.
+    Kinds are `out-of-memory`; `model`, it cannot be loaded; `request`, its parameters do not fit
+    this model or scheduler, so that a retry fails too; and `engine`, everything else.
     """
 
     job_id: str
@@ -112,21 +102,13 @@ class Meter(Protocol):
         """One call of the VAE."""
 
 
-class NoMeter:
-    """A meter that records nothing."""
-
-    def denoised(self, rows: int, seconds: float) -> None: ...
-
-    def decoded(self, pictures: int, seconds: float) -> None: ...
-
-
 class Engine(Protocol):
     """Generates images, one denoising step at a time. Used from one thread.
 
     A job is in flight from `submit` until its `Finished` or `Failed`, or until `cancel`. Events
     of one job come in the order Started, then Stepped and Previewed, then ImageReady once per
-    image, then Finished. JobWarning may come between Started and the end. One tick may return
-    events of several jobs: those that shared its call.
+    image, in any order, then Finished. JobWarning may come between Started and the end. One tick
+    may return events of several jobs: those that shared its call.
     """
 
     def warm_up(self) -> None:
@@ -134,8 +116,8 @@ class Engine(Protocol):
 
         Raises:
             UnknownModelError: the catalog has no default model.
-            OSError: the model cannot be read.
-            torch.OutOfMemoryError: the model does not fit in memory.
+            OSError: it cannot be read.
+            torch.OutOfMemoryError: it does not fit in memory.
         """
 
     def submit(self, job: EngineJob) -> None:
@@ -148,9 +130,7 @@ class Engine(Protocol):
         """The number of submitted jobs that have not ended."""
 
     def tick(self) -> list[EngineEvent]:
-        """Run one call of one network and return the events that it caused.
-
-        An empty list means that there is nothing to do. Failures of a job are `Failed` events.
+        """Run one call of one network and return the events that it caused, none when idle.
 
         Raises:
             torch.AcceleratorError: the GPU context is lost; only a new process can go on.

@@ -15,22 +15,16 @@ SMALLEST_PART = 0.5  # of the time of one row: what a call costs however little 
 
 @dataclass(frozen=True)
 class Costs:
-    """Measured calls of one model at its native size.
+    """Measured calls of one model at its native size."""
 
-    Attributes:
-        points: (rows, seconds), ascending in both, beginning with one row.
-        area: latent pixels of a row when this was measured.
-    """
-
-    points: tuple[tuple[int, float], ...]
-    area: int
+    points: tuple[tuple[int, float], ...]  # rows and seconds, both ascending, from one row on
+    area: int  # latent pixels of a row when this was measured
 
     def seconds(self, rows: int, area: int) -> float:
-        """Expected time of a call: linear between the points, proportional beyond them.
+        """Expected time of a call of rows of that area in latent pixels.
 
-        Args:
-            rows: of the call.
-            area: latent pixels of each; four times the pixels cost about four times the rows.
+        Linear between the points, proportional beyond them. Four times the pixels cost about as
+        much as four times the rows.
         """
         wanted = rows * area / self.area
         position = bisect_left(self.points, (wanted, 0.0))
@@ -52,12 +46,11 @@ class Costs:
 def measure(call: Callable[[int], object], clock: Callable[[], float], area: int) -> Costs:
     """Time calls of one, two, four … rows, within about two seconds if calls are short.
 
-    The shortest of several calls counts: whatever else the machine does only adds to them.
+    The shortest of several calls counts: whatever else the machine does only adds to them. More
+    rows take no less time, and twice the rows at most twice: what differs is noise.
 
     Args:
         call: makes a call of so many rows and waits for its end.
-        clock: seconds.
-        area: latent pixels of a row.
 
     Raises:
         torch.OutOfMemoryError: not even one row fits.
@@ -82,15 +75,8 @@ def measure(call: Callable[[int], object], clock: Callable[[], float], area: int
     while clock() < until:
         for rows in shortest:
             shortest[rows] = min(shortest[rows], timed(rows))
-    return Costs(_plausible(shortest), area)
-
-
-def _plausible(shortest: dict[int, float]) -> tuple[tuple[int, float], ...]:
-    """More rows take no less time, and twice the rows at most twice: what differs is noise."""
     points: list[tuple[int, float]] = []
     for rows, seconds in shortest.items():
-        if points:
-            low, low_s = points[-1]
-            seconds = min(max(seconds, low_s), low_s * rows / low)
-        points.append((rows, seconds))
-    return tuple(points)
+        low, low_s = points[-1] if points else (rows, seconds)
+        points.append((rows, min(max(seconds, low_s), low_s * rows / low)))
+    return Costs(tuple(points), area)

@@ -1,4 +1,4 @@
-"""One UNet call for many samples."""
+"""One UNet call for many samples, and DeepCache, which shortens most calls."""
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -6,16 +6,84 @@ from typing import Any
 
 import torch
 
-from darkroom.engine.deep_cache import DeepCache
-from darkroom.engine.sample import Row, Sample
+from darkroom.engine.sample import Sample
+
+
+class DeepCache:
+    """Skips the deep part of a UNet at most steps (arXiv 2312.00858).
+
+    The output of the deep layers changes slowly from step to step. It is computed at every n-th
+    step only, n = `interval`, and used again in between; the outermost layers are always computed.
+    The picture is close to the one without, not the same. The library of that name keeps one cache
+    for one picture; here each sample has its own, since samples in a call are at different steps.
+    """
+
+    def __init__(self, unet: Any, interval: int) -> None:
+        self._interval = interval
+        self._unet = unet
+
+    def is_due(self, sample: Sample) -> bool:
+        """Whether a sample needs its deep part computed at its next step."""
+        return sample.deep is None or sample.step % self._interval == 0
+
+    def __call__(self, call: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A UNet call; `deep` in it is an earlier output of the deep part, or None to compute it.
+
+        Returns the UNet's output, (rows, C, h, w), and the deep part's, to be kept.
+        """
+        call = dict(call)
+        deep = call.pop("deep")
+        return self._whole(call) if deep is None else (self._outer(call, deep), deep)
+
+    def _whole(self, call: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        kept: list[torch.Tensor] = []
+
+        def keep(_block: Any, _arguments: Any, given: dict[str, Any]) -> None:
+            kept.append(given["hidden_states"])
+
+        hook = self._unet.up_blocks[-1].register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            predicted = self._unet(**call, return_dict=False)[0]
+        finally:
+            hook.remove()
+        return predicted, kept[0]
+
+    def _outer(self, call: dict[str, Any], deep: torch.Tensor) -> torch.Tensor:
+        """The outermost layers only, as `UNet2DConditionModel.forward` calls them."""
+        unet, words = self._unet, call["encoder_hidden_states"]
+        mask = call["encoder_attention_mask"]
+        if mask is not None:
+            mask = ((1 - mask.to(call["sample"].dtype)) * -10000.0).unsqueeze(1)
+        time = unet.get_time_embed(sample=call["sample"], timestep=call["timestep"])
+        embedded = unet.time_embedding(time, call["timestep_cond"])
+        added = unet.get_aug_embed(
+            emb=embedded,
+            encoder_hidden_states=words,
+            added_cond_kwargs=call["added_cond_kwargs"] or {},
+        )
+        embedded = embedded if added is None else embedded + added
+        first, last = unet.down_blocks[0], unet.up_blocks[-1]
+
+        def text(block: Any) -> dict[str, Any]:
+            if not getattr(block, "has_cross_attention", False):
+                return {}
+            return {"encoder_hidden_states": words, "encoder_attention_mask": mask}
+
+        begun = unet.conv_in(call["sample"])
+        _, passed = first(hidden_states=begun, temb=embedded, **text(first))
+        passed = (begun, *passed)[: len(last.resnets)]  # without what goes to the deep part
+        ended = last(
+            hidden_states=deep, temb=embedded, res_hidden_states_tuple=passed, **text(last)
+        )
+        normal = unet.conv_act(unet.conv_norm_out(ended)) if unet.conv_norm_out else ended
+        predicted: torch.Tensor = unet.conv_out(normal)
+        return predicted
 
 
 class Denoiser:
-    """Calls a model's noise predictor for many samples at once.
+    """Calls a model's noise predictor, a `UNet2DConditionModel`, for many samples at once.
 
-    Args:
-        unet: a diffusers `UNet2DConditionModel`, on its device.
-        deep_cache_interval: how often the deep part of the UNet is computed; 1 is at every step.
+    Its deep part is computed at every `deep_cache_interval`th step of a sample.
     """
 
     def __init__(self, unet: Any, deep_cache_interval: int = 1) -> None:
@@ -23,12 +91,9 @@ class Denoiser:
         self._cache = DeepCache(unet, deep_cache_interval) if deep_cache_interval > 1 else None
 
     def step(self, samples: Sequence[Sample], max_rows: int) -> list[tuple[Sample, Exception]]:
-        """Advance each sample by one timestep.
+        """Advance samples of one key by one timestep, in calls of at most `max_rows` rows.
 
-        Args:
-            samples: of one key, none denoised; steps, schedulers, guidance and lengths of prompts
-                may differ.
-            max_rows: of one call; more rows are cut into several calls.
+        Steps, schedulers, guidance and lengths of prompts may differ.
 
         Returns:
             The samples whose scheduler failed, with the error; the others have advanced.
@@ -36,16 +101,17 @@ class Denoiser:
         Raises:
             Exception: the call failed; no sample has advanced.
         """
-        inputs = [sample.model_input for sample in samples]
+        inputs = {sample: sample.model_input for sample in samples}
         if self._cache is not None:
-            predicted = self._predict_cached(self._cache, samples, inputs, max_rows)
+            predicted = self._predict_cached(self._cache, inputs, max_rows)
         else:
-            call = collate(samples, inputs)
-            predicted = self.predict(call, max_rows).split([len(s.rows) for s in samples])
+            rows = self.predict(collate(samples, list(inputs.values())), max_rows)
+            counts = [len(sample.rows) for sample in samples]
+            predicted = dict(zip(samples, rows.split(counts), strict=True))
         failed: list[tuple[Sample, Exception]] = []
-        for sample, model_input, rows in zip(samples, inputs, predicted, strict=True):
+        for sample, model_input in inputs.items():
             try:
-                sample.advance(model_input, rows)
+                sample.advance(model_input, predicted[sample])
             except (ValueError, IndexError, RuntimeError, NotImplementedError) as error:
                 failed.append((sample, error))
         return failed
@@ -56,37 +122,30 @@ class Denoiser:
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _predict_cached(
-        self,
-        cache: DeepCache,
-        samples: Sequence[Sample],
-        inputs: Sequence[torch.Tensor],
-        max_rows: int,
-    ) -> list[torch.Tensor]:
+        self, cache: DeepCache, inputs: dict[Sample, torch.Tensor], max_rows: int
+    ) -> dict[Sample, torch.Tensor]:
         """One call for samples whose deep part is due, one for those with a cached deep part."""
-        predicted: dict[int, torch.Tensor] = {}
-        due = [place for place, s in enumerate(samples) if cache.is_due(s.step, s.deep)]
-        for place in due:
-            samples[place].deep = None
-        rest = [place for place in range(len(samples)) if place not in due]
-        for places in filter(None, (due, rest)):
-            some = [samples[place] for place in places]
-            call = collate(some, [inputs[place] for place in places])
-            kept = [sample.deep for sample in some if sample.deep is not None]
+        predicted: dict[Sample, torch.Tensor] = {}
+        due = [sample for sample in inputs if cache.is_due(sample)]
+        for sample in due:
+            sample.deep = None
+        rest = [sample for sample in inputs if sample.deep is not None]
+        for group in filter(None, (due, rest)):
+            call = collate(group, [inputs[sample] for sample in group])
+            kept = [sample.deep for sample in group if sample.deep is not None]
             call["deep"] = torch.cat(kept) if kept else None
             outputs, deeps = zip(*(cache(part) for part in _parts(call, max_rows)), strict=True)
-            counts = [len(sample.rows) for sample in some]
-            predicted |= zip(places, torch.cat(outputs).split(counts), strict=True)
-            for sample, deep in zip(some, torch.cat(deeps).split(counts), strict=True):
+            counts = [len(sample.rows) for sample in group]
+            predicted |= zip(group, torch.cat(outputs).split(counts), strict=True)
+            for sample, deep in zip(group, torch.cat(deeps).split(counts), strict=True):
                 sample.deep = deep
-        return [predicted[place] for place in range(len(samples))]
+        return predicted
 
 
 def collate(samples: Sequence[Sample], inputs: Sequence[torch.Tensor]) -> dict[str, Any]:
-    """The arguments of one `UNet2DConditionModel` call.
+    """The arguments of one `UNet2DConditionModel` call for samples of one key, with their inputs.
 
-    Args:
-        samples: of one key.
-        inputs: (1, C, h, w) each, the samples' UNet inputs.
+    Each input is (1, C, h, w).
     """
     rows = [row for sample in samples for row in sample.rows]
     latents, timesteps = [], []
@@ -103,13 +162,18 @@ def collate(samples: Sequence[Sample], inputs: Sequence[torch.Tensor]) -> dict[s
         if sample.guidance_embedding is not None:
             guidance += [sample.guidance_embedding] * count
     embeds, mask = _pad([row.conditioning.embeds for row in rows])
+    pooled = [row.conditioning.pooled for row in rows if row.conditioning.pooled is not None]
+    time_ids = [row.time_ids for row in rows if row.time_ids is not None]
+    added = None
+    if time_ids:  # SDXL's: (rows, dim) and (rows, 5 or 6)
+        added = {"text_embeds": torch.cat(pooled), "time_ids": torch.cat(time_ids)}
     return {
         "sample": torch.cat(latents),  # (rows, C, h, w)
         "timestep": torch.stack(timesteps),  # (rows,)
         "encoder_hidden_states": embeds,  # (rows, tokens, dim)
         "encoder_attention_mask": mask,  # (rows, tokens) or None
         "timestep_cond": torch.cat(guidance) if guidance else None,  # (rows, dim)
-        "added_cond_kwargs": _added(rows),
+        "added_cond_kwargs": added,
     }
 
 
@@ -126,18 +190,6 @@ def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | N
     return stacked, mask
 
 
-def _added(rows: Sequence[Row]) -> dict[str, torch.Tensor] | None:
-    """SDXL's conditioning beside the prompt; None for other families."""
-    pooled = [row.conditioning.pooled for row in rows if row.conditioning.pooled is not None]
-    time_ids = [row.time_ids for row in rows if row.time_ids is not None]
-    if not time_ids:
-        return None
-    return {
-        "text_embeds": torch.cat(pooled),  # (rows, dim)
-        "time_ids": torch.cat(time_ids),  # (rows, 5 or 6)
-    }
-
-
 def _parts(call: dict[str, Any], max_rows: int) -> Iterator[dict[str, Any]]:
     """Cut a call into calls of at most `max_rows` rows."""
     rows = len(call["sample"])
@@ -145,8 +197,7 @@ def _parts(call: dict[str, Any], max_rows: int) -> Iterator[dict[str, Any]]:
         yield call
         return
     for start in range(0, rows, max_rows):
-        chosen = slice(start, start + max_rows)
-        yield map_tensors(call, operator.itemgetter(chosen))
+        yield map_tensors(call, operator.itemgetter(slice(start, start + max_rows)))
 
 
 def map_tensors(

@@ -26,11 +26,7 @@ _LARGEST_ID = 2
 
 
 class Embeddings:
-    """The words that were added to a pipeline.
-
-    Args:
-        words: each with the words of all of its vectors, itself the first.
-    """
+    """The words that were added to a pipeline, each with those of all of its vectors."""
 
     def __init__(self, words: Mapping[str, Sequence[str]]) -> None:
         self.names = tuple(words)
@@ -55,13 +51,9 @@ class Embeddings:
 def load_embeddings(pipeline: Any, entries: Iterable[EmbeddingEntry]) -> Embeddings:
     """Give a freshly loaded pipeline a word for every embedding that fits its text encoders.
 
-    The words are the files' names, whatever their case. A file that is broken, or whose name is
-    a piece of the vocabulary already, is left out, and the log says so.
-
-    Args:
-        pipeline: has `tokenizer` and `text_encoder`, and perhaps `tokenizer_2` and
-            `text_encoder_2`.
-        entries: from the catalog; those of another width are passed over.
+    The words are the files' names, whatever their case. Files of another width are passed over. A
+    file that is broken, or whose name is a piece of the vocabulary already, is left out, and the
+    log says so.
     """
     encoders = [
         (getattr(pipeline, f"tokenizer{suffix}"), getattr(pipeline, f"text_encoder{suffix}"))
@@ -81,8 +73,10 @@ def load_embeddings(pipeline: Any, entries: Iterable[EmbeddingEntry]) -> Embeddi
         if entry.widths != widths:
             continue
         parts = [name, *(f"{name}_{index}" for index in range(1, entry.info.vectors))]
+        known = next((part for part in parts if part.lower() in taken), None)
         try:
-            _check_new(parts, taken)
+            if known is not None:
+                raise ValueError(f"{known} is a word of the model already; call the file otherwise")
             vectors[name] = _read(entry.path, widths, len(parts))
         except ValueError as error:
             log.warning("embedding left out", embedding=name, reason=str(error))
@@ -96,12 +90,6 @@ def load_embeddings(pipeline: Any, entries: Iterable[EmbeddingEntry]) -> Embeddi
                 _add(tokenizer, encoder, tokens, torch.cat([v[index] for v in vectors.values()]))
         log.info("embeddings loaded", names=list(words))
     return Embeddings(words)
-
-
-def _check_new(parts: list[str], taken: set[str]) -> None:
-    for part in parts:
-        if part.lower() in taken:
-            raise ValueError(f"{part} is a word of the model already; call the file otherwise")
 
 
 def _read(path: Path, widths: tuple[int, ...], count: int) -> list[torch.Tensor]:

@@ -1,7 +1,7 @@
 """The engine's loop: prepare, denoise, preview, decode, and report events."""
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -11,7 +11,7 @@ from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog, UnknownModelError
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import EngineSettings, Settings
-from darkroom.engine import batching, failures
+from darkroom.engine import memory, scheduler
 from darkroom.engine.active_job import ActiveJob
 from darkroom.engine.base import (
     EngineEvent,
@@ -21,15 +21,13 @@ from darkroom.engine.base import (
     ImageReady,
     JobWarning,
     Meter,
-    NoMeter,
     Previewed,
     Started,
     Stepped,
 )
-from darkroom.engine.batching import Candidate
-from darkroom.engine.fairness import FairScheduler
 from darkroom.engine.models import Models, SteppedModel, UnbatchedModel
 from darkroom.engine.sample import Key, Sample
+from darkroom.engine.scheduler import Candidate, FairScheduler
 from darkroom.requests import Txt2Img
 
 log = structlog.get_logger()
@@ -42,25 +40,19 @@ class DiffusersEngine:
 
     A tick is one call of one network: the VAE decodes denoised samples, or new jobs are prepared,
     or the UNet advances all samples that can share its call by one step.
-
-    Args:
-        clock: seconds, monotonic.
-        meter: receives the seconds of each call.
     """
 
     def __init__(
         self,
-        catalog: ModelCatalog,
-        adapters: AdapterCatalog,
-        upscalers: UpscalerCatalog,
+        models: Models,
         settings: EngineSettings,
         clock: Callable[[], float] = time.monotonic,
         meter: Meter | None = None,
     ) -> None:
-        self._models = Models(catalog, adapters, upscalers, settings, clock)
+        self._models = models
         self._settings = settings
         self._clock = clock
-        self._meter = meter or NoMeter()
+        self._meter = meter
         self._active_jobs: dict[str, ActiveJob] = {}  # oldest first
         self._scheduler = FairScheduler()
         self._busy_s = 0.0
@@ -108,9 +100,10 @@ class DiffusersEngine:
         No job overtakes one that waits for memory for its model: the jobs in flight would keep
         theirs loaded for ever.
         """
-        first = next((f for f in self._active_jobs.values() if not f.prepared), None)
-        if first is None:
+        new = [active for active in self._active_jobs.values() if not active.prepared]
+        if not new:
             return None
+        first = new[0]
         in_use = {active.model for active in self._active_jobs.values() if active.prepared}
         try:
             model = self._models.get(first.model, in_use)
@@ -119,67 +112,45 @@ class DiffusersEngine:
         if model is None:
             return None
         if isinstance(model, UnbatchedModel):
-            return self._prepare_unbatched(first, model)
+            try:
+                first.unbatched = model.family.start(first.job)
+            except ValueError as error:
+                return [self._fail(first, error)]
+            return [Started(first.job.id, first.unbatched.steps)]
         if first.loras and self._settings.fuse_qkv:
             # The LoRA layers would wrap projections that are no longer called.
             return [self._fail(first, ValueError("engine.fuse_qkv is on, which excludes LoRAs"))]
-        active_jobs = self._newcomers_like(first, model.limits.max_coded)
+        together = [active for active in new if active.key == first.key][: model.limits.max_coded]
         try:
             model.adapters.activate(first.loras)
-            samples = model.family.prepare([active.job for active in active_jobs])
+            samples = model.family.prepare([active.job for active in together])
         except Exception as error:
-            return self._handle_failure(active_jobs, model, error, pictures=len(active_jobs))
-        for active in active_jobs:
+            return self._handle_failure(together, model, error, pictures=len(together))
+        for active in together:
             active.samples = samples[active.job.id]
             active.shape = tuple(active.samples[0].latents.shape[1:])
-        return [Started(active.job.id, active.steps) for active in active_jobs]
-
-    def _prepare_unbatched(self, active: ActiveJob, model: UnbatchedModel) -> list[EngineEvent]:
-        try:
-            active.unbatched = model.family.start(active.job)
-        except ValueError as error:
-            return [self._fail(active, error)]
-        return [Started(active.job.id, active.unbatched.steps)]
-
-    def _newcomers_like(self, first: ActiveJob, limit: int) -> list[ActiveJob]:
-        """The new jobs that can be prepared together."""
-        if first.key.exclusive:
-            return [first]
-        waiting = (active for active in self._active_jobs.values() if not active.prepared)
-        return [active for active in waiting if active.key == first.key][:limit]
+        return [Started(active.job.id, active.steps) for active in together]
 
     # --- denoise ---------------------------------------------------------------------------
 
     def _denoise(self) -> list[EngineEvent] | None:
         """One UNet call and the scheduler step of each of its samples; None if no sample waits."""
-        waiting = self._undenoised()
-        if not waiting:
-            return None
-        client, key = self._scheduler.next(
-            [
-                (active.job.client, key)
-                for key, active_jobs in waiting.items()
-                for active in active_jobs
-            ]
-        )
-        model = self._models.resident(key.model)
-        if isinstance(model, UnbatchedModel):
-            return self._resume(waiting[key][0])
-        chosen = self._choose(key, waiting[key], model, client)
-        return self._step(waiting[key], model, chosen)
-
-    def _undenoised(self) -> dict[Key, list[ActiveJob]]:
-        """Jobs that wait for a step, by the key of jobs that may share one call."""
-        waiting: dict[Key, list[ActiveJob]] = defaultdict(list)
+        waiting: list[tuple[Key, ActiveJob]] = []
         busy: set[str] = set()  # models that run one job at a time
         for active in self._active_jobs.values():
-            if active.undenoised():
-                waiting[active.key].append(active)
-            elif active.unbatched is not None and active.model not in busy:
-                if active.unbatched.exclusive:
+            run = active.unbatched
+            if active.undenoised() or (run is not None and active.model not in busy):
+                waiting.append((active.key, active))
+                if run is not None and run.exclusive:
                     busy.add(active.model)
-                waiting[active.key].append(active)
-        return waiting
+        if not waiting:
+            return None
+        client, key = self._scheduler.next([(active.job.client, key) for key, active in waiting])
+        alike = [active for its_key, active in waiting if its_key == key]
+        model = self._models.resident(key.model)
+        if isinstance(model, UnbatchedModel):
+            return self._resume(alike[0])
+        return self._step(alike, model, self._choose(key, alike, model, client))
 
     def _resume(self, active: ActiveJob) -> list[EngineEvent]:
         """One step of an unbatched pipeline, or one tile of an upscale."""
@@ -201,6 +172,21 @@ class DiffusersEngine:
                 self.cancel(job.id)
         return events
 
+    def _choose(
+        self, key: Key, active_jobs: Sequence[ActiveJob], model: SteppedModel, client: str
+    ) -> list[Sample]:
+        candidates = [
+            Candidate(sample, active.steps, leads=active.job.client == client)
+            for active in active_jobs
+            for sample in active.undenoised()
+        ]
+        if active_jobs[0].exact:
+            return [candidates[0].sample]
+        area = key.shape[-2] * key.shape[-1]
+        limit = self._settings.max_batch_rows
+        budget = model.costs.knee(area) if isinstance(limit, str) else limit
+        return scheduler.choose(candidates, lambda rows: model.costs.seconds(rows, area), budget)
+
     def _step(
         self, waiting: Sequence[ActiveJob], model: SteppedModel, chosen: Sequence[Sample]
     ) -> list[EngineEvent]:
@@ -215,7 +201,8 @@ class DiffusersEngine:
         except Exception as error:
             return self._handle_failure(active_jobs, model, error, rows=rows.total())
         seconds = self._clock() - began
-        self._meter.denoised(rows.total(), seconds)
+        if self._meter is not None:
+            self._meter.denoised(rows.total(), seconds)
         self._scheduler.charge(active_jobs[0].key, seconds, rows)
         events: list[EngineEvent] = []
         for active in sorted(active_jobs, key=lambda active: active.previewed_at):
@@ -226,24 +213,6 @@ class DiffusersEngine:
                 events.append(Stepped(active.job.id, active.step, active.steps))
                 events += self._preview(active, model)
         return events
-
-    def _choose(
-        self, key: Key, active_jobs: Sequence[ActiveJob], model: SteppedModel, client: str
-    ) -> list[Sample]:
-        candidates = [
-            Candidate(sample, active.steps, leads=active.job.client == client)
-            for active in active_jobs
-            for sample in active.undenoised()
-        ]
-        area = key.shape[-2] * key.shape[-1]
-        if active_jobs[0].exact:
-            return [candidates[0].sample]
-        budget = self._row_budget(model, area)
-        return batching.choose(candidates, lambda rows: model.costs.seconds(rows, area), budget)
-
-    def _row_budget(self, model: SteppedModel, area: int) -> int:
-        rows = self._settings.max_batch_rows
-        return model.costs.knee(area) if isinstance(rows, str) else rows
 
     def _preview(self, active: ActiveJob, model: SteppedModel) -> list[EngineEvent]:
         """A preview if one is due. After a job's first, only within `PREVIEW_SHARE` of the time."""
@@ -269,13 +238,12 @@ class DiffusersEngine:
             return None
         model = self._models.resident(first.model)
         assert isinstance(model, SteppedModel)
-        count = 1 if first.exact else model.limits.max_coded
         pairs = [
             (active, sample)
             for active in self._active_jobs.values()
             if active.key == first.key
             for sample in active.undecoded()
-        ][:count]
+        ][: 1 if first.exact else model.limits.max_coded]
         began = self._clock()
         try:
             pictures = model.family.decode([sample for _, sample in pairs])
@@ -283,9 +251,9 @@ class DiffusersEngine:
             active_jobs = list({active.job.id: active for active, _ in pairs}.values())
             return self._handle_failure(active_jobs, model, error, pictures=len(pairs))
         seconds = self._clock() - began
-        self._meter.decoded(len(pairs), seconds)
-        clients = Counter(active.job.client for active, _ in pairs)
-        self._scheduler.charge(first.key, seconds, clients)
+        if self._meter is not None:
+            self._meter.decoded(len(pairs), seconds)
+        self._scheduler.charge(first.key, seconds, Counter(a.job.client for a, _ in pairs))
         events: list[EngineEvent] = []
         for (active, sample), picture in zip(pairs, pictures, strict=True):
             active.decoded.add(sample.index)
@@ -308,15 +276,21 @@ class DiffusersEngine:
     ) -> list[EngineEvent]:
         """Handle a failed call: retry with less memory, isolate its jobs, or fail the one job.
 
-        Args:
-            rows: of a UNet call, else 0.
-            pictures: of a VAE call, else 0.
+        It was a UNet call of so many rows, or a VAE call of so many pictures.
 
         Raises:
             torch.AcceleratorError: the GPU context is lost; only a new process can go on.
         """
-        if failures.is_out_of_memory(error):
-            note = self._shrink(active_jobs, model, rows, pictures)
+        if memory.is_out_of_memory(error):
+            if self._models.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if rows:
+                note = model.limits.shrink_denoising(rows)
+            else:
+                requests = [active.job.model_request for active in active_jobs]
+                side = max(max(request.width, request.height) for request in requests)
+                note = model.limits.shrink_coding(pictures, side)
+            model.apply_limits()
             if note is not None:
                 log.warning(note, model=model.name)
                 return [JobWarning(active.job.id, note) for active in active_jobs]
@@ -328,22 +302,14 @@ class DiffusersEngine:
             return []
         return [self._fail(active, error) for active in active_jobs]
 
-    def _shrink(
-        self, active_jobs: Sequence[ActiveJob], model: SteppedModel, rows: int, pictures: int
-    ) -> str | None:
-        if self._models.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if rows:
-            note = model.limits.shrink_denoising(rows)
-        else:
-            requests = [active.job.model_request for active in active_jobs]
-            side = max(max(request.width, request.height) for request in requests)
-            note = model.limits.shrink_coding(pictures, side)
-        model.apply_limits()
-        return note
-
     def _fail(self, active: ActiveJob, error: Exception) -> Failed:
-        kind, detail = failures.describe(error)
+        kind, detail = "engine", f"{type(error).__name__}: {error}"
+        if memory.is_out_of_memory(error):
+            kind, detail = "out-of-memory", "there is not enough memory for this job"
+        elif isinstance(error, UnknownModelError | OSError):
+            kind, detail = "model", str(error)
+        elif isinstance(error, ValueError):
+            kind, detail = "request", str(error)
         log.error("job failed", job_id=active.job.id, kind=kind, exc_info=error)
         self.cancel(active.job.id)
         return Failed(active.job.id, kind, detail)
@@ -355,11 +321,11 @@ def from_settings(
     meter: Meter | None = None,
 ) -> DiffusersEngine:
     """The engine over the models, LoRAs and upscalers of the data folder."""
-    return DiffusersEngine(
+    models = Models(
         ModelCatalog(settings.models_dir, settings.models.default),
         AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
         UpscalerCatalog(settings.upscalers_dir),
         settings.engine,
         clock,
-        meter,
     )
+    return DiffusersEngine(models, settings.engine, clock, meter)

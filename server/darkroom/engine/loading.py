@@ -1,6 +1,9 @@
 """Loads a diffusers pipeline from disk; every failure is one error with the reason."""
 
+import gzip
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +13,22 @@ import transformers
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from transformers import CLIPTokenizer
 
 from darkroom.catalog import folders
 from darkroom.catalog.model_spec import UNBATCHED
-from darkroom.catalog.models import ModelEntry
-from darkroom.engine.tokenizing import clip_tokenizer
+from darkroom.catalog.models import CONFIGS, ModelEntry
 from darkroom.errors import DarkroomError
 
 MAX_REASON_CHARS = 300
+# CLIP's vocabulary, with its licence, for single files, which have none of their own.
+MERGES = CONFIGS / "tokenizer" / "merges.txt.gz"
+START, END = "<|startoftext|>", "<|endoftext|>"
+CONTEXT = 77  # tokens
 
 
 class ModelLoadError(DarkroomError, OSError):
-    """A model cannot be loaded.
-
-    Args:
-        name: of the model.
-        reason: for the operator.
-    """
+    """A model cannot be loaded; `reason` is for the operator."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"model {name!r}: {reason}")
@@ -37,28 +39,16 @@ class ModelLoadError(DarkroomError, OSError):
 def load_pipeline(entry: ModelEntry, device: torch.device, dtype: torch.dtype) -> DiffusionPipeline:
     """Load all parts of a model, from safetensors only and without a network.
 
-    The class is the one that fits the model: text to picture where it can do that, repainting for
-    a UNet that reads a mask, picture to picture for a refiner. Pipelines for other tasks are made
-    from its `components`.
-
-    Args:
-        entry: from the catalog.
-        device: where all parts are put.
-        dtype: of all parts.
+    The class fits the model: text to picture where it can do that, repainting for a UNet that
+    reads a mask, picture to picture for a refiner.
 
     Raises:
         ModelLoadError: whatever is wrong with its files.
         torch.OutOfMemoryError: it does not fit.
     """
-    try:
+    with _errors_named(entry):
         pipeline: DiffusionPipeline = _load(entry, dtype).to(device)
         return pipeline
-    except (ModelLoadError, torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:
-        # Damaged files make the libraries stumble wherever they happen to: KeyError for a tensor
-        # that is missing, ValueError for a shape, SafetensorError, JSONDecodeError, …
-        raise ModelLoadError(entry.info.name, _reason(entry, error)) from error
 
 
 def load_tiny_vae(
@@ -70,66 +60,66 @@ def load_tiny_vae(
         ModelLoadError: it cannot be read, or is none.
         torch.OutOfMemoryError: it does not fit.
     """
-    if entry.tiny_vae is None:
+    path = entry.tiny_vae
+    if path is None:
         return None
-    try:
-        if entry.tiny_vae.is_dir():
+    with _errors_named(entry, f"its tiny VAE {path.name}: "):
+        if path.is_dir():
             vae: Any = AutoencoderTiny.from_pretrained(
-                entry.tiny_vae, dtype=dtype, use_safetensors=True, local_files_only=True
+                path, dtype=dtype, use_safetensors=True, local_files_only=True
             )
         else:
             vae = AutoencoderTiny()  # its defaults are those of TAESD
-            vae.load_state_dict(load_file(entry.tiny_vae))
+            vae.load_state_dict(load_file(path))
         _check_filled(entry, "tiny_vae", vae)
         small: AutoencoderTiny = vae.eval().to(device, dtype)
         return small
+
+
+@contextmanager
+def _errors_named(entry: ModelEntry, part: str = "") -> Iterator[None]:
+    """Turn the libraries' exceptions into `ModelLoadError`, but for those of memory."""
+    try:
+        yield
     except (ModelLoadError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        reason = f"its tiny VAE {entry.tiny_vae.name}: {_reason(entry, error)}"
-        raise ModelLoadError(entry.info.name, reason) from error
+        # Damaged files make the libraries stumble wherever they happen to: KeyError for a tensor
+        # that is missing, ValueError for a shape, SafetensorError, JSONDecodeError, …
+        raise ModelLoadError(entry.info.name, part + _reason(entry, error)) from error
 
 
 def _load(entry: ModelEntry, dtype: torch.dtype) -> Any:
     cls: Any = getattr(diffusers, entry.spec.pipeline)
+    expected = set().union(*cls._get_signature_keys(cls))
     given: dict[str, Any] = dict.fromkeys(folders.absent(entry.config))
     if entry.info.family != UNBATCHED:
-        given |= {name: None for name in folders.UNUSED if name in _expected(cls)}
-    if "requires_safety_checker" in _expected(cls):
+        given |= {name: None for name in folders.UNUSED if name in expected}
+    if "requires_safety_checker" in expected:
         given["requires_safety_checker"] = False
     if entry.vae is not None:
         given["vae"] = _vae(entry, entry.vae, dtype)
+    given |= {"dtype": dtype, "local_files_only": True}
     if entry.layout == "folder":
         given |= _encoders(entry, dtype)
         pipeline = cls.from_pretrained(
-            entry.path,
-            dtype=dtype,
-            variant=entry.variant,
-            use_safetensors=True,
-            local_files_only=True,
-            **given,
+            entry.path, variant=entry.variant, use_safetensors=True, **given
         )
     else:
         given |= _tokenizers(entry)
-        pipeline = cls.from_single_file(
-            str(entry.path),
-            config=str(entry.config),
-            dtype=dtype,
-            local_files_only=True,
-            **given,
-        )
+        pipeline = cls.from_single_file(str(entry.path), config=str(entry.config), **given)
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module):
             _check_filled(entry, name, part)
-    _check_latents(entry, pipeline)
+    unet, vae = pipeline.components.get("unet"), pipeline.components.get("vae")
+    if unet is not None and vae is not None:
+        has, needs = vae.config.latent_channels, unet.config.out_channels
+        if has != needs:
+            reason = f"its VAE has {has} latent channels, its UNet {needs}"
+            raise ModelLoadError(entry.info.name, reason)
     if entry.scheduler:
         pipeline.scheduler = _retrained(pipeline.scheduler, entry.scheduler)
     return pipeline
-
-
-def _expected(cls: Any) -> set[str]:
-    modules, options = cls._get_signature_keys(cls)
-    return {*modules, *options}
 
 
 def _encoders(entry: ModelEntry, dtype: torch.dtype) -> dict[str, Any]:
@@ -164,24 +154,44 @@ def _tokenizers(entry: ModelEntry) -> dict[str, Any]:
     found = {}
     for name, class_name in folders.parts(entry.config, entry.info.family).items():
         folder = entry.config / name
-        if class_name != "CLIPTokenizer":
-            continue
-        if not any((folder / file).is_file() for file in folders.TOKENIZER_FILES):
+        bare = not any((folder / file).is_file() for file in folders.TOKENIZER_FILES)
+        if bare and class_name == "CLIPTokenizer":
             said = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
             found[name] = clip_tokenizer(said["pad_token"])
     return found
 
 
+def clip_tokenizer(pad_token: str = END) -> CLIPTokenizer:
+    """The tokenizer of SD 1, SD 2 and SDXL.
+
+    OpenAI's encoder was trained with the end token as padding, OpenCLIP's with `!`.
+    """
+    lines = gzip.decompress(MERGES.read_bytes()).decode().splitlines()
+    merges = [tuple(line.split()) for line in lines]
+    # A printable letter for each byte. Printable Latin-1 bytes come first and map to themselves,
+    # the others to the letters after Latin-1, as in `bytes_to_unicode` of
+    # https://github.com/openai/CLIP (clip/simple_tokenizer.py).
+    printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
+    printed += range(ord("®"), ord("ÿ") + 1)
+    letters = [chr(number) for number in (*printed, *range(256, 512 - len(printed)))]
+    words = [*letters, *(f"{letter}</w>" for letter in letters)]
+    words += [*("".join(merge) for merge in merges), START, END]
+    return CLIPTokenizer(
+        vocab={word: number for number, word in enumerate(words)},
+        merges=merges,  # type: ignore[arg-type]  # annotated as text; the backend takes pairs
+        pad_token=pad_token,
+        model_max_length=CONTEXT,
+    )
+
+
 def _vae(entry: ModelEntry, path: Path, dtype: torch.dtype) -> Any:
     """The VAE that replaces the model's own; a single file takes the own one's configuration."""
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
     if path.is_dir():
-        vae = AutoencoderKL.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, local_files_only=True
-        )
+        vae = AutoencoderKL.from_pretrained(path, use_safetensors=True, **options)
     else:
-        vae = AutoencoderKL.from_single_file(
-            str(path), config=str(entry.config), subfolder="vae", dtype=dtype, local_files_only=True
-        )
+        options |= {"config": str(entry.config), "subfolder": "vae"}
+        vae = AutoencoderKL.from_single_file(str(path), **options)
     _check_filled(entry, f"VAE {path.name}", vae)
     return vae
 
@@ -191,18 +201,6 @@ def _check_filled(entry: ModelEntry, name: str, part: torch.nn.Module) -> None:
     empty = sorted(key for key, value in part.named_parameters() if value.is_meta)
     if empty:
         raise ModelLoadError(entry.info.name, _lacks(name, empty))
-
-
-def _check_latents(entry: ModelEntry, pipeline: Any) -> None:
-    unet, vae = pipeline.components.get("unet"), pipeline.components.get("vae")
-    if unet is None or vae is None:
-        return
-    if vae.config.latent_channels != unet.config.out_channels:
-        reason = (
-            f"its VAE has {vae.config.latent_channels} latent channels, "
-            f"its UNet {unet.config.out_channels}"
-        )
-        raise ModelLoadError(entry.info.name, reason)
 
 
 def _retrained(scheduler: Any, said: Any) -> Any:
@@ -224,23 +222,19 @@ def _lacks(part: str, keys: list[str]) -> str:
 
 def _reason(entry: ModelEntry, error: BaseException) -> str:
     """What an exception of the libraries means, without this machine's paths."""
+    hint = ""
+    if entry.layout != "folder":
+        hint = "; if it is whole, it is of unusual size and needs a `config` in its notes"
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, SafetensorError):
             return f"its weights are cut short or damaged ({cause})"
         cause = cause.__cause__ or cause.__context__
     if "meta tensor" in str(error):  # how diffusers says that no file filled it
-        return f"its weights lack tensors that its configuration asks for{_unusual(entry)}"
+        return f"its weights lack tensors that its configuration asks for{hint}"
     text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     for path in (entry.path, entry.config):
         text = text.replace(f"{path.parent}/", "")
     if isinstance(error, KeyError):
         text = f"it lacks {text}"
-    return text[:MAX_REASON_CHARS] + (_unusual(entry) if "shape" in text else "")
-
-
-def _unusual(entry: ModelEntry) -> str:
-    """What may help with a single file that does not fit the configuration for its kind."""
-    if entry.layout == "folder":
-        return ""
-    return "; if it is whole, it is of unusual size and needs a `config` in its notes"
+    return text[:MAX_REASON_CHARS] + (hint if "shape" in text else "")

@@ -26,21 +26,17 @@ from safetensors.torch import load_file
 from darkroom.catalog import loras, weight_files
 
 PARTS = ("unet", "text_encoder", "text_encoder_2")
+FOREIGN_METADATA = "holds metadata that diffusers did not write"
 # Files from before diffusers 0.17 hold the UNet's attention layers and do not say so.
 _UNET_ALONE = ("down_blocks.", "mid_block.", "up_blocks.")
 
 
 @dataclass(frozen=True)
 class LowRank:
-    """An update of one layer: ΔW = up · down.
+    """An update of one layer, ΔW = up · down, with its strength in `up`."""
 
-    Attributes:
-        down: (rank, in), or (rank, in, kernel, kernel) of a convolution.
-        up: (out, rank), or (out, rank, 1, 1); its strength within it.
-    """
-
-    down: torch.Tensor
-    up: torch.Tensor
+    down: torch.Tensor  # (rank, in), or (rank, in, kernel, kernel) of a convolution
+    up: torch.Tensor  # (out, rank), or (out, rank, 1, 1)
 
     @property
     def rank(self) -> int:
@@ -52,14 +48,10 @@ Updates = Mapping[str, Mapping[str, LowRank]]
 
 
 def read(path: Path, unet_config: Any) -> Updates:
-    """Read a LoRA.
+    """Read a LoRA from a safetensors file.
 
-    Layers of text encoders are named as diffusers saves them, below `text_model.`.
-
-    Args:
-        path: of a safetensors file.
-        unet_config: of the UNet it is for; says how many layers a block of the original naming
-            has.
+    Layers of text encoders are named as diffusers saves them, below `text_model.`. How many layers
+    a block of the original naming has is in the UNet's configuration.
 
     Raises:
         ValueError: says why it is no LoRA, or a broken one.
@@ -70,16 +62,16 @@ def read(path: Path, unet_config: Any) -> Updates:
     except (OSError, SafetensorError) as error:
         raise ValueError(f"cannot be read ({error})") from None
     layers = loras.group_by_layer(tensors)
-    strengths = _Strengths(metadata)
+    config = _configuration(metadata)
     weights: dict[str, torch.Tensor] = {}
     for name, layer in layers.items():
         down, up = tensors[layer.down].float(), tensors[layer.up].float()
         if not (down.isfinite().all() and up.isfinite().all()):
             raise ValueError(f"holds numbers that are infinite or none at all, in {name}")
-        rank = down.shape[0]
         alpha = None if layer.alpha is None else float(tensors[layer.alpha])
-        weights[_whole(layer.down)] = down
-        weights[_whole(layer.up)] = up * strengths.of(name, rank, alpha)
+        prefix = "unet." if layer.down.startswith(_UNET_ALONE) else ""
+        weights[prefix + layer.down] = down
+        weights[prefix + layer.up] = up * _strength(config, name, down.shape[0], alpha)
     try:
         renamed, _ = StableDiffusionLoraLoaderMixin.lora_state_dict(
             weights, unet_config=unet_config
@@ -88,10 +80,6 @@ def read(path: Path, unet_config: Any) -> Updates:
     except (KeyError, IndexError, AttributeError, ValueError) as error:
         # What diffusers' renaming raises on names that it cannot take apart.
         raise ValueError(f"names layers in a way that is not known ({error!s:.200})") from None
-
-
-def _whole(key: str) -> str:
-    return f"unet.{key}" if key.startswith(_UNET_ALONE) else key
 
 
 def _updates(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, LowRank]:
@@ -110,46 +98,36 @@ def _updates(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, LowR
     }
 
 
-class _Strengths:
-    """How strong each layer is: alpha / rank, with alpha from the file's tensors or metadata.
-
-    Only numbers are taken from the metadata. peft's whole configuration stands there too, and
-    could ask for an initialisation that changes the base model's weights.
+def _configuration(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """peft's configuration, as diffusers saves it in a file's metadata; may be empty.
 
     Raises:
-        ValueError: the metadata is not what diffusers writes, or asks for more than LoRA.
+        ValueError: diffusers did not write it, or it asks for more than LoRA.
     """
+    try:
+        config: dict[str, Any] = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}"))
+        if any(config.get(f"{part}.use_dora") for part in PARTS):
+            raise ValueError("is a DoRA; only LoRA and LoCon can be used")
+    except (json.JSONDecodeError, AttributeError):
+        raise ValueError(FOREIGN_METADATA) from None
+    return config
 
-    def __init__(self, metadata: Mapping[str, str]) -> None:
-        try:
-            self._config: dict[str, Any] = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}"))
-            if any(self._config.get(f"{part}.use_dora") for part in PARTS):
-                raise ValueError("is a DoRA; only LoRA and LoCon can be used")
-        except (json.JSONDecodeError, AttributeError):
-            raise ValueError("holds metadata that diffusers did not write") from None
 
-    def of(self, layer: str, rank: int, alpha: float | None) -> float:
-        """What to multiply the layer's update with.
+def _strength(config: Mapping[str, Any], layer: str, rank: int, alpha: float | None) -> float:
+    """What to multiply the update of a layer with: alpha / rank.
 
-        Args:
-            layer: its name in the file.
-            rank: of it.
-            alpha: that the file's tensors give it.
-        """
-        part, _, name = layer.partition(".")
-        if alpha is None:
-            alpha = self._alpha(part, name)
-        if alpha is None:
-            return 1.0
-        return alpha / rank**0.5 if self._config.get(f"{part}.use_rslora") else alpha / rank
-
-    def _alpha(self, part: str, name: str) -> float | None:
-        pattern = self._config.get(f"{part}.alpha_pattern") or {}
-        alpha = self._config.get(f"{part}.lora_alpha")
-        for key, value in pattern.items():
+    Alpha comes from the file's tensors or from the configuration. Only numbers are taken from
+    that: it could ask for an initialisation that changes the base model's weights.
+    """
+    part, _, name = layer.partition(".")
+    if alpha is None:
+        alpha = config.get(f"{part}.lora_alpha")
+        for key, value in (config.get(f"{part}.alpha_pattern") or {}).items():
             plain = key.removeprefix("^")  # diffusers' mark for "from the beginning"
             if name == plain or (plain == key and name.endswith(f".{key}")):
                 alpha = value
-        if alpha is not None and not isinstance(alpha, int | float):
-            raise ValueError("holds metadata that diffusers did not write")
-        return alpha
+        if alpha is None:
+            return 1.0
+        if not isinstance(alpha, int | float):
+            raise ValueError(FOREIGN_METADATA)
+    return alpha / rank**0.5 if config.get(f"{part}.use_rslora") else alpha / rank

@@ -13,14 +13,10 @@ from darkroom.engine.lora_file import LowRank, Updates
 
 
 def fit(parts: Mapping[str, torch.nn.Module], updates: Updates) -> dict[str, dict[str, LowRank]]:
-    """The updates by the models' own names of their layers; changes nothing.
+    """The updates by the models' own names of their layers, for each part; changes nothing.
 
     transformers 5 took the level `text_model.` out of CLIPTextModel, and left it in
     CLIPTextModelWithProjection; files have it for both.
-
-    Args:
-        parts: the UNet and text encoders by their names in the pipeline.
-        updates: read from a file.
 
     Raises:
         ValueError: a part or a layer is not there, or has another shape.
@@ -65,12 +61,9 @@ def size_bytes(model: torch.nn.Module, layers: Mapping[str, LowRank]) -> int:
 
 
 def put(model: torch.nn.Module, key: str, layers: Mapping[str, LowRank]) -> None:
-    """Put updates in front of base layers, on their device and in their dtype, and activate them.
+    """Put fitted updates in front of base layers, on their device and in their dtype.
 
-    Args:
-        model: a UNet or text encoder.
-        key: peft's name of the updates.
-        layers: fitted to the model; may be none.
+    They are active afterwards. `key` is peft's name of them.
     """
     if not layers:
         return
@@ -106,7 +99,7 @@ def take_off(model: torch.nn.Module, key: str) -> None:
         if isinstance(module, LoraLayer):
             module.delete_adapter(key)
             if not module.r:
-                _set(model, name, _base(module))
+                model.set_submodule(name, _base(module))
 
 
 def _exactly(names: Iterable[str]) -> str:
@@ -157,9 +150,4 @@ def _set_base(model: torch.nn.Module, name: str, base: torch.nn.Module) -> None:
     if isinstance(module, LoraLayer):
         module.base_layer = base
     else:
-        _set(model, name, base)
-
-
-def _set(model: torch.nn.Module, name: str, module: torch.nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
+        model.set_submodule(name, base)

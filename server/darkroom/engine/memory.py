@@ -13,12 +13,20 @@ SMALLEST_TILE = 256  # pixels; below this the seams show
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-def budget_bytes(setting: int | str, device: torch.device) -> int:
-    """Bytes that loaded models may take together.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out. PyTorch has no exception class for it on a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
-    Args:
-        setting: bytes, or `auto` for a share of what the device has.
-    """
+
+def weight_bytes(*modules: torch.nn.Module) -> int:
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+
+
+def budget_bytes(setting: int | str, device: torch.device) -> int:
+    """Bytes that loaded models may take together; `auto` is a share of what the device has."""
     if not isinstance(setting, str):
         return setting
     if device.type == "cuda":
@@ -30,27 +38,18 @@ def budget_bytes(setting: int | str, device: torch.device) -> int:
 
 @dataclass
 class MemoryLimits:
-    """How much of one model's work fits in memory at once. Shrinks when memory runs out.
+    """How much of one model's work fits in memory at once. Shrinks when memory runs out."""
 
-    Attributes:
-        max_coded: pictures in one VAE call.
-        tile_side: pixels; larger pictures go through the VAE in tiles.
-        can_offload: whether weights could wait in the CPU's memory while another part works.
-        max_rows: of one UNet call; larger ones are cut.
-        offload: whether weights do wait there.
-    """
-
-    max_coded: int
-    tile_side: int
-    can_offload: bool
-    max_rows: int = sys.maxsize
-    offload: bool = False
+    max_coded: int  # pictures in one VAE call
+    tile_side: int  # pixels; larger pictures go through the VAE in tiles
+    can_offload: bool  # weights may wait in the CPU's memory while another part works
+    max_rows: int = sys.maxsize  # of one UNet call; larger ones are cut
+    offload: bool = False  # weights do wait there
 
     def shrink_denoising(self, rows: int) -> str | None:
         """Lower the limits after a UNet call of `rows` rows ran out of memory.
 
-        Returns:
-            A note on what changed; None if nothing is left to lower.
+        Returns a note on what changed; None if nothing is left to lower.
         """
         rows = min(rows, self.max_rows)
         if rows > 1:

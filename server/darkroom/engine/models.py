@@ -15,50 +15,37 @@ from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog, ModelEntry
 from darkroom.catalog.upscalers import UpscalerCatalog, UpscalerEntry
 from darkroom.config import EngineSettings
-from darkroom.engine import costs, loading, memory, packing
+from darkroom.engine import loading, memory, warmup
 from darkroom.engine.adapters import Adapters
 from darkroom.engine.costs import Costs
 from darkroom.engine.denoiser import Denoiser
 from darkroom.engine.embeddings import load_embeddings
-from darkroom.engine.families import sd, sdxl, upscaling
-from darkroom.engine.families.unbatched import UnbatchedRequest
+from darkroom.engine.families import stable_diffusion, upscaling
+from darkroom.engine.families.unbatched import UnbatchedFamily
 from darkroom.engine.families.unet import UNetFamily
 from darkroom.engine.families.upscaling import Upscaler
 from darkroom.engine.memory import MemoryLimits
 from darkroom.engine.previews import Preview
 from darkroom.engine.prompts import PromptEncoder
 from darkroom.engine.vae import Vae
-from darkroom.engine.warmup import Warmup
 from darkroom.requests import UPSCALERS
-from darkroom.responses import ModelInfo
 
 log = structlog.get_logger()
 
 MAX_CODED = 4  # pictures in one VAE call: more bring little, and hold the others up
-
-FAMILIES: dict[str, tuple[type[UNetFamily], Callable[..., dict[Any, Any]]]] = {
-    "sd": (UNetFamily, sd.pipelines),
-    "sdxl": (sdxl.StableDiffusionXL, sdxl.pipelines),
-}
 
 
 @dataclass(frozen=True)
 class UnbatchedModel:
     """A loaded model whose calls are not batched: a pipeline of diffusers, or an upscaler."""
 
-    name: str
-    family: UnbatchedRequest | Upscaler
+    family: UnbatchedFamily | Upscaler
     weight_bytes: int
 
 
 @dataclass(frozen=True)
 class SteppedModel:
-    """A loaded model whose samples are stepped together.
-
-    Attributes:
-        costs: measured seconds of its UNet calls.
-        limits: how much of its work fits in memory at once.
-    """
+    """A loaded model whose samples are stepped together."""
 
     name: str
     family: UNetFamily
@@ -78,21 +65,8 @@ class SteppedModel:
 LoadedModel = UnbatchedModel | SteppedModel
 
 
-def hush() -> None:
-    """Turn the libraries' progress bars and advice off."""
-    diffusers_logging.disable_progress_bar()
-    diffusers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-
-
 class Models:
-    """Loads and unloads the catalog's models within the memory budget.
-
-    Args:
-        settings: device, dtype and memory budget.
-        clock: seconds, monotonic; measures calls.
-    """
+    """Loads and unloads the catalog's models within the memory budget."""
 
     def __init__(
         self,
@@ -100,9 +74,12 @@ class Models:
         adapters: AdapterCatalog,
         upscalers: UpscalerCatalog,
         settings: EngineSettings,
-        clock: Callable[[], float],
+        clock: Callable[[], float],  # measures calls
     ) -> None:
-        hush()
+        diffusers_logging.disable_progress_bar()
+        diffusers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
         self._catalog = catalog
         self._adapters = adapters
         self._upscalers = upscalers
@@ -114,31 +91,28 @@ class Models:
         self._resident: dict[str, LoadedModel] = {}  # the most recently used last
 
     def resident(self, name: str) -> LoadedModel:
-        """A model that is loaded.
-
-        Raises:
-            KeyError: it is not.
-        """
+        """A model that is loaded; raises KeyError if it is not."""
         return self._resident[name]
 
     def get(self, name: str | None, in_use: Collection[str] = ()) -> LoadedModel | None:
-        """The model of that name, loaded if needed; the default model if the name is None.
+        """The model of that name, loaded if needed; None if it does not fit beside those in use.
 
         Args:
-            name: in the catalog, or behind `UPSCALERS` in that of the upscalers.
-            in_use: models that must stay.
-
-        Returns:
-            None if it does not fit beside the models in use.
+            name: in the catalog, or behind `UPSCALERS` in that of the upscalers; None is the
+                default model.
 
         Raises:
-            UnknownModelError: no model has that name, or its files are broken.
-            UnknownUpscalerError: no upscaler has that name.
-            ModelLoadError: an OSError; the files cannot be loaded, with the reason.
+            UnknownModelError: no model or upscaler has that name, or its files are broken.
+            OSError: the files cannot be loaded, with the reason.
             torch.OutOfMemoryError: it does not fit, even after all idle models were unloaded.
             torch.AcceleratorError: the GPU context is lost.
         """
-        name, entry = self._find(name)
+        entry: ModelEntry | UpscalerEntry
+        if name is not None and name.startswith(UPSCALERS):
+            entry = self._upscalers.find(name.removeprefix(UPSCALERS))
+        else:
+            entry = self._catalog.find(name)
+            name = entry.info.name
         if name not in self._resident:
             if not self._make_room(_expected_bytes(entry.path, self.dtype), in_use):
                 return None
@@ -159,13 +133,6 @@ class Models:
             self._unload(name)
         return taken + wanted <= self._budget or not self._resident
 
-    def _find(self, name: str | None) -> tuple[str, ModelEntry | UpscalerEntry]:
-        """The name and catalog entry of a model or upscaler."""
-        if name is not None and name.startswith(UPSCALERS):
-            return name, self._upscalers.find(name.removeprefix(UPSCALERS))
-        entry = self._catalog.find(name)
-        return entry.info.name, entry
-
     def _load(
         self, name: str, entry: ModelEntry | UpscalerEntry, in_use: Collection[str]
     ) -> LoadedModel:
@@ -181,48 +148,37 @@ class Models:
     def _build(self, entry: ModelEntry | UpscalerEntry) -> LoadedModel:
         if isinstance(entry, UpscalerEntry):
             upscaler = upscaling.load(entry, self.device, self.dtype)
-            return UnbatchedModel(UPSCALERS + entry.info.name, upscaler, upscaler.weight_bytes)
+            return UnbatchedModel(upscaler, upscaler.weight_bytes)
         pipeline: Any = loading.load_pipeline(entry, self.device, self.dtype)
-        weight_bytes = _weight_bytes(pipeline)
-        if entry.info.family not in FAMILIES:
-            unbatched = UnbatchedRequest(pipeline, entry.info.tasks)
-            return UnbatchedModel(entry.info.name, unbatched, weight_bytes)
-        settings = self._settings
-        family_class, pipelines = FAMILIES[entry.info.family]
-        tiny = loading.load_tiny_vae(entry, self.device, self.dtype) if settings.tiny_vae else None
-        vae = Vae(pipeline.vae, self.device, self.dtype, settings.vae_tile_side, tiny)
+        parts = pipeline.components.values()
+        weight_bytes = memory.weight_bytes(*(p for p in parts if isinstance(p, torch.nn.Module)))
+        if entry.info.family in stable_diffusion.FAMILIES:
+            return self._build_stepped(entry, pipeline, weight_bytes)
+        return UnbatchedModel(UnbatchedFamily(pipeline, entry.info.tasks), weight_bytes)
+
+    def _build_stepped(self, entry: ModelEntry, pipeline: Any, weight_bytes: int) -> SteppedModel:
+        info, settings, where = entry.info, self._settings, (self.device, self.dtype)
+        tiny = loading.load_tiny_vae(entry, *where) if settings.tiny_vae else None
+        vae = Vae(pipeline.vae, *where, settings.vae_tile_side, tiny)
         adapters = Adapters(pipeline, self._adapters)
         words = load_embeddings(pipeline, self._adapters.embeddings.entries())
-        prompts = PromptEncoder(pipeline, self.device, words.expand)
-        by_task = pipelines(pipeline, entry.info.tasks)
-        denoiser = Denoiser(pipeline.unet, settings.deep_cache_interval)
-        family = family_class(by_task, prompts, vae, denoiser, self.device, self.dtype)
+        family = stable_diffusion.FAMILIES[info.family](
+            stable_diffusion.pipelines(pipeline, info.family, info.tasks),
+            PromptEncoder(pipeline, self.device, words.expand),
+            vae,
+            Denoiser(pipeline.unet, settings.deep_cache_interval),
+            *where,
+        )
         if settings.fuse_qkv:
             pipeline.unet.fuse_qkv_projections()
         if settings.offload != "none":
             family.offload(settings.offload)
-        measured = self._warm_up(family, entry.info)
-        log.info("model loaded", model=entry.info.name, rows_seconds=measured.points)
+        costs = warmup.warm_up(family, info, self._clock)
+        log.info("model loaded", model=info.name, rows_seconds=costs.points)
         can_offload = self.device.type == "cuda" and settings.offload == "none"
-        return SteppedModel(
-            name=entry.info.name,
-            family=family,
-            adapters=adapters,
-            preview=Preview(entry.info.family, entry.latent_rgb),
-            costs=measured,
-            limits=MemoryLimits(MAX_CODED, settings.vae_tile_side, can_offload),
-            weight_bytes=weight_bytes,
-        )
-
-    def _warm_up(self, family: UNetFamily, info: ModelInfo) -> Costs:
-        """Pack the weights for this machine, and measure the duration of calls."""
-        family.unet.to(memory_format=torch.channels_last)
-        warmup = Warmup(family, info)
-        packing.pack(family.unet, lambda: warmup.denoise(2))
-        packing.pack(family.vae.model.decoder, warmup.decode)
-        packing.pack(family.vae.model.encoder, warmup.encode)
-        warmup.decode()
-        return costs.measure(warmup.denoise, self._clock, warmup.area)
+        limits = MemoryLimits(MAX_CODED, settings.vae_tile_side, can_offload)
+        preview = Preview(info.family, entry.latent_rgb)
+        return SteppedModel(info.name, family, adapters, preview, costs, limits, weight_bytes)
 
     def _idle(self, in_use: Collection[str]) -> list[str]:
         """Models that may be unloaded, the least recently used first."""
@@ -237,12 +193,6 @@ class Models:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _weight_bytes(pipeline: Any) -> int:
-    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    parameters = [parameter for part in parts for parameter in part.parameters()]
-    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
 
 
 def _expected_bytes(path: Path, dtype: torch.dtype) -> int:
@@ -260,6 +210,6 @@ def pick_device(setting: str) -> torch.device:
 def pick_dtype(setting: str, device: torch.device) -> torch.dtype:
     """float16 on a GPU; float32 on a CPU, where half precision is slower."""
     if setting == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
+        setting = "float16" if device.type == "cuda" else "float32"
     dtype: torch.dtype = getattr(torch, setting)
     return dtype

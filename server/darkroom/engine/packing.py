@@ -13,6 +13,10 @@ import torch
 from torch import nn
 
 PACKABLE = (torch.float32, torch.bfloat16)
+GEOMETRY = (
+    *("in_channels", "out_channels", "kernel_size", "stride", "padding"),
+    *("dilation", "groups", "padding_mode", "transposed", "output_padding"),
+)
 
 
 class PackedLinear(nn.Linear):
@@ -37,9 +41,7 @@ class PackedConv2d(nn.Conv2d):
 
     def __init__(self, plain: nn.Conv2d, shape: torch.Size) -> None:
         nn.Module.__init__(self)
-        for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding"):
-            setattr(self, name, getattr(plain, name))
-        for name in ("dilation", "groups", "padding_mode", "transposed", "output_padding"):
+        for name in GEOMETRY:
             setattr(self, name, getattr(plain, name))
         self.weight = nn.Parameter(plain.weight.new_empty(0), requires_grad=False)
         self.bias = plain.bias
@@ -59,11 +61,11 @@ class PackedConv2d(nn.Conv2d):
 def pack(module: nn.Module, typical_call: Callable[[], Any]) -> None:
     """Replace a module's linear and convolution layers by packed ones, where that is possible.
 
-    Does nothing off the CPU, in a dtype that oneDNN does not pack, or where PyTorch was built
-    without oneDNN.
+    Packed layers cannot be moved, cast or saved. Does nothing off the CPU, in a dtype that oneDNN
+    does not pack, or where PyTorch was built without oneDNN.
 
     Args:
-        module: in evaluation mode. Its packed layers can no longer be moved, cast or saved.
+        module: in evaluation mode.
         typical_call: calls the module with inputs of the usual shapes, which the layouts are
             chosen for; other shapes work too.
     """
@@ -71,28 +73,27 @@ def pack(module: nn.Module, typical_call: Callable[[], Any]) -> None:
     packable = first.device.type == "cpu" and first.dtype in PACKABLE
     if not (packable and torch.backends.mkldnn.is_available()):
         return
-    for name, shape in _input_shapes(module, typical_call).items():
-        parent_name, _, child_name = name.rpartition(".")
-        parent, plain = module.get_submodule(parent_name), module.get_submodule(name)
+    for name, (plain, shape) in _input_shapes(module, typical_call).items():
         packed: nn.Module
         if isinstance(plain, nn.Linear):
             packed = PackedLinear(plain, shape.numel() // shape[-1])
         else:
-            assert isinstance(plain, nn.Conv2d)
             packed = PackedConv2d(plain, shape)
-        setattr(parent, child_name, packed.eval())
+        module.set_submodule(name, packed.eval())
 
 
-def _input_shapes(module: nn.Module, typical_call: Callable[[], Any]) -> dict[str, torch.Size]:
-    """What each packable layer is fed in one call; layers not reached are left out."""
-    shapes: dict[str, torch.Size] = {}
+def _input_shapes(
+    module: nn.Module, typical_call: Callable[[], Any]
+) -> dict[str, tuple[nn.Linear | nn.Conv2d, torch.Size]]:
+    """Each packable layer and the shape of its input; layers that are not called are left out."""
+    shapes: dict[str, tuple[nn.Linear | nn.Conv2d, torch.Size]] = {}
     hooks = []
     for name, layer in module.named_modules():
         plain_conv = type(layer) is nn.Conv2d and layer.padding_mode == "zeros"
         if type(layer) is nn.Linear or (plain_conv and not isinstance(layer.padding, str)):
 
-            def note(_layer: nn.Module, inputs: tuple[torch.Tensor], name: str = name) -> None:
-                shapes[name] = inputs[0].shape
+            def note(layer: Any, inputs: tuple[torch.Tensor], name: str = name) -> None:
+                shapes[name] = layer, inputs[0].shape
 
             hooks.append(layer.register_forward_pre_hook(note))
     try:

@@ -37,22 +37,16 @@ FACTORS: MappingProxyType[str, Rows] = MappingProxyType(
 
 
 class Preview:
-    """The map of one model.
+    """The map of one model: the one fitted to it, from its notes, else its family's.
 
-    Args:
-        family: whose VAE it has if nothing else is known.
-        fitted: the model's own rows, from its notes: one a latent channel and one more of offsets,
-            for scaled latents and colours in [-1, 1].
+    It has a row for each latent channel and one of offsets, from scaled latents to [-1, 1].
     """
 
     def __init__(self, family: str, fitted: Rows | None = None) -> None:
         self._matrix = torch.tensor(fitted or FACTORS[family], dtype=torch.float32)  # (C + 1, 3)
 
     def render(self, latents: torch.Tensor) -> bytes:
-        """A preview of the latents as a small WebP.
-
-        Args:
-            latents: (1, C, h, w), scaled as for the UNet.
+        """A small WebP of latents (1, C, h, w), scaled as for the UNet.
 
         Raises:
             RuntimeError: the latents have another number of channels than the map.
@@ -64,7 +58,6 @@ class Preview:
         scale = min(SCALE, LONGEST_SIDE / max(picture.size))
         size = (round(picture.width * scale), round(picture.height * scale))
         buffer = io.BytesIO()
-        picture.resize(size, Image.Resampling.BICUBIC).save(
-            buffer, "WEBP", quality=QUALITY, method=FASTEST
-        )
+        picture = picture.resize(size, Image.Resampling.BICUBIC)
+        picture.save(buffer, "WEBP", quality=QUALITY, method=FASTEST)
         return buffer.getvalue()

@@ -3,14 +3,14 @@
 The syntax is that of Stable Diffusion web UI's "Attention/emphasis"
 (https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features#attentionemphasis), because
 it is the one that people paste. docs/prompts.md has the examples, and says what is left out. No
-kept library reads it: compel has a syntax of its own.
+maintained library reads it: compel has a syntax of its own.
 """
 
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 
 from darkroom.errors import DarkroomError
 
@@ -36,15 +36,10 @@ class PromptError(DarkroomError, ValueError):
 
 @dataclass(frozen=True)
 class Fragment:
-    """Text of one weight, without markup.
+    """Text of one weight, without markup."""
 
-    Attributes:
-        text: never empty; spaces at its ends are kept.
-        weight: what its token vectors are multiplied by, to six decimals.
-    """
-
-    text: str
-    weight: float
+    text: str  # never empty; spaces at its ends are kept
+    weight: float  # what its token vectors are multiplied by, to six decimals
 
 
 Passage = tuple[Fragment, ...]  # what stands between two BREAKs; may be empty
@@ -53,7 +48,7 @@ Passage = tuple[Fragment, ...]  # what stands between two BREAKs; may be empty
 def parse(prompt: str) -> tuple[Passage, ...]:
     """Take the markup out of a prompt. Never raises; takes time linear in the prompt's length.
 
-    `(x)` multiplies by 1.1, `[x]` divides by 1.1, `(x:1.3)` multiplies by 1.3; nested ones multiply
+    `(x)` multiplies by 1.1, `[x]` divides by it, `(x:1.3)` multiplies by 1.3; nested ones multiply
     up. Round and square brackets pair up separately, so `(a [b) c]` is what it looks like. A
     backslash before a bracket or a backslash makes that literal. Literal, too, are a bracket
     without a partner and a colon without a number behind it.
@@ -121,10 +116,8 @@ def check(passages: Iterable[Passage]) -> None:
     Raises:
         PromptError: a weight is below 0 or above `MAX_WEIGHT`.
     """
-    for passage in passages:
-        for fragment in passage:
-            if 0 <= fragment.weight <= MAX_WEIGHT:
-                continue
+    for fragment in chain.from_iterable(passages):
+        if not 0 <= fragment.weight <= MAX_WEIGHT:
             words = fragment.text.strip()
             shown = words if len(words) <= 40 else f"{words[:40]}…"
             weight = f"{fragment.weight:g}" if math.isfinite(fragment.weight) else "beyond counting"

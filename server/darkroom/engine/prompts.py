@@ -27,15 +27,10 @@ COMMA_REACH = 20  # tokens; A1111's default for "Prompt word wrap length limit"
 
 @dataclass(frozen=True)
 class Conditioning:
-    """An encoded prompt. The tensors are cached and shared: do not write to them.
+    """An encoded prompt. The tensors are cached and shared: do not write to them."""
 
-    Attributes:
-        embeds: (1, tokens, dim) in the encoder's dtype; `tokens` is a multiple of 77.
-        pooled: (1, dim) from SDXL's second encoder; None for SD 1.x and 2.x.
-    """
-
-    embeds: torch.Tensor
-    pooled: torch.Tensor | None
+    embeds: torch.Tensor  # (1, tokens, dim) in the encoder's dtype; `tokens` is a multiple of 77
+    pooled: torch.Tensor | None  # (1, dim) from SDXL's second encoder; None for SD 1.x and 2.x
 
 
 @dataclass(frozen=True)
@@ -47,27 +42,22 @@ class _Token:
 Window = Sequence[_Token]  # without begin, end and padding
 
 
-@dataclass(frozen=True)
 class _TextModel:
     """A tokenizer and its encoder; SDXL has two, its refiner only the second of them."""
 
-    tokenizer: Any
-    encoder: Any
-    comma: int | None
-
-    @property
-    def window_size(self) -> int:
-        """Tokens that fit a window beside begin and end: 75."""
-        return int(self.tokenizer.model_max_length) - 2
+    def __init__(self, tokenizer: Any, encoder: Any) -> None:
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        self.comma: int | None = tokenizer.get_vocab().get(",</w>")
+        self.window_size = int(tokenizer.model_max_length) - 2  # beside begin and end: 75
 
 
 class PromptEncoder:
     """Encodes prompts for one loaded model. Used from one thread.
 
     Args:
-        pipeline: a diffusers StableDiffusion or StableDiffusionXL pipeline of any task; text
-            encoders may be changed in place (see `forget`), not exchanged.
-        device: where the encoders are, and where the results go.
+        pipeline: of StableDiffusion or StableDiffusionXL, for any task; text encoders may be
+            changed in place (see `forget`), not exchanged.
         expand: rewrites text before it is tokenized, to name every vector of a textual inversion.
         capacity: windows of 77 tokens to remember, least recently used out first; one of SDXL
             takes 315 kB in fp16.
@@ -85,9 +75,7 @@ class PromptEncoder:
         if self._xl:
             pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
         self._text_models = [
-            _TextModel(tokenizer, encoder, tokenizer.get_vocab().get(",</w>"))
-            for tokenizer, encoder in pairs
-            if encoder is not None
+            _TextModel(tokenizer, encoder) for tokenizer, encoder in pairs if encoder is not None
         ]
         self._zeros_for_empty = self._xl and pipeline.config.force_zeros_for_empty_prompt
         self._device = device
@@ -98,15 +86,15 @@ class PromptEncoder:
     def encode(
         self, prompt: str, *, clip_skip: int = 0, negative: bool = False, variant: Hashable = ()
     ) -> Conditioning:
-        """Encode a prompt, or remember it.
+        """Encode a prompt with markup, or remember it.
+
+        A negative prompt is always encoded by all layers, as in diffusers. An empty one becomes
+        zeros in an SDXL model that was trained so, which is what diffusers does for
+        `negative_prompt=None`.
 
         Args:
-            prompt: with markup.
-            clip_skip: last encoder layers to leave out. A negative prompt is always encoded by
-                all of them, as in diffusers.
-            negative: that it is the negative prompt. An empty one becomes zeros in an SDXL model
-                that was trained so, which is what diffusers does for `negative_prompt=None`.
-            variant: what else the weights of the encoders depend on, e.g. the LoRAs at work.
+            clip_skip: last encoder layers to leave out.
+            variant: what else the weights of the encoders depend on, e.g. the active LoRAs.
 
         Raises:
             PromptError: a weight is out of range, there are over `MAX_WINDOWS` windows, or
@@ -176,8 +164,7 @@ class PromptEncoder:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Encode one window as `encode_prompt` of StableDiffusion(XL)Pipeline does, then weigh it.
 
-        Returns:
-            Hidden states, (1, 77, dim), and the pooled output, (1, dim), where there is one.
+        Returns hidden states, (1, 77, dim), and the pooled output, (1, dim), where there is one.
         """
         tokenizer, encoder = text_model.tokenizer, text_model.encoder
         padding = [tokenizer.pad_token_id] * (text_model.window_size - len(window))
@@ -216,15 +203,10 @@ def _layer(output: Any, clip_skip: int, start: int) -> torch.Tensor:
 
 
 def cut(tokens: Sequence[_Token], comma: int | None, window_size: int) -> Iterator[Window]:
-    """Cut tokens into windows where they are full, as A1111 does.
+    """Cut the tokens of a passage into windows where they are full, as A1111 does.
 
     A window ends early, behind its last comma, if that is one of its last `COMMA_REACH` tokens,
-    so that a phrase stays whole. No tokens make one empty window.
-
-    Args:
-        tokens: of one passage.
-        comma: id of the comma; None if the vocabulary has none.
-        window_size: tokens a window takes.
+    so that a phrase stays whole. No tokens make one empty window. `comma` is its id, if any.
     """
     start = 0
     while len(tokens) - start > window_size:
@@ -238,16 +220,12 @@ def cut(tokens: Sequence[_Token], comma: int | None, window_size: int) -> Iterat
 
 
 def weigh(hidden: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
-    """Multiply each token's vector by its weight, and restore the window's mean.
+    """Multiply each token's vector, (1, tokens, dim), by its weight, and restore the mean.
 
     The mean keeps a prompt of many strong words from drowning the rest of the picture. In models
     whose vectors have hardly a mean (tintype: a ten-thousandth of their spread) the ratio would be
     one of rounding errors; there, or where it leaves the range of weights, vectors stay as
-    multiplied, which is A1111's "No norm".
-
-    Args:
-        hidden: (1, tokens, dim); comes back as it is, to the bit, if all weights are 1.
-        weights: one a token.
+    multiplied, which is A1111's "No norm". If all weights are 1, no bit changes.
     """
     if all(weight == 1 for weight in weights):
         return hidden

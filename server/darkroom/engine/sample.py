@@ -4,48 +4,51 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+import diffusers
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from PIL.Image import Image
 
+from darkroom.catalog import schedulers
 from darkroom.engine.prompts import Conditioning
+
+
+def build_scheduler(name: str, model_config: dict[str, Any]) -> Any:
+    """A diffusers `SchedulerMixin` for one image; it keeps state and cannot be shared.
+
+    The noise schedule and prediction type of the model's own scheduler configuration carry over.
+
+    Raises:
+        UnknownSchedulerError: the catalog has no such name.
+    """
+    entry, spacing = schedulers.find(name)
+    options = entry.options | (schedulers.SPACINGS[spacing] if spacing else {})
+    return getattr(diffusers, f"{entry.cls}Scheduler").from_config(model_config, **options)
 
 
 @dataclass(frozen=True)
 class Row:
-    """The conditioning of one row of a UNet call.
-
-    Attributes:
-        conditioning: the encoded prompt.
-        time_ids: (1, 5 or 6) sizes and crop, or score, that SDXL is conditioned on; else None.
-    """
+    """The conditioning of one row of a UNet call."""
 
     conditioning: Conditioning
-    time_ids: torch.Tensor | None = None
+    time_ids: torch.Tensor | None = None  # (1, 5 or 6), SDXL's sizes and crop, or score
 
 
 @dataclass
 class Inpainting:
     """The inputs of inpainting beside the latents, on the model's device and dtype.
 
-    Attributes:
-        mask: (1, 1, h, w) in latent pixels; 1 is repainted.
-        noise: (1, 4, h, w), drawn once; the kept part is noised with it at every step.
-        image_latents: (1, 4, h, w), the source encoded; None for 9-channel UNets.
-        masked_image_latents: (1, 4, h, w), the source without the masked part, for 9-channel
-            UNets; else None.
-        source: the picture to put back where the mask is black; None leaves the VAE's version.
-        mask_picture: L, the size of `source`.
-        crop: left, top, right, bottom in `source` of the part being repainted, None for all.
+    4-channel UNets use the source's latents, 9-channel ones those of the source without the
+    masked part.
     """
 
-    mask: torch.Tensor
-    noise: torch.Tensor
-    image_latents: torch.Tensor | None
-    masked_image_latents: torch.Tensor | None
-    source: Image | None
-    mask_picture: Image
-    crop: tuple[int, int, int, int] | None
+    mask: torch.Tensor  # (1, 1, h, w) in latent pixels; 1 is repainted
+    noise: torch.Tensor  # (1, 4, h, w), drawn once; noises the kept part at every step
+    image_latents: torch.Tensor | None  # (1, 4, h, w)
+    masked_image_latents: torch.Tensor | None  # (1, 4, h, w)
+    source: Image | None  # put back where the mask is black; None leaves the VAE's version
+    mask_picture: Image  # L, the size of `source`
+    crop: tuple[int, int, int, int] | None  # what of `source` is repainted; None for all
 
 
 @dataclass(frozen=True)
@@ -59,58 +62,34 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Key:
-    """Samples with equal keys may share a UNet call.
-
-    Attributes:
-        model: by name.
-        shape: (C, h, w) of the latents.
-        loras: the active set with its scales.
-        exclusive: id of a job whose samples share no call, not even with each other; else None.
-    """
+    """Samples with equal keys may share a UNet call."""
 
     model: str
-    shape: tuple[int, ...]
-    loras: Hashable = ()
-    exclusive: str | None = None
+    shape: tuple[int, ...]  # (C, h, w) of the latents
+    loras: Hashable = ()  # the active set with its scales
+    exclusive: str | None = None  # id of a job that shares no call with other jobs
 
 
 @dataclass(eq=False)
 class Sample:
-    """One image being denoised, with everything that is its own.
-
-    Attributes:
-        latents: (1, C, h, w), C from the VAE, h and w an eighth of the pixels for SD.
-        scheduler: its own instance, timesteps set.
-        timesteps: (n,), those still to do at the start; shorter than asked for when strength < 1.
-        generator: on the CPU, so that a seed means the same on every device.
-        rows: one, or with guidance two: the negative prompt's, then the prompt's.
-        guidance_scale: weight of the prompt against the negative prompt.
-        guidance_rescale: 0 to 1, how far the guided prediction takes the standard deviation of
-            the prompt's own (arXiv 2305.08891, section 3.4).
-        step_options: extra arguments of `scheduler.step`.
-        guidance_embedding: (1, dim), for UNets distilled to take the guidance as an input.
-        step: how many timesteps are done.
-        prediction: the last one; None before the first step.
-        deep: (1 or 2, C', h', w'), the last output of the UNet's deep part, for DeepCache.
-        skipped: calls of its key without it since its last step.
-    """
+    """One image being denoised, with everything that is its own."""
 
     index: int
     seed: int
-    latents: torch.Tensor
-    scheduler: Any
-    timesteps: torch.Tensor
-    generator: torch.Generator
-    rows: tuple[Row, ...]
+    latents: torch.Tensor  # (1, C, h, w), C from the VAE, h and w an eighth of the pixels for SD
+    scheduler: Any  # its own instance, timesteps set
+    timesteps: torch.Tensor  # (n,), all that it takes; fewer than asked for when strength < 1
+    generator: torch.Generator  # on the CPU, so that a seed means the same on every device
+    rows: tuple[Row, ...]  # one, or with guidance two: the negative prompt's, then the prompt's
     guidance_scale: float
-    guidance_rescale: float = 0.0
-    step_options: dict[str, Any] = field(default_factory=dict)
-    guidance_embedding: torch.Tensor | None = None
+    guidance_rescale: float = 0.0  # 0 to 1: see arXiv 2305.08891, section 3.4
+    step_options: dict[str, Any] = field(default_factory=dict)  # of `scheduler.step`
+    guidance_embedding: torch.Tensor | None = None  # (1, dim), for UNets that take it as an input
     inpainting: Inpainting | None = None
-    step: int = 0
-    prediction: Prediction | None = None
-    deep: torch.Tensor | None = None
-    skipped: int = 0
+    step: int = 0  # how many timesteps are done
+    prediction: Prediction | None = None  # the last one
+    deep: torch.Tensor | None = None  # (1 or 2, C', h', w'), the UNet's deep part, for DeepCache
+    skipped: int = 0  # calls of its key without it since its last step
 
     @property
     def denoised(self) -> bool:
@@ -130,17 +109,14 @@ class Sample:
     def advance(self, model_input: torch.Tensor, predicted: torch.Tensor) -> None:
         """Apply guidance and one step of the sample's own scheduler.
 
-        Args:
-            model_input: (1, C, h, w), as the UNet saw it.
-            predicted: (1 or 2, C, h, w), an output a row.
+        The model's input is (1, C, h, w), as the UNet saw it; its output (1 or 2, C, h, w), by row.
         """
+        output = predicted
         if len(self.rows) == 2:
             unconditional, conditional = predicted.chunk(2)
             output = unconditional + self.guidance_scale * (conditional - unconditional)
             if self.guidance_rescale > 0:
                 output = rescale_noise_cfg(output, conditional, self.guidance_rescale)
-        else:
-            output = predicted
         timestep = self.timestep
         self.prediction = Prediction(model_input, output, timestep)
         self.latents = self.scheduler.step(
@@ -148,24 +124,19 @@ class Sample:
         )[0].to(self.latents.dtype)
         self.step += 1
         self.skipped = 0
-        if self.inpainting is not None and self.inpainting.image_latents is not None:
-            self._keep_unmasked(self.inpainting.mask, self.inpainting.image_latents)
-
-    def _keep_unmasked(self, mask: torch.Tensor, kept: torch.Tensor) -> None:
-        assert self.inpainting is not None
-        if not self.denoised:
-            noise = self.inpainting.noise
-            kept = self.scheduler.add_noise(kept, noise, self.timestep.reshape(1))
-        self.latents = (1 - mask) * kept + mask * self.latents
+        inpainting = self.inpainting
+        if inpainting is not None and inpainting.image_latents is not None:
+            kept, mask = inpainting.image_latents, inpainting.mask
+            if not self.denoised:
+                noise = inpainting.noise
+                kept = self.scheduler.add_noise(kept, noise, self.timestep.reshape(1))
+            self.latents = (1 - mask) * kept + mask * self.latents
 
     def predicted_latents(self) -> torch.Tensor | None:
-        """The finished latents by the last prediction (x₀); None before the first step.
+        """The finished latents by the last prediction (x₀), (1, C, h, w); None before the first.
 
         The UNet's input is x = sqrt(ā)·x₀ + sqrt(1−ā)·ε whatever the scheduler, because
         `scale_model_input` brings it there; so this needs nothing of the scheduler but ā.
-
-        Returns:
-            (1, C, h, w), scaled as the UNet sees them.
         """
         last = self.prediction
         if last is None:

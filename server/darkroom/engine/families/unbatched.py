@@ -24,122 +24,83 @@ class _CancelledError(DarkroomError):
     """Raised inside the pipeline's call, at the next step, to end it."""
 
 
-class Run:
-    """Runs a pipeline for one image, a step at a time.
+class UnbatchedRun:
+    """A job of an unbatched pipeline; a `Resumable`.
 
     Args:
-        call: makes the image; calls its argument after each step.
-    """
-
-    def __init__(self, call: Callable[[Callable[[], None]], Image.Image]) -> None:
-        self._call = call
-        self._go: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._came: queue.SimpleQueue[Image.Image | BaseException | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="unbatched", daemon=True)
-        self._started = False
-
-    def resume(self) -> Image.Image | None:
-        """Run to the end of the next step.
-
-        Returns:
-            The image when it is finished, else None.
-
-        Raises:
-            Exception: what the pipeline raised.
-        """
-        if self._started:
-            self._go.put(True)
-        else:
-            self._started = True
-            self._thread.start()
-        came = self._came.get()
-        if isinstance(came, BaseException):
-            raise came
-        return came
-
-    def close(self) -> None:
-        """Stop the thread at the current step and wait for its end."""
-        if self._started and self._thread.is_alive():
-            self._go.put(False)
-            self._thread.join()
-
-    def _work(self) -> None:
-        came: Image.Image | BaseException
-        try:
-            with torch.inference_mode():
-                came = self._call(self._step)
-        except _CancelledError:
-            return
-        except BaseException as error:  # raised again in `resume`
-            came = error
-        self._came.put(came)
-
-    def _step(self) -> None:
-        self._came.put(None)
-        if not self._go.get():
-            raise _CancelledError
-
-
-class Development:
-    """A job of an unbatched pipeline: its images one after the other; a `Resumable`.
-
-    `steps` is a guess for pipelines that have no step callback.
+        draw: makes the image of that index; calls its second argument after each step.
+        steps: of an image; a guess for pipelines that have no step callback.
     """
 
     exclusive = True  # the pipeline holds what belongs to one job
 
-    def __init__(self, runs: list[Run], steps: int) -> None:
-        self._runs = runs
-        self.images = len(runs)
-        self.steps = steps * len(runs)
+    def __init__(
+        self, draw: Callable[[int, Callable[[], None]], Image.Image], images: int, steps: int
+    ) -> None:
+        self._draw = draw
+        self.images = images
+        self.steps = steps * images
         self.step = 0
         self.index = 0
+        self._go: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._came: queue.SimpleQueue[Image.Image | BaseException | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
 
     def resume(self) -> Image.Image | None:
-        """Run one more step; the image when it is finished, else None.
-
-        Raises:
-            Exception: what the pipeline raised.
-        """
-        picture = self._runs[self.index].resume()
-        if picture is None:
+        """Run one more step; the image when it is finished, else None. Raises what it raised."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="unbatched", daemon=True)
+            self._thread.start()
+        else:
+            self._go.put(True)
+        came = self._came.get()
+        if isinstance(came, BaseException):
+            raise came
+        if came is None:
             self.step = min(self.step + 1, self.steps)
         else:
             self.index += 1
-            self.step = self.steps * self.index // len(self._runs)
-        return picture
+            self.step = self.steps * self.index // self.images
+        return came
 
     def close(self) -> None:
-        """Stop at the current step."""
-        for run in self._runs[self.index : self.index + 1]:
-            run.close()
+        """Stop the thread at the current step and wait for its end."""
+        if self._thread is not None:
+            self._go.put(False)
+            self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            with torch.inference_mode():
+                for index in range(self.images):
+                    self._pause(self._draw(index, self._pause))
+        except _CancelledError:
+            return
+        except BaseException as error:  # raised again in `resume`
+            self._came.put(error)
+
+    def _pause(self, image: Image.Image | None = None) -> None:
+        """Hand over what there is, and wait for the next `resume`."""
+        self._came.put(image)
+        if not self._go.get():
+            raise _CancelledError
 
 
-class UnbatchedRequest:
-    """A loaded model whose own pipeline does all the work.
-
-    Args:
-        pipeline: of any class that AutoPipeline knows.
-        tasks: what it can do.
-    """
+class UnbatchedFamily:
+    """A loaded model whose own pipeline, any that AutoPipeline knows, does all the work."""
 
     def __init__(self, pipeline: Any, tasks: tuple[Task, ...]) -> None:
-        # These import every pipeline there is: for those who have no such model, for nothing.
+        # Imported here: these import every pipeline there is, which few models need.
         from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 
+        others = {Task.IMG2IMG: AutoPipelineForImage2Image, Task.INPAINT: AutoPipelineForInpainting}
         self._pipelines: dict[Task, Any] = {}
         for task in tasks:
-            match task:
-                case Task.IMG2IMG:
-                    made = AutoPipelineForImage2Image.from_pipe(pipeline)
-                case Task.INPAINT:
-                    made = AutoPipelineForInpainting.from_pipe(pipeline)
-                case _:
-                    made = pipeline
+            made = others[task].from_pipe(pipeline) if task in others else pipeline
             made.set_progress_bar_config(disable=True)
             self._pipelines[task] = made
 
-    def start(self, job: EngineJob) -> Development:
+    def start(self, job: EngineJob) -> UnbatchedRun:
         """Take a job on; nothing is computed yet. Only one may be under way at a time.
 
         Raises:
@@ -156,54 +117,40 @@ class UnbatchedRequest:
         )
         if resizes or refills:
             raise ValueError(f"{request.model} gives no access to its latents: it is run whole")
-        runs = [self._run(job, index) for index in range(request.num_images)]
         strength = request.strength if isinstance(request, Img2Img | Inpaint) else 1.0
-        return Development(runs, max(1, int(request.num_inference_steps * strength)))
+        steps = max(1, int(request.num_inference_steps * strength))
+        return UnbatchedRun(
+            lambda index, pause: self._draw(job, index, pause), request.num_images, steps
+        )
 
-    def _run(self, job: EngineJob, index: int) -> Run:
+    def _draw(self, job: EngineJob, index: int, pause: Callable[[], None]) -> Image.Image:
         request = job.model_request
         pipeline = self._pipelines[request.task]
+
+        def at_step_end(_pipeline: Any, _index: int, _timestep: Any, kept: Any) -> Any:
+            pause()
+            return kept
+
+        arguments: dict[str, Any] = {
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt or None,
+            "width": request.width,
+            "height": request.height,
+            "num_inference_steps": request.num_inference_steps,
+            "guidance_scale": request.guidance_scale,
+            "generator": torch.Generator("cpu").manual_seed(request.seed_of(index)),
+            "callback_on_step_end": at_step_end,
+        }
+        if isinstance(request, Img2Img | Inpaint):
+            picture, mask = sources.sized(job)
+            arguments |= {"image": picture, "strength": request.strength}
+        if isinstance(request, Inpaint):
+            arguments |= {"mask_image": mask, "padding_mask_crop": request.padding_mask_crop}
+        # What a pipeline has no word for is left out.
         accepted = inspect.signature(pipeline.__call__).parameters
-
-        def call(step: Callable[[], None]) -> Image.Image:
-            def at_step_end(_pipeline: Any, _index: int, _timestep: Any, kept: Any) -> Any:
-                step()
-                return kept
-
-            arguments = _arguments(job) | {
-                "generator": torch.Generator("cpu").manual_seed(request.seed_of(index)),
-                "callback_on_step_end": at_step_end,
-            }
-            known = {name: value for name, value in arguments.items() if name in accepted}
-            picture: Image.Image = pipeline(**known).images[0]
-            if (
-                isinstance(request, Inpaint)
-                and request.keep_unmasked
-                and request.padding_mask_crop is None
-            ):
-                picture = VaeImageProcessor().apply_overlay(
-                    arguments["mask_image"], arguments["image"], picture
-                )
-            return picture.convert("RGB")
-
-        return Run(call)
-
-
-def _arguments(job: EngineJob) -> dict[str, Any]:
-    """A request in the pipelines' words; those that a pipeline has no word for are left out."""
-    request = job.model_request
-    arguments: dict[str, Any] = {
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt or None,
-        "width": request.width,
-        "height": request.height,
-        "num_inference_steps": request.num_inference_steps,
-        "guidance_scale": request.guidance_scale,
-    }
-    if not isinstance(request, Img2Img | Inpaint):
-        return arguments
-    picture, mask = sources.sized(job)
-    arguments |= {"image": picture, "strength": request.strength}
-    if isinstance(request, Inpaint):
-        arguments |= {"mask_image": mask, "padding_mask_crop": request.padding_mask_crop}
-    return arguments
+        known = {name: value for name, value in arguments.items() if name in accepted}
+        made: Image.Image = pipeline(**known).images[0]
+        keeps = isinstance(request, Inpaint) and request.keep_unmasked
+        if keeps and arguments["padding_mask_crop"] is None:
+            made = VaeImageProcessor().apply_overlay(mask, picture, made)
+        return made.convert("RGB")

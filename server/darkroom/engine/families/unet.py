@@ -13,13 +13,12 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
-from darkroom.engine import schedulers
 from darkroom.engine.base import EngineJob
 from darkroom.engine.denoiser import Denoiser
-from darkroom.engine.families import sources, starts
+from darkroom.engine.families import sources
 from darkroom.engine.families.sources import Source
 from darkroom.engine.prompts import PromptEncoder
-from darkroom.engine.sample import Inpainting, Row, Sample
+from darkroom.engine.sample import Inpainting, Row, Sample, build_scheduler
 from darkroom.engine.vae import Vae
 from darkroom.requests import Img2Img, Inpaint, Task, Txt2Img
 
@@ -28,8 +27,7 @@ class UNetFamily:
     """A loaded model.
 
     Args:
-        pipelines: one diffusers pipeline per task, sharing parts; tasks that the model cannot do
-            are missing.
+        pipelines: one diffusers pipeline for each task that the model can do, sharing parts.
         device: of the computation, also while weights are offloaded.
         dtype: of latents.
     """
@@ -53,24 +51,18 @@ class UNetFamily:
         self._pipelines = pipelines
         self._prompts = prompts
         self._scheduler_config = dict(pipeline.scheduler.config)
-        self._repaints_latents = (
-            self.unet.config.in_channels == self.vae.model.config.latent_channels
-        )
+        self._channels: int = vae.model.config.latent_channels
+        # Otherwise the UNet reads the mask and the masked source, in nine channels.
+        self._repaints_latents = self.unet.config.in_channels == self._channels
 
     def _time_ids(self, _request: Txt2Img, _negative: bool) -> torch.Tensor | None:
         """Size conditioning of the UNet, for families that have it."""
         return None
 
-    def latent_shape(self, request: Txt2Img) -> tuple[int, ...]:
-        """(C, h, w) of the request's latents."""
-        channels = self.vae.model.config.latent_channels
-        return channels, request.height // self.vae.factor, request.width // self.vae.factor
-
     def offload(self, how: str) -> None:
         """Keep weights in the CPU's memory while another part runs. For GPUs only.
 
-        Args:
-            how: `model` moves one network at a time, `sequential` one layer: slower, less memory.
+        `model` moves one network at a time, `sequential` one layer: slower, with less memory.
         """
         pipeline = next(iter(self._pipelines.values()))  # the others share its parts
         if how == "sequential":
@@ -82,28 +74,24 @@ class UNetFamily:
     # --- prepare ---------------------------------------------------------------------------
 
     def prepare(self, jobs: Sequence[EngineJob]) -> dict[str, list[Sample]]:
-        """The samples of jobs, ready for the first UNet call. Sources of one size share a call.
+        """By job id one sample per image, ready for the first UNet call.
 
-        Args:
-            jobs: with the same LoRA set, which is active.
-
-        Returns:
-            By job id, one sample per image.
+        The jobs have the same LoRA set, which is active. Sources of one size share a VAE call.
 
         Raises:
-            PromptError, ValueError: a job's request does not fit this model.
+            ValueError: a job's request does not fit this model.
             torch.OutOfMemoryError: the sources do not fit in the VAE together.
             Exception: another failure. With several jobs any of them may be the cause; preparing
                 each by itself tells which.
         """
-        read = {job.id: sources.read(job, self._pipeline(job.model_request)) for job in jobs}
-        moments = self._encode(jobs, read)
+        read = [(job, sources.read(job, self._pipeline(job.model_request))) for job in jobs]
+        self._encode([(job.model_request, source) for job, source in read if source is not None])
         return {
             job.id: [
-                self._sample(job.model_request, index, read[job.id], moments.get(job.id, ()))
+                self._sample(job.model_request, index, source)
                 for index in range(job.model_request.num_images)
             ]
-            for job in jobs
+            for job, source in read
         }
 
     def _pipeline(self, request: Txt2Img) -> Any:
@@ -113,54 +101,48 @@ class UNetFamily:
             raise ValueError(f"{request.model} does {can}, not {request.task}")
         return pipeline
 
-    def _encode(
-        self, jobs: Sequence[EngineJob], read: dict[str, Source | None]
-    ) -> dict[str, list[torch.Tensor | None]]:
-        """VAE moments (1, 2C, h, w) of each source and masked source that is needed, by job id."""
-        found: dict[str, list[torch.Tensor | None]] = {}
-        wanted: dict[torch.Size, list[tuple[str, int, torch.Tensor]]] = defaultdict(list)
-        for job in jobs:
-            source = read[job.id]
-            request = job.request
-            if source is None or not isinstance(request, Img2Img | Inpaint):
-                continue
-            found[job.id] = [None, None]
-            repaints = isinstance(request, Inpaint)
-            if not repaints or self._repaints_latents or request.strength != 1.0:
-                wanted[source.pixels.shape].append((job.id, 0, source.pixels))
-            if repaints and not self._repaints_latents:
-                wanted[source.pixels.shape].append((job.id, 1, source.masked_pixels))
+    def _encode(self, asked: Sequence[tuple[Txt2Img, Source]]) -> None:
+        """Set the VAE moments that are needed of each source."""
+        wanted: dict[torch.Size, list[tuple[Source, str, torch.Tensor]]] = defaultdict(list)
+        for request, source in asked:
+            pixels, mask = source.pixels, source.mask_pixels
+            alike = wanted[pixels.shape]
+            anew = isinstance(request, Inpaint) and request.strength == 1.0
+            if mask is None or self._repaints_latents or not anew:
+                alike.append((source, "moments", pixels))
+            if mask is not None and not self._repaints_latents:
+                alike.append((source, "masked_moments", pixels * (mask < 0.5)))
         for alike in wanted.values():
             moments = self.vae.moments(torch.cat([pixels for _, _, pixels in alike]))
-            for (job_id, place, _), one in zip(alike, moments.split(1), strict=True):
-                found[job_id][place] = one
-        return found
+            for (source, name, _), one in zip(alike, moments.split(1), strict=True):
+                setattr(source, name, one)
 
-    def _sample(
-        self,
-        request: Txt2Img,
-        index: int,
-        source: Source | None,
-        moments: Sequence[torch.Tensor | None],
-    ) -> Sample:
+    def _sample(self, request: Txt2Img, index: int, source: Source | None) -> Sample:
         pipeline = self._pipeline(request)
-        scheduler = schedulers.build(request.scheduler, self._scheduler_config)
+        scheduler = build_scheduler(request.scheduler, self._scheduler_config)
         pipeline.scheduler = scheduler  # its methods read it; the engine has one thread
-        distilled = self.unet.config.time_cond_proj_dim is not None
-        guided = request.guidance_scale > 1 and not distilled
-        seed = request.seed_of(index)
-        generator = torch.Generator("cpu").manual_seed(seed)
         scheduler.set_timesteps(request.num_inference_steps, device=self.device)
         timesteps = self._timesteps(pipeline, request)
+        seed = request.seed_of(index)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        size = (request.height // self.vae.factor, request.width // self.vae.factor)
         inpainting = None
-        if isinstance(request, Img2Img):
-            latents = self._noised_source(pipeline, request, timesteps, generator, moments)
-        elif isinstance(request, Inpaint) and source is not None:
-            latents, inpainting = self._repainting(
-                pipeline, request, timesteps, generator, source, moments
-            )
+        if isinstance(request, Inpaint):
+            assert source is not None
+            latents, inpainting = self._repainting(pipeline, request, timesteps, generator, source)
+        elif isinstance(request, Img2Img):
+            assert source is not None
+            assert source.moments is not None
+            drawn = self.vae.draw(source.moments, generator)
+            if request.latent_resize is not None:
+                drawn = sources.resized(drawn, size, request.latent_resize)
+            where = (self.dtype, self.device, generator)
+            latents = pipeline.prepare_latents(drawn, timesteps[:1], 1, 1, *where)
         else:
-            latents = self._noise(request, scheduler, generator)
+            shape = (1, self._channels, *size)
+            noise = randn_tensor(shape, generator=generator, device=self.device, dtype=self.dtype)
+            latents = noise * scheduler.init_noise_sigma
+        distilled = self.unet.config.time_cond_proj_dim is not None
         return Sample(
             index=index,
             seed=seed,
@@ -168,7 +150,7 @@ class UNetFamily:
             scheduler=scheduler,
             timesteps=timesteps,
             generator=generator,
-            rows=self._rows(request, guided),
+            rows=self._rows(request, guided=request.guidance_scale > 1 and not distilled),
             guidance_scale=request.guidance_scale,
             guidance_rescale=request.guidance_rescale,
             step_options=pipeline.prepare_extra_step_kwargs(generator, 0.0),
@@ -179,19 +161,19 @@ class UNetFamily:
     def _rows(self, request: Txt2Img, guided: bool) -> tuple[Row, ...]:
         """The conditioning rows: with guidance the negative prompt's, then the prompt's."""
         skip, loras = request.clip_skip, request.loras
-        asked = self._prompts.encode(request.prompt, clip_skip=skip, variant=loras)
-        rows = (Row(asked, self._time_ids(request, False)),)
+        positive = self._prompts.encode(request.prompt, clip_skip=skip, variant=loras)
+        rows = (Row(positive, self._time_ids(request, False)),)
         if not guided:
             return rows
-        shunned = self._prompts.encode(
+        negative = self._prompts.encode(
             request.negative_prompt, clip_skip=skip, negative=True, variant=loras
         )
-        return (Row(shunned, self._time_ids(request, True)), *rows)
+        return (Row(negative, self._time_ids(request, True)), *rows)
 
     def _timesteps(self, pipeline: Any, request: Txt2Img) -> torch.Tensor:
         """(n,): all timesteps, or those that remain at the request's strength."""
+        timesteps: torch.Tensor
         if isinstance(request, Img2Img | Inpaint):
-            timesteps: torch.Tensor
             steps, strength = request.num_inference_steps, request.strength
             timesteps, _ = pipeline.get_timesteps(steps, strength, self.device)
             if not len(timesteps):
@@ -201,31 +183,8 @@ class UNetFamily:
             # Left to itself a scheduler looks its first timestep up, and starts one too late
             # where beta spacing repeats it (diffusers `index_for_timestep`).
             pipeline.scheduler.set_begin_index(0)
-        whole: torch.Tensor = pipeline.scheduler.timesteps
-        return whole
-
-    def _noise(self, request: Txt2Img, scheduler: Any, generator: torch.Generator) -> torch.Tensor:
-        shape = (1, *self.latent_shape(request))
-        noise = randn_tensor(shape, generator=generator, device=self.device, dtype=self.dtype)
-        latents: torch.Tensor = noise * scheduler.init_noise_sigma
-        return latents
-
-    def _noised_source(
-        self,
-        pipeline: Any,
-        request: Img2Img,
-        timesteps: torch.Tensor,
-        generator: torch.Generator,
-        moments: Sequence[torch.Tensor | None],
-    ) -> torch.Tensor:
-        assert moments[0] is not None
-        drawn = self.vae.draw(moments[0], generator)
-        if request.latent_resize is not None:
-            _, height, width = self.latent_shape(request)
-            drawn = starts.resized(drawn, (height, width), request.latent_resize)
-        where = (self.dtype, self.device, generator)
-        latents: torch.Tensor = pipeline.prepare_latents(drawn, timesteps[:1], 1, 1, *where)
-        return latents
+        timesteps = pipeline.scheduler.timesteps
+        return timesteps
 
     def _repainting(
         self,
@@ -234,23 +193,23 @@ class UNetFamily:
         timesteps: torch.Tensor,
         generator: torch.Generator,
         source: Source,
-        moments: Sequence[torch.Tensor | None],
     ) -> tuple[torch.Tensor, Inpainting]:
         """The first latents, and the inputs of inpainting."""
+        assert source.mask_pixels is not None
+        assert source.mask_picture is not None
         where = (self.dtype, self.device, generator)
         size = (request.height, request.width)
-        image, masked = moments
         drawn = source.pixels
-        if image is not None:
-            drawn = self.vae.draw(image, generator)
-            assert source.mask_pixels is not None
-            drawn = starts.refilled(
-                drawn, source.mask_pixels, request.masked_content, generator.initial_seed()
+        if source.moments is not None:
+            drawn = sources.refilled(
+                self.vae.draw(source.moments, generator),
+                source.mask_pixels,
+                request.masked_content,
+                generator.initial_seed(),
             )
-        channels = self.vae.model.config.latent_channels
-        prepared = pipeline.prepare_latents(
+        latents, noise, *image_latents = pipeline.prepare_latents(
             1,
-            channels,
+            self._channels,
             *size,
             *where,
             None,
@@ -260,23 +219,21 @@ class UNetFamily:
             return_noise=True,
             return_image_latents=self._repaints_latents,
         )
-        latents, noise = prepared[:2]
-        if masked is None:
+        if source.masked_moments is None:
             # diffusers encodes the masked source although a 4-channel UNet never sees it. The
             # draw it takes for that is all that matters to what follows.
             dtype = self.vae.model.dtype
             randn_tensor(latents.shape, generator=generator, device=self.device, dtype=dtype)
             masked_latents = latents  # four channels: taken as they are, and not used
         else:
-            masked_latents = self.vae.draw(masked, generator)
+            masked_latents = self.vae.draw(source.masked_moments, generator)
         mask, masked_latents = pipeline.prepare_mask_latents(
             source.mask_pixels, masked_latents, 1, *size, *where, False
         )
-        assert source.mask_picture is not None
         return latents, Inpainting(
             mask=mask,
             noise=noise,
-            image_latents=prepared[2] if self._repaints_latents else None,
+            image_latents=image_latents[0] if self._repaints_latents else None,
             masked_image_latents=None if self._repaints_latents else masked_latents,
             source=source.picture,
             mask_picture=source.mask_picture,
@@ -293,28 +250,20 @@ class UNetFamily:
     # --- decode ----------------------------------------------------------------------------
 
     def decode(self, samples: Sequence[Sample]) -> list[Image.Image]:
-        """The finished images, RGB.
+        """The finished images, RGB, of denoised samples with latents of one shape.
 
-        Args:
-            samples: denoised, with latents of one shape.
+        What inpainting keeps has the source's own pixels.
 
         Raises:
             torch.OutOfMemoryError: they do not fit in the VAE together.
         """
         pixels = self.vae.decode(torch.cat([sample.latents for sample in samples]))
         processor = next(iter(self._pipelines.values())).image_processor
-        pictures = processor.postprocess(pixels, output_type="pil")
-        return [
-            self._put_back(processor, sample, picture).convert("RGB")
-            for sample, picture in zip(samples, pictures, strict=True)
-        ]
-
-    def _put_back(self, processor: Any, sample: Sample, picture: Image.Image) -> Image.Image:
-        """The image with the source's pixels restored where the mask is black."""
-        inpainting = sample.inpainting
-        if inpainting is None or inpainting.source is None:
-            return picture
-        whole: Image.Image = processor.apply_overlay(
-            inpainting.mask_picture, inpainting.source, picture, inpainting.crop
-        )
-        return whole
+        pictures: list[Image.Image] = processor.postprocess(pixels, output_type="pil")
+        for place, sample in enumerate(samples):
+            kept = sample.inpainting
+            if kept is not None and kept.source is not None:
+                pictures[place] = processor.apply_overlay(
+                    kept.mask_picture, kept.source, pictures[place], kept.crop
+                )
+        return [picture.convert("RGB") for picture in pictures]

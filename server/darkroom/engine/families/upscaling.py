@@ -3,7 +3,21 @@
 A network of the ESRGAN family takes memory by the pixel, so a picture goes through it in tiles
 that overlap. One tile is one step: the steps of others go on between two, and cancelling takes
 effect at the next one.
+
+spandrel, which loads the networks, requires torchvision, which this server does not install: the
+wheel that pip chooses is built for another torch than the one for CPUs, and beside it diffusers
+cannot be imported. Only two of spandrel's forty architectures use torchvision, for repairing faces
+and for inpainting. So spandrel is installed without its dependencies, and while it is imported,
+empty modules stand for torchvision's.
 """
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import structlog
@@ -13,10 +27,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from darkroom.catalog.upscalers import UpscalerEntry
-from darkroom.engine import failures
+from darkroom.engine import memory
 from darkroom.engine.base import EngineJob
-from darkroom.engine.families import spandrel_library
-from darkroom.engine.families.spandrel_library import Network
 from darkroom.images import tiling
 from darkroom.requests import Upscale
 
@@ -24,31 +36,24 @@ log = structlog.get_logger()
 
 SMALLEST_TILE = 32  # pixels; below this a network sees too little of the picture
 
+# What spandrel's two architectures import of torchvision by name.
+TORCHVISION = {
+    "torchvision": (),
+    "torchvision.transforms": (),
+    "torchvision.transforms.functional": ("InterpolationMode", "normalize", "rotate"),
+}
+
 
 class Upscaler:
-    """A loaded network.
+    """A loaded network: spandrel's `ImageModelDescriptor`, on its device, in its dtype."""
 
-    Args:
-        network: of spandrel, on its device.
-        device: of the network.
-        dtype: of its weights.
-    """
-
-    def __init__(self, network: Network, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, network: Any, device: torch.device, dtype: torch.dtype) -> None:
         self._network = network
         self._device = device
         self._dtype = dtype
         self._largest = tiling.TILE  # what of a tile goes through at once; shrinks by running out
-
-    @property
-    def scale(self) -> int:
-        """How many times larger it makes a picture."""
-        return self._network.scale
-
-    @property
-    def weight_bytes(self) -> int:
-        parameters = self._network.model.parameters()
-        return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+        self.scale: int = network.scale
+        self.weight_bytes = memory.weight_bytes(network.model)
 
     def start(self, job: EngineJob) -> "Enlargement":
         """Take a job on; nothing is computed yet.
@@ -61,10 +66,9 @@ class Upscaler:
         return Enlargement(self, job.image, job.request.size(job.image.size))
 
     def enlarge(self, picture: Image.Image) -> Image.Image:
-        """A picture `scale` times as large. What does not fit in memory goes through in parts.
+        """A picture of a tile's size at most, made `scale` times as large.
 
-        Args:
-            picture: RGB, no larger than a tile.
+        What does not fit in memory goes through in parts.
 
         Raises:
             torch.OutOfMemoryError: not even the smallest part fits.
@@ -77,7 +81,7 @@ class Upscaler:
             return self._call(picture)
         except Exception as error:
             half = max(picture.size) // 2
-            if not failures.is_out_of_memory(error) or half < SMALLEST_TILE:
+            if not memory.is_out_of_memory(error) or half < SMALLEST_TILE:
                 raise
             self._largest = half
         # Not while the error is handled: it holds what the call had taken.
@@ -94,13 +98,7 @@ class Upscaler:
 
 
 class Enlargement:
-    """A picture on its way through an upscaler: see `Resumable`.
-
-    Args:
-        upscaler: makes its tiles larger.
-        picture: RGB.
-        size: that it is brought to at the end, width and height in pixels.
-    """
+    """A picture on its way through an upscaler, to `size` at the end; a `Resumable`."""
 
     exclusive = False  # nothing of a job is kept in the network
     images = 1
@@ -111,23 +109,15 @@ class Enlargement:
         self._size = size
         self._tiles = tiling.for_upscaling(picture.size)
         self._pieces: list[Image.Image] = []
+        self.steps = len(self._tiles.boxes)
         self.index = 0
 
     @property
     def step(self) -> int:
-        """How many tiles are done."""
         return len(self._pieces)
 
-    @property
-    def steps(self) -> int:
-        return len(self._tiles.boxes)
-
     def resume(self) -> Image.Image | None:
-        """Make one more tile larger; the picture, when it was the last.
-
-        Raises:
-            torch.OutOfMemoryError: it does not fit, however small.
-        """
+        """Make one more tile larger; the picture, when it was the last."""
         box = self._tiles.boxes[self.step]
         self._pieces.append(self._upscaler.enlarge(self._picture.crop(box)))
         if self.step < self.steps:
@@ -143,28 +133,22 @@ class Enlargement:
 
 
 def load(entry: UpscalerEntry, device: torch.device, dtype: torch.dtype) -> Upscaler:
-    """Load a network.
-
-    Args:
-        entry: which.
-        device: for it.
-        dtype: for it, if it can be used in that; else it is float32.
+    """Load a network, in float32 if it cannot be used in `dtype`.
 
     Raises:
         OSError: it cannot be loaded; says why.
     """
     name = entry.path.name
     try:
-        network = spandrel_library.build(load_file(entry.path))
+        network = build(load_file(entry.path))
     except (ValueError, SafetensorError) as error:
         raise OSError(f"upscaler {name} cannot be loaded: {error}") from None
     except (RuntimeError, LookupError, TypeError) as error:
-        if failures.is_out_of_memory(error):
+        if memory.is_out_of_memory(error):
             raise
         log.warning("upscaler not loaded", file=name, exc_info=error)
-        raise OSError(
-            f"upscaler {name} cannot be loaded: its tensors do not fit together"
-        ) from None
+        reason = "its tensors do not fit together"
+        raise OSError(f"upscaler {name} cannot be loaded: {reason}") from None
     if network.scale != entry.info.scale:
         raise OSError(f"upscaler {name} cannot be loaded: it is not what its header says")
     able = {torch.float16: network.supports_half, torch.bfloat16: network.supports_bfloat16}
@@ -172,3 +156,51 @@ def load(entry: UpscalerEntry, device: torch.device, dtype: torch.dtype) -> Upsc
     network.model.eval().requires_grad_(requires_grad=False)
     network.to(device, chosen)
     return Upscaler(network, device, chosen)
+
+
+def build(weights: dict[str, torch.Tensor]) -> Any:
+    """The network of these weights: (1, 3, h, w) to (1, 3, scale·h, scale·w), from 0 to 1.
+
+    Raises:
+        ValueError: spandrel is not here, or knows no such network, or it does something else.
+        RuntimeError: the weights do not fit together.
+    """
+    import_spandrel()
+    import spandrel
+
+    try:
+        found = spandrel.ModelLoader().load_from_state_dict(weights)
+    except spandrel.UnsupportedModelError:
+        raise ValueError("spandrel does not know its architecture") from None
+    if not isinstance(found, spandrel.ImageModelDescriptor) or found.output_channels != 3:
+        raise ValueError("it does not make pictures of red, green and blue larger")
+    return found
+
+
+def import_spandrel() -> None:
+    """Import spandrel, which takes a moment, when it is first needed.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    if find_spec("spandrel") is None:
+        raise ValueError("spandrel is not installed")
+    with _empty_torchvision():
+        importlib.import_module("spandrel")
+
+
+@contextmanager
+def _empty_torchvision() -> Iterator[None]:
+    """Empty modules by torchvision's names, where there is none, while spandrel is imported."""
+    if "spandrel" in sys.modules or find_spec("torchvision") is not None:
+        yield
+        return
+    for name, members in TORCHVISION.items():
+        module = ModuleType(name)
+        module.__dict__.update(dict.fromkeys(members))
+        sys.modules[name] = module
+    try:
+        yield
+    finally:
+        for name in TORCHVISION:
+            del sys.modules[name]
