@@ -91,7 +91,8 @@ def _errors_named(entry: ModelEntry, part: str = "") -> Iterator[None]:
 
 def _load(entry: ModelEntry, dtype: torch.dtype) -> Any:
     cls: Any = getattr(diffusers, entry.spec.pipeline)
-    expected = set().union(*cls._get_signature_keys(cls))
+    parts, options = cls._get_signature_keys(cls)
+    expected = {*parts, *options}
     given: dict[str, Any] = dict.fromkeys(folders.absent(entry.config))
     if entry.info.family != UNBATCHED:
         given |= {name: None for name in folders.UNUSED if name in expected}
