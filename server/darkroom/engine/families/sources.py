@@ -105,6 +105,6 @@ def refilled(
     if content is MaskedContent.NOTHING:
         return kept
     generator = torch.Generator("cpu").manual_seed(seed)
-    where = {"device": latents.device, "dtype": latents.dtype}
+    where: dict[str, Any] = {"device": latents.device, "dtype": latents.dtype}
     filled: torch.Tensor = kept + hole * randn_tensor(latents.shape, generator=generator, **where)
     return filled
