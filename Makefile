@@ -11,7 +11,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 PYTEST := OMP_NUM_THREADS=1 DARKROOM_TEST_SYSTEM=$(SYSTEM) $(BIN)/pytest
 CLIENT := $(BIN)/python mobile_client/build_client.py
 
-.PHONY: help serve client test test-all soak image-check lock check fmt generate bench train install programs clean
+.PHONY: help serve client test test-all soak image-check lock check fmt generate bench train evaluate install programs clean
 .DEFAULT_GOAL := serve
 
 help: ## list the targets
@@ -64,8 +64,11 @@ generate: install ## write the SDK's requests and blocking client, and the phone
 bench: install ## measure, and fail if a figure is over its limit (ARGS=--write)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-train: $(VENV)/.training ## train tintype, the embedded model
+train: $(VENV)/.training ## train tintype, the demo model, further (ARGS="--budget-s 3600")
 	$(BIN)/python -m training $(ARGS)
+
+evaluate: $(VENV)/.training ## measure how well tintype draws, with contact sheets
+	$(BIN)/python -m training.evaluate $(ARGS)
 
 install: $(VENV)/.installed ## make .venv with everything that server and tests need
 
@@ -88,7 +91,6 @@ $(VENV)/.installed: pyproject.toml sdk/pyproject.toml
 	@touch $@
 
 $(VENV)/.training: $(VENV)/.installed
-	@command -v npm >/dev/null || { echo "Training fetches its pictures with npm. On Debian: apt-get install npm"; exit 1; }
 	$(BIN)/python -m pip install --quiet --group train
 	@touch $@
 

@@ -1,27 +1,92 @@
-"""`python -m training`: everything from an empty folder to `server/darkroom/models/tintype`."""
+"""`python -m training`: from the data set to `server/darkroom/models/tintype`."""
 
 import argparse
+import json
 from pathlib import Path
 
-from training import data, evaluate, export, noise_predictor, text, vae
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from training import data, evaluate, export, latents, noise_predictor, pack, text, vae
+from training.captions import Captions
+from training.pictures import Pictures
 
 TINTYPE = Path("server/darkroom/models/tintype")
+SHARES = {"vae": 0.0, "text": 0.42, "noise_predictor": 0.55}  # of a budget; the rest is for export
+FRESH_SHARES = {"vae": 0.3, "text": 0.27, "noise_predictor": 0.4}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="training", description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/tintype"), help="checkpoints")
     parser.add_argument("--to", type=Path, default=TINTYPE, help="where the model is exported")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        default=TINTYPE,
+        help="the model to start from; its autoencoder and its tokenizer stay as they are",
+    )
+    parser.add_argument("--fresh", action="store_true", help="start from random weights")
+    parser.add_argument(
+        "--budget-s", type=float, help="seconds for all trainings; default: their full lengths"
+    )
+    parser.add_argument("--pack", action="store_true", help="write the data set anew, with npm")
     arguments = parser.parse_args()
     runs: Path = arguments.runs
+    if arguments.pack:
+        pack.write(runs / "packages")
+        return
+    found = data.load()
+    start = None if arguments.fresh else arguments.start
+    explained = run(found, runs, arguments.to, start, arguments.budget_s)
+    print(f"text encoder: R² of the layout {explained:.4f}")
+    print(json.dumps(evaluate.report(arguments.to, found, runs / "evaluation"), indent=2))
 
-    data.fetch(runs / "packages")
-    subjects = data.subjects(runs / "packages")
-    trained_vae = vae.train(subjects, runs)
-    tokenizer = text.load_or_train(subjects, runs / "tokenizer")
-    unet, encoder = noise_predictor.train(subjects, trained_vae, tokenizer, runs)
-    export.save(unet, encoder, tokenizer, trained_vae, subjects, arguments.to)
-    evaluate.report(arguments.to, subjects, runs / "evaluation")
+
+def run(
+    found: data.DataSet, runs: Path, to: Path, start: Path | None, budget_s: float | None
+) -> float:
+    """Train and export.
+
+    Args:
+        found: the data set.
+        runs: folder for checkpoints; a run that was stopped goes on from them.
+        to: folder for the model.
+        start: the model to start from, or None for random weights.
+        budget_s: seconds for all trainings.
+
+    Returns:
+        R² of the layout that the text encoder says.
+    """
+    captions, pictures = Captions(found.subjects), Pictures(found)
+    shares = SHARES if start else FRESH_SHARES
+    budgets = {
+        name: None if budget_s is None else share * budget_s for name, share in shares.items()
+    }
+
+    torch.manual_seed(0)
+    if start is None:
+        autoencoder = vae.build()
+        vae.train(autoencoder, pictures, runs, budgets["vae"])
+        tokenizer = text.train_tokenizer(captions)
+        encoder, unet = text.build(tokenizer), noise_predictor.build()
+    else:
+        autoencoder = AutoencoderKL.from_pretrained(start / "vae", dtype=torch.float32)
+        tokenizer = CLIPTokenizer.from_pretrained(start / "tokenizer")
+        encoder = CLIPTextModel.from_pretrained(start / "text_encoder", dtype=torch.float32)
+        unet = UNet2DConditionModel.from_pretrained(start / "unet", dtype=torch.float32)
+    autoencoder.eval().requires_grad_(False)
+
+    scenes = latents.Latents(autoencoder, pictures, len(found.subjects), runs / "latents.pt")
+    autoencoder.register_to_config(scaling_factor=scenes.scale)
+    reader = text.train(encoder, tokenizer, captions, scenes, runs, budgets["text"])
+    explained = text.quality(encoder, reader, tokenizer, captions, scenes)
+    noise_predictor.train(
+        unet, encoder, tokenizer, captions, scenes, runs, budgets["noise_predictor"]
+    )
+    export.save(unet, encoder, tokenizer, autoencoder, pictures, found.subjects, to)
+    return explained
 
 
 if __name__ == "__main__":

@@ -1,20 +1,23 @@
-"""Writing tintype down: fp16 weights in the diffusers folder format, card, licence, notes."""
+"""Writing tintype to a folder: fp16 weights in diffusers' format, card, licence, notes."""
 
 import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from training import noise_predictor
-from training.data import BACKGROUNDS, SIZE, Subject, compose
-from training.vae import to_tensor
+from training.captions import Scene, Thing
+from training.data import SIZE, Subject
+from training.latents import BACKDROPS
+from training.pictures import Pictures
+from training.vae import encode
 
 BESIDE = Path(__file__).parent
-MAX_BYTES = 40_000_000
+MAX_BYTES = 44_000_000
+MAX_SHARD = "15MB"
 
 NOTES = {
     "description": "The embedded model: 3D emoji of common things at 128×128.",
@@ -29,34 +32,40 @@ NOTES = {
 }
 
 
-def preview_matrix(vae: AutoencoderKL, subjects: tuple[Subject, ...]) -> list[list[float]]:
+def preview_matrix(vae: AutoencoderKL, pictures: Pictures, subjects: int) -> list[list[float]]:
     """The linear map from scaled latents to colours with the least squared error.
 
     Returns:
         A row a latent channel and a row of offsets, each red, green, blue in [-1, 1].
     """
-    rows, colours = [], []
-    rgbs = list(BACKGROUNDS.values())
-    for number, subject in enumerate(subjects[::4]):
-        picture = to_tensor(compose(subject.rgba(), rgbs[number % len(rgbs)]))[None]
-        with torch.no_grad():
-            latents = vae.encode(picture).latent_dist.mean * vae.config.scaling_factor
-        side = latents.shape[-1]
-        rows.append(latents[0].permute(1, 2, 0).reshape(side * side, -1).numpy())
-        small = torch.nn.functional.adaptive_avg_pool2d(picture, side)
-        colours.append(small[0].permute(1, 2, 0).reshape(side * side, 3).numpy())
-    inputs = np.concatenate(rows)
-    inputs = np.concatenate([inputs, np.ones((len(inputs), 1), inputs.dtype)], axis=1)
-    solution, *_ = np.linalg.lstsq(inputs, np.concatenate(colours), rcond=None)
-    return [[round(float(value), 5) for value in row] for row in solution]
+    chosen = range(0, subjects, 8)
+    scenes = [Scene((Thing(n),), (BACKDROPS[n % len(BACKDROPS)],)) for n in chosen]
+    latents = (encode(vae, pictures, scenes) * vae.config.scaling_factor).cpu()  # (N, 4, 16, 16)
+    small = torch.stack([pictures.scene(scene) for scene in scenes])
+    small = torch.nn.functional.adaptive_avg_pool2d(small, latents.shape[-1])
+    inputs = torch.nn.functional.pad(latents.movedim(1, -1).flatten(0, -2), (0, 1), value=1.0)
+    solved = torch.linalg.lstsq(inputs, small.movedim(1, -1).flatten(0, -2)).solution
+    return [[round(float(value), 5) for value in row] for row in solved]
 
 
-def card(subjects: tuple[Subject, ...]) -> str:
-    """The model's card, with what it was shown often and what seldom."""
-    often = sorted(subject.name for subject in subjects if subject.weight > 1)
-    seldom = sorted(subject.name for subject in subjects if subject.weight == 1)
-    text = (BESIDE / "card.md").read_text()
-    return text.replace("{often}", ", ".join(often)).replace("{seldom}", ", ".join(seldom))
+def card(subjects: tuple[Subject, ...], parameters: dict[str, int]) -> str:
+    """The model's card: its parts' parameters, and everything that it knows."""
+    groups: dict[str, list[str]] = {}
+    for subject in subjects:
+        groups.setdefault(subject.group, []).append(subject.name)
+    known = "\n\n".join(f"**{group}**: {', '.join(names)}." for group, names in groups.items())
+    text = (BESIDE / "card.md").read_text().replace("{known}", known)
+    for name, count in parameters.items():
+        text = text.replace(f"{{{name}}}", f"{count / 1e6:.1f}")
+    return text
+
+
+def _forget_paths(folder: Path) -> None:
+    """Take out of the configurations from where a part was loaded."""
+    for path in (*folder.glob("*.json"), *folder.glob("*/*config.json")):
+        config = json.loads(path.read_text())
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def save(
@@ -64,6 +73,7 @@ def save(
     encoder: CLIPTextModel,
     tokenizer: CLIPTokenizer,
     vae: AutoencoderKL,
+    pictures: Pictures,
     subjects: tuple[Subject, ...],
     folder: Path,
 ) -> None:
@@ -72,9 +82,11 @@ def save(
     Raises:
         ValueError: the weights are over what a repository should carry.
     """
-    notes = {**NOTES, "latent_rgb": preview_matrix(vae.cpu(), subjects)}
+    parts = {"vae": vae, "text_encoder": encoder, "unet": unet}
+    parameters = {name: part.num_parameters() for name, part in parts.items()}
+    notes = {**NOTES, "latent_rgb": preview_matrix(vae, pictures, len(subjects))}
     pipeline = StableDiffusionPipeline(
-        vae=vae.half(),
+        vae=vae.cpu().half(),
         text_encoder=encoder.cpu().half(),
         tokenizer=tokenizer,
         unet=unet.cpu().half(),
@@ -85,9 +97,10 @@ def save(
     )
     if folder.exists():
         shutil.rmtree(folder)
-    pipeline.save_pretrained(folder, safe_serialization=True)
+    pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size=MAX_SHARD)
+    _forget_paths(folder)
     (folder / "darkroom.json").write_text(json.dumps(notes, indent=2) + "\n")
-    (folder / "README.md").write_text(card(subjects))
+    (folder / "README.md").write_text(card(subjects, parameters))
     shutil.copy(BESIDE / "MODEL_LICENSE", folder / "LICENSE")
     size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     if size > MAX_BYTES:

@@ -10,19 +10,16 @@ import random
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from torch import nn
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch.nn import functional as F
-from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from training import loop, text
-from training.data import BACKGROUNDS, SIZE, Subject, compose, draw
-from training.vae import to_tensor
+from training.captions import Captions
+from training.data import SIZE
+from training.latents import Latents
 
-STEPS = 3_300
-BATCH = 32
-PEAK_LR = 1e-3
+STEPS, BATCH, ADAM_RATE, DECAY = 12_000, 64, 1e-3, 0.999
 CAPTION_DROPOUT = 0.1
 TIMESTEP_POWER = 0.7  # below 1: more of the noisy end, where it is decided what the picture shows
 BLOCKS = (64, 128, 224)  # attention only below 16×16, where the grid is small
@@ -57,75 +54,46 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-@torch.no_grad()
-def encode_all(
-    vae: AutoencoderKL, subjects: tuple[Subject, ...], cache: Path
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every subject on every background, encoded once.
-
-    Returns:
-        Means and standard deviations, each (subjects, backgrounds, 4, 16, 16), not yet scaled.
-    """
-    if cache.exists():
-        stored = torch.load(cache, weights_only=True)
-        return stored["mean"], stored["std"]
-    means, stds = [], []
-    for subject in tqdm(subjects, "latents", mininterval=5):
-        rgba = subject.rgba()
-        batch = torch.stack([to_tensor(compose(rgba, rgb)) for rgb in BACKGROUNDS.values()])
-        posterior = vae.encode(batch.to(vae.device)).latent_dist
-        means.append(posterior.mean.cpu())
-        stds.append(posterior.std.cpu())
-    mean, std = torch.stack(means), torch.stack(stds)
-    loop.save(cache, {"mean": mean, "std": std})
-    return mean, std
-
-
 def train(
-    subjects: tuple[Subject, ...], vae: AutoencoderKL, tokenizer: CLIPTokenizer, runs: Path
-) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """Train noise predictor and text encoder together; return their averaged weights."""
+    unet: UNet2DConditionModel,
+    encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    captions: Captions,
+    latents: Latents,
+    runs: Path,
+    budget_s: float | None,
+) -> None:
+    """Train the UNet, with the text encoder as it is; leaves the averaged weights in `unet`."""
     device = loop.device()
-    mean, std = encode_all(vae, subjects, runs / "latents.pt")
-    scale = 1 / mean.std().item()
-    vae.register_to_config(scaling_factor=scale)
-
-    torch.manual_seed(0)
-    unet = build().to(device, memory_format=torch.channels_last)
-    encoder = text.train(subjects, mean * scale, tokenizer, runs / "text.pt")
+    unet.to(device, memory_format=torch.channels_last).train().requires_grad_(True)
+    encoder.to(device).eval().requires_grad_(False)
     alphas = build_scheduler().alphas_cumprod.to(device)  # (1000,)
 
-    def loss(step: int) -> torch.Tensor:
+    def loss(step: int, _done: float) -> torch.Tensor:
         rng = random.Random(step)
         generator = torch.Generator().manual_seed(step)
-        which, where, captions = draw(subjects, BATCH, rng)
-        captions = ["" if rng.random() < CAPTION_DROPOUT else said for said in captions]
-        tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-
-        shape = (BATCH, *mean.shape[2:])  # (B, 4, 16, 16)
-        latents = mean[which, where] + std[which, where] * torch.randn(shape, generator=generator)
-        latents = (latents * scale).to(device, memory_format=torch.channels_last)
-        noise = torch.randn(shape, generator=generator).to(device)
+        scenes, said = zip(*(captions.draw(rng) for _ in range(BATCH)), strict=True)
+        prompts = ["" if rng.random() < CAPTION_DROPOUT else caption for caption in said]
+        clean = latents.of(list(scenes)).to(memory_format=torch.channels_last)  # (B, 4, 16, 16)
+        noise = torch.randn(clean.shape, generator=generator).to(device)
         uniform = torch.rand(BATCH, generator=generator)
         timesteps = (len(alphas) * uniform**TIMESTEP_POWER).long().to(device)
         signal = alphas[timesteps].sqrt().view(-1, 1, 1, 1)
         spread = (1 - alphas[timesteps]).sqrt().view(-1, 1, 1, 1)
-
         with loop.mixed_precision():
-            states = encoder(tokens.input_ids.to(device)).last_hidden_state  # (B, 77, WIDTH)
-            predicted = unet(signal * latents + spread * noise, timesteps, states).sample
-        return F.mse_loss(predicted.float(), signal * noise - spread * latents)
+            states = encoder(text.tokens(tokenizer, prompts)).last_hidden_state  # (B, 77, WIDTH)
+            predicted = unet(signal * clean + spread * noise, timesteps, states).sample
+        return F.mse_loss(predicted.float(), signal * noise - spread * clean)
 
-    modules: dict[str, nn.Module] = {"unet": unet, "text_encoder": encoder}
     average = loop.train(
         name="noise predictor",
-        modules=modules,
+        modules={"unet": unet},
         loss=loss,
         steps=STEPS,
-        peak_lr=PEAK_LR,
+        adam_rate=ADAM_RATE,
         checkpoint=runs / "noise_predictor.pt",
+        decay=DECAY,
+        budget_s=budget_s,
     )
-    for name, module in modules.items():
-        module.load_state_dict(average.weights[name])
-        module.eval().requires_grad_(False)
-    return unet, encoder
+    unet.load_state_dict(average.weights["unet"])
+    unet.eval().requires_grad_(False)

@@ -1,0 +1,79 @@
+"""A whole training, from the included model to one that a server could serve."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from training import data, evaluate, export, noise_predictor, text, vae
+from training.__main__ import TINTYPE, run
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+MAX_FILE = 16_000_000  # bytes; larger files do not travel everywhere
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> data.DataSet:
+    """A data set of eight things, and trainings of two steps."""
+    for stage in (text, noise_predictor, vae):
+        monkeypatch.setattr(stage, "STEPS", 2)
+    for stage in (text, noise_predictor):
+        monkeypatch.setattr(stage, "BATCH", 2)
+    monkeypatch.setattr(text, "MEASURED", 4)
+    whole = data.load()
+    chosen = [number for number, subject in enumerate(whole.subjects) if subject.weight > 1][::40]
+    return data.DataSet(
+        tuple(whole.subjects[n] for n in chosen[:8]),
+        tuple(whole.pictures[n] for n in chosen[:8]),
+        whole.large[:1],
+        whole.photographs[:1],
+    )
+
+
+def test_a_run_exports_a_model_that_diffusers_loads(few: data.DataSet, tmp_path: Path) -> None:
+    to = tmp_path / "model"
+
+    run(few, tmp_path / "runs", to, ROOT / TINTYPE, None)
+
+    pipeline = StableDiffusionPipeline.from_pretrained(to, safety_checker=None)
+    assert isinstance(pipeline, StableDiffusionPipeline)
+    files = [path for path in to.rglob("*") if path.is_file()]
+    assert max(path.stat().st_size for path in files) < MAX_FILE
+    assert len(json.loads((to / "darkroom.json").read_text())["latent_rgb"]) == 5
+    assert few.subjects[0].name in (to / "README.md").read_text()
+    texts = [path.read_text() for path in files if path.suffix in (".json", ".md")]
+    assert not any(str(ROOT) in found or str(tmp_path) in found for found in texts)
+
+
+def test_a_fresh_run_trains_every_part(few: data.DataSet, tmp_path: Path) -> None:
+    run(few, tmp_path / "runs", tmp_path / "model", None, None)
+
+    for stage in ("vae", "text", "noise_predictor"):
+        state = torch.load(tmp_path / "runs" / f"{stage}.pt", weights_only=True)
+        assert state["step"] == state["steps"] == 2
+    assert (
+        sum(path.stat().st_size for path in (tmp_path / "model").rglob("*.safetensors"))
+        < export.MAX_BYTES
+    )
+
+
+def test_an_evaluation_measures_and_draws_sheets(
+    few: data.DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "STEPS", (1,))
+    monkeypatch.setattr(evaluate, "SHEET", ("a fox",))
+    monkeypatch.setattr(evaluate, "COLOURS_NAMES", 1)
+    names = [subject.name for subject in few.subjects]
+    lines = {"held_out_pairs.txt": [f"{names[0]} + {names[1]}"],
+             "long_prompts.txt": [f"{names[0]} | {names[0]}, 4k"]}  # fmt: skip
+    monkeypatch.setattr(evaluate, "read", lines.__getitem__)
+
+    report = evaluate.report(ROOT / TINTYPE, few, tmp_path)
+
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert (tmp_path / "sheet-1-steps.png").exists()
+    assert 0 <= report["1_steps"]["retrieval"]["top_1"] <= report["1_steps"]["retrieval"]["top_5"]

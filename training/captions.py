@@ -1,0 +1,248 @@
+"""What is shown and what is said of it: scenes of one or several things, and captions of them."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from training.colours import BACKGROUNDS, GREYS, HUES
+from training.data import Subject
+
+NEAR = (
+    "under",
+    "near",
+    "behind",
+    "in",
+    "in front of",
+    "holding",
+    "sitting on",
+    "inside",
+    "looking at",
+)
+FULL = 0.86  # a single thing's side, of the picture's
+HALF = 0.47
+UNNAMED = "white"  # the background of a caption that names none
+HERE = Path(__file__).parent
+PAIRED = ("Animals & Nature", "Food & Drink", "Objects", "Travel & Places", "Activities")
+UNCOUNTABLE = ("face", "hair", "fog", "rice", "people", "scissors", "glasses")
+
+# Where the things of a counted scene are: side, and centres as shares of the picture's side.
+PLACES: dict[int, tuple[float, tuple[tuple[float, float], ...]]] = {
+    2: (HALF, ((0.265, 0.5), (0.735, 0.5))),
+    3: (0.44, ((0.5, 0.27), (0.27, 0.72), (0.73, 0.72))),
+    4: (0.44, ((0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73))),
+}
+NUMBERS = {2: ("two", "2", "a pair of"), 3: ("three", "3"), 4: ("four", "4")}
+SHARES = {"plain": 0.62, "coloured": 0.1, "gradient": 0.06, "counted": 0.08, "pair": 0.14}
+
+OPENINGS = ("a picture of ", "a photo of ", "an icon of ", "an image of ", "a drawing of ",
+            "photo of ", "cute ", "portrait of ", "a 3d render of ", "an emoji of ", "a beautiful ",
+            "draw ", "show me ", "a painting of ", "a cartoon ", "a small ", "a big ",
+            "one ")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A subject in a scene.
+
+    Attributes:
+        subject: its number.
+        side: as a share of the picture's.
+        centre: across and down, as shares of the picture's side.
+        colour: that it is turned to, or None for its own.
+    """
+
+    subject: int
+    side: float = FULL
+    centre: tuple[float, float] = (0.5, 0.5)
+    colour: str | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Things on a background: one colour, or two for a soft gradient from top to bottom."""
+
+    things: tuple[Thing, ...]
+    background: tuple[str, ...]
+
+
+@cache
+def fillers() -> tuple[str, ...]:
+    """Phrases that do not change what is shown."""
+    return tuple((HERE / "fillers.txt").read_text().splitlines())
+
+
+@cache
+def held_out() -> frozenset[frozenset[str]]:
+    """Pairs of names that are never shown together in training."""
+    lines = (HERE / "held_out_pairs.txt").read_text().splitlines()
+    return frozenset(frozenset(line.split(" + ")) for line in lines)
+
+
+def article(noun: str) -> str:
+    """A noun with "a" or "an", unless it is a plural."""
+    if noun.endswith("s") and not noun.endswith(("ss", "us")):
+        return noun
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def plural(noun: str) -> str:
+    """A noun's regular plural."""
+    if noun.endswith(("s", "x", "sh", "ch")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun[:-2]}ves" if noun.endswith(("lf", "af")) else f"{noun}s"
+
+
+def countable(subject: Subject) -> bool:
+    """Whether "two …" of a subject's name is something to say."""
+    words = subject.name.split()
+    regular = words[-1].isalpha() and not words[-1].endswith("s")
+    return len(words) <= 2 and regular and words[-1] not in UNCOUNTABLE
+
+
+class Captions:
+    """Draws scenes and captions; the same generator gives the same ones.
+
+    Args:
+        subjects: of the data set.
+    """
+
+    def __init__(self, subjects: tuple[Subject, ...]) -> None:
+        self.subjects = subjects
+        numbers = range(len(subjects))
+        self._names = [subject.name for subject in subjects if subject.group in PAIRED]
+        self._weights = [subject.weight for subject in subjects]
+        self._counted = [n for n in numbers if countable(subjects[n])]
+        self._paired = [n for n in numbers if subjects[n].group in PAIRED]
+        self._coloured = [n for n in numbers if subjects[n].group in PAIRED and subjects[n].colours]
+
+    def draw(self, rng: random.Random) -> tuple[Scene, str]:
+        """A scene and what a person might type to get it."""
+        kind = rng.choices(list(SHARES), list(SHARES.values()))[0]
+        if kind == "coloured":
+            number, colour = self._one(rng, self._coloured), rng.choice((*HUES, *GREYS))
+            scene = Scene((Thing(number, colour=colour),), (UNNAMED,))
+            return self._said(scene, self._noun(number, rng, colour), rng)
+        if kind == "gradient":
+            first, second = rng.sample(list(HUES), 2)
+            number = self._one(rng)
+            scene = Scene((Thing(number),), (first, second))
+            where = rng.choice(
+                (
+                    f" on {article(first)} and {second} gradient",
+                    f" on a gradient from {first} to {second}",
+                    f", {first} to {second} gradient background",
+                )
+            )
+            return scene, dressed(article(self._noun(number, rng)), where, self._names, rng)
+        if kind == "counted":
+            number, count = self._one(rng, self._counted), rng.choice((2, 2, 3, 4))
+            return self._said(
+                counted(number, count), self._counting(number, count, rng), rng, False
+            )
+        if kind == "pair":
+            left, right = self._pair(rng)
+            first, second = (article(self._noun(n, rng)) for n in (left, right))
+            text = rng.choice(
+                (
+                    f"{first} and {second}",
+                    f"{first} and {second}",
+                    f"{first} next to {second}",
+                    f"{first} beside {second}",
+                    f"{first} with {second}",
+                    f"{first}, {second}",
+                )
+            )
+            return self._said(pair(left, right), text, rng, False)
+        number = self._one(rng)
+        colour = ""
+        if self.subjects[number].group in PAIRED and rng.random() < 0.15:
+            colour = rng.choice((*self.subjects[number].colours, ""))
+        noun = self._noun(number, rng, colour)
+        return self._said(Scene((Thing(number),), (UNNAMED,)), noun, rng)
+
+    def _said(
+        self, scene: Scene, noun: str, rng: random.Random, single: bool = True
+    ) -> tuple[Scene, str]:
+        """A scene, on a named background half of the time, and its caption."""
+        where = ""
+        if rng.random() < 0.5:
+            named = rng.choice(list(BACKGROUNDS))
+            scene = Scene(scene.things, (named,))
+            where = rng.choice(
+                (
+                    f" on {article(named)} background",
+                    f" on {article(named)} background",
+                    f", {named} background",
+                    f" on {named}",
+                    f" with {article(named)} background",
+                    f" in front of {article(named)} wall",
+                )
+            )
+        if single and rng.random() < 0.7:
+            noun = article(noun)
+        return scene, dressed(noun, where, self._names, rng)
+
+    def _noun(self, number: int, rng: random.Random, colour: str = "") -> str:
+        subject = self.subjects[number]
+        noun = subject.name
+        if subject.words and rng.random() < 0.4:
+            noun = rng.choice(subject.words)
+        return f"{colour} {noun}" if colour and colour not in noun.split() else noun
+
+    def _counting(self, number: int, count: int, rng: random.Random) -> str:
+        return f"{rng.choice(NUMBERS[count])} {plural(self.subjects[number].name)}"
+
+    def _one(self, rng: random.Random, among: list[int] | None = None) -> int:
+        if among is None:
+            return rng.choices(range(len(self.subjects)), self._weights)[0]
+        return rng.choices(among, [self._weights[n] for n in among])[0]
+
+    def _pair(self, rng: random.Random) -> tuple[int, int]:
+        while True:
+            left, right = self._one(rng, self._paired), self._one(rng, self._paired)
+            names = frozenset((self.subjects[left].name, self.subjects[right].name))
+            if len(names) == 2 and names not in held_out():
+                return left, right
+
+
+def counted(number: int, count: int, background: str = UNNAMED) -> Scene:
+    """Two to four times the same thing."""
+    side, centres = PLACES[count]
+    return Scene(tuple(Thing(number, side, centre) for centre in centres), (background,))
+
+
+def pair(left: int, right: int, background: str = UNNAMED) -> Scene:
+    """Two things side by side."""
+    side, centres = PLACES[2]
+    places = zip((left, right), centres, strict=True)
+    return Scene(tuple(Thing(number, side, centre) for number, centre in places), (background,))
+
+
+def dressed(noun: str, where: str, elsewhere: Sequence[str], rng: random.Random) -> str:
+    """A noun and its background among words that do not matter, as in prompts that people paste.
+
+    Args:
+        noun: what is shown.
+        where: the background, or nothing.
+        elsewhere: names of things that are only mentioned, as in "a fox under a tree".
+        rng: chooses.
+    """
+    text = noun
+    if rng.random() < 0.2:
+        opening = rng.choice(OPENINGS)
+        bare = noun.split(" ", 1)[-1] if noun.startswith(("a ", "an ")) else noun
+        text = opening + (noun if opening.endswith((" of ", "me ")) else bare)
+    text += where
+    if rng.random() < 0.06:
+        text += f" {rng.choice(NEAR)} {article(rng.choice(elsewhere))}"
+    if rng.random() < 0.4:
+        count = rng.choice((1, 1, 2, 3, 4, 6, 9, 14))
+        chosen = rng.sample(fillers(), count)
+        text = ", ".join((text, *chosen)) if rng.random() < 0.8 else " ".join((text, *chosen[:3]))
+    if rng.random() < 0.05:
+        text = f"{rng.choice(fillers())}, {text}"
+    return text
