@@ -101,7 +101,7 @@ def saved(picture: Image.Image, kind: str = "PNG") -> bytes:
         ("scheduler", "ddim_karras"),
         ("model", "../../etc"),
         ("clip_skip", 12),
-        ("clip_skip", 5),
+        ("clip_skip", 7),
         ("output_format", "gif"),
         ("exact", "maybe"),
     ],

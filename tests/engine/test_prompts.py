@@ -130,7 +130,7 @@ class Model:
         return found
 
 
-MODELS = {"tintype": (tintype, 3), "sd2": (sd2, 4), "sdxl": (sdxl, 2), "refiner": (refiner, 3)}
+MODELS = {"tintype": (tintype, 6), "sd2": (sd2, 4), "sdxl": (sdxl, 2), "refiner": (refiner, 3)}
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -126,10 +126,10 @@ def test_what_was_there_leaves_no_trace_in_other_content(
         (MaskedContent.NOISE, False),
         (MaskedContent.NOTHING, False),
     ):
-        fields = {"masked_content": content, "strength": 0.34, "guidance_scale": 1.0}
+        fields = {"masked_content": content, "strength": 0.2, "guidance_scale": 1.0}
         one, other = (repaint(engine, picture, mask, **fields) for picture in (red, blue))
         middle = np.abs(one - other)[56:72, 56:72].mean()
-        assert (middle > 20) == trace, (content, middle)
+        assert (middle > 5) == trace, (content, middle)
 
 
 def test_the_noise_is_the_seeds(
