@@ -8,6 +8,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.serving import RunningServer, free_port
 
 
@@ -60,6 +62,7 @@ def test_doctor_finds_a_healthy_box_healthy(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = darkroom(
@@ -114,6 +117,7 @@ def test_webhooks_secret_is_made_once_and_is_nobody_elses(tmp_path: Path) -> Non
     assert path.read_text() == "short"  # another one would be one that no receiver knows
 
 
+@pytest.mark.slow
 def test_doctor_finds_a_broken_database(tmp_path: Path) -> None:
     (tmp_path / "darkroom.db").write_bytes(b"SQLite format 3\x00" + b"\xff" * 5000)
     result = darkroom("doctor", "--data-dir", str(tmp_path), "--port", str(free_port()))

@@ -109,6 +109,7 @@ def test_what_was_deleted_is_not_shown_small(server: RunningServer) -> None:
     assert "preview" not in [event["event"] for event in server.events(job["id"])]
 
 
+@pytest.mark.slow
 def test_a_lost_file_is_said_to_be_lost(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         job = server.finished(server.submit()["id"])

@@ -201,6 +201,7 @@ def test_a_cancelled_one_ends(upscaling: RunningServer, large: Path) -> None:
     assert ended["progress"]["step"] < 100
 
 
+@pytest.mark.slow
 def test_a_killed_worker_makes_the_same_picture_again(
     upscaling: RunningServer, medium: Path
 ) -> None:

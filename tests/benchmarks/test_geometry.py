@@ -47,6 +47,7 @@ def test_each_contestant_times_the_model(models_dir: Path, contestant: str) -> N
     assert all(second > 0 for seconds in times.values() for second in seconds)
 
 
+@pytest.mark.slow
 def test_a_turn_in_a_process_of_its_own_says_the_same_things(models_dir: Path) -> None:
     times = Turn("stock", str(models_dir), "tiny", side=64, steps=1).take()
 

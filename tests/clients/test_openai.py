@@ -337,6 +337,7 @@ def test_a_cancelled_job_is_an_error_in_its_stream(idle_server: RunningServer) -
     assert caught.value.code == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_says_so_in_its_streams(tmp_path: Path) -> None:
     with running(tmp_path, process="web") as server:
         token = issue(server, "a program")["token"]
@@ -533,6 +534,7 @@ def test_a_client_that_loses_patience_finds_its_job_again(idle_server: RunningSe
     assert len(jobs_of(idle_server, token)) == 1
 
 
+@pytest.mark.slow
 def test_three_who_ask_alike_at_once_get_one_job(server: RunningServer, photo: Path) -> None:
     token = issue(server, "a program in three threads")["token"]
     together = threading.Barrier(3)

@@ -220,6 +220,7 @@ def test_a_newer_database_is_refused_with_what_to_do(first: Path) -> None:
     assert jobs_in(first) == ["old"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["serve", "web", "worker"])
 def test_no_process_starts_on_a_newer_database(first: Path, command: str) -> None:
     database.migrate(first)

@@ -53,6 +53,7 @@ def test_a_cancelled_job_is_told_of(telling: RunningServer, listen: Listen) -> N
     assert message["type"] == "job.cancelled"
 
 
+@pytest.mark.slow
 def test_it_may_be_asked_for_in_a_form_and_for_any_task(
     telling: RunningServer, listen: Listen, photo: Path, mask: Path
 ) -> None:
