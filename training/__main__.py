@@ -10,9 +10,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from training import data, evaluate, export, latents, noise_predictor, pack, text, vae
 from training.captions import Captions
+from training.data import TINTYPE
 from training.pictures import Pictures
 
-TINTYPE = Path("server/darkroom/models/tintype")
 SHARES = {"vae": 0.0, "text": 0.42, "noise_predictor": 0.55}  # of a budget; the rest is for export
 FRESH_SHARES = {"vae": 0.3, "text": 0.27, "noise_predictor": 0.4}
 

@@ -1,13 +1,15 @@
 """What is shown and what is said of it: scenes of one or several things, and captions of them."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from itertools import accumulate
 
 from training.colours import BACKGROUNDS, GREYS, HUES
-from training.data import Subject
+from training.data import THINGS, Subject, lines
+
+Weighted = tuple[list[int], list[float]]
 
 NEAR = (
     "under",
@@ -23,8 +25,6 @@ NEAR = (
 FULL = 0.86  # a single thing's side, of the picture's
 HALF = 0.47
 UNNAMED = "white"  # the background of a caption that names none
-HERE = Path(__file__).parent
-PAIRED = ("Animals & Nature", "Food & Drink", "Objects", "Travel & Places", "Activities")
 UNCOUNTABLE = ("face", "hair", "fog", "rice", "people", "scissors", "glasses")
 
 # Where the things of a counted scene are: side, and centres as shares of the picture's side.
@@ -70,14 +70,13 @@ class Scene:
 @cache
 def fillers() -> tuple[str, ...]:
     """Phrases that do not change what is shown."""
-    return tuple((HERE / "fillers.txt").read_text().splitlines())
+    return tuple(lines("fillers.txt"))
 
 
 @cache
 def held_out() -> frozenset[frozenset[str]]:
     """Pairs of names that are never shown together in training."""
-    lines = (HERE / "held_out_pairs.txt").read_text().splitlines()
-    return frozenset(frozenset(line.split(" + ")) for line in lines)
+    return frozenset(frozenset(line.split(" + ")) for line in lines("held_out_pairs.txt"))
 
 
 def article(noun: str) -> str:
@@ -113,22 +112,27 @@ class Captions:
     def __init__(self, subjects: tuple[Subject, ...]) -> None:
         self.subjects = subjects
         numbers = range(len(subjects))
-        self._names = [subject.name for subject in subjects if subject.group in PAIRED]
-        self._weights = [subject.weight for subject in subjects]
-        self._counted = [n for n in numbers if countable(subjects[n])]
-        self._paired = [n for n in numbers if subjects[n].group in PAIRED]
-        self._coloured = [n for n in numbers if subjects[n].group in PAIRED and subjects[n].colours]
+        things = [n for n in numbers if subjects[n].group in THINGS]
+        self._names = [subjects[n].name for n in things]
+        self._all = self._weighted(numbers)
+        self._counted = self._weighted(n for n in numbers if countable(subjects[n]))
+        self._paired = self._weighted(things)
+        self._coloured = self._weighted(n for n in things if subjects[n].colours)
+
+    def batch(self, rng: random.Random, count: int) -> tuple[list[Scene], list[str]]:
+        """Scenes, and a caption of each."""
+        drawn = [self.draw(rng) for _ in range(count)]
+        return [scene for scene, _ in drawn], [said for _, said in drawn]
 
     def draw(self, rng: random.Random) -> tuple[Scene, str]:
         """A scene and what a person might type to get it."""
         kind = rng.choices(list(SHARES), list(SHARES.values()))[0]
         if kind == "coloured":
             number, colour = self._one(rng, self._coloured), rng.choice((*HUES, *GREYS))
-            scene = Scene((Thing(number, colour=colour),), (UNNAMED,))
-            return self._said(scene, self._noun(number, rng, colour), rng)
+            return self._said(single(number, colour=colour), self._noun(number, rng, colour), rng)
         if kind == "gradient":
             first, second = rng.sample(list(HUES), 2)
-            number = self._one(rng)
+            number = self._one(rng, self._all)
             scene = Scene((Thing(number),), (first, second))
             where = rng.choice(
                 (
@@ -157,12 +161,12 @@ class Captions:
                 )
             )
             return self._said(pair(left, right), text, rng, False)
-        number = self._one(rng)
+        number = self._one(rng, self._all)
         colour = ""
-        if self.subjects[number].group in PAIRED and rng.random() < 0.15:
+        if self.subjects[number].group in THINGS and rng.random() < 0.15:
             colour = rng.choice((*self.subjects[number].colours, ""))
         noun = self._noun(number, rng, colour)
-        return self._said(Scene((Thing(number),), (UNNAMED,)), noun, rng)
+        return self._said(single(number), noun, rng)
 
     def _said(
         self, scene: Scene, noun: str, rng: random.Random, single: bool = True
@@ -196,10 +200,13 @@ class Captions:
     def _counting(self, number: int, count: int, rng: random.Random) -> str:
         return f"{rng.choice(NUMBERS[count])} {plural(self.subjects[number].name)}"
 
-    def _one(self, rng: random.Random, among: list[int] | None = None) -> int:
-        if among is None:
-            return rng.choices(range(len(self.subjects)), self._weights)[0]
-        return rng.choices(among, [self._weights[n] for n in among])[0]
+    def _weighted(self, numbers: Iterable[int]) -> Weighted:
+        """Subjects' numbers, with their weights summed up to each."""
+        chosen = list(numbers)
+        return chosen, list(accumulate(self.subjects[n].weight for n in chosen))
+
+    def _one(self, rng: random.Random, among: Weighted) -> int:
+        return rng.choices(among[0], cum_weights=among[1])[0]
 
     def _pair(self, rng: random.Random) -> tuple[int, int]:
         while True:
@@ -207,6 +214,11 @@ class Captions:
             names = frozenset((self.subjects[left].name, self.subjects[right].name))
             if len(names) == 2 and names not in held_out():
                 return left, right
+
+
+def single(number: int, background: str = UNNAMED, colour: str | None = None) -> Scene:
+    """One thing on a flat colour."""
+    return Scene((Thing(number, colour=colour),), (background,))
 
 
 def counted(number: int, count: int, background: str = UNNAMED) -> Scene:

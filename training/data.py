@@ -10,9 +10,17 @@ from pathlib import Path
 from PIL import Image
 
 PACK = Path(__file__).with_name("pictures.zip")
+TINTYPE = Path("server/darkroom/models/tintype")
 INDEX, SMALL, LARGER, PHOTOGRAPH = "index.json", "small/", "large/", "photographs/"
 SIDE = 110  # pixels of a thing's picture, which fills 86 % of a training picture
 SIZE = 128  # pixels a side of a training picture
+# Unicode's groups of what has a plain noun for a name, unlike faces, people and signs.
+THINGS = ("Animals & Nature", "Food & Drink", "Objects", "Travel & Places", "Activities")
+
+
+def lines(name: str) -> list[str]:
+    """The lines of a list beside this file."""
+    return PACK.with_name(name).read_text().splitlines()
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from scipy import linalg
 from tqdm import tqdm
 
 from training import captions, data
-from training.captions import Scene, Thing, article
+from training.captions import Scene, article
 from training.colours import BACKGROUNDS
+from training.data import TINTYPE, lines
 from training.pictures import Pictures, thumbnail, to_tensor
 
 STEPS = (20, 4)
@@ -29,9 +30,7 @@ TOGETHER = 25  # pictures a call
 NAMES, SEEDS = 300, (7, 8)  # of the retrieval
 CODED = 48  # subjects that the autoencoder is measured with
 COLOURS_NAMES = 30  # subjects drawn on each background
-HERE = Path(__file__).parent
 SHEET_COLUMNS, LABEL = 8, 14  # pixels of the text below a picture
-MODEL = Path("server/darkroom/models/tintype")
 
 SHEET = ("a red fox", "a cat", "a dog", "a penguin", "a slice of pizza", "a red apple",
          "a strawberry", "a house", "a heart", "a rocket", "a sunflower", "a tree", "a car",
@@ -88,7 +87,7 @@ class Evaluation:
     def retrieval(self, steps: int) -> dict[str, float]:
         """How often a subject's own picture is the nearest of all, or among the nearest five."""
         subjects = self._found.subjects
-        truth = self._thumbnails([Scene((Thing(n),), ("white",)) for n in range(len(subjects))])
+        truth = self._thumbnails([captions.single(n, "white") for n in range(len(subjects))])
         asked = random.Random(SEEDS[0]).sample(range(len(subjects)), min(NAMES, len(subjects)))
         prompts = [f"{article(subjects[n].name)} on a white background" for n in asked]
         ranks = []
@@ -118,7 +117,7 @@ class Evaluation:
 
     def compositions(self, steps: int) -> float:
         """How often both things of a held-out pair are drawn, each nearest in its half."""
-        pairs = [line.split(" + ") for line in read("held_out_pairs.txt")]
+        pairs = [line.split(" + ") for line in lines("held_out_pairs.txt")]
         prompts = [f"{article(left)} and {article(right)}" for left, right in pairs]
         drawn = self.draw(prompts, steps, SEEDS[0])
         half = drawn.shape[-1] // 2
@@ -137,15 +136,15 @@ class Evaluation:
 
     def long_prompts(self, steps: int) -> float:
         """How often a long pasted prompt's subject is among the nearest five."""
-        lines = [line.split(" | ") for line in read("long_prompts.txt")]
+        wanted = [line.split(" | ") for line in lines("long_prompts.txt")]
         every = range(len(self._found.subjects))
-        truth = self._thumbnails([Scene((Thing(n),), (captions.UNNAMED,)) for n in every])
-        drawn = self.draw([prompt for _, prompt in lines], steps, SEEDS[0])
+        truth = self._thumbnails([captions.single(n) for n in every])
+        drawn = self.draw([prompt for _, prompt in wanted], steps, SEEDS[0])
         right = 0
-        for (name, _), picture in zip(lines, drawn, strict=True):
+        for (name, _), picture in zip(wanted, drawn, strict=True):
             distances = _distances(picture, truth)
             right += int((distances < distances[self._found.number(name)]).sum()) < 5
-        return right / len(lines)
+        return right / len(wanted)
 
     def frechet(self, steps: int) -> float:
         """The Fréchet distance of what is drawn to the data set, in the autoencoder's latents.
@@ -156,7 +155,7 @@ class Evaluation:
         subjects = self._found.subjects
         chosen = random.Random(2).sample(range(len(subjects)), min(NAMES, len(subjects)))
         drawn = self.draw([article(subjects[n].name) for n in chosen], steps, SEEDS[0])
-        scenes = [Scene((Thing(n),), (captions.UNNAMED,)) for n in chosen]
+        scenes = [captions.single(n) for n in chosen]
         true = torch.stack([self._pictures.scene(scene) for scene in scenes])
         (mean, spread), (other, wide) = (self._moments(part) for part in (drawn, true))
         root = linalg.sqrtm(spread @ wide).real
@@ -168,7 +167,9 @@ class Evaluation:
         chosen = random.Random(3).sample(subjects, min(CODED, len(subjects)))
         errors, squares = [], []
         for number in chosen:
-            true = torch.stack([self._pictures.plain(number, colour) for colour in BACKGROUNDS])
+            true = torch.stack(
+                [self._pictures.scene(captions.single(number, colour)) for colour in BACKGROUNDS]
+            )
             with torch.no_grad():
                 model = self._pipeline.vae
                 latents = model.encode(true.to(model.device)).latent_dist.mean
@@ -197,11 +198,6 @@ class Evaluation:
 def _distances(picture: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """L1 between a picture's thumbnail and many, (N,)."""
     return (truth - thumbnail(picture)).abs().mean((1, 2, 3))
-
-
-def read(name: str) -> list[str]:
-    """The lines of a file beside this one."""
-    return (HERE / name).read_text().splitlines()
 
 
 def to_image(picture: torch.Tensor) -> Image.Image:
@@ -233,7 +229,7 @@ def report(folder: Path, found: data.DataSet, out: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="training.evaluate", description=__doc__)
-    parser.add_argument("--model", type=Path, default=MODEL, help="a diffusers folder")
+    parser.add_argument("--model", type=Path, default=TINTYPE, help="a diffusers folder")
     parser.add_argument("--to", type=Path, default=Path("runs/tintype/evaluation"))
     arguments = parser.parse_args()
     print(json.dumps(report(arguments.model, data.load(), arguments.to), indent=2))

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from training import noise_predictor
-from training.captions import Scene, Thing
+from training.captions import single
 from training.data import SIZE, Subject
 from training.latents import BACKDROPS
 from training.pictures import Pictures
@@ -39,7 +39,7 @@ def preview_matrix(vae: AutoencoderKL, pictures: Pictures, subjects: int) -> lis
         A row a latent channel and a row of offsets, each red, green, blue in [-1, 1].
     """
     chosen = range(0, subjects, 8)
-    scenes = [Scene((Thing(n),), (BACKDROPS[n % len(BACKDROPS)],)) for n in chosen]
+    scenes = [single(n, BACKDROPS[n % len(BACKDROPS)]) for n in chosen]
     latents = (encode(vae, pictures, scenes) * vae.config.scaling_factor).cpu()  # (N, 4, 16, 16)
     small = torch.stack([pictures.scene(scene) for scene in scenes])
     small = torch.nn.functional.adaptive_avg_pool2d(small, latents.shape[-1])

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL
 from tqdm import tqdm
 
 from training import loop, vae
-from training.captions import Scene, Thing
+from training.captions import Scene, single
 from training.colours import BACKGROUNDS
 from training.pictures import Pictures
 
@@ -36,7 +36,7 @@ class Latents:
                 vae.encode(
                     self._vae,
                     pictures,
-                    [Scene((Thing(subject),), (colour,)) for colour in BACKDROPS],
+                    [single(subject, colour) for colour in BACKDROPS],
                 ).half()
                 for subject in tqdm(range(subjects), "latents", mininterval=5)
             ]
@@ -49,10 +49,9 @@ class Latents:
         found = torch.empty(len(scenes), *self._singles.shape[2:])
         others = []
         for number, scene in enumerate(scenes):
-            thing = scene.things[0]
-            if scene == Scene((Thing(thing.subject),), scene.background[:1]):
-                place = BACKDROPS.index(scene.background[0])
-                found[number] = self._singles[thing.subject, place]
+            subject, colour = scene.things[0].subject, scene.background[0]
+            if scene == single(subject, colour):
+                found[number] = self._singles[subject, BACKDROPS.index(colour)]
             else:
                 others.append(number)
         if others:

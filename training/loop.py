@@ -239,5 +239,6 @@ def train(
         if now - saved > CHECKPOINT_EVERY_S and (budget_s is None or step > TIMED_STEPS):
             write(step + 1)
             saved = now
-    write(steps)
+    if first < steps:
+        write(steps)
     return average

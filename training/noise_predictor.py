@@ -72,9 +72,9 @@ def train(
     def loss(step: int, _done: float) -> torch.Tensor:
         rng = random.Random(step)
         generator = torch.Generator().manual_seed(step)
-        scenes, said = zip(*(captions.draw(rng) for _ in range(BATCH)), strict=True)
+        scenes, said = captions.batch(rng, BATCH)
         prompts = ["" if rng.random() < CAPTION_DROPOUT else caption for caption in said]
-        clean = latents.of(list(scenes)).to(memory_format=torch.channels_last)  # (B, 4, 16, 16)
+        clean = latents.of(scenes).to(memory_format=torch.channels_last)  # (B, 4, 16, 16)
         noise = torch.randn(clean.shape, generator=generator).to(device)
         uniform = torch.rand(BATCH, generator=generator)
         timesteps = (len(alphas) * uniform**TIMESTEP_POWER).long().to(device)

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from training import colours
-from training.data import INDEX, LARGER, PACK, PHOTOGRAPH, SIDE, SMALL
+from training.data import INDEX, LARGER, PACK, PHOTOGRAPH, SIDE, SMALL, THINGS, lines
 
 PACKAGES = {
     "@lobehub/fluent-emoji-3d": "1.1.0",
@@ -37,12 +37,10 @@ FLAGS = ("chequered flag", "triangular flag", "crossed flags", "black flag", "wh
 UNWANTED = ("butt", "molester", "cute")
 
 LANCZOS = Image.Resampling.LANCZOS
-HERE = Path(__file__).parent
 COMMON_WEIGHT = 4.0  # how much oftener what people ask for first is shown
 MAX_FITTING = 1  # a keyword that fits more pictures than this singles out none of them
 MAX_NAMED = 4  # a last word that is in more names than this stands for none of them
 MAX_KEYWORDS = 2  # of a picture: emojilib lists the telling ones first
-PLAIN_GROUPS = ("Animals & Nature", "Food & Drink", "Objects", "Travel & Places", "Activities")
 
 
 def fetch(folder: Path) -> None:
@@ -72,7 +70,7 @@ def chosen(folder: Path) -> Iterator[tuple[str, str, Path, list[str]]]:
     emoji = json.loads((folder / "unicode-emoji-json/package/data-by-emoji.json").read_text())
     keywords = json.loads((folder / "emojilib/package/dist/emoji-en-US.json").read_text())
     pictures = folder / "fluent-emoji-3d/package/assets"
-    left_out = set((HERE / "left_out.txt").read_text().splitlines())
+    left_out = set(lines("left_out.txt"))
     for character, entry in emoji.items():
         if entry["name"] in left_out or (entry["group"] == "Flags" and entry["name"] not in FLAGS):
             continue
@@ -93,7 +91,7 @@ def plain(name: str) -> str:
 def own_words() -> dict[str, list[str]]:
     """Words by name, from `words.txt`."""
     found: dict[str, list[str]] = {}
-    for line in (HERE / "words.txt").read_text().splitlines():
+    for line in lines("words.txt"):
         if line and not line.startswith("#"):
             name, words = line.split(":")
             found.setdefault(plain(name), []).extend(word.strip() for word in words.split(","))
@@ -102,7 +100,7 @@ def own_words() -> dict[str, list[str]]:
 
 def frequent() -> set[str]:
     """Names of what people ask for first, from `common.txt`."""
-    return {plain(name) for name in (HERE / "common.txt").read_text().splitlines()}
+    return {plain(name) for name in lines("common.txt")}
 
 
 def index(entries: list[tuple[str, str, Path, list[str]]]) -> list[dict[str, Any]]:
@@ -122,7 +120,7 @@ def index(entries: list[tuple[str, str, Path, list[str]]]) -> list[dict[str, Any
     found = []
     for name, group, path, keywords in entries:
         words = list(own.get(name, []))
-        if group in PLAIN_GROUPS:
+        if group in THINGS:
             short = name.removesuffix(" face").split()[-1]  # "green salad" is a salad
             if in_names[short] <= MAX_NAMED:
                 words.append(short)

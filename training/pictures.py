@@ -8,7 +8,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from training import colours
-from training.captions import FULL, UNNAMED, Scene, Thing
+from training.captions import FULL, Scene, Thing
 from training.colours import BACKGROUNDS
 from training.data import SIZE, DataSet
 
@@ -40,10 +40,6 @@ class Pictures:
         for thing in scene.things:
             self._paste(canvas, thing)
         return canvas
-
-    def plain(self, subject: int, background: str = UNNAMED) -> torch.Tensor:
-        """One subject on a flat colour, (3, 128, 128) in [-1, 1]."""
-        return self.scene(Scene((Thing(subject),), (background,)))
 
     def random(self, rng: np.random.Generator, size: int) -> torch.Tensor:
         """A piece of a photograph, or of a subject on any colour: (3, size, size) in [-1, 1]."""

@@ -7,7 +7,6 @@ that, all captions look alike to an untrained UNet, which learns to ignore them.
 
 import json
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from training import loop
-from training.captions import Captions, Scene, Thing, article
+from training.captions import Captions, article, single
 from training.latents import BACKDROPS, Latents
 
 WIDTH = 192
@@ -41,7 +40,7 @@ def train_tokenizer(captions: Captions) -> CLIPTokenizer:
     that no prompt in any script has an unknown token; the two markers come last.
     """
     rng = random.Random(0)
-    corpus = [captions.draw(rng)[1] for _ in range(CAPTIONS)]
+    _, corpus = captions.batch(rng, CAPTIONS)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     empty = CLIPTokenizer()  # for its normalizer and pre-tokenizer
     learner = Tokenizer(BPE(end_of_word_suffix=END_OF_WORD))
@@ -118,11 +117,11 @@ class Reader(nn.Module):
     ) -> None:
         """Start with the map of the least squared error, which reads a trained encoder at once."""
         rng = random.Random(1)
-        scenes, said = zip(*(captions.draw(rng) for _ in range(MEASURED)), strict=True)
+        scenes, said = captions.batch(rng, MEASURED)
         parts = tokens(tokenizer, said).split(64)
         states = torch.cat([encoder(part).last_hidden_state[:, -GRID * GRID :] for part in parts])
         inputs = F.pad(states.flatten(0, 1).float(), (0, 1), value=1.0)  # (N·64, WIDTH + 1)
-        targets = layout(latents.of(list(scenes))).flatten(0, 1)
+        targets = layout(latents.of(scenes)).flatten(0, 1)
         damping = 1e-3 * len(inputs) * torch.eye(WIDTH + 1, device=inputs.device)
         solved = torch.linalg.solve(inputs.T @ inputs + damping, inputs.T @ targets)
         self.head.weight.copy_(solved[:-1].T)
@@ -147,12 +146,14 @@ def train(
     torch.manual_seed(0)
     encoder.to(loop.device()).train().requires_grad_(True)
     reader = Reader().to(loop.device())
-    reader.fit(encoder, tokenizer, captions, latents)
+    checkpoint = runs / "text.pt"
+    if not checkpoint.exists():
+        reader.fit(encoder, tokenizer, captions, latents)
 
     def loss(step: int, _done: float) -> torch.Tensor:
         rng = random.Random(step)
-        scenes, said = zip(*(captions.draw(rng) for _ in range(BATCH)), strict=True)
-        target = layout(latents.of(list(scenes)))
+        scenes, said = captions.batch(rng, BATCH)
+        target = layout(latents.of(scenes))
         with loop.mixed_precision():
             predicted = reader(encoder(tokens(tokenizer, said)).last_hidden_state)
         return F.mse_loss(predicted.float(), target)
@@ -164,7 +165,7 @@ def train(
         loss=loss,
         steps=STEPS,
         adam_rate=ADAM_RATE,
-        checkpoint=runs / "text.pt",
+        checkpoint=checkpoint,
         decay=DECAY,
         budget_s=budget_s,
     )
@@ -174,9 +175,9 @@ def train(
     return reader
 
 
-def tokens(tokenizer: CLIPTokenizer, said: Sequence[str]) -> torch.Tensor:
+def tokens(tokenizer: CLIPTokenizer, said: list[str]) -> torch.Tensor:
     """Token ids of captions, (N, 77), on the device."""
-    found = tokenizer(list(said), padding="max_length", truncation=True, return_tensors="pt")
+    found = tokenizer(said, padding="max_length", truncation=True, return_tensors="pt")
     ids: torch.Tensor = found.input_ids.to(loop.device())
     return ids
 
@@ -198,7 +199,7 @@ def quality(
         (rng.randrange(len(captions.subjects)), rng.choice(BACKDROPS)) for _ in range(MEASURED)
     ]
     said = [f"{article(captions.subjects[n].name)} on a {b} background" for n, b in chosen]
-    target = layout(latents.of([Scene((Thing(n),), (b,)) for n, b in chosen]))[..., :16]
+    target = layout(latents.of([single(n, b) for n, b in chosen]))[..., :16]
     with loop.mixed_precision():
         ids = tokens(tokenizer, said).split(64)
         states = torch.cat([encoder(part).last_hidden_state for part in ids])

@@ -8,7 +8,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from training import data, evaluate, export, noise_predictor, text, vae
-from training.__main__ import TINTYPE, run
+from training.__main__ import run
+from training.data import TINTYPE
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +71,7 @@ def test_an_evaluation_measures_and_draws_sheets(
     names = [subject.name for subject in few.subjects]
     lines = {"held_out_pairs.txt": [f"{names[0]} + {names[1]}"],
              "long_prompts.txt": [f"{names[0]} | {names[0]}, 4k"]}  # fmt: skip
-    monkeypatch.setattr(evaluate, "read", lines.__getitem__)
+    monkeypatch.setattr(evaluate, "lines", lines.__getitem__)
 
     report = evaluate.report(ROOT / TINTYPE, few, tmp_path)
 
