@@ -128,7 +128,8 @@ def _hint(name: str, known: list[str]) -> str:
 
 
 def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
-    """A problem, as the API that the current request is for writes errors."""
+    """A problem of the current request, as the API that it is for writes errors."""
+    problem = problem.model_copy(update={"request_id": g.request_id})
     shapes: ErrorShapes = current_app.extensions[_SHAPES]
     for prefix, shape in shapes.items():
         if request.path.startswith(prefix):
@@ -170,7 +171,6 @@ def install(app: Flask, shapes: ErrorShapes | None = None) -> None:
             title=error.name,
             status=error.code or 500,
             detail=error.description or error.name,
-            request_id=g.request_id,
         )
         kept = ("allow", "retry-after")
         headers = {name: text for name, text in error.get_headers() if name.lower() in kept}

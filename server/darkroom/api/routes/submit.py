@@ -132,7 +132,7 @@ def _result(job: Job) -> Response:
     headers = {"Location": job.url}
     problem = CANCELLED if job.status is JobStatus.CANCELLED else job.error
     if problem is not None:
-        return respond(problem.model_copy(update={"request_id": g.request_id}), headers)
+        return respond(problem, headers)
     if job.images and http.accepted_format() is not None:
         return send_picture(job.images[0].id, headers)
     return http.send_model(job, 200, headers)

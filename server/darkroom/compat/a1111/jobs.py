@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
-from flask import Response, g, jsonify
+from flask import Response, jsonify
 
 import darkroom
 from darkroom.api import errors
@@ -88,7 +88,7 @@ def run(
     def ended(jobs: Sequence[Job]) -> Response:
         for job in jobs:
             if job.error is not None and job.status is JobStatus.FAILED:
-                return errors.respond(job.error.model_copy(update={"request_id": g.request_id}))
+                return errors.respond(job.error)
         return then(jobs)
 
     return submit.when_ended(placed, ended)

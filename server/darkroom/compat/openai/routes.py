@@ -6,11 +6,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from flask import Blueprint, Response, g, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 
 from darkroom.api.auth import access
 from darkroom.api.context import context
-from darkroom.api.errors import ProblemError, invalid, respond
+from darkroom.api.errors import ProblemError, invalid_field, respond
 from darkroom.api.routes import submit
 from darkroom.api.routes.images import read_file, signed_address
 from darkroom.asgi.wait import EventStream, suspend
@@ -19,7 +19,7 @@ from darkroom.compat.openai import answers
 from darkroom.compat.openai.answers import Kind, OpenAIEncoder
 from darkroom.compat.openai.translate import Translated, translate
 from darkroom.requests import MAX_SEED, Task
-from darkroom.responses import FieldError, Job
+from darkroom.responses import Job
 
 blueprint = Blueprint("openai", __name__, url_prefix="/v1")
 
@@ -65,7 +65,7 @@ def _generate(task: Task, kind: Kind, **defaults: Any) -> Response:
     asked = translate(task, replace(sent, fields={**defaults, **given}), here.catalog, here.sources)
     if asked.options.stream and asked.more:
         detail = f"is at most {asked.request.num_images} in a stream"
-        raise invalid([FieldError(pointer="#/n", detail=detail)])
+        raise invalid_field("n", detail)
     submit.check_room()
     prepared = submit.prepare(asked.request, asked.files, digest)
     with submit.all_or_none() as accept:
@@ -104,7 +104,7 @@ def _refusal(job: Job) -> Response | None:
     if problem is None:
         return None
     return respond(
-        problem.model_copy(update={"request_id": g.request_id}),
+        problem,
         NO_RETRY if job.status.terminal else {"Retry-After": "5"},
     )
 

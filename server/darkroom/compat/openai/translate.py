@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.api import checks
-from darkroom.api.errors import ProblemError, invalid
+from darkroom.api.errors import ProblemError, invalid_field
 from darkroom.api.parse import Body, validate
 from darkroom.api.prepare import Sources
 from darkroom.catalog.models import ModelCatalog, UnknownModelError
@@ -152,8 +152,8 @@ def _size(size: str, model: ModelInfo) -> tuple[dict[str, Any], bool]:
 def _decode_mask(value: object, sources: Sources) -> Decoded:
     """A mask whose transparent part is repainted, sent as a file or in base64."""
     if not isinstance(value, bytes | str):
-        raise invalid([FieldError(pointer="#/mask", detail="is neither a file nor base64")])
+        raise invalid_field("mask", "is neither a file nor base64")
     try:
         return sources.decode("mask", value, Purpose.CUTOUT)
     except codec.PictureError as error:
-        raise invalid([FieldError(pointer="#/mask", detail=str(error))]) from None
+        raise invalid_field("mask", str(error)) from None
