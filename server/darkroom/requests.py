@@ -14,6 +14,7 @@ MAX_SEED = 2**32 - 1
 MAX_PROMPT_CHARS = 8_000
 MAX_IMAGES_PER_JOB = 8
 MAX_CLIP_SKIP = 11
+MAX_REFERENCES = 16
 
 # To try the API with: 8×8 pixels, as PNG.
 WHITE_PICTURE = (
@@ -32,6 +33,7 @@ class Task(enum.StrEnum):
     TXT2IMG = "txt2img"
     IMG2IMG = "img2img"
     INPAINT = "inpaint"
+    EDIT = "edit"
     UPSCALE = "upscale"
 
 
@@ -195,6 +197,19 @@ class InpaintRequest(Txt2ImgRequest):
     )
 
 
+class EditRequest(Txt2ImgRequest):
+    """Change pictures as the prompt says."""
+
+    task: ClassVar[Task] = Task.EDIT
+
+    references: tuple[ImageSource, ...] = Field(
+        min_length=1,
+        max_length=MAX_REFERENCES,
+        description="The pictures that the prompt speaks of, in its order. The first one gives "
+        "the size unless width and height are sent.",
+    )
+
+
 class UpscaleRequest(Schema):
     """Enlarge a picture with an upscaling network."""
 
@@ -273,6 +288,10 @@ class Inpaint(Txt2Img, InpaintRequest):
     """See `Txt2Img`. `image` and `mask_image` are `image:<id>` references."""
 
 
+class Edit(Txt2Img, EditRequest):
+    """See `Txt2Img`. Each of `references` is an `image:<id>` reference."""
+
+
 class Upscale(UpscaleRequest):
     """See `Txt2Img`. `image` is an `image:<id>` reference."""
 
@@ -289,15 +308,16 @@ class Upscale(UpscaleRequest):
         return round(picture[0] * self.scale), round(picture[1] * self.scale)
 
 
-AnyRequest = Txt2ImgRequest | Img2ImgRequest | InpaintRequest | UpscaleRequest
-ResolvedRequest = Txt2Img | Img2Img | Inpaint | Upscale
+AnyRequest = Txt2ImgRequest | Img2ImgRequest | InpaintRequest | EditRequest | UpscaleRequest
+ResolvedRequest = Txt2Img | Img2Img | Inpaint | Edit | Upscale
 
 # By the task that tells them apart: of what may be left open, and of what may not.
 REQUESTS: dict[Task, type[AnyRequest]] = {
-    kind.task: kind for kind in (Txt2ImgRequest, Img2ImgRequest, InpaintRequest, UpscaleRequest)
+    kind.task: kind
+    for kind in (Txt2ImgRequest, Img2ImgRequest, InpaintRequest, EditRequest, UpscaleRequest)
 }
 RESOLVED: dict[Task, type[ResolvedRequest]] = {
-    kind.task: kind for kind in (Txt2Img, Img2Img, Inpaint, Upscale)
+    kind.task: kind for kind in (Txt2Img, Img2Img, Inpaint, Edit, Upscale)
 }
 
 

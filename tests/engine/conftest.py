@@ -62,10 +62,12 @@ def request(task: Task = Task.TXT2IMG, **fields: Any) -> Txt2Img:
         "seed": 7,
         "scheduler": "ddim",
     }
-    if task is not Task.TXT2IMG:
+    if task in (Task.IMG2IMG, Task.INPAINT):
         values |= {"image": "image:x", "strength": 0.7}
     if task is Task.INPAINT:
         values |= {"mask_image": "image:y", "keep_unmasked": False}
+    if task is Task.EDIT:
+        values |= {"references": ("image:x",)}
     resolved = RESOLVED[task](**values | fields)
     assert isinstance(resolved, Txt2Img)
     return resolved

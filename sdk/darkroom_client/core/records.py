@@ -17,6 +17,7 @@ class Task(enum.StrEnum):
     TXT2IMG = "txt2img"
     IMG2IMG = "img2img"
     INPAINT = "inpaint"
+    EDIT = "edit"
     UPSCALE = "upscale"
 
 

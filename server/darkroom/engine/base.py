@@ -17,6 +17,7 @@ class EngineJob:
     image: Image | None = None  # RGB source of img2img, inpaint and upscale
     mask: Image | None = None  # L, the size of `image`; white is repainted
     client: str = ""  # the engine's time is shared evenly between clients
+    references: tuple[Image, ...] = ()  # RGB, of any sizes; the pictures that an edit speaks of
 
     @property
     def model_request(self) -> Txt2Img:

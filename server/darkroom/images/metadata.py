@@ -11,6 +11,7 @@ import json
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 
 from darkroom.catalog import schedulers
 from darkroom.errors import DarkroomError
@@ -33,16 +34,23 @@ MIN_SETTINGS = 3  # in the last line; with fewer it belongs to the prompt
 
 
 def text_chunks(
-    request: ResolvedRequest, index: int, source_sha256: str | None, mask_sha256: str | None
+    request: ResolvedRequest,
+    index: int,
+    source_sha256: str | None,
+    mask_sha256: str | None,
+    references_sha256: Sequence[str] = (),
 ) -> dict[str, str]:
     """The PNG text chunks of a job's image of this index.
 
-    The digests are those of the source picture's and the mask's PNG; they replace their ids.
+    The digests are those of the PNG of the source picture, the mask and the references; they
+    replace their ids.
     """
     native = request.model_dump(mode="json", exclude_none=True)
     for name, digest in (("image", source_sha256), ("mask_image", mask_sha256)):
         if native.pop(name, None) is not None:
             native[f"{name}_sha256"] = digest
+    if native.pop("references", None) is not None:
+        native["references_sha256"] = list(references_sha256)
     native |= {"task": request.task.value, "index": index}
     return {
         "parameters": parameters(request, index),

@@ -10,10 +10,13 @@ from PIL import Image
 from darkroom.engine.base import EngineEvent, EngineJob, ImageReady, Stepped
 from darkroom.images import codec, metadata
 from darkroom.queue.estimate import Kind, Speed, power_of_two
-from darkroom.requests import Img2Img, Inpaint, OutputFormat, Upscale
+from darkroom.requests import Edit, Img2Img, Inpaint, OutputFormat, Upscale
 from darkroom.storage.files import Files
 from darkroom.storage.records import Claim
 from darkroom.storage.tables import ImageRow
+
+# Of a reference in memory. Models read up to 1 megapixel of each; 16 photographs take gigabytes.
+REFERENCE_PIXELS = 4 * 2**20
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Running:
     images_in_flight: int = 0
     source_sha256: str | None = None
     mask_sha256: str | None = None
+    references_sha256: tuple[str, ...] = ()
 
     @property
     def ids(self) -> dict[str, str | None]:
@@ -45,7 +49,7 @@ class Running:
         return {"job_id": self.claim.job_id, "request_id": self.claim.request_id}
 
     def load(self, files: Files) -> EngineJob:
-        """Read the source image and the mask.
+        """Read the source image, the mask and the references.
 
         Raises:
             OSError: a file is missing, or is not an image.
@@ -61,7 +65,14 @@ class Running:
             data = files.read(request.mask_image.removeprefix("image:"))
             self.mask_sha256 = sha256(data).hexdigest()
             mask = codec.as_mask(Image.open(io.BytesIO(data)))
-        return EngineJob(self.claim.job_id, request, image, mask, self.claim.client)
+        references = []
+        if isinstance(request, Edit):
+            for reference in request.references:
+                data = files.read(reference.removeprefix("image:"))
+                self.references_sha256 += (sha256(data).hexdigest(),)
+                references.append(_reduced(codec.opaque(Image.open(io.BytesIO(data)))))
+        client = self.claim.client
+        return EngineJob(self.claim.job_id, request, image, mask, client, tuple(references))
 
     def store(self, event: ImageReady, files: Files) -> ImageRow:
         """Write an image's file, with its metadata. Returns its record.
@@ -70,7 +81,9 @@ class Running:
             OSError: the file cannot be written.
         """
         request = self.claim.request
-        chunks = metadata.text_chunks(request, event.index, self.source_sha256, self.mask_sha256)
+        chunks = metadata.text_chunks(
+            request, event.index, self.source_sha256, self.mask_sha256, self.references_sha256
+        )
         data = codec.encode(event.picture, request.output_format, chunks)
         image_id = f"{event.job_id}-{event.index}"
         files.write(image_id, data)
@@ -100,6 +113,16 @@ class Running:
             Kind(work.model, work.pixels, in_flight),
             Speed(self.step_seconds / self.step, self.other_seconds / work.images),
         )
+
+
+def _reduced(picture: Image.Image) -> Image.Image:
+    """A picture with about `REFERENCE_PIXELS` if it has more, else itself."""
+    pixels = picture.width * picture.height
+    if pixels <= REFERENCE_PIXELS:
+        return picture
+    scale = (REFERENCE_PIXELS / pixels) ** 0.5
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def share_out(

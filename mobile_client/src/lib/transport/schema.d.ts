@@ -1383,7 +1383,7 @@ export interface components {
          * Task
          * @enum {string}
          */
-        Task: "txt2img" | "img2img" | "inpaint" | "upscale";
+        Task: "txt2img" | "img2img" | "inpaint" | "edit" | "upscale";
         /**
          * Token
          * @description A device that was let in. Its secret is not kept.
