@@ -1,0 +1,451 @@
+"""Models of the transformer families, tiny, with seeded random weights, in the diffusers format.
+
+As `tiny`: their pictures are noise that depends on prompt, seed and every step. Statistics that
+real folders carry and that are easily left out, as the latents' means and deviations, are far
+from 0 and 1. Text encoders of Qwen3 keep the number of layers that FLUX.2 klein reads from.
+"""
+
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+    FluxKontextPipeline,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    QwenImageEditPipeline,
+    QwenImageEditPlusPipeline,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
+)
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen2VLImageProcessorPil,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+from tests.engine import tiny
+
+WIDTH = 16  # of a Qwen text encoder
+KLEIN_LAYERS = 28  # klein reads the outputs of layers 9, 18 and 27
+QWEN_MARKS = (
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+# --- parts ---------------------------------------------------------------------------------
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """A token a letter, digit or mark."""
+    marks = [(token, 0.0) for token in ("<pad>", "</s>", "<unk>")]
+    letters = [(letter, -3.0) for letter in string.ascii_letters + string.digits + ",.!"]
+    extra = [(f"<extra_id_{index}>", 0.0) for index in range(99, -1, -1)]
+    made = T5Tokenizer(vocab=[*marks, ("▁", -2.0), *letters, *extra])
+    made.model_max_length = 512
+    return made
+
+
+def qwen_tokenizer() -> Qwen2Tokenizer:
+    """A token a byte, and those that mark turns and pictures."""
+    letters = {letter: index for index, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    made = Qwen2Tokenizer(vocab=letters, merges=[], additional_special_tokens=list(QWEN_MARKS))
+    made.chat_template = CHAT
+    made.model_max_length = 4096
+    made.padding_side = "right"
+    return made
+
+
+def t5_encoder() -> T5EncoderModel:
+    config = T5Config(
+        vocab_size=len(t5_tokenizer()), d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4
+    )
+    return _audible(T5EncoderModel(config))
+
+
+def qwen3_encoder(kind: type, layers: int) -> Any:
+    """A Qwen3 of that class."""
+    config = Qwen3Config(
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+        vocab_size=len(qwen_tokenizer()),
+        max_position_embeddings=4096,
+    )
+    return _audible(kind(config))
+
+
+def qwen_vl_encoder() -> Qwen2_5_VLForConditionalGeneration:
+    """A Qwen2.5-VL, which reads pictures as well."""
+    words = qwen_tokenizer()
+    tokens = {
+        "vision_start": "<|vision_start|>",
+        "vision_end": "<|vision_end|>",
+        "vision": "<|vision_pad|>",
+        "image": "<|image_pad|>",
+        "video": "<|video_pad|>",
+    }
+    ids = {f"{name}_token_id": words.convert_tokens_to_ids(mark) for name, mark in tokens.items()}
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "hidden_size": WIDTH,
+            "intermediate_size": WIDTH,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "vocab_size": len(words),
+            "bos_token_id": None,
+            "eos_token_id": words.convert_tokens_to_ids("<|im_end|>"),
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e6,
+                "mrope_section": [1, 1, 2],
+            },
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": WIDTH,
+            "intermediate_size": WIDTH,
+            "num_heads": 2,
+            "out_hidden_size": WIDTH,
+            "fullatt_block_indexes": [1],
+        },
+        **ids,
+    )
+    return _audible(Qwen2_5_VLForConditionalGeneration(config).eval())
+
+
+def qwen_vae() -> AutoencoderKLQwenImage:
+    """Latents are an eighth of the pixels."""
+    built = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2, 2, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[-0.3, 0.2, 0.1, -0.1],
+        latents_std=[1.5, 0.8, 1.2, 0.9],
+    )
+    return _colourful(built)
+
+
+def klein_vae() -> AutoencoderKLFlux2:
+    """Latents are a quarter of the pixels; each has a mean and a variance of its own."""
+    built = AutoencoderKLFlux2(
+        block_out_channels=(16, 16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=tiny.SIZE,
+    )
+    built.bn.running_mean.normal_(0, 0.3)
+    built.bn.running_var.uniform_(0.5, 2)
+    return _colourful(built)
+
+
+def eighth_vae(latent_channels: int) -> Any:
+    """As `tiny.vae`, with a fourth level: for models that enlarge what they are shown."""
+    return tiny.vae(
+        latent_channels,
+        block_out_channels=[8] * 4,
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        norm_num_groups=4,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+    )
+
+
+def flux_transformer(guided: bool) -> FluxTransformer2DModel:
+    """Reads its guidance as a number where `guided`."""
+    return _attentive(
+        FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            pooled_projection_dim=tiny.HIDDEN,
+            axes_dims_rope=(4, 4, 8),
+            guidance_embeds=guided,
+        )
+    )
+
+
+def dynamic_shift() -> FlowMatchEulerDiscreteScheduler:
+    """FLUX's scheduler, whose shift grows with the picture."""
+    return FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+
+
+def _audible(encoder: Any) -> Any:
+    """An encoder whose untrained outputs depend on each word."""
+    with torch.no_grad():
+        for weight in encoder.parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, 0.5)
+    return encoder
+
+
+def _attentive(transformer: Any) -> Any:
+    """A transformer to whose untrained layers words make a difference."""
+    with torch.no_grad():
+        for name, weight in transformer.named_parameters():
+            if any(part in name for part in ("context", "txt", "cap_", "add_")):
+                weight *= 3
+    return transformer
+
+
+def _colourful(vae: Any) -> Any:
+    with torch.no_grad():
+        vae.decoder.conv_out.weight *= 1.4  # as `tiny.vae`
+    return vae
+
+
+# --- models --------------------------------------------------------------------------------
+
+
+def _flux_parts(guided: bool, **parts: Any) -> dict[str, Any]:
+    return {
+        "transformer": flux_transformer(guided),
+        "vae": tiny.vae(scaling_factor=0.3611, shift_factor=0.1159),
+        "text_encoder": tiny.text_encoder(),
+        "tokenizer": tiny.tokenizer(),
+        "text_encoder_2": t5_encoder(),
+        "tokenizer_2": t5_tokenizer(),
+        "scheduler": dynamic_shift(),
+        **parts,
+    }
+
+
+def flux_dev(folder: Path) -> Path:
+    """FLUX.1-dev: guidance is a number that its transformer reads."""
+    torch.manual_seed(20)
+    return tiny.save(FluxPipeline(**_flux_parts(guided=True)), folder)
+
+
+def flux_schnell(folder: Path) -> Path:
+    """FLUX.1-schnell: distilled to few steps, no guidance."""
+    torch.manual_seed(21)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
+    return tiny.save(FluxPipeline(**_flux_parts(guided=False, scheduler=scheduler)), folder)
+
+
+def flux_kontext(folder: Path) -> Path:
+    """FLUX.1 Kontext, which edits a picture by words."""
+    torch.manual_seed(22)
+    return tiny.save(FluxKontextPipeline(**_flux_parts(guided=True, vae=eighth_vae(4))), folder)
+
+
+def chroma(folder: Path) -> Path:
+    """Chroma: FLUX.1 without CLIP and with true guidance."""
+    torch.manual_seed(23)
+    transformer = ChromaTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        approximator_num_channels=8,
+        approximator_hidden_dim=16,
+        approximator_layers=1,
+    )
+    pipeline = ChromaPipeline(
+        transformer=_attentive(transformer),
+        vae=tiny.vae(scaling_factor=0.3611, shift_factor=0.1159),
+        text_encoder=t5_encoder(),
+        tokenizer=t5_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
+    )
+    return tiny.save(pipeline, folder)
+
+
+def _klein(folder: Path, distilled: bool) -> Path:
+    transformer = Flux2Transformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * WIDTH,
+        timestep_guidance_channels=256,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    pipeline = Flux2KleinPipeline(
+        transformer=_attentive(transformer),
+        vae=klein_vae(),
+        text_encoder=qwen3_encoder(Qwen3ForCausalLM, KLEIN_LAYERS),
+        tokenizer=qwen_tokenizer(),
+        scheduler=dynamic_shift(),
+        is_distilled=distilled,
+    )
+    return tiny.save(pipeline, folder)
+
+
+def flux2_klein(folder: Path) -> Path:
+    """FLUX.2 klein's base: true guidance against an empty prompt; takes references."""
+    torch.manual_seed(24)
+    return _klein(folder, distilled=False)
+
+
+def flux2_klein_distilled(folder: Path) -> Path:
+    """FLUX.2 klein: few steps, no guidance; takes references."""
+    torch.manual_seed(25)
+    return _klein(folder, distilled=True)
+
+
+def _z_image(folder: Path, shift: float) -> Path:
+    transformer = ZImageTransformer2DModel(
+        in_channels=16,
+        dim=32,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=WIDTH,
+        axes_dims=[8, 4, 4],
+        axes_lens=[1024, 128, 128],
+    )
+    with torch.no_grad():  # made without values
+        transformer.x_pad_token.fill_(1)
+        transformer.cap_pad_token.fill_(1)
+    pipeline = ZImagePipeline(
+        transformer=_attentive(transformer),
+        vae=tiny.vae(16, scaling_factor=0.3611, shift_factor=0.1159),
+        text_encoder=qwen3_encoder(Qwen3Model, 2),
+        tokenizer=qwen_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
+    )
+    return tiny.save(pipeline, folder)
+
+
+def z_image(folder: Path) -> Path:
+    """Z-Image: pictures and prompts of all sizes go through its transformer as a list."""
+    torch.manual_seed(26)
+    return _z_image(folder, shift=6.0)
+
+
+def z_image_turbo(folder: Path) -> Path:
+    """Z-Image-Turbo: the same with another shift, by which alone its folder can be told."""
+    torch.manual_seed(27)
+    return _z_image(folder, shift=3.0)
+
+
+def _qwen_parts() -> dict[str, Any]:
+    transformer = QwenImageTransformer2DModel(
+        patch_size=2,
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        guidance_embeds=False,
+        axes_dims_rope=(8, 4, 4),
+    )
+    return {
+        "transformer": _attentive(transformer),
+        "vae": qwen_vae(),
+        "text_encoder": qwen_vl_encoder(),
+        "tokenizer": qwen_tokenizer(),
+        "scheduler": dynamic_shift(),
+    }
+
+
+def qwen_image(folder: Path) -> Path:
+    """Qwen-Image: true guidance, for which it wants a negative prompt."""
+    torch.manual_seed(28)
+    return tiny.save(QwenImagePipeline(**_qwen_parts()), folder)
+
+
+def _qwen_edit(folder: Path, kind: type) -> Path:
+    """A folder with the processor's files, as the real ones have them.
+
+    They are written by hand: transformers makes the processor only where torchvision is.
+    """
+    tiny.save(kind(processor=None, **_qwen_parts()), folder)
+    index = folder / "model_index.json"
+    named = json.loads(index.read_text()) | {"processor": ["transformers", "Qwen2VLProcessor"]}
+    index.write_text(json.dumps(named))
+    processor = folder / "processor"
+    qwen_tokenizer().save_pretrained(processor)
+    values = Qwen2VLImageProcessorPil().to_dict() | {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2_5_VLProcessor",
+    }
+    (processor / "preprocessor_config.json").write_text(json.dumps(values))
+    del values["image_processor_type"]
+    values["video_processor_type"] = "Qwen2VLVideoProcessor"
+    (processor / "video_preprocessor_config.json").write_text(json.dumps(values))
+    return folder
+
+
+def qwen_image_edit(folder: Path) -> Path:
+    """Qwen-Image-Edit, which edits a picture by words."""
+    torch.manual_seed(29)
+    return _qwen_edit(folder, QwenImageEditPipeline)
+
+
+def qwen_image_edit_plus(folder: Path) -> Path:
+    """Qwen-Image-Edit-Plus (2509 and later), which reads several pictures."""
+    torch.manual_seed(30)
+    return _qwen_edit(folder, QwenImageEditPlusPipeline)
+
+
+BUILDERS: dict[str, tiny.Builder] = {
+    builder.__name__: builder
+    for builder in (
+        tiny.sd3,
+        flux_dev,
+        flux_schnell,
+        flux_kontext,
+        chroma,
+        flux2_klein,
+        flux2_klein_distilled,
+        z_image,
+        z_image_turbo,
+        qwen_image,
+        qwen_image_edit,
+        qwen_image_edit_plus,
+    )
+}
