@@ -7,7 +7,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 import httpx2
 import psutil
 
-START_TIMEOUT_S = 120  # the machine may be busy; a server that is fine takes ten seconds
+from tests.waiting import PATIENCE_S, eventually
 
 
 @dataclass
@@ -49,25 +48,30 @@ class RunningServer:
         self.wait_for("/readyz")
 
     def wait_for(self, path: str) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"the server ended:\n{self.log.read_text()}")
-            try:
-                if self.http.get(path).status_code == 200:
-                    return
-            except httpx2.TransportError:
-                pass
-            time.sleep(0.05)
-        raise TimeoutError(f"{path} did not answer:\n{self.log.read_text()}")
+        """Until that path is answered with 200."""
+
+        def answers() -> bool:
+            self._check_alive()
+            with suppress(httpx2.TransportError):
+                return self.http.get(path).status_code == 200
+            return False
+
+        eventually(answers, every_s=0.05, about=self.log.read_text)
 
     def wait_to_say(self, words: str) -> None:
-        """Until it has printed something."""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while words not in self.log.read_text():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"it did not say {words!r}:\n{self.log.read_text()}")
-            time.sleep(0.05)
+        """Until it has printed something. What it does next may not be done then."""
+
+        def said() -> bool:
+            found = words in self.log.read_text()
+            if not found:
+                self._check_alive()
+            return found
+
+        eventually(said, about=self.log.read_text)
+
+    def _check_alive(self) -> None:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the server ended:\n{self.log.read_text()}")
 
     def txt2img(self, prompt: str = "a red fox", **fields: Any) -> httpx2.Response:
         body = {"prompt": prompt, "seed": 7, "num_inference_steps": 2, **fields}
@@ -124,9 +128,7 @@ def free_port() -> int:
 
 def trust(root: Path) -> ssl.SSLContext:
     """Trusts a root certificate once it is there."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not root.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    eventually(root.exists)
     return ssl.create_default_context(cafile=root)
 
 
@@ -171,4 +173,4 @@ def running(
             yield started
     finally:
         server.send_signal(signal.SIGTERM)
-        server.wait(60)
+        server.wait(PATIENCE_S)

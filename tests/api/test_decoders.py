@@ -11,6 +11,7 @@ from PIL import Image
 
 from darkroom.images.decoder import Purpose
 from darkroom.images.decoder_pool import MAX_WAITING, BusyError, Decoders
+from tests.waiting import PATIENCE_S
 
 CALLERS = MAX_WAITING + 8
 
@@ -60,7 +61,7 @@ def test_closed_decoders_leave_no_process_behind(start: Start) -> None:
 
     decoders.close()
 
-    _, alive = psutil.wait_procs(born, timeout=30)
+    _, alive = psutil.wait_procs(born, timeout=PATIENCE_S)
     assert alive == []
 
 
@@ -83,7 +84,7 @@ def test_only_so_many_pictures_wait(start: Start) -> None:
     with ThreadPoolExecutor(CALLERS) as callers:
         answers: list[Future[bool]] = [callers.submit(ask) for _ in range(CALLERS)]
         for _ in range(CALLERS - MAX_WAITING - 1):
-            assert refused.acquire(timeout=60)  # while all others still wait
+            assert refused.acquire(timeout=PATIENCE_S)  # while all others still wait
         decoder.resume()
         served = [answer.result() for answer in answers]
 

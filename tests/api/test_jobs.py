@@ -127,7 +127,7 @@ def test_who_waits_hears_when_it_moves_up(idle_server: RunningServer) -> None:
     with idle_server.http.stream("GET", f"/jobs/{second['id']}/events") as answer:
         events = parse_events(answer.iter_lines())
         logged = next(events)
-        with httpx2.Client(base_url=idle_server.url) as other:
+        with httpx2.Client(base_url=idle_server.url, timeout=60) as other:
             other.delete(first["url"])
         news = next(events)
 
@@ -161,4 +161,6 @@ def test_jobs_are_listed_by_status(idle_server: RunningServer) -> None:
 def test_a_finished_server_predicts_how_long_a_job_takes(server: RunningServer) -> None:
     server.txt2img()
 
-    assert server.submit(num_inference_steps=20)["eta_seconds"] > 0
+    job = server.submit(num_inference_steps=20)
+    server.http.delete(job["url"])
+    assert job["eta_seconds"] > 0

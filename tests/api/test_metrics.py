@@ -1,6 +1,5 @@
 """`/metrics`, read as Prometheus reads it."""
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -8,8 +7,7 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serving import RunningServer
-
-PATIENCE_S = 60.0
+from tests.waiting import eventually
 
 
 class Numbers:
@@ -31,11 +29,22 @@ class Numbers:
 
 def wait_for(server: RunningServer, condition: Callable[[Numbers], bool]) -> Numbers:
     """Until the worker, which writes its numbers down every few seconds, has written these."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition(numbers := Numbers(server)):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return numbers
+
+    def written() -> Numbers | None:
+        numbers = Numbers(server)
+        return numbers if condition(numbers) else None
+
+    return eventually(written, every_s=0.1)
+
+
+def at_rest(server: RunningServer) -> Numbers:
+    """Once nothing is left to do of what earlier tests asked for."""
+    return wait_for(
+        server,
+        lambda numbers: all(
+            numbers("darkroom_jobs", status=status) == 0 for status in ("queued", "running")
+        ),
+    )
 
 
 def test_every_family_stands_there_once(server: RunningServer) -> None:
@@ -46,7 +55,7 @@ def test_every_family_stands_there_once(server: RunningServer) -> None:
 
 
 def test_jobs_are_counted_by_outcome_and_timed(server: RunningServer) -> None:
-    before = Numbers(server)
+    before = at_rest(server)
     server.txt2img(num_images=2)
     cancelled = server.submit(num_inference_steps=150, num_images=8)
     server.http.delete(cancelled["url"])
@@ -67,19 +76,22 @@ def test_jobs_are_counted_by_outcome_and_timed(server: RunningServer) -> None:
 
 
 def test_the_worker_tells_what_its_engine_does(server: RunningServer) -> None:
-    before = Numbers(server)
+    before = at_rest(server)
     server.txt2img(num_images=2, guidance_scale=3.0, num_inference_steps=4)
 
     def told(numbers: Numbers) -> bool:
-        name = "darkroom_vae_decoded_pictures_total"
-        return numbers(name) - before(name) >= 2 and numbers("darkroom_engine_jobs_in_flight") == 0
+        """At least that, for what the worker did just before may come with it."""
+        pictures, rows = "darkroom_vae_decoded_pictures_total", "darkroom_unet_step_rows_sum"
+        return (
+            numbers(pictures) - before(pictures) >= 2
+            and numbers(rows) - before(rows) >= 4 * 2 * 2  # steps × images × guidance
+            and numbers("darkroom_engine_jobs_in_flight") == 0
+        )
 
     numbers = wait_for(server, told)
 
     steps = numbers("darkroom_unet_step_rows_count") - before("darkroom_unet_step_rows_count")
     rows = numbers("darkroom_unet_step_rows_sum") - before("darkroom_unet_step_rows_sum")
-    # At least, for what the worker did just before may have come with it.
-    assert rows >= 4 * 2 * 2  # steps × images × guidance
     assert rows / 8 <= steps <= rows
     assert numbers("darkroom_unet_step_seconds_sum") > 0
     assert numbers("darkroom_engine_tick_seconds_count") > steps

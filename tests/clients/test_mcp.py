@@ -16,6 +16,7 @@ from mcp_types import CallToolResult, ImageContent, TextContent
 from PIL import Image
 
 from tests.serving import RunningServer, free_port
+from tests.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -87,9 +88,7 @@ def test_a_call_that_is_given_up_is_cancelled(idle_server: RunningServer) -> Non
         return next((job for job in jobs if job["request"]["prompt"] == prompt), None)
 
     async def until(status: str) -> None:
-        async with asyncio.timeout(30):
-            while (found := await asyncio.to_thread(job)) is None or found["status"] != status:
-                await asyncio.sleep(0.05)
+        await asyncio.to_thread(eventually, lambda: (found := job()) and found["status"] == status)
 
     async def talk() -> None:
         async with Client(over_stdio(idle_server)) as client:
@@ -116,8 +115,8 @@ def over_http(server: RunningServer) -> Iterator[str]:
 
 def test_an_assistant_comes_by_http_and_a_web_page_does_not(server: RunningServer) -> None:
     async def talk(url: str) -> None:
-        async with asyncio.timeout(60):
-            async with httpx2.AsyncClient() as http:
+        async with asyncio.timeout(PATIENCE_S):
+            async with httpx2.AsyncClient(timeout=PATIENCE_S) as http:
                 while True:
                     try:
                         page = await http.post(url, headers={"origin": "http://evil.example"})

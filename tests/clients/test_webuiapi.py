@@ -7,8 +7,8 @@ import pytest
 import webuiapi
 from PIL import Image, ImageChops, ImageDraw
 
-from tests.clients.waiting import until
 from tests.serving import RunningServer
+from tests.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -163,13 +163,13 @@ def test_an_interrupt_from_another_thread_ends_the_wait(api: webuiapi.WebUIApi) 
         target=lambda: results.append(api.txt2img(prompt="a fox", steps=150, batch_size=8))
     )
     thread.start()
-    until(lambda: api.get_progress()["current_image"] is not None)
+    eventually(lambda: api.get_progress()["current_image"] is not None)
     shown = api.get_progress()
     assert shown["state"]["job_count"] == 1
     assert 0 < shown["progress"] < 1
 
     assert api.interrupt() == {}
-    thread.join(60)
+    thread.join(PATIENCE_S)
 
     assert len(results) == 1
     assert results[0].images  # what it looked like last

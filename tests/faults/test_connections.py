@@ -19,17 +19,17 @@ import psutil
 import pytest
 
 from tests.serving import RunningServer, parse_events, running
+from tests.waiting import PATIENCE_S, eventually
 
 FILES = 4096
-WAIT_S = 60.0  # for what happens at once on a machine that is not busy
 MANY = {
     "DARKROOM_AUTH__REQUESTS_PER_MINUTE": "1000000",
     "DARKROOM_QUEUE__MAX_PENDING_PER_CLIENT": "1000",
 }
 BRISK = {"DARKROOM_WEB__HEADER_TIMEOUT_S": "3", "DARKROOM_WEB__BODY_TIMEOUT_S": "3"}
 HASTY = {
-    "DARKROOM_WEB__HEADER_TIMEOUT_S": "1",
-    "DARKROOM_WEB__BODY_TIMEOUT_S": "1",
+    "DARKROOM_WEB__HEADER_TIMEOUT_S": "3",
+    "DARKROOM_WEB__BODY_TIMEOUT_S": "3",
     "DARKROOM_WEB__MAX_BODY_BYTES": "100000",
     "DARKROOM_WEB__MAX_CONNECTIONS": "40",
 }
@@ -51,7 +51,7 @@ def brisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server without a worker and without patience."""
+    """A server without a worker and with little patience and room."""
     with running(tmp_path_factory.mktemp("hasty"), process="web", **HASTY, **MANY) as started:
         yield started
 
@@ -71,7 +71,7 @@ def connect(server: RunningServer, sent: bytes = b"", **options: int) -> socket.
         options: of the socket, by name.
     """
     connection = socket.socket()
-    connection.settimeout(WAIT_S)
+    connection.settimeout(PATIENCE_S)
     for name, value in options.items():
         connection.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
     connection.connect(address(server))
@@ -181,7 +181,17 @@ def test_500_streams_tell_everything_while_8_clients_generate(brisk: RunningServ
         assert (story[0]["event"], story[-1]["event"]) == ("queued", "succeeded")
     p50, p99 = statistics.median(took), statistics.quantiles(took, n=100)[98]
     print(f"/healthz: p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, of {len(took)}")
-    assert p99 < 0.1
+    assert p99 < max(0.1, 50 * at_rest_s(server))
+
+
+def at_rest_s(server: RunningServer) -> float:
+    """What an answer takes of a server with nothing else to do: the measure of this machine."""
+    took = []
+    for _ in range(100):
+        began = time.perf_counter()
+        server.http.get("/healthz")
+        took.append(time.perf_counter() - began)
+    return statistics.median(took)
 
 
 @pytest.mark.slow
@@ -203,18 +213,11 @@ def test_200_slow_connections_hold_nobody_up_and_are_closed(brisk: RunningServer
             assert headers["content-type"] == "application/problem+json"
         ports = {connection.getsockname()[1] for connection in readers}
         web = brisk.child("web")
-        until(lambda: not ports & {peer.raddr.port for peer in peers(web)})
+        eventually(lambda: not ports & {peer.raddr.port for peer in peers(web)})
 
 
 def peers(process: psutil.Process) -> list[Any]:
     return [peer for peer in process.net_connections("tcp") if peer.raddr]
-
-
-def until(happened: Any) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.slow
@@ -238,7 +241,7 @@ def wait_in_line(server: RunningServer, stack: ExitStack, count: int) -> list[so
         body = json.dumps({"prompt": f"caller {number}"}).encode()
         callers.append(stack.enter_context(connect(server, post(body, None, "Connection: close"))))
         if number % 50 == 49:
-            until(lambda: queued(server) == len(callers))
+            eventually(lambda: queued(server) == len(callers))
     return callers
 
 
@@ -254,7 +257,9 @@ def told_of(connection: socket.socket) -> tuple[int, str]:
 
 
 def test_a_stopped_server_lets_everybody_go(tmp_path: Path) -> None:
-    with running(tmp_path, process="web", **MANY) as server, ExitStack() as stack:
+    # More time than it is given here: it must not wait for them.
+    unhurried = {"DARKROOM_QUEUE__SHUTDOWN_TIMEOUT_S": str(2 * PATIENCE_S)}
+    with running(tmp_path, process="web", **MANY, **unhurried) as server, ExitStack() as stack:
         waiting = wait_in_line(server, stack, 50)
         request = b"GET /events HTTP/1.0\r\nHost: localhost\r\n\r\n"
         streams = [stack.enter_context(connect(server, request)) for _ in range(100)]
@@ -262,9 +267,7 @@ def test_a_stopped_server_lets_everybody_go(tmp_path: Path) -> None:
             assert stream.recv(8)  # it is open
 
         server.process.terminate()
-        began = time.monotonic()
-        assert server.process.wait(WAIT_S) == 0
-        assert time.monotonic() - began < 8
+        assert server.process.wait(PATIENCE_S) == 0
 
         assert {told_of(connection) for connection in waiting} == {(202, "queued")}
         for stream in streams:
@@ -290,20 +293,37 @@ def test_a_stopped_server_lets_everybody_go(tmp_path: Path) -> None:
          + b"20000\r\n" + 0x20000 * b" " + b"\r\n", 413),
         (post(b"{", None, "Transfer-Encoding: chunked").replace(b"Content-Length: 1\r\n", b"")
          + b"\r\nnot a size\r\n", 400),
-        (b"GET /healthz HTT", 408),
-        (post(b'{"prompt"', 100), 408),
     ],
 )  # fmt: skip
 def test_what_cannot_be_taken_is_refused_with_a_problem(
     hasty: RunningServer, sent: bytes, status: int
 ) -> None:
     with connect(hasty, sent) as connection:
-        answered, headers, problem = answer_of(connection)
+        assert_refused(connection, status)
 
+
+def assert_refused(connection: socket.socket, status: int) -> None:
+    answered, headers, problem = answer_of(connection)
     assert answered == problem["status"] == status
     assert headers["content-type"] == "application/problem+json"
     assert headers["x-request-id"] == problem["request_id"]
     assert problem["detail"]
+
+
+def test_what_does_not_come_to_its_end_is_given_up(hasty: RunningServer) -> None:
+    """A head, a body, the second request of a connection; one on which nothing is asked."""
+    request = b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with (
+        connect(hasty, b"GET /healthz HTT") as head,
+        connect(hasty, post(b'{"prompt"', 100)) as body,
+        connect(hasty, request) as second,
+        connect(hasty) as silent,
+    ):
+        assert second.recv(65536).endswith(b"\r\n\r\n")  # and no body
+        second.sendall(request[:20])
+        for connection in (head, body, second):
+            assert_refused(connection, 408)
+        assert silent.recv(1024) == b""
 
 
 def test_a_body_that_is_too_large_is_not_asked_for(hasty: RunningServer) -> None:
@@ -324,19 +344,6 @@ def test_a_strangers_upload_is_turned_away_before_it_is_sent(hasty: RunningServe
     assert status == problem["status"] == 401
     assert "bearer" in headers["www-authenticate"]
     assert headers["connection"] == "close"
-
-
-def test_a_connection_on_which_nothing_is_asked_is_closed(hasty: RunningServer) -> None:
-    with connect(hasty) as connection:
-        assert connection.recv(1024) == b""
-
-
-def test_a_second_request_has_to_be_complete_in_time_too(hasty: RunningServer) -> None:
-    request = b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with connect(hasty, request) as connection:
-        assert connection.recv(65536).endswith(b"\r\n\r\n")  # and no body
-        connection.sendall(request[:20])
-        assert answer_of(connection)[0] == 408
 
 
 def test_requests_on_one_connection_are_answered_in_order(hasty: RunningServer) -> None:
@@ -372,4 +379,4 @@ def test_too_many_connections_are_told_so(tmp_path: Path) -> None:
 
         assert status == problem["status"] == 503
         assert int(headers["retry-after"]) > 0
-        until(lambda: server.http.get("/jobs").status_code == 200)
+        eventually(lambda: server.http.get("/jobs").status_code == 200)

@@ -21,7 +21,7 @@ def server(tmp_path: Path) -> Iterator[RunningServer]:
 @contextmanager
 def locked(data_dir: Path) -> Iterator[None]:
     """Another process's transaction holds the only lock for writing."""
-    other = sqlite3.connect(data_dir / "darkroom.db", isolation_level=None)
+    other = sqlite3.connect(data_dir / "darkroom.db", isolation_level=None, timeout=60)
     other.execute("BEGIN IMMEDIATE")
     yield
     other.execute("ROLLBACK")
@@ -43,17 +43,11 @@ def test_a_locked_database_is_a_clear_error_and_then_forgotten(server: RunningSe
 
 def test_a_job_in_flight_waits_for_the_lock(server: RunningServer) -> None:
     worker = server.child("worker").pid
-    job = server.submit(num_inference_steps=40)
+    job = server.submit(num_inference_steps=150)
     next(event for event in server.events(job["id"]) if event["event"] == "progress")
 
     with locked(server.data_dir):
-        wait_for_line(server, "progress cannot be written")
+        server.wait_to_say("progress cannot be written")
 
     assert server.finished(job["id"])["status"] == "succeeded"
     assert server.child("worker").pid == worker
-
-
-def wait_for_line(server: RunningServer, words: str) -> None:
-    with server.log.open() as lines:
-        while words not in lines.readline():
-            pass

@@ -40,7 +40,7 @@ logs.configure("console", "worker")
 database.migrate(folder / "darkroom.db")
 opened = Database(folder / "darkroom.db")
 job = accept(Store(opened))
-with Pulse(folder / "worker.pulse", 1.5) as pulse, Doorbell(folder / "worker.bell") as bell:
+with Pulse(folder / "worker.pulse", 5) as pulse, Doorbell(folder / "worker.bell") as bell:
     Dispatcher(
         leases=Leases(opened, "w", lease_s=30, max_attempts=3),
         files=Files(folder / "images"),
@@ -59,9 +59,9 @@ with Pulse(folder / "worker.pulse", 1.5) as pulse, Doorbell(folder / "worker.bel
 def test_a_worker_that_is_stopped_is_replaced_and_its_job_done(tmp_path: Path) -> None:
     with running(tmp_path, DARKROOM_ENGINE__STALL_TIMEOUT_S=str(STALL_S)) as server:
         undisturbed = server.finished(server.submit(num_inference_steps=60)["id"])
+        victim = server.child("worker")
         job = server.submit(num_inference_steps=60)
         next(event for event in server.events(job["id"]) if event["event"] == "progress")
-        victim = server.child("worker")
 
         victim.send_signal(signal.SIGSTOP)
 

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from tests.serving import RunningServer, running
+from tests.waiting import PATIENCE_S
 
 
 def sha256(server: RunningServer, job: dict[str, object]) -> str:
@@ -19,11 +20,11 @@ def sha256(server: RunningServer, job: dict[str, object]) -> str:
 def test_a_job_whose_worker_is_killed_is_finished_by_the_next_one(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         undisturbed = server.finished(server.submit(num_inference_steps=60)["id"])
+        victim = server.child("worker")
         job = server.submit(num_inference_steps=60)
         events = server.events(job["id"])
         next(event for event in events if event["event"] == "progress")
 
-        victim = server.child("worker")
         victim.send_signal(signal.SIGKILL)
 
         kinds = [event["event"] for event in events]  # the same stream goes on
@@ -97,7 +98,7 @@ def test_the_children_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> No
         server.process.kill()
 
         for child in children:
-            child.wait(60)
+            child.wait(PATIENCE_S)
 
 
 @pytest.mark.slow
@@ -106,7 +107,7 @@ def test_a_stopped_server_hands_its_jobs_to_the_next_one(tmp_path: Path) -> None
         job = server.submit(num_inference_steps=150, num_images=8)
         next(event for event in server.events(job["id"]) if event["event"] == "progress")
         server.process.terminate()
-        assert server.process.wait(60) == 0
+        assert server.process.wait(PATIENCE_S) == 0
 
     with running(tmp_path, process="web") as server:
         job = server.http.get(job["url"]).json()

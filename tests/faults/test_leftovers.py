@@ -1,16 +1,15 @@
 """What earlier processes left lying about, and what is no longer to be kept, on a real server."""
 
-import time
 from pathlib import Path
 
 import pytest
 
 from darkroom.storage.files import Files
 from tests.serving import running
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_S = 60.0
 KEEP_ONE = {"DARKROOM_RETENTION__MAX_PICTURES": "1", "DARKROOM_RETENTION__EVERY_S": "0.2"}
 
 
@@ -25,15 +24,9 @@ def test_leftovers_are_put_aside_and_the_oldest_jobs_deleted(tmp_path: Path) -> 
         first = server.txt2img().json()
         second = server.txt2img(seed=8).json()
 
-        deadline = time.monotonic() + PATIENCE_S
-        while server.http.get(first["url"]).status_code != 404:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(lambda: server.http.get(first["url"]).status_code == 404)
 
         assert server.http.get(first["images"][0]["url"]).status_code == 404
         assert server.http.get(f"{first['url']}/events").status_code == 404
         assert server.http.get(second["images"][0]["url"]).status_code == 200
-        deadline = time.monotonic() + PATIENCE_S
-        while set(images.names()) != {second["images"][0]["id"]}:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        eventually(lambda: set(images.names()) == {second["images"][0]["id"]})

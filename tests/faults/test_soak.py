@@ -100,7 +100,7 @@ def digests(server: RunningServer, job: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(amount(300, 900, 7200))
+@pytest.mark.timeout(amount(600, 900, 7200))
 def test_every_accepted_job_is_done_once_whatever_dies(tmp_path: Path) -> None:
     with running(tmp_path, **ENVIRONMENT) as server:
         undisturbed = [

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 SHUTDOWN_S = 1.0
 GRACE_S = 5.0  # what the supervisor adds to it before it kills
-BUSY_S = 10.0  # the machine may be
+BUSY_S = 30.0  # the machine may be
 SHORT = {"DARKROOM_QUEUE__SHUTDOWN_TIMEOUT_S": str(SHUTDOWN_S)}
 
 
@@ -78,7 +78,5 @@ def test_each_process_alone(tmp_path: Path, process: str) -> None:
     ready = "/healthz" if process == "web" else None
     with running(tmp_path, process=process, ready=ready, **SHORT) as server:
         if process == "worker":
-            while "loading model" not in server.log.read_text():
-                assert server.process.poll() is None
-                time.sleep(0.02)
+            server.wait_to_say("loading model")
         stop(server)

@@ -1,6 +1,5 @@
 """The doorbell wakes; nothing depends on it."""
 
-import time
 from pathlib import Path
 
 from darkroom.queue import doorbell
@@ -11,10 +10,8 @@ def test_a_ring_wakes_who_waits(tmp_path: Path) -> None:
     path = doorbell.address(tmp_path, "worker")
     with Doorbell(path) as bell:
         doorbell.ring(path)
-        began = time.monotonic()
 
-        assert bell.wait(60)
-        assert time.monotonic() - began < 30
+        assert bell.wait(3600)  # which a test may not take
         assert not bell.wait(0)  # one ring, one waking
 
 

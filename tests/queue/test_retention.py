@@ -17,6 +17,7 @@ from darkroom.storage.files import Files
 from darkroom.storage.records import NewEvent, preview_data
 from tests.queue.conftest import ME, Clock, accept, upload_of
 from tests.queue.test_store import image
+from tests.waiting import PATIENCE_S
 
 UPLOAD = "up0123456789abcdef01234567"
 NOTHING = Swept(jobs=0, pictures=0, uploads=0, previews=0, orphans=0)
@@ -229,5 +230,5 @@ def test_the_janitor_goes_on_after_a_sweep_that_failed() -> None:
     janitor = Janitor(sweep, every_s=0.001)
     janitor.start()
 
-    assert again.wait(30)
+    assert again.wait(PATIENCE_S)
     janitor.stop()

@@ -1,7 +1,6 @@
 """A server that may call programs on this machine."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -9,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests import upscalers
-from tests.receiver import PATIENCE_S, Answer, Receiver
+from tests.receiver import Answer, Receiver
 from tests.serving import RunningServer, free_port, running
+from tests.waiting import eventually
 
 Listen = Callable[..., Receiver]
 
@@ -31,7 +31,7 @@ def allowing(ports: list[int], **settings: str) -> dict[str, str]:
     return {
         "DARKROOM_WEBHOOKS__ALLOW": json.dumps(origins),
         "DARKROOM_WEBHOOKS__RETRY_S": "0.05",
-        "DARKROOM_WEBHOOKS__TIMEOUT_S": "1",
+        "DARKROOM_WEBHOOKS__TIMEOUT_S": "3",
         "DARKROOM_WEBHOOKS__MAX_ATTEMPTS": "3",
         **settings,
     }
@@ -59,10 +59,13 @@ def listen(ports: list[int]) -> Iterator[Listen]:
 
 def webhook(server: RunningServer, job_id: str, *states: str) -> dict[str, Any]:
     """How far a job's webhook is, once it has come to one of these states."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
+
+    def now() -> dict[str, Any]:
         found: dict[str, Any] = server.http.get(f"/jobs/{job_id}").json()["webhook"]
-        if found["state"] in states:
-            return found
-        assert time.monotonic() < deadline, found
-        time.sleep(0.02)
+        return found
+
+    def come_to_one() -> dict[str, Any] | None:
+        found = now()
+        return found if found["state"] in states else None
+
+    return eventually(come_to_one, about=now)

@@ -2,7 +2,6 @@
 
 import sqlite3
 import threading
-import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -13,15 +12,16 @@ from standardwebhooks import Webhook
 from darkroom.queue.leases import Leases
 from darkroom.responses import JobStatus
 from darkroom.storage.database import Database
-from tests.receiver import PATIENCE_S, Receiver, answering
+from tests.receiver import Receiver, answering
 from tests.serving import RunningServer, running
+from tests.waiting import PATIENCE_S, eventually
 from tests.webhooks.conftest import Listen, allowing, webhook
 from tests.webhooks.test_retries import hangs
 
 pytestmark = pytest.mark.slow
 
-# By which a claim lapses within six seconds.
-SHORT = {"DARKROOM_WEBHOOKS__TIMEOUT_S": "0.5", "DARKROOM_QUEUE__DATABASE_TIMEOUT_S": "0.1"}
+# By which a claim lapses within eight seconds.
+SHORT = {"DARKROOM_WEBHOOKS__TIMEOUT_S": "2", "DARKROOM_QUEUE__DATABASE_TIMEOUT_S": "0.5"}
 
 
 def test_web_is_killed_while_it_tells_and_a_job_ends_meanwhile(
@@ -68,14 +68,11 @@ def test_a_stop_does_not_wait_for_who_is_slow(
     with running(tmp_path, process="web", **patient) as web:
         job = cancelled(web, receiver)
         receiver.next()
-        began = time.monotonic()
         web.process.terminate()
-        assert web.process.wait(60) == 0
-        stopping_s = time.monotonic() - began
+        assert web.process.wait(PATIENCE_S) == 0  # which is less than the receiver may take
     enough.set()
 
     assert due(tmp_path) == [("pending", None)]
-    assert stopping_s < 30
     with running(tmp_path, process="web", **patient) as web:
         receiver.next()
         assert webhook(web, job, "delivered")["attempts"] == 1
@@ -106,11 +103,8 @@ def test_a_secret_that_is_damaged_is_said_and_can_be_put_back(
     patient = allowing(ports, DARKROOM_WEBHOOKS__MAX_ATTEMPTS="100")
     with running(tmp_path, process="web", **patient) as web:
         job = cancelled(web, receiver)
-        deadline = time.monotonic() + PATIENCE_S
-        while "is damaged" not in web.log.read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        assert "secret" in webhook(web, job, "pending")["last_error"]
+        web.wait_to_say("is damaged")
+        assert "secret" in eventually(lambda: webhook(web, job, "pending")["last_error"])
         path.unlink()
         receiver.next()
         webhook(web, job, "delivered")
@@ -134,10 +128,7 @@ def test_what_cannot_be_written_down_yet_is_not_sent_again(
         other = sqlite3.connect(tmp_path / "darkroom.db", isolation_level=None, timeout=60)
         other.execute("BEGIN IMMEDIATE")
         locked.set()
-        deadline = time.monotonic() + PATIENCE_S
-        while "a webhook's result cannot be written yet" not in web.log.read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        web.wait_to_say("a webhook's result cannot be written yet")
         other.execute("ROLLBACK")
         other.close()
 
@@ -149,7 +140,9 @@ def test_what_is_no_longer_allowed_is_not_told(
     tmp_path: Path, ports: list[int], listen: Listen
 ) -> None:
     receiver = listen(answering(500))
-    with running(tmp_path, process="web", **allowing(ports, DARKROOM_WEBHOOKS__RETRY_S="3")) as web:
+    with running(
+        tmp_path, process="web", **allowing(ports, DARKROOM_WEBHOOKS__RETRY_S="15")
+    ) as web:
         job = cancelled(web, receiver)
         receiver.next()
 
