@@ -29,7 +29,15 @@ export const MODEL: ModelInfo = {
     guidance_scale: 3,
     scheduler: "ddim",
   },
-  limits: { min_side: 64, max_side: 256, max_pixels: 25_600, multiple_of: 8, max_clip_skip: 2 },
+  limits: {
+    min_side: 64,
+    max_side: 256,
+    max_pixels: 25_600,
+    multiple_of: 8,
+    max_clip_skip: 2,
+    max_references: 0,
+  },
+  fields: ["negative_prompt", "guidance_scale", "guidance_rescale", "scheduler", "loras", "strength"],
   default: true,
 };
 
@@ -44,6 +52,7 @@ export const LARGE: ModelInfo = {
     max_pixels: 1_310_720,
     multiple_of: 64,
     max_clip_skip: 0,
+    max_references: 0,
   },
   default: false,
 };

@@ -155,6 +155,7 @@ class ModelLimits(Schema):
     max_pixels: int
     multiple_of: int
     max_clip_skip: int
+    max_references: int = Field(0, description="Pictures that an instruction to edit may have.")
 
 
 class ModelInfo(Schema):
@@ -166,6 +167,9 @@ class ModelInfo(Schema):
     tasks: tuple[Task, ...]
     defaults: ModelDefaults
     limits: ModelLimits
+    fields: tuple[str, ...] = Field(
+        description="The optional fields of requests that it takes; it refuses the others."
+    )
     default: bool = Field(description="Whether it answers requests that name no model.")
 
 

@@ -40,7 +40,7 @@ def test_models_tell_what_they_can_do(studio: RunningServer) -> None:
     assert {model["name"]: (model["family"], model["tasks"]) for model in listed} == {
         "tintype": ("sd", ["txt2img", "img2img", "inpaint"]),
         "distilled": ("sd", ["txt2img", "img2img", "inpaint"]),
-        "foreign": ("whole", ["txt2img", "img2img", "inpaint"]),
+        "foreign": ("sd3", ["txt2img", "img2img", "inpaint"]),
         "refine": ("sdxl", ["img2img", "inpaint"]),
         "repaint": ("sd", ["inpaint"]),
     }

@@ -73,3 +73,39 @@ def folder(box: Path, name: str = "model", kind: str = "sd1", **notes: Any) -> P
 def edit(path: Path, **values: Any) -> None:
     """Change keys of a JSON file."""
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+FLUX_VAE = {"block_out_channels": [1, 1, 1, 1], "latent_channels": 16}
+QWEN_VAE = {"temperal_downsample": [False, True, True], "z_dim": 16}
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+
+
+def transformer_folder(
+    box: Path,
+    pipeline: str,
+    name: str = "model",
+    transformer: dict[str, Any] | None = None,
+    vae: dict[str, Any] | None = None,
+    scheduler: dict[str, Any] | None = None,
+    encoders: dict[str, dict[str, Any]] | None = None,
+    **index: Any,
+) -> Path:
+    """A folder of a transformer, as diffusers writes it, with weights of a few zeros."""
+    path = box / "models" / name
+    configs = {
+        "transformer": {"patch_size": 1, **(transformer or {})},
+        "vae": FLUX_VAE if vae is None else vae,
+        **(encoders or {}),
+    }
+    classes = {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}
+    for part, config in configs.items():
+        (path / part).mkdir(parents=True)
+        (path / part / "config.json").write_text(json.dumps(config))
+        stem = "model" if part.startswith("text") else "diffusion_pytorch_model"
+        write(path / part / f"{stem}.safetensors", {"x": (1,)})
+        classes[part] = ["diffusers", "ModelMixin"]
+    (path / "scheduler").mkdir()
+    (path / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler or FLOW))
+    about = {"_class_name": pipeline, **classes, **index}
+    (path / "model_index.json").write_text(json.dumps(about))
+    return path

@@ -37,6 +37,7 @@ class ModelLimits:
     max_pixels: int
     multiple_of: int
     max_clip_skip: int
+    max_references: int = 0
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
@@ -46,6 +47,7 @@ class ModelLimits:
             max_pixels=data["max_pixels"],
             multiple_of=data["multiple_of"],
             max_clip_skip=data["max_clip_skip"],
+            max_references=data.get("max_references", 0),
         )
 
 
@@ -55,6 +57,8 @@ class Model:
 
     Attributes:
         default: whether it answers requests that name no model.
+        fields: the optional fields of requests that it takes; empty if an older server does not
+            tell.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Model:
     defaults: ModelDefaults
     limits: ModelLimits
     default: bool
+    fields: tuple[str, ...] = ()
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
@@ -75,6 +80,7 @@ class Model:
             defaults=ModelDefaults.from_wire(data["defaults"]),
             limits=ModelLimits.from_wire(data["limits"]),
             default=data["default"],
+            fields=tuple(data.get("fields", ())),
         )
 
 

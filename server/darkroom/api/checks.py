@@ -1,7 +1,7 @@
 """What a model can do of what a request asks: sizes, latents, LoRAs, and the rest."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -9,20 +9,23 @@ from darkroom import destinations
 from darkroom.api.errors import pointer
 from darkroom.catalog import loras, schedulers
 from darkroom.catalog.loras import AdapterCatalog
-from darkroom.catalog.model_spec import ModelSpec
 from darkroom.catalog.models import ModelEntry
 from darkroom.destinations import Destination, DestinationError
 from darkroom.images.decoder import Decoded
-from darkroom.requests import Img2ImgRequest, InpaintRequest, Lora, MaskedContent, Txt2ImgRequest
+from darkroom.requests import Img2ImgRequest, InpaintRequest, Lora, Txt2ImgRequest
 from darkroom.responses import FieldError, ModelInfo
 
-# Optional fields that not every model takes: which do, and what the others lack.
-SUPPORTED: Mapping[str, tuple[Callable[[ModelSpec], bool], str]] = MappingProxyType(
+# Optional fields that not every model takes, and what those that refuse them lack.
+LACKS: Mapping[str, str] = MappingProxyType(
     {
-        "guidance_rescale": (
-            lambda spec: spec.guided,
-            "has no classifier-free guidance that this server could rescale",
-        )
+        "negative_prompt": "takes no negative prompt",
+        "guidance_scale": "is distilled to need no guidance; 1 or less turns it off",
+        "guidance_rescale": "has no classifier-free guidance that this server could rescale",
+        "loras": "takes no LoRAs here",
+        "strength": "has no strength: it changes as much as the prompt says",
+        "latent_resize": "gives no access to its latents",
+        "padding_mask_crop": "repaints no crop around a mask, only whole pictures",
+        "masked_content": "gives no access to its latents",
     }
 )
 
@@ -51,9 +54,8 @@ def check(
 ) -> Iterator[FieldError]:
     """Errors that follow from the model, the pictures by field, or several fields together."""
     model = entry.info
-    for name in SUPPORTED:
-        default = type(asked).model_fields[name].default
-        reason = why_unsupported(name, entry) if getattr(asked, name) != default else None
+    for name in LACKS.keys() - {"loras"}:
+        reason = why_refused(type(asked), name, getattr(asked, name, None), model)
         if reason is not None:
             yield FieldError(pointer=pointer(name), detail=reason)
     if "\x00" in asked.prompt + asked.negative_prompt:
@@ -69,7 +71,7 @@ def check(
         yield FieldError(pointer="#/clip_skip", detail=detail)
     if isinstance(asked, Img2ImgRequest | InpaintRequest):
         steps = asked.num_inference_steps or model.defaults.num_inference_steps
-        if int(steps * asked.strength) < 1:
+        if entry.spec.family.steps_done(steps, asked.strength) < 1:
             detail = f"leaves no step of {steps} to do; it must be at least {1 / steps:.3g}"
             yield FieldError(pointer="#/strength", detail=detail)
         yield from _check_latents(asked, model, sources)
@@ -91,15 +93,9 @@ def _covers_nothing(mask: Decoded, inverted: bool) -> bool:
 def _check_latents(
     asked: Img2ImgRequest | InpaintRequest, model: ModelInfo, sources: Mapping[str, Source]
 ) -> Iterator[FieldError]:
-    """Errors of fields that work on latents."""
-    if isinstance(asked, Img2ImgRequest):
-        field, used = "latent_resize", asked.latent_resize is not None
-    else:
-        field, used = "masked_content", asked.masked_content is not MaskedContent.ORIGINAL
-    if used and not has_latents(model):
-        detail = f"{model.name} gives no access to its latents: its pipeline is run whole"
-        yield FieldError(pointer=pointer(field), detail=detail)
-    elif used and isinstance(asked, Img2ImgRequest) and "image" in sources:
+    """Errors of a picture whose latents are resized."""
+    resizes = isinstance(asked, Img2ImgRequest) and asked.latent_resize is not None
+    if resizes and "latent_resize" in model.fields and "image" in sources:
         width, height = sources["image"].size
         limits = model.limits
         if not encodable(width, height, model):
@@ -107,15 +103,21 @@ def _check_latents(
                 f"the picture is {width}×{height}; {model.name} encodes sides of "
                 f"{limits.multiple_of} to {limits.max_side} and {limits.max_pixels} pixels in all"
             )
-            yield FieldError(pointer=pointer(field), detail=detail)
+            yield FieldError(pointer="#/latent_resize", detail=detail)
 
 
-def why_unsupported(name: str, model: ModelEntry) -> str | None:
-    """Why a model does not take an optional field; None if it does."""
-    supported, reason = SUPPORTED.get(name, (None, ""))
-    if supported is None or supported(model.spec):
+def why_refused(
+    kind: type[Txt2ImgRequest], name: str, value: object, model: ModelInfo
+) -> str | None:
+    """Why a model does not honour a field of a request; None if it does.
+
+    It refuses none whose value is the default or asks for nothing.
+    """
+    if name in model.fields or name not in kind.model_fields or name not in LACKS:
         return None
-    return f"{model.info.name} {reason}"
+    default = kind.model_fields[name].get_default(call_default_factory=True)
+    off = name == "guidance_scale" and isinstance(value, int | float) and value <= 1
+    return None if value is None or value == default or off else f"{model.name} {LACKS[name]}"
 
 
 def choose_size(asked: Txt2ImgRequest, model: ModelInfo, source: Source | None) -> Size:
@@ -174,11 +176,6 @@ def check_size(width: int, height: int, model: ModelInfo) -> list[FieldError]:
     return errors
 
 
-def has_latents(model: ModelInfo) -> bool:
-    """Whether a model's latents are accessible; those of an unbatched pipeline are not."""
-    return model.defaults.scheduler != schedulers.NATIVE
-
-
 def encodable(width: int, height: int, model: ModelInfo) -> bool:
     """Whether a picture of so many pixels can be encoded without resizing it."""
     limits = model.limits
@@ -190,10 +187,12 @@ def check_loras(
     asked: Sequence[Lora], model: ModelEntry, adapters: AdapterCatalog
 ) -> list[FieldError]:
     """Errors of LoRAs that are not there or do not fit the model."""
+    if asked and "loras" not in model.info.fields:
+        detail = f"{model.info.name} {LACKS['loras']}"
+        return [FieldError(pointer="#/loras", detail=detail)]
     errors = []
     text_dim = loras.model_text_dim(model.config) if asked else None
     for index, lora in enumerate(asked):
-        detail: str | None
         if any(other.name == lora.name for other in asked[:index]):
             detail = f"{lora.name} is asked for twice; add up the scales"
         else:

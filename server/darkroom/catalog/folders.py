@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from darkroom.catalog import weight_files
-from darkroom.catalog.model_spec import UNBATCHED
+from darkroom.catalog.families import UNETS, Family
 from darkroom.catalog.weight_files import UnusableError, read_json
 
 INDEX = "model_index.json"
@@ -34,7 +34,7 @@ Variant = str | None  # None: the plain files
 Variants = Mapping[Variant, tuple[str, ...]]
 
 
-def parts(folder: Path, family: str) -> dict[str, str]:
+def parts(folder: Path, family: Family) -> dict[str, str]:
     """The class of each part that is loaded, by the part's name.
 
     Raises:
@@ -43,7 +43,7 @@ def parts(folder: Path, family: str) -> dict[str, str]:
     found = {}
     for name, value in read_json(folder / INDEX).items():
         match value:
-            case [str(), str(cls)] if family == UNBATCHED or name not in UNUSED:
+            case [str(), str(cls)] if family not in UNETS or name not in UNUSED:
                 found[name] = cls
     return found
 
@@ -53,7 +53,7 @@ def absent(folder: Path) -> Iterator[str]:
     return (name for name, value in read_json(folder / INDEX).items() if value == [None, None])
 
 
-def check(folder: Path, family: str, check_header: Callable[[Path], object]) -> Variant:
+def check(folder: Path, family: Family, check_header: Callable[[Path], object]) -> Variant:
     """Check that a model can be loaded; returns the variant to load, if possible the plain one.
 
     Raises:

@@ -26,7 +26,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # made late
 
-from darkroom.catalog import checkpoints, folders, model_spec, pipelines
+from darkroom.catalog import checkpoints, families, folders, model_spec
 from darkroom.catalog.weight_files import SAFETENSORS, UnusableError, read_header, read_json
 from darkroom.errors import DarkroomError
 
@@ -168,15 +168,16 @@ def choose(files: Iterable[str], index: Mapping[str, Any], variant: str | None) 
         PullError: the model could not be used here, or has no such variant.
     """
     cls = index.get("_class_name")
-    is_ours = cls in model_spec.FAMILIES
-    if not isinstance(cls, str) or not (is_ours or pipelines.find(cls)):
-        raise PullError(f"{cls} is not served: {pipelines.why_not(str(cls))}")
+    family = families.find(cls) if isinstance(cls, str) else None
+    if family is None:
+        raise PullError(f"{cls} is not served: {families.why_not(str(cls))}")
     paths = [PurePosixPath(file) for file in files]
     chosen = [folders.INDEX]
     weights: dict[str, folders.Variants] = {}
+    unused = folders.UNUSED if family in families.UNETS else ()
     for part, value in index.items():
         match value:
-            case [str(), str(part_class)] if not (is_ours and part in folders.UNUSED):
+            case [str(), str(part_class)] if part not in unused:
                 inside = [path.name for path in paths if path.parent == PurePosixPath(part)]
             case _:
                 continue

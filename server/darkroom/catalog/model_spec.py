@@ -1,5 +1,6 @@
 """Tasks, defaults and limits of a model, read from its configuration, and its owner's notes."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,28 +8,34 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from darkroom.catalog import pipelines, schedulers
-from darkroom.catalog.pipelines import UnbatchedPipeline
+from darkroom.catalog import families, schedulers
+from darkroom.catalog.families import SDXL, UNETS, VARYING, Family, Guidance
 from darkroom.catalog.schedulers import NATIVE
 from darkroom.catalog.weight_files import UnusableError, read_json
-from darkroom.requests import MAX_CLIP_SKIP, MODEL_TASKS, PositiveSize, Schema, Task
+from darkroom.requests import (
+    MAX_CLIP_SKIP,
+    MAX_REFERENCES,
+    REQUESTS,
+    PositiveSize,
+    Schema,
+    Task,
+    Txt2Img,
+)
 from darkroom.responses import ModelDefaults, ModelLimits
-
-# Class in `model_index.json` → family. Our own sampling loop drives these.
-FAMILIES: Mapping[str, str] = {
-    "StableDiffusionPipeline": "sd",
-    "StableDiffusionImg2ImgPipeline": "sd",
-    "StableDiffusionInpaintPipeline": "sd",
-    "LatentConsistencyModelPipeline": "sd",
-    "StableDiffusionXLPipeline": "sdxl",
-    "StableDiffusionXLImg2ImgPipeline": "sdxl",
-    "StableDiffusionXLInpaintPipeline": "sdxl",
-}
-UNBATCHED = "whole"  # the family of all others: run by their pipeline from noise to picture
 
 # Input channels of UNets: latents (4), and for inpainting mask and masked picture (5 more).
 PLAIN, INPAINTING = 4, 9
 OTHER_CHANNELS = {5: "depth", 7: "a picture to enlarge", 8: "a picture to edit"}
+
+
+# What a name says of a model distilled to few steps, which its files may not say.
+_DISTILLED = re.compile(
+    r"(?<!de)(?<!de[-_ ])(?:turbo|schnell|lightning|hyper(?:-?sd|(?![a-z])))"
+    r"|(?<![a-z])lcm(?![a-z])",
+    re.IGNORECASE,
+)
+_STEPS = re.compile(r"(?<!\d)([1-9]\d?)[-_ ]?steps?(?![a-z])", re.IGNORECASE)
+TURBO_SHIFT = 3.0  # of Z-Image-Turbo's scheduler; Z-Image's own is 6
 
 
 @dataclass(frozen=True)
@@ -36,40 +43,88 @@ class ModelSpec:
     """A model as its configuration describes it.
 
     Attributes:
-        family: `sd`, `sdxl` or `whole`.
-        pipeline: class in diffusers with all its parts.
-        guided: whether the server applies classifier-free guidance itself.
+        pipelines: class in diffusers for each of its tasks.
+        pipeline: the one of them by which it is loaded.
+        guidance: the family's, unless its files say otherwise.
+        rescales: whether classifier-free guidance is ours, so that it can be rescaled.
     """
 
-    family: str
+    family: Family
+    pipelines: Mapping[Task, str]
     pipeline: str
-    tasks: tuple[Task, ...]
     defaults: ModelDefaults
     limits: ModelLimits
-    guided: bool
+    guidance: Guidance
+    rescales: bool
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return tuple(self.pipelines)
+
+    def takes(self, field: str) -> bool:
+        """Whether it honours a field of its tasks' requests."""
+        if field == "guidance_rescale":
+            return self.rescales
+        if field in families.GUIDED and self.guidance is Guidance.NONE:
+            return False
+        return field not in VARYING or field in self.family.takes
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The optional fields that it takes, of the requests of all its tasks."""
+        kinds = [REQUESTS[task].model_fields for task in self.tasks]
+        found = {
+            name: None
+            for fields in kinds
+            for name, field in fields.items()
+            if not field.is_required() and self.takes(name)
+        }
+        return tuple(found)
+
+    def call_arguments(self, request: Txt2Img) -> dict[str, Any]:
+        """What its pipeline's call is given of a request, but pictures and random numbers."""
+        arguments = {
+            "prompt": request.prompt,
+            "width": request.width,
+            "height": request.height,
+            "num_inference_steps": request.num_inference_steps,
+            **self.guidance.arguments(request.guidance_scale, request.negative_prompt),
+            **self.family.arguments,
+        }
+        for name in ("strength", "padding_mask_crop"):
+            if hasattr(request, name) and self.takes(name):
+                arguments[name] = getattr(request, name)
+        if self.family.area_argument is not None:
+            arguments[self.family.area_argument] = request.width * request.height
+        return arguments
 
 
-def examine(config: Path) -> ModelSpec:
+def examine(config: Path, name: str = "") -> ModelSpec:
     """Describe a folder in the diffusers format. Its weights are not read.
+
+    Args:
+        config: the folder.
+        name: of the model, which may say that it was distilled.
 
     Raises:
         UnusableError: models of this kind are not served, or the folder is not as diffusers
             writes it.
     """
-    name = read_json(config / "model_index.json").get("_class_name")
-    if not isinstance(name, str):
+    index = read_json(config / "model_index.json")
+    class_name = index.get("_class_name")
+    if not isinstance(class_name, str):
         raise UnusableError("its pipeline is code of its own, which is never run")
+    family = families.find(class_name)
+    if family is None:
+        raise UnusableError(f"{class_name} is not served: {families.why_not(class_name)}")
     try:
-        if name in FAMILIES:
-            return _stable_diffusion(config, FAMILIES[name])
-        row = pipelines.find(name)
-        if row is not None:
-            return _unbatched(config, name, row)
+        if family in UNETS:
+            return _stable_diffusion(config, family, name)
+        return _by_its_pipeline(config, index, family, name)
     except UnusableError:
         raise
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UnusableError(f"its configuration is not as diffusers writes it: {error!r}") from None
-    raise UnusableError(f"{name} is not served: {pipelines.why_not(name)}")
 
 
 def check_channels(channels: int) -> None:
@@ -79,65 +134,123 @@ def check_channels(channels: int) -> None:
         raise UnusableError(f"its UNet reads {reads}, which no request carries")
 
 
-def _stable_diffusion(config: Path, family: str) -> ModelSpec:
+def _stable_diffusion(config: Path, family: Family, name: str) -> ModelSpec:
     unet = read_json(config / "unet" / "config.json")
     factor = _factor(config)
-    native = _native(unet, factor)
     encoders = [read_json(path) for path in sorted(config.glob("text_encoder*/config.json"))]
     if not encoders:
         raise UnusableError("it has no text encoder")
-    tasks, pipeline = _tasks(config, family, int(unet.get("in_channels", PLAIN)))
+    tasks, task = _tasks(config, family, int(unet.get("in_channels", PLAIN)))
     # diffusers takes SD's embeddings after the last layer and SDXL's after the last but one;
     # clip_skip counts from there and leaves at least one layer.
-    read_before_end = 2 if family == "sdxl" else 1
+    read_before_end = 2 if family is SDXL else 1
     layers = min(int(encoder["num_hidden_layers"]) for encoder in encoders)
-    steps, guidance, scheduler = 25, 5.0 if family == "sdxl" else 7.5, "dpmpp_2m"
+    steps, guidance, scheduler = family.steps, family.guidance_scale, "dpmpp_2m"
     guided = unet.get("time_cond_proj_dim") is None
     if not guided:  # a latent consistency model; the numbers of diffusers' pipeline for them
         steps, guidance, scheduler = 4, 8.5, "lcm"
+    elif (said := _DISTILLED.search(name)) or _is_turbo(config):
+        steps, guidance = _few_steps(name, family.few_steps), 0.0
+        scheduler = "lcm" if said and said[0].lower() == "lcm" else "euler_a_sgm_uniform"
     return ModelSpec(
         family=family,
-        pipeline=pipeline,
-        tasks=tasks,
-        defaults=_defaults(native, steps, guidance, scheduler),
-        limits=_limits(native, factor, max(0, layers - read_before_end)),
-        guided=guided,
+        pipelines={task: _class(family, task) for task in tasks},
+        pipeline=_class(family, task),
+        defaults=_defaults(_native(unet, factor), steps, guidance, scheduler),
+        limits=_limits(_native(unet, factor), factor, max(0, layers - read_before_end)),
+        guidance=family.guidance if guided else Guidance.EMBEDDED,
+        rescales=guided,
     )
 
 
-def _tasks(config: Path, family: str, channels: int) -> tuple[tuple[Task, ...], str]:
-    """Its tasks, and its class in diffusers."""
-    prefix = "StableDiffusionXL" if family == "sdxl" else "StableDiffusion"
+def _tasks(config: Path, family: Family, channels: int) -> tuple[tuple[Task, ...], Task]:
+    """The tasks of a UNet, and the one whose class has all its parts."""
     check_channels(channels)
     if channels == INPAINTING:
-        return (Task.INPAINT,), f"{prefix}InpaintPipeline"
-    if family == "sdxl" and not (config / "text_encoder").is_dir():  # the refiner
-        return (Task.IMG2IMG, Task.INPAINT), f"{prefix}Img2ImgPipeline"
-    return MODEL_TASKS, f"{prefix}Pipeline"
+        return (Task.INPAINT,), Task.INPAINT
+    if family is SDXL and not (config / "text_encoder").is_dir():  # the refiner
+        return (Task.IMG2IMG, Task.INPAINT), Task.IMG2IMG
+    return family.tasks, Task.TXT2IMG
 
 
-def _unbatched(config: Path, name: str, row: UnbatchedPipeline) -> ModelSpec:
+def _class(family: Family, task: Task) -> str:
+    name = family.pipeline(task)
+    assert name is not None
+    return name
+
+
+def _is_turbo(config: Path) -> bool:
+    """Whether a UNet was distilled as SD and SDXL Turbo, by the scheduler that it comes with.
+
+    Others are trained to start from less than full noise, with `leading` spacing, or to predict
+    velocity.
+    """
+    try:
+        scheduler = read_json(config / "scheduler" / "scheduler_config.json")
+    except UnusableError:
+        return False
+    return (
+        str(scheduler.get("_class_name")).startswith("Euler")
+        and scheduler.get("timestep_spacing") == "trailing"
+        and scheduler.get("prediction_type", "epsilon") == "epsilon"
+        and not scheduler.get("rescale_betas_zero_snr")
+    )
+
+
+def _few_steps(name: str, steps: int) -> int:
+    """The number of steps in a distilled model's name, such as `lightning-4step`, else `steps`."""
+    said = _STEPS.search(name)
+    return int(said[1]) if said else steps
+
+
+def _by_its_pipeline(
+    config: Path, index: Mapping[str, Any], family: Family, name: str
+) -> ModelSpec:
+    """A model that its own pipeline draws."""
     core: dict[str, Any] = {}
     for part in ("transformer", "unet"):
         if (config / part / "config.json").is_file():
             core = read_json(config / part / "config.json")
     factor = _factor(config) if (config / "vae" / "config.json").is_file() else 8
-    native = _native(core, factor) if isinstance(core.get("sample_size"), int) else 1024
-    patch = core.get("patch_size", 2)
+    native = _native(core, factor) if isinstance(core.get("sample_size"), int) else family.side
+    patch = core.get("patch_size", 2) if family.packing is None else family.packing
+    steps, scale, guidance = family.steps, family.guidance_scale, family.guidance
+    if guidance is Guidance.EMBEDDED and core.get("guidance_embeds") is False:
+        guidance = Guidance.TRUE_CFG if "negative_prompt" in family.takes else Guidance.NONE
+    distilled = index.get("is_distilled") is True
+    if distilled and guidance is Guidance.CFG:
+        guidance = Guidance.NONE
+    unguided = family.guidance is Guidance.EMBEDDED and guidance is not Guidance.EMBEDDED
+    shifted = family.guidance is Guidance.CFG_ADDED and _shift(config) == TURBO_SHIFT
+    if distilled or unguided or shifted or _DISTILLED.search(name):
+        steps = _few_steps(name, family.few_steps)
+        scale = scale if guidance is Guidance.EMBEDDED else 0.0
+    pipelines = {task: _class(family, task) for task in family.tasks}
     return ModelSpec(
-        family=UNBATCHED,
-        pipeline=name,
-        tasks=row.tasks,
-        defaults=_defaults(native, row.steps, row.guidance, NATIVE),
-        limits=_limits(native, factor * (patch if isinstance(patch, int) else 2), 0),
-        guided=False,
+        family=family,
+        pipelines=pipelines,
+        pipeline=next(iter(pipelines.values())),
+        defaults=_defaults(native, steps, scale, NATIVE),
+        limits=_limits(native, factor * int(patch), 0, family.max_references),
+        guidance=guidance,
+        rescales=False,
     )
+
+
+def _shift(config: Path) -> float | None:
+    """How far a flow's noise levels are shifted, if its scheduler says so."""
+    path = config / "scheduler" / "scheduler_config.json"
+    shift = read_json(path).get("shift") if path.is_file() else None
+    return shift if isinstance(shift, int | float) else None
 
 
 def _factor(config: Path) -> int:
     """Pixels per latent pixel, along a side."""
-    levels = read_json(config / "vae" / "config.json").get("block_out_channels")
-    return 8 if levels is None else 2 ** (len(levels) - 1)
+    vae = read_json(config / "vae" / "config.json")
+    if vae.get("temperal_downsample"):  # AutoencoderKLQwenImage: a level beside each
+        return int(2 ** len(vae["temperal_downsample"]))
+    levels = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
+    return 8 if levels is None else int(2 ** (len(levels) - 1))
 
 
 def _native(core: dict[str, Any], factor: int) -> int:
@@ -156,13 +269,14 @@ def _defaults(native: int, steps: int, guidance: float, scheduler: str) -> Model
     )
 
 
-def _limits(native: int, multiple: int, layers: int) -> ModelLimits:
+def _limits(native: int, multiple: int, layers: int, references: int = 0) -> ModelLimits:
     return ModelLimits(
         min_side=max(64, native // 4),
         max_side=native * 4,
         max_pixels=4 * native * native,
         multiple_of=max(multiple, 8),  # sizes in requests are multiples of 8
         max_clip_skip=min(layers, MAX_CLIP_SKIP),
+        max_references=references,
     )
 
 
@@ -184,6 +298,7 @@ class NotedLimits(Schema):
     max_pixels: int | None = Field(None, ge=64)
     multiple_of: int | None = Field(None, ge=1, le=1024)
     max_clip_skip: int | None = Field(None, ge=0, le=MAX_CLIP_SKIP)
+    max_references: int | None = Field(None, ge=0, le=MAX_REFERENCES)
 
 
 class Notes(Schema):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from darkroom.catalog import checkpoints, folders, model_spec
+from darkroom.catalog import checkpoints, families, folders, model_spec
 from darkroom.catalog.folders import PICKLED, PICKLES, Variant
 from darkroom.catalog.model_spec import ModelSpec, Notes, read_notes
 from darkroom.catalog.weight_files import (
@@ -164,7 +164,7 @@ class ModelCatalog:
         notes = read_notes(folder / NOTES)
         if notes.config is not None:
             raise UnusableError(f"its notes {NOTES}: config is for single files")
-        spec = model_spec.examine(folder)
+        spec = model_spec.examine(folder, folder.name)
         variant = folders.check(folder, spec.family, self._check_header)
         return self._entry(folder.name, folder, folder, spec, notes, {}, variant)
 
@@ -172,7 +172,7 @@ class ModelCatalog:
         checkpoint = self._recognise(file)
         notes = read_notes(file.with_suffix(".json"))
         config = self._config(notes.config or checkpoint.config)
-        spec = model_spec.examine(config)
+        spec = model_spec.examine(config, file.stem)
         entry = self._entry(file.stem, file, config, spec, notes, checkpoint.scheduler)
         if entry.vae is None and not checkpoint.has_vae:
             raise UnusableError("it holds no VAE; name one as `vae` in its notes")
@@ -189,15 +189,16 @@ class ModelCatalog:
         variant: Variant = None,
     ) -> ModelEntry:
         sd_only = SCHEDULER_KEYS | {"vae", "tiny_vae"}
-        if spec.family == model_spec.UNBATCHED and notes.model_fields_set & sd_only:
+        if spec.family not in families.UNETS and notes.model_fields_set & sd_only:
             raise UnusableError("its notes say what only SD and SDXL models know")
         info = ModelInfo(
             name=name,
-            family=spec.family,
+            family=spec.family.name,
             description=notes.description,
             tasks=spec.tasks,
             defaults=spec.defaults.model_copy(update=notes.defaults.model_dump(exclude_none=True)),
             limits=spec.limits.model_copy(update=notes.limits.model_dump(exclude_none=True)),
+            fields=spec.fields,
             default=name == self._default,
         )
         noted = notes.model_dump(include=set(SCHEDULER_KEYS), exclude_none=True)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from darkroom.catalog import folders
-from darkroom.catalog.model_spec import UNBATCHED
+from darkroom.catalog.families import UNETS
 from darkroom.catalog.models import CONFIGS, ModelEntry
 from darkroom.errors import DarkroomError
 
@@ -94,7 +94,7 @@ def _load(entry: ModelEntry, dtype: torch.dtype) -> Any:
     parts, options = cls._get_signature_keys(cls)
     expected = {*parts, *options}
     given: dict[str, Any] = dict.fromkeys(folders.absent(entry.config))
-    if entry.info.family != UNBATCHED:
+    if entry.spec.family in UNETS:
         given |= {name: None for name in folders.UNUSED if name in expected}
     if "requires_safety_checker" in expected:
         given["requires_safety_checker"] = False
@@ -130,7 +130,7 @@ def _encoders(entry: ModelEntry, dtype: torch.dtype) -> dict[str, Any]:
     the callers.
     """
     found = {}
-    for name, class_name in folders.parts(entry.path, entry.info.family).items():
+    for name, class_name in folders.parts(entry.path, entry.spec.family).items():
         cls: Any = getattr(transformers, class_name, None)
         if transformers.PreTrainedModel not in getattr(cls, "__mro__", ()):
             continue
@@ -153,7 +153,7 @@ def _encoders(entry: ModelEntry, dtype: torch.dtype) -> dict[str, Any]:
 def _tokenizers(entry: ModelEntry) -> dict[str, Any]:
     """Tokenizers of a single file whose configuration has no vocabulary of its own."""
     found = {}
-    for name, class_name in folders.parts(entry.config, entry.info.family).items():
+    for name, class_name in folders.parts(entry.config, entry.spec.family).items():
         folder = entry.config / name
         bare = not any((folder / file).is_file() for file in folders.TOKENIZER_FILES)
         if bare and class_name == "CLIPTokenizer":

@@ -1244,6 +1244,11 @@ export interface components {
             defaults: components["schemas"]["ModelDefaults"];
             limits: components["schemas"]["ModelLimits"];
             /**
+             * Fields
+             * @description The optional fields of requests that it takes; it refuses the others.
+             */
+            fields: string[];
+            /**
              * Default
              * @description Whether it answers requests that name no model.
              */
@@ -1264,6 +1269,12 @@ export interface components {
             multiple_of: number;
             /** Max Clip Skip */
             max_clip_skip: number;
+            /**
+             * Max References
+             * @description Pictures that an instruction to edit may have.
+             * @default 0
+             */
+            max_references: number;
         };
         /** ModelList */
         ModelList: {

@@ -19,6 +19,7 @@ from darkroom.compat.a1111.translate import (
     MAX_IMAGES,
     Translated,
     clamp,
+    honoured,
     translate,
     usable_strength,
 )
@@ -62,8 +63,10 @@ def img2img() -> Response:
     script = _find_script(asked.script_name, second_pass.SD_UPSCALE)
     translated = translate(asked, here.catalog, here.adapters, client_options())
     steps, ignored = translated.values["num_inference_steps"], translated.ignored
-    strength = usable_strength(asked.denoising_strength, steps, "denoising_strength", ignored)
-    translated = replace(translated, values={**translated.values, "strength": strength})
+    model, field = translated.model, "denoising_strength"
+    strength = usable_strength(asked.denoising_strength, steps, model, field, ignored)
+    values = {**translated.values, "strength": strength}
+    translated = replace(translated, values=honoured(Task.IMG2IMG, values, model, ignored))
     used = asked.init_images if script is None else asked.init_images[:1]
     if not used or not all(used):
         raise ProblemError(404, "init-image", "Init image not found", "init_images has none")
@@ -117,7 +120,9 @@ def _img2img_jobs(asked: Img2Img, translated: Translated) -> list[ChildJob]:
         if blank:  # as in A1111, this means img2img
             ignored.add("mask")
             mask = None
-    latent = asked.resize_mode == RESIZE_LATENTS and mask is None and checks.has_latents(model)
+    latent = (
+        asked.resize_mode == RESIZE_LATENTS and mask is None and "latent_resize" in model.fields
+    )
     child_jobs = []
     for index, text in enumerate(asked.init_images):
         image = decode(text, Purpose.IMAGE, "init_images", index)
@@ -163,7 +168,7 @@ def _inpaint(
     if asked.inpainting_fill == FILL_FROM_AROUND:
         marked = ImageOps.invert(hole) if asked.inpainting_mask_invert else hole
         picture = resize.fill_from_around(picture, marked)
-    elif asked.inpainting_fill in FILLS and checks.has_latents(translated.model.info):
+    elif asked.inpainting_fill in FILLS:
         content = FILLS[asked.inpainting_fill]
     elif asked.inpainting_fill != FILL_ORIGINAL:
         ignored.add("inpainting_fill")
@@ -176,5 +181,6 @@ def _inpaint(
         "padding_mask_crop": padding if asked.inpaint_full_res else None,
         "masked_content": content,
     }
+    values = honoured(Task.INPAINT, values, translated.model, ignored)
     files = {"image": codec.encode_quickly(picture), "mask_image": codec.encode_quickly(hole)}
     return ChildJob(Task.INPAINT, values, files)

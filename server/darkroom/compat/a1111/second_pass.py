@@ -6,7 +6,6 @@ from typing import Any
 
 from flask import Response
 
-from darkroom.api import checks
 from darkroom.api.context import context
 from darkroom.catalog.models import ModelEntry
 from darkroom.compat.a1111 import extras, samplers, translate
@@ -82,7 +81,7 @@ def _translate_hires(
     here, ignored, model = context(), translated.ignored, translated.model
     if asked.hr_checkpoint_name and asked.hr_checkpoint_name.lower() != "use same checkpoint":
         model = translate.find_model(here.catalog, asked.hr_checkpoint_name, "hr_checkpoint_name")
-    latent = checks.has_latents(model.info) and extras.find_latent_upscaler(asked.hr_upscaler)
+    latent = "latent_resize" in model.info.fields and extras.find_latent_upscaler(asked.hr_upscaler)
     upscaler = None if latent else extras.find_upscaler(asked.hr_upscaler, "hr_upscaler", ignored)
     wanted = _hires_size(asked, translated.size)
     width, height = translate.fit_size(*wanted, model)
@@ -101,14 +100,16 @@ def _translate_hires(
         "height": height,
         "num_inference_steps": steps,
         "latent_resize": latent or None,
-        "strength": translate.usable_strength(strength, steps, "denoising_strength", ignored),
+        "strength": translate.usable_strength(
+            strength, steps, model, "denoising_strength", ignored
+        ),
     }
     if asked.hr_prompt:
         values |= translate_prompt(asked.hr_prompt, "hr_prompt", model, here.adapters, ignored)
     if asked.hr_negative_prompt:
         values["negative_prompt"] = asked.hr_negative_prompt
     values["scheduler"] = _hires_scheduler(asked, translated, model)
-    return values, upscaler
+    return translate.honoured(Task.IMG2IMG, values, model, ignored), upscaler
 
 
 def _hires_size(asked: Txt2Img, size: Size) -> Size:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from darkroom.api import checks
+from darkroom.catalog.families import UNETS
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog, ModelEntry, UnknownModelError
 from darkroom.compat.a1111 import samplers
@@ -16,7 +17,7 @@ from darkroom.compat.a1111.fields import (
     wrong,
 )
 from darkroom.compat.ignored import Ignored
-from darkroom.requests import MAX_CLIP_SKIP, OutputFormat
+from darkroom.requests import MAX_CLIP_SKIP, REQUESTS, OutputFormat, Task, Txt2ImgRequest
 
 DEFAULT_SIDE = 512  # pixels
 MAX_SIDE = 16_384  # pixels; more is a mistake, and would overflow in what follows
@@ -24,6 +25,14 @@ MAX_STEPS = 150
 MAX_GUIDANCE = 30.0
 MAX_IMAGES = 64  # of one request
 RESCALE = "guidance_rescale"
+# Names here of our fields that not every model honours.
+NAMES = {
+    "guidance_scale": "cfg_scale",
+    "strength": "denoising_strength",
+    "latent_resize": "resize_mode",
+    "padding_mask_crop": "inpaint_full_res",
+    "masked_content": "inpainting_fill",
+}
 
 MODEL = "sd_model_checkpoint"
 CLIP_SKIP = "CLIP_stop_at_last_layers"
@@ -82,9 +91,6 @@ def translate(
     ignored = Ignored()
     model, clip_skip, output_format = _override(asked, catalog, options, ignored)
     rescale = clamp(asked.guidance_rescale, 0.0, 1.0, RESCALE, ignored)
-    if rescale and checks.why_unsupported(RESCALE, model) is not None:
-        ignored.add(RESCALE)
-        rescale = 0.0
     ignored.add(*unused_fields(asked))
     prompt = translate_prompt(asked.prompt, "prompt", model, adapters, ignored)
     note_unsupported(asked.negative_prompt, "negative_prompt", ignored)
@@ -96,7 +102,7 @@ def translate(
     for name, wanted, side in (("width", asked.width, width), ("height", asked.height, height)):
         if wanted and wanted != side:
             ignored.add(name)
-    values = {
+    values: dict[str, Any] = {
         "model": model.info.name,
         **prompt,
         "negative_prompt": asked.negative_prompt,
@@ -110,6 +116,13 @@ def translate(
     }
     if rescale:
         values[RESCALE] = rescale
+    if model.spec.family not in UNETS:  # A1111's defaults are Stable Diffusion's
+        defaults = model.info.defaults
+        if "cfg_scale" not in asked.model_fields_set:
+            values["guidance_scale"] = defaults.guidance_scale
+        if "steps" not in asked.model_fields_set:
+            values["num_inference_steps"] = defaults.num_inference_steps
+    values = honoured(Task.TXT2IMG, values, model, ignored)
     count = max(1, asked.batch_size) * max(1, asked.n_iter)
     if count > MAX_IMAGES:
         detail = f"makes {count} pictures with batch_size; one request may have {MAX_IMAGES}"
@@ -211,10 +224,27 @@ def fit_size(width: int, height: int, model: ModelEntry) -> tuple[int, int]:
     return checks.fit_size(width, height, model.info)
 
 
-def usable_strength(strength: float, steps: int, field: str, ignored: Ignored) -> float:
+def honoured(
+    task: Task, values: Mapping[str, Any], model: ModelEntry, ignored: Ignored
+) -> dict[str, Any]:
+    """The fields of our own request without those that the model does not honour."""
+    kind = REQUESTS[task]
+    assert issubclass(kind, Txt2ImgRequest)
+    kept = {}
+    for name, value in values.items():
+        if checks.why_refused(kind, name, value, model.info) is None:
+            kept[name] = value
+        else:
+            ignored.add(NAMES.get(name, name))
+    return kept
+
+
+def usable_strength(
+    strength: float, steps: int, model: ModelEntry, field: str, ignored: Ignored
+) -> float:
     """A strength from 0 to 1 that leaves at least one of the steps to do."""
     strength = clamp(strength, 0.0, 1.0, field, ignored)
-    if int(steps * strength) >= 1:
+    if model.spec.family.steps_done(steps, strength) >= 1:
         return strength
     ignored.add(field)
     return min(1.0, 1.01 / steps)

@@ -99,7 +99,8 @@ def translate(task: Task, sent: Body, catalog: ModelCatalog, sources: Sources) -
     values |= {name: fields[name] for name in OWN_BY_TASK[task] if name in fields}
     if values.get("seed") in (-1, "-1"):  # other programs' way to ask for a random seed
         del values["seed"]
-    if task is Task.IMG2IMG:
+    varies = task is Task.IMG2IMG and "strength" in model.fields
+    if varies:
         values.setdefault("strength", STRENGTHS[options.input_fidelity])
     files: dict[str, bytes | Decoded] = {}
     if task is not Task.TXT2IMG:
@@ -114,15 +115,29 @@ def translate(task: Task, sent: Body, catalog: ModelCatalog, sources: Sources) -
     }
     request = validate(REQUESTS[task], {**values, **dict.fromkeys(files, "a file")})
     assert isinstance(request, Txt2ImgRequest)
+    request, refused = _honoured(request, model)
     known = {*ResponseOptions.model_fields, *values, *files, "seed"}
     known |= {"mask"} if task is Task.INPAINT else set()
-    known -= set() if task is Task.IMG2IMG else {"input_fidelity"}
+    known -= set() if varies else {"input_fidelity"}
     ignored = [
         name for name, value in fields.items() if name not in known and value not in ASKS_NOTHING
     ]
+    ignored += [name for name in refused if name in fields]
     ignored += ["model"] * replaced + ["size"] * fitted + list(sent.spare)
     more = options.n - request.num_images
     return Translated(request, more, files, options, Ignored(*ignored))
+
+
+def _honoured(request: Txt2ImgRequest, model: ModelInfo) -> tuple[Txt2ImgRequest, list[str]]:
+    """A request without the fields that its model does not honour, and their names."""
+    kind = type(request)
+    refused = [
+        name
+        for name in checks.LACKS
+        if checks.why_refused(kind, name, getattr(request, name, None), model) is not None
+    ]
+    kept = request.model_fields_set - set(refused)
+    return kind(**{name: getattr(request, name) for name in kept}), refused
 
 
 def _find_model(name: str | None, catalog: ModelCatalog) -> tuple[ModelInfo, bool]:

@@ -1,0 +1,361 @@
+"""The families of models: a row for each says how diffusers draws it and what requests may ask.
+
+The rows are those of diffusers' AutoPipeline (`diffusers.pipelines.auto_pipeline`), copied because
+importing diffusers is too slow for the web process; a test compares each fact with the pipeline's
+source. Pipelines are left out if they need an input that requests do not have, or a second
+repository, or do not make one picture: see `LEFT_OUT`.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from darkroom.requests import MODEL_TASKS, Task
+
+TASKS = (*MODEL_TASKS, Task.EDIT)
+WHOLE = "whole"  # the name of families that have none of their own
+MEGAPIXEL = 1024 * 1024
+BLANK = " "  # the negative prompt that Qwen-Image's authors advise where there is none
+NEGATIVE_SCALE = 2.0  # of negative prompts where guidance_scale is the transformer's
+
+
+class Guidance(enum.Enum):
+    """How a pipeline follows the prompt more closely, and what turns that off."""
+
+    CFG = "guidance_scale guides above 1"
+    CFG_ADDED = "guidance_scale is added to the prompt's own part, so it guides above 0"
+    TRUE_CFG = "true_cfg_scale guides above 1, and only beside a negative prompt"
+    EMBEDDED = "the transformer reads guidance_scale; true_cfg_scale is for negative prompts"
+    NONE = "nothing guides"
+
+    def arguments(self, scale: float, negative_prompt: str) -> dict[str, Any]:
+        """The arguments of a pipeline's call. A scale of 1 or less turns guidance off."""
+        negative = {"negative_prompt": negative_prompt} if negative_prompt else {}
+        match self:
+            case Guidance.CFG:
+                return {"guidance_scale": scale, **negative}
+            case Guidance.CFG_ADDED:
+                return {"guidance_scale": scale if scale > 1 else 0.0, **negative}
+            case Guidance.TRUE_CFG if scale > 1:
+                return {"true_cfg_scale": scale, "negative_prompt": negative_prompt or BLANK}
+            case Guidance.TRUE_CFG:
+                return {"true_cfg_scale": 1.0}
+            case Guidance.EMBEDDED if negative and scale > 1:
+                return {"guidance_scale": scale, "true_cfg_scale": NEGATIVE_SCALE, **negative}
+            case Guidance.EMBEDDED:
+                return {"guidance_scale": scale}
+        return {"guidance_scale": 1.0}
+
+
+# Optional fields of requests that not every family takes.
+VARYING = (
+    "negative_prompt",
+    "guidance_scale",
+    "guidance_rescale",
+    "loras",
+    "clip_skip",
+    "strength",
+    "latent_resize",
+    "padding_mask_crop",
+    "masked_content",
+)
+GUIDED = frozenset({"guidance_scale", "negative_prompt"})
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of model.
+
+    Attributes:
+        name: on the wire.
+        steps: default of num_inference_steps.
+        guidance_scale: its default.
+        txt2img: class name in diffusers without `Pipeline`; None if there is none for the task.
+        img2img: the same.
+        inpaint: the same.
+        edit: the same.
+        takes: those of `VARYING` that its pipelines honour, each for the tasks that have it.
+        guidance: how `guidance_scale` and `negative_prompt` reach the pipeline.
+        max_tokens: of a prompt, the pipeline's `max_sequence_length`; None if it has none.
+        side: pixels a side that a model is made for whose configuration does not say it.
+        packing: latent pixels a side that make one token; None is the transformer's `patch_size`.
+        rounds_up: whether ⌈steps · strength⌉ steps are done, instead of ⌊steps · strength⌋.
+        max_references: pictures that an instruction to edit may speak of; 0 if it edits none.
+        area: pixels of the pictures that it edits to, in the reference's proportions; None keeps
+            the reference's size.
+        area_argument: by which the pipeline is told another area, which it keeps to otherwise.
+        few_steps: default of num_inference_steps of models distilled to need no guidance.
+        arguments: of every call.
+    """
+
+    name: str
+    steps: int
+    guidance_scale: float
+    txt2img: str | None
+    img2img: str | None = None
+    inpaint: str | None = None
+    edit: str | None = None
+    takes: frozenset[str] = GUIDED
+    guidance: Guidance = Guidance.CFG
+    max_tokens: int | None = None
+    side: int = 1024
+    packing: int | None = 2
+    rounds_up: bool = True
+    max_references: int = 0
+    area: int | None = None
+    area_argument: str | None = None
+    few_steps: int = 8
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def pipeline(self, task: Task) -> str | None:
+        """Class name in diffusers for the task."""
+        name = getattr(self, task)
+        return None if name is None else f"{name}Pipeline"
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return tuple(task for task in TASKS if self.pipeline(task) is not None)
+
+    def steps_done(self, steps: int, strength: float) -> int:
+        """The steps that img2img and inpaint do, in diffusers' arithmetic; 0 is refused."""
+        if self.rounds_up:
+            return steps - int(steps - min(steps * strength, steps))
+        return min(int(steps * strength), steps)
+
+
+def _stable_diffusion(name: str, prefix: str, guidance_scale: float) -> Family:
+    """SD or SDXL; their UNets are stepped by our own samples, with every field and scheduler."""
+    return Family(
+        name,
+        25,
+        guidance_scale,
+        prefix,
+        f"{prefix}Img2Img",
+        f"{prefix}Inpaint",
+        takes=frozenset(VARYING),
+        packing=1,
+        rounds_up=False,
+        few_steps=4,
+    )
+
+
+def _sd3(name: str, prefix: str, inpaint: str | None) -> Family:
+    return Family(
+        name,
+        28,
+        7.0,
+        prefix,
+        f"{prefix}Img2Img",
+        inpaint,
+        takes=GUIDED | {"strength", "padding_mask_crop"},
+        max_tokens=256,
+        packing=None,
+        few_steps=4,
+    )
+
+
+def _unet(steps: int, guidance_scale: float, txt2img: str, *others: str, **more: Any) -> Family:
+    """A UNet that its own pipeline steps."""
+    takes = more.pop("takes", GUIDED | ({"strength"} if others else set()))
+    more = {"packing": 1, "rounds_up": False, **more}
+    return Family(WHOLE, steps, guidance_scale, txt2img, *others, takes=takes, **more)
+
+
+# Key in diffusers' AutoPipeline → what it is.
+FAMILIES: Mapping[str, Family] = {
+    "stable-diffusion": _stable_diffusion("sd", "StableDiffusion", 7.5),
+    "stable-diffusion-xl": _stable_diffusion("sdxl", "StableDiffusionXL", 5.0),
+    "stable-diffusion-3": _sd3("sd3", "StableDiffusion3", "StableDiffusion3Inpaint"),
+    "stable-diffusion-3-pag": _sd3(WHOLE, "StableDiffusion3PAG", None),
+    "flux": Family(
+        "flux",
+        28,
+        3.5,
+        "Flux",
+        "FluxImg2Img",
+        "FluxInpaint",
+        takes=GUIDED | {"strength", "padding_mask_crop"},
+        guidance=Guidance.EMBEDDED,
+        max_tokens=512,
+        few_steps=4,
+    ),
+    "flux-kontext": Family(
+        "flux-kontext",
+        28,
+        3.5,
+        "FluxKontext",
+        "FluxKontext",
+        edit="FluxKontext",
+        guidance=Guidance.EMBEDDED,
+        max_tokens=512,
+        max_references=1,
+        area=MEGAPIXEL,
+        area_argument="max_area",
+    ),
+    # Its negative prompt is always empty.
+    "flux2-klein": Family(
+        "flux2-klein",
+        50,
+        4.0,
+        "Flux2Klein",
+        "Flux2Klein",
+        edit="Flux2Klein",
+        takes=frozenset({"guidance_scale"}),
+        max_tokens=512,
+        max_references=4,
+        few_steps=4,
+    ),
+    "flux2": Family(
+        "flux2",
+        50,
+        4.0,
+        "Flux2",
+        "Flux2",
+        edit="Flux2",
+        takes=frozenset({"guidance_scale"}),
+        guidance=Guidance.EMBEDDED,
+        max_tokens=512,
+        max_references=6,
+    ),
+    "z-image": Family(
+        "z-image",
+        50,
+        5.0,
+        "ZImage",
+        "ZImageImg2Img",
+        "ZImageInpaint",
+        takes=GUIDED | {"strength"},
+        guidance=Guidance.CFG_ADDED,
+        max_tokens=512,
+        few_steps=9,
+    ),
+    "z-image-omni": Family(
+        WHOLE, 50, 5.0, "ZImageOmni", guidance=Guidance.CFG_ADDED, max_tokens=512, few_steps=9
+    ),
+    "qwenimage": Family(
+        "qwen-image",
+        50,
+        4.0,
+        "QwenImage",
+        "QwenImageImg2Img",
+        "QwenImageInpaint",
+        takes=GUIDED | {"strength", "padding_mask_crop"},
+        guidance=Guidance.TRUE_CFG,
+        max_tokens=512,
+    ),
+    # Inpainting takes no crop: the pipeline resizes the picture to a megapixel, but not the mask.
+    "qwenimage-edit": Family(
+        "qwen-image-edit",
+        50,
+        4.0,
+        None,
+        "QwenImageEdit",
+        "QwenImageEditInpaint",
+        "QwenImageEdit",
+        takes=GUIDED | {"strength"},
+        guidance=Guidance.TRUE_CFG,
+        max_tokens=512,
+        max_references=1,
+        area=MEGAPIXEL,
+    ),
+    "qwenimage-edit-plus": Family(
+        "qwen-image-edit-plus",
+        50,
+        4.0,
+        None,
+        "QwenImageEditPlus",
+        edit="QwenImageEditPlus",
+        guidance=Guidance.TRUE_CFG,
+        max_tokens=512,
+        max_references=3,
+        area=MEGAPIXEL,
+    ),
+    # 16 pixels a latent pixel, which its VAE's configuration does not say.
+    "qwenimage21": Family(
+        WHOLE, 40, 1.0, "QwenImage21", guidance=Guidance.TRUE_CFG, packing=4, few_steps=8
+    ),
+    "auraflow": Family(WHOLE, 50, 3.5, "AuraFlow", max_tokens=256),
+    "chroma": Family(WHOLE, 35, 5.0, "Chroma", max_tokens=512),
+    "cogview3": Family(WHOLE, 50, 5.0, "CogView3Plus", max_tokens=224),
+    "cogview4": Family(WHOLE, 50, 5.0, "CogView4", max_tokens=1024),
+    "glm_image": Family(
+        WHOLE,
+        50,
+        1.5,
+        "GlmImage",
+        takes=frozenset({"guidance_scale"}),
+        max_tokens=2048,
+        packing=4,
+    ),
+    "hunyuan": Family(WHOLE, 50, 5.0, "HunyuanDiT"),
+    "hunyuan-pag": Family(WHOLE, 50, 5.0, "HunyuanDiTPAG"),
+    # A constant scale instead of its schedule, which is of 48 steps and no others.
+    "ideogram4": Family(
+        WHOLE,
+        48,
+        7.0,
+        "Ideogram4",
+        takes=frozenset({"guidance_scale"}),
+        max_tokens=2048,
+        side=2048,
+        arguments={"guidance_schedule": None},
+    ),
+    "kandinsky3": _unet(25, 3.0, "Kandinsky3", "Kandinsky3Img2Img", packing=2),
+    "kolors": _unet(50, 5.0, "Kolors", "KolorsImg2Img", max_tokens=256),
+    "kolors-pag": _unet(50, 5.0, "KolorsPAG", max_tokens=256),
+    "krea2": Family(WHOLE, 28, 4.5, "Krea2", guidance=Guidance.CFG_ADDED, max_tokens=512),
+    "lumina": Family(WHOLE, 30, 4.0, "Lumina", max_tokens=256),
+    "lumina2": Family(WHOLE, 30, 4.0, "Lumina2", max_tokens=256),
+    "nucleusmoe-image": Family(WHOLE, 50, 4.0, "NucleusMoEImage"),
+    "ovis": Family(WHOLE, 50, 5.0, "OvisImage", max_tokens=256),
+    "pixart-alpha": Family(WHOLE, 20, 4.5, "PixArtAlpha", max_tokens=120),
+    "pixart-sigma": Family(WHOLE, 20, 4.5, "PixArtSigma", max_tokens=300),
+    "pixart-sigma-pag": Family(WHOLE, 20, 4.5, "PixArtSigmaPAG", max_tokens=300),
+    "prx": Family(WHOLE, 28, 4.0, "PRX", packing=None),
+    "sana": Family(WHOLE, 20, 4.5, "Sana", max_tokens=300, packing=1),
+    "sana-pag": Family(WHOLE, 20, 4.5, "SanaPAG", max_tokens=300, packing=1),
+    "stable-diffusion-pag": _unet(
+        50,
+        7.5,
+        "StableDiffusionPAG",
+        "StableDiffusionPAGImg2Img",
+        "StableDiffusionPAGInpaint",
+        takes=GUIDED | {"strength", "padding_mask_crop"},
+    ),
+    "stable-diffusion-xl-pag": _unet(
+        50,
+        5.0,
+        "StableDiffusionXLPAG",
+        "StableDiffusionXLPAGImg2Img",
+        "StableDiffusionXLPAGInpaint",
+        takes=GUIDED | {"strength", "padding_mask_crop"},
+    ),
+}
+SD, SDXL = FAMILIES["stable-diffusion"], FAMILIES["stable-diffusion-xl"]
+UNETS = (SD, SDXL)  # stepped by our own samples
+# Classes that draw the same models as a row's.
+ALIASES: Mapping[str, Family] = {"LatentConsistencyModelPipeline": SD}
+
+# Part of a class name → why such models are not served.
+LEFT_OUT: Mapping[str, str] = {
+    "Control": "it needs a control picture, which no request carries",
+    "Kandinsky": "it is two models in two repositories",
+    "Wuerstchen": "it is two models in two repositories",
+    "StableCascade": "it is two models in two repositories",
+    "IF": "its pictures of 64×64 pixels need a second model",
+    "Helios": "it makes videos",
+    "Layered": "it makes layers instead of a picture",
+}
+
+
+def why_not(class_name: str) -> str:
+    """Why a class without a row is not served."""
+    reasons = (reason for part, reason in LEFT_OUT.items() if part in class_name)
+    return next(reasons, "diffusers' AutoPipeline does not know it")
+
+
+def find(class_name: str) -> Family | None:
+    """The row of a diffusers class, for any task."""
+    rows = (row for row in FAMILIES.values() if class_name in map(row.pipeline, TASKS))
+    return next(rows, ALIASES.get(class_name))
