@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from darkroom.catalog.models import BrokenModelError, ModelCatalog
-from tests.catalog.conftest import checkpoint, edit, folder, tensors_of, write
+from tests.catalog.conftest import (
+    QWEN_VAE,
+    checkpoint,
+    edit,
+    folder,
+    tensors_of,
+    transformer_folder,
+    write,
+)
 
 
 def reason(catalog: ModelCatalog, name: str = "model") -> str:
@@ -276,3 +284,97 @@ def test_a_link_to_a_disk_that_is_away_is_named(box: Path, catalog: ModelCatalog
     (box / "models" / "model.safetensors").symlink_to(box / "away" / "model.safetensors")
 
     assert "cannot be read: No such file" in reason(catalog)
+
+
+# --- parts that do not fit together ----------------------------------------------------------
+
+FLUX_ENCODERS = {"text_encoder": {"hidden_size": 768}, "text_encoder_2": {"d_model": 4096}}
+FLUX = {"joint_attention_dim": 4096, "pooled_projection_dim": 768, "in_channels": 64}
+QWEN = {"joint_attention_dim": 3584, "in_channels": 64}
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "widths"),
+    [
+        ("sd1", "text_encoder", "text_encoder gives 16 numbers, but its unet reads 768"),
+        ("sdxl", "text_encoder_2", "gives 768 + 16 numbers, but its unet reads 2048"),
+        ("sdxl-refiner", "text_encoder_2", "gives 16 numbers, but its unet reads 1280"),
+    ],
+)
+def test_a_text_encoder_of_another_width_is_named_with_both(
+    box: Path, catalog: ModelCatalog, kind: str, part: str, widths: str
+) -> None:
+    edit(folder(box, kind=kind) / part / "config.json", hidden_size=16)
+
+    assert widths in reason(catalog)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "parts", "words"),
+    [
+        (
+            "FluxPipeline",
+            {"transformer": FLUX, "encoders": FLUX_ENCODERS | {"text_encoder": {"hidden_size": 9}}},
+            "text_encoder gives 9 numbers, but its transformer reads 768 (pooled_projection_dim)",
+        ),
+        (
+            "FluxPipeline",
+            {"transformer": {**FLUX, "in_channels": 16}, "encoders": FLUX_ENCODERS},
+            "vae gives 4 × 16 numbers, but its transformer reads 16 (in_channels)",
+        ),
+        (
+            "QwenImageEditPipeline",
+            {
+                "transformer": QWEN,
+                "vae": QWEN_VAE,
+                "encoders": {"text_encoder": {"text_config": {"hidden_size": 16}}},
+            },
+            "text_encoder gives 16 numbers, but its transformer reads 3584",
+        ),
+        (
+            "Flux2KleinPipeline",
+            {
+                "transformer": {"joint_attention_dim": 48, "in_channels": 64},
+                "encoders": {"text_encoder": {"hidden_size": 17}},
+            },
+            "text_encoder gives 3 × 17 numbers, but its transformer reads 48",
+        ),
+        (
+            "ZImagePipeline",
+            {"transformer": {"cap_feat_dim": 16}, "encoders": {"text_encoder": {"hidden_size": 8}}},
+            "text_encoder gives 8 numbers, but its transformer reads 16",
+        ),
+    ],
+)
+def test_a_transformer_whose_parts_do_not_fit_is_named_with_both_widths(
+    box: Path, catalog: ModelCatalog, pipeline: str, parts: dict[str, Any], words: str
+) -> None:
+    transformer_folder(box, pipeline, **parts)
+
+    assert words in reason(catalog)
+
+
+def test_parts_that_fit_are_served(box: Path, catalog: ModelCatalog) -> None:
+    text = {"text_encoder": {"text_config": {"hidden_size": 3584}}}
+    transformer_folder(box, "FluxPipeline", "flux", FLUX, encoders=FLUX_ENCODERS)
+    transformer_folder(box, "QwenImagePipeline", "qwen", QWEN, QWEN_VAE, encoders=text)
+
+    assert catalog.broken() == ()
+    assert {"flux", "qwen"} <= {info.name for info in catalog.infos()}
+
+
+@pytest.mark.parametrize("rows", [1, 4, 6])
+def test_colours_for_another_number_of_latent_channels_are_refused(
+    box: Path, catalog: ModelCatalog, rows: int
+) -> None:
+    folder(box, latent_rgb=[[0.1, 0.2, 0.3]] * rows)
+
+    assert f"latent_rgb has {rows} rows; 5 are wanted" in reason(catalog)
+
+
+def test_as_many_rows_of_colours_as_are_wanted_are_taken(box: Path, catalog: ModelCatalog) -> None:
+    folder(box, latent_rgb=[[0.1, 0.2, 0.3]] * 5)
+    folder(box, "default", latent_rgb=[])
+
+    assert len(catalog.find("model").latent_rgb or ()) == 5
+    assert catalog.broken() == ()

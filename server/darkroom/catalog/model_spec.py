@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from darkroom.catalog import families, schedulers
+from darkroom.catalog import families, schedulers, widths
 from darkroom.catalog.families import SDXL, UNETS, VARYING, Family, Guidance
 from darkroom.catalog.schedulers import NATIVE
 from darkroom.catalog.weight_files import UnusableError, read_json
@@ -47,6 +47,7 @@ class ModelSpec:
         pipeline: the one of them by which it is loaded.
         guidance: the family's, unless its files say otherwise.
         rescales: whether classifier-free guidance is ours, so that it can be rescaled.
+        latent_channels: of its latents; None if its configuration does not tell.
     """
 
     family: Family
@@ -56,6 +57,7 @@ class ModelSpec:
     limits: ModelLimits
     guidance: Guidance
     rescales: bool
+    latent_channels: int | None
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -118,6 +120,7 @@ def examine(config: Path, name: str = "") -> ModelSpec:
     if family is None:
         raise UnusableError(f"{class_name} is not served: {families.why_not(class_name)}")
     try:
+        widths.check(config, family)
         if family in UNETS:
             return _stable_diffusion(config, family, name)
         return _by_its_pipeline(config, index, family, name)
@@ -160,6 +163,7 @@ def _stable_diffusion(config: Path, family: Family, name: str) -> ModelSpec:
         limits=_limits(_native(unet, factor), factor, max(0, layers - read_before_end)),
         guidance=family.guidance if guided else Guidance.EMBEDDED,
         rescales=guided,
+        latent_channels=int(unet.get("out_channels", PLAIN)),
     )
 
 
@@ -234,6 +238,7 @@ def _by_its_pipeline(
         limits=_limits(native, factor * int(patch), 0, family.max_references),
         guidance=guidance,
         rescales=False,
+        latent_channels=_latent_channels(config),
     )
 
 
@@ -242,6 +247,13 @@ def _shift(config: Path) -> float | None:
     path = config / "scheduler" / "scheduler_config.json"
     shift = read_json(path).get("shift") if path.is_file() else None
     return shift if isinstance(shift, int | float) else None
+
+
+def _latent_channels(config: Path) -> int | None:
+    path = config / "vae" / "config.json"
+    vae = read_json(path) if path.is_file() else {}
+    channels = vae.get("latent_channels", vae.get("z_dim"))
+    return channels if isinstance(channels, int) else None
 
 
 def _factor(config: Path) -> int:

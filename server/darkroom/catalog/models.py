@@ -191,6 +191,12 @@ class ModelCatalog:
         sd_only = SCHEDULER_KEYS | {"vae", "tiny_vae"}
         if spec.family not in families.UNETS and notes.model_fields_set & sd_only:
             raise UnusableError("its notes say what only SD and SDXL models know")
+        channels, rows = spec.latent_channels, notes.latent_rgb
+        if rows and channels is not None and len(rows) != channels + 1:
+            raise UnusableError(
+                f"its notes: latent_rgb has {len(rows)} rows; {channels + 1} are wanted, one for "
+                "each latent channel and one of offsets"
+            )
         info = ModelInfo(
             name=name,
             family=spec.family.name,
