@@ -89,6 +89,17 @@ def check(folder: Path, family: Family, check_header: Callable[[Path], object]) 
     return variant
 
 
+def weights(folder: Path, family: Family, variant: Variant) -> dict[str, list[Path]]:
+    """The safetensors files from which each part of a model is loaded, by the part's name."""
+    found = {}
+    for name in parts(folder, family):
+        part_weights = variants(path.name for path in (folder / name).iterdir())
+        if part_weights:
+            files = weight_files_of(part_weights, variant)
+            found[name] = [folder / name / file for file in files if not file.endswith(".json")]
+    return found
+
+
 def _why_no_weights(names: Iterable[str]) -> str:
     pickled = sorted(name for name in names if name.endswith(PICKLES))
     if pickled:

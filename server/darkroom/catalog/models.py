@@ -18,6 +18,7 @@ from darkroom.catalog.weight_files import (
     SAFETENSORS,
     UnusableError,
     cached,
+    count_numbers,
     read_header,
 )
 from darkroom.errors import DarkroomError, did_you_mean
@@ -62,6 +63,22 @@ class ModelEntry:
     vae: Path | None = None
     tiny_vae: Path | None = None
     latent_rgb: tuple[tuple[float, float, float], ...] | None = None
+
+    def expected_bytes(self, number_bytes: int) -> int:
+        """Bytes of its weights in memory, where each number takes so many.
+
+        Raises:
+            UnusableError: a file is damaged, or gone.
+        """
+        files = [self.path]
+        if self.layout == "folder":
+            parts = folders.weights(self.path, self.spec.family, self.variant)
+            if self.vae is not None:
+                parts.pop("vae", None)
+            files = [file for part in parts.values() for file in part]
+        if self.vae is not None:
+            files += self.vae.glob("*.safetensors") if self.vae.is_dir() else [self.vae]
+        return number_bytes * sum(map(count_numbers, files))
 
 
 @dataclass(frozen=True)

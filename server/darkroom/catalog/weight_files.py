@@ -1,6 +1,7 @@
 """JSON and safetensors files, read without torch, and folders of add-ons: LoRAs, upscalers, …."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ SAFETENSORS = ".safetensors"
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")  # loading these can run code stored in them
 PICKLED_ADDON = "is a pickle, which can run programs when it is opened; convert it to safetensors"
 
+AVERAGED = "model_ema."  # of a UNet: what checkpoints that go on training hold besides
 MAX_HEADER_BYTES = 32 * 2**20  # the largest seen, with all captions of a training set, is 10 MiB
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02")  # of torch.save's files, since and before 1.6
 
@@ -101,6 +103,15 @@ def _parse(path: Path) -> Header:
         return Header(shapes, opened.metadata() or {})
 
 
+def count_numbers(path: Path) -> int:
+    """How many numbers the tensors of a model's file hold that are loaded from it.
+
+    Checkpoints that go on training hold averaged weights besides. `UnusableError` as `read_header`.
+    """
+    shapes = read_header(path).shapes
+    return sum(math.prod(shape) for name, shape in shapes.items() if not name.startswith(AVERAGED))
+
+
 Found = TypeVar("Found")
 
 
@@ -135,6 +146,10 @@ class AddonEntry:
     """An add-on's file. Its name is the file's, without the ending."""
 
     path: Path
+
+    def expected_bytes(self, number_bytes: int) -> int:
+        """Bytes of its weights in memory, where each number takes so many."""
+        return number_bytes * count_numbers(self.path)
 
 
 Entry = TypeVar("Entry", bound=AddonEntry)

@@ -3,7 +3,6 @@
 import gc
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -114,7 +113,7 @@ class Models:
             entry = self._catalog.find(name)
             name = entry.info.name
         if name not in self._resident:
-            if not self._make_room(_expected_bytes(entry.path, self.dtype), in_use):
+            if not self._make_room(entry.expected_bytes(self.dtype.itemsize), in_use):
                 return None
             self._resident[name] = self._load(name, entry, in_use)
         self._resident[name] = self._resident.pop(name)
@@ -193,12 +192,6 @@ class Models:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _expected_bytes(path: Path, dtype: torch.dtype) -> int:
-    """Estimated bytes of a model in memory: its files, doubled where float16 becomes float32."""
-    files = [path] if path.is_file() else path.rglob("*.safetensors")
-    return sum(file.stat().st_size for file in files) * (2 if dtype == torch.float32 else 1)
 
 
 def pick_device(setting: str) -> torch.device:
