@@ -3,12 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from darkroom.catalog.models import ModelCatalog
@@ -19,7 +21,7 @@ from darkroom.engine.loading import (
     load_tiny_vae,
 )
 from darkroom.engine.sample import build_scheduler
-from tests.engine import ldm, tiny
+from tests.engine import ldm, tiny, tiny_families
 
 CPU = torch.device("cpu")
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -355,3 +357,46 @@ def test_a_configuration_that_makes_no_sense_is_one_named_error(
 
     with pytest.raises(ModelLoadError, match="block_out_channels"):
         load(box)
+
+
+# --- transformers --------------------------------------------------------------------------
+
+NAMES = {
+    "sd3": "sd3",
+    "flux_dev": "flux",
+    "flux_schnell": "flux",
+    "flux_kontext": "flux-kontext",
+    "chroma": "whole",
+    "flux2_klein": "flux2-klein",
+    "flux2_klein_distilled": "flux2-klein",
+    "z_image": "z-image",
+    "z_image_turbo": "z-image",
+    "qwen_image": "qwen-image",
+    "qwen_image_edit": "qwen-image-edit",
+    "qwen_image_edit_plus": "qwen-image-edit-plus",
+}
+FEW_STEPS = {"flux_schnell", "flux2_klein_distilled", "z_image_turbo"}
+
+
+@pytest.mark.parametrize("name", tiny_families.BUILDERS)
+def test_folders_that_diffusers_writes_are_known(tmp_path: Path, name: str) -> None:
+    tiny_families.BUILDERS[name](tmp_path / "models" / "model")
+
+    info = ModelCatalog(tmp_path / "models", "tintype").find("model").info
+
+    assert info.family == NAMES[name]
+    assert (info.defaults.num_inference_steps < 10) == (name in FEW_STEPS)
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")
+def test_a_processor_is_loaded_without_torchvision(tmp_path: Path) -> None:
+    tiny_families.qwen_image_edit_plus(tmp_path / "models" / "model")
+    entry = ModelCatalog(tmp_path / "models", "tintype").find("model")
+
+    processor = load_pipeline(entry, CPU, torch.float32).components["processor"]
+
+    words = f"a {processor.image_token} fox"
+    made = processor(text=[words], images=[Image.new("RGB", (56, 84), "red")], return_tensors="pt")
+    assert made["image_grid_thw"].tolist() == [[1, 6, 4]]
+    patches = made["input_ids"][0].tolist().count(processor.image_token_id)
+    assert patches == 6 * 4 // processor.image_processor.merge_size**2
