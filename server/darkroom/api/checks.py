@@ -193,6 +193,7 @@ def check_loras(
     errors = []
     text_dim = loras.model_text_dim(model.config) if asked else None
     for index, lora in enumerate(asked):
+        detail: str | None
         if any(other.name == lora.name for other in asked[:index]):
             detail = f"{lora.name} is asked for twice; add up the scales"
         else:

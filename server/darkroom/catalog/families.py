@@ -155,11 +155,18 @@ def _sd3(name: str, prefix: str, inpaint: str | None) -> Family:
     )
 
 
-def _unet(steps: int, guidance_scale: float, txt2img: str, *others: str, **more: Any) -> Family:
+def _unet(
+    steps: int,
+    guidance_scale: float,
+    txt2img: str,
+    img2img: str | None = None,
+    inpaint: str | None = None,
+    **more: Any,
+) -> Family:
     """A UNet that its own pipeline steps."""
-    takes = more.pop("takes", GUIDED | ({"strength"} if others else set()))
-    more = {"packing": 1, "rounds_up": False, **more}
-    return Family(WHOLE, steps, guidance_scale, txt2img, *others, takes=takes, **more)
+    takes = GUIDED if img2img is None else GUIDED | {"strength"}
+    more = {"takes": takes, "packing": 1, "rounds_up": False, **more}
+    return Family(WHOLE, steps, guidance_scale, txt2img, img2img, inpaint, **more)
 
 
 # Key in diffusers' AutoPipeline → what it is.
