@@ -184,7 +184,7 @@ class _Scheduler:
 @pytest.mark.parametrize(("kind", "task"), [call for call in CALLS if call[1] is not Task.TXT2IMG])
 def test_steps_of_a_strength_are_counted_as_the_pipeline_does(kind: str, task: Task) -> None:
     row = FAMILIES[kind]
-    if "strength" not in row.takes:
+    if "strength" not in parameters(row, task):
         pytest.skip("it has no strength")
     get_timesteps: Callable[..., Any] = pipeline(row, task).get_timesteps
     more = (
