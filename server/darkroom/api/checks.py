@@ -188,8 +188,8 @@ def check_loras(
 ) -> list[FieldError]:
     """Errors of LoRAs that are not there or do not fit the model."""
     if asked and "loras" not in model.info.fields:
-        detail = f"{model.info.name} {LACKS['loras']}"
-        return [FieldError(pointer="#/loras", detail=detail)]
+        why = f"{model.info.name} {LACKS['loras']}"
+        return [FieldError(pointer="#/loras", detail=why)]
     errors = []
     text_dim = loras.model_text_dim(model.config) if asked else None
     for index, lora in enumerate(asked):
