@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,15 @@ def test_a_link_to_a_disk_that_is_away_is_named(box: Path, catalog: ModelCatalog
     (box / "models" / "model.safetensors").symlink_to(box / "away" / "model.safetensors")
 
     assert "cannot be read: No such file" in reason(catalog)
+
+
+def test_a_model_whose_pipeline_needs_a_package_names_it(box: Path, catalog: ModelCatalog) -> None:
+    if find_spec("sentencepiece") is not None:
+        pytest.skip("sentencepiece is installed")
+    folder(box, kind="sdxl")
+    edit(box / "models" / "model" / "model_index.json", _class_name="KolorsPipeline")
+
+    assert "cannot be loaded without sentencepiece: `pip install" in reason(catalog)
 
 
 # --- parts that do not fit together ----------------------------------------------------------

@@ -11,7 +11,9 @@ from diffusers.pipelines import auto_pipeline
 
 from darkroom.catalog import families
 from darkroom.catalog.families import FAMILIES, UNETS, Family, Guidance
-from darkroom.requests import REQUESTS, Task
+from darkroom.catalog.model_spec import ModelSpec
+from darkroom.requests import REQUESTS, RESOLVED, Task, Txt2Img
+from darkroom.responses import ModelDefaults, ModelLimits
 
 MAPPINGS = {
     Task.TXT2IMG: auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
@@ -101,6 +103,42 @@ def test_fields_are_taken_where_the_pipeline_has_a_word_for_them(kind: str, task
         assert "padding_mask_crop" in has
     assert not row.takes & {"loras", "latent_resize", "masked_content"}
     assert row.area_argument is None or row.area_argument in has
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"), [(kind, task) for kind in OTHERS for task in FAMILIES[kind].tasks]
+)
+def test_a_call_has_no_words_that_the_pipeline_does_not_know(kind: str, task: Task) -> None:
+    row = FAMILIES[kind]
+    fields = {"image": "image:x", "mask_image": "image:x", "references": ("image:x",)}
+    given: dict[str, Any] = {
+        name: value for name, value in fields.items() if name in RESOLVED[task].model_fields
+    }
+    request = RESOLVED[task](
+        prompt="a fox",
+        negative_prompt="ugly",
+        width=64,
+        height=64,
+        num_inference_steps=4,
+        guidance_scale=4.0,
+        seed=1,
+        scheduler="native",
+        model="model",
+        **given,
+    )
+    assert isinstance(request, Txt2Img)
+    spec = ModelSpec(
+        family=row,
+        pipelines={},
+        pipeline="",
+        defaults=ModelDefaults.model_construct(),
+        limits=ModelLimits.model_construct(),
+        guidance=row.guidance,
+        rescales=False,
+        latent_channels=None,
+    )
+
+    assert set(spec.call_arguments(request)) <= set(parameters(row, task))
 
 
 @pytest.mark.parametrize(("kind", "task"), CALLS)

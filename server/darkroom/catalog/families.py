@@ -9,6 +9,7 @@ repository, or do not make one picture: see `LEFT_OUT`.
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from darkroom.requests import MODEL_TASKS, Task
@@ -61,6 +62,7 @@ VARYING = (
     "masked_content",
 )
 GUIDED = frozenset({"guidance_scale", "negative_prompt"})
+IMG2IMG = frozenset({Task.IMG2IMG})
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Family:
             the reference's size.
         area_argument: by which the pipeline is told another area, which it keeps to otherwise.
         few_steps: default of num_inference_steps of models distilled to need no guidance.
+        sizeless: tasks whose pipelines make a picture of the size that they are given.
+        needs: a Python package without which diffusers does not have its pipelines.
         arguments: of every call.
     """
 
@@ -106,6 +110,8 @@ class Family:
     area: int | None = None
     area_argument: str | None = None
     few_steps: int = 8
+    sizeless: frozenset[Task] = frozenset()
+    needs: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def pipeline(self, task: Task) -> str | None:
@@ -116,6 +122,13 @@ class Family:
     @property
     def tasks(self) -> tuple[Task, ...]:
         return tuple(task for task in TASKS if self.pipeline(task) is not None)
+
+    @property
+    def lacks(self) -> str | None:
+        """What has to be installed first; None if everything is."""
+        if self.needs is None or find_spec(self.needs) is not None:
+            return None
+        return f"it cannot be loaded without {self.needs}: `pip install {self.needs}`"
 
     def steps_done(self, steps: int, strength: float) -> int:
         """The steps that img2img and inpaint do, in diffusers' arithmetic; 0 is refused."""
@@ -308,9 +321,9 @@ FAMILIES: Mapping[str, Family] = {
         side=2048,
         arguments={"guidance_schedule": None},
     ),
-    "kandinsky3": _unet(25, 3.0, "Kandinsky3", "Kandinsky3Img2Img", packing=2),
-    "kolors": _unet(50, 5.0, "Kolors", "KolorsImg2Img", max_tokens=256),
-    "kolors-pag": _unet(50, 5.0, "KolorsPAG", max_tokens=256),
+    "kandinsky3": _unet(25, 3.0, "Kandinsky3", "Kandinsky3Img2Img", packing=2, sizeless=IMG2IMG),
+    "kolors": _unet(50, 5.0, "Kolors", "KolorsImg2Img", max_tokens=256, needs="sentencepiece"),
+    "kolors-pag": _unet(50, 5.0, "KolorsPAG", max_tokens=256, needs="sentencepiece"),
     "krea2": Family(WHOLE, 28, 4.5, "Krea2", guidance=Guidance.CFG_ADDED, max_tokens=512),
     "lumina": Family(WHOLE, 30, 4.0, "Lumina", max_tokens=256),
     "lumina2": Family(WHOLE, 30, 4.0, "Lumina2", max_tokens=256),
@@ -329,6 +342,7 @@ FAMILIES: Mapping[str, Family] = {
         "StableDiffusionPAGImg2Img",
         "StableDiffusionPAGInpaint",
         takes=GUIDED | {"strength", "padding_mask_crop"},
+        sizeless=IMG2IMG,
     ),
     "stable-diffusion-xl-pag": _unet(
         50,
@@ -337,6 +351,7 @@ FAMILIES: Mapping[str, Family] = {
         "StableDiffusionXLPAGImg2Img",
         "StableDiffusionXLPAGInpaint",
         takes=GUIDED | {"strength", "padding_mask_crop"},
+        sizeless=IMG2IMG,
     ),
 }
 SD, SDXL = FAMILIES["stable-diffusion"], FAMILIES["stable-diffusion-xl"]

@@ -171,6 +171,8 @@ def choose(files: Iterable[str], index: Mapping[str, Any], variant: str | None) 
     family = families.find(cls) if isinstance(cls, str) else None
     if family is None:
         raise PullError(f"{cls} is not served: {families.why_not(str(cls))}")
+    if family.lacks is not None:
+        raise PullError(family.lacks)
     paths = [PurePosixPath(file) for file in files]
     chosen = [folders.INDEX]
     weights: dict[str, folders.Variants] = {}

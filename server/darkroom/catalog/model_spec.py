@@ -85,14 +85,15 @@ class ModelSpec:
 
     def call_arguments(self, request: Txt2Img) -> dict[str, Any]:
         """What its pipeline's call is given of a request, but pictures and random numbers."""
+        negative_prompt = request.negative_prompt if self.takes("negative_prompt") else ""
         arguments = {
             "prompt": request.prompt,
-            "width": request.width,
-            "height": request.height,
             "num_inference_steps": request.num_inference_steps,
-            **self.guidance.arguments(request.guidance_scale, request.negative_prompt),
+            **self.guidance.arguments(request.guidance_scale, negative_prompt),
             **self.family.arguments,
         }
+        if request.task not in self.family.sizeless:
+            arguments |= {"width": request.width, "height": request.height}
         for name in ("strength", "padding_mask_crop"):
             if hasattr(request, name) and self.takes(name):
                 arguments[name] = getattr(request, name)
@@ -119,6 +120,8 @@ def examine(config: Path, name: str = "") -> ModelSpec:
     family = families.find(class_name)
     if family is None:
         raise UnusableError(f"{class_name} is not served: {families.why_not(class_name)}")
+    if family.lacks is not None:
+        raise UnusableError(family.lacks)
     try:
         widths.check(config, family)
         if family in UNETS:

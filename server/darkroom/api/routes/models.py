@@ -61,10 +61,14 @@ def list_upscalers() -> Response:
 
 
 def _fitted(info: Adapter) -> Adapter:
-    """An adapter with the models whose text encoder has its width; all if it is unknown."""
+    """An adapter with the models whose text encoder has its width; all if it is unknown.
+
+    Models that take no LoRAs read no embeddings either.
+    """
     models = tuple(
         entry.info.name
         for entry in context().catalog.entries()
-        if info.text_dim is None or model_text_dim(entry.config) in (info.text_dim, None)
+        if "loras" in entry.info.fields
+        and (info.text_dim is None or model_text_dim(entry.config) in (info.text_dim, None))
     )
     return info.model_copy(update={"models": models})
