@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 PACKABLE = (torch.float32, torch.bfloat16)
+PADDED_DIMENSIONS = 112  # where they stand in oneDNN's description of a tensor
 GEOMETRY = (
     *("in_channels", "out_channels", "kernel_size", "stride", "padding"),
     *("dilation", "groups", "padding_mode", "transposed", "output_padding"),
@@ -37,7 +38,12 @@ class PackedLinear(nn.Linear):
 
 
 class PackedConv2d(nn.Conv2d):
-    """An `nn.Conv2d` whose `weight` is empty; the packed one is kept beside it."""
+    """An `nn.Conv2d` whose `weight` is empty; the packed one is kept beside it.
+
+    oneDNN chooses one of a few layouts by the input's size. Given another one it reorders the
+    weight at every call, which takes up to a hundred times as long as the call itself. So the
+    weight is kept in each layout that was needed so far.
+    """
 
     def __init__(self, plain: nn.Conv2d, shape: torch.Size) -> None:
         nn.Module.__init__(self)
@@ -47,15 +53,38 @@ class PackedConv2d(nn.Conv2d):
         self.bias = plain.bias
         geometry = (plain.padding, plain.stride, plain.dilation)
         self._geometry = (*(list(part) for part in geometry), plain.groups)
-        self._packed = torch.ops.mkldnn._reorder_convolution_weight(
-            plain.weight, *self._geometry, list(shape)
-        )
+        self._packed = {shape[-2:]: self._reordered(plain.weight, shape)}  # by height and width
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        packed: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self._packed, self.bias, *self._geometry, "none", [], ""
+        weight = self._packed.get(x.shape[-2:])
+        if weight is None:
+            weight = self._packed[x.shape[-2:]] = self._packed_for(x.shape)
+        convolved: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, weight, self.bias, *self._geometry, "none", [], ""
+        )
+        return convolved
+
+    def _packed_for(self, shape: torch.Size) -> torch.Tensor:
+        """The weight for inputs of a new size; one that is kept already, if it is laid out so."""
+        kept = list(self._packed.values())
+        weight = self._reordered(kept[0].to_dense(), shape)
+        return next((each for each in kept if _layout(each) == _layout(weight)), weight)
+
+    def _reordered(self, weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        packed: torch.Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+            weight, *self._geometry, list(shape)
         )
         return packed
+
+
+def _layout(packed: torch.Tensor) -> bytes:
+    """Padding, strides and blocks of a packed weight.
+
+    oneDNN describes them in a C struct (`memory_desc_t`), which begins with the number of
+    dimensions, the dimensions and the type. Four bytes of padding follow that mean nothing.
+    """
+    described: bytes = torch.ops.mkldnn._get_mkldnn_serialized_md(packed).numpy().tobytes()
+    return described[PADDED_DIMENSIONS:]
 
 
 def pack(module: nn.Module, typical_call: Callable[[], Any]) -> None:
