@@ -1,6 +1,10 @@
 """How much a test does: little in `make test`, more in `make test-all`, most in `make soak`."""
 
 import os
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
 
 LEVEL = os.environ.get("DARKROOM_TESTS", "daily")  # daily, all or soak
 SOAK = LEVEL == "soak"
@@ -9,3 +13,11 @@ SOAK = LEVEL == "soak"
 def amount(daily: int, everything: int, soak: int) -> int:
     """The number for this run."""
     return {"daily": daily, "all": everything, "soak": soak}[LEVEL]
+
+
+def sampled(cases: Iterable[tuple[Any, ...]], one_in: int, first: int = 0) -> list[Any]:
+    """Cases as parameters: one in so many is for every day, the others are slow."""
+    return [
+        pytest.param(*case, marks=() if number % one_in == first else pytest.mark.slow)
+        for number, case in enumerate(cases)
+    ]

@@ -1,7 +1,7 @@
 """The real engine on the embedded model, and stock diffusers to compare it with."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,18 @@ from PIL import Image, ImageDraw
 
 from darkroom.catalog.models import ModelCatalog
 from darkroom.config import EngineSettings, Settings
+from darkroom.engine import costs
 from darkroom.engine.base import EngineEvent, EngineJob, Failed, ImageReady
 from darkroom.engine.engine import DiffusersEngine, from_settings
 from darkroom.requests import RESOLVED, Task, Txt2Img
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_measurements() -> Iterator[None]:
+    """Measures calls once. Repeating them takes a second of each model that a test loads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(costs, "REPEATING_S", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")

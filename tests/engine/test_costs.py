@@ -6,6 +6,11 @@ import torch
 from darkroom.engine import costs
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _short_measurements() -> None:
+    """None here: measuring is what is tested."""
+
+
 class Machine:
     """Calls take time on its clock.
 

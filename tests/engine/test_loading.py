@@ -103,7 +103,8 @@ def test_a_folder_is_loaded_as_diffusers_loads_it(
     ours, theirs = load(box), DiffusionPipeline.from_pretrained(folder, **absent)
 
     assert type(ours) is type(theirs)
-    assert all(torch.equal(tensors(ours)[key], value) for key, value in tensors(theirs).items())
+    found = tensors(ours)
+    assert all(torch.equal(found[key], value) for key, value in tensors(theirs).items())
 
 
 def test_fp16_files_are_found_where_plain_ones_are_missing(
