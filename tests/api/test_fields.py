@@ -53,7 +53,7 @@ REFUSED: list[tuple[str, tuple[str, ...], str, Any, str]] = [
     ("klein", TXT2IMG, "negative_prompt", "ugly", "takes no negative prompt"),
     ("klein", TXT2IMG, "guidance_scale", 4.0, "is distilled to need no guidance"),
     ("klein", TXT2IMG, "loras", [{"name": "ink"}], "takes no LoRAs"),
-    ("klein", TXT2IMG, "clip_skip", 1, "layers to leave out up to 0"),
+    ("klein", TXT2IMG, "clip_skip", 1, "leaves out no layers"),
     ("z", TXT2IMG, "guidance_rescale", 0.5, "has no classifier-free guidance"),
     ("z", INPAINT, "padding_mask_crop", 8, "repaints no crop"),
     ("z", INPAINT, "masked_content", "noise", "no access to its latents"),
@@ -187,9 +187,9 @@ def test_an_openai_client_gets_its_picture_and_is_told(
 ) -> None:
     sent = {"model": "klein", "prompt": "a fox", "negative_prompt": "ugly", "guidance_scale": 4.0}
 
-    made = openai.translate(Task.TXT2IMG, Body(sent), catalog, nothing)
+    made = openai.translate(Task.TXT2IMG, Body({**sent, "clip_skip": 2}), catalog, nothing)
 
-    assert made.ignored.names == ["negative_prompt", "guidance_scale"]
+    assert made.ignored.names == ["negative_prompt", "guidance_scale", "clip_skip"]
     assert made.request.negative_prompt == ""
     assert made.request.guidance_scale is None
 

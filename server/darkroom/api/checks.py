@@ -22,6 +22,7 @@ LACKS: Mapping[str, str] = MappingProxyType(
         "guidance_scale": "is distilled to need no guidance; 1 or less turns it off",
         "guidance_rescale": "has no classifier-free guidance that this server could rescale",
         "loras": "takes no LoRAs here",
+        "clip_skip": "leaves out no layers of its text encoder",
         "strength": "has no strength: it changes as much as the prompt says",
         "latent_resize": "gives no access to its latents",
         "padding_mask_crop": "repaints no crop around a mask, only whole pictures",
@@ -66,7 +67,7 @@ def check(
             schedulers.check(asked.scheduler, model)
         except schedulers.UnknownSchedulerError as error:
             yield FieldError(pointer="#/scheduler", detail=str(error))
-    if asked.clip_skip > model.limits.max_clip_skip:
+    if "clip_skip" in model.fields and asked.clip_skip > model.limits.max_clip_skip:
         detail = f"{model.name} has layers to leave out up to {model.limits.max_clip_skip}"
         yield FieldError(pointer="#/clip_skip", detail=detail)
     if isinstance(asked, Img2ImgRequest | InpaintRequest):
