@@ -97,6 +97,7 @@ class EngineSettings(Section):
     fuse_qkv: bool = False
     deep_cache_interval: int = Field(1, ge=1, le=10)
     preview_every_s: float = Field(0.3, gt=0)
+    png_level: int = Field(6, ge=0, le=9)
 
 
 class RetentionSettings(Section):

@@ -85,23 +85,43 @@ Play = Callable[..., None]
 
 @pytest.fixture
 def play(worker: Leases, clock: Clock, tmp_path: Path) -> Play:
-    """Runs the dispatcher over an engine that says what it is told, until its jobs are over."""
+    """Runs the dispatcher over an engine that says what it is told, until its jobs are over.
 
-    def run(*ticks: list[EngineEvent], tick_s: float = 0.0) -> None:
+    `between` is called with the dispatcher in every tick, `pulse` in every turn, and `waits` before
+    it waits for a ring, with the seconds that it waits at most.
+    """
+
+    def run(
+        *ticks: list[EngineEvent],
+        tick_s: float = 0.0,
+        files: Files | None = None,
+        between: Callable[[Dispatcher], None] = lambda _: None,
+        pulse: Callable[[Dispatcher], None] = lambda _: None,
+        waits: Callable[[Dispatcher, float], None] = lambda _, __: None,
+        **settings: float,
+    ) -> None:
         def work() -> None:
             clock.now += tick_s
+            between(dispatcher)
 
         engine = ScriptedEngine(ticks, work)
-        with Doorbell(doorbell.address(tmp_path, "worker")) as bell:
+
+        class Bell(Doorbell):
+            def wait(self, timeout_s: float) -> bool:
+                waits(dispatcher, timeout_s)
+                return super().wait(timeout_s)
+
+        with Bell(doorbell.address(tmp_path, "worker")) as bell:
             dispatcher = Dispatcher(
                 leases=worker,
-                files=Files(tmp_path / "images"),
+                files=files or Files(tmp_path / "images"),
                 engine=engine,
                 bell=bell,
                 ring_web=lambda: None,
-                settings=QueueSettings(),
+                settings=QueueSettings.model_validate({"poll_s": 0.01, **settings}),
                 device="cpu",
                 max_in_flight=4,
+                pulse=lambda: pulse(dispatcher),
                 clock=clock,
             )
             engine.on_idle = dispatcher.stop

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # else pydantic would take 15 MiB in each process that decode
     from darkroom.requests import OutputFormat
 
 MAX_SIDE = 16_384  # pixels; beyond any camera, and a 50,000×1 strip is a mistake or an attack
+PNG_LEVEL = 6
 JPEG_QUALITY = 92
 WEBP_QUALITY = 90
 THUMBNAIL_QUALITY = 80
@@ -67,11 +68,17 @@ def as_cutout(picture: Image.Image) -> Image.Image:
 
 
 def encode(
-    picture: Image.Image, output_format: "OutputFormat", text: Mapping[str, str] | None = None
+    picture: Image.Image,
+    output_format: "OutputFormat",
+    text: Mapping[str, str] | None = None,
+    png_level: int = PNG_LEVEL,
 ) -> bytes:
-    """Encode an RGB or L picture. The same pixels and text give the same bytes.
+    """Encode an RGB or L picture. The same pixels, text and level give the same bytes.
 
     Only PNG files contain the text, in a chunk for each key.
+
+    Args:
+        png_level: zlib's, from 0, not compressed, to 9, the smallest files.
     """
     buffer = io.BytesIO()
     match output_format:
@@ -79,7 +86,7 @@ def encode(
             info = PngInfo()
             for key, value in (text or {}).items():
                 info.add_text(key, value)
-            picture.save(buffer, "PNG", pnginfo=info)
+            picture.save(buffer, "PNG", pnginfo=info, compress_level=png_level)
         case "jpeg":
             picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
         case "webp":

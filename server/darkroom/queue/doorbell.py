@@ -65,6 +65,10 @@ class Doorbell:
                 pass
         return True
 
+    def ring(self) -> None:
+        """Wake the thread that waits here. From any thread."""
+        ring(self._path)
+
     def __enter__(self) -> "Doorbell":
         return self
 

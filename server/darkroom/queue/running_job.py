@@ -11,6 +11,7 @@ from darkroom.engine.base import EngineEvent, EngineJob, ImageReady, Stepped
 from darkroom.images import codec, metadata
 from darkroom.queue.estimate import Kind, Speed, power_of_two
 from darkroom.requests import Edit, Img2Img, Inpaint, OutputFormat, Upscale
+from darkroom.responses import JobStatus, Problem
 from darkroom.storage.files import Files
 from darkroom.storage.records import Claim
 from darkroom.storage.tables import ImageRow
@@ -30,6 +31,9 @@ class Running:
         step_seconds: its share of the engine's time spent on steps.
         other_seconds: its share of the time spent on everything else.
         images_in_flight: of all jobs, summed over its steps.
+        unstored: pictures that the engine has made and that have no record yet.
+        ending: how it ends once these are recorded, with the reason if it failed. The engine no
+            longer works on it then. None while it does.
     """
 
     claim: Claim
@@ -39,6 +43,8 @@ class Running:
     step_seconds: float = 0.0
     other_seconds: float = 0.0
     images_in_flight: int = 0
+    unstored: int = 0
+    ending: tuple[JobStatus, Problem | None] | None = None
     source_sha256: str | None = None
     mask_sha256: str | None = None
     references_sha256: tuple[str, ...] = ()
@@ -74,8 +80,8 @@ class Running:
         client = self.claim.client
         return EngineJob(self.claim.job_id, request, image, mask, client, tuple(references))
 
-    def store(self, event: ImageReady, files: Files) -> ImageRow:
-        """Write an image's file, with its metadata. Returns its record.
+    def store(self, event: ImageReady, files: Files, png_level: int) -> ImageRow:
+        """Write an image's file, with its metadata. Returns its record. Called in any thread.
 
         Raises:
             OSError: the file cannot be written.
@@ -84,7 +90,7 @@ class Running:
         chunks = metadata.text_chunks(
             request, event.index, self.source_sha256, self.mask_sha256, self.references_sha256
         )
-        data = codec.encode(event.picture, request.output_format, chunks)
+        data = codec.encode(event.picture, request.output_format, chunks, png_level)
         image_id = f"{event.job_id}-{event.index}"
         files.write(image_id, data)
         return ImageRow(

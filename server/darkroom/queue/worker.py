@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,14 +20,17 @@ from darkroom.engine.base import (
     Started,
     Stepped,
 )
+from darkroom.images.codec import PNG_LEVEL
 from darkroom.queue.doorbell import Doorbell
 from darkroom.queue.leases import LeaseLostError, Leases
+from darkroom.queue.picture_writer import PictureWriter
 from darkroom.queue.running_job import Running, share_out
 from darkroom.queue.worker_metrics import Meters
 from darkroom.responses import EventType, JobStatus, Problem
 from darkroom.storage.database import DatabaseUnavailableError
 from darkroom.storage.files import Files
 from darkroom.storage.records import NewEvent, preview_data
+from darkroom.storage.tables import ImageRow
 
 log = structlog.get_logger()
 
@@ -55,6 +58,7 @@ class Dispatcher:
         ring_web: wakes the web process to read new events.
         device: a description of what the engine runs on.
         max_in_flight: the most jobs in the engine at a time.
+        png_level: of stored PNG files, see `codec.encode`.
         pulse: called in every turn of the loop, also while idle, for the watchdog.
         clock: seconds, monotonic.
         ready: whether the default model is loaded.
@@ -68,6 +72,7 @@ class Dispatcher:
     settings: QueueSettings
     device: str
     max_in_flight: int
+    png_level: int = PNG_LEVEL
     pulse: Callable[[], None] = lambda: None
     meters: Meters = field(default_factory=Meters)
     clock: Callable[[], float] = time.monotonic
@@ -77,6 +82,7 @@ class Dispatcher:
         self._stopping = threading.Event()
         self._stop_by = float("inf")
         self._running: dict[str, Running] = {}
+        self._pictures = PictureWriter(self.files, self.png_level, self.bell.ring)
         self._events: list[NewEvent] = []  # not written yet
         self._steps: dict[str, tuple[int, int]] = {}  # by job, done and total, not written yet
         self._flushed_at = float("-inf")
@@ -114,9 +120,15 @@ class Dispatcher:
             while not self._stopping.is_set() or (self._running and self.clock() <= self._stop_by):
                 self._turn()
             self._flush()
+            self._pictures.close(finish=False)
+            self._record_pictures()
             # Not after an error: the jobs then count as interrupted, so that a job that crashes
             # the worker each time fails in the end.
             self._give_back()
+        except Exception:
+            self._pictures.close(finish=True)  # what the engine had made is not lost with it
+            self._record_pictures()
+            raise
         finally:
             self._stopping.set()
             heartbeats.join()
@@ -152,21 +164,48 @@ class Dispatcher:
     def _turn(self) -> None:
         """Poll the queue if it may have changed, run one tick, handle its events."""
         self.pulse()
-        rung = self.bell.wait(0 if self._running or self._poll_now else self.settings.poll_s)
+        self._record_pictures()
+        rung = self._wait()
         if rung or self._poll_now or self.clock() - self._polled_at >= self.settings.poll_s:
             self._poll()
-        if not self._running:
+        self._tick()
+        if self.clock() - self._flushed_at >= self.settings.flush_s:
+            self._flush()
+
+    def _wait(self) -> bool:
+        """Wait for a ring while there is nothing to do. Returns whether there was one.
+
+        A picture that is stored rings too. While the loop waits for one, the time is charged to
+        the picture's job; while the engine goes on meanwhile, it costs nobody anything.
+        """
+        if self._poll_now or (self._in_engine() and not self._pictures.is_behind):
+            return self.bell.wait(0)
+        began = self.clock()
+        rung = self.bell.wait(self.settings.poll_s)
+        slow = self._pictures.oldest
+        if slow is not None:
+            slow.other_seconds += self.clock() - began
+        return rung
+
+    def _tick(self) -> None:
+        """Have the engine do one call, and handle its events."""
+        working = self._in_engine()
+        if not working:
             self.meters.idle()
+            return
+        if self._pictures.is_behind:
             return
         began = self.clock()
         events = self.engine.tick()
         seconds = self.clock() - began
-        self.meters.ticked(seconds, len(self._running))
-        share_out(seconds, events, self._running)
+        self.meters.ticked(seconds, len(working))
+        share_out(seconds, events, working)
         for event in events:
             self._handle(event)
-        if self.clock() - self._flushed_at >= self.settings.flush_s:
-            self._flush()
+
+    def _in_engine(self) -> dict[str, Running]:
+        """The jobs that the engine works on, by id: not those whose pictures are only stored."""
+        return {id_: running for id_, running in self._running.items() if running.ending is None}
 
     def _poll(self) -> None:
         """Read cancel requests, and fetch jobs."""
@@ -183,7 +222,7 @@ class Dispatcher:
     def _claim(self) -> None:
         """Fetch jobs until the engine is full. An isolated job stays alone in it."""
         self.leases.recover_lapsed()
-        while len(self._running) < self.max_in_flight:
+        while len(self._in_engine()) < self.max_in_flight:
             if any(running.claim.isolated for running in self._running.values()):
                 return
             claim = self.leases.claim(busy=bool(self._running))
@@ -201,10 +240,15 @@ class Dispatcher:
 
     def _handle(self, event: EngineEvent) -> None:
         running = self._running.get(event.job_id)
-        if running is None:
-            return  # dropped by an earlier event
+        if running is not None and running.ending is None:  # else an earlier event ended it
+            with self._failing(running):
+                self._pass_on(event, running)
+
+    @contextlib.contextmanager
+    def _failing(self, running: Running) -> Iterator[None]:
+        """Fail a job for what is raised while it is handled, but for errors of the database."""
         try:
-            self._pass_on(event, running)
+            yield
         except LeaseLostError:
             self._lost(running)
         except OSError as error:
@@ -239,21 +283,31 @@ class Dispatcher:
                 self._persist(lambda: self.leases.add_note(job_id, note))
                 self.ring_web()
             case ImageReady():
-                self._flush()
-                self._store(event, running)
-                self.ring_web()
+                self._pictures.add(running, event)
             case Finished():
-                if self._finish(running, JobStatus.SUCCEEDED):
-                    log.info("job succeeded", images=running.claim.workload.images, **running.ids)
+                self._end(running, JobStatus.SUCCEEDED)
             case Failed(kind=kind, detail=detail):
                 self._fail(running, kind, detail)
 
-    def _store(self, event: ImageReady, running: Running) -> None:
-        """Store an image: first the file, then the record, so that every record has its file."""
+    def _record_pictures(self) -> None:
+        """Record the pictures stored since the last call: every record has its file.
+
+        Jobs that have waited for the last of them end.
+        """
+        for running, stored in self._pictures.stored():
+            if self._running.get(running.claim.job_id) is not running:
+                continue  # its lease was lost
+            running.unstored -= 1
+            with self._failing(running):
+                self._record(running, stored.result())
+            self._finish_if_stored(running)
+
+    def _record(self, running: Running, row: ImageRow) -> None:
         began = self.clock()
-        row = running.store(event, self.files)
+        self._flush()
         self._persist(lambda: self.leases.add_image(row))
         running.other_seconds += self.clock() - began
+        self.ring_web()
 
     def _flush(self) -> None:
         """Write progress; what cannot be written is kept for the next call."""
@@ -287,32 +341,54 @@ class Dispatcher:
 
     def _cancel(self, job_id: str) -> None:
         running = self._running.get(job_id)
-        if running is not None and self._finish(running, JobStatus.CANCELLED):
-            log.info("job cancelled", **running.ids)
+        if running is not None:
+            self._end(running, JobStatus.CANCELLED)
 
     def _fail(self, running: Running, kind: str, detail: str) -> None:
         title, status = PROBLEMS[kind]
         problem = Problem(
-            type=f"urn:darkroom:problem:{kind}", title=title, status=status, detail=detail
+            type=f"urn:darkroom:problem:{kind}",
+            title=title,
+            status=status,
+            detail=detail,
         )
-        if self._finish(running, JobStatus.FAILED, problem):
-            log.warning("job failed", kind=kind, **running.ids)
+        self._end(running, JobStatus.FAILED, problem)
 
-    def _finish(self, running: Running, status: JobStatus, problem: Problem | None = None) -> bool:
-        """End a job and remove it from this worker. Returns whether its lease was still held."""
+    def _end(self, running: Running, status: JobStatus, problem: Problem | None = None) -> None:
+        """End a job once its pictures are recorded.
+
+        One that ends already only changes from succeeding to failing: a picture is not stored.
+        """
+        already = None if running.ending is None else running.ending[0]
+        if already is None or (already, status) == (JobStatus.SUCCEEDED, JobStatus.FAILED):
+            running.ending = (status, problem)
+            self.engine.cancel(running.claim.job_id)
+            self._poll_now = True  # there is room for another job
+        self._finish_if_stored(running)
+
+    def _finish_if_stored(self, running: Running) -> None:
+        """End a job whose last picture is recorded, and remove it from this worker."""
         job_id = running.claim.job_id
+        if running.ending is None or running.unstored or job_id not in self._running:
+            return
+        status, problem = running.ending
         self._flush()
         try:
             self._persist(lambda: self.leases.finish(job_id, status, problem))
         except LeaseLostError:
             self._lost(running)
-            return False
+            return
+        self._learn_speed(running, status)
+        kind = {} if problem is None else {"kind": problem.type.rpartition(":")[2]}
+        say = log.info if problem is None else log.warning
+        say(f"job {status.value}", images=running.claim.workload.images, **kind, **running.ids)
+        self._drop(running)
+
+    def _learn_speed(self, running: Running, status: JobStatus) -> None:
         measured = running.measured() if status is JobStatus.SUCCEEDED else None
         if measured is not None:
             with contextlib.suppress(DatabaseUnavailableError):  # later jobs are measured too
                 self.leases.learn_speed(*measured)
-        self._drop(running)
-        return True
 
     def _lost(self, running: Running) -> None:
         log.warning("lease lost", **running.ids)

@@ -1,0 +1,276 @@
+"""Pictures are encoded and stored beside the loop, and every promise of the loop is kept."""
+
+import errno
+import threading
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sqlalchemy import select
+
+from darkroom.engine.base import EngineEvent, Finished, ImageReady, Started, Stepped
+from darkroom.images import codec
+from darkroom.queue.picture_writer import MAX_WAITING
+from darkroom.queue.store import Store
+from darkroom.queue.worker import Dispatcher
+from darkroom.responses import Job, JobStatus
+from darkroom.storage.database import Database
+from darkroom.storage.files import Files
+from darkroom.storage.tables import SpeedRow
+from tests.queue.conftest import ME, Clock, Hire, Play, accept
+from tests.queue.scripted import PICTURE
+
+
+class SlowDisk(Files):
+    """Writes nothing until the gate is open; afterwards it fails for the names in `full`."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.gate = threading.Event()
+        self.gates: dict[str, threading.Event] = {}  # in place of it, for these names
+        self.full: set[str] = set()
+
+    def write(self, name: str, data: bytes) -> None:
+        if not self.gates.get(name, self.gate).wait(20):
+            raise TimeoutError("nobody opened the gate")
+        if name in self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(name, data)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> SlowDisk:
+    return SlowDisk(tmp_path / "images")
+
+
+def found(store: Store, job_id: str) -> Job:
+    job = store.job(job_id, ME)
+    assert job is not None
+    return job
+
+
+def at(tick: int, act: Callable[[], object]) -> Callable[[Dispatcher], None]:
+    """Does something in the tick of this number, the first being 1."""
+    ticks = count(1)
+    return lambda _: act() if next(ticks) == tick else None
+
+
+def steps(job_id: str, total: int) -> list[list[EngineEvent]]:
+    return [[Stepped(job_id, step, total)] for step in range(1, total + 1)]
+
+
+def test_the_engine_goes_on_while_a_picture_is_stored(
+    store: Store, play: Play, disk: SlowDisk
+) -> None:
+    one, two = accept(store), accept(store)
+    seen: list[Job] = []
+
+    def look() -> None:
+        seen.append(found(store, one))
+        disk.gate.set()
+
+    play(
+        [Started(one, 1), Started(two, 5)],
+        [ImageReady(one, 0, 7, PICTURE), Finished(one)],
+        *steps(two, 5),
+        [ImageReady(two, 0, 7, PICTURE), Finished(two)],
+        files=disk,
+        between=at(5, look),
+    )
+
+    # It was over for the engine, but neither recorded nor ended: its file was not there.
+    assert (seen[0].status, seen[0].images) == (JobStatus.RUNNING, ())
+    for job_id in (one, two):
+        assert found(store, job_id).status is JobStatus.SUCCEEDED
+        told = [event.type.value for event in store.events_after(0, job_id)]
+        assert told[-2:] == ["image", "succeeded"]
+
+
+def test_the_loop_waits_for_a_disk_that_is_behind_and_its_pulse_goes_on(
+    store: Store, play: Play, disk: SlowDisk
+) -> None:
+    job_id = accept(store, num_images=MAX_WAITING + 2)
+    ticks = [Started(job_id, 1)], *([ImageReady(job_id, n, n, PICTURE)] for n in range(6))
+    done: list[int] = []  # ticks
+    at_pulse: list[int] = []  # ticks before each turn
+
+    def pulse(_: Dispatcher) -> None:
+        at_pulse.append(len(done))
+        if not disk.gate.is_set() and at_pulse[-3:] == [len(done)] * 3:
+            opened_after.append(len(done))  # three turns without a tick, and the loop lives
+            disk.gate.set()
+
+    opened_after: list[int] = []
+    play(*ticks, [Finished(job_id)], files=disk, between=lambda _: done.append(1), pulse=pulse)
+
+    assert opened_after == [1 + MAX_WAITING]
+    assert [image.index for image in found(store, job_id).images] == list(range(MAX_WAITING + 2))
+
+
+def test_a_cancelled_job_keeps_what_was_ready(
+    store: Store, play: Play, disk: SlowDisk, clock: Clock
+) -> None:
+    cancelled, other = accept(store), accept(store)
+
+    def cancel() -> None:
+        store.cancel(cancelled, ME)
+        clock.now += 1  # time to look
+
+    cancels, opens = at(3, cancel), at(6, disk.gate.set)
+
+    def between(dispatcher: Dispatcher) -> None:
+        cancels(dispatcher)
+        opens(dispatcher)
+
+    play(
+        [Started(cancelled, 2), Started(other, 5)],
+        [ImageReady(cancelled, 0, 7, PICTURE)],
+        *steps(other, 5),
+        [Finished(other)],
+        files=disk,
+        between=between,
+    )
+
+    job = found(store, cancelled)
+    assert job.status is JobStatus.CANCELLED
+    assert [image.id for image in job.images] == [f"{cancelled}-0"]
+    assert list(disk.names()) == [f"{cancelled}-0"]
+
+
+def test_a_full_disk_fails_the_job_whose_picture_it_does_not_take(
+    store: Store, play: Play, disk: SlowDisk
+) -> None:
+    bad, good = accept(store, num_images=2), accept(store)
+    disk.full, _ = {f"{bad}-0"}, disk.gate.set()
+
+    play(
+        [Started(bad, 1), Started(good, 1)],
+        [ImageReady(bad, 0, 7, PICTURE), ImageReady(bad, 1, 8, PICTURE), Finished(bad)],
+        [ImageReady(good, 0, 7, PICTURE), Finished(good)],
+        files=disk,
+    )
+
+    job = found(store, bad)
+    assert job.status is JobStatus.FAILED
+    assert job.error is not None
+    assert (job.error.type, job.error.status) == ("urn:darkroom:problem:storage", 507)
+    assert job.error.detail == "the picture could not be stored: No space left on device"
+    assert [image.index for image in job.images] == [1]
+    assert found(store, good).status is JobStatus.SUCCEEDED
+    assert sorted(disk.names()) == sorted([f"{bad}-1", f"{good}-0"])
+
+
+def test_a_picture_of_a_job_that_someone_else_took_is_not_recorded(
+    store: Store, play: Play, disk: SlowDisk, clock: Clock, hire: Hire
+) -> None:
+    job_id = accept(store)
+    rival = hire("rival")
+
+    def rob() -> None:
+        rival.recover_lapsed()
+        clock.now += 31
+        rival.recover_lapsed()
+        rival.claim(busy=False)
+        disk.gate.set()
+
+    play(
+        [ImageReady(job_id, 0, 7, PICTURE)],
+        [Finished(job_id)],
+        files=disk,
+        between=at(2, rob),
+    )
+
+    job = found(store, job_id)
+    assert (job.status, job.attempts, job.images) == (JobStatus.RUNNING, 2, ())
+
+
+def test_a_worker_that_is_stopped_stores_what_is_ready(
+    store: Store, play: Play, disk: SlowDisk
+) -> None:
+    job_id = accept(store)
+
+    def pulse(dispatcher: Dispatcher) -> None:
+        if dispatcher._stopping.is_set():
+            disk.gate.set()
+
+    play([ImageReady(job_id, 0, 7, PICTURE), Finished(job_id)], files=disk, pulse=pulse)
+
+    assert found(store, job_id).status is JobStatus.SUCCEEDED
+
+
+def test_a_worker_without_time_gives_the_job_back_and_leaves_no_record_without_its_file(
+    store: Store, play: Play, disk: SlowDisk, clock: Clock
+) -> None:
+    job_id = accept(store, num_images=3)
+
+    def pulse(dispatcher: Dispatcher) -> None:
+        if dispatcher._stopping.is_set():
+            clock.now += 11  # more than queue.shutdown_timeout_s
+            disk.gate.set()
+
+    ready = [ImageReady(job_id, n, n, PICTURE) for n in range(3)]
+    play([*ready, Finished(job_id)], files=disk, pulse=pulse)
+
+    job = found(store, job_id)
+    assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+    assert {image.id for image in job.images} == set(disk.names())
+    assert len(job.images) < 3
+
+
+def test_a_picture_is_not_lost_with_the_engine(store: Store, play: Play, disk: SlowDisk) -> None:
+    ready, lost = accept(store), accept(store)
+
+    with pytest.raises(IndexError):  # the script is over: the engine is gone
+        play(
+            [Started(ready, 1), Started(lost, 2)],
+            [ImageReady(ready, 0, 7, PICTURE), Finished(ready)],
+            [Stepped(lost, 1, 2)],
+            files=disk,
+            between=at(4, disk.gate.set),
+        )
+
+    assert found(store, ready).status is JobStatus.SUCCEEDED
+    assert found(store, lost).status is JobStatus.RUNNING
+
+
+def test_storing_costs_a_job_only_what_the_loop_waits_for(
+    store: Store, play: Play, disk: SlowDisk, clock: Clock, opened: Database
+) -> None:
+    """The engine works while the first picture is stored. For the second one the loop waits."""
+    one, two = accept(store, width=64), accept(store)
+    gate = threading.Event()
+    disk.gates = {f"{two}-0": gate}
+
+    def waits(_: Dispatcher, timeout_s: float) -> None:
+        if timeout_s and not gate.is_set():
+            clock.now += 5
+            gate.set()
+
+    play(
+        [Started(one, 1), Started(two, 4)],
+        [Stepped(one, 1, 1)],
+        [ImageReady(one, 0, 7, PICTURE), Finished(one)],
+        *steps(two, 4),
+        [ImageReady(two, 0, 7, PICTURE), Finished(two)],
+        files=disk,
+        tick_s=1.0,
+        between=at(5, disk.gate.set),
+        waits=waits,
+    )
+
+    with opened.read() as session:
+        rows = session.scalars(select(SpeedRow).order_by(SpeedRow.pixels)).all()
+        speeds = [(row.step_seconds, row.other_seconds) for row in rows]
+    assert speeds == [(1.0, 0.5 + 1.0), (1.0, 0.5 + 1.0 + 5.0)]
+
+
+@pytest.mark.parametrize("level", [0, 1, 9])
+def test_png_level_changes_the_size_and_no_pixel(level: int) -> None:
+    picture = Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 50).convert("RGB")
+
+    usual, other = codec.encode(picture, "png"), codec.encode(picture, "png", png_level=level)
+
+    assert codec.encode(picture, "png", png_level=6) == usual
+    assert (len(other) > len(usual)) == (level < 6)
