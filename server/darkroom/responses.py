@@ -42,6 +42,9 @@ class Problem(Schema):
     request_id: str | None = None
 
 
+SOURCE_GONE = "The source picture is gone"  # the title of `urn:darkroom:problem:source`
+
+
 class Progress(Schema):
     """Denoising steps over all images of a job that have been made, and how many there are."""
 

@@ -331,17 +331,18 @@ def newest(server: RunningServer) -> dict[str, Any]:
 
 
 @pytest.fixture
-def hang_up(idle_server: RunningServer) -> Callable[[str], None]:
+def hang_up(idle_server: RunningServer) -> Callable[..., None]:
     """Sends a POST and closes the connection without reading the answer."""
     idle_server.submit()  # so that there is a newest job
 
-    def send(path: str) -> None:
+    def send(path: str, key: str | None = None) -> None:
         body = b'{"prompt": "hang up"}'
         host, port = idle_server.url.removeprefix("http://").split(":")
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         )
+        head += f"Idempotency-Key: {key}\r\n\r\n" if key else "\r\n"
         before = newest(idle_server)["id"]
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(head.encode() + body)
@@ -352,7 +353,7 @@ def hang_up(idle_server: RunningServer) -> Callable[[str], None]:
 
 
 def test_a_caller_that_goes_away_loses_nothing(
-    idle_server: RunningServer, hang_up: Callable[[str], None]
+    idle_server: RunningServer, hang_up: Callable[..., None]
 ) -> None:
     hang_up("/txt2img")
 
@@ -360,10 +361,27 @@ def test_a_caller_that_goes_away_loses_nothing(
 
 
 def test_a_caller_may_want_its_job_cancelled_with_it(
-    idle_server: RunningServer, hang_up: Callable[[str], None]
+    idle_server: RunningServer, hang_up: Callable[..., None]
 ) -> None:
     hang_up("/txt2img?cancel_on_disconnect=true")
 
     kinds = [event["event"] for event in idle_server.events(newest(idle_server)["id"])]
 
     assert kinds == ["queued", "cancelled"]
+
+
+def test_a_job_cancelled_with_its_caller_is_not_what_a_repeat_gets(
+    idle_server: RunningServer, hang_up: Callable[..., None]
+) -> None:
+    hang_up("/txt2img?cancel_on_disconnect=true", key="once more")
+    cancelled = newest(idle_server)["id"]
+    assert [e["event"] for e in idle_server.events(cancelled)][-1] == "cancelled"
+
+    again = idle_server.http.post(
+        "/txt2img",
+        json={"prompt": "hang up"},
+        headers={"idempotency-key": "once more", "prefer": "respond-async"},
+    )
+
+    assert (again.status_code, again.json()["status"]) == (202, "queued")
+    assert again.json()["id"] != cancelled

@@ -98,15 +98,21 @@ class House:
 class Arrived:
     """A request with an upload, as `api.prepare` returns it."""
 
-    request: Img2Img = REQUEST
     workload: Workload = REQUEST.workload
     fingerprint: str = "f"
     webhook: Destination = WEBHOOK
 
+    @property
+    def upload_id(self) -> str:
+        return f"up{os.getpid()}"
+
+    @property
+    def request(self) -> Img2Img:
+        return REQUEST.model_copy(update={"image": f"image:{self.upload_id}"})
+
     def store(self, files: Files) -> tuple[NewUpload, ...]:
-        upload_id = f"up{os.getpid()}"
-        files.write(upload_id, UPLOAD)
-        return (NewUpload(upload_id, sha256(UPLOAD).hexdigest(), 8, 8, len(UPLOAD)),)
+        files.write(self.upload_id, UPLOAD)
+        return (NewUpload(self.upload_id, sha256(UPLOAD).hexdigest(), 8, 8, len(UPLOAD)),)
 
 
 # --- what is interrupted -------------------------------------------------------------------
@@ -124,8 +130,10 @@ def accept(house: House) -> None:
 
 
 def queue(house: House) -> None:
+    arrived = Arrived()
+    uploads = arrived.store(house.files)
     house.store.accept(
-        NewJob("local", "me", REQUEST, REQUEST.workload, (), "f", KEY, webhook=WEBHOOK)
+        NewJob("local", "me", arrived.request, arrived.workload, uploads, "f", KEY, webhook=WEBHOOK)
     )
 
 

@@ -51,3 +51,4 @@ def test_a_source_that_vanished_fails_its_job_with_the_reason(tmp_path: Path, ph
 
     assert failed["status"] == "failed"
     assert failed["error"]["type"] == "urn:darkroom:problem:source"
+    assert failed["error"]["detail"] == "the file of a source picture is gone"

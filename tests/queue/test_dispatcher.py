@@ -54,6 +54,30 @@ def test_every_way_to_break_has_its_status(
     assert job.error.detail == "lcm was distilled for at most 50 steps"
 
 
+def test_no_caller_learns_where_the_servers_files_are(store: Store, play: Play) -> None:
+    noted, failed = accept(store), accept(store)
+
+    play(
+        [JobWarning(noted, "'/srv/my models/a.json' was ignored"), Started(noted, 1)],
+        [Failed(failed, "model", "no file named model.safetensors in /srv/models/sd/unet.")],
+        [Finished(noted)],
+    )
+
+    error = ended(store, failed).error
+    assert error is not None
+    assert error.detail == "no file named model.safetensors in unet."
+    assert ended(store, noted).notes == ("a.json was ignored",)
+
+
+def test_a_note_may_come_before_the_start(store: Store, play: Play) -> None:
+    job_id = accept(store)
+
+    play([JobWarning(job_id, NOTE)], [Started(job_id, 1)], [Finished(job_id)])
+
+    events = [event.type.value for event in store.events_after(0, job_id)]
+    assert events == ["queued", "note", "started", "succeeded"]
+
+
 def test_a_note_stands_where_it_was_said(store: Store, play: Play) -> None:
     job_id = accept(store)
 

@@ -7,14 +7,15 @@ import pytest
 
 from darkroom.queue.estimate import Kind, Speed
 from darkroom.queue.leases import LeaseLostError, Leases
-from darkroom.queue.store import Store
-from darkroom.queue.transitions import IdempotencyConflictError
+from darkroom.queue.store import PictureInUseError, Store
+from darkroom.queue.transitions import IdempotencyConflictError, SourceGoneError
+from darkroom.requests import Task
 from darkroom.responses import EventType, JobStatus, Problem
 from darkroom.storage import database
 from darkroom.storage.database import Database
 from darkroom.storage.records import NewEvent, preview_data
 from darkroom.storage.tables import ImageRow
-from tests.queue.conftest import ME, Clock, Hire, accept, new_job
+from tests.queue.conftest import ME, Clock, Hire, accept, new_job, upload_of
 
 KIND = Kind("tintype", 128 * 128, 1)
 PROBLEM = Problem(type="urn:x", title="x", status=500, detail="x")
@@ -82,6 +83,55 @@ def test_a_repeated_key_finds_the_first_job(store: Store) -> None:
     assert accept(store, client="another", key="k") != first
     with pytest.raises(IdempotencyConflictError):
         accept(store, key="k", fingerprint="different")
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_job_cancelled_by_its_own_caller_frees_its_key(
+    store: Store, worker: Leases, running: bool
+) -> None:
+    first = accept(store, key="k")
+    if running:
+        assert worker.claim(busy=False)
+
+    store.cancel(first, ME, frees_key=True)
+
+    again, fresh = store.accept(new_job(key="k"))
+    assert fresh
+    assert again.id != first
+
+
+def test_a_job_cancelled_by_someone_else_and_one_that_has_ended_keep_their_keys(
+    store: Store, worker: Leases
+) -> None:
+    cancelled, done = accept(store, key="k"), accept(store, key="l")
+    store.cancel(cancelled, ME)
+    assert worker.claim(busy=False)
+    worker.finish(done, JobStatus.SUCCEEDED)
+    store.cancel(done, ME, frees_key=True)
+
+    assert [store.accept(new_job(key=key))[0].id for key in "kl"] == [cancelled, done]
+
+
+def test_a_job_whose_source_was_deleted_meanwhile_is_not_accepted(store: Store) -> None:
+    from_upload = {"task": Task.IMG2IMG, "image": "image:up1"}
+    store.cancel(accept(store, uploads=(upload_of("up1"),), **from_upload), ME)
+    assert store.delete_picture("up1", ME)
+
+    with pytest.raises(SourceGoneError, match="up1"):
+        accept(store, **from_upload)
+    assert len(store.jobs(ME, before=None, limit=9, status=None)[0]) == 1
+
+
+def test_a_source_of_an_unfinished_job_is_not_deleted(store: Store) -> None:
+    from_upload = {"task": Task.INPAINT, "image": "image:up1", "mask_image": "image:up2"}
+    job_id = accept(store, uploads=(upload_of("up1"), upload_of("up2")), **from_upload)
+
+    for name in ("up1", "up2"):
+        with pytest.raises(PictureInUseError):
+            store.delete_picture(name, ME)
+
+    store.cancel(job_id, ME)
+    assert store.delete_picture("up2", ME)
 
 
 def test_a_heartbeat_keeps_the_lease(

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, exists, func, select, t
 from sqlalchemy.orm import Session
 
 from darkroom.config import QueueSettings
+from darkroom.errors import DarkroomError
 from darkroom.images.codec import evenly
 from darkroom.queue import snapshot, transitions
 from darkroom.queue.snapshot import UNFINISHED
@@ -28,6 +29,10 @@ from darkroom.storage.tables import EventRow, ImageRow, JobRow, UploadRow, Webho
 _PENDING = select(func.count().filter(JobRow.client == bindparam("client")), func.count()).where(
     JobRow.status.in_(UNFINISHED)
 )
+
+
+class PictureInUseError(DarkroomError):
+    """An unfinished job works from this picture."""
 
 
 @dataclass(eq=False)
@@ -58,6 +63,7 @@ class Store:
         Raises:
             IdempotencyConflictError: the key belongs to a different request.
             QueueFullError: the limit of all clients or of this one is reached.
+            SourceGoneError: a picture that the job works from was deleted.
         """
         with self.database.write() as session:
             existing = transitions.existing(session, new)
@@ -66,6 +72,7 @@ class Store:
             now = self.clock()
             queue = snapshot.read(session, now, self.settings.max_in_flight_per_client, new.urgency)
             transitions.check_room(self.settings, queue, new.client)
+            transitions.check_sources(session, new)
             return transitions.accept(session, queue, new, self.new_id(), now), True
 
     def check_room(self, client: str, idempotency_key: str | None) -> None:
@@ -83,15 +90,21 @@ class Store:
                 queue = snapshot.read(session, self.clock(), self.settings.max_in_flight_per_client)
                 transitions.check_room(self.settings, queue, client)
 
-    def cancel(self, job_id: str, client: str | None) -> Job | None:
+    def cancel(self, job_id: str, client: str | None, *, frees_key: bool = False) -> Job | None:
         """Cancel a queued job now, and a running one at its next step. A finished job stays.
 
-        Returns the job as it is now, or None if it does not exist.
+        Args:
+            frees_key: whether the next request with this job's idempotency key makes a new job.
+
+        Returns:
+            The job as it is now, or None if it does not exist.
         """
         with self.database.write() as session:
             row = _job_row(session, job_id, client)
             if row is None:
                 return None
+            if frees_key and row.status in UNFINISHED:
+                row.idempotency_key = None
             if row.status == JobStatus.QUEUED:
                 transitions.end(session, row, self.clock(), JobStatus.CANCELLED)
             elif row.status == JobStatus.RUNNING:
@@ -220,23 +233,23 @@ class Store:
 
         The previews of a job show its first image, and are deleted with it. Returns whether there
         was such a record.
+
+        Raises:
+            PictureInUseError: an unfinished job has it as a source.
         """
         with self.database.write() as session:
             row = _picture_row(session, picture_id, client)
             if row is None:
                 return False
+            refers = JobRow.request.contains(f'"image:{picture_id}"', autoescape=True)
+            users = select(JobRow.id).where(JobRow.status.in_(UNFINISHED), refers)
+            if session.scalar(users.limit(1)) is not None:
+                raise PictureInUseError(picture_id)
             if isinstance(row, ImageRow) and row.index == 0:
                 of_job = delete(EventRow).where(EventRow.job_id == row.job_id)
                 session.execute(of_job.where(EventRow.type == EventType.PREVIEW))
             session.delete(row)
             return True
-
-    def picture_in_use(self, picture_id: str) -> bool:
-        """Whether an unfinished job has this image or upload as source or mask."""
-        refers = JobRow.request.contains(f'"image:{picture_id}"', autoescape=True)
-        unfinished = select(JobRow.id).where(JobRow.status.in_(UNFINISHED), refers)
-        with self.database.read() as session:
-            return session.scalar(unfinished.limit(1)) is not None
 
     # --- events ----------------------------------------------------------------------------
 

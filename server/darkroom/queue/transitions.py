@@ -15,8 +15,8 @@ from darkroom.config import QueueSettings
 from darkroom.errors import DarkroomError
 from darkroom.queue.snapshot import UNFINISHED, QueueSnapshot, estimates
 from darkroom.responses import EventType, Job, JobStatus, Problem, WebhookState
-from darkroom.storage.records import Estimate, NewEvent, NewJob, job_of
-from darkroom.storage.tables import ClientRow, EventRow, JobRow, UploadRow, WebhookRow
+from darkroom.storage.records import Estimate, NewEvent, NewJob, job_of, source_names
+from darkroom.storage.tables import ClientRow, EventRow, ImageRow, JobRow, UploadRow, WebhookRow
 
 UNKNOWN_RETRY_S = 5
 MAX_RETRY_S = 600
@@ -25,6 +25,14 @@ IDLE_KEPT = 100  # clients without a queued job whose tickets are kept
 
 class IdempotencyConflictError(DarkroomError):
     """The idempotency key belongs to a different request."""
+
+
+class SourceGoneError(DarkroomError):
+    """A picture that a request works from was deleted. `name` is its id."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"picture {name!r} was deleted")
+        self.name = name
 
 
 class QueueFullError(DarkroomError):
@@ -113,6 +121,18 @@ def check_room(settings: QueueSettings, queue: QueueSnapshot, client: str) -> No
         return
     retry_s = UNKNOWN_RETRY_S if end_s is None else math.ceil(end_s)
     raise QueueFullError(whose, pending, min(max(1, retry_s), MAX_RETRY_S))
+
+
+def check_sources(session: Session, new: NewJob) -> None:
+    """Check that the pictures that a job works from are there, in the transaction that adds it.
+
+    Raises:
+        SourceGoneError: one was deleted since the request was checked.
+    """
+    stored = source_names(new.request) - {upload.id for upload in new.uploads}
+    for name in sorted(stored):
+        if session.get(ImageRow, name) is None and session.get(UploadRow, name) is None:
+            raise SourceGoneError(name)
 
 
 def accept(session: Session, queue: QueueSnapshot, new: NewJob, job_id: str, now: float) -> Job:

@@ -20,13 +20,14 @@ from darkroom.engine.base import (
     Started,
     Stepped,
 )
+from darkroom.errors import without_paths
 from darkroom.images.codec import PNG_LEVEL
 from darkroom.queue.doorbell import Doorbell
 from darkroom.queue.leases import LeaseLostError, Leases
 from darkroom.queue.picture_writer import PictureWriter
 from darkroom.queue.running_job import Running, share_out
 from darkroom.queue.worker_metrics import Meters
-from darkroom.responses import EventType, JobStatus, Problem
+from darkroom.responses import SOURCE_GONE, EventType, JobStatus, Problem
 from darkroom.storage.database import DatabaseUnavailableError
 from darkroom.storage.files import Files
 from darkroom.storage.records import NewEvent, preview_data
@@ -44,7 +45,7 @@ PROBLEMS = {
     "request": ("The request cannot be done", 422),
     "engine": ("The picture could not be developed", 500),
     "storage": ("The picture could not be stored", 507),
-    "source": ("The source picture is gone", 410),
+    "source": (SOURCE_GONE, 410),
 }
 
 
@@ -232,7 +233,12 @@ class Dispatcher:
             self._running[claim.job_id] = running
             try:
                 job = running.load(self.files)
-            except (OSError, ValueError) as error:
+            except FileNotFoundError:
+                self._fail(running, "source", "the file of a source picture is gone")
+            except OSError as error:
+                reason = error.strerror or "it is not a picture"
+                self._fail(running, "source", f"a source picture cannot be read: {reason}")
+            except ValueError as error:
                 self._fail(running, "source", f"a source picture cannot be read: {error}")
             else:
                 log.info("job claimed", attempt=claim.attempt, **running.ids)
@@ -280,7 +286,7 @@ class Dispatcher:
                 self._events.append(NewEvent(job_id, EventType.PREVIEW, preview_data(webp)))
             case JobWarning(note=note):
                 self._flush()
-                self._persist(lambda: self.leases.add_note(job_id, note))
+                self._persist(lambda: self.leases.add_note(job_id, without_paths(note)))
                 self.ring_web()
             case ImageReady():
                 self._pictures.add(running, event)
@@ -350,7 +356,7 @@ class Dispatcher:
             type=f"urn:darkroom:problem:{kind}",
             title=title,
             status=status,
-            detail=detail,
+            detail=without_paths(detail),
         )
         self._end(running, JobStatus.FAILED, problem)
 

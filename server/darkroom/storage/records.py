@@ -55,6 +55,13 @@ class NewJob:
     old_fingerprint: str | None = None
 
 
+def source_names(request: ResolvedRequest) -> set[str]:
+    """The ids of the stored pictures that a request works from."""
+    fields = (getattr(request, name, None) for name in ("image", "mask_image"))
+    values = [value for value in fields if value] + list(getattr(request, "references", ()))
+    return {value.removeprefix("image:") for value in values}
+
+
 @dataclass(frozen=True)
 class Claim:
     """A job that a worker holds a lease on.

@@ -9,6 +9,7 @@ from darkroom.api.errors import ProblemError, not_found
 from darkroom.api.http import IMAGE_TYPES, read_query
 from darkroom.api.openapi import IF_NONE_MATCH, Operation, route
 from darkroom.images import codec
+from darkroom.queue.store import PictureInUseError
 from darkroom.requests import OutputFormat, Schema
 from darkroom.responses import Problem
 from darkroom.storage.records import StoredPicture
@@ -53,11 +54,13 @@ def delete_image(image_id: str) -> Response:
     """Delete a picture. A job's previews are deleted with its first picture."""
     here = context()
     find_picture(image_id, access.caller().sees)
-    if here.store.picture_in_use(image_id):
+    try:
+        deleted = here.store.delete_picture(image_id, access.caller().sees)
+    except PictureInUseError:
         raise ProblemError(
             409, "in-use", "In use", "a job that has not ended needs this picture; cancel it first"
-        )
-    if here.store.delete_picture(image_id, access.caller().sees):
+        ) from None
+    if deleted:
         here.files.delete(image_id)
     return Response(status=204)
 

@@ -16,9 +16,9 @@ from darkroom.api.prepare import FILE_FIELDS, PreparedRequest, fingerprint
 from darkroom.api.routes.images import send_picture
 from darkroom.asgi.wait import until_ended
 from darkroom.images.decoder import Decoded
-from darkroom.queue.transitions import IdempotencyConflictError, QueueFullError
+from darkroom.queue.transitions import IdempotencyConflictError, QueueFullError, SourceGoneError
 from darkroom.requests import REQUESTS, AnyRequest, ImageSource, Schema, Task
-from darkroom.responses import Job, JobStatus, Problem
+from darkroom.responses import SOURCE_GONE, Job, JobStatus, Problem
 from darkroom.storage.records import NewJob
 
 blueprint = Blueprint("generate", __name__)
@@ -113,7 +113,7 @@ def generate(task: Task) -> Response:
 
     def abandon() -> None:
         if cancels:
-            here.store.cancel(accepted.id, access.caller().sees)
+            here.store.cancel(accepted.id, access.caller().sees, frees_key=True)
             here.ring_worker()
 
     return until_ended(
@@ -174,7 +174,7 @@ def accept(
 ) -> tuple[Job, bool]:
     """Put a job of the current caller in the queue. It is on disk when this returns.
 
-    `key` is an `Idempotency-Key`; see `NewJob` for the rest. ProblemError is 422 or 429.
+    `key` is an `Idempotency-Key`; see `NewJob` for the rest. ProblemError is 409, 422 or 429.
 
     Returns:
         The job, and whether it is new.
@@ -208,6 +208,9 @@ def accept(
         ) from None
     except QueueFullError as error:
         raise _full(error) from None
+    except SourceGoneError as error:
+        detail = f"picture {error.name!r} was deleted while this request was read"
+        raise ProblemError(409, "source", SOURCE_GONE, detail) from None
     finally:
         if not fresh:  # refused, failed, or a repeat: no job refers to these files
             for upload in uploads:
