@@ -77,6 +77,7 @@ class QueueSettings(Section):
     max_pending: int = Field(1000, ge=1)
     max_pending_per_client: int = Field(200, ge=1)
     max_in_flight_per_client: int = Field(12, ge=1)
+    affinity_s: float = Field(20.0, ge=0)
     poll_s: float = Field(0.5, gt=0)
     database_timeout_s: float = Field(10.0, gt=0)
     flush_s: float = Field(0.2, gt=0)

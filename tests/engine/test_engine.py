@@ -237,6 +237,23 @@ def test_models_that_do_not_fit_follow_each_other(two_models: Path) -> None:
     assert finished == ["sd1", "sdxl", "late"]
 
 
+@pytest.mark.parametrize("room", [2**20, 2**30])
+def test_the_engine_tells_what_is_in_memory_and_what_fits_beside(
+    two_models: Path, room: int
+) -> None:
+    engine = make_engine(two_models, memory_budget_bytes=room)
+    nothing = engine.resident(), engine.fits("sd1")
+
+    run(engine, small("sd1"))
+
+    assert nothing == ({}, True)
+    assert list(engine.resident()) == ["sd1"]
+    assert engine.resident()["sd1"].load_seconds > 0
+    assert engine.resident()["sd1"].bytes > 0
+    assert (engine.fits("sd1"), engine.fits("sdxl")) == (True, room == 2**30)
+    assert engine.fits("no such model")  # and nothing is unloaded for its failure
+
+
 # --- memory ------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from PIL import Image
 
-from darkroom.engine.base import EngineEvent, EngineJob
+from darkroom.engine.base import EngineEvent, EngineJob, ResidentModel
 
 PICTURE = Image.new("RGB", (8, 8), "red")
 
@@ -25,6 +25,7 @@ class ScriptedEngine:
         self._work = work
         self._jobs: set[str] = set()
         self.on_idle: Callable[[], None] = lambda: None
+        self.models: dict[str, ResidentModel] = {}  # there is room for one
 
     def warm_up(self) -> None: ...
 
@@ -38,6 +39,12 @@ class ScriptedEngine:
 
     def in_flight(self) -> int:
         return len(self._jobs)
+
+    def resident(self) -> dict[str, ResidentModel]:
+        return self.models
+
+    def fits(self, model: str) -> bool:
+        return not self.models or model in self.models
 
     def tick(self) -> list[EngineEvent]:
         self._work()

@@ -1,5 +1,6 @@
 """The interface between the queue and the engine: jobs in, events out. Imports no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,14 @@ class EngineJob:
         """The request of a job for a model: any but an upscaling."""
         assert isinstance(self.request, Txt2Img)
         return self.request
+
+
+@dataclass(frozen=True)
+class ResidentModel:
+    """A model in memory: how long it took to load, and what it takes."""
+
+    load_seconds: float
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -108,8 +117,8 @@ class Engine(Protocol):
 
     A job is in flight from `submit` until its `Finished` or `Failed`, or until `cancel`. Events
     of one job come in the order Started, then Stepped and Previewed, then ImageReady once per
-    image, in any order, then Finished. JobWarning may come between Started and the end. One tick
-    may return events of several jobs: those that shared its call.
+    image, in any order, then Finished. JobWarning may come at any time before the end, also before
+    Started. One tick may return events of several jobs: those that shared its call.
     """
 
     def warm_up(self) -> None:
@@ -129,6 +138,12 @@ class Engine(Protocol):
 
     def in_flight(self) -> int:
         """The number of submitted jobs that have not ended."""
+
+    def resident(self) -> Mapping[str, ResidentModel]:
+        """The models in memory by name, the least recently used first."""
+
+    def fits(self, model: str) -> bool:
+        """Whether a model is in memory, or can be loaded without unloading another one."""
 
     def tick(self) -> list[EngineEvent]:
         """Run one call of one network and return the events that it caused, none when idle.

@@ -22,6 +22,7 @@ from darkroom.engine.base import (
     JobWarning,
     Meter,
     Previewed,
+    ResidentModel,
     Started,
     Stepped,
 )
@@ -81,6 +82,12 @@ class DiffusersEngine:
 
     def in_flight(self) -> int:
         return len(self._active_jobs)
+
+    def resident(self) -> dict[str, ResidentModel]:
+        return self._models.loaded()
+
+    def fits(self, model: str) -> bool:
+        return self._models.fits(model)
 
     @torch.inference_mode()
     def tick(self) -> list[EngineEvent]:

@@ -11,11 +11,12 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from darkroom.catalog.loras import AdapterCatalog
-from darkroom.catalog.models import ModelCatalog, ModelEntry
+from darkroom.catalog.models import ModelCatalog, ModelEntry, UnknownModelError
 from darkroom.catalog.upscalers import UpscalerCatalog, UpscalerEntry
 from darkroom.config import EngineSettings
 from darkroom.engine import loading, memory, warmup
 from darkroom.engine.adapters import Adapters
+from darkroom.engine.base import ResidentModel
 from darkroom.engine.costs import Costs
 from darkroom.engine.denoiser import Denoiser
 from darkroom.engine.embeddings import load_embeddings
@@ -88,6 +89,29 @@ class Models:
         self.dtype = pick_dtype(settings.dtype, self.device)
         self._budget = memory.budget_bytes(settings.memory_budget_bytes, self.device)
         self._resident: dict[str, LoadedModel] = {}  # the most recently used last
+        self._load_seconds: dict[str, float] = {}  # of resident models
+
+    def loaded(self) -> dict[str, ResidentModel]:
+        """The models in memory by name, the least recently used first."""
+        return {
+            name: ResidentModel(self._load_seconds[name], model.weight_bytes)
+            for name, model in self._resident.items()
+        }
+
+    def fits(self, name: str) -> bool:
+        """Whether a model is in memory, or can be loaded without unloading another one.
+
+        So it is of a model that is unknown or broken: nothing is unloaded for it.
+        """
+        if name in self._resident:
+            return True
+        try:
+            entry = self._find(name)
+        except UnknownModelError:
+            return True
+        taken = sum(model.weight_bytes for model in self._resident.values())
+        wanted = entry.expected_bytes(self.dtype.itemsize)
+        return taken + wanted <= self._budget or not self._resident
 
     def resident(self, name: str) -> LoadedModel:
         """A model that is loaded; raises KeyError if it is not."""
@@ -106,18 +130,22 @@ class Models:
             torch.OutOfMemoryError: it does not fit, even after all idle models were unloaded.
             torch.AcceleratorError: the GPU context is lost.
         """
-        entry: ModelEntry | UpscalerEntry
-        if name is not None and name.startswith(UPSCALERS):
-            entry = self._upscalers.find(name.removeprefix(UPSCALERS))
-        else:
-            entry = self._catalog.find(name)
+        entry = self._find(name)
+        if name is None or isinstance(entry, ModelEntry):
             name = entry.info.name
         if name not in self._resident:
             if not self._make_room(entry.expected_bytes(self.dtype.itemsize), in_use):
                 return None
+            began = self._clock()
             self._resident[name] = self._load(name, entry, in_use)
+            self._load_seconds[name] = self._clock() - began
         self._resident[name] = self._resident.pop(name)
         return self._resident[name]
+
+    def _find(self, name: str | None) -> ModelEntry | UpscalerEntry:
+        if name is not None and name.startswith(UPSCALERS):
+            return self._upscalers.find(name.removeprefix(UPSCALERS))
+        return self._catalog.find(name)
 
     def _make_room(self, wanted: int, in_use: Collection[str]) -> bool:
         """Unload idle models, the least recently used first, until `wanted` bytes fit.

@@ -41,9 +41,19 @@ def next_client(
     per_client: int,
 ) -> str | None:
     """The client whose turn it is; None if each is at its limit. See `order` for the arguments."""
+    return next(iter(in_turn(queues, tickets, in_flight, per_client)), None)
+
+
+def in_turn(
+    queues: Mapping[str, ClientQueue],
+    tickets: Mapping[str, int],
+    in_flight: Sequence[str],
+    per_client: int,
+) -> list[str]:
+    """The clients below their limits, in the order of their next turns; arguments as `order`."""
     counts = Counter(in_flight)
-    turns = [turn for turn in _turns(queues, tickets) if counts[turn[2]] < per_client]
-    return min(turns)[2] if turns else None
+    turns = sorted(_turns(queues, tickets))
+    return [client for _, _, client in turns if counts[client] < per_client]
 
 
 def order(

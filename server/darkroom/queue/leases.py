@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from darkroom.errors import DarkroomError
 from darkroom.queue import fairness
+from darkroom.queue.affinity import Candidate
 from darkroom.queue.estimate import Kind, Speed
 from darkroom.queue.fairness import ClientQueue
 from darkroom.queue.snapshot import TICKETS
@@ -28,6 +29,16 @@ _QUEUES = (
     .where(JobRow.status == JobStatus.QUEUED)
     .group_by(JobRow.client)
 )
+
+
+_FIRST_OF_MODEL = (
+    select(JobRow.client, JobRow.urgency, JobRow.model, JobRow.isolated, func.min(JobRow.sequence))
+    .where(JobRow.status == JobStatus.QUEUED)
+    .group_by(JobRow.client, JobRow.urgency, JobRow.model, JobRow.isolated)
+)
+
+# The next job and what returns the others that may go before it, to the job to claim.
+Pick = Callable[[Candidate, Callable[[], Sequence[Candidate]]], Candidate | None]
 
 
 class LeaseLostError(DarkroomError):
@@ -71,7 +82,7 @@ class Leases:
 
     # --- claim and recover ------------------------------------------------------------
 
-    def claim(self, *, busy: bool) -> Claim | None:
+    def claim(self, *, busy: bool, pick: Pick | None = None) -> Claim | None:
         """Fetch the next queued job and take a lease on it.
 
         A job that was in flight when a worker died is isolated: only an idle worker gets it, and
@@ -79,10 +90,12 @@ class Leases:
 
         Args:
             busy: whether the worker has other jobs in flight.
+            pick: may choose another job than the next one, or none; not in place of an isolated
+                one.
         """
         while True:
             with self.database.read() as session:  # without the write lock
-                sequence = self._next(session, busy)
+                sequence = self._next(session, busy, pick)
             if sequence is None:
                 return None
             with self.database.write() as session:
@@ -107,7 +120,7 @@ class Leases:
                     row.isolated,
                 )
 
-    def _next(self, session: Session, busy: bool) -> int | None:
+    def _next(self, session: Session, busy: bool, pick: Pick | None) -> int | None:
         """The number of the job that this worker runs next."""
         queues = {
             client: ClientQueue(jobs, oldest) for client, jobs, oldest in session.execute(_QUEUES)
@@ -117,18 +130,22 @@ class Leases:
         tickets = dict(session.execute(TICKETS).all())
         mine = session.scalars(select(JobRow.client).where(_runs_on(self.worker))).all()
         per_client = self.max_in_flight_per_client or len(mine) + 1
-        client = fairness.next_client(queues, tickets, mine, per_client)
-        if client is None:
+        clients = fairness.in_turn(queues, tickets, mine, per_client)
+        if not clients:
             return None
         # The expression keeps SQLite from the index by client, which has all finished jobs too.
-        theirs = (JobRow.status == JobStatus.QUEUED, JobRow.client + "" == client)
-        sequence, isolated = session.execute(
-            select(JobRow.sequence, JobRow.isolated)
+        theirs = (JobRow.status == JobStatus.QUEUED, JobRow.client + "" == clients[0])
+        sequence, model, isolated = session.execute(
+            select(JobRow.sequence, JobRow.model, JobRow.isolated)
             .where(*theirs)
             .order_by(JobRow.urgency, JobRow.sequence)
             .limit(1)
         ).one()
-        return None if isolated and busy else sequence
+        if isolated or pick is None:
+            return None if isolated and busy else sequence
+        due = Candidate(sequence, clients[0], model)
+        picked = pick(due, lambda: _candidates(session, clients))
+        return None if picked is None else picked.sequence
 
     def heartbeat(self, *, ready: bool, device: str, max_in_flight: int, metrics: str = "") -> None:
         """Record that the worker is alive, and extend its leases; see `WorkerRow`."""
@@ -272,6 +289,26 @@ class Leases:
             else:
                 blended = Speed(row.step_seconds, row.other_seconds).blended(speed)
                 row.step_seconds, row.other_seconds = blended.step_seconds, blended.other_seconds
+
+
+def _candidates(session: Session, clients: Sequence[str]) -> list[Candidate]:
+    """Jobs that could go before the next one: of each model the oldest of each client.
+
+    They are in the order of `clients`, which have queued jobs. A client's less urgent jobs, and
+    those behind an isolated one, are not among them.
+    """
+    found: dict[str, list[tuple[int, int, str, bool]]] = {client: [] for client in clients}
+    for client, urgency, model, isolated, sequence in session.execute(_FIRST_OF_MODEL):
+        if client in found:
+            found[client].append((urgency, sequence, model, isolated))
+    candidates = []
+    for client, jobs in found.items():
+        most_urgent = min(jobs)[0]
+        for urgency, sequence, model, isolated in sorted(jobs):
+            if urgency > most_urgent or isolated:
+                break
+            candidates.append(Candidate(sequence, client, model))
+    return candidates
 
 
 def _runs_on(worker: str) -> ColumnElement[bool]:

@@ -22,6 +22,7 @@ from darkroom.engine.base import (
 )
 from darkroom.errors import without_paths
 from darkroom.images.codec import PNG_LEVEL
+from darkroom.queue.affinity import Affinity, Models
 from darkroom.queue.doorbell import Doorbell
 from darkroom.queue.leases import LeaseLostError, Leases
 from darkroom.queue.picture_writer import PictureWriter
@@ -83,6 +84,7 @@ class Dispatcher:
         self._stopping = threading.Event()
         self._stop_by = float("inf")
         self._running: dict[str, Running] = {}
+        self._affinity = Affinity(self.settings.affinity_s, self.clock)
         self._pictures = PictureWriter(self.files, self.png_level, self.bell.ring)
         self._events: list[NewEvent] = []  # not written yet
         self._steps: dict[str, tuple[int, int]] = {}  # by job, done and total, not written yet
@@ -226,10 +228,15 @@ class Dispatcher:
         while len(self._in_engine()) < self.max_in_flight:
             if any(running.claim.isolated for running in self._running.values()):
                 return
-            claim = self.leases.claim(busy=bool(self._running))
+            models = self._models()
+            claim = self.leases.claim(
+                busy=bool(self._running),
+                pick=lambda due, others: self._affinity.next(due, others, models),  # noqa: B023
+            )
             if claim is None:
                 return
             running = Running(claim)
+            self._affinity.used(claim.workload.model, claim.client)
             self._running[claim.job_id] = running
             try:
                 job = running.load(self.files)
@@ -243,6 +250,10 @@ class Dispatcher:
             else:
                 log.info("job claimed", attempt=claim.attempt, **running.ids)
                 self.engine.submit(job)
+
+    def _models(self) -> Models:
+        in_use = {running.claim.workload.model for running in self._in_engine().values()}
+        return Models(self.engine.resident(), self.engine.fits, in_use)
 
     def _handle(self, event: EngineEvent) -> None:
         running = self._running.get(event.job_id)
@@ -368,6 +379,7 @@ class Dispatcher:
         already = None if running.ending is None else running.ending[0]
         if already is None or (already, status) == (JobStatus.SUCCEEDED, JobStatus.FAILED):
             running.ending = (status, problem)
+            self._affinity.used(running.claim.workload.model, running.claim.client)
             self.engine.cancel(running.claim.job_id)
             self._poll_now = True  # there is room for another job
         self._finish_if_stored(running)
