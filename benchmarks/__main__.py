@@ -16,6 +16,7 @@ from benchmarks import (
     shortcuts,
     single,
     startup,
+    storing,
     traffic,
 )
 from benchmarks.servers import ROOT
@@ -32,6 +33,7 @@ SUITES: dict[str, Suite] = {
         accepting.SUITE,
         estimates.SUITE,
         previews.SUITE,
+        storing.SUITE,
         shortcuts.SUITE,
         large.SUITE,
         *gpu.SUITES,
