@@ -58,11 +58,11 @@ class RunningServer:
 
         eventually(answers, every_s=0.05, about=self.log.read_text)
 
-    def wait_to_say(self, words: str) -> None:
-        """Until it has printed something. What it does next may not be done then."""
+    def wait_to_say(self, words: str, times: int = 1) -> None:
+        """Until it has printed something, so many times. What it does next may not be done then."""
 
         def said() -> bool:
-            found = words in self.log.read_text()
+            found = self.log.read_text().count(words) >= times
             if not found:
                 self._check_alive()
             return found

@@ -330,6 +330,35 @@ def pull_model(settings: Settings, repository: str, file: str | None, **given: s
     click.echo(f"model {target.name.removesuffix('.safetensors')} is in {target}")
 
 
+@command(main, click.argument("name"))
+def unload(settings: Settings, name: str) -> None:
+    """Take a model out of the worker's memory, for another program that needs it.
+
+    NAME is the model's name, or upscalers/NAME. The next job of the model loads it again.
+    """
+    from darkroom.catalog.models import ModelCatalog
+    from darkroom.catalog.upscalers import UpscalerCatalog
+    from darkroom.queue import doorbell
+    from darkroom.queue.unloads import ModelInUseError, Unloads
+    from darkroom.requests import UPSCALERS
+    from darkroom.storage import database
+
+    if name.startswith(UPSCALERS):
+        UpscalerCatalog(settings.upscalers_dir).find(name.removeprefix(UPSCALERS))
+    else:
+        ModelCatalog(settings.models_dir, settings.models.default).find(name)
+    prepare(settings)
+    opened = database.Database(settings.database_path)
+    try:
+        Unloads(opened).ask(name)
+    except ModelInUseError:
+        fail(f"jobs of {name} run now; wait for them, or cancel them first")
+    finally:
+        opened.close()
+    doorbell.ring(doorbell.address(settings.data_dir, "worker"))
+    click.echo(f"{name} leaves memory")
+
+
 @command(main, click.argument("target", type=PATH))
 def backup(settings: Settings, target: Path) -> None:
     """Copy the database and all pictures to TARGET, also while the server runs.

@@ -350,6 +350,17 @@ class TokenRequest(Schema):
     scope: Scope = Scope.USE
 
 
+class UnloadRequest(Schema):
+    """Take a model out of memory."""
+
+    name: str = Field(
+        min_length=1,
+        max_length=210,
+        description="As in `/models`; an upscaler is `upscalers/NAME`.",
+        examples=["tintype"],
+    )
+
+
 class PairRequest(Schema):
     """Turn a pairing code into a token."""
 

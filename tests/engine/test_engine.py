@@ -254,6 +254,20 @@ def test_the_engine_tells_what_is_in_memory_and_what_fits_beside(
     assert engine.fits("no such model")  # and nothing is unloaded for its failure
 
 
+def test_a_model_is_unloaded_unless_a_job_uses_it(two_models: Path) -> None:
+    engine = make_engine(two_models)
+    engine.submit(small("sd1"))
+    engine.tick()
+
+    assert not engine.unload("sd1")
+    engine.cancel("sd1")
+    assert engine.unload("sd1")
+
+    assert engine.resident() == {}
+    assert not engine.unload("sd1")
+    assert len(developed(run(engine, small("sd1")))) == 1
+
+
 # --- memory ------------------------------------------------------------------------------------
 
 

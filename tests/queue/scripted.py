@@ -46,6 +46,9 @@ class ScriptedEngine:
     def fits(self, model: str) -> bool:
         return not self.models or model in self.models
 
+    def unload(self, model: str) -> bool:
+        return self.models.pop(model, None) is not None
+
     def tick(self) -> list[EngineEvent]:
         self._work()
         return self._ticks.popleft()

@@ -212,6 +212,15 @@ class AsyncClient:
         """What may be asked for as `model`."""
         return (await self._transport.send(call.list_models())).read(catalog.models)
 
+    async def unload(self, model: str) -> None:
+        """Take a model out of the server's memory; for owners. Its next job loads it again.
+
+        Raises:
+            NotFoundError: there is no such model.
+            ConflictError: jobs of it run now.
+        """
+        await self._transport.send(call.unload(model))
+
     async def schedulers(self) -> tuple[Scheduler, ...]:
         """What may be asked for as `scheduler`."""
         return (await self._transport.send(call.list_schedulers())).read(catalog.schedulers)

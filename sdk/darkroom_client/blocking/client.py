@@ -210,6 +210,15 @@ class Client:
         """What may be asked for as `model`."""
         return (self._transport.send(call.list_models())).read(catalog.models)
 
+    def unload(self, model: str) -> None:
+        """Take a model out of the server's memory; for owners. Its next job loads it again.
+
+        Raises:
+            NotFoundError: there is no such model.
+            ConflictError: jobs of it run now.
+        """
+        self._transport.send(call.unload(model))
+
     def schedulers(self) -> tuple[Scheduler, ...]:
         """What may be asked for as `scheduler`."""
         return (self._transport.send(call.list_schedulers())).read(catalog.schedulers)

@@ -135,6 +135,10 @@ def list_embeddings() -> Call:
     return Call("GET", "/embeddings")
 
 
+def unload(name: str) -> Call:
+    return Call("POST", "/models/unload", json={"name": name})
+
+
 def list_upscalers() -> Call:
     return Call("GET", "/upscalers")
 

@@ -27,6 +27,7 @@ from darkroom.images.decoder_pool import Decoders
 from darkroom.ops.metrics import QueueMetrics
 from darkroom.queue.retention import Janitor, Retention
 from darkroom.queue.store import Store
+from darkroom.queue.unloads import Unloads
 from darkroom.storage.clients import Preferences, Tokens
 from darkroom.storage.database import Database
 from darkroom.storage.files import Files
@@ -76,6 +77,7 @@ def create_app(settings: Settings) -> Application:
         settings=settings,
         bodies=BodyReader(settings.web.max_upload_bytes, settings.data_dir),
         store=store,
+        unloads=Unloads(database),
         files=files,
         catalog=catalog,
         adapters=adapters,

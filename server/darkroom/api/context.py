@@ -18,6 +18,7 @@ from darkroom.config import Settings
 from darkroom.ops.metrics import QueueMetrics
 from darkroom.queue import doorbell
 from darkroom.queue.store import Store
+from darkroom.queue.unloads import Unloads
 from darkroom.storage.clients import Preferences, Tokens
 from darkroom.storage.files import Files
 from darkroom.webhooks.sender import WebhookSender
@@ -30,6 +31,7 @@ class Context:
     settings: Settings
     bodies: BodyReader
     store: Store
+    unloads: Unloads
     files: Files
     catalog: ModelCatalog
     adapters: AdapterCatalog

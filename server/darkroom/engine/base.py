@@ -145,6 +145,9 @@ class Engine(Protocol):
     def fits(self, model: str) -> bool:
         """Whether a model is in memory, or can be loaded without unloading another one."""
 
+    def unload(self, model: str) -> bool:
+        """Take a model out of memory unless a job in flight uses it; returns whether it went."""
+
     def tick(self) -> list[EngineEvent]:
         """Run one call of one network and return the events that it caused, none when idle.
 

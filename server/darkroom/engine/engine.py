@@ -89,6 +89,10 @@ class DiffusersEngine:
     def fits(self, model: str) -> bool:
         return self._models.fits(model)
 
+    def unload(self, model: str) -> bool:
+        in_use = any(active.model == model for active in self._active_jobs.values())
+        return not in_use and self._models.unload(model)
+
     @torch.inference_mode()
     def tick(self) -> list[EngineEvent]:
         began = self._clock()

@@ -142,6 +142,13 @@ class Models:
         self._resident[name] = self._resident.pop(name)
         return self._resident[name]
 
+    def unload(self, name: str) -> bool:
+        """Take a model that is not in use out of memory. Returns whether it was in it."""
+        if name not in self._resident:
+            return False
+        self._unload(name)
+        return True
+
     def _find(self, name: str | None) -> ModelEntry | UpscalerEntry:
         if name is not None and name.startswith(UPSCALERS):
             return self._upscalers.find(name.removeprefix(UPSCALERS))

@@ -71,6 +71,7 @@ def _work(settings: Settings, pulse: Pulse) -> None:
             settings=settings.queue,
             device=working.device,
             max_in_flight=settings.engine.max_jobs_in_flight,
+            keep_alive_s=settings.engine.keep_alive_s,
             png_level=settings.engine.png_level,
             pulse=pulse.beat,
             meters=meters,

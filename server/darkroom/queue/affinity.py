@@ -118,6 +118,7 @@ class Affinity:
     _used: defaultdict[str, dict[str, float]] = field(
         default_factory=lambda: defaultdict(dict), init=False
     )
+    _first_seen: dict[str, float] = field(default_factory=dict, init=False)
     _held: OrderedDict[int, float] = field(default_factory=OrderedDict, init=False)
 
     def used(self, model: str, client: str) -> None:
@@ -146,6 +147,12 @@ class Affinity:
             if len(self._held) > MAX_HELD:
                 self._held.popitem(last=False)
         return chosen
+
+    def unused_s(self, model: str) -> float:
+        """How long no client has used a model; of one never used, since this was first asked."""
+        now = self.clock()
+        first_seen = self._first_seen.setdefault(model, now)
+        return now - max(self._used[model].values(), default=first_seen)
 
     def _last_use(self, model: str | None, but: str) -> float:
         """When a client other than `but` last used a model."""

@@ -17,6 +17,7 @@ from darkroom.queue.leases import Leases
 from darkroom.queue.picture_writer import PictureWriter
 from darkroom.queue.progress import Progress
 from darkroom.queue.running_job import share_out
+from darkroom.queue.unloads import Unloads
 from darkroom.queue.worker_metrics import Meters
 from darkroom.queue.worker_models import WorkerModels
 from darkroom.storage.database import DatabaseUnavailableError
@@ -37,6 +38,7 @@ class Dispatcher:
         ring_web: wakes the web process to read new events.
         device: a description of what the engine runs on.
         max_in_flight: the most jobs in the engine at a time.
+        keep_alive_s: see `WorkerModels`.
         png_level: of stored PNG files, see `codec.encode`.
         pulse: called in every turn of the loop, also while idle, for the watchdog.
         clock: seconds, monotonic.
@@ -52,6 +54,7 @@ class Dispatcher:
     device: str
     max_in_flight: int
     png_level: int = PNG_LEVEL
+    keep_alive_s: float = 0.0
     pulse: Callable[[], None] = lambda: None
     meters: Meters = field(default_factory=Meters)
     clock: Callable[[], float] = time.monotonic
@@ -62,7 +65,9 @@ class Dispatcher:
         self._stop_by = float("inf")
         self._models = WorkerModels(
             self.engine,
+            Unloads(self.leases.database),
             Affinity(self.settings.affinity_s, self.clock),
+            keep_alive_s=self.keep_alive_s,
         )
         self._pictures = PictureWriter(self.files, self.png_level, self.bell.ring)
         self._progress = Progress(
@@ -198,12 +203,13 @@ class Dispatcher:
             self._jobs.handle(event)
 
     def _poll(self) -> None:
-        """Read cancel requests, and fetch jobs."""
+        """Read requests to cancel and to unload, and fetch jobs."""
         self._polled_at = self.clock()
         self._jobs.has_room = False
         try:
             for job_id in self.leases.cancel_requests():
                 self._jobs.cancel(job_id)
+            self._models.unload(self._jobs.models_in_use())
             if not self._stopping.is_set():
                 self._claim()
         except DatabaseUnavailableError as error:

@@ -137,6 +137,16 @@ class SpeedRow(Table):
     other_seconds: Mapped[float]
 
 
+class UnloadRow(Table):
+    """A request to take a model out of memory; ids only grow. See `queue.unloads`."""
+
+    __tablename__ = "unloads"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(String(210))
+
+
 class WorkerRow(Table):
     """A worker, alive until its lease expires. `metrics` are in Prometheus' text format."""
 

@@ -219,6 +219,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/models/unload": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take a model out of memory, for another program that needs it. For owners.
+         * @description The worker does it at once if the model is loaded and no job of it runs. The next job of the
+         *     model loads it again.
+         */
+        post: operations["unload_model"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/schedulers": {
         parameters: {
             query?: never;
@@ -1625,6 +1646,18 @@ export interface components {
              */
             webhook: string | null;
         };
+        /**
+         * UnloadRequest
+         * @description Take a model out of memory.
+         */
+        UnloadRequest: {
+            /**
+             * Name
+             * @description As in `/models`; an upscaler is `upscalers/NAME`.
+             * @example tintype
+             */
+            name: string;
+        };
         /** UpscaleForm */
         UpscaleForm: {
             /**
@@ -2494,6 +2527,46 @@ export interface operations {
             };
             401: components["responses"]["401"];
             403: components["responses"]["403"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    unload_model: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UnloadRequest"];
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    /** @description The URL of the job. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["400"];
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
+            409: components["responses"]["409"];
+            413: components["responses"]["413"];
+            415: components["responses"]["415"];
             422: components["responses"]["422"];
             429: components["responses"]["429"];
             500: components["responses"]["500"];

@@ -1,20 +1,26 @@
-"""/models, /schedulers, /loras, /embeddings and /upscalers: lists for choosing from."""
+"""/models, /schedulers, /loras, /embeddings and /upscalers: to choose from, and to unload."""
 
 from typing import TypeVar
 
 from flask import Blueprint, Response
 
+from darkroom.api.auth import access
 from darkroom.api.context import context
+from darkroom.api.errors import ProblemError
 from darkroom.api.http import send_model
 from darkroom.api.openapi import Operation, route
 from darkroom.catalog import schedulers
 from darkroom.catalog.loras import model_text_dim
+from darkroom.catalog.models import UnknownModelError
+from darkroom.queue.unloads import ModelInUseError
+from darkroom.requests import UPSCALERS, UnloadRequest
 from darkroom.responses import (
     EmbeddingInfo,
     EmbeddingList,
     LoraInfo,
     LoraList,
     ModelList,
+    Problem,
     SchedulerList,
     UpscalerList,
 )
@@ -28,6 +34,36 @@ Adapter = TypeVar("Adapter", LoraInfo, EmbeddingInfo)
 def list_models() -> Response:
     """List the models, each with its defaults and limits."""
     return send_model(ModelList(models=context().catalog.infos()))
+
+
+@route(
+    blueprint,
+    "POST",
+    "/models/unload",
+    Operation({202: None, 404: Problem, 409: Problem}, json=UnloadRequest),
+)
+def unload_model() -> Response:
+    """Take a model out of memory, for another program that needs it. For owners.
+
+    The worker does it at once if the model is loaded and no job of it runs. The next job of the
+    model loads it again.
+    """
+    access.require_owner()
+    here = context()
+    name = here.bodies.read_json(UnloadRequest).name
+    try:
+        if name.startswith(UPSCALERS):
+            here.upscalers.find(name.removeprefix(UPSCALERS))
+        else:
+            here.catalog.find(name)
+        here.unloads.ask(name)
+    except UnknownModelError as error:
+        raise ProblemError(404, "not-found", "Not found", str(error)) from None
+    except ModelInUseError:
+        detail = f"jobs of {name} run now; wait for them, or cancel them first"
+        raise ProblemError(409, "in-use", "In use", detail) from None
+    here.ring_worker()
+    return Response(status=202)
 
 
 @route(blueprint, "GET", "/schedulers", Operation({200: SchedulerList}))
