@@ -11,7 +11,7 @@ from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import EngineSettings
 from darkroom.engine.base import EngineJob, Failed
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.engine.models import Models
+from darkroom.engine.model_manager import ModelManager
 from darkroom.requests import Txt2Img
 
 TINTYPE = "tintype"
@@ -22,7 +22,7 @@ def engine(settings: EngineSettings, models_dir: Path, model: str = TINTYPE) -> 
     adapters = AdapterCatalog(models_dir / "loras", models_dir / "embeddings")  # there are none
     upscalers = UpscalerCatalog(models_dir.parent / "upscalers")
     catalog = ModelCatalog(models_dir, model)
-    models = Models(catalog, adapters, upscalers, settings, time.monotonic)
+    models = ModelManager(catalog, adapters, upscalers, settings, time.monotonic)
     return DiffusersEngine(models, settings)
 
 

@@ -5,12 +5,21 @@ Nested settings take two underscores in the environment: `DARKROOM_ENGINE__DEVIC
 
 import base64
 import os
+import warnings
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -85,14 +94,22 @@ class QueueSettings(Section):
     shutdown_timeout_s: float = Field(10.0, gt=0)
 
 
+def _offload(value: object) -> object:
+    """`group` in place of `sequential`, which it replaces."""
+    if value == "sequential":
+        warnings.warn("engine.offload: sequential is now group", FutureWarning, stacklevel=2)
+        return "group"
+    return value
+
+
 class EngineSettings(Section):
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "xpu", "mps"] = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     stall_timeout_s: float = Field(300.0, ge=1)
     max_jobs_in_flight: int = Field(16, ge=1, le=64)
     max_batch_rows: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
     memory_budget_bytes: Literal["auto"] | Annotated[int, Field(ge=2**20)] = "auto"
-    offload: Literal["none", "model", "sequential"] = "none"
+    offload: Annotated[Literal["none", "model", "group"], BeforeValidator(_offload)] = "none"
     vae_tile_side: int = Field(1536, ge=256, multiple_of=64)
     tiny_vae: bool = False
     fuse_qkv: bool = False

@@ -13,7 +13,9 @@ from darkroom.requests import Txt2Img
 def model(engine: DiffusersEngine, name: str | None = None) -> Any:
     """A model in the engine's memory; the default one if no other is named."""
     with torch.inference_mode():
-        return engine._models.get(name)
+        while (found := engine._models.get(name)) is None:
+            engine._models.wait(60)
+        return found
 
 
 @contextmanager

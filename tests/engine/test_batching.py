@@ -4,7 +4,7 @@ import torch
 
 from darkroom.engine.costs import Costs
 from darkroom.engine.prompts import Conditioning
-from darkroom.engine.sample import Row, Sample
+from darkroom.engine.sample import Row, UNetSample
 from darkroom.engine.scheduler import Candidate, choose
 
 # As measured of tintype on two cores: a call of 8 rows costs 2.3 of 2 rows, and that is the knee.
@@ -15,9 +15,10 @@ def candidate(
     work: int, index: int = 0, rows: int = 2, skipped: int = 0, leads: bool = True
 ) -> Candidate:
     nothing = torch.zeros(1)
-    sample = Sample(
+    sample = UNetSample(
         index=index,
         seed=index,
+        area=128 * 128,
         latents=nothing,
         scheduler=None,
         timesteps=torch.arange(work),

@@ -1,6 +1,5 @@
 """Models that only their own pipeline can run: step by step, in turns, stoppable."""
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +31,6 @@ def job(name: str = "job", task: Task = Task.TXT2IMG, **fields: object) -> Engin
     return EngineJob(name, asked, grey, mask)
 
 
-def whole_threads() -> int:
-    return sum(thread.name == "unbatched" for thread in threading.enumerate())
-
-
 def test_the_picture_is_its_pipelines(data_dir: Path) -> None:
     asked = job(num_inference_steps=4)
     stock = StableDiffusion3Pipeline.from_pretrained(
@@ -64,7 +59,6 @@ def test_every_step_is_told(data_dir: Path) -> None:
     assert sorted({e.step for e in events if isinstance(e, Stepped)}) == [1, 2, 3, 4, 5, 6]
     assert len(developed(events)) == 2
     assert events[-1] == Finished("job")
-    assert whole_threads() == 0
 
 
 def test_others_have_their_turns_between_its_steps(data_dir: Path) -> None:
@@ -77,7 +71,7 @@ def test_others_have_their_turns_between_its_steps(data_dir: Path) -> None:
     order = [event.job_id for event in events if isinstance(event, Stepped)]
     first_of_others = order.index("tintype")
     assert first_of_others < len(order) - 1 - order[::-1].index("whole")
-    assert order.index("second") > order.index("whole") + 3  # one at a time
+    assert order.index("second") < len(order) - 1 - order[::-1].index("whole")
     for name in ("whole", "second", "tintype"):
         assert developed(events, name)
 
@@ -87,11 +81,9 @@ def test_cancelling_takes_effect_at_the_next_step(data_dir: Path) -> None:
     engine.submit(job(num_inference_steps=50))
     while not any(isinstance(event, Stepped) for event in engine.tick()):
         pass
-    assert whole_threads() == 1
 
     engine.cancel("job")
 
-    assert whole_threads() == 0
     assert engine.tick() == []
     assert developed(run(engine, job("next", num_inference_steps=2)), "next")
 

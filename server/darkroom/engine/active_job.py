@@ -1,54 +1,62 @@
 """The state of a job between `submit` and its last event."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
-
-from PIL import Image
+from typing import Any
 
 from darkroom.engine.base import EngineJob
-from darkroom.engine.sample import Key, Sample
+from darkroom.engine.families.base import Sample
 from darkroom.requests import Lora, Txt2Img
 
 
-class Resumable(Protocol):
-    """Work that shares no calls, and makes a job's images one after the other."""
+@dataclass(frozen=True)
+class Key:
+    """Samples with equal keys may share a call of the denoiser."""
 
-    exclusive: bool  # other jobs of the same model wait until this one has ended
-    images: int
-    index: int  # of the current image
-    steps: int  # over all images
-
-    @property
-    def step(self) -> int:
-        """Finished steps over all images."""
-
-    def resume(self) -> Image.Image | None:
-        """Do one more step; returns the picture when its image is done. Raises its failure."""
-
-    def close(self) -> None:
-        """Stop at the current step and free what it holds."""
+    model: str
+    form: Hashable = None  # of the call's arguments; None before it is known
+    loras: Hashable = ()  # the active set with its scales
+    exclusive: str | None = None  # id of a job that shares no call with other jobs
 
 
-@dataclass
+@dataclass(eq=False)
 class ActiveJob:
-    """A job in flight. It has `samples`, one per image, or is `unbatched`, once it is prepared."""
+    """A job in flight; it has samples, one per image, once it is prepared."""
 
     job: EngineJob
-    samples: list[Sample] = field(default_factory=list)
-    shape: tuple[int, ...] = ()  # (C, h, w) of the samples' latents
-    unbatched: Resumable | None = None  # a pipeline of diffusers' own, or an upscaler
+    samples: Sequence[Sample] = ()
     decoded: set[int] = field(default_factory=set)  # indices sent as `ImageReady`
     isolated: bool = False  # a call that it was in failed, so it shares none any more
     previewed_at: float = float("-inf")  # seconds on the engine's clock
+    images: int = 0  # of the job; known once it is prepared
+    restarts: int = 0  # its own step ran out of memory
+    furthest: int = 0  # steps done, at most, before a restart
+
+    def begin(self, samples: Sequence[Sample]) -> None:
+        """Take the prepared samples, but for images that are done already."""
+        self.images = len(samples)
+        self.samples = [sample for sample in samples if sample.index not in self.decoded]
+
+    def restart(self) -> None:
+        """Begin again with what is not done yet."""
+        self.restarts += 1
+        self.samples = ()
 
     @property
     def prepared(self) -> bool:
-        return bool(self.samples) or self.unbatched is not None
+        return bool(self.samples)
 
     @property
     def model(self) -> str:
         return self.job.request.model
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of what goes through the VAE or the upscaler."""
+        request = self.job.request
+        if isinstance(request, Txt2Img):
+            return request.width, request.height
+        return (0, 0) if self.job.image is None else self.job.image.size
 
     @property
     def loras(self) -> tuple[Lora, ...]:
@@ -61,21 +69,26 @@ class ActiveJob:
 
     @property
     def key(self) -> Key:
-        """Jobs with equal keys may share calls."""
-        isolated = self.exact or self.isolated or self.unbatched is not None
-        return Key(self.model, self.shape, self.loras, self.job.id if isolated else None)
+        """Jobs with equal keys may be prepared together."""
+        alone = self.exact or self.isolated
+        return Key(self.model, None, self.loras, self.job.id if alone else None)
+
+    def key_of(self, sample: Sample) -> Key:
+        """Samples with equal keys may share a call."""
+        key = self.key
+        return Key(key.model, sample.form, key.loras, key.exclusive)
 
     @property
     def steps(self) -> int:
-        return sum(len(sample.timesteps) for sample in self.samples)
+        return sum(sample.steps for sample in self.samples)
 
     @property
     def step(self) -> int:
         return sum(sample.step for sample in self.samples)
 
-    def undenoised(self) -> list[Sample]:
+    def undenoised(self) -> list[Any]:
         return [sample for sample in self.samples if not sample.denoised]
 
-    def undecoded(self) -> Iterator[Sample]:
+    def undecoded(self) -> Iterator[Any]:
         """Samples that are denoised and not yet decoded."""
         return (s for s in self.samples if s.denoised and s.index not in self.decoded)

@@ -5,7 +5,7 @@ they give. With no LoRA active they add nothing, so the base model's bytes are i
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,16 +51,23 @@ class Adapters:
 
     Args:
         pipeline: has a `unet`, and a `text_encoder` or two; on its device, in its dtype.
+        changed: is called when a LoRA's file has become another one, so that what was encoded with
+            it is out of date.
         budget_bytes: that LoRAs may take up in memory. Beyond it the least recently used ones are
             unloaded, but never those that are asked for.
     """
 
     def __init__(
-        self, pipeline: Any, catalog: AdapterCatalog, budget_bytes: int = BUDGET_BYTES
+        self,
+        pipeline: Any,
+        catalog: AdapterCatalog,
+        changed: Callable[[], None] = lambda: None,
+        budget_bytes: int = BUDGET_BYTES,
     ) -> None:
         parts = {part: getattr(pipeline, part, None) for part in lora_file.PARTS}
         self._parts: dict[str, Any] = {k: v for k, v in parts.items() if v is not None}
         self._catalog = catalog
+        self._changed = changed
         self._budget_bytes = budget_bytes
         self._loaded: dict[str, _Loaded] = {}  # least recently used first
         self._keys = (f"darkroom{number}" for number in itertools.count())
@@ -108,6 +115,7 @@ class Adapters:
                 self._loaded[name] = self._loaded.pop(name)
                 return held
             self._forget(name)
+            self._changed()
         try:
             path = self._catalog.loras.find(name).path
         except UnknownLoraError as error:

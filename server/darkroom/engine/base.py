@@ -124,10 +124,10 @@ class Engine(Protocol):
     def warm_up(self) -> None:
         """Load the default model, so that the first job need not wait for it.
 
+        If it cannot be loaded, its jobs fail with the reason, and those of other models go on.
+
         Raises:
-            UnknownModelError: the catalog has no default model.
-            OSError: it cannot be read.
-            torch.OutOfMemoryError: it does not fit in memory.
+            torch.AcceleratorError: the GPU context is lost; only a new process can go on.
         """
 
     def submit(self, job: EngineJob) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from darkroom.engine.sample import Sample
+from darkroom.engine.sample import UNetSample
 
 
 class DeepCache:
@@ -22,7 +22,7 @@ class DeepCache:
         self._interval = interval
         self._unet = unet
 
-    def is_due(self, sample: Sample) -> bool:
+    def is_due(self, sample: UNetSample) -> bool:
         """Whether a sample needs its deep part computed at its next step."""
         return sample.deep is None or sample.step % self._interval == 0
 
@@ -90,7 +90,9 @@ class Denoiser:
         self._unet = unet
         self._cache = DeepCache(unet, deep_cache_interval) if deep_cache_interval > 1 else None
 
-    def step(self, samples: Sequence[Sample], max_rows: int) -> list[tuple[Sample, Exception]]:
+    def step(
+        self, samples: Sequence[UNetSample], max_rows: int
+    ) -> list[tuple[UNetSample, Exception]]:
         """Advance samples of one key by one timestep, in calls of at most `max_rows` rows.
 
         Steps, schedulers, guidance and lengths of prompts may differ.
@@ -108,7 +110,7 @@ class Denoiser:
             rows = self.predict(collate(samples, list(inputs.values())), max_rows)
             counts = [len(sample.rows) for sample in samples]
             predicted = dict(zip(samples, rows.split(counts), strict=True))
-        failed: list[tuple[Sample, Exception]] = []
+        failed: list[tuple[UNetSample, Exception]] = []
         for sample, model_input in inputs.items():
             try:
                 sample.advance(model_input, predicted[sample])
@@ -122,10 +124,10 @@ class Denoiser:
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _predict_cached(
-        self, cache: DeepCache, inputs: dict[Sample, torch.Tensor], max_rows: int
-    ) -> dict[Sample, torch.Tensor]:
+        self, cache: DeepCache, inputs: dict[UNetSample, torch.Tensor], max_rows: int
+    ) -> dict[UNetSample, torch.Tensor]:
         """One call for samples whose deep part is due, one for those with a cached deep part."""
-        predicted: dict[Sample, torch.Tensor] = {}
+        predicted: dict[UNetSample, torch.Tensor] = {}
         due = [sample for sample in inputs if cache.is_due(sample)]
         for sample in due:
             sample.deep = None
@@ -142,7 +144,7 @@ class Denoiser:
         return predicted
 
 
-def collate(samples: Sequence[Sample], inputs: Sequence[torch.Tensor]) -> dict[str, Any]:
+def collate(samples: Sequence[UNetSample], inputs: Sequence[torch.Tensor]) -> dict[str, Any]:
     """The arguments of one `UNet2DConditionModel` call for samples of one key, with their inputs.
 
     Each input is (1, C, h, w).

@@ -1,17 +1,16 @@
-"""The engine's loop: prepare, denoise, preview, decode, and report events."""
+"""The engine: schedule, run, postprocess, in a loop that the worker drives."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import structlog
 import torch
 
 from darkroom.catalog.loras import AdapterCatalog
-from darkroom.catalog.models import ModelCatalog, UnknownModelError
+from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import EngineSettings, Settings
-from darkroom.engine import memory, scheduler
+from darkroom.engine import errors
 from darkroom.engine.active_job import ActiveJob
 from darkroom.engine.base import (
     EngineEvent,
@@ -26,26 +25,24 @@ from darkroom.engine.base import (
     Started,
     Stepped,
 )
-from darkroom.engine.models import Models, SteppedModel, UnbatchedModel
-from darkroom.engine.sample import Key, Sample
-from darkroom.engine.scheduler import Candidate, FairScheduler
-from darkroom.requests import Txt2Img
+from darkroom.engine.errors import Kind
+from darkroom.engine.model_manager import LoadedModel, ModelManager
+from darkroom.engine.runner import Result, Runner
+from darkroom.engine.scheduler import Call, Decode, Denoise, Prepare, Refuse, Scheduler, Work
 
 log = structlog.get_logger()
 
 PREVIEW_SHARE = 0.01  # of the engine's time that previews after the first of a job may take
+WAIT_FOR_LOAD_S = 0.05  # in a tick that has nothing else to do
+MAX_RESTARTS = 3  # of a job whose own step ran out of memory
 
 
 class DiffusersEngine:
-    """An `Engine` over diffusers components, one denoising step at a time.
-
-    A tick is one call of one network: the VAE decodes denoised samples, or new jobs are prepared,
-    or the UNet advances all samples that can share its call by one step.
-    """
+    """An `Engine` over diffusers components, one call of one network at a time."""
 
     def __init__(
         self,
-        models: Models,
+        models: ModelManager,
         settings: EngineSettings,
         clock: Callable[[], float] = time.monotonic,
         meter: Meter | None = None,
@@ -53,9 +50,9 @@ class DiffusersEngine:
         self._models = models
         self._settings = settings
         self._clock = clock
-        self._meter = meter
         self._active_jobs: dict[str, ActiveJob] = {}  # oldest first
-        self._scheduler = FairScheduler()
+        self._scheduler = Scheduler(models, settings)
+        self._runner = Runner(clock, models.device, meter)
         self._busy_s = 0.0
         self._previewing_s = 0.0
 
@@ -67,18 +64,35 @@ class DiffusersEngine:
         """Bytes that this process has reserved on the GPU; 0 without one. Thread-safe."""
         return torch.cuda.memory_reserved() if self._models.device.type == "cuda" else 0
 
+    def broken(self) -> dict[str, str]:
+        """Models that could not be loaded, with the reason, until their files change."""
+        return self._models.broken()
+
     @torch.inference_mode()
     def warm_up(self) -> None:
         """Load the default model, warm it up and measure its calls."""
-        self._models.get(None)
+        try:
+            while self._models.get(None) is None:
+                self._models.wait(WAIT_FOR_LOAD_S)
+        except Exception as error:
+            if errors.classify(error) is Kind.LOST_CONTEXT:
+                raise
+            # Its jobs fail with the reason. Jobs of other models go on.
+            log.error("default model not loaded", reason=str(error))
 
     def submit(self, job: EngineJob) -> None:
         self._active_jobs[job.id] = ActiveJob(job)
 
     def cancel(self, job_id: str) -> None:
         active = self._active_jobs.pop(job_id, None)
-        if active is not None and active.unbatched is not None:
-            active.unbatched.close()
+        if active is not None:
+            self._close(active)
+
+    def _close(self, active: ActiveJob) -> None:
+        if active.samples:
+            family = self._models.resident(active.model).family
+            for sample in active.samples:
+                family.close(sample)
 
     def in_flight(self) -> int:
         return len(self._active_jobs)
@@ -96,234 +110,155 @@ class DiffusersEngine:
     @torch.inference_mode()
     def tick(self) -> list[EngineEvent]:
         began = self._clock()
-        for work in (self._decode, self._prepare, self._denoise):
-            events = work()
-            if events is not None:
-                self._busy_s += self._clock() - began
-                return events
-        return []
-
-    # --- prepare ---------------------------------------------------------------------------
-
-    def _prepare(self) -> list[EngineEvent] | None:
-        """Prepare the oldest new jobs of one model; None if there are none, or no memory for it.
-
-        No job overtakes one that waits for memory for its model: the jobs in flight would keep
-        theirs loaded for ever.
-        """
-        new = [active for active in self._active_jobs.values() if not active.prepared]
-        if not new:
-            return None
-        first = new[0]
-        in_use = {active.model for active in self._active_jobs.values() if active.prepared}
+        work = self._scheduler.schedule(list(self._active_jobs.values()))
+        if work is None:
+            self._models.wait(WAIT_FOR_LOAD_S)
+            return []
+        if not self._models.gate.acquire(timeout=WAIT_FOR_LOAD_S):
+            return []  # a network is being built; see `loading.load_pipeline`
         try:
-            model = self._models.get(first.model, in_use)
-        except (UnknownModelError, OSError, torch.OutOfMemoryError) as error:
-            return [self._fail(first, error)]
-        if model is None:
-            return None
-        if isinstance(model, UnbatchedModel):
-            try:
-                first.unbatched = model.family.start(first.job)
-            except ValueError as error:
-                return [self._fail(first, error)]
-            return [Started(first.job.id, first.unbatched.steps)]
-        if first.loras and self._settings.fuse_qkv:
-            # The LoRA layers would wrap projections that are no longer called.
-            return [self._fail(first, ValueError("engine.fuse_qkv is on, which excludes LoRAs"))]
-        together = [active for active in new if active.key == first.key][: model.limits.max_coded]
-        try:
-            model.adapters.activate(first.loras)
-            samples = model.family.prepare([active.job for active in together])
-        except Exception as error:
-            return self._handle_failure(together, model, error, pictures=len(together))
-        for active in together:
-            active.samples = samples[active.job.id]
-            active.shape = tuple(active.samples[0].latents.shape[1:])
-        return [Started(active.job.id, active.steps) for active in together]
-
-    # --- denoise ---------------------------------------------------------------------------
-
-    def _denoise(self) -> list[EngineEvent] | None:
-        """One UNet call and the scheduler step of each of its samples; None if no sample waits."""
-        waiting: list[tuple[Key, ActiveJob]] = []
-        busy: set[str] = set()  # models that run one job at a time
-        for active in self._active_jobs.values():
-            run = active.unbatched
-            if active.undenoised() or (run is not None and active.model not in busy):
-                waiting.append((active.key, active))
-                if run is not None and run.exclusive:
-                    busy.add(active.model)
-        if not waiting:
-            return None
-        client, key = self._scheduler.next([(active.job.client, key) for key, active in waiting])
-        alike = [active for its_key, active in waiting if its_key == key]
-        model = self._models.resident(key.model)
-        if isinstance(model, UnbatchedModel):
-            return self._resume(alike[0])
-        return self._step(alike, model, self._choose(key, alike, model, client))
-
-    def _resume(self, active: ActiveJob) -> list[EngineEvent]:
-        """One step of an unbatched pipeline, or one tile of an upscale."""
-        job, run = active.job, active.unbatched
-        assert run is not None
-        began = self._clock()
-        try:
-            picture = run.resume()
-        except Exception as error:
-            return [self._fail(active, error)]
-        self._scheduler.charge(active.key, self._clock() - began, {job.client: 1})
-        events: list[EngineEvent] = [Stepped(job.id, run.step, run.steps)]
-        if picture is not None:
-            index = run.index - 1
-            seed = job.request.seed_of(index) if isinstance(job.request, Txt2Img) else 0
-            events.append(ImageReady(job.id, index, seed, picture))
-            if run.index == run.images:
-                events.append(Finished(job.id))
-                self.cancel(job.id)
+            result = self._runner.run(work)
+        finally:
+            self._models.gate.release()
+        events = self._postprocess(work, result)
+        self._busy_s += self._clock() - began
         return events
 
-    def _choose(
-        self, key: Key, active_jobs: Sequence[ActiveJob], model: SteppedModel, client: str
-    ) -> list[Sample]:
-        candidates = [
-            Candidate(sample, active.steps, leads=active.job.client == client)
-            for active in active_jobs
-            for sample in active.undenoised()
-        ]
-        if active_jobs[0].exact:
-            return [candidates[0].sample]
-        area = key.shape[-2] * key.shape[-1]
-        limit = self._settings.max_batch_rows
-        budget = model.costs.knee(area) if isinstance(limit, str) else limit
-        return scheduler.choose(candidates, lambda rows: model.costs.seconds(rows, area), budget)
+    # --- postprocess -----------------------------------------------------------------------
 
-    def _step(
-        self, waiting: Sequence[ActiveJob], model: SteppedModel, chosen: Sequence[Sample]
-    ) -> list[EngineEvent]:
-        active_jobs = [f for f in waiting if any(s in chosen for s in f.samples)]
-        rows: Counter[str] = Counter()  # by client
-        for active in active_jobs:
-            rows[active.job.client] += sum(len(s.rows) for s in active.samples if s in chosen)
-        began = self._clock()
-        try:
-            model.adapters.activate(active_jobs[0].loras)
-            failed = model.family.denoiser.step(chosen, model.limits.max_rows)
-        except Exception as error:
-            return self._handle_failure(active_jobs, model, error, rows=rows.total())
-        seconds = self._clock() - began
-        if self._meter is not None:
-            self._meter.denoised(rows.total(), seconds)
-        self._scheduler.charge(active_jobs[0].key, seconds, rows)
+    def _postprocess(self, work: Work, result: Result) -> list[EngineEvent]:
+        if isinstance(work, Refuse):
+            if errors.classify(work.error) is Kind.LOST_CONTEXT:
+                raise work.error
+            return [self._fail(work.job, work.error)]
+        for done, seconds in self._runner.measured():
+            self._scheduler.charge(done, seconds)
+        if result.error is not None:
+            return self._handle_failure(work, result.error)
+        if work.model.limits.worked():
+            work.model.apply_limits()
+        match work:
+            case Prepare():
+                return self._prepared(work, result)
+            case Denoise():
+                return self._stepped(work, result)
+            case Decode():
+                return self._decoded(work, result)
+
+    def _prepared(self, work: Prepare, result: Result) -> list[EngineEvent]:
         events: list[EngineEvent] = []
-        for active in sorted(active_jobs, key=lambda active: active.previewed_at):
-            failure = next((error for sample, error in failed if sample in active.samples), None)
-            if failure is not None:
-                events.append(self._fail(active, failure))
-            else:
-                events.append(Stepped(active.job.id, active.step, active.steps))
-                events += self._preview(active, model)
+        for active in work.jobs:
+            active.begin(result.value[active.job.id])
+            if active.restarts:
+                continue
+            events.append(Started(active.job.id, active.steps))
+            notes = work.model.family.notes(active.job)
+            events += [JobWarning(active.job.id, note) for note in notes]
         return events
 
-    def _preview(self, active: ActiveJob, model: SteppedModel) -> list[EngineEvent]:
+    def _stepped(self, work: Denoise, result: Result) -> list[EngineEvent]:
+        failed: dict[int, Exception] = {id(sample): error for sample, error in result.value}
+        events: list[EngineEvent] = []
+        for active in sorted(work.jobs, key=lambda active: active.previewed_at):
+            failures = [failed[id(sample)] for sample in active.samples if id(sample) in failed]
+            if failures:
+                events += self._handle_own_failure(work, active, failures[0])
+            else:
+                active.furthest = max(active.furthest, active.step)
+                events.append(Stepped(active.job.id, active.furthest, active.steps))
+                events += self._preview(active, work.model)
+        return events
+
+    def _preview(self, active: ActiveJob, model: LoadedModel) -> list[EngineEvent]:
         """A preview if one is due. After a job's first, only within `PREVIEW_SHARE` of the time."""
         now = self._clock()
-        due = now - active.previewed_at >= self._settings.preview_every_s
         again = active.previewed_at != float("-inf")
-        if again and self._previewing_s > PREVIEW_SHARE * self._busy_s:
+        late = again and self._previewing_s > PREVIEW_SHARE * self._busy_s
+        if now - active.previewed_at < self._settings.preview_every_s or late:
             return []
-        latents = active.samples[0].predicted_latents() if due else None
-        if latents is None:
-            return []
-        active.previewed_at = now
-        webp = model.preview.render(latents)
-        self._previewing_s += self._clock() - now
-        return [Previewed(active.job.id, webp)]
-
-    # --- decode ----------------------------------------------------------------------------
-
-    def _decode(self) -> list[EngineEvent] | None:
-        """One VAE call for denoised samples; None if there are none."""
-        first = next((f for f in self._active_jobs.values() if any(f.undecoded())), None)
-        if first is None:
-            return None
-        model = self._models.resident(first.model)
-        assert isinstance(model, SteppedModel)
-        pairs = [
-            (active, sample)
-            for active in self._active_jobs.values()
-            if active.key == first.key
-            for sample in active.undecoded()
-        ][: 1 if first.exact else model.limits.max_coded]
-        began = self._clock()
         try:
-            pictures = model.family.decode([sample for _, sample in pairs])
+            webp = model.family.preview(active.samples[0])
         except Exception as error:
-            active_jobs = list({active.job.id: active for active, _ in pairs}.values())
-            return self._handle_failure(active_jobs, model, error, pictures=len(pairs))
-        seconds = self._clock() - began
-        if self._meter is not None:
-            self._meter.decoded(len(pairs), seconds)
-        self._scheduler.charge(first.key, seconds, Counter(a.job.client for a, _ in pairs))
+            if errors.classify(error) is Kind.LOST_CONTEXT:
+                raise
+            log.warning("preview failed", model=model.name, exc_info=error)
+            webp = None
+        active.previewed_at = now
+        self._previewing_s += self._clock() - now
+        return [] if webp is None else [Previewed(active.job.id, webp)]
+
+    def _decoded(self, work: Decode, result: Result) -> list[EngineEvent]:
         events: list[EngineEvent] = []
-        for (active, sample), picture in zip(pairs, pictures, strict=True):
+        for (active, sample), picture in zip(work.pairs, result.value, strict=True):
             active.decoded.add(sample.index)
             events.append(ImageReady(active.job.id, sample.index, sample.seed, picture))
-            if len(active.decoded) == len(active.samples):
+            if len(active.decoded) == active.images:
                 events.append(Finished(active.job.id))
                 self.cancel(active.job.id)
         return events
 
     # --- failures --------------------------------------------------------------------------
 
-    def _handle_failure(
-        self,
-        active_jobs: Sequence[ActiveJob],
-        model: SteppedModel,
-        error: Exception,
-        *,
-        rows: int = 0,
-        pictures: int = 0,
-    ) -> list[EngineEvent]:
+    def _handle_failure(self, work: Call, error: Exception) -> list[EngineEvent]:
         """Handle a failed call: retry with less memory, isolate its jobs, or fail the one job.
 
-        It was a UNet call of so many rows, or a VAE call of so many pictures.
-
         Raises:
-            torch.AcceleratorError: the GPU context is lost; only a new process can go on.
+            Exception: the GPU context is lost; only a new process can go on.
         """
-        if memory.is_out_of_memory(error):
-            if self._models.device.type == "cuda":
-                torch.cuda.empty_cache()
-            if rows:
-                note = model.limits.shrink_denoising(rows)
-            else:
-                requests = [active.job.model_request for active in active_jobs]
-                side = max(max(request.width, request.height) for request in requests)
-                note = model.limits.shrink_coding(pictures, side)
-            model.apply_limits()
-            if note is not None:
-                log.warning(note, model=model.name)
-                return [JobWarning(active.job.id, note) for active in active_jobs]
-        elif isinstance(error, torch.AcceleratorError):
+        kind = errors.classify(error)
+        if kind is Kind.LOST_CONTEXT:
             raise error
-        elif len(active_jobs) > 1:
-            for active in active_jobs:
+        if kind is Kind.MEMORY:
+            note = self._lower_limits(work, error)
+            if note is not None:
+                return [JobWarning(active.job.id, note) for active in work.jobs]
+        elif len(work.jobs) > 1:
+            for active in work.jobs:
                 active.isolated = True
             return []
-        return [self._fail(active, error) for active in active_jobs]
+        return [self._fail(active, error) for active in work.jobs]
+
+    def _handle_own_failure(
+        self, work: Denoise, active: ActiveJob, error: Exception
+    ) -> list[EngineEvent]:
+        """Handle the failure of one job after a call: begin it again with less memory, or fail it.
+
+        Raises:
+            Exception: the GPU context is lost; only a new process can go on.
+        """
+        kind = errors.classify(error)
+        if kind is Kind.LOST_CONTEXT:
+            raise error
+        if kind is Kind.MEMORY and active.restarts < MAX_RESTARTS:
+            note = self._lower_limits(work, error)
+            if note is not None:
+                self._close(active)
+                active.restart()
+                return [JobWarning(active.job.id, note)]
+        return [self._fail(active, error)]
+
+    def _lower_limits(self, work: Call, error: Exception) -> str | None:
+        """Let the model do less at a time; returns what, or None if nothing is left to lower."""
+        error.__traceback__ = None  # its frames hold what the call had taken
+        self._models.free_cache()
+        limits = work.model.limits
+        match work:
+            case Denoise(samples=samples):
+                rows = sum(sample.row_count for sample in samples if not sample.denoised)
+                note = limits.shrink_denoising(max(1, rows), samples[0].area)
+            case _:
+                sides = (max(active.size) for active in work.jobs)
+                note = limits.shrink_coding(work.pictures, max(sides))
+        work.model.apply_limits()
+        if note is not None:
+            log.warning(note, model=work.model.name)
+        return note
 
     def _fail(self, active: ActiveJob, error: Exception) -> Failed:
-        kind, detail = "engine", f"{type(error).__name__}: {error}"
-        if memory.is_out_of_memory(error):
-            kind, detail = "out-of-memory", "there is not enough memory for this job"
-        elif isinstance(error, UnknownModelError | OSError):
-            kind, detail = "model", str(error)
-        elif isinstance(error, ValueError):
-            kind, detail = "request", str(error)
-        log.error("job failed", job_id=active.job.id, kind=kind, exc_info=error)
+        kind = errors.classify(error)
+        log.error("job failed", job_id=active.job.id, kind=str(kind), exc_info=error)
         self.cancel(active.job.id)
-        return Failed(active.job.id, kind, detail)
+        return Failed(active.job.id, str(kind), errors.describe(error, kind))
 
 
 def from_settings(
@@ -332,7 +267,7 @@ def from_settings(
     meter: Meter | None = None,
 ) -> DiffusersEngine:
     """The engine over the models, LoRAs and upscalers of the data folder."""
-    models = Models(
+    models = ModelManager(
         ModelCatalog(settings.models_dir, settings.models.default),
         AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
         UpscalerCatalog(settings.upscalers_dir),

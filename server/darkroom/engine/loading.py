@@ -3,7 +3,7 @@
 import gzip
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from transformers import CLIPTokenizer
 from darkroom.catalog import folders
 from darkroom.catalog.families import UNETS
 from darkroom.catalog.models import CONFIGS, ModelEntry
+from darkroom.engine import errors
+from darkroom.engine.errors import Kind
 from darkroom.errors import DarkroomError
 
 MAX_REASON_CHARS = 300
@@ -25,6 +27,7 @@ MAX_REASON_CHARS = 300
 MERGES = CONFIGS / "tokenizer" / "merges.txt.gz"
 START, END = "<|startoftext|>", "<|endoftext|>"
 CONTEXT = 77  # tokens
+READ_AHEAD_BYTES = 2**24  # at a time
 
 
 class ModelLoadError(DarkroomError, OSError):
@@ -36,8 +39,21 @@ class ModelLoadError(DarkroomError, OSError):
         self.reason = reason
 
 
-def load_pipeline(entry: ModelEntry, device: torch.device, dtype: torch.dtype) -> DiffusionPipeline:
+def load_pipeline(
+    entry: ModelEntry,
+    device: torch.device,
+    dtype: torch.dtype,
+    gate: AbstractContextManager[object] = nullcontext(),  # noqa: B008
+) -> DiffusionPipeline:
     """Load all parts of a model, from safetensors only and without a network.
+
+    While diffusers and transformers build a network, they change what holds for the whole process:
+    torch's default dtype, and how modules register and initialize parameters. The engine makes no
+    call meanwhile. Reading from disk and moving to the accelerator, which take longest, go on
+    beside its calls.
+
+    Args:
+        gate: is held while networks are built.
 
     The class fits the model: text to picture where it can do that, repainting for a UNet that
     reads a mask, picture to picture for a refiner.
@@ -47,8 +63,11 @@ def load_pipeline(entry: ModelEntry, device: torch.device, dtype: torch.dtype) -
         torch.OutOfMemoryError: it does not fit.
     """
     with _errors_named(entry):
-        pipeline: DiffusionPipeline = _load(entry, dtype).to(device)
-        return pipeline
+        _read_ahead(entry)
+        with gate:
+            pipeline = _load(entry, dtype)
+        moved: DiffusionPipeline = pipeline.to(device)
+        return moved
 
 
 def load_tiny_vae(
@@ -76,14 +95,26 @@ def load_tiny_vae(
         return small
 
 
+def _read_ahead(entry: ModelEntry) -> None:
+    """Read the weights once, so that they come from the system's cache when they are loaded."""
+    files = [entry.path] if entry.path.is_file() else sorted(entry.path.rglob("*.safetensors"))
+    buffer = bytearray(READ_AHEAD_BYTES)
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
 @contextmanager
 def _errors_named(entry: ModelEntry, part: str = "") -> Iterator[None]:
     """Turn the libraries' exceptions into `ModelLoadError`, but for those of memory."""
     try:
         yield
-    except (ModelLoadError, torch.OutOfMemoryError, MemoryError):
+    except ModelLoadError:
         raise
     except Exception as error:
+        if errors.classify(error) in (Kind.LOST_CONTEXT, Kind.MEMORY):
+            raise
         # Damaged files make the libraries stumble wherever they happen to: KeyError for a tensor
         # that is missing, ValueError for a shape, SafetensorError, JSONDecodeError, …
         raise ModelLoadError(entry.info.name, part + _reason(entry, error)) from error

@@ -10,14 +10,8 @@ import torch
 GPU_SHARE = 0.8  # of the GPU's memory that weights may take; the rest is for activations
 CPU_SHARE = 0.5
 SMALLEST_TILE = 256  # pixels; below this the seams show
+CALM_CALLS = 32  # without an error, before more is tried; doubles whenever that fails
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out. PyTorch has no exception class for it on a CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def weight_bytes(*modules: torch.nn.Module) -> int:
@@ -31,34 +25,64 @@ def budget_bytes(setting: int | str, device: torch.device) -> int:
         return setting
     if device.type == "cuda":
         return int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
+    return int(CPU_SHARE * _machine_bytes())
+
+
+def _machine_bytes() -> int:
+    """Memory of the machine, or of the container that this runs in."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else "max"
-    return int(CPU_SHARE * (machine if limit == "max" else min(machine, int(limit))))
+    return machine if limit == "max" else min(machine, int(limit))
 
 
 @dataclass
 class MemoryLimits:
-    """How much of one model's work fits in memory at once. Shrinks when memory runs out."""
+    """How much of one model's work fits in memory at once.
 
-    max_coded: int  # pictures in one VAE call
-    tile_side: int  # pixels; larger pictures go through the VAE in tiles
-    can_offload: bool  # weights may wait in the CPU's memory while another part works
-    max_rows: int = sys.maxsize  # of one UNet call; larger ones are cut
-    offload: bool = False  # weights do wait there
+    Shrinks when memory runs out, and grows again after `CALM_CALLS` calls without an error. A call
+    that then runs out doubles the number of calls until the next attempt.
 
-    def shrink_denoising(self, rows: int) -> str | None:
-        """Lower the limits after a UNet call of `rows` rows ran out of memory.
+    Attributes:
+        most_coded: pictures in one VAE call when memory is not short.
+        widest_tile: pixels; larger pictures go through the VAE in tiles.
+        can_offload: weights may wait in the CPU's memory while another part works. Once they do,
+            they go on doing so.
+    """
+
+    most_coded: int
+    widest_tile: int
+    can_offload: bool
+    max_pixels: int = sys.maxsize  # of all rows of one call of the denoiser; larger ones are cut
+    offload: bool = False
+    max_coded: int = 0
+    tile_side: int = 0
+    _calm: int = 0
+    _patience: int = CALM_CALLS
+    _grew: bool = False  # since memory last ran out
+
+    def __post_init__(self) -> None:
+        self.max_coded = self.max_coded or self.most_coded
+        self.tile_side = self.tile_side or self.widest_tile
+
+    def rows(self, area: int) -> int:
+        """Rows of so many pixels in one call of the denoiser, at least one."""
+        return max(1, self.max_pixels // area)
+
+    def shrink_denoising(self, rows: int, area: int) -> str | None:
+        """Lower the limits after a call of `rows` rows of `area` pixels each ran out of memory.
 
         Returns a note on what changed; None if nothing is left to lower.
         """
-        rows = min(rows, self.max_rows)
+        self._ran_out()
+        rows = min(rows, self.rows(area))
         if rows > 1:
-            self.max_rows = rows // 2
-            return f"memory was short: UNet calls of at most {self.max_rows} row(s)"
+            self.max_pixels = rows // 2 * area
+            return f"memory was short: calls of at most {rows // 2} row(s) of this size"
         return self._offload()
 
     def shrink_coding(self, pictures: int, side: int) -> str | None:
         """Lower the limits after a VAE call of images of that longer side ran out of memory."""
+        self._ran_out()
         pictures = min(pictures, self.max_coded)
         if pictures > 1:
             self.max_coded = pictures // 2
@@ -68,6 +92,28 @@ class MemoryLimits:
             self.tile_side = max(SMALLEST_TILE, side // 2)
             return f"memory was short: VAE in tiles of {self.tile_side} pixels"
         return self._offload()
+
+    def worked(self) -> bool:
+        """Count a call that did not run out of memory; returns whether limits grew by it."""
+        lowered = self.max_pixels < sys.maxsize or self.max_coded < self.most_coded
+        if not lowered and self.tile_side >= self.widest_tile:
+            return False
+        self._calm += 1
+        if self._calm < self._patience:
+            return False
+        self._calm = 0
+        self._grew = True
+        # Past 2⁴⁰ pixels there is no call that the limit would cut.
+        grown = 2 * self.max_pixels
+        self.max_pixels = grown if grown < 2**40 else sys.maxsize
+        self.max_coded = min(self.most_coded, 2 * self.max_coded)
+        self.tile_side = min(self.widest_tile, 2 * self.tile_side)
+        return True
+
+    def _ran_out(self) -> None:
+        if self._grew:
+            self._patience *= 2
+        self._calm, self._grew = 0, False
 
     def _offload(self) -> str | None:
         if self.offload or not self.can_offload:

@@ -1,4 +1,4 @@
-"""One image being denoised."""
+"""One image being denoised by a UNet."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -60,22 +60,13 @@ class Prediction:
     timestep: torch.Tensor  # ()
 
 
-@dataclass(frozen=True)
-class Key:
-    """Samples with equal keys may share a UNet call."""
-
-    model: str
-    shape: tuple[int, ...]  # (C, h, w) of the latents
-    loras: Hashable = ()  # the active set with its scales
-    exclusive: str | None = None  # id of a job that shares no call with other jobs
-
-
 @dataclass(eq=False)
-class Sample:
-    """One image being denoised, with everything that is its own."""
+class UNetSample:
+    """One image being denoised, with everything that is its own; a `Sample`."""
 
     index: int
     seed: int
+    area: int  # pixels of the image
     latents: torch.Tensor  # (1, C, h, w), C from the VAE, h and w an eighth of the pixels for SD
     scheduler: Any  # its own instance, timesteps set
     timesteps: torch.Tensor  # (n,), all that it takes; fewer than asked for when strength < 1
@@ -92,8 +83,20 @@ class Sample:
     skipped: int = 0  # calls of its key without it since its last step
 
     @property
+    def steps(self) -> int:
+        return len(self.timesteps)
+
+    @property
     def denoised(self) -> bool:
-        return self.step >= len(self.timesteps)
+        return self.step >= self.steps
+
+    @property
+    def row_count(self) -> int:
+        return len(self.rows)
+
+    @property
+    def form(self) -> Hashable:
+        return tuple(self.latents.shape[1:])
 
     @property
     def timestep(self) -> torch.Tensor:

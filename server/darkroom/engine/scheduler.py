@@ -1,11 +1,15 @@
-"""Chooses the next UNet call: whose turn it is, and which samples share the call."""
+"""Chooses the engine's next call: which network, whose turn it is, and who shares the call."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from darkroom.engine.sample import Sample
+from darkroom.config import EngineSettings
+from darkroom.engine.active_job import ActiveJob, Key
+from darkroom.engine.families.base import Sample
+from darkroom.engine.model_manager import LoadedModel, ModelManager
 
 PATIENCE = 8  # calls without a sample that double its weight
 K = TypeVar("K", bound=Hashable)
@@ -36,6 +40,157 @@ class Deficit:
     def charge(self, key: Hashable, seconds: float) -> None:
         if key in self._charged:
             self._charged[key] += seconds
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """End a job whose model cannot be loaded."""
+
+    job: ActiveJob
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Encode the prompts and sources of new jobs of one key."""
+
+    jobs: Sequence[ActiveJob]
+    model: LoadedModel
+
+    @property
+    def pictures(self) -> int:
+        return len(self.jobs)
+
+
+@dataclass(frozen=True)
+class Denoise:
+    """One step of samples that share a call."""
+
+    jobs: Sequence[ActiveJob]  # of the samples
+    samples: Sequence[Sample]
+    model: LoadedModel
+    key: Key
+    rows: Counter[str]  # by client
+
+
+@dataclass(frozen=True)
+class Decode:
+    """The pictures of denoised samples, with their jobs."""
+
+    pairs: Sequence[tuple[ActiveJob, Sample]]
+    model: LoadedModel
+
+    @property
+    def jobs(self) -> Sequence[ActiveJob]:
+        return list(dict.fromkeys(active for active, _ in self.pairs))
+
+    @property
+    def pictures(self) -> int:
+        return len(self.pairs)
+
+
+Call = Prepare | Denoise | Decode
+Work = Refuse | Call
+
+
+class Scheduler:
+    """The engine's policy. Finished pictures go first, then new jobs, then steps."""
+
+    def __init__(self, models: ModelManager, settings: EngineSettings) -> None:
+        self._models = models
+        self._settings = settings
+        self.fair = FairScheduler()
+
+    def schedule(self, active_jobs: Sequence[ActiveJob]) -> Work | None:
+        """What to do next for these jobs, the oldest first; None if all of them wait for a load."""
+        return self._decode(active_jobs) or self._prepare(active_jobs) or self._step(active_jobs)
+
+    def charge(self, work: Call, seconds: float) -> None:
+        """Charge a call to the clients whose samples were in it."""
+        match work:
+            case Denoise(key=key, rows=rows):
+                self.fair.charge(key, seconds, rows)
+            case Decode(pairs=pairs):
+                active, sample = pairs[0]
+                shares = Counter(active.job.client for active, _ in pairs)
+                self.fair.charge(active.key_of(sample), seconds, shares)
+            case Prepare():
+                pass  # encoding is short, and done once
+
+    def _decode(self, active_jobs: Sequence[ActiveJob]) -> Decode | None:
+        first = next((active for active in active_jobs if any(active.undecoded())), None)
+        if first is None:
+            return None
+        model = self._models.resident(first.model)
+        form = next(first.undecoded()).form
+        pairs = [
+            (active, sample)
+            for active in active_jobs
+            if active.model == first.model and active.key == first.key
+            for sample in active.undecoded()
+            if sample.form == form
+        ]
+        return Decode(pairs[: 1 if first.exact else model.limits.max_coded], model)
+
+    def _prepare(self, active_jobs: Sequence[ActiveJob]) -> Prepare | Refuse | None:
+        """The oldest new jobs whose model is loaded, those that are alike together.
+
+        While a model is being loaded, jobs of models in memory go on. But none overtakes a job that
+        waits for memory for its model: the jobs in flight would keep theirs for ever.
+        """
+        in_use = {active.model for active in active_jobs if active.prepared}
+        new = [active for active in active_jobs if not active.prepared]
+        for first in new:
+            try:
+                model = self._models.get(first.model, in_use)
+            except Exception as error:
+                return Refuse(first, error)
+            in_use.add(first.model)  # a younger job's model does not take its place
+            if model is not None:
+                alike = [active for active in new if active.key == first.key]
+                return Prepare(alike[: model.limits.max_coded], model)
+            if not self._models.loading:
+                return None
+        return None
+
+    def _step(self, active_jobs: Sequence[ActiveJob]) -> Denoise | None:
+        waiting: dict[Key, dict[ActiveJob, None]] = {}  # ordered sets
+        turns: list[tuple[str, Key]] = []
+        for active in active_jobs:
+            for sample in active.undenoised():
+                key = active.key_of(sample)
+                waiting.setdefault(key, {})[active] = None
+                turns.append((active.job.client, key))
+        if not waiting:
+            return None
+        client, key = self.fair.next(turns)
+        model = self._models.resident(key.model)
+        samples = self._choose(key, list(waiting[key]), model, client)
+        chosen = {id(sample) for sample in samples}
+        jobs, rows = [], Counter[str]()
+        for active in waiting[key]:
+            own = sum(s.row_count for s in active.undenoised() if id(s) in chosen)
+            if own:
+                jobs.append(active)
+                rows[active.job.client] += own
+        return Denoise(jobs, samples, model, key, rows)
+
+    def _choose(
+        self, key: Key, active_jobs: Sequence[ActiveJob], model: LoadedModel, client: str
+    ) -> list[Sample]:
+        candidates = [
+            Candidate(sample, active.steps, leads=active.job.client == client)
+            for active in active_jobs
+            for sample in active.undenoised()
+            if active.key_of(sample) == key
+        ]
+        if active_jobs[0].exact or model.costs is None:
+            return [candidates[0].sample]
+        costs, area = model.costs, candidates[0].sample.area
+        limit = self._settings.max_batch_rows
+        budget = costs.knee(area) if isinstance(limit, str) else limit
+        budget = min(budget, model.limits.rows(area))
+        return choose(candidates, lambda rows: costs.seconds(rows, area), budget)
 
 
 class FairScheduler:
@@ -101,11 +256,11 @@ def choose(
         max_rows: of one call; the first sample may have more.
     """
     waiting = sorted(
-        candidates, key=lambda c: (not c.leads, -c.weight / len(c.sample.rows), c.sample.index)
+        candidates, key=lambda c: (not c.leads, -c.weight / c.sample.row_count, c.sample.index)
     )
     rows, weight, best, best_rate = 0, 0.0, 1, 0.0
     for count, candidate in enumerate(waiting, 1):
-        rows += len(candidate.sample.rows)
+        rows += candidate.sample.row_count
         if count > 1 and rows > max_rows:
             break
         weight += candidate.weight

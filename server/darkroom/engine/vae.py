@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
+from darkroom.engine.errors import NotFiniteError
+
 
 class Vae:
     """The autoencoder of one model, a diffusers `AutoencoderKL`.
@@ -50,6 +52,8 @@ class Vae:
         """Mean and log variance of the latents, (n, 2C, h, w); pixels (n, 3, H, W) in [-1, 1]."""
         pixels = pixels.to(self._device, self.model.dtype)
         parameters: torch.Tensor = self.model.encode(pixels).latent_dist.parameters
+        if not parameters.isfinite().all():
+            raise NotFiniteError("VAE")
         return parameters
 
     def draw(self, moments: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -60,7 +64,22 @@ class Vae:
         return scaled
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Pixels (n, 3, H, W) in about [-1, 1], of latents (n, C, h, w) as the UNet leaves them."""
+        """Pixels (n, 3, H, W) in about [-1, 1], of latents (n, C, h, w) as the UNet leaves them.
+
+        If they are not finite in half precision, they are made in float32, from now on.
+
+        Raises:
+            NotFiniteError: they are not finite in float32 either.
+        """
+        pixels = self._decode(latents)
+        if not pixels.isfinite().all() and self.tiny is None and self.model.dtype != torch.float32:
+            self.model.to(torch.float32)
+            pixels = self._decode(latents)
+        if not pixels.isfinite().all():
+            raise NotFiniteError("VAE")
+        return pixels
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         vae = self.model if self.tiny is None else self.tiny
         if self.tiny is None:
             latents = latents.to(vae.dtype)

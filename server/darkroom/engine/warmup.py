@@ -1,4 +1,4 @@
-"""Readies a loaded model for this machine: lays its weights out, and measures its calls."""
+"""Readies a loaded model for this machine: runs its networks once, and measures its calls."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,47 +6,37 @@ from typing import Any
 import torch
 from PIL import Image
 
-from darkroom.engine import costs, packing
+from darkroom.engine import costs
 from darkroom.engine.base import EngineJob
 from darkroom.engine.costs import Costs
-from darkroom.engine.denoiser import collate, map_tensors
-from darkroom.engine.families.unet import UNetFamily
-from darkroom.engine.sample import Sample
+from darkroom.engine.families.base import Family
 from darkroom.requests import RESOLVED, Task
 from darkroom.responses import ModelInfo
 
 
-def warm_up(family: UNetFamily, info: ModelInfo, clock: Callable[[], float]) -> Costs:
-    """Pack the weights for this machine's CPU, and measure the seconds of UNet calls.
+def warm_up(
+    family: Family, info: ModelInfo, device: torch.device, clock: Callable[[], float]
+) -> Costs | None:
+    """The seconds of calls of the denoiser; None for a family that shares none.
 
-    Raises torch.OutOfMemoryError if not even one row fits.
+    Raises:
+        torch.OutOfMemoryError: not even one row fits.
+        Exception: the model's parts do not work together.
     """
-    sample = _sample(family, info)
-    vae = family.vae
-    _, _, height, width = sample.latents.shape
-    pixels = sample.latents.new_zeros(1, 3, height * vae.factor, width * vae.factor)
-
-    def finish() -> None:
-        if family.device.type == "cuda":
-            torch.cuda.synchronize()
+    call = family.warm_up(_job(info))
+    if call is None:
+        return None
 
     def denoise(rows: int) -> None:
-        """A UNet call of so many rows, from beginning to end."""
-        doubled = collate([sample] * rows, [sample.model_input] * rows)  # guidance takes two each
-        family.denoiser.predict(map_tensors(doubled, lambda value: value[:rows]), rows)
-        finish()
+        call(rows)
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
 
-    family.unet.to(memory_format=torch.channels_last)
-    packing.pack(family.unet, lambda: denoise(2))
-    packing.pack(vae.model.decoder, lambda: vae.decode(sample.latents))
-    packing.pack(vae.model.encoder, lambda: vae.moments(pixels))
-    vae.decode(sample.latents)
-    finish()
-    return costs.measure(denoise, clock, height * width)
+    return costs.measure(denoise, clock, info.defaults.width * info.defaults.height)
 
 
-def _sample(family: UNetFamily, info: ModelInfo) -> Sample:
-    """One guided image at the model's default size, of the first task that it can do."""
+def _job(info: ModelInfo) -> EngineJob:
+    """One image at the model's default size, guided, of the first task that it can do."""
     task = info.tasks[0]
     size = (info.defaults.width, info.defaults.height)
     fields: dict[str, Any] = {
@@ -55,14 +45,13 @@ def _sample(family: UNetFamily, info: ModelInfo) -> Sample:
         "width": size[0],
         "height": size[1],
         "num_inference_steps": 1,
-        "guidance_scale": 2.0,
+        "guidance_scale": max(2.0, info.defaults.guidance_scale),
         "seed": 0,
-        "scheduler": "ddim",
+        "scheduler": info.defaults.scheduler,
     }
-    if task is not Task.TXT2IMG:
+    if task in (Task.IMG2IMG, Task.INPAINT):
         fields |= {"image": "image:none", "strength": 1.0}
     if task is Task.INPAINT:
         fields |= {"mask_image": "image:none", "keep_unmasked": False}
-    request = RESOLVED[task](**fields)
-    job = EngineJob("warmup", request, Image.new("RGB", size), Image.new("L", size, 255))
-    return family.prepare([job])["warmup"][0]
+    picture = Image.new("RGB", size)
+    return EngineJob("warmup", RESOLVED[task](**fields), picture, Image.new("L", size, 255))

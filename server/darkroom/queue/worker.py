@@ -100,7 +100,6 @@ class Dispatcher:
         """Run jobs until `stop`.
 
         Raises:
-            OSError: the default model cannot be loaded.
             DatabaseUnavailableError: a result could not be written before the worker had to stop.
         """
         interrupted = self.leases.recover_own()

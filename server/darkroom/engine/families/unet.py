@@ -6,19 +6,23 @@ the VAE encodes and decodes several images at once.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
+from darkroom.engine import packing
 from darkroom.engine.base import EngineJob
-from darkroom.engine.denoiser import Denoiser
+from darkroom.engine.denoiser import Denoiser, collate, map_tensors
+from darkroom.engine.errors import NotFiniteError
 from darkroom.engine.families import sources
 from darkroom.engine.families.sources import Source
+from darkroom.engine.offload import offload
+from darkroom.engine.previews import Preview
 from darkroom.engine.prompts import PromptEncoder
-from darkroom.engine.sample import Inpainting, Row, Sample, build_scheduler
+from darkroom.engine.sample import Inpainting, Row, UNetSample, build_scheduler
 from darkroom.engine.vae import Vae
 from darkroom.requests import Img2Img, Inpaint, Task, Txt2Img
 
@@ -38,6 +42,7 @@ class UNetFamily:
         prompts: PromptEncoder,
         vae: Vae,
         denoiser: Denoiser,
+        preview: Preview,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
@@ -45,6 +50,7 @@ class UNetFamily:
         self.unet = pipeline.unet
         self.vae = vae
         self.denoiser = denoiser
+        self._preview = preview
         self.dtype = dtype
         self.device = device
         self.offloaded = False
@@ -59,21 +65,44 @@ class UNetFamily:
         """Size conditioning of the UNet, for families that have it."""
         return None
 
-    def offload(self, how: str) -> None:
-        """Keep weights in the CPU's memory while another part runs. For GPUs only.
+    def warm_up(self, job: EngineJob) -> Callable[[int], object]:
+        """As for all families; also packs the weights for this machine's CPU."""
+        (sample,) = self.prepare([job])[job.id]
+        _, _, height, width = sample.latents.shape
+        factor = self.vae.factor
+        pixels = sample.latents.new_zeros(1, 3, height * factor, width * factor)
 
-        `model` moves one network at a time, `sequential` one layer: slower, with less memory.
-        """
-        pipeline = next(iter(self._pipelines.values()))  # the others share its parts
-        if how == "sequential":
-            pipeline.enable_sequential_cpu_offload(device=self.device)
-        else:
-            pipeline.enable_model_cpu_offload(device=self.device)
-        self.offloaded = True
+        def denoise(rows: int) -> torch.Tensor:
+            doubled = collate([sample] * rows, [sample.model_input] * rows)  # guidance takes two
+            return self.denoiser.predict(map_tensors(doubled, lambda value: value[:rows]), rows)
+
+        self.unet.to(memory_format=torch.channels_last)
+        packing.pack(self.unet, lambda: denoise(2))
+        packing.pack(self.vae.model.decoder, lambda: self.vae.decode(sample.latents))
+        packing.pack(self.vae.model.encoder, lambda: self.vae.moments(pixels))
+        self.vae.decode(sample.latents)
+        return denoise
+
+    def notes(self, job: EngineJob) -> list[str]:  # noqa: ARG002
+        return []
+
+    def forget_texts(self) -> None:
+        self._prompts.forget()
+
+    def offload(self, how: str) -> None:
+        if not self.offloaded:
+            offload(next(iter(self._pipelines.values())), how, self.device)
+            self.offloaded = True
+
+    def tile(self, side: int) -> None:
+        self.vae.tile(side)
+
+    def close(self, sample: UNetSample) -> None:
+        """Nothing outlives the sample."""
 
     # --- prepare ---------------------------------------------------------------------------
 
-    def prepare(self, jobs: Sequence[EngineJob]) -> dict[str, list[Sample]]:
+    def prepare(self, jobs: Sequence[EngineJob]) -> dict[str, list[UNetSample]]:
         """By job id one sample per image, ready for the first UNet call.
 
         The jobs have the same LoRA set, which is active. Sources of one size share a VAE call.
@@ -117,7 +146,7 @@ class UNetFamily:
             for (source, name, _), one in zip(alike, moments.split(1), strict=True):
                 setattr(source, name, one)
 
-    def _sample(self, request: Txt2Img, index: int, source: Source | None) -> Sample:
+    def _sample(self, request: Txt2Img, index: int, source: Source | None) -> UNetSample:
         pipeline = self._pipeline(request)
         scheduler = build_scheduler(request.scheduler, self._scheduler_config)
         pipeline.scheduler = scheduler  # its methods read it; the engine has one thread
@@ -143,9 +172,10 @@ class UNetFamily:
             noise = randn_tensor(shape, generator=generator, device=self.device, dtype=self.dtype)
             latents = noise * scheduler.init_noise_sigma
         distilled = self.unet.config.time_cond_proj_dim is not None
-        return Sample(
+        return UNetSample(
             index=index,
             seed=seed,
+            area=request.width * request.height,
             latents=latents,
             scheduler=scheduler,
             timesteps=timesteps,
@@ -247,9 +277,20 @@ class UNetFamily:
         embedded: torch.Tensor = pipeline.get_guidance_scale_embedding(scale, embedding_dim=dim)
         return embedded.to(self.device, self.dtype)
 
+    # --- denoise ---------------------------------------------------------------------------
+
+    def step(
+        self, samples: Sequence[UNetSample], max_rows: int
+    ) -> list[tuple[UNetSample, Exception]]:
+        return self.denoiser.step(samples, max_rows)
+
+    def preview(self, sample: UNetSample) -> bytes | None:
+        latents = sample.predicted_latents()
+        return None if latents is None else self._preview.render(latents)
+
     # --- decode ----------------------------------------------------------------------------
 
-    def decode(self, samples: Sequence[Sample]) -> list[Image.Image]:
+    def decode(self, samples: Sequence[UNetSample]) -> list[Image.Image]:
         """The finished images, RGB, of denoised samples with latents of one shape.
 
         What inpainting keeps has the source's own pixels.
@@ -257,7 +298,10 @@ class UNetFamily:
         Raises:
             torch.OutOfMemoryError: they do not fit in the VAE together.
         """
-        pixels = self.vae.decode(torch.cat([sample.latents for sample in samples]))
+        latents = torch.cat([sample.latents for sample in samples])
+        if not latents.isfinite().all():
+            raise NotFiniteError("UNet")
+        pixels = self.vae.decode(latents)
         processor = next(iter(self._pipelines.values())).image_processor
         pictures: list[Image.Image] = processor.postprocess(pixels, output_type="pil")
         for place, sample in enumerate(samples):

@@ -13,7 +13,7 @@ empty modules stand for torchvision's.
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from types import ModuleType
@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from darkroom.catalog.upscalers import UpscalerEntry
 from darkroom.engine import memory
 from darkroom.engine.base import EngineJob
+from darkroom.engine.errors import NotFiniteError, is_out_of_memory
 from darkroom.images import tiling
 from darkroom.requests import Upscale
 
@@ -45,7 +46,7 @@ TORCHVISION = {
 
 
 class Upscaler:
-    """A loaded network: spandrel's `ImageModelDescriptor`, on its device, in its dtype."""
+    """A `Family`: spandrel's `ImageModelDescriptor`, on its device, in its dtype."""
 
     def __init__(self, network: Any, device: torch.device, dtype: torch.dtype) -> None:
         self._network = network
@@ -55,15 +56,56 @@ class Upscaler:
         self.scale: int = network.scale
         self.weight_bytes = memory.weight_bytes(network.model)
 
-    def start(self, job: EngineJob) -> "Enlargement":
-        """Take a job on; nothing is computed yet.
+    # --- as a family -----------------------------------------------------------------------
+
+    def warm_up(self, job: EngineJob) -> None:
+        """It shares no calls."""
+
+    def notes(self, job: EngineJob) -> list[str]:  # noqa: ARG002
+        return []
+
+    def prepare(self, jobs: Sequence[EngineJob]) -> dict[str, list["Enlargement"]]:
+        """One sample a job; nothing is computed yet.
 
         Raises:
             ValueError: it is no upscaling of a picture.
         """
-        if job.image is None or not isinstance(job.request, Upscale):
-            raise ValueError("there is no picture to make larger")
-        return Enlargement(self, job.image, job.request.size(job.image.size))
+        made = {}
+        for job in jobs:
+            if job.image is None or not isinstance(job.request, Upscale):
+                raise ValueError("there is no picture to make larger")
+            made[job.id] = [Enlargement(job.image, job.request.size(job.image.size))]
+        return made
+
+    def step(
+        self,
+        samples: Sequence["Enlargement"],
+        max_rows: int,  # noqa: ARG002
+    ) -> list[tuple["Enlargement", Exception]]:
+        """One tile more of each sample."""
+        for sample in samples:
+            sample.pieces.append(self.enlarge(sample.next_tile))
+        return []
+
+    def preview(self, sample: "Enlargement") -> bytes | None:  # noqa: ARG002
+        return None
+
+    def decode(self, samples: Sequence["Enlargement"]) -> list[Image.Image]:
+        return [sample.joined(self.scale) for sample in samples]
+
+    def forget_texts(self) -> None:
+        """It reads none."""
+
+    def close(self, sample: "Enlargement") -> None:
+        """Nothing outlives the sample."""
+
+    def tile(self, side: int) -> None:
+        """It cuts pictures by itself."""
+
+    def offload(self, how: str) -> None:
+        """It is small, and stays."""
+
+    # --- one tile --------------------------------------------------------------------------
 
     def enlarge(self, picture: Image.Image) -> Image.Image:
         """A picture of a tile's size at most, made `scale` times as large.
@@ -81,55 +123,62 @@ class Upscaler:
             return self._call(picture)
         except Exception as error:
             half = max(picture.size) // 2
-            if not memory.is_out_of_memory(error) or half < SMALLEST_TILE:
+            if not is_out_of_memory(error) or half < SMALLEST_TILE:
                 raise
             self._largest = half
         # Not while the error is handled: it holds what the call had taken.
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        if self._device.type != "cpu":
+            torch.accelerator.empty_cache()
         return self.enlarge(picture)
 
     def _call(self, picture: Image.Image) -> Image.Image:
         pixels = torch.from_numpy(np.array(picture.convert("RGB")))  # (h, w, 3), 0 to 255
         inputs = pixels.permute(2, 0, 1).unsqueeze(0).to(self._device).to(self._dtype) / 255
         made = self._network(inputs)  # (1, 3, scale·h, scale·w), 0 to 1
-        rounded = (made[0].float().nan_to_num() * 255).round().clamp(0, 255).to(torch.uint8)
+        if not made.isfinite().all():
+            raise NotFiniteError("upscaler")
+        rounded = (made[0].float() * 255).round().clamp(0, 255).to(torch.uint8)
         return Image.fromarray(rounded.permute(1, 2, 0).cpu().contiguous().numpy())
 
 
 class Enlargement:
-    """A picture on its way through an upscaler, to `size` at the end; a `Resumable`."""
+    """A picture on its way through an upscaler, to `size` at the end; a `Sample`."""
 
-    exclusive = False  # nothing of a job is kept in the network
-    images = 1
+    index = 0
+    seed = 0
+    row_count = 1
 
-    def __init__(self, upscaler: Upscaler, picture: Image.Image, size: tuple[int, int]) -> None:
-        self._upscaler = upscaler
+    def __init__(self, picture: Image.Image, size: tuple[int, int]) -> None:
         self._picture = picture
         self._size = size
         self._tiles = tiling.for_upscaling(picture.size)
-        self._pieces: list[Image.Image] = []
+        self.pieces: list[Image.Image] = []
         self.steps = len(self._tiles.boxes)
-        self.index = 0
+        self.area = picture.width * picture.height
+        self.skipped = 0
 
     @property
     def step(self) -> int:
-        return len(self._pieces)
+        return len(self.pieces)
 
-    def resume(self) -> Image.Image | None:
-        """Make one more tile larger; the picture, when it was the last."""
-        box = self._tiles.boxes[self.step]
-        self._pieces.append(self._upscaler.enlarge(self._picture.crop(box)))
-        if self.step < self.steps:
-            return None
-        whole = tiling.join(self._pieces, self._tiles.enlarged(self._upscaler.scale))
-        self.index = 1
+    @property
+    def denoised(self) -> bool:
+        return self.step >= self.steps
+
+    @property
+    def form(self) -> Hashable:
+        return id(self)
+
+    @property
+    def next_tile(self) -> Image.Image:
+        return self._picture.crop(self._tiles.boxes[self.step])
+
+    def joined(self, scale: int) -> Image.Image:
+        """The whole picture, of pieces that were made `scale` times as large."""
+        whole = tiling.join(self.pieces, self._tiles.enlarged(scale))
         if whole.size == self._size:
             return whole
         return whole.resize(self._size, Image.Resampling.LANCZOS)
-
-    def close(self) -> None:
-        """Does nothing: no work runs between two calls of `resume`."""
 
 
 def load(entry: UpscalerEntry, device: torch.device, dtype: torch.dtype) -> Upscaler:
@@ -144,7 +193,7 @@ def load(entry: UpscalerEntry, device: torch.device, dtype: torch.dtype) -> Upsc
     except (ValueError, SafetensorError) as error:
         raise OSError(f"upscaler {name} cannot be loaded: {error}") from None
     except (RuntimeError, LookupError, TypeError) as error:
-        if memory.is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         log.warning("upscaler not loaded", file=name, exc_info=error)
         reason = "its tensors do not fit together"

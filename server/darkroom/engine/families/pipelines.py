@@ -1,0 +1,369 @@
+"""All families that diffusers' AutoPipeline knows, by their own pipelines, with shared calls.
+
+Each image has a pipeline object of its own, around the model's networks. It is suspended at each
+call of the denoiser and of the VAE's decoder (see `pipeline_run`), and suspended calls of equal
+form are made as one. A family for which that is not tested runs its calls alone.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import diffusers
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+
+from darkroom.catalog.model_spec import ModelSpec
+from darkroom.catalog.models import ModelEntry
+from darkroom.engine import calls, flow_schedulers
+from darkroom.engine.base import EngineJob
+from darkroom.engine.calls import Call
+from darkroom.engine.errors import NotFiniteError
+from darkroom.engine.families import sources
+from darkroom.engine.families.pipeline_run import PipelineRun, Suspended
+from darkroom.engine.families.text_cache import TextCache
+from darkroom.engine.families.traits import ALONE, TRAITS, Traits
+from darkroom.engine.offload import offload
+from darkroom.engine.previews import Preview
+from darkroom.requests import Edit, Img2Img, Inpaint, MaskedContent, Task
+
+
+@dataclass(eq=False)
+class PipelineSample:
+    """One image by a pipeline of its own; a `Sample`."""
+
+    index: int
+    seed: int
+    size: tuple[int, int]  # width and height of the image, in pixels
+    geometry: Hashable  # what its calls depend on besides the shapes of their arguments
+    pipeline: Any
+    overlay: Callable[[Image.Image], Image.Image]  # puts back what inpainting keeps
+    asked_steps: int  # until the pipeline says how many it takes
+    ragged: tuple[str, ...] = ()  # arguments whose lengths may differ in a call
+    skipped: int = 0
+    step: int = 0
+    prediction: torch.Tensor | None = None  # x₀ by the last step, as the denoiser sees latents
+    alone: Hashable = None  # not None: it shares no calls
+    run: PipelineRun = field(init=False)
+
+    @property
+    def area(self) -> int:
+        return self.size[0] * self.size[1]
+
+    @property
+    def steps(self) -> int:
+        known = getattr(self.pipeline, "_num_timesteps", None) or self.asked_steps
+        return max(int(known), self.step, 1)
+
+    @property
+    def suspended(self) -> Suspended | None:
+        return self.run.suspended
+
+    @property
+    def denoised(self) -> bool:
+        return self.suspended is None or self.suspended.decodes
+
+    @property
+    def row_count(self) -> int:
+        assert self.suspended is not None
+        return self.suspended.call.rows
+
+    @property
+    def form(self) -> Hashable:
+        if self.suspended is None:
+            return ("picture", self.alone)
+        form = calls.form_without(self.suspended.call, *self.ragged)
+        return (id(self.suspended.network), self.geometry, form, self.alone)
+
+    def stepped(self, output: torch.Tensor, _timestep: Any, latents: torch.Tensor) -> None:
+        """Note a step of the scheduler, and what it predicts."""
+        self.step += 1
+        scheduler = self.pipeline.scheduler
+        sigmas = getattr(scheduler, "sigmas", None)
+        index = getattr(scheduler, "step_index", None)
+        flows = scheduler.config.get("prediction_type", "flow_prediction") == "flow_prediction"
+        if flows and sigmas is not None and index is not None and output.shape == latents.shape:
+            # x = (1 − σ)·x₀ + σ·ε, and the network says v = ε − x₀ (arXiv 2209.03003).
+            self.prediction = latents - sigmas[max(0, index - 1)].to(latents) * output
+
+
+class PipelineFamily:
+    """A loaded model whose own pipelines do all but decide when a network is called.
+
+    Args:
+        pipelines: one for each task that the model can do, sharing parts.
+        spec: what the catalog knows of the model.
+        traits: what is known of its calls; those of a family that is not known share none.
+    """
+
+    def __init__(
+        self,
+        pipelines: Mapping[Task, Any],
+        spec: ModelSpec,
+        traits: Traits,
+        device: torch.device,
+        preview: Preview | None,
+    ) -> None:
+        self._pipelines = pipelines
+        self._spec = spec
+        self._traits = traits
+        self._device = device
+        self._preview = preview
+        self._texts = TextCache()
+        self.offloaded = False
+
+    def warm_up(self, job: EngineJob) -> Callable[[int], object] | None:
+        sample = self._start(job, 0)
+        first = sample.suspended
+        while not sample.denoised:
+            for _, error in self.step([sample], 1):
+                raise error
+        self.decode([sample])
+        if first is None or not self._traits.batched:
+            return None
+
+        def denoise(rows: int) -> Any:
+            (one, *_) = first.call.parts(1)
+            return calls.make(first.network, calls.join([one] * rows), rows)
+
+        return denoise
+
+    def notes(self, job: EngineJob) -> list[str]:
+        """That a prompt is longer than what the model reads, if so."""
+        limit, pipeline = self._spec.family.max_tokens, self._pipelines[job.model_request.task]
+        names = ("tokenizer_3", "tokenizer_2", "tokenizer")  # the longest text's comes last
+        tokenizer = next((t for n in names if (t := getattr(pipeline, n, None)) is not None), None)
+        if limit is None or tokenizer is None:
+            return []
+        tokens = len(tokenizer(job.model_request.prompt, verbose=False).input_ids)
+        if tokens <= limit:
+            return []
+        return [f"the prompt has {tokens} tokens, of which this model reads the first {limit}"]
+
+    # --- prepare ---------------------------------------------------------------------------
+
+    def prepare(self, jobs: Sequence[EngineJob]) -> dict[str, list[PipelineSample]]:
+        return {
+            job.id: [self._start(job, index) for index in range(job.model_request.num_images)]
+            for job in jobs
+        }
+
+    def _start(self, job: EngineJob, index: int) -> PipelineSample:
+        """A sample of a job, run to its first call of the denoiser."""
+        request = job.model_request
+        if request.task not in self._pipelines:
+            can = " and ".join(self._pipelines)
+            raise ValueError(f"{request.model} does {can}, not {request.task}")
+        resizes = isinstance(request, Img2Img) and request.latent_resize is not None
+        fills = isinstance(request, Inpaint) and request.masked_content != MaskedContent.ORIGINAL
+        if resizes or fills:
+            raise ValueError(f"{request.model} takes no changes of its latents")
+        pipeline = self._pipelines[request.task]
+        scheduler = flow_schedulers.build(request.scheduler, pipeline.scheduler)
+        pipeline = _around(pipeline, type(pipeline), scheduler)
+        pipeline.encode_prompt = self._texts.around(pipeline)
+        arguments, overlay = self._arguments(job, index)
+        sizes = tuple(picture.size for picture in job.references)
+        sample = PipelineSample(
+            index=index,
+            seed=request.seed_of(index),
+            size=(request.width, request.height),
+            geometry=(request.task, request.width, request.height, sizes),
+            pipeline=pipeline,
+            overlay=overlay,
+            asked_steps=request.num_inference_steps,
+            ragged=self._traits.text or (),
+            alone=None if self._traits.batched else (job.id, index),
+        )
+        accepted = inspect.signature(pipeline.__call__).parameters
+        known = {name: value for name, value in arguments.items() if name in accepted}
+        sample.run = PipelineRun(pipeline, known, sample.stepped)
+        sample.run.resume()
+        return sample
+
+    def _arguments(
+        self, job: EngineJob, index: int
+    ) -> tuple[dict[str, Any], Callable[[Image.Image], Image.Image]]:
+        """The arguments of the pipeline, and what finishes its picture."""
+        request = job.model_request
+        seed = request.seed_of(index)
+        arguments = self._spec.call_arguments(request)
+        arguments["generator"] = torch.Generator("cpu").manual_seed(seed)
+        overlay = _as_it_is
+        if isinstance(request, Edit):
+            many = self._spec.family.max_references > 1
+            arguments["image"] = list(job.references) if many else job.references[0]
+        elif isinstance(request, Img2Img | Inpaint):
+            picture, mask = sources.sized(job)
+            arguments["image"] = picture
+            if isinstance(request, Inpaint):
+                assert mask is not None
+                arguments["mask_image"] = mask
+                if request.keep_unmasked and request.padding_mask_crop is None:
+                    overlay = functools.partial(_overlay, picture, mask)
+        return arguments, overlay
+
+    # --- denoise ---------------------------------------------------------------------------
+
+    def step(
+        self, samples: Sequence[PipelineSample], max_rows: int
+    ) -> list[tuple[PipelineSample, Exception]]:
+        suspended = [sample.suspended for sample in samples if sample.suspended is not None]
+        joined = calls.join(self._padded([each.call for each in suspended]))
+        output = calls.make(suspended[0].network, joined, max_rows)
+        return _hand_back(samples, output)
+
+    def _padded(self, joined: Sequence[Call]) -> Sequence[Call]:
+        """The calls with texts of one length, where the family's denoiser takes a mask of them."""
+        names = self._traits.text
+        if names is None or len(joined) == 1:
+            return joined
+        return [calls.pad(call, *names, _longest(joined, names[0])) for call in joined]
+
+    def preview(self, sample: PipelineSample) -> bytes | None:
+        if sample.prediction is None or self._preview is None:
+            return None
+        latents = _planes(sample.prediction, sample.size)
+        if latents.shape[1] != self._preview.channels:
+            return None
+        return self._preview.render(latents)
+
+    # --- decode ----------------------------------------------------------------------------
+
+    def decode(self, samples: Sequence[PipelineSample]) -> list[Image.Image]:
+        waiting = [sample for sample in samples if sample.suspended is not None]
+        if waiting:
+            suspended = [sample.suspended for sample in waiting if sample.suspended is not None]
+            call = calls.join([each.call for each in suspended])
+            pixels = self._decode(suspended[0].network, call)
+            for _, error in _hand_back(waiting, pixels):
+                raise error
+        pictures = []
+        for sample in samples:
+            assert sample.run.picture is not None
+            pictures.append(sample.overlay(sample.run.picture).convert("RGB"))
+        return pictures
+
+    def _decode(self, vae: Any, call: Call) -> Any:
+        """The pixels of latents; in float32 if they are not finite otherwise."""
+        if not call.batched["z"].isfinite().all():
+            raise NotFiniteError("denoiser")
+        pixels = vae.decode(**call.arguments)
+        if _finite(pixels):
+            return pixels
+        if vae.dtype != torch.float32:
+            vae.to(torch.float32)
+            again = replace(call, batched={"z": call.batched["z"].float()})
+            pixels = vae.decode(**again.arguments)
+            if _finite(pixels):
+                return pixels
+        raise NotFiniteError("VAE")
+
+    # --- the rest --------------------------------------------------------------------------
+
+    def forget_texts(self) -> None:
+        self._texts.forget()
+
+    def close(self, sample: PipelineSample) -> None:
+        sample.run.close()
+
+    def tile(self, side: int) -> None:
+        vae: Any = getattr(self._any, "vae", None)
+        if not hasattr(vae, "enable_tiling"):
+            return
+        accepted = inspect.signature(vae.enable_tiling).parameters
+        sizes = {
+            "tile_sample_min_height": side,
+            "tile_sample_min_width": side,
+            "tile_sample_stride_height": side * 3 // 4,
+            "tile_sample_stride_width": side * 3 // 4,
+        }
+        vae.enable_tiling(**{name: size for name, size in sizes.items() if name in accepted})
+        if hasattr(vae, "tile_sample_min_size"):
+            factor = 2 ** (len(vae.config.block_out_channels) - 1)
+            vae.tile_sample_min_size = side
+            vae.tile_latent_min_size = side // factor
+
+    def offload(self, how: str) -> None:
+        if not self.offloaded:
+            offload(self._any, how, self._device)
+            self.offloaded = True
+
+    @property
+    def _any(self) -> Any:
+        return next(iter(self._pipelines.values()))
+
+
+def build(entry: ModelEntry, pipeline: Any, device: torch.device) -> PipelineFamily:
+    """The family of a loaded pipeline, with a pipeline for each task of its model."""
+    made = {
+        task: _around(pipeline, getattr(diffusers, name), pipeline.scheduler)
+        for task, name in entry.spec.pipelines.items()
+    }
+    traits = TRAITS.get(entry.info.family, ALONE)
+    preview = None
+    if entry.latent_rgb is not None or traits.latents is not None:
+        preview = Preview(traits.latents or "sd", entry.latent_rgb)
+    return PipelineFamily(made, entry.spec, traits, device, preview)
+
+
+def _hand_back(
+    samples: Sequence[PipelineSample], output: Any
+) -> list[tuple[PipelineSample, Exception]]:
+    """Let each sample go on with its rows of an output; returns those that failed."""
+    failed: list[tuple[PipelineSample, Exception]] = []
+    start = 0
+    counts = [sample.row_count for sample in samples]
+    for sample, count in zip(samples, counts, strict=True):
+        rows = calls.rows_of(output, start, start + count)
+        start += count
+        try:
+            sample.run.resume(rows)
+        except Exception as error:
+            failed.append((sample, error))
+    return failed
+
+
+def _as_it_is(picture: Image.Image) -> Image.Image:
+    return picture
+
+
+def _overlay(kept: Image.Image, mask: Image.Image, made: Image.Image) -> Image.Image:
+    """The picture made, with the pixels of another one where the mask is black."""
+    kept, mask = kept.resize(made.size), mask.resize(made.size)
+    whole: Image.Image = VaeImageProcessor().apply_overlay(mask, kept, made)
+    return whole
+
+
+def _planes(latents: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Latents as (1, C, h, w): packed ones, (1, tokens, 4·C), have 2×2 of them in a token."""
+    if latents.ndim == 5:  # of a VAE for videos
+        return latents[:, :, 0]
+    if latents.ndim == 4:
+        return latents
+    _, tokens, channels = latents.shape
+    side = round((size[0] * size[1] / tokens) ** 0.5)  # pixels of a token
+    rows, columns = size[1] // side, size[0] // side
+    cells = latents[:, : rows * columns].reshape(1, rows, columns, channels // 4, 2, 2)
+    return cells.permute(0, 3, 1, 4, 2, 5).reshape(1, channels // 4, 2 * rows, 2 * columns)
+
+
+def _finite(output: Any) -> bool:
+    pixels = output[0] if isinstance(output, tuple) else output.sample
+    return bool(pixels.isfinite().all())
+
+
+def _longest(joined: Sequence[Call], name: str) -> int:
+    return max(int(call.batched[name].shape[1]) for call in joined)
+
+
+def _around(pipeline: Any, cls: Any, scheduler: Any) -> Any:
+    """A pipeline of another class around the networks of one, with its own scheduler."""
+    parts, options = cls._get_signature_keys(cls)
+    given = {**pipeline.config, **pipeline.components, "scheduler": scheduler}
+    made = cls(**{name: given[name] for name in (*parts, *options) if name in given})
+    made.set_progress_bar_config(disable=True)
+    return made

@@ -1,0 +1,36 @@
+"""What the engine knows of a family besides its pipeline: shared calls, and previews."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Traits:
+    """One family.
+
+    Attributes:
+        batched: whether calls of several images may be made as one. The equality suite holds that
+            for each family that says so.
+        text: names of the denoiser's arguments for a text and its mask, where texts of different
+            length may share a call.
+        latents: whose latents it makes; a key of `previews.FACTORS`.
+    """
+
+    batched: bool = True
+    text: tuple[str, str] | None = None
+    latents: str | None = None
+
+
+ALONE = Traits(batched=False)
+QWEN = Traits(text=("encoder_hidden_states", "encoder_hidden_states_mask"), latents="qwen")
+
+TRAITS: Mapping[str, Traits] = {
+    "sd3": Traits(latents="sd3"),
+    "flux": Traits(latents="flux"),
+    "flux-kontext": Traits(latents="flux"),
+    "flux2-klein": Traits(latents="flux2"),
+    "z-image": Traits(latents="flux"),
+    "qwen-image": QWEN,
+    "qwen-image-edit": QWEN,
+    "qwen-image-edit-plus": QWEN,
+}

@@ -1,0 +1,383 @@
+"""Models in memory: loaded on demand, the least recently used unloaded when memory is needed."""
+
+import concurrent.futures
+import contextlib
+import gc
+import threading
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from darkroom.catalog.families import UNETS
+from darkroom.catalog.loras import AdapterCatalog
+from darkroom.catalog.models import ModelCatalog, ModelEntry, UnknownModelError
+from darkroom.catalog.upscalers import UpscalerCatalog, UpscalerEntry
+from darkroom.config import EngineSettings
+from darkroom.engine import errors, loading, memory, warmup
+from darkroom.engine.adapters import Adapters
+from darkroom.engine.base import ResidentModel
+from darkroom.engine.costs import Costs
+from darkroom.engine.denoiser import Denoiser
+from darkroom.engine.embeddings import load_embeddings
+from darkroom.engine.errors import Kind
+from darkroom.engine.families import pipelines, stable_diffusion, upscaling
+from darkroom.engine.families.base import Family
+from darkroom.engine.families.unet import UNetFamily
+from darkroom.engine.loading import ModelLoadError
+from darkroom.engine.memory import MemoryLimits
+from darkroom.engine.previews import Preview
+from darkroom.engine.prompts import PromptEncoder
+from darkroom.engine.vae import Vae
+from darkroom.requests import UPSCALERS
+
+log = structlog.get_logger()
+
+MAX_CODED = 4  # pictures in one VAE call: more bring little, and hold the others up
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory.
+
+    Attributes:
+        adapters: its LoRAs; None where it takes none.
+        no_loras: why, where it takes none.
+        costs: measured calls; None where calls are not shared, so that nothing is to be weighed.
+        load_seconds: how long loading took.
+    """
+
+    name: str
+    family: Family
+    adapters: Adapters | None
+    costs: Costs | None
+    limits: MemoryLimits
+    weight_bytes: int
+    load_seconds: float = 0.0
+    no_loras: str = "it takes no LoRAs"
+
+    def apply_limits(self) -> None:
+        """Apply changed `limits` to the VAE and to offloading."""
+        self.family.tile(self.limits.tile_side)
+        if self.limits.offload:
+            self.family.offload("model")
+
+
+class ModelManager:
+    """Loads and unloads the catalog's models within the memory budget."""
+
+    def __init__(
+        self,
+        catalog: ModelCatalog,
+        adapters: AdapterCatalog,
+        upscalers: UpscalerCatalog,
+        settings: EngineSettings,
+        clock: Callable[[], float],  # measures calls
+    ) -> None:
+        diffusers_logging.disable_progress_bar()
+        diffusers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        self._catalog = catalog
+        self._adapters = adapters
+        self._upscalers = upscalers
+        self._settings = settings
+        self._clock = clock
+        self.device = pick_device(settings.device)
+        self._offload = settings.offload
+        if self.device.type == "cpu" and self._offload != "none":
+            log.warning("engine.offload is ignored: there is no accelerator to take weights from")
+            self._offload = "none"
+        self._budget = memory.budget_bytes(settings.memory_budget_bytes, self.device)
+        self._resident: dict[str, LoadedModel] = {}  # the most recently used last
+        self._broken: dict[str, tuple[object, Exception]] = {}
+        self._load: _Load | None = None
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self.gate = threading.Lock()
+
+    # --- for the engine's thread -----------------------------------------------------------
+
+    def loaded(self) -> dict[str, ResidentModel]:
+        """The models in memory by name, the least recently used first."""
+        return {
+            name: ResidentModel(model.load_seconds, model.weight_bytes)
+            for name, model in self._resident.items()
+        }
+
+    def fits(self, name: str) -> bool:
+        """Whether a model is in memory, or can be loaded without unloading another one.
+
+        So it is of a model that is unknown or broken: nothing is unloaded for it.
+        """
+        if name in self._resident or (self._load is not None and self._load.name == name):
+            return True
+        try:
+            wanted = self._expected_bytes(self._find(name))
+        except UnknownModelError:
+            return True
+        return self._taken() + wanted <= self._budget or not self._resident
+
+    def unload(self, name: str) -> bool:
+        """Take a model that is not in use out of memory. Returns whether it was in it."""
+        if name not in self._resident:
+            return False
+        self._unload(name)
+        return True
+
+    def resident(self, name: str) -> LoadedModel:
+        """A model that is loaded; raises KeyError if it is not."""
+        return self._resident[name]
+
+    @property
+    def loading(self) -> bool:
+        """Whether a model is being loaded beside the loop."""
+        return self._load is not None
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the model that is being loaded is there, so many seconds at most."""
+        if self._load is not None:
+            concurrent.futures.wait([self._load.future], seconds)
+
+    def get(self, name: str | None, in_use: Collection[str] = ()) -> LoadedModel | None:
+        """The model of that name; None while it is loaded, or does not fit beside those in use.
+
+        Loading begins with the first call, beside the engine's loop, one model at a time.
+
+        Args:
+            name: in the catalog, or behind `UPSCALERS` in that of the upscalers; None is the
+                default model.
+
+        Raises:
+            UnknownModelError: no model or upscaler has that name, or its files are broken.
+            OSError: the files cannot be loaded, with the reason.
+            torch.OutOfMemoryError: it does not fit, even after all idle models were unloaded.
+            torch.AcceleratorError: the GPU context is lost.
+        """
+        entry = self._find(name)
+        name = entry.info.name if isinstance(entry, ModelEntry) else name
+        assert name is not None
+        if self._load is not None and self._load.name == name:
+            self._collect(self._load, in_use)
+        if name in self._resident:
+            self._resident[name] = self._resident.pop(name)
+            return self._resident[name]
+        if self._load is not None:
+            if self._load.future.done():  # nobody waits for it any more
+                with contextlib.suppress(OSError, MemoryError, torch.OutOfMemoryError):
+                    self._collect(self._load, in_use)
+            return None
+        self._check_not_broken(name, entry)
+        if self._make_room(self._expected_bytes(entry), in_use):
+            self._begin(name, entry)
+        return None
+
+    def _find(self, name: str | None) -> ModelEntry | UpscalerEntry:
+        if name is not None and name.startswith(UPSCALERS):
+            return self._upscalers.find(name.removeprefix(UPSCALERS))
+        return self._catalog.find(name)
+
+    def _begin(self, name: str, entry: ModelEntry | UpscalerEntry) -> None:
+        log.info("loading model", model=name, device=str(self.device))
+        self._load = _Load(name, entry, self._loader.submit(self._build, name, entry))
+
+    def _collect(self, load: "_Load", in_use: Collection[str]) -> None:
+        """Take a load that has ended; if memory ran out, try again when there is more.
+
+        Raises what it raised otherwise.
+        """
+        if not load.future.done():
+            return
+        self._load = None
+        try:
+            self._resident[load.name] = load.future.result()
+        except Exception as error:
+            kind = errors.classify(error)
+            if kind is Kind.MEMORY:
+                error.__traceback__ = None
+                idle = self._idle(in_use)
+                for other in idle:
+                    self._unload(other)
+                self._free()  # of what the attempt left, too
+                if idle:
+                    self._begin(load.name, load.entry)
+                if idle or self._resident:
+                    return
+            elif kind is not Kind.LOST_CONTEXT:
+                self._broken[load.name] = (_stamp(load.entry.path), error)
+            raise
+
+    def _check_not_broken(self, name: str, entry: ModelEntry | UpscalerEntry) -> None:
+        """Raise again why a model could not be loaded, until its files change."""
+        stamp, error = self._broken.get(name, (None, None))
+        if error is None:
+            return
+        if stamp == _stamp(entry.path):
+            raise ModelLoadError(name, getattr(error, "reason", str(error)))
+        del self._broken[name]
+
+    def broken(self) -> dict[str, str]:
+        """Models that could not be loaded, with the reason."""
+        return {name: str(error) for name, (_, error) in self._broken.items()}
+
+    def _dtype(self, entry: ModelEntry | UpscalerEntry) -> torch.dtype:
+        unet = isinstance(entry, UpscalerEntry) or entry.spec.family in UNETS
+        return pick_dtype(self._settings.dtype, self.device, unet)
+
+    def _make_room(self, wanted: int, in_use: Collection[str]) -> bool:
+        """Unload idle models, the least recently used first, until `wanted` bytes fit.
+
+        A model larger than the budget is tried nevertheless when no other model is loaded.
+        """
+        taken = self._taken()
+        for name in self._idle(in_use):
+            if taken + wanted <= self._budget:
+                break
+            taken -= self._resident[name].weight_bytes
+            self._unload(name)
+        return taken + wanted <= self._budget or not self._resident
+
+    def _taken(self) -> int:
+        """Bytes of the models in memory, and of one that is being loaded."""
+        loading = 0 if self._load is None else self._expected_bytes(self._load.entry)
+        return loading + sum(model.weight_bytes for model in self._resident.values())
+
+    def _expected_bytes(self, entry: ModelEntry | UpscalerEntry) -> int:
+        return entry.expected_bytes(self._dtype(entry).itemsize)
+
+    def _idle(self, in_use: Collection[str]) -> list[str]:
+        """Models that may be unloaded, the least recently used first."""
+        return [name for name in self._resident if name not in in_use]
+
+    def _unload(self, name: str) -> None:
+        del self._resident[name]
+        log.info("model unloaded", model=name)
+        self._free()
+
+    def _free(self) -> None:
+        gc.collect()
+        self.free_cache()
+
+    def free_cache(self) -> None:
+        """Give memory that no tensor uses back to the accelerator."""
+        if self.device.type != "cpu":
+            torch.accelerator.empty_cache()
+
+    # --- beside the loop -------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _build(self, name: str, entry: ModelEntry | UpscalerEntry) -> LoadedModel:
+        """Load a model and measure its calls; runs in the loader's thread.
+
+        Raises:
+            ModelLoadError: it cannot be loaded, or its parts do not work together.
+            torch.OutOfMemoryError: it does not fit.
+            torch.AcceleratorError: the GPU context is lost.
+        """
+        began = self._clock()
+        try:
+            model = self._built(entry)
+        except OSError:
+            raise
+        except Exception as error:
+            kind = errors.classify(error)
+            if kind in (Kind.LOST_CONTEXT, Kind.MEMORY):
+                raise
+            log.warning("model not loaded", model=name, exc_info=error)
+            raise ModelLoadError(name, errors.describe(error, kind)) from error
+        seconds = self._clock() - began
+        points = None if model.costs is None else model.costs.points
+        log.info("model loaded", model=name, seconds=round(seconds, 2), rows_seconds=points)
+        return replace(model, load_seconds=seconds)
+
+    def _built(self, entry: ModelEntry | UpscalerEntry) -> LoadedModel:
+        settings = self._settings
+        offloads = self._offload != "none"
+        can_offload = self.device.type != "cpu" and not offloads
+        limits = MemoryLimits(MAX_CODED, settings.vae_tile_side, can_offload)
+        dtype = self._dtype(entry)
+        if isinstance(entry, UpscalerEntry):
+            upscaler = upscaling.load(entry, self.device, dtype)
+            name = UPSCALERS + entry.info.name
+            return LoadedModel(name, upscaler, None, None, limits, upscaler.weight_bytes)
+        pipeline: Any = loading.load_pipeline(entry, self.device, dtype, self.gate)
+        parts = pipeline.components.values()
+        weight_bytes = memory.weight_bytes(*(p for p in parts if isinstance(p, torch.nn.Module)))
+        family: Family
+        adapters, no_loras = None, f"{entry.info.name} takes no LoRAs here"
+        if entry.info.family in stable_diffusion.FAMILIES:
+            family = self._stable_diffusion(entry, pipeline)
+            if settings.fuse_qkv:
+                # The LoRA layers would wrap projections that are no longer called.
+                no_loras = "engine.fuse_qkv is on, which excludes LoRAs"
+            else:
+                adapters = Adapters(pipeline, self._adapters, family.forget_texts)
+        else:
+            family = pipelines.build(entry, pipeline, self.device)
+        family.tile(settings.vae_tile_side)
+        if offloads:
+            family.offload(self._offload)
+        costs = warmup.warm_up(family, entry.info, self.device, self._clock)
+        return LoadedModel(
+            entry.info.name, family, adapters, costs, limits, weight_bytes, no_loras=no_loras
+        )
+
+    def _stable_diffusion(self, entry: ModelEntry, pipeline: Any) -> UNetFamily:
+        info, settings = entry.info, self._settings
+        where = (self.device, self._dtype(entry))
+        tiny = loading.load_tiny_vae(entry, *where) if settings.tiny_vae else None
+        words = load_embeddings(pipeline, self._adapters.embeddings.entries())
+        family = stable_diffusion.FAMILIES[info.family](
+            stable_diffusion.pipelines(pipeline, info.family, info.tasks),
+            PromptEncoder(pipeline, self.device, words.expand),
+            Vae(pipeline.vae, *where, settings.vae_tile_side, tiny),
+            Denoiser(pipeline.unet, settings.deep_cache_interval),
+            Preview(info.family, entry.latent_rgb),
+            *where,
+        )
+        if settings.fuse_qkv:
+            pipeline.unet.fuse_qkv_projections()
+        return family
+
+
+@dataclass(frozen=True)
+class _Load:
+    """A load under way."""
+
+    name: str
+    entry: ModelEntry | UpscalerEntry
+    future: "concurrent.futures.Future[LoadedModel]"
+
+
+def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """What changes when the files of a model do: their names, sizes and times."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    stats = [(file.name, file.stat()) for file in files]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def pick_device(setting: str) -> torch.device:
+    """`auto` is the machine's accelerator, whatever its make, else the CPU. ROCm is `cuda`."""
+    if setting == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if found is None else found
+    return torch.device(setting)
+
+
+def pick_dtype(setting: str, device: torch.device, unet: bool) -> torch.dtype:
+    """The dtype of a model; `auto` is float32 on a CPU, where half precision is slower.
+
+    On an accelerator UNets are in float16. Transformers are in bfloat16: in float16 some overflow
+    (Z-Image gives black pictures, https://github.com/Tongyi-MAI/Z-Image/issues/14).
+    """
+    if setting != "auto":
+        dtype: torch.dtype = getattr(torch, setting)
+        return dtype
+    if device.type == "cpu":
+        return torch.float32
+    return torch.float16 if unet else torch.bfloat16

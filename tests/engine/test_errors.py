@@ -1,0 +1,348 @@
+"""One error policy, wherever an error comes from: load, call, step, preview, encode or decode."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    StableDiffusionPipeline,
+)
+from safetensors.torch import load_file, save_file
+
+from darkroom.config import EngineSettings, ModelSettings, Settings
+from darkroom.engine.base import EngineJob, Failed, Finished, JobWarning
+from darkroom.engine.engine import DiffusersEngine, from_settings
+from darkroom.engine.errors import Kind, classify
+from darkroom.requests import Lora
+from tests.engine import hardware, lora_files, tiny
+from tests.engine.conftest import developed, make_engine, request, run
+from tests.engine.stock import assert_equal
+
+LOST = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+FULL = torch.OutOfMemoryError("out of memory")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    tiny.sd1(folder / "models" / "sd1")
+    tiny.sd3(folder / "models" / "sd3")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(data_dir: Path) -> DiffusersEngine:
+    return make_engine(data_dir)
+
+
+def small(model: str = "sd1", name: str = "job", **fields: Any) -> EngineJob:
+    scheduler = {"scheduler": "native"} if model == "sd3" else {}
+    size = {"width": tiny.SIZE, "height": tiny.SIZE, "num_inference_steps": 3}
+    return EngineJob(name, request(**{"model": model, **size, **scheduler, **fields}))
+
+
+@contextmanager
+def failing(cls: Any, method: str, error: Exception, after: int = 0) -> Iterator[None]:
+    """A method of diffusers that raises from its call number `after` on."""
+    real, calls = getattr(cls, method), 0
+
+    def raising(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise error
+        return real(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cls, method, raising)
+        yield
+
+
+@contextmanager
+def changed(module: torch.nn.Module, change: Callable[[Any], Any]) -> Iterator[None]:
+    """A network with another output."""
+    hook = module.register_forward_hook(lambda _module, _inputs, output: change(output))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def not_a_number(output: Any) -> Any:
+    if isinstance(output, tuple):
+        return tuple(not_a_number(value) for value in output)
+    return output * float("nan")
+
+
+def failure(events: list[Any]) -> Failed:
+    (found,) = [event for event in events if isinstance(event, Failed)]
+    return found
+
+
+# --- what is which -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (LOST, Kind.LOST_CONTEXT),
+        (RuntimeError("CUDA error: device-side assert triggered"), Kind.LOST_CONTEXT),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), Kind.MEMORY),
+        (FULL, Kind.MEMORY),
+        (MemoryError(), Kind.MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), Kind.MEMORY),
+        (ValueError("strength"), Kind.REQUEST),
+        (OSError("no such file"), Kind.MODEL),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (77x16 and 32x8)"), Kind.MODEL),
+        (KeyError("x"), Kind.FAULT),
+    ],
+)
+def test_kinds(error: Exception, kind: Kind) -> None:
+    assert classify(error) is kind
+
+
+def test_the_cause_decides() -> None:
+    wrapped = OSError("model 'x' cannot be loaded")
+    wrapped.__cause__ = LOST
+
+    assert classify(wrapped) is Kind.LOST_CONTEXT
+
+
+# --- a lost context ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cls", "method", "model"),
+    [
+        (DDIMScheduler, "step", "sd1"),
+        (AutoencoderKL, "decode", "sd1"),
+        (FlowMatchEulerDiscreteScheduler, "step", "sd3"),
+        (AutoencoderKL, "decode", "sd3"),
+    ],
+)
+def test_a_lost_context_leaves_the_engine(
+    data_dir: Path, cls: Any, method: str, model: str
+) -> None:
+    engine = make_engine(data_dir)
+    hardware.model(engine, model)
+
+    with failing(cls, method, LOST), pytest.raises(torch.AcceleratorError):
+        run(engine, small(model))
+
+
+def test_a_context_lost_by_a_transformer_leaves_the_engine(data_dir: Path) -> None:
+    engine = make_engine(data_dir)
+    transformer = hardware.model(engine, "sd3").family._any.transformer
+
+    def lose(_module: Any, _inputs: Any) -> None:
+        raise LOST
+
+    hook = transformer.register_forward_pre_hook(lose)
+    with pytest.raises(torch.AcceleratorError):
+        run(engine, small("sd3"))
+    hook.remove()
+
+
+def test_a_context_lost_while_loading_leaves_the_engine(data_dir: Path) -> None:
+    engine = make_engine(data_dir)
+
+    with failing(DiffusionPipeline, "to", LOST), pytest.raises(torch.AcceleratorError):
+        run(engine, small())
+
+
+def test_a_context_lost_by_a_preview_leaves_the_engine(data_dir: Path) -> None:
+    engine = make_engine(data_dir, preview_every_s=1e-6)
+    preview = hardware.model(engine, "sd1").family._preview
+
+    with failing(type(preview), "render", LOST), pytest.raises(torch.AcceleratorError):
+        run(engine, small())
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cls", "model"), [(DDIMScheduler, "sd1"), (FlowMatchEulerDiscreteScheduler, "sd3")]
+)
+def test_a_step_without_memory_is_made_again(data_dir: Path, cls: Any, model: str) -> None:
+    engine = make_engine(data_dir)
+    hardware.model(engine, model)
+    asked = small(model, num_images=2)
+    plenty = developed(run(engine, asked))
+    real, calls = cls.step, 0
+
+    def cramped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise FULL
+        return real(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cls, "step", cramped)
+        events = run(engine, asked)
+
+    assert any(isinstance(event, JobWarning) and "memory" in event.note for event in events)
+    for ours, theirs in zip(developed(events), plenty, strict=True):
+        assert_equal(ours, theirs)
+
+
+def test_memory_that_stays_short_ends_the_job(data_dir: Path) -> None:
+    engine = make_engine(data_dir)
+    hardware.model(engine, "sd1")
+
+    with failing(DDIMScheduler, "step", FULL):
+        events = run(engine, small())
+
+    assert failure(events).kind == "out-of-memory"
+    assert developed(run(engine, small(name="next")), "next")
+
+
+def test_limits_are_of_pixels_and_are_raised_again(data_dir: Path) -> None:
+    """One large job without memory does not cut the calls of small ones, nor for ever."""
+    engine = make_engine(data_dir, max_batch_rows=64)
+    limits = hardware.model(engine).limits
+    rows = {(32, 32): 0, (16, 16): 0}
+
+    def look(_module: Any, _args: Any, given: dict[str, Any]) -> None:
+        count, _, height, width = given["sample"].shape
+        if count * height * width > 1024:
+            raise torch.OutOfMemoryError("out of memory")
+        rows[height, width] = max(rows[height, width], count)
+
+    unet = hardware.model(engine).family.unet
+    hook = unet.register_forward_pre_hook(look, with_kwargs=True)
+    large = {"width": 256, "height": 256, "num_inference_steps": 2}
+    run(engine, EngineJob("large", request(**large)))
+    run(engine, EngineJob("small", request(num_images=4, num_inference_steps=2, guidance_scale=1)))
+    hook.remove()
+
+    assert rows[32, 32] == 1
+    assert rows[16, 16] == 4
+    for _ in range(40):
+        before = limits.max_pixels
+        run(engine, EngineJob("more", request(num_inference_steps=2)))
+        if limits.max_pixels > before:
+            return
+    raise AssertionError("the limit was not raised")
+
+
+# --- what is not finite ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("model", "part"), [("sd1", "unet"), ("sd3", "transformer")])
+def test_numbers_that_are_not_finite_make_no_picture(
+    engine: DiffusersEngine, model: str, part: str
+) -> None:
+    family = hardware.model(engine, model).family
+    network = family.unet if model == "sd1" else family._any.transformer
+    assert part in ("unet", "transformer")
+
+    with changed(network, not_a_number):
+        events = run(engine, small(model))
+
+    assert "not finite" in failure(events).detail
+    assert developed(run(engine, small(model, "next")), "next")
+
+
+@pytest.mark.parametrize("model", ["sd1", "sd3"])
+def test_a_vae_that_overflows_says_so(engine: DiffusersEngine, model: str) -> None:
+    family = hardware.model(engine, model).family
+    vae = family.vae.model if model == "sd1" else family._any.vae
+
+    with changed(vae.decoder, not_a_number):
+        events = run(engine, small(model))
+
+    assert "VAE" in failure(events).detail
+
+
+def test_a_vae_that_overflows_in_half_precision_goes_on_in_float32(data_dir: Path) -> None:
+    engine = make_engine(data_dir, dtype="bfloat16")
+    vae = hardware.model(engine, "sd3").family._any.vae
+
+    with changed(
+        vae.decoder, lambda made: made if made.dtype == torch.float32 else not_a_number(made)
+    ):
+        events = run(engine, small("sd3"))
+
+    assert developed(events)
+    assert vae.dtype == torch.float32
+
+
+# --- the rest ----------------------------------------------------------------------------------
+
+
+def test_a_preview_that_fails_ends_no_job(data_dir: Path) -> None:
+    engine = make_engine(data_dir, preview_every_s=1e-6)
+    preview = hardware.model(engine, "sd1").family._preview
+
+    with failing(type(preview), "render", RuntimeError("no preview")):
+        events = run(engine, small())
+
+    assert Finished("job") in events
+
+
+def test_a_model_that_cannot_be_loaded_is_broken_until_its_files_change(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "sd1"
+    tiny.sd1(folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    whole = weights.read_bytes()
+    engine = make_engine(tmp_path)
+    tensors = load_file(weights)
+    save_file(dict(list(tensors.items())[1:]), weights)
+
+    first = failure(run(engine, small()))
+    second = failure(run(engine, small()))
+
+    assert first.kind == second.kind == "model"
+    assert "lacks" in first.detail
+    assert "lacks" in second.detail
+    assert list(engine.broken()) == ["sd1"]
+    weights.write_bytes(whole)
+    assert developed(run(engine, small()))
+    assert engine.broken() == {}
+
+
+def test_a_default_model_that_is_broken_stops_nobody_else(tmp_path: Path) -> None:
+    for name in ("broken", "sd1"):
+        tiny.sd1(tmp_path / "models" / name)
+    weights = tmp_path / "models" / "broken" / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    save_file(dict(list(tensors.items())[1:]), weights)
+    settings = Settings(
+        data_dir=tmp_path,
+        engine=EngineSettings(device="cpu", dtype="float32"),
+        models=ModelSettings(default="broken"),
+    )
+    engine = from_settings(settings)
+
+    engine.warm_up()
+
+    assert failure(run(engine, small("broken"))).kind == "model"
+    assert developed(run(engine, small("sd1")))
+
+
+def test_a_lora_that_was_replaced_under_its_name_is_heard_in_the_prompt(tmp_path: Path) -> None:
+    """Also by negative prompts, which were encoded with the other one."""
+    tiny.sd1(tmp_path / "models" / "sd1")
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "models" / "sd1")
+    path = tmp_path / "loras" / "style.safetensors"
+    path.parent.mkdir()
+    lora_files.kohya(path, lora_files.draw(pipeline, seed=1))
+    asked = small(loras=(Lora(name="style"),))
+    engine = make_engine(tmp_path)
+    (before,) = developed(run(engine, asked))
+
+    lora_files.kohya(path, lora_files.draw(pipeline, seed=2))
+    (after,) = developed(run(engine, asked))
+
+    (fresh,) = developed(run(make_engine(tmp_path), asked))
+    assert_equal(after, fresh)
+    assert before.tobytes() != after.tobytes()
