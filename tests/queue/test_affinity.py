@@ -106,6 +106,19 @@ def test_while_a_model_is_loaded_beside_those_in_memory_go_on_and_no_other_load_
     assert chosen(Candidate(4, "cy", "c"), [AGAIN], known, held_s=99) == AGAIN
 
 
+def test_the_last_use_by_another_client_counts_however_many_there_were() -> None:
+    now = [0.0]
+    affinity = Affinity(20.0, lambda: now[0])
+    for client in ("ann", "cy", "dee", "bob"):
+        now[0] += 1
+        affinity.used("a", client)
+    now[0] += LOAD_S - 1  # after the last use, and later than that after the one before
+
+    assert affinity.next(B, list, models("a")) == B
+    assert affinity.next(Candidate(9, "eve", "b"), list, models("a")) is None
+    assert affinity.unused_s("a") == LOAD_S - 1
+
+
 # --- in time -------------------------------------------------------------------------------
 
 STEP_S = 0.5

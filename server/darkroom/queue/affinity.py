@@ -123,7 +123,11 @@ class Affinity:
 
     def used(self, model: str, client: str) -> None:
         """A job of this client's uses the model, or has just used it."""
-        self._used[model][client] = self.clock()
+        uses = self._used[model]
+        uses.pop(client, None)
+        uses[client] = self.clock()
+        if len(uses) > 2:  # the latest client but one that is asked about is among the last two
+            del uses[next(iter(uses))]
 
     def next(
         self, due: Candidate, others: Callable[[], Iterable[Candidate]], models: Models
