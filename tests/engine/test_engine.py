@@ -270,7 +270,7 @@ def test_a_model_is_unloaded_unless_a_job_uses_it(two_models: Path) -> None:
 
     assert engine.resident() == {}
     assert not engine.unload("sd1")
-    assert len(developed(run(engine, small("sd1")))) == 1
+    assert len(developed(run(engine, small("sd1")), "sd1")) == 1
 
 
 # --- memory ------------------------------------------------------------------------------------
