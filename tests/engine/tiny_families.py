@@ -158,7 +158,7 @@ def qwen_vae() -> AutoencoderKLQwenImage:
         latents_mean=[-0.3, 0.2, 0.1, -0.1],
         latents_std=[1.5, 0.8, 1.2, 0.9],
     )
-    return _colourful(built)
+    return _colourful(built, 3)
 
 
 def klein_vae() -> AutoencoderKLFlux2:
@@ -174,7 +174,7 @@ def klein_vae() -> AutoencoderKLFlux2:
     )
     built.bn.running_mean.normal_(0, 0.3)
     built.bn.running_var.uniform_(0.5, 2)
-    return _colourful(built)
+    return _colourful(built, 1.4)
 
 
 def eighth_vae(latent_channels: int) -> Any:
@@ -223,17 +223,21 @@ def _audible(encoder: Any) -> Any:
 
 
 def _attentive(transformer: Any) -> Any:
-    """A transformer to whose untrained layers words make a difference."""
+    """A transformer to whose untrained layers words and references make a difference."""
     with torch.no_grad():
         for name, weight in transformer.named_parameters():
             if any(part in name for part in ("context", "txt", "cap_", "add_")):
                 weight *= 3
+            if "norm_q" in name or "norm_k" in name or "norm_added" in name:
+                weight *= 4  # sharp attention, which tells tokens apart
+            elif weight.ndim > 1 and "attn" in name:
+                weight *= 3
     return transformer
 
 
-def _colourful(vae: Any) -> Any:
+def _colourful(vae: Any, factor: float) -> Any:
     with torch.no_grad():
-        vae.decoder.conv_out.weight *= 1.4  # as `tiny.vae`
+        vae.decoder.conv_out.weight *= factor  # as `tiny.vae`
     return vae
 
 
