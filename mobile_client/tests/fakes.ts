@@ -37,6 +37,7 @@ export const MODEL: ModelInfo = {
     max_clip_skip: 2,
     max_references: 0,
   },
+  schedulers: [],
   fields: ["negative_prompt", "guidance_scale", "guidance_rescale", "scheduler", "loras", "strength"],
   default: true,
 };

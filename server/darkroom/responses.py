@@ -173,6 +173,9 @@ class ModelInfo(Schema):
     fields: tuple[str, ...] = Field(
         description="The optional fields of requests that it takes; it refuses the others."
     )
+    schedulers: tuple[str, ...] = Field(
+        description="Names of the schedulers that it takes; if empty, all of `GET /schedulers`."
+    )
     default: bool = Field(description="Whether it answers requests that name no model.")
 
 

@@ -77,11 +77,22 @@ def test_every_listed_combination_is_a_scheduler_of_ours(model: ModelInfo) -> No
 
 
 def test_a_model_with_its_own_scheduler_keeps_it(model: ModelInfo) -> None:
-    defaults = model.defaults.model_copy(update={"scheduler": "native"})
-    own = model.model_copy(update={"defaults": defaults})
+    own = model.model_copy(update={"schedulers": ("native",)})
 
     assert samplers.choose("Euler a", "karras", own) == samplers.Choice("native", ("sampler_name",))
     assert samplers.label("native") == "native"
+
+
+def test_a_flow_takes_the_samplers_that_it_can(model: ModelInfo) -> None:
+    """At the model's own noise levels, so that a schedule that is asked for is named as ignored."""
+    flow = model.model_copy(update={"schedulers": schedulers.FLOW})
+    karras = samplers.Choice("dpmpp_2m", ("sampler_name",))
+
+    assert samplers.choose("DPM++ 2M", "automatic", flow) == samplers.Choice("dpmpp_2m", ())
+    assert samplers.choose("DPM++ 2M Karras", None, flow) == karras
+    assert samplers.choose("Heun", "karras", flow) == samplers.Choice("heun", ("scheduler",))
+    assert samplers.choose("DDIM", None, flow) == samplers.Choice("native", ("sampler_name",))
+    assert samplers.choose(None, None, flow) == samplers.Choice("native", ())
 
 
 def test_an_infotext_is_taken_apart() -> None:

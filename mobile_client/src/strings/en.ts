@@ -96,6 +96,7 @@ export const en = {
   "create.guidance.off": "Off: faster, follows the prompt less",
   "create.guidance_rescale": "Guidance rescale",
   "create.scheduler": "Scheduler",
+  "create.scheduler.own": "The model's own",
   "create.spacing": "Noise schedule",
   "create.spacing.plain": "Default",
   "create.seed": "Seed",

@@ -98,6 +98,7 @@ export const vi: Dictionary = {
   "create.guidance.off": "Tắt: nhanh hơn, ít bám mô tả hơn",
   "create.guidance_rescale": "Giảm gắt màu (guidance rescale)",
   "create.scheduler": "Bộ lấy mẫu",
+  "create.scheduler.own": "Của mô hình",
   "create.spacing": "Lịch nhiễu",
   "create.spacing.plain": "Mặc định",
   "create.seed": "Seed",

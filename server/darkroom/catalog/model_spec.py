@@ -48,6 +48,7 @@ class ModelSpec:
         guidance: the family's, unless its files say otherwise.
         rescales: whether classifier-free guidance is ours, so that it can be rescaled.
         latent_channels: of its latents; None if its configuration does not tell.
+        schedulers: names of those that it takes; all if empty.
     """
 
     family: Family
@@ -58,6 +59,7 @@ class ModelSpec:
     guidance: Guidance
     rescales: bool
     latent_channels: int | None
+    schedulers: tuple[str, ...] = ()
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -242,8 +244,17 @@ def _by_its_pipeline(
         limits=_limits(native, factor * int(patch), 0, family.max_references),
         guidance=guidance,
         rescales=False,
+        schedulers=_schedulers(config, family),
         latent_channels=_latent_channels(config),
     )
+
+
+def _schedulers(config: Path, family: Family) -> tuple[str, ...]:
+    """Its own, and others where a family that was tested with them learns a flow."""
+    path = config / "scheduler" / "scheduler_config.json"
+    own = read_json(path).get("_class_name") if path.is_file() else None
+    flows = own == "FlowMatchEulerDiscreteScheduler" and family.name != families.WHOLE
+    return schedulers.FLOW if flows else (NATIVE,)
 
 
 def _shift(config: Path) -> float | None:

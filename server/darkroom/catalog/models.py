@@ -215,6 +215,7 @@ class ModelCatalog:
                 "each latent channel and one of offsets"
             )
         info = ModelInfo(
+            schedulers=spec.schedulers,
             name=name,
             family=spec.family.name,
             description=notes.description,

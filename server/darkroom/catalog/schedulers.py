@@ -19,7 +19,8 @@ SPACINGS: Mapping[str, dict[str, Any]] = {
     "sgm_uniform": {"timestep_spacing": "trailing"},
 }
 SIGMAS = ("karras", "exponential", "beta")
-NATIVE = "native"  # the only scheduler of models that need the one they were published with
+NATIVE = "native"  # the scheduler that a model was published with
+FLOW = (NATIVE, "euler", "heun", "dpmpp_2m", "unipc")  # of models that learn a flow
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,11 @@ def check(name: str, model: ModelInfo) -> None:
     Raises:
         UnknownSchedulerError: there is none of that name, or the model does not support it.
     """
-    if model.defaults.scheduler != NATIVE:
+    if not model.schedulers:
         find(name)
-    elif name != NATIVE:
-        raise UnknownSchedulerError(f"{model.name} takes no other scheduler than {NATIVE!r}")
+    elif name not in model.schedulers:
+        others = ", ".join(map(repr, model.schedulers))
+        raise UnknownSchedulerError(f"{model.name} takes no other scheduler than {others}")
 
 
 def full_names() -> list[str]:

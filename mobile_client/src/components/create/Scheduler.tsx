@@ -16,14 +16,22 @@ export function Scheduler({ model }: { model: ModelInfo }) {
   const { catalog, draft } = useApp();
   const own = model.defaults.scheduler;
   const name = draft.values.value.scheduler ?? own;
-  const schedulers = catalog.schedulers.value;
+  const known = catalog.schedulers.value;
+  // A model that takes a few only says which; they have no other spacings than its own.
+  const schedulers = !model.schedulers?.length
+    ? known
+    : model.schedulers.map((wanted) => ({
+        name: wanted,
+        title: known.find((entry) => entry.name === wanted)?.title ?? t("create.scheduler.own"),
+        variants: [] as string[],
+      }));
   const find = (wanted: string) =>
     schedulers.find(({ name: plain, variants }) => plain === wanted || variants.includes(wanted));
   // A scheduler that this server does not have counts as the model's default.
   const chosen = find(name) ?? find(own);
   const problem = useComplaints().scheduler;
   const set = (value: string) => draft.set({ scheduler: value === own ? null : value });
-  if (!chosen) return null;
+  if (!chosen || schedulers.length < 2) return null;
   return (
     <div class="pair-of-fields">
       <div class="field">

@@ -128,7 +128,13 @@ def choose(sampler: str | None, schedule: str | None, model: ModelInfo, prefix: 
         detail = f"there is no schedule {schedule!r}; see GET schedulers"
         raise ProblemError(400, "scheduler", "Scheduler not found", detail)
     ignored = [] if found.same else [f"{prefix}sampler_name"]
-    if model.defaults.scheduler == schedulers.NATIVE:
+    if model.schedulers:
+        if sampler is not None and found.ours in model.schedulers:
+            if suffix is not None:
+                ignored.append(f"{prefix}sampler_name")
+            if wanted.name != AUTOMATIC:
+                ignored.append(f"{prefix}scheduler")
+            return Choice(found.ours, tuple(dict.fromkeys(ignored)))
         asked = [] if sampler is None else [f"{prefix}sampler_name"]
         return Choice(schedulers.NATIVE, tuple(asked))
     spacing = wanted.spacing

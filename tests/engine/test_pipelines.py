@@ -1,4 +1,4 @@
-"""Models that only their own pipeline can run: step by step, in turns, stoppable."""
+"""Models that their own pipelines run: in steps, in turns, stoppable, by several schedulers."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,14 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
-from darkroom.engine.base import EngineJob, Failed, Finished, Started, Stepped
+from darkroom.engine.base import EngineJob, Failed, Finished, JobWarning, Started, Stepped
 from darkroom.requests import LatentResize, Lora, MaskedContent, Task
 from tests.engine import tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import assert_equal
+from tests.engine.tiny_families import BUILDERS
+
+FLOWS = ("flux_dev", "z_image", "qwen_image")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,9 @@ def test_every_step_is_told(data_dir: Path) -> None:
     events = run(make_engine(data_dir), job(num_images=2, num_inference_steps=3))
 
     assert events[0] == Started("job", 6)
-    assert sorted({e.step for e in events if isinstance(e, Stepped)}) == [1, 2, 3, 4, 5, 6]
+    told = [event.step for event in events if isinstance(event, Stepped)]
+    assert told == sorted(set(told))  # two pictures may take a step in one call
+    assert told[-1] == 6
     assert len(developed(events)) == 2
     assert events[-1] == Finished("job")
 
@@ -119,3 +124,37 @@ def test_what_it_cannot_do_is_refused_by_name(
     assert isinstance(event, Failed)
     assert event.kind == "request"
     assert word in event.detail
+
+
+@pytest.fixture(scope="module")
+def flows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("flows")
+    for name in FLOWS:
+        BUILDERS[name](folder / "models" / name)
+    return folder
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_other_schedulers(flows: Path, name: str) -> None:
+    """Each makes a picture of its own, of txt2img and img2img, at as many calls as it takes."""
+    engine = make_engine(flows)
+    for task in (Task.TXT2IMG, Task.IMG2IMG):
+        pictures = set()
+        for scheduler in ("native", "heun", "dpmpp_2m", "unipc"):
+            events = run(engine, job(model=name, task=task, scheduler=scheduler))
+            (picture,) = developed(events)
+            pictures.add(picture.tobytes())
+            steps = [event.step for event in events if isinstance(event, Stepped)]
+            assert steps == sorted(steps)
+        assert len(pictures) == 4
+        (euler,) = developed(run(engine, job(model=name, task=task, scheduler="euler")))
+        assert euler.tobytes() in pictures  # it is the model's own
+
+
+def test_a_prompt_that_is_too_long_is_noted(flows: Path) -> None:
+    long = "a fox and a hound " * 200
+
+    events = run(make_engine(flows), job(model="z_image", prompt=long, num_inference_steps=1))
+
+    (note,) = [event.note for event in events if isinstance(event, JobWarning)]
+    assert "of which this model reads the first 512" in note
