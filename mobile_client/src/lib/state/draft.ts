@@ -129,7 +129,7 @@ export class Draft {
   /** The server's errors of the last try. */
   private readonly refusals = signal<Complaints>({});
 
-  readonly task: ReadonlySignal<Exclude<Task, "upscale">> = computed(() => {
+  readonly task: ReadonlySignal<Exclude<Task, "edit" | "upscale">> = computed(() => {
     if (!this.from.value) return "txt2img";
     return this.painted.value ? "inpaint" : "img2img";
   });
