@@ -24,13 +24,16 @@ WIDTH = 98
 
 Json = dict[str, Any]
 
-KINDS = ("Txt2Img", "Img2Img", "Inpaint", "Upscale")
+KINDS = ("Txt2Img", "Img2Img", "Inpaint", "Edit", "Upscale")
 BASE = "Txt2Img"
 # Here pictures are more than text: see `PictureSource`.
 PICTURES = {
     "image": "A path, bytes, a PIL image, a NumPy array, or an image of an earlier job.",
     "mask_image": "The same, as large as `image`. White is repainted.",
 }
+PICTURE = PICTURES["image"][0].lower() + PICTURES["image"][1:]
+# Lists of them; what is said of each is added.
+PICTURE_LISTS = {"references": f"Each is {PICTURE}"}
 TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
 # The SDK's names for the server's enumerations.
 ALIASES = {
@@ -109,7 +112,7 @@ def _class(kind: str, parent: str, schema: Json, fields: Json) -> str:
     lines = [f"    {line}".rstrip() for line in _docstring(schema["description"], fields)]
     lines += ["", f"    task: ClassVar[Task] = Task.{kind.upper()}", ""]
     for name, field in fields.items():
-        value = "PictureSource" if name in PICTURES else _type(field)
+        value = "PictureSource" if name in PICTURES else _type(name, field)
         lines.append(f"    {name}: {value}" + ("" if name in required else " | None = None"))
         if kind == BASE and name == required[-1]:
             lines.append("    _: KW_ONLY")
@@ -136,6 +139,8 @@ def _text(name: str, field: Json) -> str:
         return PICTURES[name]
     value = _value(field)
     text = re.sub(r"`GET /(\w+)`", r"`Client.\1`", field.get("description", ""))
+    if name in PICTURE_LISTS:
+        return f"{text} {value['minItems']} to {value['maxItems']}. {PICTURE_LISTS[name]}"
     low = value.get("minimum")
     high = value.get("maximum")
     if "exclusiveMinimum" in value:
@@ -155,10 +160,12 @@ def _value(field: Json) -> Json:
     return found
 
 
-def _type(field: Json) -> str:
+def _type(name: str, field: Json) -> str:
+    if name in PICTURE_LISTS:
+        return "Sequence[PictureSource]"
     value = _value(field)
-    name = value.get("$ref", value.get("items", {}).get("$ref", "")).rpartition("/")[2]
-    return ALIASES.get(name) or LISTS.get(name) or TYPES[value["type"]]
+    kind = value.get("$ref", value.get("items", {}).get("$ref", "")).rpartition("/")[2]
+    return ALIASES.get(kind) or LISTS.get(kind) or TYPES[value["type"]]
 
 
 def write(target: Path, written: Json) -> None:

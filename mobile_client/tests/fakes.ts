@@ -58,6 +58,15 @@ export const LARGE: ModelInfo = {
   default: false,
 };
 
+/** One that changes pictures as the prompt says, three at a time. */
+export const EDITOR: ModelInfo = {
+  ...MODEL,
+  name: "editor",
+  tasks: ["txt2img", "edit"],
+  limits: { ...MODEL.limits, max_references: 3 },
+  default: false,
+};
+
 export interface Stream {
   jobId: string | null;
   lastEventId: number | null;
@@ -77,7 +86,7 @@ export class FakeApi implements Api {
   trouble: (() => Error | null) | null = null;
   identity: Me = { client: "token:1", name: "phone", scope: "use" };
   loaded = true;
-  readonly list: ModelInfo[] = [MODEL, LARGE];
+  readonly list: ModelInfo[] = [MODEL, LARGE, EDITOR];
   readonly adapters: LoraInfo[] = [];
   readonly kept = new Map<string, Job>();
   readonly submissions: Submission[] = [];

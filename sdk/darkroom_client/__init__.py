@@ -47,7 +47,7 @@ from darkroom_client.core.events import (
 from darkroom_client.core.lora import Lora
 from darkroom_client.core.problem import FieldError, Problem
 from darkroom_client.core.records import JobStatus, Progress, Task
-from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img, Upscale
+from darkroom_client.core.requests import Edit, Img2Img, Inpaint, Txt2Img, Upscale
 from darkroom_client.core.sources import PictureSource
 from darkroom_client.core.webhooks import WebhookError, WebhookMessage, verify_webhook
 from darkroom_client.credentials import CredentialsError
@@ -68,6 +68,7 @@ __all__ = [
     "CredentialsError",
     "DarkroomError",
     "DiscoveryError",
+    "Edit",
     "Effects",
     "EmbeddingInfo",
     "Event",

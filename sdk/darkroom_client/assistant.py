@@ -16,7 +16,7 @@ from darkroom_client.asynchronous.job import AsyncJob
 from darkroom_client.asynchronous.picture import AsyncImage
 from darkroom_client.core.errors import APIError, DarkroomError
 from darkroom_client.core.events import ProgressEvent
-from darkroom_client.core.requests import Img2Img, Inpaint, Txt2Img
+from darkroom_client.core.requests import Edit, Img2Img, Inpaint, Txt2Img
 from darkroom_client.core.sources import REFERENCE
 
 # Assistants put a whole answer into their context; common ones refuse more than a megabyte.
@@ -38,6 +38,10 @@ Seed = Annotated[int | None, Field(description="The same seed makes the same pic
 Name = Annotated[str | None, Field(description="One of list_models.")]
 Source = Annotated[str, Field(description="image:<id> of an earlier picture, or base64 of a file.")]
 Strength = Annotated[float | None, Field(description="How much may change, above 0 to 1.")]
+Sources = Annotated[
+    list[str],
+    Field(description="Each image:<id> of an earlier picture, or base64; the prompt's order."),
+]
 Mask = Annotated[str, Field(description="As image and as large; what is white is repainted.")]
 
 
@@ -46,7 +50,7 @@ def server(client: AsyncClient) -> MCPServer[Any]:
     mcp: MCPServer[Any] = MCPServer(
         "darkroom",
         instructions="Pictures from a server on the local network. Results name each picture as "
-        "image:<id>, by which img2img and inpaint take it up again.",
+        "image:<id>, by which img2img, inpaint and edit take it up again.",
         log_level="WARNING",
     )
 
@@ -111,6 +115,27 @@ def server(client: AsyncClient) -> MCPServer[Any]:
             prompt, image=_source(image), mask_image=_source(mask_image), strength=strength,
             negative_prompt=negative_prompt, num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale, num_images=num_images, seed=seed, model=model,
+        )  # fmt: skip
+        return await _develop(client, request, context)
+
+    @mcp.tool(annotations=MAKES, structured_output=False)
+    async def edit(
+        context: Context[Any],
+        prompt: Prompt,
+        references: Sources,
+        width: Side = None,
+        height: Side = None,
+        num_inference_steps: Steps = None,
+        guidance_scale: Guidance = None,
+        num_images: Count = None,
+        seed: Seed = None,
+        model: Name = None,
+    ) -> Shown:
+        """Change pictures as the prompt says; for models whose tasks have edit."""
+        request = Edit(
+            prompt, references=[_source(text) for text in references], width=width, height=height,
+            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
+            num_images=num_images, seed=seed, model=model,
         )  # fmt: skip
         return await _develop(client, request, context)
 

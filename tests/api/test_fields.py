@@ -58,7 +58,6 @@ REFUSED: list[tuple[str, tuple[str, ...], str, Any, str]] = [
     ("z", INPAINT, "padding_mask_crop", 8, "repaints no crop"),
     ("z", INPAINT, "masked_content", "noise", "no access to its latents"),
     ("z", IMG2IMG, "latent_resize", "bilinear", "no access to its latents"),
-    ("kontext", IMG2IMG, "strength", 0.3, "has no strength"),
 ]
 
 
@@ -102,10 +101,10 @@ def test_a_value_that_asks_for_nothing_is_no_fault(
 
 def test_a_request_that_is_sent_again_is_not_refused(studio: RunningServer, picture: str) -> None:
     headers = {"prefer": "respond-async"}
-    sent = {"prompt": "a fox", "model": "kontext", "image": picture}
-    first = studio.http.post("/img2img", json=sent, headers=headers).json()["request"]
+    sent = {"prompt": "a fox", "model": "kontext", "references": [picture]}
+    first = studio.http.post("/edit", json=sent, headers=headers).json()["request"]
 
-    again = studio.http.post("/img2img", json=first, headers=headers)
+    again = studio.http.post("/edit", json=first, headers=headers)
 
     assert again.status_code == 202, again.text
     assert again.json()["request"] == first

@@ -53,7 +53,7 @@ def test_an_assistant_uses_the_box(server: RunningServer, photo: Path, mask: Pat
     async def talk() -> None:
         async with Client(over_stdio(server)) as client:
             tools = {tool.name for tool in (await client.list_tools()).tools}
-            assert tools == {"txt2img", "img2img", "inpaint", "list_models"}
+            assert tools == {"txt2img", "img2img", "inpaint", "edit", "list_models"}
             assert "tintype (default)" in text(await client.call_tool("list_models", {}))
 
             asked = {"prompt": "a red fox", "num_images": 2, **FAST}

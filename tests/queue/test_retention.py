@@ -156,6 +156,36 @@ def test_an_upload_stays_as_long_as_any_job_was_made_from_it(
     assert list(files.names()) == []
 
 
+def test_every_reference_of_an_edit_stays_as_long_as_its_job(
+    keep: Keep, develop: Develop, store: Store, files: Files, clock: Clock
+) -> None:
+    other = UPLOAD.replace("0", "f")
+    for name in (UPLOAD, other):
+        files.write(name, b"x")
+    references = [f"image:{UPLOAD}", f"image:{other}"]
+    uploads = (upload_of(UPLOAD), upload_of(other))
+    develop(uploads=uploads, task=Task.EDIT, references=references)
+    clock.now += 0.5 * DAY_S
+    retention = keep(max_age_days=1)
+
+    assert retention.sweep() == NOTHING
+
+    clock.now += DAY_S
+    assert (retention.sweep().jobs, list(files.names())) == (1, [])
+    assert store.picture(other, ME) is None
+
+
+def test_an_image_that_a_waiting_edit_speaks_of_stays(
+    keep: Keep, develop: Develop, store: Store, clock: Clock
+) -> None:
+    first, second = develop(), develop()
+    accept(store, task=Task.EDIT, references=[f"image:{first}-0", f"image:{second}-0"])
+    clock.now += 2 * DAY_S
+
+    assert keep(max_age_days=1).sweep() == NOTHING
+    assert there(store, first, second) == [True, True]
+
+
 def test_a_young_upload_stays_for_an_hour(
     keep: Keep, develop: Develop, files: Files, clock: Clock
 ) -> None:

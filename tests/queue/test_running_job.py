@@ -9,7 +9,7 @@ from PIL import Image
 
 from darkroom.engine.base import ImageReady
 from darkroom.images import codec
-from darkroom.queue.running_job import REFERENCE_PIXELS, Running
+from darkroom.queue.running_job import Running
 from darkroom.requests import OutputFormat, Task
 from darkroom.storage.files import Files
 from darkroom.storage.records import Claim
@@ -49,7 +49,7 @@ def test_photographs_are_reduced_to_fit_in_memory(files: Files) -> None:
 
     found = running(files, photo, RED).load(files).references
 
-    assert found[0].width * found[0].height == pytest.approx(REFERENCE_PIXELS, rel=1e-3)
+    assert found[0].width * found[0].height == pytest.approx(codec.REFERENCE_PIXELS, rel=1e-3)
     assert found[0].width / found[0].height == pytest.approx(3, rel=1e-2)
     assert found[1].size == RED.size
 
@@ -66,7 +66,7 @@ def test_pictures_name_references_by_content(files: Files) -> None:
     claimed = running(files, RED, BLUE)
     claimed.load(files)
 
-    row = claimed.store(ImageReady("job", 0, 7, RED), files)
+    row = claimed.store(ImageReady("job", 0, 7, RED), files, png_level=6)
 
     with Image.open(io.BytesIO(files.read(row.id))) as made:
         native = json.loads(made.text["darkroom"])  # type: ignore[attr-defined]

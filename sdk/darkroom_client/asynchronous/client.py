@@ -24,7 +24,7 @@ from darkroom_client.core.catalog import (
 )
 from darkroom_client.core.errors import ServerError
 from darkroom_client.core.records import JobPage, JobRecord, JobStatus
-from darkroom_client.core.requests import Img2Img, Inpaint, Request, Txt2Img, Upscale
+from darkroom_client.core.requests import Edit, Img2Img, Inpaint, Request, Txt2Img, Upscale
 from darkroom_client.core.retries import RetryPolicy
 from darkroom_client.core.signatures import takes_fields
 from darkroom_client.discovery import FoundServer
@@ -160,6 +160,11 @@ class AsyncClient:
     @takes_fields(Inpaint)
     async def inpaint(self, request: Inpaint) -> AsyncJob:
         """Repaint the white part of a mask. Returns the queued job; see `Inpaint`."""
+        return await self.submit(request)
+
+    @takes_fields(Edit)
+    async def edit(self, request: Edit) -> AsyncJob:
+        """Change pictures as the prompt says. Returns the queued job; see `Edit`."""
         return await self.submit(request)
 
     @takes_fields(Upscale)

@@ -24,7 +24,7 @@ from darkroom_client.core.catalog import (
 )
 from darkroom_client.core.errors import ServerError
 from darkroom_client.core.records import JobPage, JobRecord, JobStatus
-from darkroom_client.core.requests import Img2Img, Inpaint, Request, Txt2Img, Upscale
+from darkroom_client.core.requests import Edit, Img2Img, Inpaint, Request, Txt2Img, Upscale
 from darkroom_client.core.retries import RetryPolicy
 from darkroom_client.core.signatures import takes_fields
 from darkroom_client.discovery import FoundServer
@@ -160,6 +160,11 @@ class Client:
     @takes_fields(Inpaint)
     def inpaint(self, request: Inpaint) -> Job:
         """Repaint the white part of a mask. Returns the queued job; see `Inpaint`."""
+        return self.submit(request)
+
+    @takes_fields(Edit)
+    def edit(self, request: Edit) -> Job:
+        """Change pictures as the prompt says. Returns the queued job; see `Edit`."""
         return self.submit(request)
 
     @takes_fields(Upscale)

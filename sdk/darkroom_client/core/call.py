@@ -11,6 +11,7 @@ from darkroom_client.core import sources
 from darkroom_client.core.requests import ImageFormat, Request
 
 PICTURES = ("image", "mask_image")
+PICTURE_LISTS = ("references",)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,14 @@ def submit(request: Request, key: str) -> Call:
     """
     given = request.given()
     pictures = {name: sources.read(given.pop(name)) for name in PICTURES if name in given}
+    for name in PICTURE_LISTS:
+        if name in given:
+            listed = sources.read_all(name, given.pop(name))
+            if all(isinstance(picture, str) for picture in listed):
+                given[name] = listed
+            else:  # numbered, because a form has no order between text and files
+                numbered = enumerate(listed)
+                pictures |= {f"{name}[{index}]": picture for index, picture in numbered}
     if "loras" in given:
         given["loras"] = [dataclasses.asdict(lora) for lora in given["loras"]]
     given |= {name: value for name, value in pictures.items() if isinstance(value, str)}

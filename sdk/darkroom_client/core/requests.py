@@ -125,6 +125,21 @@ class Inpaint(Txt2Img):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Edit(Txt2Img):
+    """Change pictures as the prompt says.
+
+    Attributes:
+        references: The pictures that the prompt speaks of, in its order. The first one gives the
+            size unless width and height are sent. 1 to 16. Each is a path, bytes, a PIL image, a
+            NumPy array, or an image of an earlier job.
+    """
+
+    task: ClassVar[Task] = Task.EDIT
+
+    references: Sequence[PictureSource]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Upscale(Request):
     """Enlarge a picture with an upscaling network.
 

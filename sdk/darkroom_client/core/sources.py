@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol, TypeAlias, runtime_checkable
 
@@ -78,6 +79,19 @@ def read(source: PictureSource) -> str | bytes:
                 return data
             raise TypeError("the picture's file is open as text; open it with mode 'rb'")
     raise TypeError(f"a picture is a path, bytes, file or image, not {type(source).__name__}")
+
+
+def read_all(name: str, sources: Sequence[PictureSource]) -> list[str | bytes]:
+    """The pictures of the field of this name, as they are sent; raises as `read`.
+
+    Raises:
+        TypeError: it is one picture, or no list of them.
+    """
+    if isinstance(sources, str | bytes | bytearray | memoryview) or not isinstance(
+        sources, Sequence
+    ):
+        raise TypeError(f"{name} is a list of pictures, not {type(sources).__name__}")
+    return [read(source) for source in sources]
 
 
 def _png(picture: PillowImage) -> bytes:

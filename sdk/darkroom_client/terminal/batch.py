@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from darkroom_client.core.records import Task
-from darkroom_client.core.requests import Img2Img, Inpaint, Request, Txt2Img, Upscale
+from darkroom_client.core.requests import Edit, Img2Img, Inpaint, Request, Txt2Img, Upscale
 from darkroom_client.terminal.fields import Field, fields
 
 TASKS: dict[str, type[Request]] = {
-    kind.task.value: kind for kind in (Txt2Img, Img2Img, Inpaint, Upscale)
+    kind.task.value: kind for kind in (Txt2Img, Img2Img, Inpaint, Edit, Upscale)
 }
 
 
@@ -31,8 +31,9 @@ class Asked:
 def read(text: str) -> list[Asked]:
     """All requests of a file. It is JSON lines if it begins with a brace, else CSV.
 
-    A row is a txt2img; with `image` it is an img2img, with `mask_image` an inpaint, and with
-    `upscaler` an upscale. Empty cells, empty lines and null say nothing.
+    A row is a txt2img; with `image` it is an img2img, with `mask_image` an inpaint, with
+    `references` an edit, and with `upscaler` an upscale. In CSV, `;` stands between references.
+    Empty cells, empty lines and null say nothing.
 
     Raises:
         ValueError: a line is wrong; the message names it and what is wrong with it.
@@ -95,6 +96,7 @@ def _guess(row: Mapping[str, Any]) -> Task:
         "upscaler": Task.UPSCALE,
         "mask_image": Task.INPAINT,
         "image": Task.IMG2IMG,
+        "references": Task.EDIT,
     }
     return next((task for name, task in marks.items() if name in row), Task.TXT2IMG)
 

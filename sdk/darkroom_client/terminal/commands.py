@@ -50,6 +50,7 @@ for command in (
     generate_commands.txt2img,
     generate_commands.img2img,
     generate_commands.inpaint,
+    generate_commands.edit,
     generate_commands.upscale,
     generate_commands.batch,
     query_commands.jobs,

@@ -8,7 +8,7 @@ from dataclasses import fields as fields_of
 from types import NoneType
 from typing import Any, Literal
 
-from darkroom_client.core.call import PICTURES
+from darkroom_client.core.call import PICTURE_LISTS, PICTURES
 from darkroom_client.core.lora import Lora
 from darkroom_client.core.requests import Request
 
@@ -20,7 +20,8 @@ class Field:
     """One field of a request.
 
     Attributes:
-        kind: int, float, bool or str; Lora of a list of them; bytes of a picture.
+        kind: int, float, bool or str; Lora of a list of them; bytes of a picture; list of a list
+            of pictures.
         choices: what it may be, or nothing where that is open.
         text: what it means.
     """
@@ -39,6 +40,8 @@ class Field:
         """
         if self.kind is Lora:
             return [lora(word) for word in value.split()]
+        if self.kind is list:
+            return [word.strip() for word in value.split(";")]
         if self.kind is bool:
             if value.lower() not in TRUTHS:
                 raise ValueError(f"{self.name} is true or false, not {value!r}")
@@ -65,6 +68,8 @@ class Field:
         allowed = {float: (int, float), bytes: (str,), Lora: ()}.get(self.kind, (self.kind,))
         if not isinstance(value, allowed) or (isinstance(value, bool) and self.kind is not bool):
             raise ValueError(f"{self.name} cannot be {value!r}")
+        if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+            raise ValueError(f"{self.name} is a list of pictures")
         if self.choices and value not in self.choices:
             raise ValueError(f"{self.name} is one of {', '.join(self.choices)}, not {value!r}")
         return value
@@ -89,6 +94,8 @@ def fields(kind: type[Request]) -> Mapping[str, Field]:
         value: type = str if choices else hint
         if field.name in PICTURES:
             value = bytes
+        elif field.name in PICTURE_LISTS:
+            value = list
         elif field.name == "loras":
             value = Lora
         required = field.default is MISSING

@@ -1,4 +1,4 @@
-"""The commands that generate images: txt2img, img2img, inpaint, upscale, batch."""
+"""The commands that generate images: txt2img, img2img, inpaint, edit, upscale, batch."""
 
 import dataclasses
 import sys
@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from darkroom_client.blocking.client import Client
-from darkroom_client.core.call import PICTURES
+from darkroom_client.core.call import PICTURE_LISTS, PICTURES
 from darkroom_client.core.lora import Lora
-from darkroom_client.core.requests import Img2Img, Inpaint, Request, Txt2Img, Upscale
+from darkroom_client.core.requests import Edit, Img2Img, Inpaint, Request, Txt2Img, Upscale
 from darkroom_client.core.sources import REFERENCE
 from darkroom_client.terminal import batch as batches
 from darkroom_client.terminal.batch import Asked
@@ -30,6 +30,7 @@ SHORT = {
     "height": ("-H",),
     "negative_prompt": ("--negative",),
     "mask_image": ("--mask",),
+    "references": ("-r", "--reference"),
     "seed": ("-s",),
     "model": ("-m",),
 }
@@ -74,6 +75,10 @@ def _option(field: Field) -> Callable[[Function], Function]:
         return click.option(
             "--lora", "loras", multiple=True, metavar="NAME[:SCALE]", help="May be repeated."
         )
+    if field.name in PICTURE_LISTS:
+        names = (*SHORT[field.name], field.name)
+        text = f"{text} May be repeated."
+        return click.option(*names, type=PictureFile(), multiple=True, required=True, help=text)
     if field.name in PICTURES:
         return click.option(*names, type=PictureFile(), required=field.required, help=text)
     if field.kind is bool:
@@ -120,10 +125,16 @@ def draw(kind: type[Txt2Img], prompt: str | None, given: dict[str, Any]) -> None
     """Run one request, or one for each prompt that comes in."""
     options, output, url = _manner(given)
     given["loras"] = [lora(text) for text in given["loras"]] or None
-    sent = {name: given.pop(name) for name in PICTURES if given.get(name) == STDIN}
-    if sent and (prompt in (None, "-") or len(sent) > 1):
-        raise ValueError("standard input is one thing: a picture, or prompts")
-    given |= {name: sys.stdin.buffer.read() for name in sent}
+    lists = {name: given[name] for name in PICTURE_LISTS if name in given}
+    named = [given.get(name) for name in PICTURES]
+    named += [picture for listed in lists.values() for picture in listed]
+    if STDIN in named:
+        if prompt in (None, "-") or named.count(STDIN) > 1:
+            raise ValueError("standard input is one thing: a picture, or prompts")
+        data = sys.stdin.buffer.read()
+        given |= {name: data for name in PICTURES if given.get(name) == STDIN}
+        for name, listed in lists.items():
+            given[name] = [data if picture == STDIN else picture for picture in listed]
     _run([Asked(kind(text, **given), text) for text in prompts(prompt)], options, output, url)
 
 
@@ -180,6 +191,16 @@ def img2img(prompt: str | None, **given: Any) -> None:
 def inpaint(prompt: str | None, **given: Any) -> None:
     """Repaint the white part of a mask."""
     draw(Inpaint, prompt, given)
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@of_running
+@of_fields(Edit)
+@with_exit_code
+def edit(prompt: str | None, **given: Any) -> None:
+    """Change pictures as the prompt says: --reference a.png --reference b.png."""
+    draw(Edit, prompt, given)
 
 
 @click.command()

@@ -12,7 +12,13 @@ from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelEntry
 from darkroom.destinations import Destination, DestinationError
 from darkroom.images.decoder import Decoded
-from darkroom.requests import Img2ImgRequest, InpaintRequest, Lora, Txt2ImgRequest
+from darkroom.requests import (
+    EditRequest,
+    Img2ImgRequest,
+    InpaintRequest,
+    Lora,
+    Txt2ImgRequest,
+)
 from darkroom.responses import FieldError, ModelInfo
 
 # Optional fields that not every model takes, and what those that refuse them lack.
@@ -124,24 +130,27 @@ def why_refused(
 def choose_size(asked: Txt2ImgRequest, model: ModelInfo, source: Source | None) -> Size:
     """The size of the images.
 
-    A size in the request is used. Otherwise img2img and inpaint take the source's size, fitted to
-    the model; txt2img, and inpaint of the mask's surroundings only, take the model's default.
+    A size in the request is used. Otherwise img2img, inpaint and edit take the size of the source,
+    which is an edit's first reference, fitted to the model; txt2img, and inpaint of the mask's
+    surroundings only, take the model's default.
     """
     width, height = model.defaults.width, model.defaults.height
     crops = isinstance(asked, InpaintRequest) and asked.padding_mask_crop is not None
     if source is not None and not crops:
-        width, height = fit_size(*source.size, model)
+        # Editing models work at the size that they were trained on.
+        most = width * height if isinstance(asked, EditRequest) else model.limits.max_pixels
+        width, height = fit_size(*source.size, model, most)
     return asked.width or width, asked.height or height
 
 
-def fit_size(width: int, height: int, model: ModelInfo) -> Size:
+def fit_size(width: int, height: int, model: ModelInfo, most: int | None = None) -> Size:
     """The nearest size that a model can do, in about the same proportions.
 
-    A larger one, such as a phone's photograph, is reduced to as many pixels as the model was
-    trained on, where it is best and fastest.
+    One of more than `most` pixels, by default those of the model's limits, is reduced to as many as
+    the model was trained on, where it is best and fastest: a phone's photograph for example.
     """
     limits = model.limits
-    pixels = limits.max_pixels
+    pixels = most or limits.max_pixels
     if width * height > pixels or max(width, height) > limits.max_side:
         pixels = model.defaults.width * model.defaults.height
     scale = min(1.0, math.sqrt(pixels / (width * height)), limits.max_side / max(width, height))

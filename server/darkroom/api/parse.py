@@ -7,7 +7,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import IO, Any, TypeVar
 from flask import request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import CoreSchema, SchemaValidator
+from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from darkroom.api.errors import ProblemError, field_errors, invalid, invalid_field, pointer
@@ -29,7 +30,8 @@ JSON_BYTES = 16_384  # of a body that is JSON only and holds no pictures
 SPOOL_BYTES = 2**18  # of an unpacked body in memory; what is larger goes to disk
 CHUNK_BYTES = 2**16
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # what Werkzeug puts where bytes are not UTF-8
-LISTED = re.compile(r"\[\d*\]$")  # how forms name the parts of a list: image[], image[0]
+LISTED = re.compile(r"\[(\d{0,3})\]$")  # how forms name the parts of a list: image[], image[0]
+FILE_PART = "file part"  # stands for a file where text is expected
 JSON_PARTS = ("loras",)  # fields whose text in a form is JSON
 
 
@@ -38,8 +40,8 @@ class Body:
     """A parsed request body.
 
     Attributes:
-        fields: values by name. In a form they are text, except for JSON_PARTS.
-        files: bytes of file parts by name.
+        fields: values by name. In a form they are text, except for JSON_PARTS and lists.
+        files: bytes of file parts by name; those of lists are `name/0`, `name/1` and so on.
         spare: names of file parts that were not read.
         is_form: whether it was multipart; its values are converted from text, while those of
             JSON must have the right type already.
@@ -52,7 +54,8 @@ class Body:
 
     def validate(self, model: type[Model]) -> Model:
         """The fields as a model, in which text stands in place of each file; see `validate`."""
-        fields = {**self.fields, **dict.fromkeys(self.files, "file part")}
+        alone = (name for name in self.files if "/" not in name)
+        fields = {**self.fields, **dict.fromkeys(alone, FILE_PART)}
         return validate(model, fields, strict=not self.is_form)
 
     def digest(self, name: str) -> str:
@@ -74,18 +77,28 @@ class BodyReader:
     max_file_bytes: int
     folder: Path
 
-    def read(self, file_fields: Collection[str], *, tolerant: bool = False) -> Body:
+    def read(
+        self,
+        file_fields: Collection[str],
+        lists: Collection[str] = (),
+        *,
+        tolerant: bool = False,
+    ) -> Body:
         """A body that is JSON or multipart.
 
         Args:
             file_fields: names that file parts may have.
+            lists: those of them that several parts of a form may have, of text and of files, each
+                part one item. Forms keep no order between text and files: where there are both,
+                the parts are numbered, `name[0]` first. If tolerant, the first file is `name`, and
+                the next ones are `name/1` and so on beside their names in `spare`.
             tolerant: read forms as other APIs' clients write them: `image[]` is `image`, a
                 field may be both text and file, and other files are named in `spare`. Otherwise
                 all of these are refused.
         """
         with self._unpacked():
             if request.mimetype == FORM:
-                return self._read_form(file_fields, tolerant)
+                return self._read_form(file_fields, lists, tolerant)
             data = request.get_data()
             return Body(_json_fields(data, f"application/json or {FORM}") if data else {})
 
@@ -106,17 +119,34 @@ class BodyReader:
             raise _malformed("it is not an object", 422)
         return Body(fields)
 
-    def _read_form(self, file_fields: Collection[str], tolerant: bool) -> Body:
-        fields, errors = _form_fields(tolerant)
+    def _read_form(
+        self, file_fields: Collection[str], lists: Collection[str], tolerant: bool
+    ) -> Body:
+        strict_lists = () if tolerant else lists
+        fields, errors = _form_fields(strict_lists, tolerant)
         files: dict[str, bytes] = {}
         spare = []
+        for name in strict_lists:
+            parts, wrong = _listed(name)
+            if wrong is not None:
+                errors.append(FieldError(pointer=pointer(name), detail=wrong))
+            elif parts:
+                fields[name] = [part if isinstance(part, str) else FILE_PART for part in parts]
+            for index, part in enumerate(parts):
+                if not isinstance(part, str):
+                    files[f"{name}/{index}"] = self._read_file(f"{name}/{index}", part)
         for sent_name, part in request.files.items(multi=True):
-            name = LISTED.sub("", sent_name) if tolerant else sent_name
+            plain = LISTED.sub("", sent_name)
+            if plain in strict_lists:
+                continue
+            name = plain if tolerant else sent_name
             if name in file_fields and name not in files and (tolerant or name not in fields):
-                files[name] = part.stream.read(self.max_file_bytes + 1)
-                check_bytes(name, len(files[name]), self.max_file_bytes)
+                files[name] = self._read_file(name, part)
             elif tolerant:
                 spare.append(sent_name)
+                if name in lists:
+                    more = f"{name}/{sum(key.startswith(f'{name}/') for key in files) + 1}"
+                    files[more] = self._read_file(more, part)
             else:
                 known = name in file_fields
                 detail = "is given more than once" if known else "takes no file"
@@ -124,6 +154,11 @@ class BodyReader:
         if errors:
             raise invalid(errors)
         return Body(fields, files, tuple(spare), is_form=True)
+
+    def _read_file(self, name: str, part: FileStorage) -> bytes:
+        data = part.stream.read(self.max_file_bytes + 1)
+        check_bytes(name, len(data), self.max_file_bytes)
+        return data
 
     @contextlib.contextmanager
     def _unpacked(self) -> Iterator[None]:
@@ -167,11 +202,15 @@ def validate(model: type[Model], values: Mapping[str, Any], *, strict: bool = Fa
 
 
 def check_bytes(name: str, size: int, limit: int) -> None:
-    """Raise ProblemError 422 if a picture is empty, 413 if it has more bytes than `limit`."""
+    """Raise ProblemError 422 if a picture is empty, 413 if it has more bytes than `limit`.
+
+    The name is the field's, or `field/0` of a list's item.
+    """
+    where = pointer(*name.split("/"))
     if size == 0:
-        raise invalid_field(name, "is empty")
+        raise invalid([FieldError(pointer=where, detail="is empty")])
     if size > limit:
-        raise invalid_field(name, f"is larger than {limit} bytes", 413)
+        raise invalid([FieldError(pointer=where, detail=f"is larger than {limit} bytes")], 413)
 
 
 def digest(text: str, files: Mapping[str, bytes]) -> str:
@@ -253,12 +292,43 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _form_fields(tolerant: bool) -> tuple[dict[str, Any], list[FieldError]]:
-    """The text parts of a form, and what is wrong with them."""
+def _listed(name: str) -> tuple[list[str | FileStorage], str | None]:
+    """The parts of a form that are a list's items, in its order, and what is wrong with them."""
+    numbered: dict[int, str | FileStorage] = {}
+    texts: list[str | FileStorage] = []
+    files: list[str | FileStorage] = []
+    parts: Iterable[tuple[str, str | FileStorage]] = (
+        *request.form.items(multi=True),
+        *request.files.items(multi=True),
+    )
+    for sent_name, part in parts:
+        found = LISTED.search(sent_name or "")
+        if LISTED.sub("", sent_name or "") != name:
+            continue
+        if found is not None and found[1]:
+            if int(found[1]) in numbered:
+                return [], f"has two parts numbered {found[1]}"
+            numbered[int(found[1])] = part
+        else:
+            (texts if isinstance(part, str) else files).append(part)
+    if (texts and files) or (numbered and (texts or files)):
+        return [], f"needs all its parts numbered, {name}[0] first: a form has no order of its own"
+    if sorted(numbered) != list(range(len(numbered))):
+        return [], f"has parts whose numbers are not 0 to {len(numbered) - 1}"
+    return [part for _, part in sorted(numbered.items())] or texts or files, None
+
+
+def _form_fields(lists: Collection[str], tolerant: bool) -> tuple[dict[str, Any], list[FieldError]]:
+    """The text parts of a form but those of lists, and what is wrong with them."""
     fields: dict[str, Any] = {}
     errors = []
     for sent_name, values in request.form.lists():
-        name = LISTED.sub("", sent_name or "") if tolerant else sent_name
+        plain = LISTED.sub("", sent_name or "")
+        if plain in lists:
+            if any(UNREADABLE in value for value in values):
+                errors.append(FieldError(pointer=pointer(plain), detail="is not UTF-8"))
+            continue
+        name = plain if tolerant else sent_name
         if name is None or UNREADABLE in name or (tolerant and not name):
             errors.append(FieldError(pointer="#", detail="a part has no name that can be read"))
             continue

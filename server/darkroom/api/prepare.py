@@ -25,8 +25,10 @@ from darkroom.requests import (
     MAX_SEED,
     RESOLVED,
     AnyRequest,
+    EditRequest,
     OutputFormat,
     ResolvedRequest,
+    Task,
     Txt2Img,
     Txt2ImgRequest,
     Upscale,
@@ -37,7 +39,8 @@ from darkroom.responses import FieldError, ModelInfo, UpscalerInfo
 from darkroom.storage.files import Files
 from darkroom.storage.records import NewUpload
 
-FILE_FIELDS = ("image", "mask_image")
+FILE_FIELDS = ("image", "mask_image", "references")
+LISTS = ("references",)  # those that hold several pictures
 REFERENCE = "image:"
 MAX_UPSCALED_PIXELS = 16_777_216  # 4096²; the worker takes two seconds for the PNG
 
@@ -79,7 +82,7 @@ def fingerprint(asked: AnyRequest, files: Mapping[str, bytes]) -> str:
     """SHA-256 of what is asked for, hexadecimal.
 
     Fields that have their default do not count, whether they were sent or not, so a field that is
-    added later changes no fingerprint. Fields of `files` hold no picture in `asked`.
+    added later changes no fingerprint. Fields and items of `files` hold no picture in `asked`.
     """
     fields = asked.model_dump(mode="json", exclude=set(files), exclude_defaults=True)
     return digest(json.dumps([asked.task, fields], sort_keys=True), files)
@@ -94,7 +97,7 @@ class Sources:
     max_upload_bytes: int
 
     def find(self, name: str, value: str | bytes | Decoded, client: str | None) -> Source:
-        """Look up or decode the picture in the field of this name; raises as `decode`.
+        """Look up or decode the picture in the field or item of this name; raises as `decode`.
 
         The value is `image:<id>`, a decoded picture, or what `decode` takes. Only the client's
         stored pictures may be used; for None everybody's.
@@ -111,7 +114,8 @@ class Sources:
     def decode(self, name: str, value: str | bytes, purpose: Purpose | None = None) -> Decoded:
         """Decode an upload, file or base64 or data URI, in a process of its own.
 
-        Its purpose is what the field's name says unless it is given.
+        Its purpose is what the field's name says unless it is given. An item of a list is named
+        `field/0`.
 
         Raises:
             PictureError: it is no usable picture; says why.
@@ -121,7 +125,7 @@ class Sources:
             value = from_base64(value)
             check_bytes(name, len(value), self.max_upload_bytes)
         try:
-            return self.decoders.decode(value, purpose or Purpose(name))
+            return self.decoders.decode(value, purpose or Purpose(name.partition("/")[0]))
         except BusyError:
             raise ProblemError(
                 503,
@@ -171,7 +175,8 @@ class Preparer:
 
         Args:
             asked: the request.
-            files: uploaded pictures by field, decoded or not; they replace the fields of `asked`.
+            files: uploaded pictures by field, or `field/0` of a list's item, decoded or not; they
+                replace those of `asked`.
             fingerprint: of the request.
             client: whose stored pictures may be used; None is everybody's.
             accepted: the output format if the request names none.
@@ -198,17 +203,18 @@ class Preparer:
     def _look_up(
         self, asked: AnyRequest, files: Mapping[str, bytes | Decoded], client: str | None
     ) -> tuple[dict[str, Source], Destination | None, list[FieldError]]:
-        """The pictures of a request by field, its webhook's address, and errors of both."""
+        """The pictures of a request, its webhook's address, and errors of both.
+
+        The names of pictures are those of their fields, or `field/0` of a list's items.
+        """
         sources: dict[str, Source] = {}
         webhook: Destination | None = None
         errors: list[FieldError] = []
-        for name in FILE_FIELDS:
-            value = files.get(name, getattr(asked, name, None))
-            if value is not None:
-                try:
-                    sources[name] = self.sources.find(name, value, client)
-                except PictureError as error:
-                    errors.append(FieldError(pointer=pointer(name), detail=str(error)))
+        for name, sent in _pictures(asked).items():
+            try:
+                sources[name] = self.sources.find(name, files.get(name, sent), client)
+            except PictureError as error:
+                errors.append(FieldError(pointer=pointer(*name.split("/")), detail=str(error)))
         if asked.webhook is not None:
             try:
                 webhook = checks.find_webhook(asked.webhook, self.webhooks)
@@ -217,7 +223,10 @@ class Preparer:
         return sources, webhook, errors
 
     def _find_model(self, asked: Txt2ImgRequest) -> ModelEntry:
-        """The model asked for, or the default one, if it supports the task."""
+        """The model asked for, or the default one, if it supports the task.
+
+        More pictures than it takes are refused before any is decoded.
+        """
         try:
             entry = self.models.find(asked.model)
         except UnknownModelError as error:
@@ -226,8 +235,15 @@ class Preparer:
         if asked.task not in model.tasks:
             able = [info.name for info in self.models.infos() if asked.task in info.tasks]
             hint = f"; {', '.join(able)} can" if able else ""
+            if asked.task is Task.IMG2IMG and Task.EDIT in model.tasks:
+                hint = f"; it edits as the prompt says: send the picture to /edit{hint}"
             detail = f"{model.name} does {', '.join(model.tasks)}, not {asked.task}{hint}"
             raise invalid_field("model", detail)
+        most = model.limits.max_references
+        if isinstance(asked, EditRequest) and len(asked.references) > most:
+            pictures = f"{most} picture{'s' * (most > 1)}"
+            detail = f"{model.name} takes {pictures} at a time, not {len(asked.references)}"
+            raise invalid_field("references", detail)
         return entry
 
     def _find_upscaler(self, asked: UpscaleRequest) -> UpscalerInfo:
@@ -242,20 +258,34 @@ class Preparer:
         return found
 
 
+def _pictures(asked: AnyRequest) -> dict[str, str]:
+    """What was sent as pictures, by field or `field/0` of a list's item; the source is first."""
+    found: dict[str, str] = {}
+    for name in FILE_FIELDS:
+        sent = getattr(asked, name, None)
+        if name in LISTS:
+            found |= {f"{name}/{index}": item for index, item in enumerate(sent or ())}
+        elif sent is not None:
+            found[name] = sent
+    return found
+
+
 def _resolve(
     asked: Txt2ImgRequest,
     model: ModelInfo,
     sources: Mapping[str, Source],
     output_format: OutputFormat,
 ) -> Txt2Img:
-    width, height = checks.choose_size(asked, model, sources.get("image"))
+    width, height = checks.choose_size(asked, model, next(iter(sources.values()), None))
     errors = checks.check_size(width, height, model)
     if errors:
         raise invalid(errors)
     chosen = model.defaults.model_dump()
     chosen["seed"] = secrets.randbelow(MAX_SEED + 1 - asked.num_images)
     chosen |= asked.model_dump(exclude_none=True, exclude={"webhook", "output_format"})
-    chosen |= {name: source.reference for name, source in sources.items()}
+    references = {name: source.reference for name, source in sources.items()}
+    edits = isinstance(asked, EditRequest)
+    chosen |= {"references": tuple(references.values())} if edits else references
     chosen |= {"model": model.name, "width": width, "height": height}
     resolved = RESOLVED[asked.task](**chosen, output_format=output_format)
     assert isinstance(resolved, Txt2Img)

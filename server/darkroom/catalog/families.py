@@ -76,7 +76,8 @@ class Family:
         txt2img: class name in diffusers without `Pipeline`; None if there is none for the task.
         img2img: the same.
         inpaint: the same.
-        edit: the same.
+        edit: the same, of pipelines that change pictures as the prompt says, with no strength;
+            diffusers calls that img2img.
         takes: those of `VARYING` that its pipelines honour, each for the tasks that have it.
         guidance: how `guidance_scale` and `negative_prompt` reach the pipeline.
         max_tokens: of a prompt, the pipeline's `max_sequence_length`; None if it has none.
@@ -205,7 +206,6 @@ FAMILIES: Mapping[str, Family] = {
         28,
         3.5,
         "FluxKontext",
-        "FluxKontext",
         edit="FluxKontext",
         guidance=Guidance.EMBEDDED,
         max_tokens=512,
@@ -219,7 +219,6 @@ FAMILIES: Mapping[str, Family] = {
         50,
         4.0,
         "Flux2Klein",
-        "Flux2Klein",
         edit="Flux2Klein",
         takes=frozenset({"guidance_scale"}),
         max_tokens=512,
@@ -230,7 +229,6 @@ FAMILIES: Mapping[str, Family] = {
         "flux2",
         50,
         4.0,
-        "Flux2",
         "Flux2",
         edit="Flux2",
         takes=frozenset({"guidance_scale"}),
@@ -270,9 +268,8 @@ FAMILIES: Mapping[str, Family] = {
         50,
         4.0,
         None,
-        "QwenImageEdit",
-        "QwenImageEditInpaint",
-        "QwenImageEdit",
+        inpaint="QwenImageEditInpaint",
+        edit="QwenImageEdit",
         takes=GUIDED | {"strength"},
         guidance=Guidance.TRUE_CFG,
         max_tokens=512,
@@ -284,7 +281,6 @@ FAMILIES: Mapping[str, Family] = {
         50,
         4.0,
         None,
-        "QwenImageEditPlus",
         edit="QwenImageEditPlus",
         guidance=Guidance.TRUE_CFG,
         max_tokens=512,

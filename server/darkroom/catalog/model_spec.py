@@ -96,9 +96,8 @@ class ModelSpec:
         }
         if request.task not in self.family.sizeless:
             arguments |= {"width": request.width, "height": request.height}
-        edits = request.task is Task.IMG2IMG and self.family.edit is not None  # without a strength
         for name in ("strength", "padding_mask_crop"):
-            if hasattr(request, name) and self.takes(name) and not edits:
+            if hasattr(request, name) and self.takes(name):
                 arguments[name] = getattr(request, name)
         if self.family.area_argument is not None:
             arguments[self.family.area_argument] = request.width * request.height

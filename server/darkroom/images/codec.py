@@ -26,6 +26,9 @@ DEVELOPING_MS = 4_000  # of all previews together, whatever the number of steps
 FRAME_MS = (40, 200)  # browsers slow down frames under 20 ms; over 200 ms it looks jerky
 HOLD_MS = 2_000  # of the last frame, the result
 
+# Of a reference: models read up to 1 megapixel of each, and 16 photographs would take gigabytes.
+REFERENCE_PIXELS = 4 * 2**20
+
 T = TypeVar("T")
 
 
@@ -39,6 +42,17 @@ def opaque(picture: Image.Image) -> Image.Image:
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
     return picture.convert("RGB")
+
+
+def as_reference(picture: Image.Image) -> Image.Image:
+    """The picture as RGB, reduced to about `REFERENCE_PIXELS` if it has more."""
+    picture = opaque(picture)
+    pixels = picture.width * picture.height
+    if pixels <= REFERENCE_PIXELS:
+        return picture
+    scale = (REFERENCE_PIXELS / pixels) ** 0.5
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def as_mask(picture: Image.Image) -> Image.Image:

@@ -48,6 +48,7 @@ class Purpose(enum.StrEnum):
 
     IMAGE = "image"
     MASK = "mask_image"
+    REFERENCE = "references"
     CUTOUT = "mask"  # OpenAI's masks: transparent parts are repainted
 
 
@@ -120,6 +121,8 @@ def decode(data: bytes, purpose: Purpose, max_pixels: int) -> Decoded:
         match purpose:
             case Purpose.IMAGE:
                 picture = codec.opaque(picture)
+            case Purpose.REFERENCE:
+                picture = codec.as_reference(picture)
             case Purpose.MASK:
                 picture = codec.as_mask(picture)
             case Purpose.CUTOUT:

@@ -16,9 +16,6 @@ from darkroom.storage.files import Files
 from darkroom.storage.records import Claim
 from darkroom.storage.tables import ImageRow
 
-# Of a reference in memory. Models read up to 1 megapixel of each; 16 photographs take gigabytes.
-REFERENCE_PIXELS = 4 * 2**20
-
 
 @dataclass
 class Running:
@@ -76,7 +73,7 @@ class Running:
             for reference in request.references:
                 data = files.read(reference.removeprefix("image:"))
                 self.references_sha256 += (sha256(data).hexdigest(),)
-                references.append(_reduced(codec.opaque(Image.open(io.BytesIO(data)))))
+                references.append(codec.as_reference(Image.open(io.BytesIO(data))))
         client = self.claim.client
         return EngineJob(self.claim.job_id, request, image, mask, client, tuple(references))
 
@@ -119,16 +116,6 @@ class Running:
             Kind(work.model, work.pixels, in_flight),
             Speed(self.step_seconds / self.step, self.other_seconds / work.images),
         )
-
-
-def _reduced(picture: Image.Image) -> Image.Image:
-    """A picture with about `REFERENCE_PIXELS` if it has more, else itself."""
-    pixels = picture.width * picture.height
-    if pixels <= REFERENCE_PIXELS:
-        return picture
-    scale = (REFERENCE_PIXELS / pixels) ** 0.5
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def share_out(

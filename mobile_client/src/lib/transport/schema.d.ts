@@ -64,6 +64,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/edit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Change images as the prompt says.
+         * @description Answers the job when it is done, or its first image's bytes to `Accept: image/*`. `Prefer: respond-async` answers 202 at once, `Prefer: wait=N` after N seconds at most. `Idempotency-Key` makes a repeat return the first one's job. `Priority: u=0` puts it before your others, `u=7` behind them (RFC 9218).
+         */
+        post: operations["edit"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/upscale": {
         parameters: {
             query?: never;
@@ -421,6 +441,206 @@ export interface components {
         CodeRequest: {
             /** @default use */
             scope: components["schemas"]["Scope"];
+        };
+        /** EditForm */
+        EditForm: {
+            /**
+             * Prompt
+             * @description What to draw; `(word:1.3)` weighs a word.
+             * @example a red fox
+             */
+            prompt: string;
+            /**
+             * Negative Prompt
+             * @description What the picture should not show.
+             * @default
+             */
+            negative_prompt: string;
+            /**
+             * Width
+             * @description Pixels, a multiple of 8.
+             */
+            width?: number;
+            /**
+             * Height
+             * @description Pixels, a multiple of 8.
+             */
+            height?: number;
+            /**
+             * Num Inference Steps
+             * @description Denoising steps.
+             */
+            num_inference_steps?: number;
+            /**
+             * Guidance Scale
+             * @description 1 or less turns guidance off and halves the work.
+             */
+            guidance_scale?: number;
+            /**
+             * Guidance Rescale
+             * @description How far guidance is rescaled against overexposure (arXiv 2305.08891, 3.4).
+             * @default 0
+             */
+            guidance_rescale: number;
+            /**
+             * Num Images
+             * @description Number of images; image i has the seed `seed + i`.
+             * @default 1
+             */
+            num_images: number;
+            /**
+             * Seed
+             * @description Random when left out.
+             */
+            seed?: number;
+            /**
+             * Scheduler
+             * @description A name from `GET /schedulers`.
+             */
+            scheduler?: string;
+            /**
+             * Model
+             * @description A name from `GET /models`.
+             */
+            model?: string;
+            /**
+             * Loras
+             * @description A JSON list of `{name, scale}`.
+             * @default []
+             */
+            loras: string;
+            /**
+             * Clip Skip
+             * @description Number of last text-encoder layers to skip.
+             * @default 0
+             */
+            clip_skip: number;
+            /**
+             * @description PNG also holds the settings of the image.
+             * @default png
+             */
+            output_format: components["schemas"]["OutputFormat"];
+            /**
+             * Exact
+             * @description Never share a UNet call, so that bytes do not depend on other jobs.
+             * @default false
+             */
+            exact: boolean;
+            /**
+             * Webhook
+             * @description URL that is called when the job has ended; the owner must allow it.
+             */
+            webhook?: string;
+            /**
+             * References
+             * @description A part for each picture, in order. If some are files and others text, number them all: `references[0]`, `references[1]` and so on.
+             */
+            references: string[];
+        };
+        /**
+         * EditRequest
+         * @description Change pictures as the prompt says.
+         */
+        EditRequest: {
+            /**
+             * Prompt
+             * @description What to draw; `(word:1.3)` weighs a word.
+             * @example a red fox
+             */
+            prompt: string;
+            /**
+             * Negative Prompt
+             * @description What the picture should not show.
+             * @default
+             */
+            negative_prompt: string;
+            /**
+             * Width
+             * @description Pixels, a multiple of 8.
+             * @default null
+             */
+            width: number | null;
+            /**
+             * Height
+             * @description Pixels, a multiple of 8.
+             * @default null
+             */
+            height: number | null;
+            /**
+             * Num Inference Steps
+             * @description Denoising steps.
+             * @default null
+             */
+            num_inference_steps: number | null;
+            /**
+             * Guidance Scale
+             * @description 1 or less turns guidance off and halves the work.
+             * @default null
+             */
+            guidance_scale: number | null;
+            /**
+             * Guidance Rescale
+             * @description How far guidance is rescaled against overexposure (arXiv 2305.08891, 3.4).
+             * @default 0
+             */
+            guidance_rescale: number;
+            /**
+             * Num Images
+             * @description Number of images; image i has the seed `seed + i`.
+             * @default 1
+             */
+            num_images: number;
+            /**
+             * Seed
+             * @description Random when left out.
+             * @default null
+             */
+            seed: number | null;
+            /**
+             * Scheduler
+             * @description A name from `GET /schedulers`.
+             * @default null
+             */
+            scheduler: string | null;
+            /**
+             * Model
+             * @description A name from `GET /models`.
+             * @default null
+             */
+            model: string | null;
+            /**
+             * Loras
+             * @description Names from `GET /loras`, with scales.
+             */
+            loras?: components["schemas"]["Lora"][];
+            /**
+             * Clip Skip
+             * @description Number of last text-encoder layers to skip.
+             * @default 0
+             */
+            clip_skip: number;
+            /**
+             * @description PNG also holds the settings of the image.
+             * @default png
+             */
+            output_format: components["schemas"]["OutputFormat"];
+            /**
+             * Exact
+             * @description Never share a UNet call, so that bytes do not depend on other jobs.
+             * @default false
+             */
+            exact: boolean;
+            /**
+             * Webhook
+             * @description URL that is called when the job has ended; the owner must allow it.
+             * @default null
+             */
+            webhook: string | null;
+            /**
+             * References
+             * @description The pictures that the prompt speaks of, in its order. The first one gives the size unless width and height are sent.
+             */
+            references: string[];
         };
         /**
          * EmbeddingInfo
@@ -2080,6 +2300,72 @@ export interface operations {
             content: {
                 "application/json": components["schemas"]["InpaintRequest"];
                 "multipart/form-data": components["schemas"]["InpaintForm"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
+                    "image/png": unknown;
+                    "image/jpeg": unknown;
+                    "image/webp": unknown;
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    /** @description The URL of the job. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            400: components["responses"]["400"];
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            409: components["responses"]["409"];
+            413: components["responses"]["413"];
+            415: components["responses"]["415"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+            507: components["responses"]["507"];
+        };
+    };
+    edit: {
+        parameters: {
+            query?: {
+                /** @description Cancel the job. */
+                cancel_on_disconnect?: boolean;
+            };
+            header?: {
+                /** @description `respond-async` answers 202 at once, `wait=N` after N seconds at most (RFC 7240). */
+                Prefer?: string;
+                /** @description A repeat with the same key returns the job of the first request. */
+                "Idempotency-Key"?: string;
+                /** @description Urgency among your own jobs, `u=0` first, `u=7` last (RFC 9218). */
+                Priority?: string;
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EditRequest"];
+                "multipart/form-data": components["schemas"]["EditForm"];
             };
         };
         responses: {

@@ -1,8 +1,8 @@
-"""POST /txt2img, /img2img, /inpaint, /upscale; and submitting and awaiting jobs for every API."""
+"""The routes of the tasks, POST /txt2img and so on; and submitting and awaiting jobs."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Blueprint, Response, g, request
 from pydantic import BaseModel, Field, create_model
@@ -12,12 +12,19 @@ from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import CANCELLED, ProblemError, respond
 from darkroom.api.openapi import Operation, header, route
-from darkroom.api.prepare import FILE_FIELDS, PreparedRequest, fingerprint
+from darkroom.api.prepare import FILE_FIELDS, LISTS, PreparedRequest, fingerprint
 from darkroom.api.routes.images import send_picture
 from darkroom.asgi.wait import until_ended
 from darkroom.images.decoder import Decoded
 from darkroom.queue.transitions import IdempotencyConflictError, QueueFullError, SourceGoneError
-from darkroom.requests import REQUESTS, AnyRequest, ImageSource, Schema, Task
+from darkroom.requests import (
+    MAX_REFERENCES,
+    REQUESTS,
+    AnyRequest,
+    ImageSource,
+    Schema,
+    Task,
+)
 from darkroom.responses import SOURCE_GONE, Job, JobStatus, Problem
 from darkroom.storage.records import NewJob
 
@@ -55,8 +62,18 @@ def _form_model(task: Task) -> type[BaseModel]:
     binary = Field(json_schema_extra={"format": "binary"})
     listed = Field("[]", description="A JSON list of `{name, scale}`.")
     parts: dict[str, Any] = {
-        name: (ImageSource, binary) for name in FILE_FIELDS if name in cls.model_fields
+        name: (ImageSource, binary)
+        for name in FILE_FIELDS
+        if name in cls.model_fields and name not in LISTS
     }
+    if "references" in cls.model_fields:
+        several = Field(
+            min_length=1,
+            max_length=MAX_REFERENCES,
+            description="A part for each picture, in order. If some are files and others text, "
+            "number them all: `references[0]`, `references[1]` and so on.",
+        )
+        parts["references"] = (tuple[Annotated[ImageSource, binary], ...], several)
     if "loras" in cls.model_fields:
         parts["loras"] = (str, listed)
     return create_model(f"{cls.__name__.removesuffix('Request')}Form", __base__=cls, **parts)
@@ -87,6 +104,7 @@ def _add_route(task: Task, summary: str) -> None:
 _add_route(Task.TXT2IMG, "Generate images from a prompt.")
 _add_route(Task.IMG2IMG, "Generate images from an image and a prompt.")
 _add_route(Task.INPAINT, "Repaint the white part of a mask in an image.")
+_add_route(Task.EDIT, "Change images as the prompt says.")
 _add_route(Task.UPSCALE, "Enlarge an image with an upscaling network.")
 
 
@@ -99,7 +117,7 @@ def generate(task: Task) -> Response:
         raise ProblemError(400, "idempotency", "Unusable Idempotency-Key", detail)
     cancels = http.read_query(GenerateQuery).cancel_on_disconnect
     check_room(key)
-    body = here.bodies.read(FILE_FIELDS)
+    body = here.bodies.read(FILE_FIELDS, LISTS)
     asked = body.validate(REQUESTS[task])
     prepared = prepare(asked, body.files, fingerprint(asked, body.files))
     accepted, _ = accept(prepared, key, body.digest(task) if key else None)
