@@ -13,7 +13,7 @@ from darkroom.api.routes import submit
 from darkroom.compat.a1111 import second_pass
 from darkroom.compat.a1111.extras import decode
 from darkroom.compat.a1111.fields import Img2Img, Settings, Txt2Img, read
-from darkroom.compat.a1111.jobs import Answer, ChildJob, Then, run, split
+from darkroom.compat.a1111.jobs import Answer, ChildJob, Then, edits_only, run, split
 from darkroom.compat.a1111.status import client_options
 from darkroom.compat.a1111.translate import (
     MAX_IMAGES,
@@ -67,6 +67,8 @@ def img2img() -> Response:
     strength = usable_strength(asked.denoising_strength, steps, model, field, ignored)
     values = {**translated.values, "strength": strength}
     translated = replace(translated, values=honoured(Task.IMG2IMG, values, model, ignored))
+    if field in asked.model_fields_set and edits_only(model.info.name):
+        ignored.add(field)
     used = asked.init_images if script is None else asked.init_images[:1]
     if not used or not all(used):
         raise ProblemError(404, "init-image", "Init image not found", "init_images has none")

@@ -12,7 +12,7 @@ from flask import Response, jsonify
 import darkroom
 from darkroom.api import errors
 from darkroom.api.context import context
-from darkroom.api.parse import validate
+from darkroom.api.parse import FILE_PART, validate
 from darkroom.api.prepare import FILE_FIELDS
 from darkroom.api.routes import submit
 from darkroom.catalog import schedulers
@@ -21,6 +21,8 @@ from darkroom.compat.ignored import Ignored
 from darkroom.images import codec, metadata
 from darkroom.requests import MAX_IMAGES_PER_JOB, MAX_SEED, REQUESTS, RESOLVED, OutputFormat, Task
 from darkroom.responses import Image, Job, JobStatus, Problem
+
+ONLY_IMG2IMG = ("strength", "latent_resize")  # which edits do not have
 
 Size = tuple[int, int]  # width and height in pixels
 Then = Callable[[Sequence[Job]], Response]  # answers with ended jobs, or waits for more
@@ -69,12 +71,13 @@ def run(
     placed: list[str] = []
     stored: dict[int, dict[str, str]] = {}
     with submit.all_or_none() as accept:
-        for index, child in enumerate(child_jobs):
+        for index, child in enumerate(map(_possible, child_jobs)):
             values = {**child.values, **stored.get(child.source, {})}
             files = {} if child.source in stored else child.files
             if seed is not None:
                 values["seed"] = (seed + child.first) % (MAX_SEED + 1)
-            fields = {**values, **dict.fromkeys(files, "file part")}
+            alone = (name for name in files if "/" not in name)
+            fields = {**values, **dict.fromkeys(alone, FILE_PART)}
             asked = validate(REQUESTS[child.task], fields)
             fingerprint = sha256(f"{digest} {(stage, index)}".encode()).hexdigest()
             job = accept(submit.prepare(asked, files, fingerprint))
@@ -92,6 +95,21 @@ def run(
         return then(jobs)
 
     return submit.when_ended(placed, ended)
+
+
+def _possible(child: ChildJob) -> ChildJob:
+    """The same job, or where its model edits but does no img2img, an edit, without strength."""
+    if child.task is not Task.IMG2IMG or not edits_only(child.values["model"]):
+        return child
+    kept = {name: child.values[name] for name in child.values if name not in ONLY_IMG2IMG}
+    files = {"references/0": child.files["image"]}
+    return replace(child, task=Task.EDIT, values={**kept, "references": [FILE_PART]}, files=files)
+
+
+def edits_only(model: str) -> bool:
+    """Whether a model changes pictures as the prompt says, and in no other way."""
+    tasks = context().catalog.find(model).info.tasks
+    return Task.EDIT in tasks and Task.IMG2IMG not in tasks
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from darkroom.catalog.models import ModelEntry
 from darkroom.compat.a1111 import extras, samplers, translate
 from darkroom.compat.a1111.extras import Original, Upscaler
 from darkroom.compat.a1111.fields import Img2Img, Txt2Img, translate_prompt, wrong
-from darkroom.compat.a1111.jobs import Answer, ChildJob, Size, Then, read_image, run
+from darkroom.compat.a1111.jobs import Answer, ChildJob, Size, Then, edits_only, read_image, run
 from darkroom.compat.a1111.translate import MAX_IMAGES, MAX_STEPS, Translated, clamp
 from darkroom.images import codec, resize, tiling
 from darkroom.images.decoder import Purpose
@@ -104,6 +104,8 @@ def _translate_hires(
             strength, steps, model, "denoising_strength", ignored
         ),
     }
+    if "denoising_strength" in asked.model_fields_set and edits_only(model.info.name):
+        ignored.add("denoising_strength")
     if asked.hr_prompt:
         values |= translate_prompt(asked.hr_prompt, "hr_prompt", model, here.adapters, ignored)
     if asked.hr_negative_prompt:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
@@ -30,6 +31,7 @@ NAMES = {
     "#/height": "#/size",
     "#/mask_image": "#/mask",
 }
+REFERENCES = re.compile(r"#/references(/\d+)?")  # which are images there
 # OpenAI's codes of our problems.
 CODES = {
     "token": "invalid_api_key",
@@ -82,10 +84,14 @@ def translated_errors() -> Iterator[None]:
         if error.problem.status != 422:
             raise
         renamed = [
-            FieldError(pointer=NAMES.get(wrong.pointer, wrong.pointer), detail=wrong.detail)
+            FieldError(pointer=_renamed(wrong.pointer), detail=wrong.detail)
             for wrong in error.problem.errors
         ]
         raise invalid(dict.fromkeys(renamed), 400) from None
+
+
+def _renamed(pointer: str) -> str:
+    return "#/image" if REFERENCES.fullmatch(pointer) else NAMES.get(pointer, pointer)
 
 
 def failure(job: Job | None) -> Problem | None:

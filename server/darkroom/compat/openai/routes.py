@@ -36,7 +36,10 @@ def generations() -> Response:
 
 @blueprint.post("/images/edits")
 def edits() -> Response:
-    """Repaint what a mask leaves transparent, or all of a picture if there is no mask."""
+    """Repaint what a mask leaves transparent, or all of a picture if there is no mask.
+
+    Models that edit as the prompt says do that without a mask, with as many pictures as they take.
+    """
     return _generate(Task.IMG2IMG, "image_edit")
 
 
@@ -59,7 +62,7 @@ def _generate(task: Task, kind: Kind, **defaults: Any) -> Response:
         defaults: fields used if they were not sent.
     """
     here = context()
-    sent = here.bodies.read(("image", "mask"), tolerant=True)
+    sent = here.bodies.read(("image", "mask"), ("image",), tolerant=True)
     given = {name: value for name, value in sent.fields.items() if value is not None}
     digest = replace(sent, fields=given).digest(request.path)
     asked = translate(task, replace(sent, fields={**defaults, **given}), here.catalog, here.sources)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.api import checks
 from darkroom.api.errors import ProblemError, invalid_field
-from darkroom.api.parse import Body, validate
+from darkroom.api.parse import FILE_PART, LISTED, Body, validate
 from darkroom.api.prepare import Sources
 from darkroom.catalog.models import ModelCatalog, UnknownModelError
 from darkroom.compat.ignored import Ignored
@@ -30,10 +30,12 @@ MAX_N = 10
 # Our fields that have another name or meaning in OpenAI's API, and those it does not offer here.
 TRANSLATED = frozenset(
     {"model", "width", "height", "num_images", "output_format", "image", "mask_image"}
-    | {"invert_mask", "webhook"}
+    | {"invert_mask", "references", "webhook"}
 )
 # All others keep our names, which are vLLM-Omni's too. Clients send them as `extra_body`.
-OWN_BY_TASK = {task: REQUESTS[task].model_fields.keys() - TRANSLATED for task in MODEL_TASKS}
+OWN_BY_TASK = {
+    task: REQUESTS[task].model_fields.keys() - TRANSLATED for task in (*MODEL_TASKS, Task.EDIT)
+}
 STRENGTHS = {"high": 0.5, "low": 0.75}  # of img2img, by `input_fidelity`
 
 # OpenAI's models, for which the default one is used: many programs know no other names.
@@ -85,16 +87,20 @@ class Translated:
 
 
 def translate(task: Task, sent: Body, catalog: ModelCatalog, sources: Sources) -> Translated:
-    """Translate a request without null fields; with a mask, img2img becomes inpaint.
+    """Translate a request without null fields.
+
+    With a mask, img2img becomes inpaint; without one, edit where the model can.
 
     Raises:
         ProblemError: 404, 413, 422 under our names of the fields, or 503.
     """
-    if task is Task.IMG2IMG and ("mask" in sent.files or "mask" in sent.fields):
-        task = Task.INPAINT
     fields = sent.fields
     options = validate(ResponseOptions, fields)
     model, replaced = _find_model(options.model, catalog)
+    if task is Task.IMG2IMG and ("mask" in sent.files or "mask" in fields):
+        task = Task.INPAINT
+    elif task is Task.IMG2IMG and Task.EDIT in model.tasks:
+        task = Task.EDIT
     values, fitted = _size(options.size, model)
     values |= {name: fields[name] for name in OWN_BY_TASK[task] if name in fields}
     if values.get("seed") in (-1, "-1"):  # other programs' way to ask for a random seed
@@ -103,7 +109,9 @@ def translate(task: Task, sent: Body, catalog: ModelCatalog, sources: Sources) -
     if varies:
         values.setdefault("strength", STRENGTHS[options.input_fidelity])
     files: dict[str, bytes | Decoded] = {}
-    if task is not Task.TXT2IMG:
+    if task is Task.EDIT:
+        values["references"], files = _references(sent)
+    elif task is not Task.TXT2IMG:
         values |= {"image": fields["image"]} if "image" in fields else {}
         files |= {"image": sent.files["image"]} if "image" in sent.files else {}
     if task is Task.INPAINT:
@@ -113,17 +121,22 @@ def translate(task: Task, sent: Body, catalog: ModelCatalog, sources: Sources) -
         "num_images": min(options.n, MAX_IMAGES_PER_JOB),
         "output_format": options.output_format,
     }
-    request = validate(REQUESTS[task], {**values, **dict.fromkeys(files, "a file")})
+    alone = (name for name in files if "/" not in name)
+    request = validate(REQUESTS[task], {**values, **dict.fromkeys(alone, FILE_PART)})
     assert isinstance(request, Txt2ImgRequest)
     request, refused = _honoured(request, model)
     known = {*ResponseOptions.model_fields, *values, *files, "seed"}
     known |= {"mask"} if task is Task.INPAINT else set()
+    known |= {"image"} if task is Task.EDIT else set()
     known -= set() if varies else {"input_fidelity"}
     ignored = [
         name for name, value in fields.items() if name not in known and value not in ASKS_NOTHING
     ]
     ignored += [name for name in refused if name in fields]
-    ignored += ["model"] * replaced + ["size"] * fitted + list(sent.spare)
+    ignored += ["model"] * replaced + ["size"] * fitted
+    ignored += [
+        name for name in sent.spare if not (task is Task.EDIT and LISTED.sub("", name) == "image")
+    ]
     more = options.n - request.num_images
     return Translated(request, more, files, options, Ignored(*ignored))
 
@@ -138,6 +151,16 @@ def _honoured(request: Txt2ImgRequest, model: ModelInfo) -> tuple[Txt2ImgRequest
     ]
     kept = request.model_fields_set - set(refused)
     return kind(**{name: getattr(request, name) for name in kept}), refused
+
+
+def _references(sent: Body) -> tuple[list[Any], dict[str, bytes | Decoded]]:
+    """The pictures of a request as `references` and as their files."""
+    parts = [data for name, data in sent.files.items() if name.partition("/")[0] == "image"]
+    if parts:
+        files = {f"references/{index}": data for index, data in enumerate(parts)}
+        return [FILE_PART] * len(parts), dict(files)
+    image = sent.fields.get("image", [])
+    return image if isinstance(image, list) else [image], {}
 
 
 def _find_model(name: str | None, catalog: ModelCatalog) -> tuple[ModelInfo, bool]:
