@@ -9,6 +9,7 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from tests.browser.phone import DEVELOPING_MS, Phone, phone
+from tests.engine import tiny_families
 from tests.serving import RunningServer, running
 
 # What reaches beyond the right edge of the screen, and does not lie in a part that scrolls.
@@ -60,6 +61,33 @@ def test_a_photo_becomes_the_beginning_of_another_picture(mobile: Phone, photo: 
     assert sent.size == (job["request"]["width"], job["request"]["height"])
     with Image.open(photo) as original:
         assert np.mean(_difference(sent, original.convert("RGB").resize(sent.size))) < 12
+
+
+def test_two_photos_are_edited_as_the_words_say(
+    browser: Browser, photo: Path, tmp_path: Path
+) -> None:
+    tiny_families.flux2_klein_distilled(tmp_path / "models" / "klein")
+    settings = {"DARKROOM_MODELS__DEFAULT": "klein"}
+    with running(tmp_path, **settings) as server, phone(browser, server) as mobile:
+        mobile.open()
+        mobile.pick_photo(photo)
+        expect(mobile.button("Edit")).to_be_visible()
+        expect(mobile.page.get_by_role("slider", name="Strength")).to_have_count(0)
+        mobile.page.get_by_test_id("reference").set_input_files(photo)
+        mobile.button("Use photo").click(timeout=DEVELOPING_MS)
+        expect(mobile.page.get_by_role("img", name="Picture 2")).to_be_visible()
+
+        mobile.write("the cat beside itself")
+        mobile.set_steps(2)
+        mobile.press("Edit")
+
+        mobile.wait_for_picture()
+        job = mobile.job()
+        assert job["task"] == "edit"
+        first, second = map(mobile.stored, job["request"]["references"])
+        assert first.size == second.size
+        assert first.width > first.height
+        assert mobile.errors == []
 
 
 @pytest.mark.slow

@@ -216,3 +216,101 @@ test("reset to defaults keeps the prompt", () => {
     ratio: "1:1",
   });
 });
+
+const cat = { picture: photo, width: 128, height: 96 };
+const hat = { picture: "job-1-0", width: 64, height: 64 };
+const sofa = { picture: "job-2-0", width: 64, height: 64 };
+
+function startEdit(): void {
+  draft.setModel("editor");
+  draft.set({ prompt: "the cat wears the hat" });
+  draft.setSource(cat);
+}
+
+test("a model that edits is sent its pictures as references", () => {
+  startEdit();
+  expect(draft.task.value).toBe("edit");
+  expect(draft.ready.value).toBe(true);
+  expect(draft.request()).toEqual({
+    task: "edit",
+    request: { prompt: "the cat wears the hat", model: "editor" },
+    files: { references: [photo] },
+  });
+
+  draft.addReference(hat);
+  expect(draft.request().files).toEqual({ references: [photo, "image:job-1-0"] });
+
+  draft.setSource(sofa);
+  expect(draft.request()).toMatchObject({
+    request: { references: ["image:job-2-0", "image:job-1-0"] },
+    files: {},
+  });
+});
+
+test("an edit has as many pictures as its model takes", () => {
+  startEdit();
+  expect(draft.roomForReference.value).toBe(true);
+  draft.addReference(hat);
+  draft.addReference(sofa);
+  expect(draft.roomForReference.value).toBe(false);
+
+  draft.setModel("tintype");
+  expect(draft.task.value).toBe("img2img");
+  expect(draft.references.value).toEqual([]);
+  expect(draft.request().request).not.toHaveProperty("references");
+
+  draft.setModel("editor");
+  draft.removeReference(hat);
+  expect(draft.references.value).toEqual([sofa]);
+  expect(draft.roomForReference.value).toBe(true);
+});
+
+test("when the first picture of an edit goes, the next takes its place", () => {
+  startEdit();
+  draft.addReference(hat);
+
+  draft.removeSource();
+  expect(draft.source.value).toEqual(hat);
+  expect(draft.references.value).toEqual([]);
+
+  draft.removeSource();
+  expect(draft.task.value).toBe("txt2img");
+});
+
+test("a photo is placed where it was picked for", () => {
+  startEdit();
+  draft.pick(new Blob(["hat"]), true);
+  draft.place(hat);
+  expect(draft.references.value).toEqual([hat]);
+  expect(draft.photo.value).toBeNull();
+
+  draft.pick(new Blob(["sofa"]));
+  draft.place(sofa);
+  expect(draft.source.value).toEqual(sofa);
+  expect(draft.references.value).toEqual([hat]);
+});
+
+test("the pictures of an edit are there after a reload, and in a remix", async () => {
+  startEdit();
+  draft.addReference(hat);
+  const restored = new Draft(catalog, preferences, pictures);
+  await restored.restore();
+  expect(restored.request().files).toEqual({ references: [photo, "image:job-1-0"] });
+
+  const request = {
+    prompt: "the cat wears the hat",
+    model: "editor",
+    width: 128,
+    height: 96,
+    references: ["image:up1", "image:up2"],
+  };
+  draft.remix(request);
+  expect(draft.task.value).toBe("edit");
+  expect(draft.request()).toEqual({ task: "edit", request, files: {} });
+});
+
+test("the server's word on a reference stands at the picture", () => {
+  startEdit();
+  draft.refuse([{ pointer: "#/references/1", detail: "is no picture" }], "");
+  expect(draft.complaints.value).toEqual({ image: { text: "is no picture" } });
+});

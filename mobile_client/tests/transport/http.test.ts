@@ -103,6 +103,17 @@ test("pictures go in a form, with lists as JSON", async () => {
   expect(form.get("image")).toBeInstanceOf(Blob);
 });
 
+test("the pictures of an edit are numbered in a form", async () => {
+  const { api, asked } = apiOf(answer(202, job("a")));
+  const references = [new Blob(["x"], { type: "image/png" }), "image:job-1-0"];
+  await api.submit("edit", { prompt: "a hat" }, { references }, "key-1");
+
+  const form = asked[0]?.[1].body as FormData;
+  expect([...form.keys()]).toEqual(["prompt", "references[0]", "references[1]"]);
+  expect(form.get("references[0]")).toBeInstanceOf(Blob);
+  expect(form.get("references[1]")).toBe("image:job-1-0");
+});
+
 test("a worker that is loading is not ready, and no error", async () => {
   const body = { type: "urn:darkroom:problem:not-ready", title: "Not ready", status: 503 };
   expect(await apiOf(answer(503, body)).api.ready()).toBe(false);

@@ -31,7 +31,8 @@ export function Create() {
         <Tray />
         <Prompt />
         <Source />
-        {task === "txt2img" ? <Shape /> : <Strength />}
+        {task === "txt2img" && <Shape />}
+        {(task === "img2img" || task === "inpaint") && <Strength />}
         {task === "inpaint" && <MaskOptions />}
         <Advanced />
       </form>
@@ -87,7 +88,7 @@ function Go() {
           disabled={busy}
           onClick={() => void develop()}
         >
-          {t("create.go", { count })}
+          {t(draft.task.value === "edit" ? "create.go.edit" : "create.go", { count })}
         </button>
       </div>
     </div>

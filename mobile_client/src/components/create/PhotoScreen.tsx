@@ -16,7 +16,7 @@ export function PhotoScreen() {
       file={photo}
       limits={model.limits}
       onDone={(picture, size) => {
-        draft.setSource({ picture, ...size });
+        draft.place({ picture, ...size });
         route.back();
       }}
       onCancel={() => {

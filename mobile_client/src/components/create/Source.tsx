@@ -6,13 +6,16 @@ import { useApp } from "../context";
 import { useComplaints } from "./complaints";
 import { useTakePicture } from "./usePictureInput";
 
+/** Tasks that start from a picture. */
+const STARTS = ["img2img", "inpaint", "edit"] as const;
+
 /** The start picture and its mask, or the buttons to choose one. */
 export function Source() {
   const { draft } = useApp();
   const model = draft.model.value;
   const source = draft.source.value;
   if (source) return <Chosen source={source} />;
-  if (model && !model.tasks.includes("img2img") && !model.tasks.includes("inpaint")) return null;
+  if (model && !STARTS.some((task) => model.tasks.includes(task))) return null;
   return <Pick />;
 }
 
@@ -68,7 +71,7 @@ function Chosen({ source }: { source: StartPicture }) {
   const problem = complaints.image ?? complaints.mask;
   const crop = () => {
     if (!(source.picture instanceof Blob)) return;
-    draft.photo.value = source.picture;
+    draft.pick(source.picture);
     route.go({ screen: "photo" });
   };
   return (
@@ -83,7 +86,7 @@ function Chosen({ source }: { source: StartPicture }) {
           type="button"
           class="button icon source-remove"
           aria-label={t("create.source.remove")}
-          onClick={() => draft.setSource(null)}
+          onClick={() => draft.removeSource()}
         >
           <Icon name="close" />
         </button>
@@ -108,8 +111,63 @@ function Chosen({ source }: { source: StartPicture }) {
           </button>
         )}
       </div>
+      {draft.task.value === "edit" && <References />}
       {problem && <p class="problem">{problem}</p>}
     </section>
+  );
+}
+
+/** The other pictures of an edit, and the button to add one while the model takes more. */
+function References() {
+  const { draft } = useApp();
+  const take = useTakePicture(true);
+  const library = useRef<HTMLInputElement>(null);
+  return (
+    <>
+      <p class="hint">{t("create.edit.hint")}</p>
+      <div class="references">
+        {draft.references.value.map((reference, index) => (
+          <Reference key={reference} reference={reference} number={index + 2} />
+        ))}
+      </div>
+      {draft.roomForReference.value && (
+        <div class="source-tools">
+          <button type="button" class="button" onClick={() => library.current?.click()}>
+            <Icon name="photo" />
+            {t("create.reference.add")}
+          </button>
+        </div>
+      )}
+      <input
+        ref={library}
+        hidden
+        type="file"
+        accept="image/*"
+        data-testid="reference"
+        onChange={(event) => {
+          take(event.currentTarget.files?.[0]);
+          event.currentTarget.value = "";
+        }}
+      />
+    </>
+  );
+}
+
+function Reference({ reference, number }: { reference: StartPicture; number: number }) {
+  const { draft } = useApp();
+  const url = usePictureUrl(reference.picture, 256);
+  return (
+    <div class="reference">
+      {url && <img src={url} alt={t("create.reference", { number })} />}
+      <button
+        type="button"
+        class="button icon source-remove"
+        aria-label={t("create.reference.remove", { number })}
+        onClick={() => draft.removeReference(reference)}
+      >
+        <Icon name="close" />
+      </button>
+    </div>
   );
 }
 

@@ -2,8 +2,11 @@ import { useEffect, useState } from "preact/hooks";
 import { t } from "../../strings";
 import { useApp } from "../context";
 
-/** Returns a function that takes a picked file and opens the crop editor. */
-export function useTakePicture(): (file: Blob | null | undefined) => void {
+/**
+ * Returns a function that takes a picked file and opens the crop editor. With `adding` the picture
+ * comes beside the start picture.
+ */
+export function useTakePicture(adding = false): (file: Blob | null | undefined) => void {
   const { draft, route, toasts } = useApp();
   return (file) => {
     if (!file) return;
@@ -11,7 +14,7 @@ export function useTakePicture(): (file: Blob | null | undefined) => void {
       toasts.show({ text: t("create.notpicture") });
       return;
     }
-    draft.photo.value = file;
+    draft.pick(file, adding);
     route.go({ screen: "photo" });
   };
 }

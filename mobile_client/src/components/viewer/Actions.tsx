@@ -11,13 +11,13 @@ interface ActionsProps {
   job: Job;
   picture: Picture;
   onRemix: () => void;
-  onUseAs: (task: "img2img" | "inpaint") => void;
+  onUseAs: (task: "img2img" | "inpaint" | "edit") => void;
   onDelete: () => void;
 }
 
 /** Buttons for one picture, in one row at the bottom. */
 export function Actions({ job, picture, onRemix, onUseAs, onDelete }: ActionsProps) {
-  const { api, toasts } = useApp();
+  const { api, draft, toasts } = useApp();
   const [choosing, setChoosing] = useState(false);
   const name = fileName(job, picture);
 
@@ -43,6 +43,9 @@ export function Actions({ job, picture, onRemix, onUseAs, onDelete }: ActionsPro
         <Sheet title={t("viewer.edit.title")} onClose={() => setChoosing(false)}>
           <Choice icon="photo" name="viewer.edit.start" onUse={() => onUseAs("img2img")} />
           <Choice icon="brush" name="create.mask.paint" onUse={() => onUseAs("inpaint")} />
+          {draft.roomForReference.value && (
+            <Choice icon="photo" name="viewer.edit.add" onUse={() => onUseAs("edit")} />
+          )}
         </Sheet>
       )}
     </div>

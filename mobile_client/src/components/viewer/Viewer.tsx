@@ -18,7 +18,7 @@ export interface ViewerProps {
   onOpen: (pictureId: string) => void;
   onRemix: (task: Task, request: PictureRequest) => void;
   onUseAs: (
-    task: "img2img" | "inpaint",
+    task: "img2img" | "inpaint" | "edit",
     picture: { id: string; width: number; height: number },
   ) => void;
 }

@@ -110,6 +110,7 @@ const FIELDS: Readonly<Record<string, Field>> = {
   strength: "strength",
   image: "image",
   mask_image: "mask",
+  references: "image",
   num_inference_steps: "steps",
   guidance_scale: "guidance",
   scheduler: "scheduler",
@@ -124,15 +125,30 @@ export class Draft {
   readonly source: ReadonlySignal<Source | null> = this.from;
   private readonly painted = signal<Mask | null>(null);
   readonly mask: ReadonlySignal<Mask | null> = this.painted;
+  /** Pictures beside the start picture, for models that edit several. */
+  private readonly beside = signal<readonly Source[]>([]);
   /** A photo that was picked but not cropped yet. */
   readonly photo = signal<Blob | null>(null);
+  /** Whether that photo comes beside the start picture, instead of in its place. */
+  private adding = false;
   /** The server's errors of the last try. */
   private readonly refusals = signal<Complaints>({});
 
-  readonly task: ReadonlySignal<Exclude<Task, "edit" | "upscale">> = computed(() => {
+  readonly task: ReadonlySignal<Exclude<Task, "upscale">> = computed(() => {
     if (!this.from.value) return "txt2img";
-    return this.painted.value ? "inpaint" : "img2img";
+    if (this.painted.value) return "inpaint";
+    return this.model.value?.tasks.includes("edit") ? "edit" : "img2img";
   });
+
+  /** The pictures of an edit after the first, as many as the model takes. */
+  readonly references: ReadonlySignal<readonly Source[]> = computed(() =>
+    this.task.value === "edit" ? this.beside.value.slice(0, this.mostBeside()) : [],
+  );
+
+  /** Whether the edit can have one more picture. */
+  readonly roomForReference: ReadonlySignal<boolean> = computed(
+    () => this.task.value === "edit" && this.references.value.length < this.mostBeside(),
+  );
 
   readonly model: ReadonlySignal<ModelInfo | null> = computed(() =>
     this.catalog.model(this.chosen.value.model),
@@ -164,9 +180,11 @@ export class Draft {
   async restore(): Promise<void> {
     const source = await this.pictures.get<Source>("source");
     const mask = await this.pictures.get<Mask>("mask");
+    const beside = await this.pictures.get<Source[]>("references");
     if (this.from.value) return; // the user was faster
     this.from.value = source ?? null;
     this.painted.value = (source && mask) ?? null;
+    this.beside.value = (source && beside) ?? [];
   }
 
   set(change: Partial<Values>): void {
@@ -193,6 +211,35 @@ export class Draft {
     this.set({ loras: this.chosen.value.loras.filter((lora) => fitting.includes(lora.name)) });
   }
 
+  /** Takes a photo to crop: the start picture, or one beside it. */
+  pick(photo: Blob, adding = false): void {
+    this.photo.value = photo;
+    this.adding = adding;
+  }
+
+  /** The photo is cropped. */
+  place(picture: Source): void {
+    if (this.adding && this.roomForReference.value) this.addReference(picture);
+    else this.setSource(picture);
+  }
+
+  /** Adds a picture to an edit. */
+  addReference(picture: Source): void {
+    this.photo.value = null;
+    this.setReferences([...this.references.value, picture]);
+  }
+
+  removeReference(picture: Source): void {
+    this.setReferences(this.beside.value.filter((each) => each !== picture));
+  }
+
+  /** Removes the start picture. Of an edit's pictures the next one takes its place. */
+  removeSource(): void {
+    const [next = null, ...rest] = this.references.value;
+    this.setSource(next);
+    this.setReferences(rest);
+  }
+
   /** Sets the start picture, or none. Removes the mask, which belongs to one picture. */
   setSource(source: Source | null): void {
     this.photo.value = null;
@@ -211,8 +258,12 @@ export class Draft {
 
   /** Takes all settings of a finished job. */
   remix(request: PictureRequest): void {
-    const { width, height, image, mask_image } = request;
-    this.setSource(image && width && height ? { picture: stored(image), width, height } : null);
+    const { width, height, mask_image } = request;
+    const [image, ...others] = request.references ?? (request.image ? [request.image] : []);
+    const source = (name: string): Source | null =>
+      width && height ? { picture: stored(name), width, height } : null;
+    this.setSource(image ? source(image) : null);
+    this.setReferences(others.map(source).filter((each) => each !== null));
     const own = this.catalog.model(request.model ?? null)?.defaults;
     const unless = <Value>(value: Value | undefined, ofModel: Value | undefined): Value | null =>
       value === undefined || value === ofModel ? null : value;
@@ -284,7 +335,8 @@ export class Draft {
       put("height", size.height);
     }
     const files: RequestFiles = {};
-    if (task !== "txt2img") {
+    if (task === "edit") attachAll(asked, files, [this.from.value, ...this.references.value]);
+    else if (task !== "txt2img") {
       put("strength", values.strength);
       attach(asked, files, "image", this.from.value?.picture);
     }
@@ -309,16 +361,41 @@ export class Draft {
     }
     const task = this.task.value;
     if (model && !model.tasks.includes(task)) found.model = { key: "task" };
-    if (model && task !== "txt2img") {
+    if (model && (task === "img2img" || task === "inpaint")) {
       const all = steps ?? model.defaults.num_inference_steps;
       if (Math.trunc(all * (strength ?? STRENGTH[task])) < 1) found.strength = { key: "steps" };
     }
     return found;
   }
 
-  private keep(name: "source" | "mask", value: Source | Mask | null): void {
+  private setReferences(pictures: readonly Source[]): void {
+    this.beside.value = pictures;
+    this.keep("references", pictures.length > 0 ? pictures : null);
+    this.refusals.value = {};
+  }
+
+  private mostBeside(): number {
+    return Math.max(0, (this.model.value?.limits.max_references ?? 0) - 1);
+  }
+
+  private keep(
+    name: "source" | "mask" | "references",
+    value: Source | Mask | readonly Source[] | null,
+  ): void {
     void (value ? this.pictures.set(name, value) : this.pictures.delete(name));
   }
+}
+
+function attachAll(
+  asked: PictureRequest,
+  files: RequestFiles,
+  pictures: readonly (Source | null)[],
+): void {
+  const sent = pictures
+    .filter((each) => each !== null)
+    .map(({ picture }) => (picture instanceof Blob ? picture : REFERENCE + picture));
+  if (sent.some((picture) => picture instanceof Blob)) files.references = sent;
+  else asked.references = sent as string[];
 }
 
 function stored(reference: string): string {

@@ -135,10 +135,12 @@ export class State {
     await this.parts.erase();
   }
 
-  /** Makes a stored picture the start picture of the draft. */
-  useAs(task: Extract<Task, "img2img" | "inpaint">, picture: Size & { id: string }): void {
+  /** Makes a stored picture the start picture of the draft, or one more picture of its edit. */
+  useAs(task: Extract<Task, "img2img" | "inpaint" | "edit">, picture: Size & { id: string }): void {
     const { id, width, height } = picture;
-    this.draft.setSource({ picture: id, width, height });
+    const source = { picture: id, width, height };
+    if (task === "edit") this.draft.addReference(source);
+    else this.draft.setSource(source);
     this.route.go({ screen: "create" });
     // Opened over the form, so that "done" and "back" lead to the form.
     if (task === "inpaint") this.route.go({ screen: "mask" });
@@ -217,7 +219,7 @@ export class State {
     const shared = await this.parts.pictures.get<Blob>("shared");
     if (!shared) return;
     await this.parts.pictures.delete("shared");
-    this.draft.photo.value = shared;
+    this.draft.pick(shared);
     this.route.replace({ screen: "photo" });
   }
 }

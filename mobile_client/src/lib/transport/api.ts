@@ -177,7 +177,7 @@ function encode(
   asked: PictureRequest,
   files: RequestFiles,
 ): { body: BodyInit; headers: Record<string, string> } {
-  if (!files.image && !files.mask_image) {
+  if (!files.image && !files.mask_image && !files.references) {
     return { body: JSON.stringify(asked), headers: { "content-type": "application/json" } };
   }
   const form = new FormData();
@@ -187,5 +187,11 @@ function encode(
   }
   if (files.image) form.set("image", files.image, "image");
   if (files.mask_image) form.set("mask_image", files.mask_image, "mask.png");
+  // Numbered, because a form has no order between text and files.
+  files.references?.forEach((picture, index) => {
+    const name = `references[${index}]`;
+    if (picture instanceof Blob) form.set(name, picture, "image");
+    else form.set(name, picture);
+  });
   return { body: form, headers: {} };
 }

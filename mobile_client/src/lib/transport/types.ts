@@ -3,7 +3,7 @@
 import type { paths } from "./schema";
 
 type Json<Answer> = Answer extends { content: { "application/json": infer Body } } ? Body : never;
-type Body<Path extends "/txt2img" | "/img2img" | "/inpaint"> = NonNullable<
+type Body<Path extends "/txt2img" | "/img2img" | "/inpaint" | "/edit"> = NonNullable<
   paths[Path]["post"]["requestBody"]
 >["content"]["application/json"];
 
@@ -22,13 +22,17 @@ export type SchedulerInfo = Json<
 export type LoraInfo = Json<paths["/loras"]["get"]["responses"]["200"]>["loras"][number];
 
 /** The fields of all tasks; each task takes some of them. */
-export type PictureRequest = Partial<Body<"/txt2img"> & Body<"/img2img"> & Body<"/inpaint">>;
+export type PictureRequest = Partial<
+  Body<"/txt2img"> & Body<"/img2img"> & Body<"/inpaint"> & Body<"/edit">
+>;
 export type Lora = NonNullable<PictureRequest["loras"]>[number];
 
 /** Files sent with a request. */
 export interface RequestFiles {
   image?: Blob;
   mask_image?: Blob;
+  /** All of an edit's pictures in order, the stored ones as text, if one of them is a file. */
+  references?: readonly (Blob | string)[];
 }
 
 export interface FieldError {
