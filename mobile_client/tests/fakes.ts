@@ -38,7 +38,14 @@ export const MODEL: ModelInfo = {
     max_references: 0,
   },
   schedulers: [],
-  fields: ["negative_prompt", "guidance_scale", "guidance_rescale", "scheduler", "loras", "strength"],
+  fields: [
+    "negative_prompt",
+    "guidance_scale",
+    "guidance_rescale",
+    "scheduler",
+    "loras",
+    "strength",
+  ],
   default: true,
 };
 

@@ -6,7 +6,14 @@ import { LARGE, MODEL } from "../fakes";
 const TIGHT: ModelInfo = {
   ...MODEL,
   defaults: { ...MODEL.defaults, width: 160, height: 160 },
-  limits: { min_side: 100, max_side: 200, max_pixels: 25_600, multiple_of: 16, max_clip_skip: 0, max_references: 0 },
+  limits: {
+    min_side: 100,
+    max_side: 200,
+    max_pixels: 25_600,
+    multiple_of: 16,
+    max_clip_skip: 0,
+    max_references: 0,
+  },
 };
 
 test.each([MODEL, LARGE, TIGHT])("every shape is a size that $name can do", (model) => {
