@@ -18,7 +18,7 @@ def darkroom(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         [sys.executable, "-m", "darkroom", *arguments],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=500,
         env={**os.environ, **environment},
         check=False,
     )

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 import darkroom
-from tests.browser.phone import Phone, phone
+from tests.browser.phone import DEVELOPING_MS, Phone, phone
 from tests.programs import program
 from tests.serving import RunningServer
 
@@ -18,6 +18,7 @@ CLIENT = Path(darkroom.__file__).parent / "client/index.html"
 def browser() -> Iterator[Browser]:
     """Debian's Chromium; Playwright brings only the remote control, an event loop of its own."""
     assert CLIENT.is_file(), "the mobile client is not built: make client"
+    expect.set_options(timeout=DEVELOPING_MS)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
             executable_path=program("chromium"),

@@ -35,6 +35,7 @@ class Phone:
     def __init__(self, context: BrowserContext, server: RunningServer) -> None:
         self.context = context
         self.server = server
+        context.set_default_timeout(DEVELOPING_MS)
         self.page: Page = context.new_page()
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))

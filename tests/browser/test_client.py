@@ -235,13 +235,14 @@ def test_the_picture_arrives_although_the_server_is_killed(
     browser: Browser, tmp_path: Path
 ) -> None:
     with running(tmp_path) as server, phone(browser, server) as mobile:
+        children = [server.child(name) for name in ("web", "worker")]
         mobile.open().develop("a red fox", steps=60)
         job_id = mobile.job_id
         preview = mobile.page.get_by_role("img", name="Preview of: a red fox")
         preview.wait_for(timeout=DEVELOPING_MS)
 
-        for name in ("web", "worker"):
-            server.child(name).kill()  # the supervisor starts them again
+        for child in children:
+            child.kill()  # the supervisor starts them again
 
         mobile.wait_for_picture()
         assert mobile.job_id == job_id

@@ -15,6 +15,7 @@ from darkroom.requests import WHITE_PICTURE
 from tests.api.test_loras import lora, save
 from tests.security.doors import client, issue, jobs_in
 from tests.serving import RunningServer, running
+from tests.waiting import eventually
 
 API = "/sdapi/v1"
 
@@ -503,7 +504,7 @@ def test_a_client_that_asks_again_gets_the_job_that_is_there(idle_server: Runnin
         for prompt in ("a fox", "a fox", "a cat", "a fox"):
             with pytest.raises(httpx2.ReadTimeout):
                 http.post(f"{API}/txt2img", json={"prompt": prompt, "n_iter": 10}, timeout=0.5)
-        assert http.get(f"{API}/progress").json()["state"]["job_count"] == 4
+        eventually(lambda: http.get(f"{API}/progress").json()["state"]["job_count"] == 4)
         http.post(f"{API}/interrupt")
 
     assert jobs_in(idle_server.data_dir) == before + 4  # ten pictures are two jobs
@@ -666,7 +667,7 @@ def test_loras_are_asked_for_in_the_prompt(adapters: RunningServer) -> None:
     with client(adapters, issue(adapters, "painter")["token"]) as http:
         with pytest.raises(httpx2.ReadTimeout):
             http.post(f"{API}/txt2img", json={"prompt": prompt}, timeout=0.5)
-        asked = http.get("/jobs").json()["jobs"][0]["request"]
+        asked = eventually(lambda: http.get("/jobs").json()["jobs"])[0]["request"]
         http.post(f"{API}/interrupt")
 
     assert asked["prompt"] == "a fox , ink"

@@ -1,9 +1,8 @@
 """Real reverse proxies in front of a real server, set up by the files in `deploy/`."""
 
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import SSLContext, create_default_context
@@ -14,10 +13,10 @@ from darkroom.api.auth import tls
 from darkroom.config import AuthSettings, Settings, TlsSettings
 from tests.programs import program
 from tests.serving import RunningServer, free_port
+from tests.waiting import PATIENCE_S, eventually
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 NAME = "pictures.example"  # in the files
-START_TIMEOUT_S = 60
 
 # What Debian's nginx.conf has around a site, without what needs root.
 NGINX_CONF = """
@@ -107,7 +106,7 @@ def proxy(kind: str, server: RunningServer, folder: Path) -> Iterator[Front]:
         yield front
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(PATIENCE_S)
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -115,16 +114,16 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _wait_for(front: Front, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
     with front.caller() as http:
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if http.get("/healthz").status_code == 200:
-                    return
-            except httpx2.TransportError:
-                pass
-            time.sleep(0.05)
-    raise RuntimeError(f"{front.kind} does not answer:\n{log.read_text()}")
+
+        def answers() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"{front.kind} ended:\n{log.read_text()}")
+            with suppress(httpx2.TransportError):
+                return http.get("/healthz").status_code == 200
+            return False
+
+        eventually(answers, every_s=0.05, about=log.read_text)
 
 
 def _nginx(front: Front, certificate: tls.Certificate, server: str, folder: Path) -> list[str]:

@@ -4,9 +4,8 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import yaml
 
 from tests.programs import program
 from tests.serving import free_port
+from tests.waiting import PATIENCE_S, eventually
 
 MONITORING = Path(__file__).parent.parent.parent / "deploy" / "monitoring"
-PATIENCE_S = 60
 
 
 class Prometheus:
@@ -40,15 +39,14 @@ class Prometheus:
         return result
 
     def wait_for(self, condition: Callable[["Prometheus"], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                if condition(self):
-                    return
-            except (httpx2.TransportError, httpx2.HTTPStatusError):
-                pass
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        """Until it is fulfilled; an answer that cannot be had yet fulfils nothing."""
+
+        def fulfilled() -> bool:
+            with suppress(httpx2.TransportError, httpx2.HTTPStatusError):
+                return condition(self)
+            return False
+
+        eventually(fulfilled, every_s=0.1)
 
 
 @contextmanager
@@ -84,7 +82,7 @@ def prometheus(target_folder: Path, folder: Path) -> Iterator[Prometheus]:
             yield started
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(PATIENCE_S)
 
 
 def _options(config: Path, series: Path, port: int) -> list[str]:

@@ -178,7 +178,9 @@ def test_a_foreign_page_is_refused(front: Front) -> None:
 
 
 def test_without_tls_callers_are_sent_to_it(front: Front) -> None:
-    answer = httpx2.get(f"http://127.0.0.1:{front.plain_port}/docs", headers={"host": NAME})
+    answer = httpx2.get(
+        f"http://127.0.0.1:{front.plain_port}/docs", headers={"host": NAME}, timeout=60
+    )
 
     assert answer.status_code in (301, 308)
     assert answer.headers["location"].startswith(f"https://{NAME}")

@@ -14,6 +14,7 @@ import httpx2
 import yaml
 
 from tests.serving import RunningServer, free_port
+from tests.waiting import PATIENCE_S
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 UNITS = DEPLOY / "systemd"
@@ -105,4 +106,4 @@ def running_units(
         for process in (web, worker):
             process.send_signal(signal.SIGTERM)
         for process in (web, worker):
-            process.wait(60)
+            process.wait(PATIENCE_S)

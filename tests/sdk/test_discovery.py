@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,12 @@ from darkroom.ops import discovery
 from darkroom_client import FoundServer
 from darkroom_client.discovery import SERVICE, server_of
 from tests.programs import program
+from tests.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.slow
 
 COMMAND = (sys.executable, "-m", "darkroom_client")
 SERVER = "10.78.60.1"
-PATIENCE_S = 60
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,9 @@ def network() -> Iterator[Network]:
 def found(network: Network, timeout_s: float = 1.5) -> list[dict[str, str]]:
     """What somebody at the desk finds."""
     command = network.on(network.desk, *COMMAND, "discover", "--json", "--timeout", str(timeout_s))
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert result.returncode == (0 if result.stdout else 5), result.stderr
     return [json.loads(line) for line in result.stdout.splitlines()]
 
@@ -89,19 +90,16 @@ def test_a_server_is_found_across_the_network_until_it_ends(
             stderr=log,
         )
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (servers := found(network)):
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-        (one,) = servers
+        (one,) = eventually(lambda: found(network), about=(tmp_path / "log").read_text)
         assert one["url"] == f"http://{SERVER}:7860"
         assert one["name"].startswith("Darkroom on ")
 
         # The door stays shut to who has no token.
         asked = network.on(network.desk, *COMMAND, "models", "--url", one["url"])
-        assert subprocess.run(asked, capture_output=True, check=False).returncode == 4
+        eventually(lambda: subprocess.run(asked, capture_output=True, check=False).returncode == 4)
     finally:
         server.send_signal(signal.SIGTERM)
-        server.wait(60)
+        server.wait(PATIENCE_S)
     assert found(network) == []
 
 

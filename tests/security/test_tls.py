@@ -61,14 +61,14 @@ def test_who_has_the_root_reaches_the_server_by_name_and_by_address(
     context = ssl.create_default_context(cafile=tls_server.data_dir / "tls" / "ca.pem")
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     port = httpx2.URL(tls_server.url).port
-    with httpx2.Client(verify=context) as http:
+    with httpx2.Client(verify=context, timeout=60) as http:
         for host in ("localhost", "127.0.0.1"):
             assert http.get(f"https://{host}:{port}/healthz").status_code == 200
 
 
 def test_who_has_not_is_warned(tls_server: RunningServer) -> None:
     with pytest.raises(httpx2.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
-        httpx2.get(f"{tls_server.url}/healthz")
+        httpx2.get(f"{tls_server.url}/healthz", timeout=60)
 
 
 def test_the_sdk_takes_the_root(tls_server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:

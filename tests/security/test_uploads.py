@@ -4,8 +4,7 @@ import base64
 import collections
 import io
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tests.effort import amount
 from tests.security.mutations import mutant
 from tests.security.unlimited import UNLIMITED
 from tests.serving import RunningServer, running
+from tests.waiting import PATIENCE_S, eventually
 
 MANY_MUTANTS = amount(400, 1000, 10_000)
 CALLERS = 4
@@ -45,7 +45,7 @@ SOUND_MASK = saved(Image.new("L", (48, 40), 255))
 @pytest.fixture(scope="module")
 def large() -> bytes:
     """A picture that takes a second or more to decode."""
-    return saved(Image.effect_noise((6000, 5000), 60), "JPEG")
+    return saved(Image.effect_noise((4500, 4000), 60), "JPEG")
 
 
 def img2img(server: RunningServer, picture: bytes) -> httpx2.Response:
@@ -132,13 +132,6 @@ def test_every_mutant_is_accepted_or_refused_and_nothing_breaks(
 # --- decoders ------------------------------------------------------------------------------
 
 
-def wait_until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def cpu_s(process: psutil.Process) -> float:
     return float(process.cpu_times().user)
 
@@ -167,9 +160,7 @@ def test_a_picture_that_crashes_its_decoder_is_refused_and_costs_nobody_else(
     idle_s = {found.pid: cpu_s(found) for found in decoders(box)}
     with ThreadPoolExecutor(1) as caller:
         answer = caller.submit(img2img, box, large)
-        wait_until(lambda: decoder_at_work(box, idle_s) is not None)
-        victim = decoder_at_work(box, idle_s)
-        assert victim is not None
+        victim = eventually(lambda: decoder_at_work(box, idle_s))
         victim.send_signal(signal.SIGSEGV)
         assert img2img(box, SOUND).status_code == 202
 
@@ -211,7 +202,7 @@ def test_more_uploads_than_can_be_decoded_are_told_to_come_again(tmp_path: Path)
         with ThreadPoolExecutor(2) as callers:
             first = callers.submit(img2img, server, SOUND)
             second = callers.submit(img2img, server, SOUND)
-            wait_until(lambda: first.done() or second.done())
+            eventually(lambda: first.done() or second.done())
             decoder.resume()
             answers = [first.result(), second.result()]
 
@@ -235,11 +226,11 @@ def test_no_decoder_outlives_its_server(
         family = processes(server)
         with ThreadPoolExecutor(1) as caller:
             answer = caller.submit(img2img, server, large)
-            wait_until(lambda: decoder_at_work(server, idle_s) is not None)
+            eventually(lambda: decoder_at_work(server, idle_s))
             web = set(family) - set(decoders(server)) if number is signal.SIGKILL else ()
             for found in (*web, server.process):
                 found.send_signal(number)
-            _, alive = psutil.wait_procs(family, timeout=30)
+            _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
             answer.exception()
 
     assert alive == []
