@@ -6,8 +6,9 @@ CODE := server sdk training benchmarks deploy tests hatch_build.py mobile_client
 # Programs that tests run and pip does not install, such as Chromium: `yes` installs what is missing
 # as root, `no` skips the tests that need it, `required` fails without it.
 SYSTEM ?= yes
-# A file's tests stay together; OpenMP in several processes at once only costs.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# A file's tests stay together. OpenMP in several processes at once only costs. Files with few tests
+# would be begun last, and some of those take long.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST := OMP_NUM_THREADS=1 DARKROOM_TEST_SYSTEM=$(SYSTEM) $(BIN)/pytest
 CLIENT := $(BIN)/python mobile_client/build_client.py
 

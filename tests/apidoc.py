@@ -117,13 +117,14 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONG else text[:LONG] + "…"
 
 
-def furnish(desk: Path, server: RunningServer) -> None:
-    """The files that the commands name, and an upscaler."""
-    upscalers.save(server.data_dir / "upscalers", "sharp-x2")
+def furnish(desk: Path, server: RunningServer) -> Path:
+    """Make the files that the commands name, and an upscaler, of which this is the path."""
+    upscaler = upscalers.save(server.data_dir / "upscalers", "sharp-x2")
     shutil.copy(ROOT / "tests/data/photo.jpg", desk / "photo.jpg")
     mask = Image.new("L", (451, 300), 0)
     ImageDraw.Draw(mask).ellipse((150, 75, 300, 225), fill=255)
     mask.save(desk / "mask.png")
+    return upscaler
 
 
 def write() -> None:

@@ -3,16 +3,21 @@
 import fcntl
 import gc
 import os
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
 
+from darkroom.storage import database
 from tests import programs
+from tests.receiver import allowing
 from tests.serving import RunningServer, running
 
 DATA = Path(__file__).parent / "data"
+PORTS = 12  # more than any test needs: what is allowed is fixed when a server starts
 
 # As a server does (`darkroom.cli.imports`): what is imported here stays to the end.
 gc.disable()
@@ -51,17 +56,48 @@ def _turn(
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server with web and worker. Tests that kill or configure one start their own."""
-    with running(tmp_path_factory.mktemp("server")) as started:
+def ports() -> Iterator[list[int]]:
+    """On which programs of a test may be told of jobs' ends, of the shared server too.
+
+    They are held, so that nobody else gets one; a program may listen on them all the same.
+    """
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(PORTS)]
+        for holding in sockets:
+            holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holding.bind(("127.0.0.1", 0))
+        yield [holding.getsockname()[1] for holding in sockets]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, ports: list[int]) -> Iterator[RunningServer]:
+    """A server with web and worker. Tests that kill or configure one start their own.
+
+    Starting one takes ten seconds and more, so it has what tests can share: it logs JSON, and may
+    tell of jobs' ends.
+    """
+    folder = tmp_path_factory.mktemp("server")
+    with running(folder, **allowing(ports), DARKROOM_LOG_FORMAT="json") as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def idle_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server whose queue nobody works on: what is queued stays queued."""
-    with running(tmp_path_factory.mktemp("idle"), process="web") as started:
+    """A server whose queue nobody works on: what is queued stays queued.
+
+    Its streams show signs of life twice a second, so that nobody waits long for one.
+    """
+    folder = tmp_path_factory.mktemp("idle")
+    with running(folder, process="web", DARKROOM_WEB__HEARTBEAT_S="0.5") as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with the newest schema and nothing in it, to be copied: migrating takes longer."""
+    path = tmp_path_factory.mktemp("empty") / "darkroom.db"
+    database.migrate(path)
+    return path
 
 
 @pytest.fixture(scope="session")

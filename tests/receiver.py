@@ -1,5 +1,6 @@
 """A program that is told of jobs' ends."""
 
+import json
 import ssl
 import threading
 import time
@@ -30,6 +31,19 @@ class Told:
 
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+def allowing(ports: list[int], **settings: str) -> dict[str, str]:
+    """A server's settings by which programs on these ports are told, and soon told again."""
+    origins = [f"http://127.0.0.1:{port}/told" for port in ports]
+    origins += ["http://nowhere.invalid", *(f"https://localhost:{port}" for port in ports)]
+    return {
+        "DARKROOM_WEBHOOKS__ALLOW": json.dumps(origins),
+        "DARKROOM_WEBHOOKS__RETRY_S": "0.05",
+        "DARKROOM_WEBHOOKS__TIMEOUT_S": "3",
+        "DARKROOM_WEBHOOKS__MAX_ATTEMPTS": "3",
+        **settings,
+    }
 
 
 def answering(status: int, **headers: str) -> Answer:

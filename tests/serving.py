@@ -69,6 +69,15 @@ class RunningServer:
 
         eventually(said, about=self.log.read_text)
 
+    def wait_until_idle(self) -> None:
+        """Until nothing is left to do of what earlier tests asked for."""
+
+        def left() -> bool:
+            asked = (f"/jobs?status={status}&limit=1" for status in ("queued", "running"))
+            return any(self.http.get(path).json()["jobs"] for path in asked)
+
+        eventually(lambda: not left())
+
     def _check_alive(self) -> None:
         if self.process.poll() is not None:
             raise RuntimeError(f"the server ended:\n{self.log.read_text()}")

@@ -8,7 +8,7 @@ from tests.serving import RunningServer
 
 
 def test_the_server_answers_what_the_page_says(server: RunningServer, tmp_path: Path) -> None:
-    apidoc.furnish(tmp_path, server)
+    upscaler = apidoc.furnish(tmp_path, server)
     place: dict[str, str] = {}  # of what the page calls so
     for command, told in apidoc.examples(apidoc.PAGE.read_text()):
         for shown, real in place.items():
@@ -17,6 +17,7 @@ def test_the_server_answers_what_the_page_says(server: RunningServer, tmp_path: 
 
         assert apidoc.outline(answered) == apidoc.outline(told), command
         place |= dict(zip(apidoc.names(told), apidoc.names(answered), strict=False))
+    upscaler.unlink()
 
 
 def test_every_operation_is_on_the_page(server: RunningServer) -> None:

@@ -54,8 +54,17 @@ def test_the_way_back_restores_every_request(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server on the data folder, which has ended what it found queued."""
+    """A server on the data folder, without a worker."""
     folder = unpack(tmp_path_factory.mktemp("earlier"))
+    upscalers.save(folder / "upscalers", "tiny-x2")
+    with running(folder, process="web") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def going_on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server on the data folder, which has ended what it found queued."""
+    folder = unpack(tmp_path_factory.mktemp("going_on"))
     upscalers.save(folder / "upscalers", "tiny-x2")
     with running(folder) as started:
         for job in JOBS:
@@ -82,15 +91,16 @@ def test_images_are_there(earlier: RunningServer) -> None:
         assert hashlib.sha256(data).hexdigest() == image["sha256"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", SUCCEEDED, ids=lambda job: f"{job['task']}-{job['id'][:4]}")
-def test_a_request_makes_its_pictures_again(earlier: RunningServer, job: dict[str, Any]) -> None:
-    answer = earlier.http.post(f"/{job['task']}", json=job["request"])
+def test_a_request_makes_its_pictures_again(going_on: RunningServer, job: dict[str, Any]) -> None:
+    answer = going_on.http.post(f"/{job['task']}", json=job["request"])
     assert answer.status_code == 200, answer.text
     again = answer.json()
 
     assert again["request"] == job["request"]
     for new, old in zip(again["images"], job["images"], strict=True):
-        assert_alike(earlier.http.get(new["url"]).content, earlier.http.get(old["url"]).content)
+        assert_alike(going_on.http.get(new["url"]).content, going_on.http.get(old["url"]).content)
 
 
 def assert_alike(ours: bytes, theirs: bytes) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import RunningServer, running
+from tests.serving import RunningServer
 from tests.test_cli import darkroom
 
 
@@ -40,13 +40,13 @@ def test_a_proxy_in_the_environment_is_not_asked(server: RunningServer) -> None:
     assert result.returncode == 0
 
 
-def test_web_alone_greets_its_owner(tmp_path: Path) -> None:
+def test_web_alone_greets_its_owner(idle_server: RunningServer) -> None:
     """As `serve` does: a container runs web by itself."""
-    with running(tmp_path, process="web", DARKROOM_DISCOVERY__ENABLED="false") as server:
-        server.wait_to_say("Darkroom is at")
+    idle_server.wait_to_say("Darkroom is at")
 
 
 def test_serve_greets_once(server: RunningServer) -> None:
+    server.wait_to_say("Darkroom is at")
     assert server.log.read_text().count("Darkroom is at") == 1
 
 

@@ -13,34 +13,41 @@ from sqlalchemy.exc import OperationalError
 
 from darkroom.storage import database
 from darkroom.storage.database import Database
-from tests.serving import RunningServer, running
+from tests.serving import RunningServer
+from tests.waiting import eventually
 
 SECRET = "xylophone-4711"
 FOLLOWED = "followed-through-the-house"
 
 
 def lines(server: RunningServer) -> list[dict[str, Any]]:
-    return [
-        json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")
-    ]
+    """What it has logged; the last line may not be there to its end."""
+    whole, _, _ = server.log.read_text().rpartition("\n")
+    return [json.loads(line) for line in whole.split("\n") if line.startswith("{")]
 
 
-def test_a_request_is_followed_from_web_to_worker(tmp_path: Path) -> None:
-    with running(tmp_path, DARKROOM_LOG_FORMAT="json") as server:
-        answer = server.http.post(
-            f"/txt2img?note={SECRET}",
-            json={"prompt": SECRET, "seed": 7, "num_inference_steps": 2},
-            headers={
-                "x-request-id": FOLLOWED,
-                "authorization": f"Digest {SECRET}",
-                "cookie": f"a={SECRET}",
-            },
+def test_a_request_is_followed_from_web_to_worker(server: RunningServer) -> None:
+    answer = server.http.post(
+        f"/txt2img?note={SECRET}",
+        json={"prompt": SECRET, "seed": 7, "num_inference_steps": 2},
+        headers={
+            "x-request-id": FOLLOWED,
+            "authorization": f"Digest {SECRET}",
+            "cookie": f"a={SECRET}",
+        },
+    )
+    job = server.txt2img(prompt=SECRET).json()
+    server.http.get("/healthz")
+    server.http.get(f"/jobs/{job['id']}%0Aforged%20line")
+    server.http.get(job["url"])
+
+    def done() -> bool:
+        return any(
+            (line["event"], line.get("job_id")) == ("job succeeded", job["id"])
+            for line in lines(server)
         )
-        job = server.txt2img(prompt=SECRET).json()
-        server.http.get("/healthz")
-        server.http.get(f"/jobs/{job['id']}%0Aforged%20line")
-        server.http.get(job["url"])
 
+    eventually(done)  # the worker says so when it has told web
     assert answer.headers["x-request-id"] == FOLLOWED  # whatever it was answered
     logged = lines(server)
     (asked,) = (

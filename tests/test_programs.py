@@ -125,6 +125,7 @@ def test_the_end_says_what_was_skipped_and_how_to_install_it(tmp_path: Path, pat
     assert " passed, 3 skipped" in said
 
 
+@pytest.mark.slow
 def test_nothing_is_skipped_where_programs_are_required(tmp_path: Path, path: Path) -> None:
     status, said = pytest_without_systemd(tmp_path, path, "required")
 

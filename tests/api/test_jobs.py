@@ -2,11 +2,10 @@
 
 import threading
 from itertools import islice
-from pathlib import Path
 
 import httpx2
 
-from tests.serving import RunningServer, parse_events, running
+from tests.serving import RunningServer, parse_events
 
 
 def test_events_tell_the_whole_story_in_order(server: RunningServer) -> None:
@@ -61,11 +60,8 @@ def test_the_stream_of_all_jobs_names_each(server: RunningServer) -> None:
     assert event["data"]["job_id"] == job["id"]
 
 
-def test_an_idle_stream_shows_signs_of_life(tmp_path: Path) -> None:
-    with (
-        running(tmp_path, process="web", DARKROOM_WEB__HEARTBEAT_S="0.1") as server,
-        server.http.stream("GET", "/events") as answer,
-    ):
+def test_an_idle_stream_shows_signs_of_life(idle_server: RunningServer) -> None:
+    with idle_server.http.stream("GET", "/events") as answer:
         assert ": still here" in islice(answer.iter_lines(), 5)
 
 
@@ -79,7 +75,7 @@ def test_a_queued_job_is_cancelled_at_once(idle_server: RunningServer) -> None:
 
 
 def test_a_running_job_stops_within_a_step(server: RunningServer) -> None:
-    job = server.submit(num_inference_steps=150, num_images=8)
+    job = server.submit(num_inference_steps=150)
     events = server.events(job["id"])
     next(event for event in events if event["event"] == "progress")
 
@@ -108,7 +104,7 @@ def test_who_waits_for_a_job_that_is_cancelled_is_told(server: RunningServer) ->
 
             thread = threading.Thread(target=cancel)
             thread.start()
-            answer = server.txt2img(num_inference_steps=150, num_images=8)
+            answer = server.txt2img(num_inference_steps=150)
             thread.join()
 
     assert answer.status_code == 409

@@ -37,16 +37,6 @@ def wait_for(server: RunningServer, condition: Callable[[Numbers], bool]) -> Num
     return eventually(written, every_s=0.1)
 
 
-def at_rest(server: RunningServer) -> Numbers:
-    """Once nothing is left to do of what earlier tests asked for."""
-    return wait_for(
-        server,
-        lambda numbers: all(
-            numbers("darkroom_jobs", status=status) == 0 for status in ("queued", "running")
-        ),
-    )
-
-
 def test_every_family_stands_there_once(server: RunningServer) -> None:
     names = [family.name for family in Numbers(server).families]
 
@@ -55,9 +45,10 @@ def test_every_family_stands_there_once(server: RunningServer) -> None:
 
 
 def test_jobs_are_counted_by_outcome_and_timed(server: RunningServer) -> None:
-    before = at_rest(server)
+    server.wait_until_idle()
+    before = Numbers(server)
     server.txt2img(num_images=2)
-    cancelled = server.submit(num_inference_steps=150, num_images=8)
+    cancelled = server.submit(num_inference_steps=150)
     server.http.delete(cancelled["url"])
     server.finished(cancelled["id"])
 
@@ -76,7 +67,8 @@ def test_jobs_are_counted_by_outcome_and_timed(server: RunningServer) -> None:
 
 
 def test_the_worker_tells_what_its_engine_does(server: RunningServer) -> None:
-    before = at_rest(server)
+    server.wait_until_idle()
+    before = Numbers(server)
     server.txt2img(num_images=2, guidance_scale=3.0, num_inference_steps=4)
 
     def told(numbers: Numbers) -> bool:

@@ -1,6 +1,7 @@
 """Listening: nothing is lost or doubled, nobody hears what is not theirs, nobody is waited for."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from darkroom.asgi.limits import Threads
 from darkroom.asgi.streams import RETRY, Streams
 from darkroom.asgi.wait import EventStream
 from darkroom.queue.store import Store
-from darkroom.storage import database
 from darkroom.storage.database import Database
 from darkroom.storage.records import Estimate
 from tests.queue.conftest import accept
@@ -30,10 +30,8 @@ Playing = AsyncGenerator[bytes, None]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    path = tmp_path / "darkroom.db"
-    database.migrate(path)
-    opened = Database(path)
+def store(tmp_path: Path, empty_database: Path) -> Iterator[Store]:
+    opened = Database(shutil.copy(empty_database, tmp_path))
     yield Store(opened)
     opened.close()
 

@@ -64,7 +64,7 @@ def test_head_says_what_get_would_send(server: RunningServer, job: dict[str, Any
 
 
 def test_a_running_job_is_shown_as_far_as_it_is(server: RunningServer) -> None:
-    job = server.submit(num_inference_steps=150, num_images=4)
+    job = server.submit(num_inference_steps=150)
     events = server.events(job["id"])
     next(event for event in events if event["event"] == "preview")
 

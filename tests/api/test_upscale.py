@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,7 @@ from tests import upscalers
 from tests.compat.test_a1111 import API, ask, encoded
 from tests.sdk.test_terminal import made
 from tests.sdk.test_terminal import run as terminal
-from tests.serving import RunningServer, running
+from tests.serving import RunningServer
 
 
 def zeros(path: Path, **shapes: tuple[int, ...]) -> None:
@@ -28,10 +29,9 @@ def zeros(path: Path, **shapes: tuple[int, ...]) -> None:
 
 
 @pytest.fixture(scope="module")
-def upscaling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server with upscalers, good and bad."""
-    data_dir = tmp_path_factory.mktemp("upscaling")
-    folder = data_dir / "upscalers"
+def upscaling(server: RunningServer) -> Iterator[RunningServer]:
+    """The shared server with upscalers, good and bad."""
+    folder = server.data_dir / "upscalers"
     upscalers.save(folder, "tiny-x2", scale=2)
     upscalers.save(folder, "tiny-x4", scale=4)
     whole = (folder / "tiny-x2.safetensors").read_bytes()
@@ -41,8 +41,9 @@ def upscaling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServe
     zeros(folder / "lora.safetensors", **{"lora_up.weight": (4, 4)})
     grey = {"conv_first.weight": (8, 1, 3, 3), "conv_last.weight": (1, 8, 3, 3)}
     zeros(folder / "grey.safetensors", **grey, **{"conv_up1.weight": (8, 8, 3, 3)})
-    with running(data_dir) as server:
-        yield server
+    server.wait_until_idle()
+    yield server
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

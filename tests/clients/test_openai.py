@@ -278,7 +278,7 @@ def test_a_picture_is_seen_on_its_way(ai: openai.OpenAI) -> None:
         stream=True,
         partial_images=2,
         output_format="webp",
-        extra_body={"seed": 7, "num_inference_steps": 20},
+        extra_body={"seed": 7, "num_inference_steps": 8},
     )
 
     *partials, done = list(stream)
@@ -294,7 +294,7 @@ def test_a_picture_is_seen_on_its_way(ai: openai.OpenAI) -> None:
     plain = ai.images.generate(
         prompt="a red fox",
         output_format="webp",
-        extra_body={"seed": 7, "num_inference_steps": 20},
+        extra_body={"seed": 7, "num_inference_steps": 8},
     )
     assert plain.data is not None
     assert done.b64_json == plain.data[0].b64_json
@@ -313,7 +313,7 @@ def test_an_edit_is_seen_on_its_way(
                 prompt="a pizza",
                 stream=True,
                 partial_images=1,
-                extra_body={"seed": 7, "num_inference_steps": 8},
+                extra_body={"seed": 7, "num_inference_steps": 4},
             )
             return [event.type async for event in stream]
 
@@ -544,7 +544,7 @@ def test_three_who_ask_alike_at_once_get_one_job(server: RunningServer, photo: P
         with sdk(server, token) as ai:
             together.wait(PATIENCE_S)
             return ai.images.edit(
-                image=photo, prompt="a pizza", extra_body={"num_inference_steps": 150}
+                image=photo, prompt="a pizza", extra_body={"num_inference_steps": 60}
             )
 
     with ThreadPoolExecutor(3) as threads:

@@ -43,7 +43,7 @@ def test_a_locked_database_is_a_clear_error_and_then_forgotten(server: RunningSe
 
 def test_a_job_in_flight_waits_for_the_lock(server: RunningServer) -> None:
     worker = server.child("worker").pid
-    job = server.submit(num_inference_steps=150)
+    job = server.submit(num_inference_steps=60)
     next(event for event in server.events(job["id"]) if event["event"] == "progress")
 
     with locked(server.data_dir):

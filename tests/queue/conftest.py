@@ -1,5 +1,6 @@
 """A real database with a clock and ids of the test's own, and a dispatcher over it."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -15,7 +16,6 @@ from darkroom.queue.doorbell import Doorbell
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.queue.worker import Dispatcher
-from darkroom.storage import database
 from darkroom.storage.database import Database
 from darkroom.storage.files import Files
 from darkroom.storage.records import DEFAULT_URGENCY, NewJob, NewUpload
@@ -50,10 +50,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Database]:
-    path = tmp_path / "darkroom.db"
-    database.migrate(path)
-    opened = Database(path)
+def opened(tmp_path: Path, empty_database: Path) -> Iterator[Database]:
+    opened = Database(shutil.copy(empty_database, tmp_path))
     yield opened
     opened.close()
 

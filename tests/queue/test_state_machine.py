@@ -394,7 +394,7 @@ class QueueMachine(RuleBasedStateMachine):
         return {job.id: job for job in jobs}
 
 
-@pytest.mark.parametrize("examples", [8, pytest.param(EXAMPLES, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [5, pytest.param(EXAMPLES, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("backend", [sqlite])
 def test_the_queue_does_what_its_model_does(backend: Callable[[], object], examples: int) -> None:
     machine = type("Machine", (QueueMachine,), {"backend": staticmethod(backend)})

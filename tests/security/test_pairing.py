@@ -62,10 +62,11 @@ def test_a_code_works_once(server: RunningServer) -> None:
     assert_refused(again, 403, "pairing-code")
 
 
-@pytest.fixture
-def patient_server(tmp_path: Path) -> Iterator[RunningServer]:
+@pytest.fixture(scope="module")
+def patient_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """It bears being asked wrongly by many at once."""
-    with running(tmp_path, process="web", DARKROOM_AUTH__FAILURES_PER_MINUTE="1000") as started:
+    folder = tmp_path_factory.mktemp("patient")
+    with running(folder, process="web", DARKROOM_AUTH__FAILURES_PER_MINUTE="1000") as started:
         yield started
 
 

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.receiver import Receiver
+from tests.receiver import Receiver, allowing
 from tests.serving import running
-from tests.webhooks.conftest import allowing, webhook
+from tests.webhooks.conftest import webhook
 
 pytestmark = pytest.mark.slow
 

@@ -12,10 +12,10 @@ from standardwebhooks import Webhook
 from darkroom.queue.leases import Leases
 from darkroom.responses import JobStatus
 from darkroom.storage.database import Database
-from tests.receiver import Receiver, answering
+from tests.receiver import Receiver, allowing, answering
 from tests.serving import RunningServer, running
 from tests.waiting import PATIENCE_S, eventually
-from tests.webhooks.conftest import Listen, allowing, webhook
+from tests.webhooks.conftest import Listen, webhook
 from tests.webhooks.test_retries import hangs
 
 pytestmark = pytest.mark.slow

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.receiver import Answer, answering
+from tests.receiver import Answer, allowing, answering
 from tests.serving import RunningServer, running
 from tests.waiting import PATIENCE_S, eventually
-from tests.webhooks.conftest import Listen, allowing, webhook
+from tests.webhooks.conftest import Listen, webhook
 
 pytestmark = pytest.mark.slow
 

@@ -47,7 +47,7 @@ def test_a_job_that_succeeded_is_told_of_as_it_is_shown(
 
 def test_a_cancelled_job_is_told_of(telling: RunningServer, listen: Listen) -> None:
     receiver = listen()
-    job = telling.submit(num_inference_steps=150, num_images=8, webhook=f"{receiver.url}/told")
+    job = telling.submit(num_inference_steps=150, webhook=f"{receiver.url}/told")
     telling.http.delete(job["url"])
 
     message = verified(telling, receiver.next())
