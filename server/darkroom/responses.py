@@ -177,6 +177,9 @@ class ModelInfo(Schema):
         description="Names of the schedulers that it takes; if empty, all of `GET /schedulers`."
     )
     default: bool = Field(description="Whether it answers requests that name no model.")
+    broken: str | None = Field(
+        None, description="Why it could not be loaded; it is tried again when its files change."
+    )
 
 
 class ModelList(Schema):

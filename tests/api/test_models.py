@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.catalog.conftest import checkpoint, folder
 from tests.engine import tiny
 from tests.serving import RunningServer, running
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +95,27 @@ def test_a_foreign_model_keeps_its_own_scheduler(studio: RunningServer) -> None:
     assert studio.submit(model="foreign")["request"]["scheduler"] == "native"
     assert studio.submit(model="foreign", scheduler="native")["status"] == "queued"
     assert "native" in refused(studio, scheduler="native")["#/scheduler"]
+
+
+def test_a_model_that_could_not_be_loaded_says_why_and_restarts_nobody(tmp_path: Path) -> None:
+    """Its files look whole, but a tensor is missing."""
+    tiny.sd1(tmp_path / "models" / "sd1")
+    weights = tmp_path / "models" / "sd1" / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    save_file(dict(list(tensors.items())[1:]), weights)
+
+    def reason(server: RunningServer) -> str | None:
+        listed = server.http.get("/models").json()["models"]
+        (found,) = [model["broken"] for model in listed if model["name"] == "sd1"]
+        return None if found is None else str(found)
+
+    with running(tmp_path) as server:
+        worker = server.child("worker").pid
+        answer = server.http.post("/txt2img", json={"prompt": "a fox", "model": "sd1"})
+        eventually(lambda: reason(server) is not None)
+
+        assert answer.status_code == 500
+        assert "lacks" in answer.json()["detail"]
+        assert "lacks" in str(reason(server))
+        assert server.txt2img().status_code == 200  # by another model
+        assert server.child("worker").pid == worker

@@ -40,6 +40,9 @@ class ScriptedEngine:
     def in_flight(self) -> int:
         return len(self._jobs)
 
+    def broken(self) -> dict[str, str]:
+        return {}
+
     def resident(self) -> dict[str, ResidentModel]:
         return self.models
 

@@ -139,6 +139,12 @@ class Engine(Protocol):
     def in_flight(self) -> int:
         """The number of submitted jobs that have not ended."""
 
+    def broken(self) -> Mapping[str, str]:
+        """The models that could not be loaded, with the reason, until their files change.
+
+        Thread-safe.
+        """
+
     def resident(self) -> Mapping[str, ResidentModel]:
         """The models in memory by name, the least recently used first."""
 

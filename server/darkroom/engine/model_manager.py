@@ -209,7 +209,7 @@ class ModelManager:
                 if idle or self._resident:
                     return
             elif kind is not Kind.LOST_CONTEXT:
-                self._broken[load.name] = (_stamp(load.entry.path), error)
+                self._broken = {**self._broken, load.name: (_stamp(load.entry.path), error)}
             raise
 
     def _check_not_broken(self, name: str, entry: ModelEntry | UpscalerEntry) -> None:
@@ -219,10 +219,10 @@ class ModelManager:
             return
         if stamp == _stamp(entry.path):
             raise ModelLoadError(name, getattr(error, "reason", str(error)))
-        del self._broken[name]
+        self._broken = {other: why for other, why in self._broken.items() if other != name}
 
     def broken(self) -> dict[str, str]:
-        """Models that could not be loaded, with the reason."""
+        """Models that could not be loaded, with the reason. Thread-safe: replaced, not changed."""
         return {name: str(error) for name, (_, error) in self._broken.items()}
 
     def _dtype(self, entry: ModelEntry | UpscalerEntry) -> torch.dtype:

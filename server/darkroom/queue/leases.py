@@ -5,8 +5,9 @@ Every change is one transaction, which checks that the worker still holds the jo
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, func, select, update
@@ -147,7 +148,15 @@ class Leases:
         picked = pick(due, lambda: _candidates(session, clients))
         return None if picked is None else picked.sequence
 
-    def heartbeat(self, *, ready: bool, device: str, max_in_flight: int, metrics: str = "") -> None:
+    def heartbeat(
+        self,
+        *,
+        ready: bool,
+        device: str,
+        max_in_flight: int,
+        metrics: str = "",
+        broken: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Record that the worker is alive, and extend its leases; see `WorkerRow`."""
         lease_until = self.clock() + self.lease_s
         with self.database.write(durable=False) as session:
@@ -159,6 +168,7 @@ class Leases:
                     max_in_flight=max_in_flight,
                     lease_until=lease_until,
                     metrics=metrics,
+                    broken=json.dumps(dict(broken)),
                 )
             )
             mine = update(JobRow).where(_runs_on(self.worker))

@@ -1,5 +1,6 @@
 """Accepts, shows and cancels jobs. Every change is one transaction."""
 
+import json
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -198,6 +199,15 @@ class Store:
         with self.database.read() as session:
             rows = session.scalars(select(WorkerRow).where(alive).order_by(WorkerRow.id))
             return [(row.id, row.ready, row.device) for row in rows]
+
+    def broken_models(self) -> dict[str, str]:
+        """Models that a worker could not load, with the reason, until their files change."""
+        alive = WorkerRow.lease_until > self.clock()
+        with self.database.read() as session:
+            found: dict[str, str] = {}
+            for broken in session.scalars(select(WorkerRow.broken).where(alive)):
+                found |= json.loads(broken)
+            return found
 
     def has_ended(self, job_id: str) -> bool:
         """Whether a job is finished or deleted."""

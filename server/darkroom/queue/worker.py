@@ -158,6 +158,7 @@ class Dispatcher:
             device=self.device,
             max_in_flight=self.max_in_flight,
             metrics=self.meters.text(),
+            broken=self.engine.broken(),
         )
 
     def _turn(self) -> None:

@@ -148,7 +148,11 @@ class UnloadRow(Table):
 
 
 class WorkerRow(Table):
-    """A worker, alive until its lease expires. `metrics` are in Prometheus' text format."""
+    """A worker, alive until its lease expires.
+
+    `metrics` are in Prometheus' text format. `broken` holds the models that it could not load, with
+    the reasons, as a JSON object.
+    """
 
     __tablename__ = "workers"
 
@@ -158,6 +162,7 @@ class WorkerRow(Table):
     max_in_flight: Mapped[int]
     lease_until: Mapped[float]
     metrics: Mapped[str] = mapped_column(Text, default="")
+    broken: Mapped[str] = mapped_column(Text, default="{}", server_default="{}")
 
 
 class ClientRow(Table):

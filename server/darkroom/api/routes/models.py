@@ -33,7 +33,11 @@ Adapter = TypeVar("Adapter", LoraInfo, EmbeddingInfo)
 @route(blueprint, "GET", "/models", Operation({200: ModelList}))
 def list_models() -> Response:
     """List the models, each with its defaults and limits."""
-    return send_model(ModelList(models=context().catalog.infos()))
+    broken = context().store.broken_models()
+    infos = context().catalog.infos()
+    return send_model(
+        ModelList(models=tuple(i.model_copy(update={"broken": broken.get(i.name)}) for i in infos))
+    )
 
 
 @route(
