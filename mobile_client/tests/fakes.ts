@@ -39,12 +39,9 @@ export const MODEL: ModelInfo = {
   },
   schedulers: [],
   fields: [
-    "negative_prompt",
-    "guidance_scale",
-    "guidance_rescale",
-    "scheduler",
-    "loras",
-    "strength",
+    ...["negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"],
+    ...["guidance_rescale", "num_images", "seed", "scheduler", "model", "loras", "clip_skip"],
+    ...["strength", "mask_blur", "padding_mask_crop", "invert_mask", "keep_unmasked"],
   ],
   default: true,
 };

@@ -2,7 +2,7 @@ import { beforeEach, expect, test } from "vitest";
 import { Catalog } from "../../src/lib/state/catalog";
 import { Draft } from "../../src/lib/state/draft";
 import { MemoryKeyValue, MemoryPreferences } from "../../src/lib/storage";
-import { FakeApi, settle } from "../fakes";
+import { FakeApi, MODEL, settle } from "../fakes";
 
 let catalog: Catalog;
 let preferences: MemoryPreferences;
@@ -313,4 +313,32 @@ test("the server's word on a reference stands at the picture", () => {
   startEdit();
   draft.refuse([{ pointer: "#/references/1", detail: "is no picture" }], "");
   expect(draft.complaints.value).toEqual({ image: { text: "is no picture" } });
+});
+
+test("what the model does not take is not sent, and kept for one that does", async () => {
+  const api = new FakeApi();
+  api.list.push({ ...MODEL, name: "distilled", fields: ["model", "width", "height"] });
+  await new Catalog(api, preferences).load();
+  draft = new Draft(new Catalog(api, preferences), preferences, pictures);
+  draft.set({ prompt: "a fox", negativePrompt: "rain", numbers: { guidance_rescale: 0.5 } });
+
+  draft.set({ model: "distilled" });
+  expect(draft.takes("negative_prompt")).toBe(false);
+  expect(draft.request().request).toEqual({
+    prompt: "a fox",
+    model: "distilled",
+    width: 128,
+    height: 128,
+  });
+
+  draft.set({ model: "tintype" });
+  expect(draft.request().request).toMatchObject({ negative_prompt: "rain", guidance_rescale: 0.5 });
+});
+
+test("a catalog kept from an older server refuses nothing", () => {
+  const { fields: _, ...older } = MODEL;
+  preferences.set("catalog", { models: [older], schedulers: [], loras: [] });
+  draft = new Draft(new Catalog(new FakeApi(), preferences), preferences, pictures);
+
+  expect(draft.takes("negative_prompt")).toBe(true);
 });

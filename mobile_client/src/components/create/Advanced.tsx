@@ -45,14 +45,14 @@ export function Advanced() {
         <Model chosen={model} />
         <Quality model={model} />
         <Steps model={model} />
-        <Guidance model={model} />
-        {NUMBERS.map((setting) => (
+        {draft.takes("guidance_scale") && <Guidance model={model} />}
+        {NUMBERS.filter(({ name }) => draft.takes(name)).map((setting) => (
           <NumberSlider key={setting.name} setting={setting} />
         ))}
         <Scheduler model={model} />
         <Seed />
-        <Loras model={model} />
-        {model.limits.max_clip_skip > 0 && <ClipSkip model={model} />}
+        {draft.takes("loras") && <Loras model={model} />}
+        {draft.takes("clip_skip") && model.limits.max_clip_skip > 0 && <ClipSkip model={model} />}
         <button type="button" class="button bare" onClick={() => draft.resetSettings()}>
           {t("create.advanced.reset")}
         </button>
@@ -68,10 +68,12 @@ function Summary({ model }: { model: ModelInfo }) {
   const parts = [
     catalog.models.value.length > 1 && model.name,
     steps !== null && `${steps} ${t("create.steps").toLowerCase()}`,
-    guidance !== null && `${t("create.guidance").toLowerCase()} ${number(guidance)}`,
+    draft.takes("guidance_scale") &&
+      guidance !== null &&
+      `${t("create.guidance").toLowerCase()} ${number(guidance)}`,
     scheduler,
     seed !== null && `${t("create.seed").toLowerCase()} ${seed}`,
-    ...loras.map(({ name }) => name),
+    ...(draft.takes("loras") ? loras.map(({ name }) => name) : []),
   ].filter(Boolean);
   return <span class="hint settings-summary">{parts.join(" · ")}</span>;
 }

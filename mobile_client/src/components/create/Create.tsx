@@ -32,7 +32,7 @@ export function Create() {
         <Prompt />
         <Source />
         {task === "txt2img" && <Shape />}
-        {(task === "img2img" || task === "inpaint") && <Strength />}
+        {(task === "img2img" || task === "inpaint") && draft.takes("strength") && <Strength />}
         {task === "inpaint" && <MaskOptions />}
         <Advanced />
       </form>

@@ -8,6 +8,7 @@ const PADDING = 32;
 export function MaskOptions() {
   const { draft } = useApp();
   const { maskBlur, maskPadding, invertMask } = draft.values.value;
+  const crops = draft.takes("padding_mask_crop");
   const source = draft.source.value;
   const shorter = source ? Math.min(source.width, source.height) : 512;
   const maxBlur = Math.min(64, Math.max(8, Math.round(shorter / 8)));
@@ -22,22 +23,24 @@ export function MaskOptions() {
         text={maskBlur ? t("create.mask.blur.value", { value: maskBlur }) : t("common.off")}
         onChange={(value) => draft.set({ maskBlur: value })}
       />
-      <label class="toggle">
-        <span>
-          {t("create.mask.only")}
-          <span class="hint block">{t("create.mask.only.hint")}</span>
-        </span>
-        <input
-          type="checkbox"
-          checked={maskPadding !== null}
-          onChange={(event) =>
-            draft.set({
-              maskPadding: event.currentTarget.checked ? Math.min(PADDING, shorter >> 2) : null,
-            })
-          }
-        />
-      </label>
-      {maskPadding !== null && (
+      {crops && (
+        <label class="toggle">
+          <span>
+            {t("create.mask.only")}
+            <span class="hint block">{t("create.mask.only.hint")}</span>
+          </span>
+          <input
+            type="checkbox"
+            checked={maskPadding !== null}
+            onChange={(event) =>
+              draft.set({
+                maskPadding: event.currentTarget.checked ? Math.min(PADDING, shorter >> 2) : null,
+              })
+            }
+          />
+        </label>
+      )}
+      {crops && maskPadding !== null && (
         <Slider
           label={t("create.mask.context")}
           value={maskPadding}

@@ -75,7 +75,7 @@ export function Prompt() {
           </p>
         )}
       </div>
-      {negative || negativePrompt ? (
+      {!draft.takes("negative_prompt") ? null : negative || negativePrompt ? (
         <div class="field">
           <label for="negative">{t("create.negative")}</label>
           <textarea

@@ -307,6 +307,13 @@ export class Draft {
     this.refusals.value = found;
   }
 
+  /** Whether the chosen model honours an optional field. What it does not is neither shown nor sent. */
+  takes(name: keyof PictureRequest): boolean {
+    // A catalog that was kept from an older server does not say it.
+    const fields: readonly string[] | undefined = this.model.value?.fields;
+    return fields?.includes(name) ?? true;
+  }
+
   /** The request to send. Null values are left out, so that the server uses its defaults. */
   request(): { task: Task; request: PictureRequest; files: RequestFiles } {
     const values = this.chosen.value;
@@ -317,6 +324,7 @@ export class Draft {
       value: PictureRequest[Name] | null,
       unless?: PictureRequest[Name],
     ) => {
+      if (!this.takes(name)) return;
       if (value !== null && value !== undefined && value !== unless) asked[name] = value;
     };
     put("negative_prompt", values.negativePrompt.trim(), "");
