@@ -127,20 +127,30 @@ def why_refused(
     return None if value is None or value == default or off else f"{model.name} {LACKS[name]}"
 
 
-def choose_size(asked: Txt2ImgRequest, model: ModelInfo, source: Source | None) -> Size:
+def choose_size(asked: Txt2ImgRequest, entry: ModelEntry, source: Source | None) -> Size:
     """The size of the images.
 
     A size in the request is used. Otherwise img2img, inpaint and edit take the size of the source,
     which is an edit's first reference, fitted to the model; txt2img, and inpaint of the mask's
-    surroundings only, take the model's default.
+    surroundings only, take the model's default. Some models edit to one area, small pictures too.
     """
+    model = entry.info
     width, height = model.defaults.width, model.defaults.height
     crops = isinstance(asked, InpaintRequest) and asked.padding_mask_crop is not None
     if source is not None and not crops:
         # Editing models work at the size that they were trained on.
-        most = width * height if isinstance(asked, EditRequest) else model.limits.max_pixels
-        width, height = fit_size(*source.size, model, most)
+        edits = isinstance(asked, EditRequest)
+        most = width * height if edits else model.limits.max_pixels
+        area = entry.spec.family.area if edits else None
+        width, height = fit_size(*_enlarged(source.size, area), model, most)
     return asked.width or width, asked.height or height
+
+
+def _enlarged(size: Size, area: int | None) -> Size:
+    """A size of at least so many pixels, in the same proportions."""
+    width, height = size
+    scale = max(1.0, math.sqrt((area or 0) / (width * height)))
+    return round(width * scale), round(height * scale)
 
 
 def fit_size(width: int, height: int, model: ModelInfo, most: int | None = None) -> Size:

@@ -35,7 +35,7 @@ from darkroom.requests import (
     UpscaleRequest,
     Workload,
 )
-from darkroom.responses import FieldError, ModelInfo, UpscalerInfo
+from darkroom.responses import FieldError, UpscalerInfo
 from darkroom.storage.files import Files
 from darkroom.storage.records import NewUpload
 
@@ -196,7 +196,7 @@ class Preparer:
             errors += checks.check(asked, model, sources, self.adapters)
             if errors:
                 raise invalid(errors)
-            request = _resolve(asked, model.info, sources, output_format)
+            request = _resolve(asked, model, sources, output_format)
             workload = request.workload
         return PreparedRequest(request, workload, tuple(sources.values()), fingerprint, webhook)
 
@@ -272,11 +272,12 @@ def _pictures(asked: AnyRequest) -> dict[str, str]:
 
 def _resolve(
     asked: Txt2ImgRequest,
-    model: ModelInfo,
+    entry: ModelEntry,
     sources: Mapping[str, Source],
     output_format: OutputFormat,
 ) -> Txt2Img:
-    width, height = checks.choose_size(asked, model, next(iter(sources.values()), None))
+    model = entry.info
+    width, height = checks.choose_size(asked, entry, next(iter(sources.values()), None))
     errors = checks.check_size(width, height, model)
     if errors:
         raise invalid(errors)
