@@ -1490,6 +1490,11 @@ export interface components {
              */
             fields: string[];
             /**
+             * Schedulers
+             * @description Names of the schedulers that it takes; if empty, all of `GET /schedulers`.
+             */
+            schedulers: string[];
+            /**
              * Default
              * @description Whether it answers requests that name no model.
              */
