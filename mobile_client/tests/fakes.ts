@@ -38,6 +38,7 @@ export const MODEL: ModelInfo = {
     max_references: 0,
   },
   schedulers: [],
+  broken: null,
   fields: [
     ...["negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"],
     ...["guidance_rescale", "num_images", "seed", "scheduler", "model", "loras", "clip_skip"],

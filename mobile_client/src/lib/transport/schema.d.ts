@@ -1499,6 +1499,12 @@ export interface components {
              * @description Whether it answers requests that name no model.
              */
             default: boolean;
+            /**
+             * Broken
+             * @description Why it could not be loaded; it is tried again when its files change.
+             * @default null
+             */
+            broken: string | null;
         };
         /**
          * ModelLimits
