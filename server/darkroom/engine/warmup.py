@@ -53,5 +53,10 @@ def _job(info: ModelInfo) -> EngineJob:
         fields |= {"image": "image:none", "strength": 1.0}
     if task is Task.INPAINT:
         fields |= {"mask_image": "image:none", "keep_unmasked": False}
+    references: tuple[Image.Image, ...] = ()
     picture = Image.new("RGB", size)
-    return EngineJob("warmup", RESOLVED[task](**fields), picture, Image.new("L", size, 255))
+    if task is Task.EDIT:
+        fields |= {"references": ("image:none",)}
+        references = (picture,)
+    mask = Image.new("L", size, 255)
+    return EngineJob("warmup", RESOLVED[task](**fields), picture, mask, references=references)

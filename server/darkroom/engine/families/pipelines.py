@@ -244,7 +244,10 @@ class PipelineFamily:
         pictures = []
         for sample in samples:
             assert sample.run.picture is not None
-            pictures.append(sample.overlay(sample.run.picture).convert("RGB"))
+            made = sample.run.picture
+            if made.size != sample.size:  # as of Qwen-Image-Edit's inpainting, which has its own
+                made = made.resize(sample.size, Image.Resampling.LANCZOS)
+            pictures.append(sample.overlay(made).convert("RGB"))
         return pictures
 
     def _decode(self, vae: Any, call: Call) -> Any:
