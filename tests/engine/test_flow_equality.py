@@ -1,15 +1,17 @@
-"""The stock pipelines of the transformer families: pictures to hold ours against.
+"""The transformer families' pictures equal the stock diffusers pipelines' for the same seed.
 
-For a tiny model of each, every task that it can do, guided, unguided and with a negative prompt.
-The daily two are those whose calls are unlike the others': Z-Image's transformer takes lists, and
-FLUX.2 klein shows its transformer the references as well.
+Within 1/255, alone and in company: for a tiny model of each, every task that it can do, guided,
+unguided and with a negative prompt. The daily two are those whose calls are unlike the others':
+Z-Image's transformer takes lists, and FLUX.2 klein shows its transformer the references as well.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 from diffusers.pipelines.flux import pipeline_flux_kontext
 from diffusers.pipelines.qwenimage import (
@@ -19,11 +21,12 @@ from diffusers.pipelines.qwenimage import (
 from PIL import Image, ImageDraw
 
 from darkroom.engine.base import EngineJob
+from darkroom.engine.engine import DiffusersEngine
 from darkroom.requests import MODEL_TASKS, Task
 from tests.conftest import DATA
 from tests.engine import tiny
-from tests.engine.conftest import request
-from tests.engine.stock import FlowStock, difference
+from tests.engine.conftest import developed, make_engine, request, run
+from tests.engine.stock import FlowStock, assert_equal, difference
 from tests.engine.tiny_families import BUILDERS
 
 GUIDED = {"guidance_scale": 4.0, "negative_prompt": ""}
@@ -47,6 +50,21 @@ MODELS: dict[str, tuple[tuple[Task, ...], tuple[str, ...]]] = {
     "qwen_image_edit_plus": ((Task.EDIT,), tuple(EVERY)),
 }
 DAILY = ("z_image", "flux2_klein")
+SEVERAL = {"flux2_klein": 4, "flux2_klein_distilled": 2, "qwen_image_edit_plus": 3}  # references
+TRANSFORMERS = {
+    "sd3": "SD3Transformer2DModel",
+    "flux_dev": "FluxTransformer2DModel",
+    "flux_schnell": "FluxTransformer2DModel",
+    "flux_kontext": "FluxTransformer2DModel",
+    "chroma": "ChromaTransformer2DModel",
+    "flux2_klein": "Flux2Transformer2DModel",
+    "flux2_klein_distilled": "Flux2Transformer2DModel",
+    "z_image": "ZImageTransformer2DModel",
+    "z_image_turbo": "ZImageTransformer2DModel",
+    "qwen_image": "QwenImageTransformer2DModel",
+    "qwen_image_edit": "QwenImageTransformer2DModel",
+    "qwen_image_edit_plus": "QwenImageTransformer2DModel",
+}
 
 
 def each(*rows: Any) -> list[Any]:
@@ -58,7 +76,16 @@ def each(*rows: Any) -> list[Any]:
     return made
 
 
+EACH_MODEL = each(*MODELS)
 EACH_TASK = each(*((model, task) for model, (tasks, _) in MODELS.items() for task in tasks))
+EACH_KIND = each(
+    *(
+        (model, task, kind)
+        for model, (tasks, kinds) in MODELS.items()
+        for task in tasks
+        for kind in kinds
+    )
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +97,23 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def engine(models_dir: Path) -> DiffusersEngine:
+    return make_engine(models_dir.parent)
+
+
+@pytest.fixture(scope="module")
 def stock(models_dir: Path) -> Callable[[str], FlowStock]:
     return functools.cache(lambda model: FlowStock(models_dir / model))
 
 
 @pytest.fixture(autouse=True)
-def _small_references(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_references(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the pipelines reduce references to 128×128 pixels instead of a megapixel.
 
-    Encoding that takes most of a tiny model's time.
+    Encoding that takes most of a tiny model's time. Not where a test says `full_size`.
     """
+    if "full_size" in request.fixturenames:
+        return
     small = [(128, 128), (160, 96), (96, 160)]
     monkeypatch.setattr(pipeline_flux_kontext, "PREFERRED_KONTEXT_RESOLUTIONS", small)
     monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", 128 * 128)
@@ -90,6 +124,11 @@ def _small_references(monkeypatch: pytest.MonkeyPatch) -> None:
         "calculate_dimensions",
         lambda area, ratio: dimensions(area // 64, ratio),
     )
+
+
+@pytest.fixture
+def full_size() -> None:
+    """References have the size that their pipeline wants; see `_small_references`."""
 
 
 def picture(turned: int = 0, size: tuple[int, int] = (tiny.SIZE, tiny.SIZE)) -> Image.Image:
@@ -130,6 +169,30 @@ def job(
     return EngineJob(name, asked, picture(size=size), mask)
 
 
+@pytest.mark.parametrize(("model", "task", "kind"), EACH_KIND)
+def test_alone(
+    engine: DiffusersEngine, stock: Callable[[str], FlowStock], model: str, task: Task, kind: str
+) -> None:
+    asked = job(model, task, **EVERY[kind])
+
+    (ours,) = developed(run(engine, asked))
+
+    assert_equal(ours, stock(model).picture(asked))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("full_size")
+@pytest.mark.parametrize("model", ["flux_kontext", "qwen_image_edit", "qwen_image_edit_plus"])
+def test_references_of_a_megapixel(
+    engine: DiffusersEngine, stock: Callable[[str], FlowStock], model: str
+) -> None:
+    asked = job(model, Task.EDIT, seed=8, num_inference_steps=2)
+
+    (ours,) = developed(run(engine, asked))
+
+    assert_equal(ours, stock(model).picture(asked))
+
+
 @pytest.mark.parametrize(("model", "task"), EACH_TASK)
 def test_what_is_asked_makes_a_difference(
     stock: Callable[[str], FlowStock], model: str, task: Task
@@ -146,3 +209,173 @@ def test_what_is_asked_makes_a_difference(
 
     for number, one in enumerate(pictures):
         assert all(difference(one, other) > 4 for other in pictures[:number])
+
+
+@pytest.mark.parametrize("model", EACH_MODEL)
+def test_in_company(engine: DiffusersEngine, stock: Callable[[str], FlowStock], model: str) -> None:
+    """Jobs of every task run beside eight of other sizes, steps, guidance and prompts."""
+    tasks, kinds = MODELS[model]
+    asked = [job(model, task, f"{task} {kind}", **EVERY[kind]) for task in tasks for kind in kinds]
+    others = [
+        {"width": 96, "prompt": "a fox"},
+        {"height": 96, "num_inference_steps": 5, "seed": 11},
+        {"width": 80, "height": 80, "prompt": "a green apple on a very long table"},
+        {"num_inference_steps": 2, "num_images": 2},
+        {"num_inference_steps": 4, "prompt": ""},
+        {"prompt": "một con cáo đỏ 🦊", "seed": 13},
+        {"num_inference_steps": 6, "seed": 12},
+        {"width": 96, "height": 96, "num_inference_steps": 1},
+    ]
+    guided = [
+        {**EVERY[kind], "guidance_scale": EVERY[kind]["guidance_scale"] * 1.5} for kind in kinds
+    ]
+    company = [
+        job(model, tasks[i % len(tasks)], f"other {i}", **guided[i % len(kinds)], **fields)
+        for i, fields in enumerate(others)
+    ]
+
+    events = run(engine, *company[:4], *asked, *company[4:])
+
+    for one in (*asked, *company):
+        for index, ours in enumerate(developed(events, one.id)):
+            assert_equal(ours, stock(model).picture(one, index))
+
+
+@pytest.mark.parametrize(
+    ("model", "strength"),
+    each(
+        *(
+            (model, strength)
+            for model, (tasks, _) in MODELS.items()
+            if Task.IMG2IMG in tasks
+            for strength in (0.3, 1.0)
+        )
+    ),
+)
+def test_strength(
+    engine: DiffusersEngine, stock: Callable[[str], FlowStock], model: str, strength: float
+) -> None:
+    kind = EVERY[MODELS[model][1][0]]
+    again = job(model, Task.IMG2IMG, "again", strength=strength, num_inference_steps=4, **kind)
+    partly = job(model, Task.INPAINT, "partly", strength=strength, num_inference_steps=4, **kind)
+
+    events = run(engine, again, partly)
+
+    for asked in (again, partly):
+        (ours,) = developed(events, asked.id)
+        assert_equal(ours, stock(model).picture(asked))
+
+
+@pytest.mark.parametrize(
+    "model", each(*((name,) for name, (tasks, _) in MODELS.items() if Task.INPAINT in tasks))
+)
+def test_unmasked_pixels_are_kept(
+    engine: DiffusersEngine, stock: Callable[[str], FlowStock], model: str
+) -> None:
+    asked = job(model, Task.INPAINT, keep_unmasked=True, **EVERY[MODELS[model][1][0]])
+
+    (ours,) = developed(run(engine, asked))
+
+    assert_equal(ours, stock(model).picture(asked))
+    assert asked.image is not None
+    assert ours.getpixel((0, 0)) == asked.image.getpixel((0, 0))
+
+
+@pytest.mark.parametrize("model", ["sd3", "flux_dev", "qwen_image"])
+@pytest.mark.slow
+def test_only_the_masks_surroundings_are_repainted(
+    engine: DiffusersEngine, stock: Callable[[str], FlowStock], model: str
+) -> None:
+    asked = job(model, Task.INPAINT, padding_mask_crop=8, keep_unmasked=True)
+
+    (ours,) = developed(run(engine, asked))
+
+    assert_equal(ours, stock(model).picture(asked))
+
+
+@pytest.mark.parametrize(("model", "number"), each(*SEVERAL.items()))
+def test_several_references(
+    engine: DiffusersEngine, stock: Callable[[str], FlowStock], model: str, number: int
+) -> None:
+    """Beside an edit of one, whose calls are shorter."""
+    kind = EVERY[MODELS[model][1][0]]
+    asked = job(model, Task.EDIT, turns=(0, 90, 180, 270)[:number], **kind)
+    beside = job(model, Task.EDIT, "beside", **kind)
+
+    events = run(engine, beside, asked)
+
+    for one in (asked, beside):
+        (ours,) = developed(events, one.id)
+        assert_equal(ours, stock(model).picture(one))
+
+
+@pytest.mark.parametrize("model", EACH_MODEL)
+def test_images_of_one_job_have_their_own_seeds(
+    engine: DiffusersEngine, stock: Callable[[str], FlowStock], model: str
+) -> None:
+    tasks, kinds = MODELS[model]
+    asked = job(model, tasks[-1], num_images=3, **EVERY[kinds[0]])
+
+    pictures = developed(run(engine, asked))
+
+    assert len(pictures) == 3
+    for index, ours in enumerate(pictures):
+        assert_equal(ours, stock(model).picture(asked, index))
+
+
+@pytest.mark.parametrize("model", EACH_MODEL)
+def test_exact_jobs_have_the_same_bytes_whatever_else_runs(
+    engine: DiffusersEngine, model: str
+) -> None:
+    tasks, kinds = MODELS[model]
+    exact = job(model, tasks[0], "exact", exact=True, **EVERY[kinds[0]])
+    others = [job(model, task, f"{task}", **EVERY[kinds[-1]], seed=9) for task in tasks]
+
+    (alone,) = developed(run(engine, exact), "exact")
+    (beside,) = developed(run(engine, *others, exact), "exact")
+
+    assert alone.tobytes() == beside.tobytes()
+
+
+# --- calls ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def counted(model: str) -> Iterator[list[int]]:
+    """The transformer's calls meanwhile, whoever makes them: one entry each."""
+    cls = getattr(diffusers, TRANSFORMERS[model])
+    calls: list[int] = []
+    real = cls.forward
+
+    @functools.wraps(real)
+    def forward(*arguments: Any, **named: Any) -> Any:
+        calls.append(1)
+        return real(*arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cls, "forward", forward)
+        yield calls
+
+
+@pytest.mark.parametrize("model", each(*(model for model in MODELS if model != "chroma")))
+def test_jobs_of_one_size_share_their_calls(
+    engine: DiffusersEngine, stock: Callable[[str], FlowStock], model: str
+) -> None:
+    """Eight that start together take a quarter of the stock pipelines' calls, or less.
+
+    Chroma's calls are not shared.
+    """
+    tasks, kinds = MODELS[model]
+    fields = {**EVERY[kinds[0]], "prompt": "a fox"}
+    asked = [job(model, tasks[0], f"job {seed}", seed=seed, **fields) for seed in range(20, 28)]
+
+    with counted(model) as apart:
+        for one in asked:
+            stock(model).picture(one)
+    with counted(model) as together:
+        events = run(engine, *asked)
+
+    assert 4 * len(together) <= len(apart)
+    for one in asked:
+        (ours,) = developed(events, one.id)
+        assert_equal(ours, stock(model).picture(one))
