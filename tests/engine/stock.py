@@ -204,6 +204,8 @@ class FlowStock(Stock):
         """The guidance as the family means it. A scale of 1 or less guides nowhere."""
         scale, negative = asked.guidance_scale, asked.negative_prompt or None
         match self.kind:
+            case "FluxPipeline" if not self._loaded.transformer.config.guidance_embeds:
+                pass  # schnell, whose transformer reads no scale
             case "FluxPipeline" | "FluxKontextPipeline":  # its transformer reads the scale
                 beside = {"negative_prompt": negative, "true_cfg_scale": 2.0}
                 return {"guidance_scale": scale} | (beside if negative and scale > 1 else {})
@@ -213,7 +215,7 @@ class FlowStock(Stock):
                 return {"guidance_scale": scale if scale > 1 else 0, "negative_prompt": negative}
             case "StableDiffusion3Pipeline" | "ChromaPipeline":
                 return {"guidance_scale": scale, "negative_prompt": negative}
-        if scale <= 1:  # Qwen's
+        if scale <= 1:  # Qwen's, and schnell's
             return {"true_cfg_scale": 1.0}
         return {"true_cfg_scale": scale, "negative_prompt": negative or " "}
 
