@@ -143,7 +143,7 @@ def test_a_model_of_velocity_with_trailing_steps_is_not_distilled(
         ("FluxImg2ImgPipeline", "FluxPipeline"),
         ("ZImageImg2ImgPipeline", "ZImagePipeline"),
         ("StableDiffusion3InpaintPipeline", "StableDiffusion3Pipeline"),
-        ("QwenImageEditInpaintPipeline", "QwenImageEditPipeline"),
+        ("QwenImageEditInpaintPipeline", "QwenImageEditInpaintPipeline"),
     ],
 )
 def test_a_folder_saved_from_another_tasks_pipeline_does_all_tasks(

@@ -261,6 +261,7 @@ def test_the_engine_tells_what_is_in_memory_and_what_fits_beside(
 
 def test_a_model_is_unloaded_unless_a_job_uses_it(two_models: Path) -> None:
     engine = make_engine(two_models)
+    hardware.model(engine, "sd1")
     engine.submit(small("sd1"))
     engine.tick()
 

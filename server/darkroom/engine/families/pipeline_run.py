@@ -8,7 +8,8 @@ draws, schedules, guidance and the packing of latents.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -91,7 +92,7 @@ class PipelineRun:
         if isinstance(getattr(pipeline, "vae", None), torch.nn.Module):
             _put(pipeline, "vae", _Vae(pipeline.vae))
         _record(pipeline.scheduler, stepped)
-        self._greenlet = greenlet(lambda: pipeline(**arguments).images[0])
+        self._greenlet = greenlet(lambda: _run(pipeline, arguments))
         self.suspended: Suspended | None = None
         self.picture: Image.Image | None = None
 
@@ -101,7 +102,8 @@ class PipelineRun:
         Raises what the pipeline raises; then it has ended.
         """
         self.suspended = None
-        came = self._greenlet.switch() if output is None else self._greenlet.switch(output)
+        with _grad_mode_kept():
+            came = self._greenlet.switch() if output is None else self._greenlet.switch(output)
         if isinstance(came, Suspended):
             self.suspended = came
         else:
@@ -110,8 +112,27 @@ class PipelineRun:
     def close(self) -> None:
         """End the pipeline where it is, and free what it holds."""
         if self._greenlet and not self._greenlet.dead:
-            self._greenlet.throw(GreenletExit)
+            with _grad_mode_kept():
+                self._greenlet.throw(GreenletExit)
         self.suspended = None
+
+
+def _run(pipeline: Any, arguments: Mapping[str, Any]) -> Image.Image:
+    # The pipeline turns gradients off, and at its end puts back what it found. It may end anywhere,
+    # also when it is collected as garbage, and must not leave them off then.
+    torch.set_grad_enabled(True)
+    picture: Image.Image = pipeline(**arguments).images[0]
+    return picture
+
+
+@contextmanager
+def _grad_mode_kept() -> Iterator[None]:
+    """Keep the thread's grad mode from what a suspended pipeline has set."""
+    enabled = torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(enabled)
 
 
 def _put(pipeline: Any, name: str, value: Any) -> None:
