@@ -103,7 +103,7 @@ EngineEvent = Started | Stepped | Previewed | JobWarning | ImageReady | Finished
 
 
 class Meter(Protocol):
-    """Receives the wall time of the engine's calls. On a GPU that is the time of the launch."""
+    """Receives the seconds of the engine's calls; on an accelerator its own, some calls later."""
 
     def denoised(self, rows: int, seconds: float) -> None:
         """One step of `rows` rows; where memory is short they went through the UNet in parts."""

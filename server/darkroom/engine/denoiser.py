@@ -1,11 +1,11 @@
 """One UNet call for many samples, and DeepCache, which shortens most calls."""
 
-import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from darkroom.engine.calls import Call
 from darkroom.engine.sample import UNetSample
 
 
@@ -26,7 +26,7 @@ class DeepCache:
         """Whether a sample needs its deep part computed at its next step."""
         return sample.deep is None or sample.step % self._interval == 0
 
-    def __call__(self, call: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, call: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """A UNet call; `deep` in it is an earlier output of the deep part, or None to compute it.
 
         Returns the UNet's output, (rows, C, h, w), and the deep part's, to be kept.
@@ -192,24 +192,7 @@ def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | N
     return stacked, mask
 
 
-def _parts(call: dict[str, Any], max_rows: int) -> Iterator[dict[str, Any]]:
+def _parts(call: dict[str, Any], max_rows: int) -> Iterator[Mapping[str, Any]]:
     """Cut a call into calls of at most `max_rows` rows."""
-    rows = len(call["sample"])
-    if rows <= max_rows:
-        yield call
-        return
-    for start in range(0, rows, max_rows):
-        yield map_tensors(call, operator.itemgetter(slice(start, start + max_rows)))
-
-
-def map_tensors(
-    call: dict[str, Any], change: Callable[[torch.Tensor], torch.Tensor]
-) -> dict[str, Any]:
-    """The same call with every tensor changed; what is None stays None."""
-    changed: dict[str, Any] = {}
-    for name, value in call.items():
-        if isinstance(value, dict):
-            changed[name] = map_tensors(value, change)
-        else:
-            changed[name] = None if value is None else change(value)
-    return changed
+    whole = Call(len(call["sample"]), call, {})
+    return (part.batched for part in whole.parts(max_rows))

@@ -28,7 +28,7 @@ from darkroom.engine.base import (
 from darkroom.engine.errors import Kind
 from darkroom.engine.model_manager import LoadedModel, ModelManager
 from darkroom.engine.runner import Result, Runner
-from darkroom.engine.scheduler import Call, Decode, Denoise, Prepare, Refuse, Scheduler, Work
+from darkroom.engine.scheduler import Call, Decode, Denoise, Prepare, Refuse, Scheduler
 
 log = structlog.get_logger()
 
@@ -75,8 +75,7 @@ class DiffusersEngine:
             while self._models.get(None) is None:
                 self._models.wait(WAIT_FOR_LOAD_S)
         except Exception as error:
-            if errors.classify(error) is Kind.LOST_CONTEXT:
-                raise
+            errors.survivable(error)
             # Its jobs fail with the reason. Jobs of other models go on.
             log.error("default model not loaded", reason=str(error))
 
@@ -114,6 +113,9 @@ class DiffusersEngine:
         if work is None:
             self._models.wait(WAIT_FOR_LOAD_S)
             return []
+        if isinstance(work, Refuse):
+            errors.survivable(work.error)
+            return [self._fail(work.job, work.error)]
         if not self._models.gate.acquire(timeout=WAIT_FOR_LOAD_S):
             return []  # a network is being built; see `loading.load_pipeline`
         try:
@@ -126,11 +128,7 @@ class DiffusersEngine:
 
     # --- postprocess -----------------------------------------------------------------------
 
-    def _postprocess(self, work: Work, result: Result) -> list[EngineEvent]:
-        if isinstance(work, Refuse):
-            if errors.classify(work.error) is Kind.LOST_CONTEXT:
-                raise work.error
-            return [self._fail(work.job, work.error)]
+    def _postprocess(self, work: Call, result: Result) -> list[EngineEvent]:
         for done, seconds in self._runner.measured():
             self._scheduler.charge(done, seconds)
         if result.error is not None:
@@ -179,8 +177,7 @@ class DiffusersEngine:
         try:
             webp = model.family.preview(active.samples[0])
         except Exception as error:
-            if errors.classify(error) is Kind.LOST_CONTEXT:
-                raise
+            errors.survivable(error)
             log.warning("preview failed", model=model.name, exc_info=error)
             webp = None
         active.previewed_at = now
@@ -205,9 +202,7 @@ class DiffusersEngine:
         Raises:
             Exception: the GPU context is lost; only a new process can go on.
         """
-        kind = errors.classify(error)
-        if kind is Kind.LOST_CONTEXT:
-            raise error
+        kind = errors.survivable(error)
         if kind is Kind.MEMORY:
             note = self._lower_limits(work, error)
             if note is not None:
@@ -226,9 +221,7 @@ class DiffusersEngine:
         Raises:
             Exception: the GPU context is lost; only a new process can go on.
         """
-        kind = errors.classify(error)
-        if kind is Kind.LOST_CONTEXT:
-            raise error
+        kind = errors.survivable(error)
         if kind is Kind.MEMORY and active.restarts < MAX_RESTARTS:
             note = self._lower_limits(work, error)
             if note is not None:

@@ -69,18 +69,28 @@ def classify(error: BaseException) -> Kind:
     return Kind.FAULT
 
 
+def survivable(error: Exception) -> Kind:
+    """The kind of an error that this process survives; raises the error if it does not."""
+    kind = classify(error)
+    if kind is Kind.LOST_CONTEXT:
+        raise error
+    return kind
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     return classify(error) is Kind.MEMORY
 
 
 def describe(error: BaseException, kind: Kind) -> str:
     """A sentence for the user."""
-    if kind is Kind.MEMORY:
-        return "there is not enough memory for this job"
-    if kind in (Kind.REQUEST, Kind.FAULT) or not isinstance(error, RuntimeError):
-        named = kind is Kind.FAULT
-        return f"{type(error).__name__}: {error}" if named else str(error)
-    return f"the model's parts do not fit each other: {error}"
+    match kind:
+        case Kind.MEMORY:
+            return "there is not enough memory for this job"
+        case Kind.FAULT:
+            return f"{type(error).__name__}: {error}"
+        case Kind.MODEL if isinstance(error, RuntimeError):
+            return f"the model's parts do not fit each other: {error}"
+    return str(error)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

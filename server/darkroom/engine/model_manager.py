@@ -197,8 +197,7 @@ class ModelManager:
         try:
             self._resident[load.name] = load.future.result()
         except Exception as error:
-            kind = errors.classify(error)
-            if kind is Kind.MEMORY:
+            if errors.survivable(error) is Kind.MEMORY:
                 error.__traceback__ = None
                 idle = self._idle(in_use)
                 for other in idle:
@@ -208,7 +207,7 @@ class ModelManager:
                     self._begin(load.name, load.entry)
                 if idle or self._resident:
                     return
-            elif kind is not Kind.LOST_CONTEXT:
+            else:
                 self._broken = {**self._broken, load.name: (_stamp(load.entry.path), error)}
             raise
 

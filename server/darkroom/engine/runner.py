@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from darkroom.engine.base import Meter
-from darkroom.engine.scheduler import Call, Decode, Denoise, Prepare, Refuse, Work
+from darkroom.engine.scheduler import Call, Decode, Denoise, Prepare
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,8 @@ class Runner:
         self._meter = meter
         self._timed: deque[tuple[Call, Callable[[], float | None]]] = deque()
 
-    def run(self, work: Work) -> Result:
-        """The result of a piece of work; whatever it raises is in the result."""
-        if isinstance(work, Refuse):
-            return Result(error=work.error)
+    def run(self, work: Call) -> Result:
+        """The result of a call; whatever it raises is in the result."""
         stop = self._start()
         try:
             value = self._run(work)

@@ -23,13 +23,10 @@ class TextCache:
         """Remember nothing: the encoders have changed."""
         self._kept.clear()
 
-    def around(self, pipeline: Any, variant: Hashable = ()) -> Callable[..., Any]:
+    def around(self, pipeline: Any) -> Callable[..., Any]:
         """The pipeline's `encode_prompt`, which asks the encoders once for a prompt.
 
         Prompts with pictures, and those that come encoded, are not remembered.
-
-        Args:
-            variant: what else the weights of the encoders depend on, such as the active LoRAs.
         """
         encode = pipeline.encode_prompt
         signature = inspect.signature(encode)
@@ -38,7 +35,7 @@ class TextCache:
             given = signature.bind(*args, **kwargs).arguments
             if not all(_plain(value) for value in given.values()):
                 return _checked(encode(*args, **kwargs))
-            key = (type(pipeline), variant, repr(sorted(given.items())))
+            key = (type(pipeline), repr(sorted(given.items())))
             found = self._kept.pop(key, None)
             if found is None:
                 made = _checked(encode(*args, **kwargs))

@@ -13,9 +13,9 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
-from darkroom.engine import packing
+from darkroom.engine import calls, packing
 from darkroom.engine.base import EngineJob
-from darkroom.engine.denoiser import Denoiser, collate, map_tensors
+from darkroom.engine.denoiser import Denoiser, collate
 from darkroom.engine.errors import NotFiniteError
 from darkroom.engine.families import sources
 from darkroom.engine.families.sources import Source
@@ -74,7 +74,7 @@ class UNetFamily:
 
         def denoise(rows: int) -> torch.Tensor:
             doubled = collate([sample] * rows, [sample.model_input] * rows)  # guidance takes two
-            return self.denoiser.predict(map_tensors(doubled, lambda value: value[:rows]), rows)
+            return self.denoiser.predict(calls.rows_of(doubled, 0, rows), rows)
 
         self.unet.to(memory_format=torch.channels_last)
         packing.pack(self.unet, lambda: denoise(2))
