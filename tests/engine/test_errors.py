@@ -14,13 +14,14 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     StableDiffusionPipeline,
 )
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from darkroom.config import EngineSettings, ModelSettings, Settings
 from darkroom.engine.base import EngineJob, Failed, Finished, JobWarning
 from darkroom.engine.engine import DiffusersEngine, from_settings
 from darkroom.engine.errors import Kind, classify
-from darkroom.requests import Lora
+from darkroom.requests import Lora, Task
 from tests.engine import hardware, lora_files, tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import assert_equal
@@ -274,6 +275,10 @@ def test_a_vae_that_overflows_in_half_precision_goes_on_in_float32(data_dir: Pat
 
     assert developed(events)
     assert vae.dtype == torch.float32
+    assert developed(run(engine, small("sd3", name="next")), "next")
+    grey = Image.new("RGB", (tiny.SIZE, tiny.SIZE), "grey")
+    again = small("sd3", task=Task.IMG2IMG).request
+    assert developed(run(engine, EngineJob("again", again, grey)), "again")
 
 
 # --- the rest ----------------------------------------------------------------------------------

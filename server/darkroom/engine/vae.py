@@ -1,11 +1,55 @@
 """Pixels to latents and back, several at a time."""
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from darkroom.engine.errors import NotFiniteError
+
+
+def tile(vae: Any, side: int) -> None:
+    """Have a VAE of diffusers code larger pictures in tiles of `side` pixels, if it can."""
+    if not hasattr(vae, "enable_tiling"):
+        return
+    accepted = inspect.signature(vae.enable_tiling).parameters
+    sizes = {
+        "tile_sample_min_height": side,
+        "tile_sample_min_width": side,
+        "tile_sample_stride_height": side * 3 // 4,
+        "tile_sample_stride_width": side * 3 // 4,
+    }
+    vae.enable_tiling(**{name: size for name, size in sizes.items() if name in accepted})
+    if hasattr(vae, "tile_sample_min_size"):
+        factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        vae.tile_sample_min_size = max(side, 8 * factor)
+        vae.tile_latent_min_size = vae.tile_sample_min_size // factor
+
+
+def decode_finite(vae: Any, decode: Callable[[], Any]) -> Any:
+    """What `decode` makes of latents: a tensor, a tuple of one, or an output of diffusers.
+
+    If it is not finite in half precision, the VAE works in float32 from now on.
+
+    Raises:
+        NotFiniteError: it is not finite in float32 either.
+    """
+    made = decode()
+    if not _is_finite(made) and vae.dtype != torch.float32:
+        vae.to(torch.float32)
+        made = decode()
+    if not _is_finite(made):
+        raise NotFiniteError("VAE")
+    return made
+
+
+def _is_finite(made: Any) -> bool:
+    if isinstance(made, tuple):
+        made = made[0]
+    pixels: torch.Tensor = getattr(made, "sample", made) if not torch.is_tensor(made) else made
+    return bool(pixels.isfinite().all())
 
 
 class Vae:
@@ -43,10 +87,7 @@ class Vae:
 
     def tile(self, side: int) -> None:
         """Code in tiles of `side` pixels from now on, where pictures are larger."""
-        side = max(side, 8 * self.factor)
-        self.model.enable_tiling()
-        self.model.tile_sample_min_size = side
-        self.model.tile_latent_min_size = side // self.factor
+        tile(self.model, side)
 
     def moments(self, pixels: torch.Tensor) -> torch.Tensor:
         """Mean and log variance of the latents, (n, 2C, h, w); pixels (n, 3, H, W) in [-1, 1]."""
@@ -71,16 +112,11 @@ class Vae:
         Raises:
             NotFiniteError: they are not finite in float32 either.
         """
-        pixels = self._decode(latents)
-        if not pixels.isfinite().all() and self.tiny is None and self.model.dtype != torch.float32:
-            self.model.to(torch.float32)
-            pixels = self._decode(latents)
-        if not pixels.isfinite().all():
-            raise NotFiniteError("VAE")
+        vae = self.model if self.tiny is None else self.tiny
+        pixels: torch.Tensor = decode_finite(vae, lambda: self._decode(vae, latents))
         return pixels
 
-    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        vae = self.model if self.tiny is None else self.tiny
+    def _decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
         if self.tiny is None:
             latents = latents.to(vae.dtype)
             mean, std = self._mean.to(latents), self._std.to(latents)

@@ -10,9 +10,11 @@ draws, schedules, guidance and the packing of latents.
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from greenlet import GreenletExit, getcurrent, greenlet
 from PIL import Image
 
@@ -22,13 +24,13 @@ from darkroom.engine.calls import Call
 DENOISERS = ("transformer", "unet", "prior", "decoder")  # what pipelines call their denoiser
 
 
+@dataclass(frozen=True)
 class Suspended:
-    """A call that a pipeline waits for."""
+    """A call that a pipeline waits for; `decodes` is that of the VAE's decoder."""
 
-    def __init__(self, network: Any, decodes: bool, call: Call) -> None:
-        self.network = network
-        self.decodes = decodes  # whether it is the VAE's decoder
-        self.call = call
+    network: Any
+    decodes: bool
+    call: Call
 
 
 class _Network:
@@ -46,13 +48,26 @@ class _Network:
 
 
 class _Vae:
-    """Stands for a VAE in a pipeline; its decoder gives way to the engine."""
+    """Stands for a VAE in a pipeline; its decoder gives way to the engine.
 
-    def __init__(self, vae: Any) -> None:
+    Args:
+        dtype: what the pipeline sees, whatever the VAE works in: one that overflows in half
+            precision goes on in float32.
+    """
+
+    def __init__(self, vae: Any, dtype: torch.dtype) -> None:
         self._vae = vae
+        self.dtype = dtype
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._vae, name)
+
+    def encode(self, pixels: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        made = self._vae.encode(pixels.to(self._vae.dtype), *args, **kwargs)
+        if self._vae.dtype != self.dtype and hasattr(made, "latent_dist"):
+            parameters = made.latent_dist.parameters.to(self.dtype)
+            made.latent_dist = DiagonalGaussianDistribution(parameters)
+        return made
 
     def decode(self, latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         if args:
@@ -77,6 +92,7 @@ class PipelineRun:
         arguments: of the pipeline's `__call__`, for one image.
         stepped: is called after each step of the scheduler, with the model's output, the timestep,
             and the latents before it.
+        vae_dtype: of the VAE when the model was loaded.
     """
 
     def __init__(
@@ -84,13 +100,14 @@ class PipelineRun:
         pipeline: Any,
         arguments: Mapping[str, Any],
         stepped: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None],
+        vae_dtype: torch.dtype,
     ) -> None:
         for name in DENOISERS:
             network = getattr(pipeline, name, None)
             if isinstance(network, torch.nn.Module):
                 _put(pipeline, name, _Network(network))
         if isinstance(getattr(pipeline, "vae", None), torch.nn.Module):
-            _put(pipeline, "vae", _Vae(pipeline.vae))
+            _put(pipeline, "vae", _Vae(pipeline.vae, vae_dtype))
         _record(pipeline.scheduler, stepped)
         self._greenlet = greenlet(lambda: _run(pipeline, arguments))
         self.suspended: Suspended | None = None

@@ -8,7 +8,7 @@ form are made as one. A family for which that is not tested runs its calls alone
 import functools
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import diffusers
@@ -18,7 +18,7 @@ from PIL import Image
 
 from darkroom.catalog.model_spec import ModelSpec
 from darkroom.catalog.models import ModelEntry
-from darkroom.engine import calls, flow_schedulers
+from darkroom.engine import calls, flow_schedulers, vae
 from darkroom.engine.base import EngineJob
 from darkroom.engine.calls import Call
 from darkroom.engine.errors import NotFiniteError
@@ -112,6 +112,7 @@ class PipelineFamily:
         self._traits = traits
         self._device = device
         self._preview = preview
+        self._vae_dtype = getattr(getattr(self._any, "vae", None), "dtype", torch.float32)
         self._texts = TextCache()
         self.offloaded = False
 
@@ -180,7 +181,7 @@ class PipelineFamily:
         )
         accepted = inspect.signature(pipeline.__call__).parameters
         known = {name: value for name, value in arguments.items() if name in accepted}
-        sample.run = PipelineRun(pipeline, known, sample.stepped)
+        sample.run = PipelineRun(pipeline, known, sample.stepped, self._vae_dtype)
         sample.run.resume()
         return sample
 
@@ -250,20 +251,14 @@ class PipelineFamily:
             pictures.append(sample.overlay(made).convert("RGB"))
         return pictures
 
-    def _decode(self, vae: Any, call: Call) -> Any:
-        """The pixels of latents; in float32 if they are not finite otherwise."""
-        if not call.batched["z"].isfinite().all():
+    def _decode(self, network: Any, call: Call) -> Any:
+        """The pixels of latents; the VAE may be in another dtype than they."""
+        latents = call.batched["z"]
+        if not latents.isfinite().all():
             raise NotFiniteError("denoiser")
-        pixels = vae.decode(**call.arguments)
-        if _finite(pixels):
-            return pixels
-        if vae.dtype != torch.float32:
-            vae.to(torch.float32)
-            again = replace(call, batched={"z": call.batched["z"].float()})
-            pixels = vae.decode(**again.arguments)
-            if _finite(pixels):
-                return pixels
-        raise NotFiniteError("VAE")
+        return vae.decode_finite(
+            network, lambda: network.decode(latents.to(network.dtype), **call.shared)
+        )
 
     # --- the rest --------------------------------------------------------------------------
 
@@ -274,21 +269,7 @@ class PipelineFamily:
         sample.run.close()
 
     def tile(self, side: int) -> None:
-        vae: Any = getattr(self._any, "vae", None)
-        if not hasattr(vae, "enable_tiling"):
-            return
-        accepted = inspect.signature(vae.enable_tiling).parameters
-        sizes = {
-            "tile_sample_min_height": side,
-            "tile_sample_min_width": side,
-            "tile_sample_stride_height": side * 3 // 4,
-            "tile_sample_stride_width": side * 3 // 4,
-        }
-        vae.enable_tiling(**{name: size for name, size in sizes.items() if name in accepted})
-        if hasattr(vae, "tile_sample_min_size"):
-            factor = 2 ** (len(vae.config.block_out_channels) - 1)
-            vae.tile_sample_min_size = side
-            vae.tile_latent_min_size = side // factor
+        vae.tile(getattr(self._any, "vae", None), side)
 
     def offload(self, how: str) -> None:
         if not self.offloaded:
@@ -352,11 +333,6 @@ def _planes(latents: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     rows, columns = size[1] // side, size[0] // side
     cells = latents[:, : rows * columns].reshape(1, rows, columns, channels // 4, 2, 2)
     return cells.permute(0, 3, 1, 4, 2, 5).reshape(1, channels // 4, 2 * rows, 2 * columns)
-
-
-def _finite(output: Any) -> bool:
-    pixels = output[0] if isinstance(output, tuple) else output.sample
-    return bool(pixels.isfinite().all())
 
 
 def _longest(joined: Sequence[Call], name: str) -> int:
