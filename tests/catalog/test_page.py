@@ -4,9 +4,10 @@ import json
 import re
 from pathlib import Path
 
-from darkroom.catalog.families import FAMILIES, VARYING, WHOLE, Family
+from darkroom.catalog.families import FAMILIES, UNETS, VARYING, WHOLE, Family
 from darkroom.catalog.model_spec import NotedDefaults, NotedLimits, Notes
 from darkroom.catalog.models import CONFIGS
+from darkroom.engine.families.traits import ALONE, TRAITS
 from darkroom.requests import REQUESTS, Task
 
 TASKS = (Task.TXT2IMG, Task.IMG2IMG, Task.INPAINT, Task.EDIT)
@@ -40,7 +41,9 @@ def row(family: Family) -> str:
     tokens = "any length" if family.max_tokens is None else f"{family.max_tokens} tokens"
     asked = {name for task in family.tasks for name in REQUESTS[task].model_fields}
     refused = [f"`{name}`" for name in VARYING if name in asked and name not in family.takes]
-    cells = [f"`{family.name}`", *can, tokens, ", ".join(refused) or "nothing"]
+    shares = family in UNETS or TRAITS.get(family.name, ALONE).batched
+    cells = [f"`{family.name}`", *can, "yes" if shares else "", tokens]
+    cells.append(", ".join(refused) or "nothing")
     return "| " + " | ".join(cells) + " |"
 
 
