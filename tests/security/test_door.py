@@ -1,5 +1,6 @@
 """Every route is shut to strangers, whatever they say of themselves."""
 
+import base64
 import json
 import re
 import socket
@@ -149,24 +150,105 @@ def test_a_token_opens_as_bearer_as_password_and_as_cookie(
         assert answer.json()["scope"] == "use"
 
 
+WRONG = "dk_" + "A" * 43
+
+
+def basic(user_and_password: str) -> str:
+    return f"Basic {base64.b64encode(user_and_password.encode()).decode()}"
+
+
+def test_a_token_is_read_wherever_programs_put_a_key(stranger: httpx2.Client, secret: str) -> None:
+    for headers in (
+        {"authorization": secret},
+        {"authorization": basic(f"{secret}:")},
+        {"authorization": basic(secret)},
+        {"authorization": basic(f"{secret}:x")},
+        {"api-key": secret},
+        {"x-api-key": secret},
+        {"x-api-key": secret, "authorization": "Bearer placeholder"},
+    ):
+        for path in ("/me", "/sdapi/v1/options", "/v1/models"):
+            assert stranger.get(path, headers=headers).status_code == 200, (path, headers)
+
+
 @pytest.mark.parametrize(
     "headers",
     [
-        {"authorization": "Bearer dk_" + "A" * 43},
-        {"authorization": "Bearer"},
-        {"authorization": "Basic %%%"},
-        {"authorization": "Basic OnBhc3M="},
-        {"authorization": "Digest username=me"},
-        {"authorization": "nonsense"},
+        {"authorization": f"Bearer {WRONG}"},
+        {"authorization": WRONG},
+        {"authorization": f"Token {WRONG}"},
+        {"authorization": "Bearer dk_short"},
+        {"authorization": basic(f"me:{WRONG}")},
+        {"authorization": basic(f"{WRONG}:")},
+        {"authorization": "Bearer placeholder", "api-key": WRONG},
+        {"x-api-key": WRONG},
     ],
 )
-def test_a_wrong_token_is_wrong_from_this_machine_too(
+def test_a_wrong_or_revoked_token_is_noticed_on_this_machine_too(
     idle_server: RunningServer, headers: dict[str, str]
 ) -> None:
-    answer = idle_server.http.get("/models", headers=headers)
+    for path in ("/models", "/healthz"):
+        answer = idle_server.http.get(path, headers=headers)
 
-    assert_refused(answer, 401, "token")
-    assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+        assert_refused(answer, 401, "token")
+        assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+
+
+PLACEHOLDERS = [
+    {"authorization": "Bearer x"},
+    {"authorization": "Bearer sk-no-key-required"},
+    {"authorization": "Bearer"},
+    {"authorization": ""},
+    {"authorization": "Basic"},
+    {"authorization": "Basic Og=="},  # nothing, a colon, nothing
+    {"authorization": basic("me:")},
+    {"authorization": basic("user:password")},
+    {"authorization": "Basic %%%"},
+    {"authorization": "Digest username=me"},
+    {"authorization": "nonsense"},
+    {"api-key": "x"},
+    {"x-api-key": ""},
+]
+EMPTY = [
+    *({"authorization": ""}, {"authorization": "Bearer"}, {"authorization": "Basic"}),
+    *({"authorization": "Basic Og=="}, {"api-key": ""}),
+]
+
+
+def test_a_placeholder_is_no_reason_to_refuse_who_needs_no_token(
+    idle_server: RunningServer,
+) -> None:
+    """And none is a guess: there are more of them than guesses that an address has."""
+    for headers in 2 * PLACEHOLDERS:
+        answer = idle_server.http.get("/me", headers=headers)
+        assert answer.status_code == 200, headers
+        assert answer.json()["client"] == "local"
+
+
+def test_a_placeholder_beside_a_cookie_does_not_matter(
+    stranger: httpx2.Client, secret: str
+) -> None:
+    headers = {"cookie": f"darkroom_token={secret}", "authorization": "Bearer x"}
+
+    assert stranger.get("/me", headers=headers).json()["name"] == "a program"
+
+
+def test_an_empty_credential_is_none_and_no_guess(stranger: httpx2.Client) -> None:
+    for headers in 10 * EMPTY:
+        answer = stranger.get("/models", headers=headers)
+
+        assert_refused(answer, 401, "token")
+        assert "not known" not in answer.json()["detail"]
+        assert "invalid_token" not in answer.headers["www-authenticate"]
+
+
+def test_a_placeholder_from_elsewhere_opens_only_what_is_open(stranger: httpx2.Client) -> None:
+    headers = {"authorization": "Bearer placeholder"}
+
+    refused = stranger.get("/models", headers=headers)
+    assert_refused(refused, 401, "token")
+    assert 'error="invalid_token"' in refused.headers["www-authenticate"]
+    assert stranger.get("/healthz", headers=headers).status_code == 200
 
 
 def test_a_browser_is_not_made_to_ask_for_a_password(stranger: httpx2.Client) -> None:
@@ -256,10 +338,12 @@ def test_nothing_that_a_browser_adds_by_itself_helps_a_foreign_page(
 ) -> None:
     cookie = stranger.get("/jobs", headers={**headers, "cookie": f"darkroom_token={secret}"})
     password = stranger.get("/jobs", headers=headers, auth=("me", secret))
+    as_user = stranger.get("/jobs", headers=headers, auth=(secret, ""))
     bearer = stranger.get("/jobs", headers={**headers, "authorization": f"Bearer {secret}"})
 
     assert_refused(cookie, 403, "door")
     assert_refused(password, 403, "door")
+    assert_refused(as_user, 403, "door")
     assert bearer.status_code == 200
 
 
@@ -292,9 +376,24 @@ def test_without_tokens_the_host_must_still_be_ours(open_server: RunningServer) 
     assert status("pictures.example.evil.example") == 403
 
 
-def test_without_tokens_a_wrong_token_is_still_wrong(open_server: RunningServer) -> None:
-    with client(open_server, "dk_" + "A" * 43) as wrong:
-        assert_refused(wrong.get("/models"), 401, "token")
+def test_without_tokens_a_wrong_one_is_ignored(open_server: RunningServer) -> None:
+    for headers in (*PLACEHOLDERS, {"authorization": f"Bearer {WRONG}"}, {"x-api-key": WRONG}):
+        answer = open_server.http.get("/me", headers={**PASSED_ON, **headers})
+        assert answer.status_code == 200, headers
+        assert answer.json()["client"] == "address:127.0.0.1"
+
+
+def test_without_tokens_a_valid_one_still_says_who_asks(open_server: RunningServer) -> None:
+    with tokens_in(open_server.data_dir) as tokens:
+        _, valid = tokens.create("a phone", Scope.USE)
+    with client(open_server, valid) as phone:
+        assert phone.get("/me").json()["name"] == "a phone"
+
+
+def test_without_tokens_a_foreign_page_is_refused_all_the_same(open_server: RunningServer) -> None:
+    headers = {"origin": "https://evil.example", "authorization": "Bearer x"}
+
+    assert_refused(open_server.http.get("/models", headers=headers), 403, "door")
 
 
 # --- what every answer carries -------------------------------------------------------------

@@ -26,7 +26,8 @@ USED_EVERY_S = 60.0  # resolution of a token's last use
 TOKEN_BYTES = 32  # 256 random bits cannot be guessed, so storing a plain digest is safe
 CODE_LENGTH = 8  # only 40 random bits: a code expires in minutes, and wrong guesses are limited
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: no I, L, O, U
-TOKEN = re.compile(r"dk_[A-Za-z0-9_-]{43}")
+TOKEN_PREFIX = "dk_"
+TOKEN = re.compile(rf"{TOKEN_PREFIX}[A-Za-z0-9_-]{{43}}")
 
 # Characters that people mistake for others (https://www.crockford.com/base32.html).
 _MISREAD = str.maketrans("OIL", "011", "- \t")
@@ -161,7 +162,7 @@ _GOOD = TokenRow.revoked_at.is_(None)
 
 
 def _issue(session: Session, name: str, scope: Scope, now: float) -> tuple[Token, str]:
-    secret = f"dk_{secrets.token_urlsafe(TOKEN_BYTES)}"  # 43 characters of base64url
+    secret = f"{TOKEN_PREFIX}{secrets.token_urlsafe(TOKEN_BYTES)}"  # 43 characters of base64url
     row = TokenRow(
         id=secrets.token_hex(6), name=name, scope=scope, digest=digest(secret), created_at=now
     )

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
-from darkroom.api.auth import origin
+from darkroom.api.auth import credentials, origin
 from darkroom.api.auth.origin import Proxies
 from darkroom.api.errors import ProblemError, respond
 from darkroom.config import AuthSettings
@@ -76,6 +76,12 @@ def caller() -> Caller:
     found = known_caller()
     if found is None:
         raise RuntimeError(f"{request.endpoint} needs its caller, and is open to all")
+    return found
+
+
+def came_by_cookie() -> bool:
+    """Whether the current request's caller was found by its cookie."""
+    found: bool = g.by_cookie
     return found
 
 
@@ -148,14 +154,28 @@ class Authenticator:
         self._names = origin.names_of_this_machine(settings.host_names)
 
     def check(self) -> None:
-        """Set `g.caller` of the current request, or refuse it with ProblemError 401, 403 or 429."""
+        """Set `g.caller` of the current request, or refuse it with ProblemError 401, 403 or 429.
+
+        A secret that is no token changes nothing for a caller who needs none: many programs insist
+        on a key, or send an empty one. Only what looks like a token is refused then, so that a
+        person notices that theirs was revoked.
+        """
         foreign = origin.is_foreign(request.headers, request.scheme)
-        who = self._by_header(foreign)
+        secrets = credentials.secrets_in(request, foreign=foreign)
+        refused = secrets if self._settings.enabled else []
+        who = self._by_secrets(secrets)
+        if who is None and any(map(credentials.looks_like_token, refused)):
+            raise self._wrong_token()
+        g.by_cookie = False
         if who is None and not foreign:
-            who = self._by_cookie() or self._by_address()
+            who = self._by_cookie()
+            g.by_cookie = who is not None
+            who = who or self._by_address()
         g.caller = who
         if who is not None or _is_open(foreign):
             return
+        if refused:
+            raise self._wrong_token()
         if foreign:
             page = request.headers.get("Origin", "another site")
             raise _refuse(f"a page of {page} may not use this server")
@@ -166,28 +186,18 @@ class Authenticator:
             )
         raise _unauthorized(self._why_not_trusted() + HOW_TO_GET_IN)
 
-    def _by_header(self, foreign: bool) -> Caller | None:
-        """The caller by `Authorization`, which only a program can have set.
+    def _by_secrets(self, secrets: Iterable[str]) -> Caller | None:
+        found = (self._by_secret(secret) for secret in secrets)
+        return next((who for who in found if who is not None), None)
 
-        A browser that knows a password sends it by itself, wherever the request comes from
-        (Fetch standard, HTTP-network-or-cache fetch), so Basic proves nothing of a foreign page's.
-        """
-        given = request.headers.get("Authorization")
-        if given is None:
-            return None
-        scheme, _, secret = given.partition(" ")
-        if scheme.lower() == "basic":
-            if foreign:
-                return None
-            secret = (request.authorization and request.authorization.password) or ""
-        found = self._by_secret(secret.strip())
-        if found is None:
-            self._guesses.count(origin.canonical(request.remote_addr))
-            raise _unauthorized(
-                f"this token is not known here, or was revoked; {HOW_TO_GET_IN}",
-                error=', error="invalid_token"',
-            )
-        return found
+    def _wrong_token(self) -> ProblemError:
+        """The 401 for a secret that is no valid token, which is counted; or the 429."""
+        self._guesses.count(origin.canonical(request.remote_addr))
+        return _unauthorized(
+            f"this token is not known here, or was revoked; {self._why_not_trusted()}"
+            + HOW_TO_GET_IN,
+            error=', error="invalid_token"',
+        )
 
     def _by_cookie(self) -> Caller | None:
         """The caller by the cookie that pairing sets; a wrong one is ignored.

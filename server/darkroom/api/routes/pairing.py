@@ -64,7 +64,7 @@ def me() -> Response:
     """The caller's name and scope. Renews a browser's cookie."""
     who = access.caller()
     response = send_model(Me(client=who.client, name=who.name, scope=who.scope))
-    if "Authorization" not in request.headers and who.client.startswith("token:"):
+    if access.came_by_cookie():
         _set_cookie(response, request.cookies[access.COOKIE])
     return response
 
