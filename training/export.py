@@ -8,8 +8,10 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from darkroom.catalog.models import WORD
 from training import noise_predictor
 from training.captions import single
+from training.colours import BACKGROUNDS
 from training.data import SIZE, Subject
 from training.latents import BACKDROPS
 from training.pictures import Pictures
@@ -19,8 +21,16 @@ BESIDE = Path(__file__).parent
 MAX_BYTES = 44_000_000
 MAX_SHARD = "15MB"
 
+NOTE = "Demo model: it draws {count} emoji-like things at 128×128, and nothing else."
+EXAMPLES = ("a red apple", "a cat", "an octopus on a blue background", "a slice of pizza",
+            "a rocket on a black background", "a snowman", "a strawberry",
+            "a sunflower")  # fmt: skip
+# What names say besides what is shown.
+SMALL_WORDS = frozenset(["a", "and", "at", "for", "in", "no", "of", "on", "the", "to", "with"])
 NOTES = {
     "description": "The embedded model: 3D emoji of common things at 128×128.",
+    "examples": EXAMPLES,
+    "sizes": [{"width": SIZE, "height": SIZE}],
     "defaults": {
         "width": SIZE,
         "height": SIZE,
@@ -60,6 +70,13 @@ def card(subjects: tuple[Subject, ...], parameters: dict[str, int]) -> str:
     return text
 
 
+def known_words(subjects: tuple[Subject, ...]) -> str:
+    """The words of the subjects' names and of what they are called besides, between spaces."""
+    said = " ".join(" ".join((subject.name, *subject.words)) for subject in subjects)
+    words = set(WORD.findall(said)) - SMALL_WORDS - (BACKGROUNDS.keys() - {"orange"})
+    return " ".join(sorted(word for word in words if len(word) > 1))
+
+
 def _forget_paths(folder: Path) -> None:
     """Take out of the configurations from where a part was loaded."""
     for path in (*folder.glob("*.json"), *folder.glob("*/*config.json")):
@@ -84,7 +101,12 @@ def save(
     """
     parts = {"vae": vae, "text_encoder": encoder, "unet": unet}
     parameters = {name: part.num_parameters() for name, part in parts.items()}
-    notes = {**NOTES, "latent_rgb": preview_matrix(vae, pictures, len(subjects))}
+    notes = {
+        **NOTES,
+        "note": NOTE.format(count=len(subjects)),
+        "latent_rgb": preview_matrix(vae, pictures, len(subjects)),
+        "words": known_words(subjects),
+    }
     pipeline = StableDiffusionPipeline(
         vae=vae.cpu().half(),
         text_encoder=encoder.cpu().half(),

@@ -21,6 +21,9 @@ export const MODEL: ModelInfo = {
   name: "tintype",
   family: "sd",
   description: "Small.",
+  note: "",
+  examples: [],
+  sizes: [],
   tasks: ["txt2img", "img2img", "inpaint"],
   defaults: {
     width: 128,

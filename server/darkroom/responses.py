@@ -161,12 +161,24 @@ class ModelLimits(Schema):
     max_references: int = Field(0, description="Pictures that an instruction to edit may have.")
 
 
+class PictureSize(Schema):
+    """In pixels."""
+
+    width: int
+    height: int
+
+
 class ModelInfo(Schema):
     """A model that may be asked for."""
 
     name: str
     family: str
     description: str
+    note: str = Field("", description="What to know before using it, such as: demo model.")
+    examples: tuple[str, ...] = Field((), description="Prompts that show what it can draw.")
+    sizes: tuple[PictureSize, ...] = Field(
+        (), description="Sizes that it draws well; if empty, about as many pixels as the default."
+    )
     tasks: tuple[Task, ...]
     defaults: ModelDefaults
     limits: ModelLimits

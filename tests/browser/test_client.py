@@ -35,6 +35,17 @@ def test_words_become_a_picture_on_the_screen(mobile: Phone) -> None:
     assert shown == job["images"][0]["width"]
 
 
+def test_the_demo_model_says_what_it_is_and_draws_an_example(mobile: Phone) -> None:
+    mobile.open()
+    expect(mobile.page.get_by_text("Demo model")).to_contain_text("darkroom models pull")
+
+    mobile.press("a cat")
+    mobile.press("Develop")
+
+    mobile.wait_for_picture()
+    assert mobile.job()["request"]["prompt"] == "a cat"
+
+
 def test_one_sees_it_develop(mobile: Phone) -> None:
     mobile.develop("a red fox", steps=60)
 

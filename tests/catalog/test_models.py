@@ -122,6 +122,50 @@ def test_notes_have_the_last_word(box: Path, catalog: ModelCatalog) -> None:
     assert entry.scheduler == {"prediction_type": "epsilon"}
 
 
+def test_notes_say_what_to_know_before_using_a_model(box: Path, catalog: ModelCatalog) -> None:
+    size = {"width": 512, "height": 768}
+    checkpoint(box, note="for portraits", examples=["a face"], sizes=[size])
+
+    info = catalog.find("model").info
+
+    assert (info.note, info.examples) == ("for portraits", ("a face",))
+    assert [each.model_dump() for each in info.sizes] == [size]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ("a cat in the rain", False),
+        ("three Cats, 4k", False),
+        ("two foxes", False),
+        ("", False),
+        ("512 ⭐", False),
+        ("a spaceship over Hanoi", True),
+        ("phở", True),
+    ],
+)
+def test_a_prompt_without_a_word_that_a_small_model_knows_is_noted(
+    box: Path, catalog: ModelCatalog, prompt: str, told: bool
+) -> None:
+    checkpoint(box, words="cat fox")
+
+    assert bool(catalog.find("model").notes_on(prompt)) is told
+
+
+def test_a_large_model_notes_no_words(box: Path, catalog: ModelCatalog) -> None:
+    checkpoint(box)
+
+    assert catalog.find("model").notes_on("a spaceship over Hanoi") == []
+
+
+def test_the_demo_model_knows_its_own_examples(catalog: ModelCatalog) -> None:
+    entry = catalog.find("tintype")
+
+    assert entry.info.note.startswith("Demo model")
+    assert entry.info.examples
+    assert not any(entry.notes_on(prompt) for prompt in entry.info.examples)
+
+
 def test_a_model_dropped_into_the_folder_is_there_at_once(box: Path, catalog: ModelCatalog) -> None:
     assert names(catalog) == ["tintype"]
     path = checkpoint(box)

@@ -65,6 +65,8 @@ export const en = {
   "create.prompt.placeholder": "What would you like to see?",
   "create.prompt.clear": "Clear the prompt",
   "create.surprise": "Surprise me",
+  "create.examples": "Prompts to try",
+  "create.addmodel": "For real pictures, add a model on the server:",
   "create.history": "Recent prompts",
   "create.history.empty": "Your prompts are kept here, on this device.",
   "create.history.clear": "Clear all",

@@ -67,6 +67,8 @@ export const vi: Dictionary = {
   "create.prompt.placeholder": "Bạn muốn thấy gì?",
   "create.prompt.clear": "Xoá mô tả",
   "create.surprise": "Gợi ý cho tôi",
+  "create.examples": "Mô tả để thử",
+  "create.addmodel": "Muốn có ảnh thật, hãy thêm một mô hình trên máy chủ:",
   "create.history": "Mô tả gần đây",
   "create.history.empty": "Các mô tả của bạn được giữ ở đây, trên thiết bị này.",
   "create.history.clear": "Xoá tất cả",

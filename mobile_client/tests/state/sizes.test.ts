@@ -39,3 +39,13 @@ test("shapes that come to the same size are offered once", () => {
   const sizes = ratiosFor(TIGHT).map(({ size }) => `${size.width}×${size.height}`);
   expect(new Set(sizes).size).toBe(sizes.length);
 });
+
+test("a model that draws certain sizes is asked for these only", () => {
+  const sizes = [
+    { width: 128, height: 128 },
+    { width: 96, height: 160 },
+  ];
+  const model = { ...MODEL, sizes };
+  expect(ratiosFor(model).map(({ ratio }) => ratio)).toEqual(["1:1", "9:16"]);
+  expect(sizeFor("2:3", model)).toEqual({ width: 96, height: 160 });
+});

@@ -61,10 +61,14 @@ test.each([
   expect(originOf(typed)).toBe(origin);
 });
 
+test("a surprise is one of the model's own examples, if it has any", () => {
+  expect(surprise("a cat", ["a cat", "a dog"])).toBe("a dog");
+});
+
 test("a surprise is never the one before", () => {
   const rolls = [0, 0, 0.5, 0.5];
-  const first = surprise("", () => 0);
-  expect(surprise(first, () => rolls.shift() ?? 0.5)).not.toBe(first);
+  const first = surprise("", [], () => 0);
+  expect(surprise(first, [], () => rolls.shift() ?? 0.5)).not.toBe(first);
 });
 
 test("ids are 128 bits", () => {

@@ -59,6 +59,8 @@ class Model:
         default: whether it answers requests that name no model.
         fields: the optional fields of requests that it takes; empty if an older server does not
             tell.
+        note: what to know before using it.
+        examples: prompts that show what it can draw.
     """
 
     name: str
@@ -69,6 +71,8 @@ class Model:
     limits: ModelLimits
     default: bool
     fields: tuple[str, ...] = ()
+    note: str = ""
+    examples: tuple[str, ...] = ()
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
@@ -81,6 +85,8 @@ class Model:
             limits=ModelLimits.from_wire(data["limits"]),
             default=data["default"],
             fields=tuple(data.get("fields", ())),
+            note=data.get("note", ""),
+            examples=tuple(data.get("examples", ())),
         )
 
 

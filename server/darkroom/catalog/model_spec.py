@@ -21,7 +21,7 @@ from darkroom.requests import (
     Task,
     Txt2Img,
 )
-from darkroom.responses import ModelDefaults, ModelLimits
+from darkroom.responses import ModelDefaults, ModelLimits, PictureSize
 
 # Input channels of UNets: latents (4), and for inpainting mask and masked picture (5 more).
 PLAIN, INPAINTING = 4, 9
@@ -336,9 +336,14 @@ class Notes(Schema):
         tiny_vae: file or folder in `vae/` of a small VAE, used if the settings say so.
         latent_rgb: for previews, a row of red, green and blue for each latent channel, and one of
             offsets.
+        words: the nouns that a small model knows, between spaces; a job whose prompt has none of
+            them says so.
     """
 
     description: str = Field("", max_length=1000)
+    note: str = Field("", max_length=300)
+    examples: tuple[str, ...] = Field((), max_length=20)
+    sizes: tuple[PictureSize, ...] = Field((), max_length=20)
     defaults: NotedDefaults = NotedDefaults()
     limits: NotedLimits = NotedLimits()
     prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = None
@@ -348,6 +353,7 @@ class Notes(Schema):
     vae: str | None = None
     tiny_vae: str | None = None
     latent_rgb: tuple[tuple[float, float, float], ...] | None = None
+    words: str = ""
 
 
 def read_notes(path: Path) -> Notes:

@@ -6,6 +6,7 @@ and what is in the models directory. The owner's notes on it, `darkroom.json` in
 with the reason.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,13 @@ from darkroom.responses import ModelInfo
 
 EMBEDDED = Path(__file__).parent.parent / "models"
 CONFIGS = EMBEDDED / "configs"  # of the architectures of single files
+INCLUDED_UPSCALERS = EMBEDDED / "upscalers"
 NOTES = "darkroom.json"
+WORD = re.compile(r"[^\W\d_]+")
+UNKNOWN_WORDS = (
+    "this demo model knows no word of the prompt; its examples are in GET /models, and "
+    "docs/models.md says how to add a real model"
+)
 # Keys of the notes that override settings of the model's own scheduler.
 SCHEDULER_KEYS = frozenset({"prediction_type", "rescale_betas_zero_snr", "timestep_spacing"})
 
@@ -51,6 +58,7 @@ class ModelEntry:
         vae: file or folder of the VAE to load instead of its own.
         tiny_vae: file or folder of a small VAE for it.
         latent_rgb: colours of its latents for previews, see `Notes`.
+        words: nouns that it knows, if it is a small model that knows few.
     """
 
     info: ModelInfo
@@ -63,6 +71,13 @@ class ModelEntry:
     vae: Path | None = None
     tiny_vae: Path | None = None
     latent_rgb: tuple[tuple[float, float, float], ...] | None = None
+    words: frozenset[str] = frozenset()
+
+    def notes_on(self, prompt: str) -> list[str]:
+        """What a job with this prompt is told: that the model knows no word of it."""
+        asked = {word.lower() for word in WORD.findall(prompt)}
+        asked |= {word.removesuffix("s") for word in asked} | {w.removesuffix("es") for w in asked}
+        return [UNKNOWN_WORDS] if self.words and asked and not asked & self.words else []
 
     def expected_bytes(self, number_bytes: int) -> int:
         """Bytes of its weights in memory, where each number takes so many.
@@ -160,7 +175,7 @@ class ModelCatalog:
         found = sorted(_listed(self._models_dir), key=lambda p: (p.is_file(), p.suffix in PICKLES))
         taken = set()
         for path in (*_listed(EMBEDDED), *found):
-            if path == CONFIGS:
+            if path in (CONFIGS, INCLUDED_UPSCALERS):
                 continue
             if path.is_dir():
                 model = _Candidate(path.name, path, self._read_folder)
@@ -219,6 +234,9 @@ class ModelCatalog:
             name=name,
             family=spec.family.name,
             description=notes.description,
+            note=notes.note,
+            examples=notes.examples,
+            sizes=notes.sizes,
             tasks=spec.tasks,
             defaults=spec.defaults.model_copy(update=notes.defaults.model_dump(exclude_none=True)),
             limits=spec.limits.model_copy(update=notes.limits.model_dump(exclude_none=True)),
@@ -237,6 +255,7 @@ class ModelCatalog:
             vae=self._vae(notes.vae),
             tiny_vae=self._vae(notes.tiny_vae),
             latent_rgb=notes.latent_rgb,
+            words=frozenset(notes.words.split()),
         )
 
     def _config(self, name: str) -> Path:

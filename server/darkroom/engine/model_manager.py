@@ -338,6 +338,7 @@ class ModelManager:
             Denoiser(pipeline.unet, settings.deep_cache_interval),
             Preview(info.family, entry.latent_rgb),
             *where,
+            entry.notes_on,
         )
         if settings.fuse_qkv:
             pipeline.unet.fuse_qkv_projections()

@@ -5,6 +5,7 @@ import { Advanced } from "./Advanced";
 import { Count } from "./Count";
 import { useComplaints } from "./complaints";
 import { MaskOptions } from "./MaskOptions";
+import { ModelNote } from "./ModelNote";
 import { Prompt } from "./Prompt";
 
 import { Shape } from "./Shape";
@@ -30,6 +31,7 @@ export function Create() {
         <h1 class="visually-hidden">{t("create.title")}</h1>
         <Tray />
         <Prompt />
+        <ModelNote />
         <Source />
         {task === "txt2img" && <Shape />}
         {(task === "img2img" || task === "inpaint") && draft.takes("strength") && <Strength />}

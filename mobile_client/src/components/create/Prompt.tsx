@@ -40,7 +40,7 @@ export function Prompt() {
             <button
               type="button"
               class="button bare prompt-tool"
-              onClick={() => draft.set({ prompt: surprise(prompt) })}
+              onClick={() => draft.set({ prompt: surprise(prompt, draft.model.value?.examples) })}
             >
               <Icon name="dice" />
               {t("create.surprise")}

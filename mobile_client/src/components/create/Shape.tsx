@@ -1,13 +1,18 @@
 import { ratiosFor } from "../../lib/state/sizes";
+import type { Size } from "../../lib/transport/types";
 import { t } from "../../strings";
 import { useApp } from "../context";
 import { useComplaints } from "./complaints";
+
+function isSame(one: Size, other: Size | null | undefined): boolean {
+  return one.width === other?.width && one.height === other.height;
+}
 
 /** Aspect ratios, each with the size that the model makes for it. */
 export function Shape() {
   const { draft } = useApp();
   const model = draft.model.value;
-  const { ratio, size: exact } = draft.values.value;
+  const exact = draft.values.value.size;
   const size = draft.size.value;
   const problem = useComplaints().size;
   if (!model) return null;
@@ -24,7 +29,7 @@ export function Shape() {
               type="radio"
               name="shape"
               class="visually-hidden"
-              checked={!exact && ratio === choice.ratio}
+              checked={!exact && isSame(choice.size, size)}
               aria-label={t("create.shape.choice", { ratio: choice.ratio, ...choice.size })}
               onChange={() => draft.set({ ratio: choice.ratio })}
             />

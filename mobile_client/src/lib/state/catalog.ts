@@ -11,6 +11,9 @@ interface Known {
   loras: LoraInfo[];
 }
 
+/** What a list that an older version of this page stored may lack. */
+const ADDED = { note: "", examples: [], sizes: [] } satisfies Partial<ModelInfo>;
+
 const NOTHING: Known = { models: [], schedulers: [], loras: [] };
 
 export class Catalog {
@@ -24,7 +27,8 @@ export class Catalog {
     private readonly api: Api,
     private readonly preferences: Preferences,
   ) {
-    this.known.value = preferences.get("catalog", NOTHING);
+    const stored = preferences.get("catalog", NOTHING);
+    this.known.value = { ...stored, models: stored.models.map((m) => ({ ...ADDED, ...m })) };
   }
 
   async load(): Promise<void> {

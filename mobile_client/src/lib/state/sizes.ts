@@ -5,10 +5,24 @@ import type { ModelInfo, Size } from "../transport/types";
 export const RATIOS = ["1:1", "3:4", "2:3", "9:16", "4:3", "3:2", "16:9"] as const;
 export type Ratio = (typeof RATIOS)[number];
 
-/** The size with this aspect ratio and about as many pixels as the model was trained for. */
-export function sizeFor(ratio: Ratio, { defaults, limits }: ModelInfo): Size {
+function quotient(ratio: Ratio): number {
   const [across, down] = ratio.split(":").map(Number);
-  const shape = (across ?? 1) / (down ?? 1);
+  return (across ?? 1) / (down ?? 1);
+}
+
+/** How far an aspect ratio is from a size's; 0 if it is the same. */
+function distance(ratio: Ratio, { width, height }: Size): number {
+  return Math.abs(Math.log(width / height / quotient(ratio)));
+}
+
+/**
+ * The size with this aspect ratio and about as many pixels as the model was trained for. Of a model
+ * that draws certain sizes only, the one whose aspect ratio is nearest.
+ */
+export function sizeFor(ratio: Ratio, { defaults, limits, sizes }: ModelInfo): Size {
+  const shape = quotient(ratio);
+  const [nearest] = [...sizes].sort((one, other) => distance(ratio, one) - distance(ratio, other));
+  if (nearest) return nearest;
   const pixels = Math.min(defaults.width * defaults.height, limits.max_pixels);
   const step = limits.multiple_of;
   const allowed = (side: number) =>
@@ -28,11 +42,19 @@ export function sizeFor(ratio: Ratio, { defaults, limits }: ModelInfo): Size {
   return size;
 }
 
-/** The aspect ratios to offer: those that differ within the model's limits. */
+/** The aspect ratios to offer: those that differ within the model's limits, or of its own sizes. */
 export function ratiosFor(model: ModelInfo): { ratio: Ratio; size: Size }[] {
   const seen = new Set<string>();
-  return RATIOS.map((ratio) => ({ ratio, size: sizeFor(ratio, model) })).filter(({ size }) => {
-    const name = `${size.width}×${size.height}`;
-    return !seen.has(name) && seen.add(name);
-  });
+  const offered = model.sizes.length
+    ? model.sizes.map(
+        (size) =>
+          [...RATIOS].sort((one, other) => distance(one, size) - distance(other, size))[0] ?? "1:1",
+      )
+    : RATIOS;
+  return offered
+    .map((ratio) => ({ ratio, size: sizeFor(ratio, model) }))
+    .filter(({ size }) => {
+      const name = `${size.width}×${size.height}`;
+      return !seen.has(name) && seen.add(name);
+    });
 }

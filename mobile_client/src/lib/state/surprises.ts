@@ -43,11 +43,18 @@ const BACKGROUNDS = [
   "pink",
 ];
 
-/** An example prompt other than `before`. */
-export function surprise(before: string, random: () => number = Math.random): string {
+/** An example prompt other than `before`: one of the model's own, if it has any. */
+export function surprise(
+  before: string,
+  examples: readonly string[] = [],
+  random: () => number = Math.random,
+): string {
   const pick = (list: readonly string[]) => list[Math.floor(random() * list.length)] ?? list[0];
   for (;;) {
-    const prompt = `${pick(SUBJECTS)} on a ${pick(BACKGROUNDS)} background`;
-    if (prompt !== before) return prompt;
+    const prompt =
+      examples.length > 1
+        ? pick(examples)
+        : `${pick(SUBJECTS)} on a ${pick(BACKGROUNDS)} background`;
+    if (prompt !== undefined && prompt !== before) return prompt;
   }
 }

@@ -1480,6 +1480,24 @@ export interface components {
             family: string;
             /** Description */
             description: string;
+            /**
+             * Note
+             * @description What to know before using it, such as: demo model.
+             * @default
+             */
+            note: string;
+            /**
+             * Examples
+             * @description Prompts that show what it can draw.
+             * @default []
+             */
+            examples: string[];
+            /**
+             * Sizes
+             * @description Sizes that it draws well; if empty, about as many pixels as the default.
+             * @default []
+             */
+            sizes: components["schemas"]["PictureSize"][];
             /** Tasks */
             tasks: components["schemas"]["Task"][];
             defaults: components["schemas"]["ModelDefaults"];
@@ -1578,6 +1596,16 @@ export interface components {
              * Format: date-time
              */
             expires_at: string;
+        };
+        /**
+         * PictureSize
+         * @description In pixels.
+         */
+        PictureSize: {
+            /** Width */
+            width: number;
+            /** Height */
+            height: number;
         };
         /**
          * Problem

@@ -34,6 +34,7 @@ class UNetFamily:
         pipelines: one diffusers pipeline for each task that the model can do, sharing parts.
         device: of the computation, also while weights are offloaded.
         dtype: of latents.
+        notes_on: what jobs with a prompt are told about it.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class UNetFamily:
         preview: Preview,
         device: torch.device,
         dtype: torch.dtype,
+        notes_on: Callable[[str], list[str]],
     ) -> None:
         pipeline = next(iter(pipelines.values()))
         self.unet = pipeline.unet
         self.vae = vae
         self.denoiser = denoiser
         self._preview = preview
+        self._notes_on = notes_on
         self.dtype = dtype
         self.device = device
         self.offloaded = False
@@ -83,8 +86,8 @@ class UNetFamily:
         self.vae.decode(sample.latents)
         return denoise
 
-    def notes(self, job: EngineJob) -> list[str]:  # noqa: ARG002
-        return []
+    def notes(self, job: EngineJob) -> list[str]:
+        return self._notes_on(job.model_request.prompt)
 
     def forget_texts(self) -> None:
         self._prompts.forget()
