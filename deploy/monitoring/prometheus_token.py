@@ -39,10 +39,10 @@ def write_target(settings: Settings, folder: Path) -> None:
 
 
 def _renew(tokens: Tokens) -> str:
-    for old in tokens.good():
-        if old.name == NAME:
-            tokens.revoke(old.id)
-    return tokens.create(NAME, Scope.USE)[1]
+    known = next((device.id for device in tokens.devices() if device.name == NAME), None)
+    if known is not None:
+        tokens.revoke_all(known)
+    return tokens.create(NAME, Scope.USE, known)[1]
 
 
 @contextmanager

@@ -92,7 +92,13 @@ export interface Submission {
 export class FakeApi implements Api {
   /** What happens to each request instead of an answer. */
   trouble: (() => Error | null) | null = null;
-  identity: Me = { client: "token:1", name: "phone", scope: "use" };
+  identity: Me = {
+    client: "token:1",
+    client_id: "device:1",
+    device: "1",
+    name: "phone",
+    scope: "use",
+  };
   loaded = true;
   readonly list: ModelInfo[] = [MODEL, LARGE, EDITOR];
   readonly adapters: LoraInfo[] = [];
@@ -145,6 +151,7 @@ export class FakeApi implements Api {
     this.stumble();
     return {
       code: "GOOD-CODE",
+      device: null,
       scope: "use",
       url: "http://box:7860/#pair=GOOD-CODE",
       qr: "data:image/svg+xml,",
@@ -277,6 +284,7 @@ export function job(id: string, change: Partial<Job> = {}): Job {
   return {
     id,
     client: "phone",
+    client_id: "device:1",
     task: "txt2img",
     status: "queued",
     position: 0,

@@ -19,16 +19,20 @@ from darkroom.errors import DarkroomError
 from darkroom.ops import logs
 
 if TYPE_CHECKING:
+    from darkroom.responses import Device
     from darkroom.storage.clients import Tokens
 
 PATH = click.Path(path_type=Path)
-SCOPE = click.option(
-    "--scope",
-    type=click.Choice(["use", "own"]),
-    default="use",
-    show_default=True,
-    help="use: make pictures and see your own. own: also see everyone's, and manage tokens.",
-)
+
+
+def scope_option(default: str) -> Callable[[Any], Any]:
+    """The option --scope; None if it is not given. `default` says what it is then."""
+    return click.option(
+        "--scope",
+        type=click.Choice(["use", "own"]),
+        help="use: make pictures and see your own. own: also see everyone's, and manage devices. "
+        f"Default: {default}.",
+    )
 
 
 def command(
@@ -231,56 +235,85 @@ def worker(settings: Settings) -> None:
         fail(str(error))
 
 
-@command(main, SCOPE, listens=True)
-def pair(settings: Settings, scope: str) -> None:
-    """Create a code to pair one device, and show it as a QR code."""
+@command(
+    main,
+    scope_option("use, or what the device had last"),
+    click.option("--device", help="Name or id of a device that gets another token."),
+    listens=True,
+)
+def pair(settings: Settings, scope: str | None, device: str | None) -> None:
+    """Create a code to pair one device, and show it as a QR code.
+
+    It makes a new device, or lets the one named by --device in again: a phone that lost its cookie
+    or has the app on its home screen, which find their pictures then.
+    """
     from darkroom.ops.startup_notice import invite
     from darkroom.requests import Scope
 
     with tokens_of(settings) as tokens:
-        invite(settings, tokens, Scope(scope), logs.print_line, with_qr=sys.stdout.isatty())
+        known = None if device is None else find_device(tokens, device)
+        granted = Scope(scope) if scope else known.scope if known else Scope.USE
+        with_qr = sys.stdout.isatty()
+        invite(settings, tokens, granted, logs.print_line, with_qr=with_qr, device=known)
 
 
 token.add_command(pair)  # where people look for it, too
 
 
-@command(token, click.argument("name"), SCOPE, name="create")
-def create_token(settings: Settings, name: str, scope: str) -> None:
+def find_device(tokens: "Tokens", id_or_name: str) -> "Device":
+    """The device of an id or name, or exit with the names there are."""
+    devices = tokens.devices()
+    for device in devices:
+        if device.id == id_or_name or device.name.casefold() == id_or_name.casefold():
+            return device
+    names = ", ".join(device.name for device in devices) or "none yet"
+    fail(f"there is no device {id_or_name!r}; there is {names}")
+
+
+@command(token, click.argument("name"), scope_option("use"), name="create")
+def create_token(settings: Settings, name: str, scope: str | None) -> None:
     """Create a token for a device or program called NAME, and print it. It is shown only once."""
     from darkroom.requests import Scope, TokenRequest
 
     try:
-        asked = TokenRequest(name=name, scope=Scope(scope))
+        asked = TokenRequest(name=name, scope=Scope(scope or Scope.USE))
     except ValidationError as error:
         fail(f"the name cannot be used: {error.errors()[0]['msg']}")
     with tokens_of(settings) as tokens:
-        _, secret = tokens.create(asked.name, asked.scope)
+        created, secret = tokens.create(asked.name, asked.scope)
+    if created.name != name:
+        click.echo(f"another device is called {name}; this one is {created.name}", err=True)
     click.echo(secret)
 
 
 @command(token, name="list")
 def list_tokens(settings: Settings) -> None:
-    """List tokens."""
+    """List the devices, and their valid tokens."""
     with tokens_of(settings) as tokens:
-        good = tokens.good()
-    for found in good:
-        used = f"used {found.used_at:%Y-%m-%d %H:%M}" if found.used_at else "never used"
-        since = f"{found.created_at:%Y-%m-%d %H:%M}"
-        click.echo(f"{found.id}  {found.scope:3}  since {since}, {used} UTC  {found.name}")
+        devices = tokens.devices()
+    for device in devices:
+        if not device.tokens:
+            click.echo(f"{'revoked':12}       {device.jobs} jobs are kept  {device.name}")
+        for found in device.tokens:
+            used = f"used {found.used_at:%Y-%m-%d %H:%M}" if found.used_at else "never used"
+            since = f"{found.created_at:%Y-%m-%d %H:%M}"
+            click.echo(f"{found.id}  {found.scope:3}  since {since}, {used} UTC  {found.name}")
 
 
 @command(token, click.argument("id_or_name"), name="revoke")
 def revoke_token(settings: Settings, id_or_name: str) -> None:
-    """Revoke a device's token."""
+    """Revoke a token by its id, or all tokens of a device by its name. Its pictures are kept."""
     with tokens_of(settings) as tokens:
-        found = [one for one in tokens.good() if id_or_name in (one.id, one.name)]
+        good = tokens.good()
+        found = [one for one in good if one.id == id_or_name] or [
+            one for one in good if one.name.casefold() == id_or_name.casefold()
+        ]
         if not found:
             fail(f"there is no token {id_or_name!r}; `darkroom token list` shows them")
-        if len(found) > 1:
-            ids = ", ".join(one.id for one in found)
-            fail(f"several tokens are named {id_or_name!r}; revoke one by its id: {ids}")
-        tokens.revoke(found[0].id)
-    click.echo(f"revoked {found[0].id}  {found[0].name}")
+        for one in found:
+            tokens.revoke(one.id)
+    for one in found:
+        click.echo(f"revoked {one.id}  {one.name}")
 
 
 @command(webhooks, name="secret")

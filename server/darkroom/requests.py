@@ -324,6 +324,9 @@ RESOLVED: dict[Task, type[ResolvedRequest]] = {
 # --- devices ---------------------------------------------------------------------------------
 
 
+MAX_NAME_CHARS = 100
+
+
 def _printable(name: str) -> str:
     """Names are printed on terminals, which obey control characters."""
     if not name.isprintable() or name != name.strip():
@@ -335,7 +338,7 @@ DeviceName = Annotated[
     str,
     Field(
         min_length=1,
-        max_length=100,
+        max_length=MAX_NAME_CHARS,
         description="What people call the device.",
         examples=["Ada's phone"],
     ),
@@ -371,4 +374,17 @@ class PairRequest(Schema):
 class CodeRequest(Schema):
     """Make a pairing code."""
 
-    scope: Scope = Scope.USE
+    device: str | None = Field(
+        None,
+        max_length=32,
+        description="Id of the device that gets another token. Without it, a new device is made.",
+    )
+    scope: Scope | None = Field(
+        None, description="By default `use`, or that of the device's newest token."
+    )
+
+
+class RenameRequest(Schema):
+    """Give a device another name."""
+
+    name: DeviceName

@@ -87,7 +87,8 @@ class Job(Schema):
     """What was asked, how it stands, and what came of it."""
 
     id: str
-    client: str = Field(description="Who asked: the name of their token.")
+    client: str = Field(description="Who asked: the name of their device.")
+    client_id: str = Field(description="Who asked: `client_id` of their `GET /me`.")
     task: Task
     status: JobStatus
     position: int | None = Field(description="Jobs ahead of it while queued, else null.")
@@ -268,10 +269,11 @@ class EmbeddingList(Schema):
 
 
 class Token(Schema):
-    """A device that was let in. Its secret is not kept."""
+    """A token of a device. Its secret is not kept."""
 
     id: str
-    name: str
+    device: str = Field(description="Id of the device.")
+    name: str = Field(description="Name of the device.")
     scope: Scope
     created_at: datetime
     used_at: datetime | None = Field(description="To the minute.")
@@ -287,10 +289,28 @@ class TokenList(Schema):
     tokens: tuple[Token, ...]
 
 
+class Device(Schema):
+    """A phone, computer or program, with what it made and the tokens that let it in."""
+
+    id: str
+    client_id: str = Field(description="`client_id` of its jobs.")
+    name: str
+    scope: Scope = Field(description="Of its newest token, also if that was revoked.")
+    created_at: datetime
+    used_at: datetime | None = Field(description="When it used a token last. To the minute.")
+    jobs: int = Field(description="How many jobs of it are stored.")
+    tokens: tuple[Token, ...] = Field(description="Those that are valid, oldest first.")
+
+
+class DeviceList(Schema):
+    devices: tuple[Device, ...]
+
+
 class PairingCode(Schema):
     """Good for one token, once."""
 
     code: str
+    device: str | None = Field(description="Id of the device that it is for; null is a new one.")
     scope: Scope
     url: str = Field(description="The first page, with the code filled in.")
     qr: str = Field(description="The same as a QR code: a data URI of an SVG.")
@@ -300,6 +320,8 @@ class PairingCode(Schema):
 class Me(Schema):
     """Who is asking, as the server sees it."""
 
-    client: str
+    client: str = Field(description="`token:<id>`, `address:<ip>`, or `local`.")
+    client_id: str = Field(description="As in the caller's jobs.")
+    device: str | None = Field(description="Id of the device; null for callers without a token.")
     name: str
     scope: Scope

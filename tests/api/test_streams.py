@@ -24,7 +24,7 @@ from darkroom.storage.records import Estimate
 from tests.queue.conftest import accept
 from tests.serving import parse_events
 
-ANNA, BERT = "token:a", "token:b"
+ANNA, BERT = "device:a", "device:b"
 
 Playing = AsyncGenerator[bytes, None]
 

@@ -21,11 +21,13 @@ from structlog.testing import capture_logs
 from darkroom.config import Settings
 from darkroom.ops.doctor import check_database
 from darkroom.queue.store import Store
+from darkroom.requests import Scope
 from darkroom.responses import EventType, JobStatus
 from darkroom.storage import database
 from darkroom.storage.backup import COPIES_KEPT, BackupError, migration_copies
+from darkroom.storage.clients import Preferences, Tokens
 from darkroom.storage.database import Database
-from darkroom.storage.tables import JobRow, SpeedRow, Table
+from darkroom.storage.tables import ClientRow, JobRow, PairingCodeRow, SpeedRow, Table, UploadRow
 
 STORED = {  # as version 0001 wrote a request down
     "task": "txt2img",
@@ -143,6 +145,81 @@ def test_the_way_back_keeps_what_the_first_version_knew(first: Path) -> None:
         assert connection.scalar(text("SELECT count(*) FROM events")) == 2
         assert connection.scalar(text("SELECT step_seconds FROM speeds")) == 0.5
     engine.dispose()
+
+
+@pytest.fixture
+def paired(tmp_path: Path) -> Path:
+    """A database of schema 0008: three tokens of two names, one revoked, and what they made."""
+    path = tmp_path / "paired.db"
+    bring(path, "0008")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, NULL, ?)",
+            [
+                ("aa", "iPhone", "own", "digest of aa", 1, 5),
+                ("bb", "iPhone", "use", "digest of bb", 2, None),
+                ("cc", "tablet", "use", "digest of cc", 3, None),
+            ],
+        )
+        for number, (client, name) in enumerate(
+            [("token:aa", "iPhone"), ("token:bb", "iPhone"), ("local", "this machine")]
+        ):
+            connection.execute(
+                "INSERT INTO jobs (id, client, client_name, task, status, request, step, steps, "
+                "attempts, cancel_requested, fingerprint, idempotency_key, created_at) "
+                "VALUES (?, ?, ?, 'txt2img', 'succeeded', '{}', 0, 0, 1, 0, 'f', 'monday', ?)",
+                (f"job{number}", client, name, number),
+            )
+        connection.execute("INSERT INTO uploads VALUES ('up1', 'token:bb', 'x', 8, 8, 3, 1)")
+        connection.execute("INSERT INTO clients VALUES ('token:bb', 7)")
+        connection.execute("INSERT INTO client_options VALUES ('token:bb', '{\"a\": 1}')")
+        connection.execute("INSERT INTO pairing_codes VALUES ('digest of a code', 'own', 1, 9e9)")
+    return path
+
+
+def test_a_device_is_made_of_each_token_with_all_that_it_had(paired: Path) -> None:
+    database.migrate(paired)
+
+    opened = Database(paired)
+    devices = {device.id: device for device in Tokens(opened).devices()}
+    # Who has a valid token is known by its name.
+    assert {each.id: each.name for each in devices.values()} == {
+        "aa": "iPhone 2",
+        "bb": "iPhone",
+        "cc": "tablet",
+    }
+    tokens = {each.id: [token.id for token in each.tokens] for each in devices.values()}
+    assert tokens == {"aa": [], "bb": ["bb"], "cc": ["cc"]}
+    assert devices["aa"].scope is Scope.OWN
+    assert {each.id: each.jobs for each in devices.values()} == {"aa": 1, "bb": 1, "cc": 0}
+    with opened.read() as session:
+        jobs = session.execute(select(JobRow.id, JobRow.client, JobRow.client_name)).all()
+        assert [tuple(job) for job in jobs] == [
+            ("job0", "device:aa", "iPhone 2"),
+            ("job1", "device:bb", "iPhone"),
+            ("job2", "local", "this machine"),
+        ]
+        assert session.scalars(select(UploadRow.client)).all() == ["device:bb"]
+        assert session.scalars(select(ClientRow.client)).all() == ["device:bb"]
+        codes = session.execute(select(PairingCodeRow.scope, PairingCodeRow.device_id)).all()
+        assert [tuple(code) for code in codes] == [("own", None)]
+    assert Preferences(opened).of("device:bb") == {"a": 1}
+    opened.close()
+
+
+def test_the_way_back_gives_what_a_device_has_to_its_first_token(paired: Path) -> None:
+    database.migrate(paired)
+    opened = Database(paired)
+    Tokens(opened).create("", Scope.USE, "bb")
+    opened.close()
+    bring(paired, "0008")
+
+    with closing(sqlite3.connect(paired)) as connection:
+        rows = connection.execute("SELECT id, client FROM jobs").fetchall()
+        assert rows == [("job0", "token:aa"), ("job1", "token:bb"), ("job2", "local")]
+        names = connection.execute("SELECT name FROM tokens ORDER BY created_at").fetchall()
+        assert [name for (name,) in names] == ["iPhone 2", "iPhone", "tablet", "iPhone"]
+        assert connection.execute("SELECT count(*) FROM pairing_codes").fetchone() == (1,)
 
 
 def jobs_in(path: Path) -> list[str]:

@@ -266,7 +266,13 @@ def test_this_machine_is_trusted_by_its_own_names(server: RunningServer) -> None
     port = httpx2.URL(server.url).port
     for host in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", "LOCALHOST"):
         answer = server.http.get("/me", headers={"host": host})
-        assert answer.json() == {"client": "local", "name": "this machine", "scope": "own"}
+        assert answer.json() == {
+            "client": "local",
+            "client_id": "local",
+            "device": None,
+            "name": "this machine",
+            "scope": "own",
+        }
 
 
 @pytest.mark.parametrize(
@@ -360,7 +366,13 @@ def test_a_page_of_ours_may_use_the_server(server: RunningServer) -> None:
 def test_without_tokens_each_address_is_a_client(open_server: RunningServer) -> None:
     me = open_server.http.get("/me", headers=PASSED_ON).json()
 
-    assert me == {"client": "address:127.0.0.1", "name": "127.0.0.1", "scope": "use"}
+    assert me == {
+        "client": "address:127.0.0.1",
+        "client_id": "address:127.0.0.1",
+        "device": None,
+        "name": "127.0.0.1",
+        "scope": "use",
+    }
     assert_refused(open_server.http.get("/tokens", headers=PASSED_ON), 403, "scope")
 
 

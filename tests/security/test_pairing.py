@@ -31,7 +31,13 @@ def test_a_code_makes_a_token(server: RunningServer) -> None:
         phone.cookies.clear()
         bearer = {"authorization": f"Bearer {paired['token']}"}
         me = phone.get("/me", headers=bearer).json()
-        assert me == {"client": f"token:{paired['id']}", "name": "phone", "scope": "use"}
+        assert me == {
+            "client": f"token:{paired['id']}",
+            "client_id": f"device:{paired['device']}",
+            "device": paired["device"],
+            "name": paired["name"],
+            "scope": "use",
+        }
 
 
 def test_the_cookie_is_out_of_reach_for_scripts_and_other_sites(server: RunningServer) -> None:
@@ -42,7 +48,7 @@ def test_the_cookie_is_out_of_reach_for_scripts_and_other_sites(server: RunningS
         assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
         assert "Secure" not in cookie
         assert "Domain" not in cookie
-        assert phone.get("/me").json()["name"] == "phone"
+        assert phone.get("/me").json()["device"] == answer.json()["device"]
 
 
 def test_behind_tls_the_cookie_stays_there(server: RunningServer) -> None:

@@ -203,15 +203,3 @@ def test_tokens_are_made_listed_and_revoked_on_the_command_line(shut_server: Run
     again = darkroom(here, "token", "revoke", "script")
     assert again.returncode == 1
     assert "there is no token 'script'" in again.stderr
-
-
-def test_the_command_line_says_when_a_name_is_not_enough(tmp_path: Path) -> None:
-    database.migrate(tmp_path / "darkroom.db")
-    opened = Database(tmp_path / "darkroom.db")
-    ids = [Tokens(opened).create("phone", Scope.USE)[0].id for _ in range(2)]
-    opened.close()
-    result = darkroom(tmp_path, "token", "revoke", "phone")
-
-    assert result.returncode == 1
-    assert all(token_id in result.stderr for token_id in ids)
-    assert darkroom(tmp_path, "token", "revoke", ids[0]).returncode == 0

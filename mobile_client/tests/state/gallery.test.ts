@@ -59,7 +59,13 @@ const me = signal<Me | null>(null);
 beforeEach(() => {
   server = new FakeServer();
   due = [];
-  me.value = { client: "token:1", name: "phone", scope: "use" };
+  me.value = {
+    client: "token:1",
+    client_id: "device:1",
+    device: "1",
+    name: "phone",
+    scope: "use",
+  };
   gallery = new GalleryState(server.api, {
     me,
     wait: (run) => {
@@ -205,7 +211,13 @@ describe("whose pictures", () => {
   });
 
   it("are an owner's own, until they want to see everyone's", () => {
-    me.value = { client: "token:1", name: "phone", scope: "own" };
+    me.value = {
+      client: "token:1",
+      client_id: "device:1",
+      device: "1",
+      name: "phone",
+      scope: "own",
+    };
     expect(ids()).toEqual(["mine-0"]);
     gallery.everyone.value = true;
     expect(ids()).toEqual(["theirs-0", "mine-0"]);

@@ -39,6 +39,7 @@ PATTERNS = {
     "job_id": f"^{HASH}$",
     "image_id": f"^(up{HASH}|{HASH}-[0-9])$",
     "token_id": "^[0-9a-f]{12}$",
+    "device_id": "^[0-9a-f]{12}$",
 }
 
 EVERYWHERE = (401, 403, 422, 429, 500, 503)  # problems of every route

@@ -16,6 +16,7 @@ from darkroom.ops import discovery
 from darkroom.ops.discovery import Beacon
 from darkroom.ops.watchdog import answers
 from darkroom.requests import Scope
+from darkroom.responses import Device
 from darkroom.storage.clients import Tokens
 from darkroom.storage.database import Database
 
@@ -101,13 +102,28 @@ def announce(settings: Settings, tokens: Tokens, say: Say, *, terminal: bool) ->
     invite(settings, tokens, Scope.USE if owned else Scope.OWN, say, with_qr=with_qr)
 
 
-def invite(settings: Settings, tokens: Tokens, scope: Scope, say: Say, *, with_qr: bool) -> None:
-    """Make a pairing code and print it, its URL, and a QR code of the URL if asked for."""
-    code, _ = tokens.new_code(scope, settings.auth.pairing_code_s)
+def invite(
+    settings: Settings,
+    tokens: Tokens,
+    scope: Scope,
+    say: Say,
+    *,
+    with_qr: bool,
+    device: Device | None = None,
+) -> None:
+    """Make a pairing code and print it, its URL, and a QR code of the URL if asked for.
+
+    The code is for another token of the device, or for a new device if that is None.
+    """
+    device_id = None if device is None else device.id
+    code, _ = tokens.new_code(scope, settings.auth.pairing_code_s, device_id)
     url = discovery.pairing_url(discovery.urls(settings)[0], code)
     may = "own the server" if scope is Scope.OWN else "use the server"
+    whom = f"a device that may {may}"
+    if device is not None:
+        whom = f"{device.name} again, which may {may} and finds its pictures"
     minutes = settings.auth.pairing_code_s / 60
-    say(f"Pair a device that may {may}, once, within {minutes:g} minutes: {url}")
+    say(f"Pair {whom}, once, within {minutes:g} minutes: {url}")
     if with_qr:
         qr = io.StringIO()
         segno.make(url, error="l", micro=False).terminal(qr, compact=True)  # half-height blocks

@@ -1,22 +1,30 @@
-"""What is stored about clients: tokens, pairing codes to exchange for them, and settings."""
+"""What is stored about clients: devices, their tokens, pairing codes, and settings."""
 
+import itertools
 import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 
 import structlog
-from sqlalchemy import delete, select, update
+from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from darkroom.requests import Scope
-from darkroom.responses import Token
+from darkroom.errors import DarkroomError
+from darkroom.requests import MAX_NAME_CHARS, Scope
+from darkroom.responses import Device, Token
 from darkroom.storage.database import Database, DatabaseUnavailableError
 from darkroom.storage.records import timestamp
-from darkroom.storage.tables import ClientOptionsRow, PairingCodeRow, TokenRow
+from darkroom.storage.tables import (
+    ClientOptionsRow,
+    DeviceRow,
+    JobRow,
+    PairingCodeRow,
+    TokenRow,
+)
 
 log = structlog.get_logger()
 
@@ -50,12 +58,22 @@ def digest(secret: str) -> str:
     return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class Tokens:
-    """Tokens in the database. Safe to use from any number of threads and processes.
+class NameTakenError(DarkroomError):
+    """Another device has this name."""
 
-    Nothing is cached, so a revoked token is refused from the next request on. Every method raises
-    DatabaseUnavailableError while the database cannot be used. The clock gives seconds since the
-    epoch.
+
+def client_of(device_id: str) -> str:
+    """The queue's name of a device."""
+    return f"device:{device_id}"
+
+
+class Tokens:
+    """Devices, tokens and pairing codes. Safe to use from any number of threads and processes.
+
+    A device has a name of its own and any number of tokens: each has been given out once, and lets
+    in until it is revoked. Nothing is cached, so a revoked token is refused from the next request
+    on. Every method raises DatabaseUnavailableError while the database cannot be used. The clock
+    gives seconds since the epoch.
     """
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
@@ -64,20 +82,23 @@ class Tokens:
 
     # --- tokens ----------------------------------------------------------------------------
 
-    def create(self, name: str, scope: Scope) -> tuple[Token, str]:
-        """Create a token. Returns its record, and its secret, which is not stored."""
+    def create(self, name: str, scope: Scope, device_id: str | None = None) -> tuple[Token, str]:
+        """Create a token of a device. Returns its record, and its secret, which is not stored.
+
+        Without an id, a device is made; if the name is taken, it gets a number too.
+        """
         with self._database.write() as session:
-            return _issue(session, name, scope, self._clock())
+            return _issue(session, name, scope, self._clock(), device_id)
 
     def find(self, secret: str) -> Token | None:
         """The valid token with this secret, or None."""
         if not TOKEN.fullmatch(secret):
             return None
         with self._database.read() as session:
-            row = session.scalar(select(TokenRow).where(TokenRow.digest == digest(secret), _GOOD))
-            if row is None:
+            rows = session.execute(_TOKENS.where(TokenRow.digest == digest(secret))).first()
+            if rows is None:
                 return None
-            found, used_at = _record(row), row.used_at
+            found, used_at = _record(*rows), rows[0].used_at
         now = self._clock()
         if used_at is None or now - used_at >= USED_EVERY_S:
             self._note_use(found.id, now)
@@ -86,23 +107,21 @@ class Tokens:
     def is_good(self, token_id: str) -> bool:
         """Whether a token is still valid; for connections that were authorized earlier."""
         with self._database.read() as session:
-            found = session.scalar(select(TokenRow.id).where(TokenRow.id == token_id, _GOOD))
-            return found is not None
+            return session.execute(_TOKENS.where(TokenRow.id == token_id)).first() is not None
 
     def good(self) -> list[Token]:
         """All tokens that are not revoked, oldest first."""
         with self._database.read() as session:
-            rows = session.scalars(select(TokenRow).where(_GOOD).order_by(TokenRow.created_at))
-            return [_record(row) for row in rows]
+            return [_record(*rows) for rows in session.execute(_TOKENS)]
 
     def revoke(self, token_id: str) -> Token | None:
         """Revoke a token. Returns its record, or None if there is no valid token of this id."""
         with self._database.write() as session:
-            row = session.scalar(select(TokenRow).where(TokenRow.id == token_id, _GOOD))
-            if row is None:
+            rows = session.execute(_TOKENS.where(TokenRow.id == token_id)).first()
+            if rows is None:
                 return None
-            row.revoked_at = self._clock()
-            return _record(row)
+            rows[0].revoked_at = self._clock()
+            return _record(*rows)
 
     def has_owner(self) -> bool:
         """Whether a valid token with the scope `own` exists."""
@@ -118,10 +137,60 @@ class Tokens:
                 "the last use of a token could not be recorded", token=token_id, error=str(error)
             )
 
+    # --- devices ---------------------------------------------------------------------------
+
+    def devices(self) -> list[Device]:
+        """All devices, oldest first, also those without a valid token."""
+        with self._database.read() as session:
+            return _devices(session)
+
+    def device(self, device_id: str) -> Device | None:
+        """The device of this id, or None."""
+        with self._database.read() as session:
+            return next(iter(_devices(session, device_id)), None)
+
+    def rename(self, device_id: str, name: str) -> Device | None:
+        """Rename a device, also in its jobs. Returns it, or None if there is none of this id.
+
+        Raises:
+            NameTakenError: another device has this name.
+        """
+        with self._database.write() as session:
+            row = session.get(DeviceRow, device_id)
+            if row is None:
+                return None
+            if name.casefold() in _names(session) - {row.name.casefold()}:
+                raise NameTakenError(f"another device is called {name!r}")
+            row.name = name
+            session.execute(
+                update(JobRow).where(JobRow.client == client_of(device_id)).values(client_name=name)
+            )
+            session.flush()
+            return _devices(session, device_id)[0]
+
+    def revoke_all(self, device_id: str) -> bool:
+        """Revoke all tokens of a device. Returns whether there is one of this id.
+
+        What it made stays, and another token of it finds that again.
+        """
+        with self._database.write() as session:
+            session.execute(
+                update(TokenRow)
+                .where(TokenRow.device_id == device_id, TokenRow.revoked_at.is_(None))
+                .values(revoked_at=self._clock())
+            )
+            return session.get(DeviceRow, device_id) is not None
+
     # --- pairing codes ---------------------------------------------------------------------
 
-    def new_code(self, scope: Scope, lifetime_s: float) -> tuple[str, float]:
-        """Create a pairing code. Returns it, and when it expires, in seconds since the epoch."""
+    def new_code(
+        self, scope: Scope, lifetime_s: float, device_id: str | None = None
+    ) -> tuple[str, float]:
+        """Create a pairing code, for another token of a device or, without an id, a new device.
+
+        Returns:
+            The code, and when it expires, in seconds since the epoch.
+        """
         code = new_code()
         with self._database.write() as session:
             now = self._clock()
@@ -129,7 +198,13 @@ class Tokens:
             _prune(session, now)
             stored = digest(code.replace("-", ""))
             session.add(
-                PairingCodeRow(digest=stored, scope=scope, created_at=now, expires_at=expires_at)
+                PairingCodeRow(
+                    digest=stored,
+                    device_id=device_id,
+                    scope=scope,
+                    created_at=now,
+                    expires_at=expires_at,
+                )
             )
             return code, expires_at
 
@@ -137,7 +212,7 @@ class Tokens:
         """Exchange a code for a token and its secret; None if it is wrong, used or expired.
 
         The code is deleted in the same transaction, so it gives one token even when several
-        devices send it at the same time.
+        devices send it at the same time. A device that the code was made for keeps its name.
         """
         plain = read_code(code)
         if plain is None:
@@ -145,12 +220,14 @@ class Tokens:
         with self._database.write() as session:
             now = self._clock()
             _prune(session, now)
-            scope = session.scalar(
+            found = session.execute(
                 delete(PairingCodeRow)
                 .where(PairingCodeRow.digest == digest(plain))
-                .returning(PairingCodeRow.scope)
-            )
-            return None if scope is None else _issue(session, name, Scope(scope), now)
+                .returning(PairingCodeRow.scope, PairingCodeRow.device_id)
+            ).first()
+            if found is None:
+                return None
+            return _issue(session, name, Scope(found.scope), now, found.device_id)
 
     def drop_codes(self) -> None:
         """Delete all pairing codes."""
@@ -158,27 +235,97 @@ class Tokens:
             session.execute(delete(PairingCodeRow))
 
 
-_GOOD = TokenRow.revoked_at.is_(None)
+# Valid tokens and their devices.
+_TOKENS: Select[TokenRow, DeviceRow] = (
+    select(TokenRow, DeviceRow)
+    .join(DeviceRow, DeviceRow.id == TokenRow.device_id)
+    .where(TokenRow.revoked_at.is_(None))
+    .order_by(TokenRow.created_at)
+)
 
 
-def _issue(session: Session, name: str, scope: Scope, now: float) -> tuple[Token, str]:
+def _issue(
+    session: Session, name: str, scope: Scope, now: float, device_id: str | None
+) -> tuple[Token, str]:
+    if device_id is not None:
+        device = session.get_one(DeviceRow, device_id)
+    else:
+        taken = _names(session)
+        free = next(found for found in _numbered(name) if found.casefold() not in taken)
+        device = DeviceRow(id=secrets.token_hex(6), name=free, created_at=now)
+        session.add(device)
+        session.flush()
     secret = f"{TOKEN_PREFIX}{secrets.token_urlsafe(TOKEN_BYTES)}"  # 43 characters of base64url
     row = TokenRow(
-        id=secrets.token_hex(6), name=name, scope=scope, digest=digest(secret), created_at=now
+        id=secrets.token_hex(6),
+        device_id=device.id,
+        scope=scope,
+        digest=digest(secret),
+        created_at=now,
     )
     session.add(row)
     session.flush()
-    return _record(row), secret
+    return _record(row, device), secret
+
+
+def _names(session: Session) -> set[str]:
+    """The names of all devices. People take names that differ in case only for one."""
+    return {name.casefold() for name in session.scalars(select(DeviceRow.name))}
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """A name, and the same with 2, 3 and so on."""
+    yield name
+    for number in itertools.count(2):
+        end = f" {number}"
+        yield name[: MAX_NAME_CHARS - len(end)].rstrip() + end
+
+
+def _devices(session: Session, device_id: str | None = None) -> list[Device]:
+    """The device of this id, or all devices, oldest first."""
+    query = select(DeviceRow).order_by(DeviceRow.created_at, DeviceRow.id)
+    tokens = select(TokenRow).order_by(TokenRow.created_at)
+    jobs = select(JobRow.client, func.count()).group_by(JobRow.client)
+    if device_id is None:
+        jobs = jobs.where(JobRow.client.startswith(client_of("")))
+    else:
+        query = query.where(DeviceRow.id == device_id)
+        tokens = tokens.where(TokenRow.device_id == device_id)
+        jobs = jobs.where(JobRow.client == client_of(device_id))
+    counts: dict[str, int] = dict(session.execute(jobs).all())
+    of_device: dict[str, list[TokenRow]] = {}
+    for token in session.scalars(tokens):
+        of_device.setdefault(token.device_id, []).append(token)
+    return [
+        _device(row, of_device[row.id], counts.get(client_of(row.id), 0))
+        for row in session.scalars(query)
+    ]
+
+
+def _device(row: DeviceRow, tokens: Sequence[TokenRow], jobs: int) -> Device:
+    """A device by its tokens, oldest first: it has one at least, perhaps a revoked one."""
+    used = [token.used_at for token in tokens if token.used_at is not None]
+    return Device(
+        id=row.id,
+        client_id=client_of(row.id),
+        name=row.name,
+        scope=Scope(tokens[-1].scope),
+        created_at=timestamp(row.created_at),
+        used_at=timestamp(max(used)) if used else None,
+        jobs=jobs,
+        tokens=tuple(_record(token, row) for token in tokens if token.revoked_at is None),
+    )
 
 
 def _prune(session: Session, now: float) -> None:
     session.execute(delete(PairingCodeRow).where(PairingCodeRow.expires_at <= now))
 
 
-def _record(row: TokenRow) -> Token:
+def _record(row: TokenRow, device: DeviceRow) -> Token:
     return Token(
         id=row.id,
-        name=row.name,
+        device=device.id,
+        name=device.name,
         scope=Scope(row.scope),
         created_at=timestamp(row.created_at),
         used_at=None if row.used_at is None else timestamp(row.used_at),

@@ -167,6 +167,7 @@ def job_of(
     return Job(
         id=row.id,
         client=row.client_name,
+        client_id=row.client,
         task=Task(row.task),
         status=JobStatus(row.status),
         position=estimate.position,

@@ -13,7 +13,7 @@ class JobRow(Table):
 
     Attributes:
         sequence: orders all jobs by acceptance.
-        client: who asked: `local`, `token:<id>` or `address:<ip>`; `client_name` is for people.
+        client: who asked: `local`, `device:<id>` or `address:<ip>`; `client_name` is for people.
         request: JSON of the resolved request of its task, without nulls.
         model, pixels, images, steps: its `Workload`; the worker corrects `steps` when it starts.
         urgency: 0 to 7, the most urgent first, among one client's jobs (RFC 9218).
@@ -183,13 +183,23 @@ class ClientOptionsRow(Table):
     options: Mapped[str] = mapped_column(Text)
 
 
+class DeviceRow(Table):
+    """A device or program. What it makes belongs to it, whichever of its tokens it used."""
+
+    __tablename__ = "devices"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    created_at: Mapped[float]
+
+
 class TokenRow(Table):
     """A device's token; only the SHA-256 of its 256 random bits is stored."""
 
     __tablename__ = "tokens"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    name: Mapped[str] = mapped_column(String(100))
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), index=True)
     scope: Mapped[str] = mapped_column(String(8))
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[float]
@@ -198,11 +208,15 @@ class TokenRow(Table):
 
 
 class PairingCodeRow(Table):
-    """A code that can be exchanged for one token. It is deleted when it is used."""
+    """A code that can be exchanged for one token. It is deleted when it is used.
+
+    The token is for the device `device_id`, or for a new one if that is None.
+    """
 
     __tablename__ = "pairing_codes"
 
     digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    device_id: Mapped[str | None] = mapped_column(ForeignKey("devices.id"))
     scope: Mapped[str] = mapped_column(String(8))
     created_at: Mapped[float]
     expires_at: Mapped[float]

@@ -79,8 +79,8 @@ export class Server {
     }
   }
 
-  private remember({ client, name, scope }: Me): void {
-    this.me.value = { client, name, scope };
+  private remember({ client, client_id, device, name, scope }: Me): void {
+    this.me.value = { client, client_id, device, name, scope };
     this.preferences.set("me", this.me.value);
   }
 

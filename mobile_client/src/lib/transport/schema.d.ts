@@ -339,7 +339,9 @@ export interface paths {
         put?: never;
         /**
          * Exchange a pairing code for a token of this device. Needs no token.
-         * @description The token is also set as a cookie that scripts cannot read.
+         * @description A new device gets the name, with a number if another one has it. If the code was made for a
+         *     device, the token is one of that device, which keeps its name. The token is also set as a cookie
+         *     that scripts cannot read.
          */
         post: operations["pair"];
         delete?: never;
@@ -357,7 +359,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Make a pairing code for another device. For owners. */
+        /**
+         * Make a pairing code: for a new device, or for another token of one that is known. For owners.
+         * @description A device's earlier tokens stay valid: a browser and an app on its home screen each have one.
+         */
         post: operations["make_code"];
         delete?: never;
         options?: never;
@@ -372,11 +377,66 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The caller's name and scope. Renews a browser's cookie. */
+        /** The caller's device, name and scope. Renews a browser's cookie. */
         get: operations["me"];
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/devices": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List all devices, oldest first, with their valid tokens. For owners.
+         * @description One without a valid token is listed too: its pictures are there, and a code for it lets it in
+         *     again.
+         */
+        get: operations["list_devices"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/devices/{device_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** Rename a device: one's own, or for owners any. */
+        patch: operations["rename_device"];
+        trace?: never;
+    };
+    "/devices/{device_id}/tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Revoke all tokens of a device. What it made stays. For owners. */
+        delete: operations["revoke_device"];
         options?: never;
         head?: never;
         patch?: never;
@@ -392,7 +452,10 @@ export interface paths {
         /** List the tokens that are valid. For owners. */
         get: operations["list_tokens"];
         put?: never;
-        /** Make a token for a program, which cannot pair. Only this answer shows it. For owners. */
+        /**
+         * Make a token for a new program, which cannot pair. Only this answer shows it. For owners.
+         * @description A name that another device has gets a number.
+         */
         post: operations["create_token"];
         delete?: never;
         options?: never;
@@ -439,8 +502,59 @@ export interface components {
          * @description Make a pairing code.
          */
         CodeRequest: {
-            /** @default use */
+            /**
+             * Device
+             * @description Id of the device that gets another token. Without it, a new device is made.
+             * @default null
+             */
+            device: string | null;
+            /**
+             * @description By default `use`, or that of the device's newest token.
+             * @default null
+             */
+            scope: components["schemas"]["Scope"] | null;
+        };
+        /**
+         * Device
+         * @description A phone, computer or program, with what it made and the tokens that let it in.
+         */
+        Device: {
+            /** Id */
+            id: string;
+            /**
+             * Client Id
+             * @description `client_id` of its jobs.
+             */
+            client_id: string;
+            /** Name */
+            name: string;
+            /** @description Of its newest token, also if that was revoked. */
             scope: components["schemas"]["Scope"];
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Used At
+             * @description When it used a token last. To the minute.
+             */
+            used_at: string | null;
+            /**
+             * Jobs
+             * @description How many jobs of it are stored.
+             */
+            jobs: number;
+            /**
+             * Tokens
+             * @description Those that are valid, oldest first.
+             */
+            tokens: components["schemas"]["Token"][];
+        };
+        /** DeviceList */
+        DeviceList: {
+            /** Devices */
+            devices: components["schemas"]["Device"][];
         };
         /** EditForm */
         EditForm: {
@@ -1267,7 +1381,15 @@ export interface components {
         IssuedToken: {
             /** Id */
             id: string;
-            /** Name */
+            /**
+             * Device
+             * @description Id of the device.
+             */
+            device: string;
+            /**
+             * Name
+             * @description Name of the device.
+             */
             name: string;
             scope: components["schemas"]["Scope"];
             /**
@@ -1296,9 +1418,14 @@ export interface components {
             id: string;
             /**
              * Client
-             * @description Who asked: the name of their token.
+             * @description Who asked: the name of their device.
              */
             client: string;
+            /**
+             * Client Id
+             * @description Who asked: `client_id` of their `GET /me`.
+             */
+            client_id: string;
             task: components["schemas"]["Task"];
             status: components["schemas"]["JobStatus"];
             /**
@@ -1371,6 +1498,12 @@ export interface components {
             limit: number;
             /** @default null */
             status: components["schemas"]["JobStatus"] | null;
+            /**
+             * Client Id
+             * @description Of this client alone: `client_id` of its `GET /me`.
+             * @default null
+             */
+            client_id: string | null;
         };
         /**
          * JobStatus
@@ -1447,8 +1580,21 @@ export interface components {
          * @description Who is asking, as the server sees it.
          */
         Me: {
-            /** Client */
+            /**
+             * Client
+             * @description `token:<id>`, `address:<ip>`, or `local`.
+             */
             client: string;
+            /**
+             * Client Id
+             * @description As in the caller's jobs.
+             */
+            client_id: string;
+            /**
+             * Device
+             * @description Id of the device; null for callers without a token.
+             */
+            device: string | null;
             /** Name */
             name: string;
             scope: components["schemas"]["Scope"];
@@ -1580,6 +1726,11 @@ export interface components {
         PairingCode: {
             /** Code */
             code: string;
+            /**
+             * Device
+             * @description Id of the device that it is for; null is a new one.
+             */
+            device: string | null;
             scope: components["schemas"]["Scope"];
             /**
              * Url
@@ -1645,6 +1796,18 @@ export interface components {
             steps: number;
         };
         /**
+         * RenameRequest
+         * @description Give a device another name.
+         */
+        RenameRequest: {
+            /**
+             * Name
+             * @description What people call the device.
+             * @example Ada's phone
+             */
+            name: string;
+        };
+        /**
          * SchedulerInfo
          * @description A scheduler and the ways its noise levels may be spaced.
          */
@@ -1677,12 +1840,20 @@ export interface components {
         Task: "txt2img" | "img2img" | "inpaint" | "edit" | "upscale";
         /**
          * Token
-         * @description A device that was let in. Its secret is not kept.
+         * @description A token of a device. Its secret is not kept.
          */
         Token: {
             /** Id */
             id: string;
-            /** Name */
+            /**
+             * Device
+             * @description Id of the device.
+             */
+            device: string;
+            /**
+             * Name
+             * @description Name of the device.
+             */
             name: string;
             scope: components["schemas"]["Scope"];
             /**
@@ -2521,6 +2692,8 @@ export interface operations {
                 cursor?: number;
                 limit?: number;
                 status?: components["schemas"]["JobStatus"];
+                /** @description Of this client alone: `client_id` of its `GET /me`. */
+                client_id?: string;
             };
             header?: {
                 /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
@@ -3123,6 +3296,111 @@ export interface operations {
             };
             401: components["responses"]["401"];
             403: components["responses"]["403"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    list_devices: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeviceList"];
+                };
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    rename_device: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                device_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RenameRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Device"];
+                };
+            };
+            400: components["responses"]["400"];
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
+            409: components["responses"]["409"];
+            413: components["responses"]["413"];
+            415: components["responses"]["415"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    revoke_device: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                device_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
             422: components["responses"]["422"];
             429: components["responses"]["429"];
             500: components["responses"]["500"];

@@ -17,7 +17,8 @@ from darkroom.api.auth.origin import Proxies
 from darkroom.api.errors import ProblemError, respond
 from darkroom.config import AuthSettings
 from darkroom.requests import Scope
-from darkroom.storage.clients import Tokens
+from darkroom.responses import Token
+from darkroom.storage.clients import Tokens, client_of
 
 COOKIE = "darkroom_token"
 CHALLENGE = 'Bearer realm="darkroom"'
@@ -37,13 +38,19 @@ class Caller:
     """The sender of a request.
 
     Attributes:
-        client: the queue's name of it: `local`, `token:<id>` or `address:<ip>`.
+        client: the queue's name of it: `local`, `device:<id>` or `address:<ip>`.
         name: the name to show.
+        token: the token that it came with, if it did.
     """
 
     client: str
     name: str
     scope: Scope
+    token: Token | None = None
+
+    @property
+    def token_id(self) -> str | None:
+        return None if self.token is None else self.token.id
 
     @property
     def sees(self) -> str | None:
@@ -85,13 +92,12 @@ def came_by_cookie() -> bool:
     return found
 
 
-def is_let_in(client: str, tokens: Tokens) -> bool:
-    """Whether a client of the queue still has access: its token was not revoked.
+def is_let_in(token_id: str | None, tokens: Tokens) -> bool:
+    """Whether a caller still has access: its token, if it came with one, was not revoked.
 
     Streams ask again and again, from any thread, so that revoking a token ends them.
     """
-    kind, _, token_id = client.partition(":")
-    return kind != "token" or tokens.is_good(token_id)
+    return token_id is None or tokens.is_good(token_id)
 
 
 def require_owner() -> None:
@@ -209,7 +215,9 @@ class Authenticator:
 
     def _by_secret(self, secret: str) -> Caller | None:
         found = self._tokens.find(secret)
-        return None if found is None else Caller(f"token:{found.id}", found.name, found.scope)
+        if found is None:
+            return None
+        return Caller(client_of(found.device), found.name, found.scope, found)
 
     def _by_address(self) -> Caller | None:
         address = origin.canonical(request.remote_addr)
@@ -285,7 +293,7 @@ def _is_free() -> bool:
 
 
 def install(app: Flask, authenticator: Authenticator, per_minute: int) -> None:
-    """Authenticate every request, and limit those of each token, or each address without one."""
+    """Authenticate every request, and limit those of each device, or each address without one."""
     app.before_request(authenticator.check)
     open_to_all(app.view_functions["static"])
     limiter = Limiter(

@@ -31,6 +31,9 @@ class SignedQuery(BaseModel):
 
     expires: int = Field(ge=0, le=2**53, description="Seconds since the epoch.")
     signature: str = Field(min_length=1, max_length=100)
+    token: str | None = Field(
+        None, max_length=32, description="Id of the token that it was made for, if it was for one."
+    )
 
 
 @route(
@@ -74,8 +77,9 @@ def show_signed(image_id: str) -> Response:
     """
     here = context()
     query = read_query(SignedQuery)
-    left_s = here.signatures.left_s(image_id, query.expires, query.signature)
-    if left_s == 0 or not _maker_may_stay(image_id):
+    signed = _signed_name(image_id, query.token)
+    left_s = here.signatures.left_s(signed, query.expires, query.signature)
+    if left_s == 0 or not access.is_let_in(query.token, here.tokens):
         raise ProblemError(
             403,
             "signature",
@@ -90,10 +94,17 @@ def show_signed(image_id: str) -> Response:
 def signed_address(image_id: str) -> str:
     """An absolute URL of one of the caller's pictures, valid for an hour without a token.
 
-    Its host is that of the current request.
+    Its host is that of the current request. It ends with the caller's token, too.
     """
-    query = context().signatures.sign(image_id)
-    return f"{request.host_url}signed/{image_id}?{query}"
+    token_id = access.caller().token_id
+    query = context().signatures.sign(_signed_name(image_id, token_id))
+    token = f"&token={token_id}" if token_id else ""
+    return f"{request.host_url}signed/{image_id}?{query}{token}"
+
+
+def _signed_name(image_id: str, token_id: str | None) -> str:
+    """What a signed URL's signature is for."""
+    return image_id if token_id is None else f"{image_id} {token_id}"
 
 
 def send_picture(image_id: str, headers: dict[str, str], width: int | None = None) -> Response:
@@ -139,14 +150,6 @@ def read_file(image_id: str) -> bytes:
         return context().files.read(image_id)
     except FileNotFoundError:
         raise not_found(f"file of picture {image_id!r} any more") from None
-
-
-def _maker_may_stay(image_id: str) -> bool:
-    """Whether the client that made the picture still has access: URLs end with its token."""
-    here = context()
-    job_id, _, _ = image_id.rpartition("-")
-    client = here.store.owners({job_id}).get(job_id)
-    return client is not None and access.is_let_in(client, here.tokens)
 
 
 def _negotiate(stored: OutputFormat) -> OutputFormat:

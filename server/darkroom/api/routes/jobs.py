@@ -33,14 +33,19 @@ class JobQuery(Schema):
     )
     limit: int = Field(20, ge=1, le=100)
     status: JobStatus | None = None
+    client_id: str | None = Field(
+        None, max_length=200, description="Of this client alone: `client_id` of its `GET /me`."
+    )
 
 
 @route(blueprint, "GET", "/jobs", Operation({200: JobPage}, query=JobQuery))
 def list_jobs() -> Response:
     """List the caller's jobs, newest first. Owners see all jobs."""
-    query = read_query(JobQuery)
+    query, sees = read_query(JobQuery), access.caller().sees
+    if sees is not None and query.client_id not in (None, sees):
+        return send_model(JobPage(jobs=(), next_cursor=None))  # as for a client that is not there
     jobs, cursor = context().store.jobs(
-        access.caller().sees, before=query.cursor, limit=query.limit, status=query.status
+        query.client_id or sees, before=query.cursor, limit=query.limit, status=query.status
     )
     return send_model(
         JobPage(jobs=tuple(jobs), next_cursor=None if cursor is None else str(cursor))
@@ -158,7 +163,7 @@ def _stream(job_id: str | None, after: int | None) -> Response:
     if after != 0:
         newest = here.store.last_event_id()
         after = newest if after is None else min(after, newest)
-    allowed = partial(access.is_let_in, who.client, here.tokens)
+    allowed = partial(access.is_let_in, who.token_id, here.tokens)
     return suspend(
         EventStream(job_id, after, who.sees, allowed),
         content_type="text/event-stream",

@@ -1,16 +1,17 @@
-"""/pair, /me and /tokens: how devices get and lose tokens. /ca: the certificate to install."""
+"""/pair, /me, /devices and /tokens: who is let in, and as which device. /ca: the certificate."""
 
 import segno
 from flask import Blueprint, Response, request
 
 from darkroom.api.auth import access, origin, tls
 from darkroom.api.context import context
-from darkroom.api.errors import ProblemError, not_found
+from darkroom.api.errors import ProblemError, invalid_field, not_found
 from darkroom.api.http import send_model
 from darkroom.api.openapi import Operation, route
 from darkroom.ops import discovery
-from darkroom.requests import CodeRequest, PairRequest, TokenRequest
-from darkroom.responses import IssuedToken, Me, PairingCode, TokenList
+from darkroom.requests import CodeRequest, PairRequest, RenameRequest, Scope, TokenRequest
+from darkroom.responses import Device, DeviceList, IssuedToken, Me, PairingCode, Problem, TokenList
+from darkroom.storage.clients import NameTakenError
 from darkroom.storage.records import timestamp
 
 blueprint = Blueprint("devices", __name__)
@@ -23,7 +24,9 @@ COOKIE_S = 400 * 24 * 3600  # the longest that browsers keep one (RFC 6265bis, s
 def pair() -> Response:
     """Exchange a pairing code for a token of this device. Needs no token.
 
-    The token is also set as a cookie that scripts cannot read.
+    A new device gets the name, with a number if another one has it. If the code was made for a
+    device, the token is one of that device, which keeps its name. The token is also set as a cookie
+    that scripts cannot read.
     """
     here = context()
     asked = here.bodies.read_json(PairRequest)
@@ -48,25 +51,87 @@ def pair() -> Response:
 
 @route(blueprint, "POST", "/pair/codes", Operation({201: PairingCode}, json=CodeRequest))
 def make_code() -> Response:
-    """Make a pairing code for another device. For owners."""
+    """Make a pairing code: for a new device, or for another token of one that is known. For owners.
+
+    A device's earlier tokens stay valid: a browser and an app on its home screen each have one.
+    """
     access.require_owner()
     here = context()
-    scope = here.bodies.read_json(CodeRequest).scope
-    code, expires_at = here.tokens.new_code(scope, here.settings.auth.pairing_code_s)
+    asked = here.bodies.read_json(CodeRequest)
+    scope = asked.scope or Scope.USE
+    if asked.device is not None:
+        device = here.tokens.device(asked.device)
+        if device is None:
+            raise invalid_field("device", f"there is no device {asked.device!r}")
+        scope = asked.scope or device.scope
+    lifetime_s = here.settings.auth.pairing_code_s
+    code, expires_at = here.tokens.new_code(scope, lifetime_s, asked.device)
     expires = timestamp(expires_at)
     url = discovery.pairing_url(_base_url(), code)
     qr = segno.make(url, error="l", micro=False).svg_data_uri(scale=8, light="white")
-    return send_model(PairingCode(code=code, scope=scope, url=url, qr=qr, expires_at=expires), 201)
+    made = PairingCode(
+        code=code, device=asked.device, scope=scope, url=url, qr=qr, expires_at=expires
+    )
+    return send_model(made, 201)
 
 
 @route(blueprint, "GET", "/me", Operation({200: Me}))
 def me() -> Response:
-    """The caller's name and scope. Renews a browser's cookie."""
+    """The caller's device, name and scope. Renews a browser's cookie."""
     who = access.caller()
-    response = send_model(Me(client=who.client, name=who.name, scope=who.scope))
+    response = send_model(
+        Me(
+            client=who.client if who.token is None else f"token:{who.token.id}",
+            client_id=who.client,
+            device=None if who.token is None else who.token.device,
+            name=who.name,
+            scope=who.scope,
+        )
+    )
     if access.came_by_cookie():
         _set_cookie(response, request.cookies[access.COOKIE])
     return response
+
+
+@route(blueprint, "GET", "/devices", Operation({200: DeviceList}))
+def list_devices() -> Response:
+    """List all devices, oldest first, with their valid tokens. For owners.
+
+    One without a valid token is listed too: its pictures are there, and a code for it lets it in
+    again.
+    """
+    access.require_owner()
+    return send_model(DeviceList(devices=tuple(context().tokens.devices())))
+
+
+@route(
+    blueprint,
+    "PATCH",
+    "/devices/<device_id>",
+    Operation({200: Device, 409: Problem}, json=RenameRequest),
+)
+def rename_device(device_id: str) -> Response:
+    """Rename a device: one's own, or for owners any."""
+    who = access.caller()
+    if who.token is None or who.token.device != device_id:
+        access.require_owner()
+    name = context().bodies.read_json(RenameRequest).name
+    try:
+        device = context().tokens.rename(device_id, name)
+    except NameTakenError as error:
+        raise ProblemError(409, "name-taken", "The name is taken", str(error)) from None
+    if device is None:
+        raise not_found(f"device {device_id!r}")
+    return send_model(device)
+
+
+@route(blueprint, "DELETE", "/devices/<device_id>/tokens", Operation({204: None}))
+def revoke_device(device_id: str) -> Response:
+    """Revoke all tokens of a device. What it made stays. For owners."""
+    access.require_owner()
+    if not context().tokens.revoke_all(device_id):
+        raise not_found(f"device {device_id!r}")
+    return Response(status=204)
 
 
 @route(blueprint, "GET", "/tokens", Operation({200: TokenList}))
@@ -78,7 +143,10 @@ def list_tokens() -> Response:
 
 @route(blueprint, "POST", "/tokens", Operation({201: IssuedToken}, json=TokenRequest))
 def create_token() -> Response:
-    """Make a token for a program, which cannot pair. Only this answer shows it. For owners."""
+    """Make a token for a new program, which cannot pair. Only this answer shows it. For owners.
+
+    A name that another device has gets a number.
+    """
     access.require_owner()
     asked = context().bodies.read_json(TokenRequest)
     token, secret = context().tokens.create(asked.name, asked.scope)
@@ -91,7 +159,7 @@ def revoke_token(token_id: str) -> Response:
 
     The next request with it is refused.
     """
-    own = access.caller().client == f"token:{token_id}"
+    own = access.caller().token_id == token_id
     if not own:
         access.require_owner()
     if context().tokens.revoke(token_id) is None:

@@ -87,7 +87,7 @@ def _generate(task: Task, kind: Kind, **defaults: Any) -> Response:
 def _stream(job_id: str, asked: Translated, kind: Kind) -> Response:
     """Answer with the job's events."""
     here, who = context(), access.caller()
-    allowed = partial(access.is_let_in, who.client, here.tokens)
+    allowed = partial(access.is_let_in, who.token_id, here.tokens)
     job = partial(here.store.job, job_id, who.sees)
     encoder = OpenAIEncoder(kind, asked.options.partial_images, job, here.files)
     return suspend(
