@@ -5,6 +5,7 @@ Nested settings take two underscores in the environment: `DARKROOM_ENGINE__DEVIC
 
 import base64
 import os
+import re
 import warnings
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -45,6 +46,20 @@ def _some_machines(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Netw
 ProxyNetwork = Annotated[IPv4Network | IPv6Network, AfterValidator(_some_machines)]
 
 
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
+DEFAULT_PORTS = re.compile(r"http://.*:80|https://.*:443")  # which browsers leave out
+
+
+def _origin(text: str) -> str:
+    """Check an origin: as browsers send it (RFC 6454, section 6.2), or `*` for all."""
+    if text not in ("*", "null") and (not ORIGIN.fullmatch(text) or DEFAULT_PORTS.fullmatch(text)):
+        raise ValueError(
+            f"{text!r} is no origin as browsers send it: write SCHEME://HOST:PORT in small "
+            "letters, without a path, and without the port if it is the scheme's own"
+        )
+    return text
+
+
 class AuthSettings(Section):
     enabled: bool = True
     trust_loopback: bool = True
@@ -66,6 +81,7 @@ class DiscoverySettings(Section):
 
 class WebSettings(Section):
     trusted_proxies: tuple[ProxyNetwork, ...] = ()
+    allowed_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ()
     threads: int = Field(16, ge=2, le=512)
     max_connections: int = Field(2000, ge=8)
     max_header_bytes: int = Field(16_384, ge=1024)

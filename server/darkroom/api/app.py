@@ -8,7 +8,7 @@ from prometheus_client import disable_created_metrics
 
 from darkroom.api import context, errors, http
 from darkroom.api.auth import access
-from darkroom.api.auth.origin import Proxies
+from darkroom.api.auth.origin import AllowedOrigins, Proxies
 from darkroom.api.auth.signed_urls import Signatures
 from darkroom.api.parse import BodyReader
 from darkroom.api.prepare import Preparer, Sources
@@ -98,7 +98,8 @@ def create_app(settings: Settings) -> Application:
     errors.install(app, {"/sdapi/": a1111_error, "/v1/": openai_error})
     http.install(app, meters, strict_transport=settings.tls.mode == "files")
     proxies = Proxies(settings.web.trusted_proxies)
-    authenticator = access.Authenticator(here.tokens, here.guesses, settings.auth, proxies)
+    pages = AllowedOrigins(settings.web.allowed_origins)
+    authenticator = access.Authenticator(here.tokens, here.guesses, settings.auth, proxies, pages)
     access.install(app, authenticator, settings.auth.requests_per_minute)
     add_routes(app)
     return app

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from gunicorn.asgi.protocol import ASGIProtocol
 
+from darkroom.api.auth.origin import AllowedOrigins
 from darkroom.asgi import Message, Receive, Scope, Send, limits
 from darkroom.asgi.events import TooSlowError
 from darkroom.asgi.limits import RefusedError
@@ -46,6 +47,8 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         self._head_bytes = 0  # of a head that is not complete
         self._requests = 0  # whose heads are complete, and whose calls have not returned
         self._method = ""
+        self._pages = AllowedOrigins(settings.allowed_origins)
+        self._for_page: list[tuple[bytes, bytes]] = []  # added to the answer of this request
         self._is_responding = False
         self._lost = asyncio.Event()
         self._head_timer: asyncio.TimerHandle | None = None
@@ -134,13 +137,20 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
                 return
             if message["type"] == "http.response.start":
                 self._is_responding = True
-                message = {**message, "headers": [*message["headers"], SERVER]}
+                headers = [*message["headers"], *self._for_page, SERVER]
+                message = {**message, "headers": headers}
             await send(message)
 
-        self._method = scope["method"]
+        self._method, self._for_page = scope["method"], self._pages.headers(scope)
         try:
             self._check(scope)
-            await self._application(scope, receive, respond)
+            preflight = self._pages.preflight(scope)
+            if preflight is None:
+                await self._application(scope, receive, respond)
+            else:
+                head = {"status": HTTPStatus.NO_CONTENT, "headers": preflight}
+                await respond({"type": "http.response.start", **head})
+                await respond({"type": "http.response.body", "body": b""})
         except RefusedError as refused:
             self._refuse(refused)
         except (TooSlowError, asyncio.CancelledError):  # cancelled: the server stops
@@ -150,7 +160,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
             log.exception("request failed", request_id=request_id)
             self._refuse(limits.crashed(request_id))
         self._requests -= 1
-        self._method, self._is_responding = "", False
+        self._method, self._for_page, self._is_responding = "", [], False
         if self.transport.is_closing():
             await self._lost.wait()
         elif not (self._requests or self._is_refused):
@@ -194,7 +204,8 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         status = HTTPStatus(refused.status)
         date = (b"date", formatdate(usegmt=True).encode())
         lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode()]
-        lines += [name + b": " + value for name, value in (*refused.headers, SERVER, date)]
+        headers = (*refused.headers, *self._for_page, SERVER, date)
+        lines += [name + b": " + value for name, value in headers]
         body = b"" if self._method == "HEAD" else refused.body
         self.transport.write(b"\r\n".join([*lines, b"", body]))
         self._is_refused = True

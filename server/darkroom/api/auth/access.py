@@ -13,7 +13,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
 from darkroom.api.auth import credentials, origin
-from darkroom.api.auth.origin import Proxies
+from darkroom.api.auth.origin import AllowedOrigins, Proxies
 from darkroom.api.errors import ProblemError, respond
 from darkroom.config import AuthSettings
 from darkroom.requests import Scope
@@ -151,12 +151,18 @@ class Authenticator:
     """Finds the caller of each request. A proxy is none, though it may be on this machine."""
 
     def __init__(
-        self, tokens: Tokens, guesses: Guesses, settings: AuthSettings, proxies: Proxies
+        self,
+        tokens: Tokens,
+        guesses: Guesses,
+        settings: AuthSettings,
+        proxies: Proxies,
+        pages: AllowedOrigins,
     ) -> None:
         self._tokens = tokens
         self._guesses = guesses
         self._settings = settings
         self._proxies = proxies
+        self._pages = pages
         self._names = origin.names_of_this_machine(settings.host_names)
 
     def check(self) -> None:
@@ -183,8 +189,10 @@ class Authenticator:
         if refused:
             raise self._wrong_token()
         if foreign:
-            page = request.headers.get("Origin", "another site")
-            raise _refuse(f"a page of {page} may not use this server")
+            page = request.headers.get("Origin", "")
+            if self._pages.include(page):
+                raise _unauthorized(f"a page of {page} needs a token; {HOW_TO_GET_IN}")
+            raise _refuse(f"a page of {page or 'another site'} may not use this server")
         if not self._settings.enabled:
             raise _refuse(
                 f"{request.host!r} is not a name of this server; use its address, or add the name "

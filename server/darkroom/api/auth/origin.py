@@ -6,7 +6,7 @@ Headers can be forged, so they are only used as reasons to refuse.
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import urlsplit
 
@@ -25,6 +25,14 @@ FORWARDING_PREFIXES = ("x-forwarded-", "tailscale-", "ngrok-")
 HOME_SUFFIXES = ("local", "lan", "home", "home.arpa", "internal")  # what routers add to names
 
 SCHEMES = ("http", "https")
+
+# Of answers to pages: which headers scripts may read, and which methods they may use.
+EXPOSED = (
+    "ETag, Location, Preference-Applied, Retry-After, WWW-Authenticate, X-Ignored-Fields, "
+    "X-Request-Id, X-Should-Retry"
+)
+PAGE_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
+PREFLIGHT_S = 600  # for which a browser remembers what is allowed
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::\d{1,5})?")
 
@@ -103,6 +111,58 @@ def is_foreign(headers: Headers, scheme: str) -> bool:
 def is_browser(headers: Headers) -> bool:
     """Whether a Basic challenge would open a password dialog."""
     return "Sec-Fetch-Mode" in headers or "Mozilla/" in headers.get("User-Agent", "")
+
+
+class AllowedOrigins:
+    """The origins whose pages may read answers (Fetch standard, "CORS protocol").
+
+    A page proves nothing by its origin: it needs a token, and gets no further than other foreign
+    pages without one. Credentials are never allowed, so an answer that a cookie got could not be
+    read. Without any origin, nothing is added to answers.
+    """
+
+    def __init__(self, origins: Collection[str]) -> None:
+        self._origins = frozenset(origins)
+
+    def include(self, origin: str) -> bool:
+        """Whether pages of an origin may use the server."""
+        return bool(origin) and ("*" in self._origins or origin in self._origins)
+
+    def headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """What is added to the answer to a request, whatever the answer is."""
+        if not self._origins:
+            return []
+        added = [(b"vary", b"Origin")]
+        origin = dict(scope["headers"]).get(b"origin", b"")
+        if self.include(origin.decode("latin-1")):
+            added += [
+                (b"access-control-allow-origin", origin),
+                (b"access-control-expose-headers", EXPOSED.encode()),
+            ]
+        return added
+
+    def preflight(self, scope: Scope) -> list[tuple[bytes, bytes]] | None:
+        """The headers that answer a preflight request of an allowed page; None if it is no such.
+
+        The page may send what it asks for. It learns from the answer to its request itself whether
+        a route exists and takes that.
+        """
+        sent = dict(scope["headers"])
+        origin = sent.get(b"origin", b"").decode("latin-1")
+        asks = scope["method"] == "OPTIONS" and b"access-control-request-method" in sent
+        if not asks or not self.include(origin):
+            return None
+        answer = [
+            (b"access-control-allow-methods", PAGE_METHODS.encode()),
+            (b"access-control-max-age", str(PREFLIGHT_S).encode()),
+            (b"vary", b"Access-Control-Request-Headers, Access-Control-Request-Private-Network"),
+        ]
+        wanted = sent.get(b"access-control-request-headers")
+        if wanted is not None:
+            answer.append((b"access-control-allow-headers", wanted))
+        if sent.get(b"access-control-request-private-network") == b"true":
+            answer.append((b"access-control-allow-private-network", b"true"))
+        return answer
 
 
 class Proxies:
