@@ -3,18 +3,23 @@
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 import psutil
 import pytest
 
+from darkroom.config import Settings
+from darkroom.ops.supervisor import stop_notice
 from darkroom.queue.store import Store
 from darkroom.responses import JobStatus
 from darkroom.storage import database
 from darkroom.storage.database import Database
 from tests.queue.conftest import accept
 from tests.serving import RunningServer, running
+from tests.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +75,45 @@ def test_twice_in_a_row_with_jobs_running_and_waiting(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         after = [store.job(job["id"], None) for job in jobs]
         assert [job and (job.status, job.attempts) for job in after] == [(JobStatus.QUEUED, 0)] * 2
+
+
+def test_ctrl_c_says_what_it_waits_for_and_a_second_one_hands_the_jobs_back(
+    tmp_path: Path,
+) -> None:
+    """A caller of A1111's gets no half-developed picture for its answer."""
+    long = {"prompt": "a fox", "steps": 150, "batch_size": 8, "width": 128, "height": 128}
+    for_ever = {"DARKROOM_QUEUE__SHUTDOWN_TIMEOUT_S": "3600"}
+    with running(tmp_path, **for_ever) as server, ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(server.http.post, "/sdapi/v1/txt2img", json=long)
+        job = server.submit(num_inference_steps=150, num_images=8)
+        next(event for event in server.events(job["id"]) if event["event"] == "progress")
+        with httpx2.Client(base_url=server.url, timeout=120) as other:
+            shown = "/sdapi/v1/progress"
+            eventually(lambda: other.get(shown).json()["current_image"] is not None)
+
+        server.process.send_signal(signal.SIGINT)
+        server.wait_to_say("stopping: 2 jobs get 3600 s (Ctrl-C again to hand them back now)")
+        answer = waiting.result(PATIENCE_S)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert "images" not in answer.json()
+        assert server.process.poll() is None
+
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(60) == 0, server.log.read_text()
+
+    with opened(tmp_path) as store:
+        jobs, _ = store.jobs(None, before=None, limit=5, status=None)
+        assert [(job.status, job.attempts) for job in jobs] == [(JobStatus.QUEUED, 0)] * 2
+
+
+def test_the_notice_is_a_sentence_for_whoever_reads_it() -> None:
+    settings = Settings()
+
+    assert stop_notice(0, settings, by_person=True) == "stopping"
+    assert stop_notice(1, settings, by_person=True) == (
+        "stopping: 1 job gets 10 s (Ctrl-C again to hand it back now)"
+    )
+    assert stop_notice(5, settings, by_person=False) == "stopping: 5 jobs get 10 s"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ The worker runs in this process, without gunicorn's arbiter: docs/architecture.m
 """
 
 import asyncio
+import contextlib
 import math
 import os
 import resource
@@ -80,7 +81,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         self.asgi = Bridge(app, self._context.streams, self._settings)
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT."""
+        """Serve until SIGTERM or SIGINT; a second one ends what is still answered."""
         with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
             runner.run(self._serve_events())
 
@@ -110,9 +111,13 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         if self._certificate is not None:
             tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             tls.load_cert_chain(*self._certificate)
-        stopping = asyncio.Event()
+        stopping, hurrying = asyncio.Event(), asyncio.Event()
+
+        def stop() -> None:
+            (hurrying if stopping.is_set() else stopping).set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.loop.add_signal_handler(number, stopping.set)
+            self.loop.add_signal_handler(number, stop)
         server = await self.loop.create_server(
             lambda: Connection(self, limits),
             sock=self._listening,
@@ -126,13 +131,12 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         server.close()
         for connection in tuple(self.connections):
             connection.shut_down()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(math.ceil(self._settings.queue.shutdown_timeout_s)):
-                while self.connections or self.calls:
+                while (self.connections or self.calls) and not hurrying.is_set():
                     await asyncio.sleep(LOOK_S)
-        except TimeoutError:
-            for call in tuple(self.calls):
-                call.cancel()
+        for call in tuple(self.calls):
+            call.cancel()
 
 
 def run(settings: Settings, certificate: tuple[Path, Path] | None = None) -> None:

@@ -6,16 +6,22 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from types import FrameType
 
 import structlog
+from sqlalchemy import func, select
 
 from darkroom.config import Settings
 from darkroom.errors import DarkroomError
+from darkroom.ops.logs import print_line
 from darkroom.ops.watchdog import Watch, allowed_silence_s
+from darkroom.responses import JobStatus
+from darkroom.storage.database import Database, DatabaseUnavailableError
+from darkroom.storage.tables import JobRow
 
 log = structlog.get_logger()
 
@@ -24,6 +30,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 STEADY_S = 30.0  # a process that ran this long had not failed at its start
 GRACE_S = 5.0  # on top of the server's own shutdown time
 ABORT_S = 2.0  # for a process that hangs to print where
+LOOK_S = 0.05  # between two looks at the processes
+COUNT_S = 0.5  # to wait for the database, when the running jobs are counted
 
 
 class PortTakenError(DarkroomError, OSError):
@@ -42,8 +50,11 @@ def check_port(host: str, port: int) -> None:
 
 
 def supervise(settings: Settings, arguments: list[str]) -> None:
-    """Keep web and worker running until SIGTERM or SIGINT. Both get these command-line options."""
-    stopping = threading.Event()
+    """Keep web and worker running until SIGTERM or SIGINT. Both get these command-line options.
+
+    Then the jobs that run have `queue.shutdown_timeout_s` to end, or until the second signal.
+    """
+    signals: list[int] = []
     program = [sys.executable, "-m", "darkroom"]
     watch = Watch(settings.pulse_path, allowed_silence_s(settings))
     children = [
@@ -51,30 +62,63 @@ def supervise(settings: Settings, arguments: list[str]) -> None:
         _Child("worker", [*program, "worker", *arguments], watch),
     ]
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        stopping.set()
+    def stop(number: int, _frame: FrameType | None) -> None:
+        signals.append(number)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
-        while not stopping.wait(0.05):
+        while not signals:
             for child in children:
                 child.look(time.monotonic())
+            time.sleep(LOOK_S)
+        by_person = signals[0] == signal.SIGINT
+        print_line(stop_notice(_running_jobs(settings), settings, by_person=by_person))
     finally:
         running = [child.process for child in children if child.process is not None]
-        _end(running, settings.queue.shutdown_timeout_s + GRACE_S)
+        timeout_s = settings.queue.shutdown_timeout_s + GRACE_S
+        _end(running, timeout_s, hurries=lambda: len(signals) > 1)
         log.info("stopped")
 
 
-def _end(processes: list[subprocess.Popen[bytes]], timeout_s: float) -> None:
-    """Stop processes; kill those that take too long."""
+def stop_notice(jobs: int, settings: Settings, *, by_person: bool) -> str:
+    """What a person or a log is told when so many jobs run and the server stops."""
+    if not jobs:
+        return "stopping"
+    get = "1 job gets" if jobs == 1 else f"{jobs} jobs get"
+    them = "it" if jobs == 1 else "them"
+    hint = f" (Ctrl-C again to hand {them} back now)" if by_person else ""
+    return f"stopping: {get} {settings.queue.shutdown_timeout_s:g} s{hint}"
+
+
+def _running_jobs(settings: Settings) -> int:
+    """How many jobs run; 0 if the database cannot say so at once."""
+    with closing(Database(settings.database_path, COUNT_S)) as database:
+        try:
+            with database.read() as session:
+                is_running = JobRow.status == JobStatus.RUNNING
+                return session.scalar(select(func.count()).where(is_running)) or 0
+        except DatabaseUnavailableError:
+            return 0
+
+
+def _end(
+    processes: list[subprocess.Popen[bytes]], timeout_s: float, hurries: Callable[[], bool]
+) -> None:
+    """Stop processes, at once if somebody hurries; kill those that take too long."""
     deadline = time.monotonic() + timeout_s
+    hurried = False
     for process in processes:
         process.terminate()
+    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        if hurries() and not hurried:
+            hurried = True
+            deadline = min(deadline, time.monotonic() + GRACE_S)
+            for process in processes:
+                process.send_signal(signal.SIGINT)  # a second SIGTERM could be lost in the first
+        time.sleep(LOOK_S)
     for process in processes:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
+        if process.poll() is None:
             process.kill()
             process.wait()
 

@@ -77,8 +77,14 @@ def _work(settings: Settings, pulse: Pulse) -> None:
             meters=meters,
         )
 
-        def stop(_signal: int, _frame: FrameType | None) -> None:
-            dispatcher.stop()
+        signals: list[int] = []
+
+        def stop(number: int, _frame: FrameType | None) -> None:
+            signals.append(number)
+            if len(signals) > 1:
+                dispatcher.hurry()
+            else:
+                dispatcher.stop()
             if not dispatcher.ready:  # a model may load for minutes, and there is nothing to keep
                 sys.exit(0)
 

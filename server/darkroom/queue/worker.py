@@ -96,6 +96,10 @@ class Dispatcher:
             self._stop_by = self.clock() + self.settings.shutdown_timeout_s
         self._stopping.set()
 
+    def hurry(self) -> None:
+        """Put jobs that are not done back in the queue now. After `stop`, from any thread."""
+        self._stop_by = self.clock()
+
     def run(self) -> None:
         """Run jobs until `stop`.
 
@@ -114,9 +118,12 @@ class Dispatcher:
             self._heartbeat()
             self.ring_web()
             log.info("ready", worker=self.leases.worker, device=self.device)
-            while not self._stopping.is_set() or (
-                self._jobs.running and self.clock() <= self._stop_by
-            ):
+            while not self._stopping.is_set():
+                self._turn()
+            if self._jobs.running:
+                wait_s = self.settings.shutdown_timeout_s
+                log.info("stopping", jobs=len(self._jobs.running), wait_s=wait_s)
+            while self._jobs.running and self.clock() <= self._stop_by:
                 self._turn()
             self._progress.flush()
             self._pictures.close(finish=False)
