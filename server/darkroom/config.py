@@ -94,6 +94,7 @@ class WebSettings(Section):
     decode_timeout_s: float = Field(20.0, gt=0)
     decode_memory_bytes: int = Field(2 * 2**30, ge=256 * 2**20)
     heartbeat_s: float = Field(15.0, gt=0)
+    abandoned_s: float = Field(60.0, ge=0)
 
 
 class QueueSettings(Section):

@@ -352,6 +352,21 @@ def hang_up(idle_server: RunningServer) -> Callable[..., None]:
     return send
 
 
+def test_whoever_accepts_pictures_gets_no_json_in_place_of_a_deleted_one(
+    server: RunningServer,
+) -> None:
+    body = {"prompt": "a red fox", "num_inference_steps": 1, "width": 64, "height": 64}
+    key = {"idempotency-key": "of a deleted picture"}
+    first = server.http.post("/txt2img", json=body, headers=key)
+    server.http.delete(first.json()["images"][0]["url"])
+
+    picture = server.http.post("/txt2img", json=body, headers={**key, "accept": "image/png"})
+    assert picture.status_code == 404
+    assert picture.headers["content-type"] == "application/problem+json"
+    job = server.http.post("/txt2img", json=body, headers=key)
+    assert (job.status_code, job.json()["images"]) == (200, [])
+
+
 def test_a_caller_that_goes_away_loses_nothing(
     idle_server: RunningServer, hang_up: Callable[..., None]
 ) -> None:

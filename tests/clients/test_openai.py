@@ -536,7 +536,7 @@ def test_a_client_that_loses_patience_finds_its_job_again(idle_server: RunningSe
 
 
 @pytest.mark.slow
-def test_three_who_ask_alike_at_once_get_one_job(server: RunningServer, photo: Path) -> None:
+def test_three_who_ask_alike_at_once_get_three_pictures(server: RunningServer, photo: Path) -> None:
     token = issue(server, "a program in three threads")["token"]
     together = threading.Barrier(3)
 
@@ -550,8 +550,8 @@ def test_three_who_ask_alike_at_once_get_one_job(server: RunningServer, photo: P
     with ThreadPoolExecutor(3) as threads:
         answers = [future.result(120) for future in [threads.submit(edit) for _ in range(3)]]
 
-    assert len(jobs_of(server, token)) == 1
-    assert answers[0].data == answers[1].data == answers[2].data
+    assert len(jobs_of(server, token)) == 3
+    assert len({answer.data[0].b64_json for answer in answers if answer.data}) == 3
 
 
 def test_who_asks_alike_with_another_token_gets_a_job_of_their_own(

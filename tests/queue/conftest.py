@@ -134,6 +134,8 @@ def new_job(
     fingerprint: str = "f",
     urgency: int = DEFAULT_URGENCY,
     collapses: bool = False,
+    is_retry: bool = False,
+    wanted_s: float | None = None,
     uploads: tuple[NewUpload, ...] = (),
     webhook: Destination | None = None,
     **fields: Any,
@@ -150,6 +152,8 @@ def new_job(
         key,
         urgency=urgency,
         collapses=collapses,
+        is_retry=is_retry,
+        wanted_s=wanted_s,
         webhook=webhook,
     )
 

@@ -152,6 +152,20 @@ def test_nothing_collapses_into_a_job_that_is_being_cancelled(store: Store, work
     assert accept(store, collapses=True) != first
 
 
+def test_a_job_that_somebody_waits_for_is_shared_with_a_retry_alone(store: Store) -> None:
+    awaited = accept(store, collapses=True)
+    same = new_job(collapses=True)
+
+    other, fresh = store.accept(same, {awaited})
+    assert fresh
+    assert store.accept(same, {awaited})[0].id == other.id  # nobody waits for this one
+
+    retry = new_job(collapses=True, is_retry=True)
+    assert store.accept(retry, {awaited})[0].id == other.id
+    assert store.accept(retry, {awaited, other.id})[0].id == awaited
+    assert store.accept(same, {awaited, other.id})[1]
+
+
 @pytest.mark.parametrize("how", [{"collapses": True}, {"key": "k"}])
 def test_the_same_twice_at_once_is_one_job(opened: Database, how: dict[str, object]) -> None:
     store = Store(opened)

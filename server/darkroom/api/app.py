@@ -10,6 +10,7 @@ from darkroom.api import context, errors, http
 from darkroom.api.auth import access
 from darkroom.api.auth.origin import AllowedOrigins, Proxies
 from darkroom.api.auth.signed_urls import Signatures
+from darkroom.api.callers import LOOKS, Callers
 from darkroom.api.parse import BodyReader
 from darkroom.api.prepare import Preparer, Sources
 from darkroom.api.routes import images, jobs, models, pairing, submit, system
@@ -77,6 +78,7 @@ def create_app(settings: Settings) -> Application:
         settings=settings,
         bodies=BodyReader(settings.web.max_upload_bytes, settings.data_dir),
         store=store,
+        callers=Callers(store, settings.web.abandoned_s),
         unloads=Unloads(database),
         files=files,
         catalog=catalog,
@@ -94,6 +96,8 @@ def create_app(settings: Settings) -> Application:
         signatures=Signatures(settings.signing_key_path),
         webhook_sender=webhook_sender,
     )
+    if settings.web.abandoned_s:
+        Janitor(here.end_unwanted_jobs, settings.web.abandoned_s / LOOKS).start()
     context.install(app, here)
     errors.install(app, {"/sdapi/": a1111_error, "/v1/": openai_error})
     http.install(app, meters, strict_transport=settings.tls.mode == "files")

@@ -7,6 +7,7 @@ from flask import Flask, current_app
 
 from darkroom.api.auth.access import Guesses
 from darkroom.api.auth.signed_urls import Signatures
+from darkroom.api.callers import Callers
 from darkroom.api.http import WebMeters
 from darkroom.api.parse import BodyReader
 from darkroom.api.prepare import Preparer, Sources
@@ -31,6 +32,7 @@ class Context:
     settings: Settings
     bodies: BodyReader
     store: Store
+    callers: Callers
     unloads: Unloads
     files: Files
     catalog: ModelCatalog
@@ -47,6 +49,11 @@ class Context:
     preferences: Preferences
     signatures: Signatures
     webhook_sender: WebhookSender
+
+    def end_unwanted_jobs(self) -> None:
+        """Cancel the jobs whose callers left too long ago."""
+        if self.callers.end_unwanted():
+            self.ring_worker()
 
     def ring_worker(self) -> None:
         """Notify the worker that the queue has changed."""

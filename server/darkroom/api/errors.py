@@ -48,6 +48,13 @@ CANCELLED = Problem(
     status=409,
     detail="somebody cancelled this job while you waited for it",
 )
+STOPPING = Problem(
+    type="urn:darkroom:problem:stopping",
+    title="The server is stopping",
+    status=503,
+    detail="the server is stopping; your picture will be made when it is back",
+)
+STOPPED_S = 5  # in `Retry-After`: until a server that is restarted answers again
 
 
 class ProblemError(DarkroomError):

@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from darkroom.api.auth import access
 from darkroom.api.auth.origin import Proxies
+from darkroom.api.callers import HOLD, Hold
 from darkroom.asgi import Receive, Scope, Send
 from darkroom.asgi.limits import (
     SMALL_BYTES,
@@ -110,7 +111,14 @@ class Bridge:
             RefusedError: its body cannot be taken, or not from this caller.
             TooSlowError: a listener does not keep up.
         """
-        scope = self._proxies.look_behind(scope)
+        hold = Hold()
+        try:
+            await self._serve(self._proxies.look_behind(scope), hold, receive, send)
+        finally:
+            hold.ended = True
+
+    async def _serve(self, scope: Scope, hold: Hold, receive: Receive, send: Send) -> None:
+        """Answer a request, which has its jobs held."""
         context = copy_context()  # the request's own, in whichever threads it is worked on
         declared = declared_bytes(scope)
         is_authorized = declared is None or declared > SMALL_BYTES
@@ -120,6 +128,7 @@ class Bridge:
             async with self._bodies.read(declared, receive) as body:
                 environ = environ_of(scope, body.file, body.size)
                 environ[access.COUNTED] = is_authorized
+                environ[HOLD] = hold
                 # What is compressed may be large when it is unpacked.
                 is_large = body.large_bytes or "HTTP_CONTENT_ENCODING" in environ
                 threads = self._uploads if is_large else self._threads
@@ -160,6 +169,8 @@ class Bridge:
         # One task for all waits: after a cancelled `receive`, gunicorn's next one says at once that
         # the caller has left.
         gone = asyncio.create_task(_gone(receive))
+        hold: Hold = environ[HOLD]
+        gone.add_done_callback(lambda _: setattr(hold, "ended", True))
         try:
             while isinstance(answer.rest, PendingResponse):  # one job may lead to the next
                 pending = answer.rest

@@ -3,7 +3,7 @@
 import json
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import ColumnElement, bindparam, delete, exists, func, select, true
@@ -31,6 +31,12 @@ _PENDING = select(func.count().filter(JobRow.client == bindparam("client")), fun
     JobRow.status.in_(UNFINISHED)
 )
 
+_NEEDS_CALLER = select(JobRow).where(
+    JobRow.status.in_(UNFINISHED),
+    JobRow.wanted_until.is_not(None),
+    JobRow.cancel_requested.is_(False),
+)
+
 
 class PictureInUseError(DarkroomError):
     """An unfinished job works from this picture."""
@@ -54,8 +60,11 @@ class Store:
     new_id: Callable[[], str] = lambda: secrets.token_hex(12)
     settings: QueueSettings = field(default_factory=QueueSettings)
 
-    def accept(self, new: NewJob) -> tuple[Job, bool]:
+    def accept(self, new: NewJob, awaited: Container[str] = ()) -> tuple[Job, bool]:
         """Put a job in the queue. It is on disk when this returns.
+
+        Args:
+            awaited: the ids of the jobs that somebody waits for.
 
         Returns:
             The job, and whether it is new. It is not if there is one with the same key,
@@ -67,10 +76,12 @@ class Store:
             SourceGoneError: a picture that the job works from was deleted.
         """
         with self.database.write() as session:
-            existing = transitions.existing(session, new)
-            if existing is not None:
-                return self._view(session, existing), False
+            existing = transitions.existing(session, new, awaited)
             now = self.clock()
+            if existing is not None:
+                if existing.wanted_until is not None and new.wanted_s is not None:
+                    existing.wanted_until = now + new.wanted_s
+                return self._view(session, existing), False
             queue = snapshot.read(session, now, self.settings.max_in_flight_per_client, new.urgency)
             transitions.check_room(self.settings, queue, new.client)
             transitions.check_sources(session, new)
@@ -104,14 +115,50 @@ class Store:
             row = _job_row(session, job_id, client)
             if row is None:
                 return None
-            if frees_key and row.status in UNFINISHED:
-                row.idempotency_key = None
-            if row.status == JobStatus.QUEUED:
-                transitions.end(session, row, self.clock(), JobStatus.CANCELLED)
-            elif row.status == JobStatus.RUNNING:
-                row.cancel_requested = True
+            transitions.cancel(session, row, self.clock(), frees_key=frees_key)
             session.flush()
             return self._view(session, row)
+
+    def keep_wanted(self, wanted_s: float) -> None:
+        """Give the callers of all jobs that need one so many seconds to come back."""
+        now = self.clock()
+        with self.database.write() as session:
+            for row in session.scalars(_NEEDS_CALLER):
+                row.wanted_until = now + wanted_s
+
+    def end_unwanted(self, held: Collection[str], left: Collection[str], wanted_s: float) -> int:
+        """Cancel the jobs whose callers left `wanted_s` ago, and return their number.
+
+        A caller who joined one since it was looked at has put its end off, see `accept`.
+
+        Args:
+            held: ids of jobs that somebody waits for.
+            left: of those whose last caller left just now.
+        """
+        now = self.clock()
+        latest = now + wanted_s
+
+        def is_kept(row: JobRow, until: float) -> bool:
+            late = row.id in held and until < latest - wanted_s / 2
+            return row.id in left or late or until > latest  # a clock that was set back
+
+        def is_over(row: JobRow, until: float) -> bool:
+            return row.id not in held and until <= now
+
+        with self.database.read() as session:  # mostly there is nothing to write
+            found = [(row, row.wanted_until or 0.0) for row in session.scalars(_NEEDS_CALLER)]
+            if not any(is_kept(*timed) or is_over(*timed) for timed in found):
+                return 0
+        ended = 0
+        with self.database.write() as session:
+            for row in session.scalars(_NEEDS_CALLER).all():
+                until = row.wanted_until or 0.0
+                if is_kept(row, until):
+                    row.wanted_until = latest
+                elif is_over(row, until):
+                    transitions.cancel(session, row, now, frees_key=True)
+                    ended += 1
+        return ended
 
     # --- jobs ------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ The caller commits the session. Times are seconds since the epoch.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Literal
 
 from sqlalchemy import delete, insert, select, update
@@ -80,8 +80,11 @@ def job_of_key(session: Session, client: str, key: str | None) -> JobRow | None:
     )
 
 
-def existing(session: Session, new: NewJob) -> JobRow | None:
+def existing(session: Session, new: NewJob, awaited: Container[str]) -> JobRow | None:
     """A job to use in place of a new one, or None.
+
+    Args:
+        awaited: the ids of the jobs that somebody waits for.
 
     Raises:
         IdempotencyConflictError: the key belongs to a different request.
@@ -93,7 +96,7 @@ def existing(session: Session, new: NewJob) -> JobRow | None:
         return repeated
     if not new.collapses:
         return None
-    return session.scalar(
+    equal = session.scalars(
         select(JobRow)
         .where(
             JobRow.client == new.client,
@@ -102,8 +105,9 @@ def existing(session: Session, new: NewJob) -> JobRow | None:
             JobRow.cancel_requested.is_(False),
         )
         .order_by(JobRow.sequence)
-        .limit(1)
-    )
+    ).all()
+    alone = [row for row in equal if row.id not in awaited]
+    return next(iter(alone or (equal if new.is_retry else ())), None)
 
 
 def check_room(settings: QueueSettings, queue: QueueSnapshot, client: str) -> None:
@@ -161,6 +165,7 @@ def accept(session: Session, queue: QueueSnapshot, new: NewJob, job_id: str, now
         idempotency_key=new.idempotency_key,
         created_at=now,
         predicted_s=estimate.eta_seconds,
+        wanted_until=None if new.wanted_s is None else now + new.wanted_s,
     )
     session.add(row)
     session.flush()
@@ -232,6 +237,20 @@ def requeue(session: Session, rows: Sequence[JobRow], now: float, per_client: in
     for row in again:
         _log_queued(session, row, now, found[row.sequence])
     return len(again)
+
+
+def cancel(session: Session, row: JobRow, now: float, *, frees_key: bool) -> None:
+    """End a queued job, and have a running one end at its next step. A finished one stays.
+
+    Args:
+        frees_key: whether the next request with this job's idempotency key makes a new job.
+    """
+    if frees_key and row.status in UNFINISHED:
+        row.idempotency_key = None
+    if row.status == JobStatus.QUEUED:
+        end(session, row, now, JobStatus.CANCELLED)
+    elif row.status == JobStatus.RUNNING:
+        row.cancel_requested = True
 
 
 def end(

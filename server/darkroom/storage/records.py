@@ -35,7 +35,10 @@ class NewJob:
         request: with `image:<id>` references only.
         uploads: pictures that came along.
         fingerprint: SHA-256 of the caller's request, to tell a repeat from a mistake.
-        collapses: whether an unfinished job of this client with the same fingerprint will do.
+        collapses: whether an unfinished job of this client with the same fingerprint will do, if
+            nobody waits for it.
+        is_retry: whether it will do also if somebody waits: the caller says that it asks again.
+        wanted_s: how long it goes on without a caller; None is for as long as it takes.
         webhook: the address to call when it has ended.
         old_fingerprint: as older servers computed it. A job that one of them stored under the same
             key has this one.
@@ -51,6 +54,8 @@ class NewJob:
     urgency: int = DEFAULT_URGENCY
     request_id: str | None = None
     collapses: bool = False
+    is_retry: bool = False
+    wanted_s: float | None = None
     webhook: Destination | None = None
     old_fingerprint: str | None = None
 

@@ -19,6 +19,8 @@ class JobRow(Table):
         urgency: 0 to 7, the most urgent first, among one client's jobs (RFC 9218).
         isolated: whether it was in flight when a worker died, and must run alone from now on.
         predicted_s: from acceptance to the end, as foreseen when it was accepted.
+        wanted_until: when it may be cancelled if its caller has not come back; later while the
+            caller waits. None lets it go on without.
     """
 
     __tablename__ = "jobs"
@@ -57,6 +59,7 @@ class JobRow(Table):
     finished_at: Mapped[float | None]
     predicted_s: Mapped[float | None]
     request_id: Mapped[str | None] = mapped_column(String(64))
+    wanted_until: Mapped[float | None]
 
 
 class ImageRow(Table):

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Annotated, Any
 
 from flask import Blueprint, Response, g, request
@@ -9,8 +10,9 @@ from pydantic import BaseModel, Field, create_model
 
 from darkroom.api import http
 from darkroom.api.auth import access
+from darkroom.api.callers import HOLD
 from darkroom.api.context import context
-from darkroom.api.errors import CANCELLED, ProblemError, respond
+from darkroom.api.errors import CANCELLED, STOPPED_S, STOPPING, ProblemError, not_found, respond
 from darkroom.api.openapi import Operation, header, route
 from darkroom.api.prepare import FILE_FIELDS, LISTS, PreparedRequest, fingerprint
 from darkroom.api.routes.images import send_picture
@@ -91,7 +93,7 @@ def _add_route(task: Task, summary: str) -> None:
         "`Priority: u=0` puts it before your others, `u=7` behind them (RFC 9218)."
     )
     operation = Operation(
-        {200: Job, 202: Job, 409: Problem, 507: Problem},
+        {200: Job, 202: Job, 404: Problem, 409: Problem, 507: Problem},
         json=REQUESTS[task],
         form=_form_model(task),
         query=GenerateQuery,
@@ -127,11 +129,13 @@ def generate(task: Task) -> Response:
 
     def answer() -> Response:
         found = job(accepted.id)
-        return _result(found) if found.status.terminal else _accepted(found)
+        if found.status.terminal:
+            return _result(found)
+        return stopping(found) if wait_s is None else _accepted(found)
 
     def abandon() -> None:
         if cancels:
-            here.store.cancel(accepted.id, access.caller().sees, frees_key=True)
+            here.callers.cancel(accepted.id, request.environ[HOLD], access.caller().sees)
             here.ring_worker()
 
     return until_ended(
@@ -151,9 +155,16 @@ def _result(job: Job) -> Response:
     problem = CANCELLED if job.status is JobStatus.CANCELLED else job.error
     if problem is not None:
         return respond(problem, headers)
-    if job.images and http.accepted_format() is not None:
-        return send_picture(job.images[0].id, headers)
-    return http.send_model(job, 200, headers)
+    if http.accepted_format() is None:
+        return http.send_model(job, 200, headers)
+    if not job.images:
+        raise not_found(f"picture of job {job.id!r} any more")
+    return send_picture(job.images[0].id, headers)
+
+
+def stopping(job: Job, problem: Problem = STOPPING) -> Response:
+    """The answer to a caller whose job has not ended because the server stops."""
+    return respond(problem, {"Location": job.url, "Retry-After": str(STOPPED_S)})
 
 
 # --- for every API -------------------------------------------------------------------------
@@ -189,10 +200,13 @@ def accept(
     old_fingerprint: str | None = None,
     *,
     collapses: bool = False,
+    is_retry: bool = False,
+    wanted_s: float | None = None,
 ) -> tuple[Job, bool]:
     """Put a job of the current caller in the queue. It is on disk when this returns.
 
-    `key` is an `Idempotency-Key`; see `NewJob` for the rest. ProblemError is 409, 422 or 429.
+    The current request holds the job until it ends, see `Callers`. `key` is an `Idempotency-Key`;
+    see `NewJob` for the rest. ProblemError is 409, 422 or 429.
 
     Returns:
         The job, and whether it is new.
@@ -211,12 +225,14 @@ def accept(
         urgency=http.urgency(request.headers.get("Priority", "")),
         request_id=g.request_id,
         collapses=collapses,
+        is_retry=is_retry,
+        wanted_s=wanted_s,
         webhook=taken.webhook,
         old_fingerprint=old_fingerprint,
     )
     fresh = False
     try:
-        accepted, fresh = here.store.accept(new)
+        accepted, fresh = here.callers.accept(new, request.environ[HOLD])
     except IdempotencyConflictError:
         raise ProblemError(
             422,
@@ -238,19 +254,33 @@ def accept(
 
 
 @contextlib.contextmanager
-def all_or_none() -> Iterator[Callable[[PreparedRequest], Job]]:
+def all_or_none(
+    wanted_s: float | None = None,
+) -> Iterator[Callable[[PreparedRequest], Job]]:
     """Put all jobs of one request in the queue, or cancel them again if one is refused.
 
-    An unfinished job of the caller with the same fingerprint is used instead of a new one, for
-    clients that repeat unanswered requests. It is never cancelled, since a request waits for it.
+    For clients that repeat unanswered requests, a repeat gets the jobs of the first one. It is a
+    repeat if it has the same `Idempotency-Key`, or if it is equal to a request whose jobs are
+    unfinished and the SDK says that it asks again, or nobody waits for these jobs. Equal requests
+    of several people have several pictures. The jobs of a first request are not cancelled.
+
+    Args:
+        wanted_s: see `NewJob`.
 
     Yields:
         A function that accepts a job and returns it; it raises as `accept`.
     """
     placed: list[str] = []
+    given = request.headers.get("Idempotency-Key")
+    is_retry = _retries() > 0
 
     def take(taken: PreparedRequest) -> Job:
-        accepted, fresh = accept(taken, collapses=True)
+        key = None
+        if given:  # one for each job of the request
+            key = sha256(f"{given} {taken.fingerprint}".encode()).hexdigest()
+        accepted, fresh = accept(
+            taken, key, collapses=key is None, is_retry=is_retry, wanted_s=wanted_s
+        )
         if fresh:
             placed.append(accepted.id)
         return accepted
@@ -259,15 +289,22 @@ def all_or_none() -> Iterator[Callable[[PreparedRequest], Job]]:
         yield take
     except ProblemError:
         for job_id in placed:
-            context().store.cancel(job_id, access.caller().client)
+            context().callers.cancel(job_id, request.environ[HOLD], access.caller().client)
         context().ring_worker()
         raise
 
 
+def _retries() -> int:
+    """How often the SDK that sends the current request says that it has sent it before."""
+    text = request.headers.get("X-Stainless-Retry-Count", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
 def job(job_id: str) -> Job:
-    """A job of the current caller, in its current state."""
+    """A job of the current caller, in its current state. ProblemError 404 if it was deleted."""
     found = context().store.job(job_id, access.caller().sees)
-    assert found is not None
+    if found is None:
+        raise not_found(f"job {job_id!r} any more")
     return found
 
 

@@ -61,7 +61,7 @@ def run(
     Args:
         child_jobs: in order.
         seed: of the request's first picture; None is a random one.
-        digest: of the request. Sent again while a job is unfinished, it finds that job.
+        digest: of the request. A repeat finds the unfinished jobs by it, see `all_or_none`.
         stage: distinguishes several calls for one request.
         then: called with the jobs. If one failed, its error is the answer instead.
 
@@ -79,7 +79,7 @@ def run(
             alone = (name for name in files if "/" not in name)
             fields = {**values, **dict.fromkeys(alone, FILE_PART)}
             asked = validate(REQUESTS[child.task], fields)
-            fingerprint = sha256(f"{digest} {(stage, index)}".encode()).hexdigest()
+            fingerprint = sha256(f"{digest} {(stage, index, seed)}".encode()).hexdigest()
             job = accept(submit.prepare(asked, files, fingerprint))
             placed.append(job.id)
             if len(child_jobs) > 1:
@@ -92,6 +92,8 @@ def run(
         for job in jobs:
             if job.error is not None and job.status is JobStatus.FAILED:
                 return errors.respond(job.error)
+            if not job.status.terminal:
+                return submit.stopping(job)
         return then(jobs)
 
     return submit.when_ended(placed, ended)

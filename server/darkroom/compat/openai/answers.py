@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
-from darkroom.api.errors import CANCELLED, ProblemError, invalid
+from darkroom.api.errors import CANCELLED, STOPPED_S, ProblemError, invalid
+from darkroom.api.errors import STOPPING as STOPPING_FOR_ALL
 from darkroom.images import codec
 from darkroom.requests import OutputFormat
 from darkroom.responses import Event, EventType, FieldError, Job, JobStatus, Problem
@@ -43,11 +44,8 @@ CODES = {
 }
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
-STOPPING = Problem(
-    type="urn:darkroom:problem:stopping",
-    title="The server is stopping",
-    status=503,
-    detail="the server is stopping; your picture will be made when it is back",
+STOPPING = STOPPING_FOR_ALL.model_copy(
+    update={"detail": f"{STOPPING_FOR_ALL.detail} and you ask again"}
 )
 DELETED = Problem(
     type="urn:darkroom:problem:not-found",
@@ -129,15 +127,22 @@ class OpenAIEncoder:
     Args:
         kind: first part of the events' names.
         wanted: number of partial images, at most.
+        location: the job's address.
         job: returns the job as it is now, None if it was deleted.
         files: the stored pictures.
     """
 
     def __init__(
-        self, kind: Kind, wanted: int, job: Callable[[], Job | None], files: Files
+        self,
+        kind: Kind,
+        wanted: int,
+        location: str,
+        job: Callable[[], Job | None],
+        files: Files,
     ) -> None:
         self._kind = kind
         self._wanted = wanted
+        self._location = location
         self._job = job
         self._files = files
         self._sent = 0  # partial images
@@ -148,7 +153,8 @@ class OpenAIEncoder:
         return "".join(text for event in events for text in self._encode(event)).encode()
 
     def encode_stop(self) -> bytes:
-        return _error(STOPPING).encode()
+        """The 503 that a plain request gets, whose headers are fields here."""
+        return _error(STOPPING, retry_after=STOPPED_S, location=self._location).encode()
 
     def _encode(self, event: Event) -> Iterator[str]:
         """The text of one event, which may be none or several of OpenAI's."""
@@ -202,6 +208,7 @@ class OpenAIEncoder:
         return f"event: {kind}\ndata: {json.dumps(content)}\n\n"
 
 
-def _error(problem: Problem) -> str:
-    """An error event."""
-    return f"event: error\ndata: {json.dumps({'type': 'error', **as_error(problem)})}\n\n"
+def _error(problem: Problem, **more: object) -> str:
+    """An error event, with `more` fields in the error."""
+    error = {"type": "error", "error": as_error(problem)["error"] | more}
+    return f"event: error\ndata: {json.dumps(error)}\n\n"

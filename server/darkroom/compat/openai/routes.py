@@ -53,8 +53,8 @@ def variations() -> Response:
 def _generate(task: Task, kind: Kind, **defaults: Any) -> Response:
     """Put the current request in the queue, and answer when it is done, or with its events.
 
-    The SDK repeats a request that was not answered in time, so a request equal to one whose job is
-    unfinished shares that job.
+    The SDK repeats a request that was not answered in time; a repeat shares the first one's jobs.
+    A client that has left for good cannot fetch its pictures, so its jobs need their caller.
 
     Args:
         task: the route's task.
@@ -71,31 +71,34 @@ def _generate(task: Task, kind: Kind, **defaults: Any) -> Response:
         raise invalid_field("n", detail)
     submit.check_room()
     prepared = submit.prepare(asked.request, asked.files, digest)
-    with submit.all_or_none() as accept:
+    wanted_s = here.settings.web.abandoned_s or None
+    with submit.all_or_none(wanted_s=wanted_s) as accept:
         jobs = [accept(prepared)]
         if asked.more:  # than one job makes: a second one, whose seeds follow
             count = asked.request.num_images
             seed = (jobs[0].request["seed"] + count) % (MAX_SEED + 1)
             rest = asked.request.model_copy(update={"num_images": asked.more, "seed": seed})
-            jobs.append(accept(submit.prepare(rest, asked.files, f"{digest}+{count}")))
+            jobs.append(accept(submit.prepare(rest, asked.files, f"{digest}+{seed}")))
     if asked.options.stream:
-        return _stream(jobs[0].id, asked, kind)
+        return _stream(jobs[0], asked, kind)
     job_ids = [job.id for job in jobs]
     return submit.when_ended(job_ids, lambda ended: _pictures(ended, asked), _refusal)
 
 
-def _stream(job_id: str, asked: Translated, kind: Kind) -> Response:
+def _stream(accepted: Job, asked: Translated, kind: Kind) -> Response:
     """Answer with the job's events."""
-    here, who = context(), access.caller()
+    here, who, job_id = context(), access.caller(), accepted.id
     allowed = partial(access.is_let_in, who.token_id, here.tokens)
     job = partial(here.store.job, job_id, who.sees)
-    encoder = OpenAIEncoder(kind, asked.options.partial_images, job, here.files)
+    wanted = asked.options.partial_images
+    encoder = OpenAIEncoder(kind, wanted, accepted.url, job, here.files)
     return suspend(
         EventStream(job_id, 0, who.sees, allowed, encoder),
         content_type="text/event-stream",
         headers={
             "Cache-Control": "no-store",
             "X-Accel-Buffering": "no",
+            "Location": accepted.url,
             **asked.ignored.headers,
         },
     )
@@ -106,10 +109,9 @@ def _refusal(job: Job) -> Response | None:
     problem = answers.failure(job)
     if problem is None:
         return None
-    return respond(
-        problem,
-        NO_RETRY if job.status.terminal else {"Retry-After": "5"},
-    )
+    if not job.status.terminal:
+        return submit.stopping(job, problem)
+    return respond(problem, NO_RETRY)
 
 
 def _pictures(jobs: Sequence[Job], asked: Translated) -> Response:
