@@ -269,6 +269,7 @@ def test_webuiapi(server: RunningServer, place: Place) -> None:
 
 
 LIBRARIES = ("OpenAI SDK for Python", "litellm", "LangChain", "webuiapi")
+PAGES = "KoboldAI Lite and other pages"  # tests/browser/test_other_origins.py
 
 
 # --- what is the same for all ---------------------------------------------------------------
@@ -287,4 +288,4 @@ def test_each_row_of_the_page_is_tested_here() -> None:
     assert rows is not None
     named = {row.split("|")[1].strip() for row in rows[1].splitlines()}
 
-    assert named == {*PROGRAMS, *LIBRARIES}
+    assert named == {*PROGRAMS, *LIBRARIES, PAGES}
