@@ -11,9 +11,14 @@ from darkroom.engine.errors import NotFiniteError
 
 
 def tile(vae: Any, side: int) -> None:
-    """Have a VAE of diffusers code larger pictures in tiles of `side` pixels, if it can."""
-    if not hasattr(vae, "enable_tiling"):
+    """Have a VAE of diffusers code larger pictures in tiles of about `side` pixels, if it can.
+
+    Tiles overlap by a quarter. The side is lowered so that a quarter of it is whole in latents;
+    otherwise diffusers lays the tiles out in steps of another length than it cuts them to.
+    """
+    if not hasattr(vae, "use_tiling"):
         return
+    side = max(side // (4 * factor_of(vae)), 2) * 4 * factor_of(vae)
     accepted = inspect.signature(vae.enable_tiling).parameters
     sizes = {
         "tile_sample_min_height": side,
@@ -23,9 +28,14 @@ def tile(vae: Any, side: int) -> None:
     }
     vae.enable_tiling(**{name: size for name, size in sizes.items() if name in accepted})
     if hasattr(vae, "tile_sample_min_size"):
-        factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        vae.tile_sample_min_size = max(side, 8 * factor)
-        vae.tile_latent_min_size = vae.tile_sample_min_size // factor
+        vae.tile_sample_min_size = side
+        vae.tile_latent_min_size = side // factor_of(vae)
+
+
+def factor_of(vae: Any) -> int:
+    """Pixels per latent pixel of a VAE of diffusers, along a side."""
+    known = getattr(vae, "spatial_compression_ratio", None)
+    return int(known or 2 ** (len(vae.config.block_out_channels) - 1))
 
 
 def decode_finite(vae: Any, decode: Callable[[], Any]) -> Any:
@@ -76,7 +86,7 @@ class Vae:
         overflows = dtype == torch.float16 and config.get("force_upcast", True)
         self.model = model.to(torch.float32) if overflows else model
         self.tiny = tiny
-        self.factor = 2 ** (len(config.block_out_channels) - 1)
+        self.factor = factor_of(model)
         self.tile(tile_side)
         self._device, self._dtype = device, dtype
         # Mean and deviation of the latents, (1, C or 1, 1, 1), where the VAE names them.
