@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers.pipelines.flux import pipeline_flux_kontext
+from diffusers.pipelines.qwenimage import (
+    pipeline_qwenimage_edit,
+    pipeline_qwenimage_edit_inpaint,
+    pipeline_qwenimage_edit_plus,
+)
 from PIL import Image, ImageDraw
 
 from darkroom.catalog.models import ModelCatalog
@@ -47,6 +53,23 @@ def source_mask() -> Image.Image:
     mask = Image.new("L", (128, 128), 0)
     ImageDraw.Draw(mask).ellipse((30, 30, 100, 90), fill=255)
     return mask
+
+
+@pytest.fixture
+def small_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the pipelines reduce references to 128×128 pixels instead of a megapixel.
+
+    Encoding that takes most of a tiny model's time.
+    """
+    small = [(128, 128), (160, 96), (96, 160)]
+    monkeypatch.setattr(pipeline_flux_kontext, "PREFERRED_KONTEXT_RESOLUTIONS", small)
+    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", 128 * 128)
+    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "CONDITION_IMAGE_SIZE", 128 * 128)
+    dimensions = pipeline_qwenimage_edit.calculate_dimensions
+    for module in (pipeline_qwenimage_edit, pipeline_qwenimage_edit_inpaint):
+        monkeypatch.setattr(
+            module, "calculate_dimensions", lambda area, ratio: dimensions(area // 64, ratio)
+        )
 
 
 def make_engine(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from darkroom.engine.engine import DiffusersEngine
+from darkroom.engine.vae import factor_of
 from darkroom.requests import Txt2Img
 
 
@@ -16,6 +17,18 @@ def model(engine: DiffusersEngine, name: str | None = None) -> Any:
         while (found := engine._models.get(name)) is None:
             engine._models.wait(60)
         return found
+
+
+def denoiser(engine: DiffusersEngine, name: str | None = None) -> Any:
+    """The UNet or transformer of a model."""
+    family = model(engine, name).family
+    return family.unet if hasattr(family, "unet") else family._any.transformer
+
+
+def autoencoder(engine: DiffusersEngine, name: str | None = None) -> Any:
+    """The VAE of a model."""
+    family = model(engine, name).family
+    return family.vae.model if hasattr(family, "vae") else family._any.vae
 
 
 @contextmanager
@@ -49,16 +62,16 @@ def unet_memory(engine: DiffusersEngine, rows: int) -> Iterator[None]:
 
 
 @contextmanager
-def vae_memory(engine: DiffusersEngine, pixels: int) -> Iterator[None]:
-    """Room for the VAE's decoder to make so many pixels at a time."""
-    vae = model(engine).family.vae
+def vae_memory(engine: DiffusersEngine, pixels: int, name: str | None = None) -> Iterator[None]:
+    """Room for a VAE's decoder to make so many pixels at a time."""
+    vae = autoencoder(engine, name)
 
     def look(_module: Any, arguments: tuple[torch.Tensor], _given: Any) -> None:
         latents = arguments[0]
-        if len(latents) * latents[0, 0].numel() * vae.factor**2 > pixels:
+        if len(latents) * latents[0, 0].numel() * factor_of(vae) ** 2 > pixels:
             raise torch.OutOfMemoryError("out of memory")
 
-    with _before(vae.model.decoder, look):
+    with _before(vae.decoder, look):
         yield
 
 

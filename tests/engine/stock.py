@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
 from diffusers import (
@@ -19,6 +18,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines import auto_pipeline
 from PIL import Image
 from transformers import AutoTokenizer, ProcessorMixin, Qwen2VLImageProcessorPil, Qwen2VLProcessor
 
@@ -36,26 +36,12 @@ SDXL: dict[Task, Any] = {
     Task.IMG2IMG: StableDiffusionXLImg2ImgPipeline,
     Task.INPAINT: StableDiffusionXLInpaintPipeline,
 }
-# Of the transformer families: the class in a folder's index → the classes of its tasks.
-FLOW: dict[str, dict[Task, str]] = {
-    "StableDiffusion3Pipeline": {
-        Task.IMG2IMG: "StableDiffusion3Img2ImgPipeline",
-        Task.INPAINT: "StableDiffusion3InpaintPipeline",
-    },
-    "FluxPipeline": {Task.IMG2IMG: "FluxImg2ImgPipeline", Task.INPAINT: "FluxInpaintPipeline"},
-    "FluxKontextPipeline": {},
-    "ChromaPipeline": {},
-    "Flux2KleinPipeline": {},
-    "ZImagePipeline": {
-        Task.IMG2IMG: "ZImageImg2ImgPipeline",
-        Task.INPAINT: "ZImageInpaintPipeline",
-    },
-    "QwenImagePipeline": {
-        Task.IMG2IMG: "QwenImageImg2ImgPipeline",
-        Task.INPAINT: "QwenImageInpaintPipeline",
-    },
-    "QwenImageEditPipeline": {Task.INPAINT: "QwenImageEditInpaintPipeline"},
-    "QwenImageEditPlusPipeline": {},
+# Of the transformer families: what AutoPipeline makes of a folder's class for a task.
+AUTO: dict[Task, Any] = {
+    Task.TXT2IMG: auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
+    Task.IMG2IMG: auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+    Task.INPAINT: auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
+    Task.EDIT: auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
 }
 
 
@@ -158,7 +144,7 @@ class FlowStock(Stock):
     def pipeline(self, task: Task, scheduler: str) -> Any:
         loaded = self._loaded
         assert scheduler == "native"
-        cls = getattr(diffusers, FLOW[self.kind].get(task, self.kind))
+        cls = auto_pipeline._get_task_class(AUTO[task], self.kind)
         options = (
             {"is_distilled": loaded.config.is_distilled} if "is_distilled" in loaded.config else {}
         )
@@ -195,6 +181,8 @@ class FlowStock(Stock):
             **self._guidance(asked),
             **options,
         ).images[0]
+        if picture.size != (asked.width, asked.height):  # Qwen-Image-Edit's of masks has its own
+            picture = picture.resize((asked.width, asked.height), Image.Resampling.LANCZOS)
         if isinstance(asked, Inpaint) and asked.keep_unmasked and asked.padding_mask_crop is None:
             kept = VaeImageProcessor().apply_overlay(job.mask, job.image, picture)
             picture = kept.convert("RGB")

@@ -13,58 +13,23 @@ from typing import Any
 
 import diffusers
 import pytest
-from diffusers.pipelines.flux import pipeline_flux_kontext
-from diffusers.pipelines.qwenimage import (
-    pipeline_qwenimage_edit,
-    pipeline_qwenimage_edit_plus,
-)
 from PIL import Image, ImageDraw
 
 from darkroom.engine.base import EngineJob
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.requests import MODEL_TASKS, Task
+from darkroom.requests import Task
 from tests.conftest import DATA
 from tests.engine import tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import FlowStock, assert_equal, difference
-from tests.engine.tiny_families import BUILDERS
+from tests.engine.tiny_families import BUILDERS, MODELS, SEVERAL, TRANSFORMERS
 
 GUIDED = {"guidance_scale": 4.0, "negative_prompt": ""}
 UNGUIDED = {"guidance_scale": 1.0, "negative_prompt": ""}
 NEGATIVE = {"guidance_scale": 4.0, "negative_prompt": "a blue house"}
 EVERY: dict[str, dict[str, Any]] = {"guided": GUIDED, "unguided": UNGUIDED, "negative": NEGATIVE}
 
-# What each can do, and how it can be guided.
-MODELS: dict[str, tuple[tuple[Task, ...], tuple[str, ...]]] = {
-    "sd3": (MODEL_TASKS, tuple(EVERY)),
-    "flux_dev": (MODEL_TASKS, tuple(EVERY)),
-    "flux_schnell": (MODEL_TASKS, ("unguided", "negative")),
-    "flux_kontext": ((Task.TXT2IMG, Task.EDIT), tuple(EVERY)),
-    "chroma": ((Task.TXT2IMG,), tuple(EVERY)),
-    "flux2_klein": ((Task.TXT2IMG, Task.EDIT), ("guided", "unguided")),
-    "flux2_klein_distilled": ((Task.TXT2IMG, Task.EDIT), ("unguided",)),
-    "z_image": (MODEL_TASKS, tuple(EVERY)),
-    "z_image_turbo": (MODEL_TASKS, ("unguided",)),
-    "qwen_image": (MODEL_TASKS, tuple(EVERY)),
-    "qwen_image_edit": ((Task.EDIT,), tuple(EVERY)),
-    "qwen_image_edit_plus": ((Task.EDIT,), tuple(EVERY)),
-}
 DAILY = ("z_image", "flux2_klein")
-SEVERAL = {"flux2_klein": 4, "flux2_klein_distilled": 2, "qwen_image_edit_plus": 3}  # references
-TRANSFORMERS = {
-    "sd3": "SD3Transformer2DModel",
-    "flux_dev": "FluxTransformer2DModel",
-    "flux_schnell": "FluxTransformer2DModel",
-    "flux_kontext": "FluxTransformer2DModel",
-    "chroma": "ChromaTransformer2DModel",
-    "flux2_klein": "Flux2Transformer2DModel",
-    "flux2_klein_distilled": "Flux2Transformer2DModel",
-    "z_image": "ZImageTransformer2DModel",
-    "z_image_turbo": "ZImageTransformer2DModel",
-    "qwen_image": "QwenImageTransformer2DModel",
-    "qwen_image_edit": "QwenImageTransformer2DModel",
-    "qwen_image_edit_plus": "QwenImageTransformer2DModel",
-}
 
 
 def each(*rows: Any) -> list[Any]:
@@ -92,7 +57,7 @@ EACH_KIND = each(
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "models"
     for name in MODELS:
-        BUILDERS[name](folder / name)
+        tiny.small_by_default(BUILDERS[name](folder / name))
     return folder
 
 
@@ -107,28 +72,15 @@ def stock(models_dir: Path) -> Callable[[str], FlowStock]:
 
 
 @pytest.fixture(autouse=True)
-def _small_references(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the pipelines reduce references to 128×128 pixels instead of a megapixel.
-
-    Encoding that takes most of a tiny model's time. Not where a test says `full_size`.
-    """
-    if "full_size" in request.fixturenames:
-        return
-    small = [(128, 128), (160, 96), (96, 160)]
-    monkeypatch.setattr(pipeline_flux_kontext, "PREFERRED_KONTEXT_RESOLUTIONS", small)
-    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", 128 * 128)
-    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "CONDITION_IMAGE_SIZE", 128 * 128)
-    dimensions = pipeline_qwenimage_edit.calculate_dimensions
-    monkeypatch.setattr(
-        pipeline_qwenimage_edit,
-        "calculate_dimensions",
-        lambda area, ratio: dimensions(area // 64, ratio),
-    )
+def _sizes(request: pytest.FixtureRequest) -> None:
+    """References are small, but where a test says `full_size`."""
+    if "full_size" not in request.fixturenames:
+        request.getfixturevalue("small_references")
 
 
 @pytest.fixture
 def full_size() -> None:
-    """References have the size that their pipeline wants; see `_small_references`."""
+    """References have the size that their pipeline wants; see `small_references`."""
 
 
 def picture(turned: int = 0, size: tuple[int, int] = (tiny.SIZE, tiny.SIZE)) -> Image.Image:

@@ -20,6 +20,7 @@ from darkroom.engine.loading import (
     load_pipeline,
     load_tiny_vae,
 )
+from darkroom.engine.model_manager import pick_dtype
 from darkroom.engine.sample import build_scheduler
 from tests.engine import ldm, tiny, tiny_families
 
@@ -360,23 +361,22 @@ def test_a_configuration_that_makes_no_sense_is_one_named_error(
         load(box)
 
 
-# --- transformers --------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("setting", "device", "unet", "dtype"),
+    [
+        ("auto", "cpu", True, torch.float32),
+        ("auto", "cpu", False, torch.float32),
+        ("auto", "cuda", True, torch.float16),
+        ("auto", "cuda", False, torch.bfloat16),  # of which some overflow in float16
+        ("float16", "cuda", False, torch.float16),
+        ("bfloat16", "cpu", True, torch.bfloat16),
+    ],
+)
+def test_a_models_dtype(setting: str, device: str, unet: bool, dtype: torch.dtype) -> None:
+    assert pick_dtype(setting, torch.device(device), unet) is dtype
 
-NAMES = {
-    "sd3": "sd3",
-    "flux_dev": "flux",
-    "flux_schnell": "flux",
-    "flux_kontext": "flux-kontext",
-    "chroma": "whole",
-    "flux2_klein": "flux2-klein",
-    "flux2_klein_distilled": "flux2-klein",
-    "z_image": "z-image",
-    "z_image_turbo": "z-image",
-    "qwen_image": "qwen-image",
-    "qwen_image_edit": "qwen-image-edit",
-    "qwen_image_edit_plus": "qwen-image-edit-plus",
-}
-FEW_STEPS = {"flux_schnell", "flux2_klein_distilled", "z_image_turbo"}
+
+# --- transformers --------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")  # diffusers' own, in Chroma
@@ -386,8 +386,8 @@ def test_folders_that_diffusers_writes_are_known(tmp_path: Path, name: str) -> N
 
     info = ModelCatalog(tmp_path / "models", "tintype").find("model").info
 
-    assert info.family == NAMES[name]
-    assert (info.defaults.num_inference_steps < 10) == (name in FEW_STEPS)
+    assert info.family == tiny_families.FAMILIES[name]
+    assert (info.defaults.num_inference_steps < 10) == (name in tiny_families.FEW_STEPS)
 
 
 @pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")

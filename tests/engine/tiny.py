@@ -173,6 +173,16 @@ def save(pipeline: DiffusionPipeline, folder: Path, notes: dict[str, Any] | None
     return folder
 
 
+def small_by_default(folder: Path) -> Path:
+    """Note 64×64 pixels as a model's default size, at which it is measured when it is loaded.
+
+    A megapixel, the default of most transformers, takes most of a tiny model's time.
+    """
+    notes = {"defaults": {"width": SIZE, "height": SIZE}}
+    (folder / "darkroom.json").write_text(json.dumps(notes))
+    return folder
+
+
 # --- models --------------------------------------------------------------------------------
 
 

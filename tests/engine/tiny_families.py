@@ -43,6 +43,7 @@ from transformers import (
     T5Tokenizer,
 )
 
+from darkroom.requests import MODEL_TASKS, Task
 from tests.engine import tiny
 
 WIDTH = 16  # of a Qwen text encoder
@@ -452,4 +453,54 @@ BUILDERS: dict[str, tiny.Builder] = {
         qwen_image_edit,
         qwen_image_edit_plus,
     )
+}
+
+
+# --- what they are -------------------------------------------------------------------------
+
+KINDS = ("guided", "unguided", "negative")  # of guidance: "negative" by a prompt
+# What each can do, and how it can be guided.
+MODELS: dict[str, tuple[tuple[Task, ...], tuple[str, ...]]] = {
+    "sd3": (MODEL_TASKS, KINDS),
+    "flux_dev": (MODEL_TASKS, KINDS),
+    "flux_schnell": (MODEL_TASKS, ("unguided", "negative")),
+    "flux_kontext": ((Task.TXT2IMG, Task.EDIT), KINDS),
+    "chroma": ((Task.TXT2IMG,), KINDS),
+    "flux2_klein": ((Task.TXT2IMG, Task.EDIT), ("guided", "unguided")),
+    "flux2_klein_distilled": ((Task.TXT2IMG, Task.EDIT), ("unguided",)),
+    "z_image": (MODEL_TASKS, KINDS),
+    "z_image_turbo": (MODEL_TASKS, ("unguided",)),
+    "qwen_image": (MODEL_TASKS, KINDS),
+    "qwen_image_edit": ((Task.INPAINT, Task.EDIT), KINDS),
+    "qwen_image_edit_plus": ((Task.EDIT,), KINDS),
+}
+SEVERAL = {"flux2_klein": 4, "flux2_klein_distilled": 2, "qwen_image_edit_plus": 3}  # references
+FEW_STEPS = {"flux_schnell", "flux2_klein_distilled", "z_image_turbo"}  # by default
+FAMILIES = {
+    "sd3": "sd3",
+    "flux_dev": "flux",
+    "flux_schnell": "flux",
+    "flux_kontext": "flux-kontext",
+    "chroma": "whole",
+    "flux2_klein": "flux2-klein",
+    "flux2_klein_distilled": "flux2-klein",
+    "z_image": "z-image",
+    "z_image_turbo": "z-image",
+    "qwen_image": "qwen-image",
+    "qwen_image_edit": "qwen-image-edit",
+    "qwen_image_edit_plus": "qwen-image-edit-plus",
+}
+TRANSFORMERS = {
+    "sd3": "SD3Transformer2DModel",
+    "flux_dev": "FluxTransformer2DModel",
+    "flux_schnell": "FluxTransformer2DModel",
+    "flux_kontext": "FluxTransformer2DModel",
+    "chroma": "ChromaTransformer2DModel",
+    "flux2_klein": "Flux2Transformer2DModel",
+    "flux2_klein_distilled": "Flux2Transformer2DModel",
+    "z_image": "ZImageTransformer2DModel",
+    "z_image_turbo": "ZImageTransformer2DModel",
+    "qwen_image": "QwenImageTransformer2DModel",
+    "qwen_image_edit": "QwenImageTransformer2DModel",
+    "qwen_image_edit_plus": "QwenImageTransformer2DModel",
 }
