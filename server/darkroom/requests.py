@@ -239,7 +239,7 @@ class Workload:
 
     Attributes:
         model: name of the model that does it.
-        pixels: width × height of an image.
+        pixels: width × height of an image, and of what the network sees beside it.
         images: how many.
         steps: denoising steps over all images; for upscaling, tiles.
     """

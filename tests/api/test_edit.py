@@ -4,7 +4,9 @@ import base64
 import io
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +303,36 @@ def test_too_many_bytes_are_refused(models: Path, tmp_path: Path) -> None:
         assert wrong(form, 413) == {"#/references/0": "is larger than 65536 bytes"}
         wide = wrong(edit(server, text(picture(size=(256, 128)))))
         assert wide["#/references/0"] == "the picture is 256×128; it may have 16384 pixels"
+
+
+@pytest.mark.parametrize(
+    ("size", "detail"),
+    [
+        ((63, 100), "is 63×100; each side has to have 64 pixels"),
+        ((64, 520), "is 64×520; one side may be 8 times as long as the other"),
+    ],
+)
+def test_a_reference_that_the_model_cannot_take_is_named(
+    waiting: RunningServer, size: tuple[int, int], detail: str
+) -> None:
+    refused = wrong(edit(waiting, text(RED), text(picture("blue", size))))
+
+    assert refused == {"#/references/1": detail}
+
+
+def test_estimates_count_the_references(waiting: RunningServer) -> None:
+    """A step takes longer, the more of them the model looks at."""
+    pixels = []
+    for references in ([RED], [RED, BLUE], [picture(size=(2048, 2048))]):
+        body = {"prompt": "x", "model": "klein", "width": 256, "height": 256}
+        body |= {"references": [text(data) for data in references]}
+        job = waiting.http.post("/edit", json=body, headers={"prefer": "respond-async"}).json()
+        with closing(sqlite3.connect(waiting.data_dir / "darkroom.db")) as database:
+            query = "SELECT pixels FROM jobs WHERE id = ?"
+            pixels.append(database.execute(query, (job["id"],)).fetchone()[0])
+
+    own = 256 * 256
+    assert pixels == [own + 64 * 64, own + 2 * 64 * 64, own + 2**20]
 
 
 # --- what becomes of the references --------------------------------------------------------

@@ -1,6 +1,7 @@
 """The registry of families, held against the diffusers that is installed."""
 
 import inspect
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import diffusers
 import pytest
 from diffusers.pipelines import auto_pipeline
+from diffusers.pipelines.flux2.image_processor import Flux2ImageProcessor
 
 from darkroom.catalog import families
 from darkroom.catalog.families import FAMILIES, UNETS, Family, Guidance
@@ -68,6 +70,36 @@ def test_families_that_edit_take_pictures(kind: str) -> None:
     assert (row.edit is not None) == (row.max_references > 0)
     if row.edit is not None:
         assert "image" in parameters(row, Task.EDIT)
+
+
+@pytest.mark.parametrize("kind", PRESENT)
+def test_references_have_the_sizes_that_the_pipeline_takes(kind: str) -> None:
+    row = FAMILIES[kind]
+    if row.edit is None:
+        return
+    checks = "image_processor.check_image_input" in inspect.getsource(pipeline(row, Task.EDIT))
+    own = inspect.signature(Flux2ImageProcessor.check_image_input).parameters
+    expected = (
+        (own["min_side_length"].default, own["max_aspect_ratio"].default)
+        if checks
+        else (1, math.inf)
+    )
+
+    assert (row.reference_side, row.reference_ratio) == expected
+    for size, taken in (((63, 64), not checks), ((64, 512), True), ((64, 513), not checks)):
+        assert (row.why_no_reference(*size) is None) == taken
+
+
+def test_what_a_network_sees_beside_its_picture_is_counted() -> None:
+    klein, kontext = FAMILIES["flux2-klein"], FAMILIES["flux-kontext"]
+    sizes = [(512, 512), (4096, 1024)]
+
+    assert klein.shown_pixels(Task.EDIT, sizes) == 512 * 512 + families.MEGAPIXEL
+    assert kontext.shown_pixels(Task.EDIT, sizes[:1]) == families.MEGAPIXEL
+    assert klein.shown_pixels(Task.TXT2IMG, []) == 0
+    assert FAMILIES["flux"].shown_pixels(Task.IMG2IMG, sizes[:1]) == 0
+    edit = FAMILIES["qwenimage-edit"]
+    assert edit.shown_pixels(Task.INPAINT, [(64, 64), (64, 64)]) == families.MEGAPIXEL
 
 
 @pytest.mark.parametrize("kind", PRESENT)

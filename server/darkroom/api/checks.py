@@ -82,6 +82,11 @@ def check(
             detail = f"leaves no step of {steps} to do; it must be at least {1 / steps:.3g}"
             yield FieldError(pointer="#/strength", detail=detail)
         yield from _check_latents(asked, model, sources)
+    if isinstance(asked, EditRequest):
+        for index, source in enumerate(sources.values()):
+            reason = entry.spec.family.why_no_reference(*source.size)
+            if reason is not None:
+                yield FieldError(pointer=pointer("references", index), detail=reason)
     if isinstance(asked, InpaintRequest) and len(sources) == 2:
         image, mask = sources["image"], sources["mask_image"]
         if image.size != mask.size:

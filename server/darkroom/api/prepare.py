@@ -5,7 +5,7 @@ import binascii
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from darkroom.api import checks
@@ -197,7 +197,9 @@ class Preparer:
             if errors:
                 raise invalid(errors)
             request = _resolve(asked, model, sources, output_format)
-            workload = request.workload
+            sizes = [source.size for source in sources.values()]
+            shown = model.spec.family.shown_pixels(asked.task, sizes)
+            workload = replace(request.workload, pixels=request.workload.pixels + shown)
         return PreparedRequest(request, workload, tuple(sources.values()), fingerprint, webhook)
 
     def _look_up(

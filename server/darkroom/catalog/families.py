@@ -7,7 +7,8 @@ repository, or do not make one picture: see `LEFT_OUT`.
 """
 
 import enum
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -18,7 +19,9 @@ TASKS = (*MODEL_TASKS, Task.EDIT)
 WHOLE = "whole"  # the name of families that have none of their own
 MEGAPIXEL = 1024 * 1024
 BLANK = " "  # the negative prompt that Qwen-Image's authors advise where there is none
-NEGATIVE_SCALE = 2.0  # of negative prompts where guidance_scale is the transformer's
+# The scale of negative prompts where guidance_scale is the transformer's. Nobody advises one for
+# FLUX.1; this is the one that diffusers tests (https://github.com/huggingface/diffusers/pull/10539).
+NEGATIVE_SCALE = 2.0
 
 
 class Guidance(enum.Enum):
@@ -48,6 +51,32 @@ class Guidance(enum.Enum):
                 return {"guidance_scale": scale}
         return {"guidance_scale": 1.0}
 
+
+@dataclass(frozen=True)
+class Width:
+    """A width of the network that denoises, which other parts have to have together.
+
+    Attributes:
+        reads: key of the network's configuration.
+        parts: names of the parts, and the keys of their configurations.
+        times: how often the network reads each number of theirs, side by side.
+    """
+
+    reads: str
+    parts: tuple[tuple[str, str], ...]
+    times: int = 1
+
+
+PACKED = Width("in_channels", (("vae", "latent_channels"),), times=4)  # 2×2 latent pixels a token
+FLUX_WIDTHS = (
+    Width("joint_attention_dim", (("text_encoder_2", "d_model"),)),
+    Width("pooled_projection_dim", (("text_encoder", "hidden_size"),)),
+    PACKED,
+)
+QWEN_WIDTHS = (
+    Width("joint_attention_dim", (("text_encoder", "hidden_size"),)),
+    Width("in_channels", (("vae", "z_dim"),), times=4),
+)
 
 # Optional fields of requests that not every family takes.
 VARYING = (
@@ -85,11 +114,14 @@ class Family:
         packing: latent pixels a side that make one token; None is the transformer's `patch_size`.
         rounds_up: whether ⌈steps · strength⌉ steps are done, instead of ⌊steps · strength⌋.
         max_references: pictures that an instruction to edit may speak of; 0 if it edits none.
+        reference_side: pixels that each side of a reference has to have.
+        reference_ratio: how many times as long one side of a reference may be as the other.
         area: pixels of the pictures that it edits to, in the reference's proportions; None keeps
             the reference's size.
         area_argument: by which the pipeline is told another area, which it keeps to otherwise.
         few_steps: default of num_inference_steps of models distilled to need no guidance.
         sizeless: tasks whose pipelines make a picture of the size that they are given.
+        widths: by which the parts of a model must fit together.
         needs: a Python package without which diffusers does not have its pipelines.
         arguments: of every call.
     """
@@ -108,10 +140,13 @@ class Family:
     packing: int | None = 2
     rounds_up: bool = True
     max_references: int = 0
+    reference_side: int = 1
+    reference_ratio: float = math.inf
     area: int | None = None
     area_argument: str | None = None
     few_steps: int = 8
     sizeless: frozenset[Task] = frozenset()
+    widths: tuple[Width, ...] = ()
     needs: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -131,6 +166,27 @@ class Family:
             return None
         return f"it cannot be loaded without {self.needs}: `pip install {self.needs}`"
 
+    def why_no_reference(self, width: int, height: int) -> str | None:
+        """Why its pipeline refuses a reference of that size; None if it takes it."""
+        if min(width, height) < self.reference_side:
+            return f"is {width}×{height}; each side has to have {self.reference_side} pixels"
+        if max(width, height) > self.reference_ratio * min(width, height):
+            most = f"{self.reference_ratio:g}"
+            return f"is {width}×{height}; one side may be {most} times as long as the other"
+        return None
+
+    def shown_pixels(self, task: Task, sizes: Sequence[tuple[int, int]]) -> int:
+        """Pixels that its network sees at every step besides those of the picture that it makes.
+
+        Args:
+            sizes: width and height of the request's pictures, a mask last.
+        """
+        if task is Task.INPAINT and self.max_references:
+            sizes = sizes[:1]
+        elif task is not Task.EDIT:
+            return 0
+        return sum(self.area or min(width * height, MEGAPIXEL) for width, height in sizes)
+
     def steps_done(self, steps: int, strength: float) -> int:
         """The steps that img2img and inpaint do, in diffusers' arithmetic; 0 is refused."""
         if self.rounds_up:
@@ -138,7 +194,7 @@ class Family:
         return min(int(steps * strength), steps)
 
 
-def _stable_diffusion(name: str, prefix: str, guidance_scale: float) -> Family:
+def _stable_diffusion(name: str, prefix: str, guidance_scale: float, *encoders: str) -> Family:
     """SD or SDXL; their UNets are stepped by our own samples, with every field and scheduler."""
     return Family(
         name,
@@ -151,6 +207,7 @@ def _stable_diffusion(name: str, prefix: str, guidance_scale: float) -> Family:
         packing=1,
         rounds_up=False,
         few_steps=4,
+        widths=(Width("cross_attention_dim", tuple((part, "hidden_size") for part in encoders)),),
     )
 
 
@@ -166,6 +223,14 @@ def _sd3(name: str, prefix: str, inpaint: str | None) -> Family:
         max_tokens=256,
         packing=None,
         few_steps=4,
+        widths=(
+            Width("joint_attention_dim", (("text_encoder_3", "d_model"),)),
+            Width(
+                "pooled_projection_dim",
+                (("text_encoder", "projection_dim"), ("text_encoder_2", "projection_dim")),
+            ),
+            Width("in_channels", (("vae", "latent_channels"),)),
+        ),
     )
 
 
@@ -185,8 +250,10 @@ def _unet(
 
 # Key in diffusers' AutoPipeline → what it is.
 FAMILIES: Mapping[str, Family] = {
-    "stable-diffusion": _stable_diffusion("sd", "StableDiffusion", 7.5),
-    "stable-diffusion-xl": _stable_diffusion("sdxl", "StableDiffusionXL", 5.0),
+    "stable-diffusion": _stable_diffusion("sd", "StableDiffusion", 7.5, "text_encoder"),
+    "stable-diffusion-xl": _stable_diffusion(
+        "sdxl", "StableDiffusionXL", 5.0, "text_encoder", "text_encoder_2"
+    ),
     "stable-diffusion-3": _sd3("sd3", "StableDiffusion3", "StableDiffusion3Inpaint"),
     "stable-diffusion-3-pag": _sd3(WHOLE, "StableDiffusion3PAG", None),
     "flux": Family(
@@ -199,6 +266,7 @@ FAMILIES: Mapping[str, Family] = {
         takes=GUIDED | {"strength", "padding_mask_crop"},
         guidance=Guidance.EMBEDDED,
         max_tokens=512,
+        widths=FLUX_WIDTHS,
         few_steps=4,
     ),
     "flux-kontext": Family(
@@ -211,9 +279,11 @@ FAMILIES: Mapping[str, Family] = {
         max_tokens=512,
         max_references=1,
         area=MEGAPIXEL,
+        widths=FLUX_WIDTHS,
         area_argument="max_area",
     ),
-    # Its negative prompt is always empty.
+    # Its negative prompt is always empty. How many references FLUX.2's models take well:
+    # https://docs.bfl.ai/guides/prompting_editing_overview
     "flux2-klein": Family(
         "flux2-klein",
         50,
@@ -223,6 +293,13 @@ FAMILIES: Mapping[str, Family] = {
         takes=frozenset({"guidance_scale"}),
         max_tokens=512,
         max_references=4,
+        reference_side=64,
+        reference_ratio=8,
+        widths=(
+            # The outputs of three of its layers.
+            Width("joint_attention_dim", (("text_encoder", "hidden_size"),), times=3),
+            PACKED,
+        ),
         few_steps=4,
     ),
     "flux2": Family(
@@ -235,6 +312,8 @@ FAMILIES: Mapping[str, Family] = {
         guidance=Guidance.EMBEDDED,
         max_tokens=512,
         max_references=6,
+        reference_side=64,
+        reference_ratio=8,
     ),
     "z-image": Family(
         "z-image",
@@ -246,6 +325,10 @@ FAMILIES: Mapping[str, Family] = {
         takes=GUIDED | {"strength"},
         guidance=Guidance.CFG_ADDED,
         max_tokens=512,
+        widths=(
+            Width("cap_feat_dim", (("text_encoder", "hidden_size"),)),
+            Width("in_channels", (("vae", "latent_channels"),)),
+        ),
         few_steps=9,
     ),
     "z-image-omni": Family(
@@ -260,6 +343,7 @@ FAMILIES: Mapping[str, Family] = {
         "QwenImageInpaint",
         takes=GUIDED | {"strength", "padding_mask_crop"},
         guidance=Guidance.TRUE_CFG,
+        widths=QWEN_WIDTHS,
         max_tokens=512,
     ),
     # Inpainting takes no crop: the pipeline resizes the picture to a megapixel, but not the mask.
@@ -272,10 +356,13 @@ FAMILIES: Mapping[str, Family] = {
         edit="QwenImageEdit",
         takes=GUIDED | {"strength"},
         guidance=Guidance.TRUE_CFG,
+        widths=QWEN_WIDTHS,
         max_tokens=512,
         max_references=1,
         area=MEGAPIXEL,
     ),
+    # Its authors find that it works best with one to three pictures:
+    # https://huggingface.co/Qwen/Qwen-Image-Edit-2509
     "qwenimage-edit-plus": Family(
         "qwen-image-edit-plus",
         50,
@@ -283,6 +370,7 @@ FAMILIES: Mapping[str, Family] = {
         None,
         edit="QwenImageEditPlus",
         guidance=Guidance.TRUE_CFG,
+        widths=QWEN_WIDTHS,
         max_tokens=512,
         max_references=3,
         area=MEGAPIXEL,

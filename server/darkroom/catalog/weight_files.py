@@ -40,9 +40,13 @@ class UnusableAddonError(DarkroomError, ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """The header of a safetensors file: the shape of each tensor, and free text, by key."""
+    """The header of a safetensors file: the shape and dtype of each tensor, and text, by key.
+
+    Dtypes are as safetensors names them: F32, BF16, I8, ….
+    """
 
     shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, str]
     metadata: Mapping[str, str]
 
 
@@ -76,6 +80,13 @@ def read_header(path: Path) -> Header:
         raise UnusableError(f"{path.name} cannot be read: {error.strerror or error}") from None
     if not header.shapes:
         raise UnusableError(f"{path.name} holds no tensors")
+    for name, dtype in header.dtypes.items():
+        # diffusers would take them for the values of the weights.
+        if name.endswith(".weight") and not dtype.startswith(("F", "BF")):
+            raise UnusableError(
+                f"{path.name} holds weights as whole numbers ({name} is {dtype}), so it is "
+                "quantised in a way that is not read"
+            )
     return header
 
 
@@ -98,18 +109,21 @@ def read_addon_header(path: Path) -> Header:
 def _parse(path: Path) -> Header:
     # Of the frameworks that the library knows, numpy alone is light enough for the web process.
     with safe_open(path, framework="np") as opened:
-        names = opened.keys()
-        shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
-        return Header(shapes, opened.metadata() or {})
+        slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+        shapes = {name: tuple(tensor.get_shape()) for name, tensor in slices.items()}
+        dtypes = {name: tensor.get_dtype() for name, tensor in slices.items()}
+        return Header(shapes, dtypes, opened.metadata() or {})
 
 
-def count_numbers(path: Path) -> int:
+def count_numbers(path: Path, prefix: str = "") -> int:
     """How many numbers the tensors of a model's file hold that are loaded from it.
 
-    Checkpoints that go on training hold averaged weights besides. `UnusableError` as `read_header`.
+    Those whose names begin with `prefix`. Checkpoints that go on training hold averaged weights
+    besides, which are not counted. `UnusableError` as `read_header`.
     """
     shapes = read_header(path).shapes
-    return sum(math.prod(shape) for name, shape in shapes.items() if not name.startswith(AVERAGED))
+    read = (name for name in shapes if name.startswith(prefix) and not name.startswith(AVERAGED))
+    return sum(math.prod(shapes[name]) for name in read)
 
 
 Found = TypeVar("Found")

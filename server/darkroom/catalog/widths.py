@@ -4,70 +4,11 @@ diffusers does not compare them: a model whose parts do not fit loads, and fails
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from darkroom.catalog.families import SD, SDXL, Family
 from darkroom.catalog.weight_files import UnusableError, read_json
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A width of the network that denoises, which other parts have to have together.
-
-    Attributes:
-        reads: key of the network's configuration.
-        parts: names of the parts, and the keys of their configurations.
-        times: how often the network reads each number of theirs, side by side.
-    """
-
-    reads: str
-    parts: tuple[tuple[str, str], ...]
-    times: int = 1
-
-
-_FLUX = (
-    Rule("joint_attention_dim", (("text_encoder_2", "d_model"),)),
-    Rule("pooled_projection_dim", (("text_encoder", "hidden_size"),)),
-    Rule("in_channels", (("vae", "latent_channels"),), times=4),  # 2×2 latent pixels a token
-)
-_QWEN = (
-    Rule("joint_attention_dim", (("text_encoder", "hidden_size"),)),
-    Rule("in_channels", (("vae", "z_dim"),), times=4),
-)
-# By the families' names.
-RULES: Mapping[str, tuple[Rule, ...]] = {
-    "sd": (Rule("cross_attention_dim", (("text_encoder", "hidden_size"),)),),
-    "sdxl": (
-        Rule(
-            "cross_attention_dim",
-            (("text_encoder", "hidden_size"), ("text_encoder_2", "hidden_size")),
-        ),
-    ),
-    "sd3": (
-        Rule("joint_attention_dim", (("text_encoder_3", "d_model"),)),
-        Rule(
-            "pooled_projection_dim",
-            (("text_encoder", "projection_dim"), ("text_encoder_2", "projection_dim")),
-        ),
-        Rule("in_channels", (("vae", "latent_channels"),)),
-    ),
-    "flux": _FLUX,
-    "flux-kontext": _FLUX,
-    "flux2-klein": (
-        # The outputs of three of its layers.
-        Rule("joint_attention_dim", (("text_encoder", "hidden_size"),), times=3),
-        Rule("in_channels", (("vae", "latent_channels"),), times=4),
-    ),
-    "z-image": (
-        Rule("cap_feat_dim", (("text_encoder", "hidden_size"),)),
-        Rule("in_channels", (("vae", "latent_channels"),)),
-    ),
-    "qwen-image": _QWEN,
-    "qwen-image-edit": _QWEN,
-    "qwen-image-edit-plus": _QWEN,
-}
 
 
 def check(config: Path, family: Family) -> None:
@@ -77,7 +18,7 @@ def check(config: Path, family: Family) -> None:
     """
     network = "unet" if family in (SD, SDXL) else "transformer"
     reads = _config(config, network)
-    for rule in RULES.get(family.name, ()):
+    for rule in family.widths:
         parts = rule.parts
         if family is SDXL and not (config / "text_encoder").is_dir():  # the refiner
             parts = parts[1:]

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from darkroom.engine import prompt_syntax
+from darkroom.engine.errors import NotFiniteError
 from darkroom.engine.prompt_syntax import MAX_WEIGHT, Passage, PromptError
 
 MAX_WINDOWS = 128  # 8,000 characters of English take about 27
@@ -99,6 +100,7 @@ class PromptEncoder:
         Raises:
             PromptError: a weight is out of range, there are over `MAX_WINDOWS` windows, or
                 clip_skip leaves no layer.
+            NotFiniteError: the text encoder gave NaN or infinity.
         """
         key = (prompt, clip_skip, negative, variant)
         conditioning = self._kept.pop(key, None)
@@ -140,6 +142,8 @@ class PromptEncoder:
             embeds.append(torch.cat([hidden for hidden, _ in runs], dim=1))  # (1, tokens, dim)
             pooled = runs[0][1]  # of the first window, as in A1111, and by the last encoder
         joined = torch.cat(embeds, dim=-1)
+        if not joined.isfinite().all():
+            raise NotFiniteError("text encoder")
         return Conditioning(joined.to(self._device, self._text_models[-1].encoder.dtype), pooled)
 
     def _windows(self, text_model: _TextModel, passages: Sequence[Passage]) -> list[Window]:
