@@ -10,10 +10,10 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
-    DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
     StableDiffusionPipeline,
 )
+from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -22,7 +22,7 @@ from darkroom.engine.base import EngineJob, Failed, Finished, JobWarning
 from darkroom.engine.engine import DiffusersEngine, from_settings
 from darkroom.engine.errors import Kind, classify
 from darkroom.requests import Lora, Task
-from tests.engine import hardware, lora_files, tiny
+from tests.engine import hardware, lora_files, tiny, tiny_families
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import assert_equal
 
@@ -154,7 +154,7 @@ def test_a_context_lost_by_a_transformer_leaves_the_engine(data_dir: Path) -> No
 def test_a_context_lost_while_loading_leaves_the_engine(data_dir: Path) -> None:
     engine = make_engine(data_dir)
 
-    with failing(DiffusionPipeline, "to", LOST), pytest.raises(torch.AcceleratorError):
+    with failing(AutoencoderKL, "to", LOST), pytest.raises(torch.AcceleratorError):
         run(engine, small())
 
 
@@ -279,6 +279,65 @@ def test_a_vae_that_overflows_in_half_precision_goes_on_in_float32(data_dir: Pat
     grey = Image.new("RGB", (tiny.SIZE, tiny.SIZE), "grey")
     again = small("sd3", task=Task.IMG2IMG).request
     assert developed(run(engine, EngineJob("again", again, grey)), "again")
+
+
+def test_a_picture_that_cannot_be_finished_fails_its_job_with_the_reason(
+    engine: DiffusersEngine,
+) -> None:
+    """And no other one of the same call."""
+    hardware.model(engine, "sd3")
+    real, calls = VaeImageProcessor.postprocess, 0
+
+    def second_fails(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OSError("this picture cannot be made")
+        return real(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VaeImageProcessor, "postprocess", second_fails)
+        events = run(engine, small("sd3", "first"), small("sd3", "second", seed=8))
+
+    assert failure(events) == Failed("second", "model", "this picture cannot be made")
+    assert developed([event for event in events if event.job_id == "first"], "first")
+
+
+def test_a_picture_without_memory_to_finish_it_is_made_again(engine: DiffusersEngine) -> None:
+    hardware.model(engine, "sd3")
+    asked = small("sd3", num_images=2)
+    plenty = developed(run(engine, asked))
+
+    real, calls = VaeImageProcessor.postprocess, 0
+
+    def second_fails(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise FULL
+        return real(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VaeImageProcessor, "postprocess", second_fails)
+        events = run(engine, asked)
+
+    assert any(isinstance(event, JobWarning) and "memory" in event.note for event in events)
+    for ours, theirs in zip(developed(events), plenty, strict=True):
+        assert_equal(ours, theirs)
+
+
+def test_the_vae_of_a_transformer_works_in_tiles_where_memory_is_short(data_dir: Path) -> None:
+    tiny.small_by_default(tiny_families.z_image(data_dir / "models" / "z_image"))
+    engine = make_engine(data_dir)
+    hardware.model(engine, "z_image")
+    asked = small("z_image", scheduler="native", width=512, height=512, num_inference_steps=1)
+
+    with hardware.vae_memory(engine, pixels=256 * 256, name="z_image"):
+        events = run(engine, asked)
+
+    notes = [event.note for event in events if isinstance(event, JobWarning)]
+    assert notes == ["memory was short: VAE in tiles of 256 pixels"]
+    assert developed(events)[0].size == (512, 512)
 
 
 # --- the rest ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.catalog.model_spec import INPAINTING, check_channels
-from darkroom.catalog.weight_files import Header, UnusableError, read_header
+from darkroom.catalog.weight_files import Header, UnusableError, count_numbers, read_header
 
 UNET = "model.diffusion_model."
 FIRST_LAYER = UNET + "input_blocks.0.0.weight"
@@ -76,6 +76,16 @@ def recognise(path: Path) -> Checkpoint:
     elif config == "sd2":
         config = _second_version(header)
     return Checkpoint(config, any(name.startswith(VAE) for name in header.shapes), scheduler)
+
+
+def numbers(path: Path) -> dict[str, int]:
+    """How many numbers each part of a checkpoint has; its text encoders are one.
+
+    Raises:
+        UnusableError: it is damaged, or gone.
+    """
+    found = {"unet": count_numbers(path, UNET), "vae": count_numbers(path, VAE)}
+    return {**found, "text_encoder": count_numbers(path) - sum(found.values())}
 
 
 def _kind(header: Header) -> str:

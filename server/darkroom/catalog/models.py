@@ -79,21 +79,23 @@ class ModelEntry:
         asked |= {word.removesuffix("s") for word in asked} | {w.removesuffix("es") for w in asked}
         return [UNKNOWN_WORDS] if self.words and asked and not asked & self.words else []
 
-    def expected_bytes(self, number_bytes: int) -> int:
-        """Bytes of its weights in memory, where each number takes so many.
+    def numbers(self) -> Mapping[str, int]:
+        """How many numbers the weights of each of its parts have that are loaded.
 
         Raises:
             UnusableError: a file is damaged, or gone.
         """
-        files = [self.path]
         if self.layout == "folder":
             parts = folders.weights(self.path, self.spec.family, self.variant)
             if self.vae is not None:
                 parts.pop("vae", None)
-            files = [file for part in parts.values() for file in part]
+            found = {part: sum(map(count_numbers, files)) for part, files in parts.items()}
+        else:
+            found = checkpoints.numbers(self.path)
         if self.vae is not None:
-            files += self.vae.glob("*.safetensors") if self.vae.is_dir() else [self.vae]
-        return number_bytes * sum(map(count_numbers, files))
+            files = self.vae.glob("*.safetensors") if self.vae.is_dir() else [self.vae]
+            found["vae"] = found.get("vae", 0) + sum(map(count_numbers, files))
+        return found
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ class DeepCache:
     def _outer(self, call: dict[str, Any], deep: torch.Tensor) -> torch.Tensor:
         """The outermost layers only, as `UNet2DConditionModel.forward` calls them."""
         unet, words = self._unet, call["encoder_hidden_states"]
+        if hasattr(unet, "_hf_hook"):  # the network may wait in the CPU's memory
+            unet._hf_hook.pre_forward(unet)
         mask = call["encoder_attention_mask"]
         if mask is not None:
             mask = ((1 - mask.to(call["sample"].dtype)) * -10000.0).unsqueeze(1)

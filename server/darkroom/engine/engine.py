@@ -186,12 +186,18 @@ class DiffusersEngine:
 
     def _decoded(self, work: Decode, result: Result) -> list[EngineEvent]:
         events: list[EngineEvent] = []
-        for (active, sample), picture in zip(work.pairs, result.value, strict=True):
+        failures: dict[ActiveJob, Exception] = {}
+        for (active, sample), made in zip(work.pairs, result.value, strict=True):
+            if isinstance(made, Exception):
+                failures.setdefault(active, made)
+                continue
             active.decoded.add(sample.index)
-            events.append(ImageReady(active.job.id, sample.index, sample.seed, picture))
+            events.append(ImageReady(active.job.id, sample.index, sample.seed, made))
             if len(active.decoded) == active.images:
                 events.append(Finished(active.job.id))
                 self.cancel(active.job.id)
+        for active, error in failures.items():
+            events += self._handle_own_failure(work, active, error)
         return events
 
     # --- failures --------------------------------------------------------------------------
@@ -214,7 +220,7 @@ class DiffusersEngine:
         return [self._fail(active, error) for active in work.jobs]
 
     def _handle_own_failure(
-        self, work: Denoise, active: ActiveJob, error: Exception
+        self, work: Denoise | Decode, active: ActiveJob, error: Exception
     ) -> list[EngineEvent]:
         """Handle the failure of one job after a call: begin it again with less memory, or fail it.
 

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline
+from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
@@ -28,6 +28,7 @@ MERGES = CONFIGS / "tokenizer" / "merges.txt.gz"
 START, END = "<|startoftext|>", "<|endoftext|>"
 CONTEXT = 77  # tokens
 READ_AHEAD_BYTES = 2**24  # at a time
+DENOISERS = ("unet", "transformer")  # names of the parts that are called at every step
 
 
 class ModelLoadError(DarkroomError, OSError):
@@ -44,7 +45,11 @@ def load_pipeline(
     device: torch.device,
     dtype: torch.dtype,
     gate: AbstractContextManager[object] = nullcontext(),  # noqa: B008
-) -> DiffusionPipeline:
+    *,
+    waits: Callable[[str], bool] = lambda _part: False,
+    fuse_qkv: bool = False,
+    storage: torch.dtype | None = None,
+) -> Any:
     """Load all parts of a model, from safetensors only and without a network.
 
     While diffusers and transformers build a network, they change what holds for the whole process:
@@ -54,6 +59,10 @@ def load_pipeline(
 
     Args:
         gate: is held while networks are built.
+        waits: whether a part, by its name, stays in the CPU's memory.
+        fuse_qkv: compute query, key and value of a UNet's attention layers in one product.
+        storage: dtype in which the denoiser's weights are kept; None for that of the computation.
+            Norms and embeddings, which are small and need the precision, keep that one.
 
     The class fits the model: text to picture where it can do that, repainting for a UNet that
     reads a mask, picture to picture for a refiner.
@@ -66,8 +75,14 @@ def load_pipeline(
         _read_ahead(entry)
         with gate:
             pipeline = _load(entry, dtype)
-        moved: DiffusionPipeline = pipeline.to(device)
-        return moved
+        if fuse_qkv and entry.spec.family in UNETS:
+            pipeline.unet.fuse_qkv_projections()
+        for name, part in pipeline.components.items():
+            if storage is not None and name in DENOISERS:
+                part.enable_layerwise_casting(storage_dtype=storage, compute_dtype=dtype)
+            if isinstance(part, torch.nn.Module) and not waits(name):
+                part.to(device)
+        return pipeline
 
 
 def load_tiny_vae(

@@ -1,7 +1,9 @@
 """The memory budget, and smaller limits after memory ran out."""
 
+import enum
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +16,49 @@ CALM_CALLS = 32  # without an error, before more is tried; doubles whenever that
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-def weight_bytes(*modules: torch.nn.Module) -> int:
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+class Offload(enum.StrEnum):
+    """Which weights wait in the CPU's memory while another part of a model works."""
+
+    NONE = "none"
+    ENCODERS = "encoders"  # the text encoders, once a prompt is encoded
+    MODEL = "model"  # every network but the one that works
+    GROUP = "group"  # all layers but some of the one that works: slower, with less memory
+
+    def keeps(self, part: str) -> bool:
+        """Whether the weights of a part, by its name, wait in the CPU's memory."""
+        return self in (Offload.MODEL, Offload.GROUP) or (
+            self is Offload.ENCODERS and is_encoder(part)
+        )
+
+    @property
+    def next(self) -> "Offload | None":
+        """What takes less memory, where that is short; None if nothing is left to try."""
+        return {Offload.NONE: Offload.ENCODERS, Offload.ENCODERS: Offload.MODEL}.get(self)
+
+
+def is_encoder(part: str) -> bool:
+    """Whether a part of a pipeline, by its name, is a text encoder."""
+    return part.startswith("text_encoder")
+
+
+def offload_for(parts: Mapping[str, int], budget: int) -> Offload:
+    """How to begin with a model of parts of so many bytes: it may fit without its text encoders."""
+    encoders = any(is_encoder(part) and size for part, size in parts.items())
+    return Offload.ENCODERS if encoders and sum(parts.values()) > budget else Offload.NONE
+
+
+def accelerator_bytes(parts: Mapping[str, int], offload: Offload) -> int:
+    """What a model of parts of so many bytes takes of the budget.
+
+    All of it where each of its networks needs a place in turn.
+    """
+    if offload is Offload.ENCODERS:
+        return sum(size for part, size in parts.items() if not is_encoder(part))
+    return sum(parts.values())
+
+
+def weight_bytes(module: torch.nn.Module) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in module.parameters())
 
 
 def budget_bytes(setting: int | str, device: torch.device) -> int:
@@ -45,15 +87,15 @@ class MemoryLimits:
     Attributes:
         most_coded: pictures in one VAE call when memory is not short.
         widest_tile: pixels; larger pictures go through the VAE in tiles.
-        can_offload: weights may wait in the CPU's memory while another part works. Once they do,
-            they go on doing so.
+        can_offload: more weights than now may wait in the CPU's memory while another part works.
+            Once they do, they go on doing so.
     """
 
     most_coded: int
     widest_tile: int
     can_offload: bool
     max_pixels: int = sys.maxsize  # of all rows of one call of the denoiser; larger ones are cut
-    offload: bool = False
+    offload: Offload = Offload.NONE
     max_coded: int = 0
     tile_side: int = 0
     _calm: int = 0
@@ -116,7 +158,9 @@ class MemoryLimits:
         self._calm, self._grew = 0, False
 
     def _offload(self) -> str | None:
-        if self.offload or not self.can_offload:
+        less = self.offload.next if self.can_offload else None
+        if less is None:
             return None
-        self.offload = True
-        return "memory was short: weights wait in the CPU's memory"
+        self.offload = less
+        what = "text encoders" if less is Offload.ENCODERS else "weights"
+        return f"memory was short: {what} wait in the CPU's memory"

@@ -4,7 +4,7 @@ import concurrent.futures
 import contextlib
 import gc
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from darkroom.engine.families import pipelines, stable_diffusion, upscaling
 from darkroom.engine.families.base import Family
 from darkroom.engine.families.unet import UNetFamily
 from darkroom.engine.loading import ModelLoadError
-from darkroom.engine.memory import MemoryLimits
+from darkroom.engine.memory import MemoryLimits, Offload
 from darkroom.engine.previews import Preview
 from darkroom.engine.prompts import PromptEncoder
 from darkroom.engine.vae import Vae
@@ -39,6 +39,7 @@ from darkroom.requests import UPSCALERS
 
 log = structlog.get_logger()
 
+STORAGE = {"none": None, "fp8": torch.float8_e4m3fn}  # of `engine.layerwise_casting`
 MAX_CODED = 4  # pictures in one VAE call: more bring little, and hold the others up
 
 
@@ -50,6 +51,7 @@ class LoadedModel:
         adapters: its LoRAs; None where it takes none.
         no_loras: why, where it takes none.
         costs: measured calls; None where calls are not shared, so that nothing is to be weighed.
+        bytes: of the weights of each of its parts.
         load_seconds: how long loading took.
     """
 
@@ -58,15 +60,19 @@ class LoadedModel:
     adapters: Adapters | None
     costs: Costs | None
     limits: MemoryLimits
-    weight_bytes: int
+    bytes: Mapping[str, int]
     load_seconds: float = 0.0
     no_loras: str = "it takes no LoRAs"
 
     def apply_limits(self) -> None:
         """Apply changed `limits` to the VAE and to offloading."""
         self.family.tile(self.limits.tile_side)
-        if self.limits.offload:
-            self.family.offload("model")
+        self.family.offload(self.limits.offload)
+
+    @property
+    def weight_bytes(self) -> int:
+        """What it takes of the memory budget."""
+        return memory.accelerator_bytes(self.bytes, self.limits.offload)
 
 
 class ModelManager:
@@ -87,13 +93,21 @@ class ModelManager:
         self._catalog = catalog
         self._adapters = adapters
         self._upscalers = upscalers
-        self._settings = settings
         self._clock = clock
         self.device = pick_device(settings.device)
-        self._offload = settings.offload
-        if self.device.type == "cpu" and self._offload != "none":
+        self._accelerated = self.device.type != "cpu"
+        self._offload = Offload(settings.offload)
+        if not self._accelerated and self._offload is not Offload.NONE:
             log.warning("engine.offload is ignored: there is no accelerator to take weights from")
-            self._offload = "none"
+            self._offload = Offload.NONE
+        if self._offload is Offload.GROUP and settings.deep_cache_interval > 1:
+            log.warning("engine.deep_cache_interval is ignored with engine.offload: group")
+            settings = settings.model_copy(update={"deep_cache_interval": 1})
+        self._settings = settings
+        self._storage = STORAGE[settings.layerwise_casting]
+        if self._storage is not None and self.device.type == "mps":
+            log.warning("engine.layerwise_casting is ignored: this accelerator has no 8-bit floats")
+            self._storage = None
         self._budget = memory.budget_bytes(settings.memory_budget_bytes, self.device)
         self._resident: dict[str, LoadedModel] = {}  # the most recently used last
         self._broken: dict[str, tuple[object, Exception]] = {}
@@ -182,9 +196,14 @@ class ModelManager:
             return self._upscalers.find(name.removeprefix(UPSCALERS))
         return self._catalog.find(name)
 
-    def _begin(self, name: str, entry: ModelEntry | UpscalerEntry) -> None:
-        log.info("loading model", model=name, device=str(self.device))
-        self._load = _Load(name, entry, self._loader.submit(self._build, name, entry))
+    def _begin(
+        self, name: str, entry: ModelEntry | UpscalerEntry, offload: Offload | None = None
+    ) -> None:
+        """Begin to load a model; with `offload` where it did not fit with less."""
+        offload = offload or self._first_offload(self._expected_parts(entry))
+        log.info("loading model", model=name, device=str(self.device), offload=str(offload))
+        future = self._loader.submit(self._build, name, entry, offload)
+        self._load = _Load(name, entry, offload, future)
 
     def _collect(self, load: "_Load", in_use: Collection[str]) -> None:
         """Take a load that has ended; if memory ran out, try again when there is more.
@@ -203,13 +222,19 @@ class ModelManager:
                 for other in idle:
                     self._unload(other)
                 self._free()  # of what the attempt left, too
-                if idle:
-                    self._begin(load.name, load.entry)
-                if idle or self._resident:
+                less = load.offload if idle else self._less(load)
+                if less is not None:
+                    self._begin(load.name, load.entry, less)
+                if less is not None or self._resident:
                     return
             else:
                 self._broken = {**self._broken, load.name: (_stamp(load.entry.path), error)}
             raise
+
+    def _less(self, load: "_Load") -> Offload | None:
+        """How to load a model with less memory, when no other one has to go for it."""
+        can_wait = self._accelerated and isinstance(load.entry, ModelEntry) and not self._resident
+        return load.offload.next if can_wait else None
 
     def _check_not_broken(self, name: str, entry: ModelEntry | UpscalerEntry) -> None:
         """Raise again why a model could not be loaded, until its files change."""
@@ -247,7 +272,25 @@ class ModelManager:
         return loading + sum(model.weight_bytes for model in self._resident.values())
 
     def _expected_bytes(self, entry: ModelEntry | UpscalerEntry) -> int:
-        return entry.expected_bytes(self._dtype(entry).itemsize)
+        parts = self._expected_parts(entry)
+        return memory.accelerator_bytes(parts, self._first_offload(parts))
+
+    def _expected_parts(self, entry: ModelEntry | UpscalerEntry) -> dict[str, int]:
+        """Bytes of each part in memory, by its files."""
+        size = self._dtype(entry).itemsize
+        if isinstance(entry, UpscalerEntry):
+            return {"upscaler": entry.expected_bytes(size)}
+        denoiser = size if self._storage is None else self._storage.itemsize
+        return {
+            part: numbers * (denoiser if part in loading.DENOISERS else size)
+            for part, numbers in entry.numbers().items()
+        }
+
+    def _first_offload(self, parts: Mapping[str, int]) -> Offload:
+        """What is offloaded from the start: what the settings say, or what does not fit."""
+        if not self._accelerated or self._offload is not Offload.NONE:
+            return self._offload
+        return memory.offload_for(parts, self._budget)
 
     def _idle(self, in_use: Collection[str]) -> list[str]:
         """Models that may be unloaded, the least recently used first."""
@@ -270,7 +313,7 @@ class ModelManager:
     # --- beside the loop -------------------------------------------------------------------
 
     @torch.inference_mode()
-    def _build(self, name: str, entry: ModelEntry | UpscalerEntry) -> LoadedModel:
+    def _build(self, name: str, entry: ModelEntry | UpscalerEntry, offload: Offload) -> LoadedModel:
         """Load a model and measure its calls; runs in the loader's thread.
 
         Raises:
@@ -280,7 +323,7 @@ class ModelManager:
         """
         began = self._clock()
         try:
-            model = self._built(entry)
+            model = self._built(entry, offload)
         except OSError:
             raise
         except Exception as error:
@@ -294,19 +337,32 @@ class ModelManager:
         log.info("model loaded", model=name, seconds=round(seconds, 2), rows_seconds=points)
         return replace(model, load_seconds=seconds)
 
-    def _built(self, entry: ModelEntry | UpscalerEntry) -> LoadedModel:
+    def _built(self, entry: ModelEntry | UpscalerEntry, offload: Offload) -> LoadedModel:
         settings = self._settings
-        offloads = self._offload != "none"
-        can_offload = self.device.type != "cpu" and not offloads
-        limits = MemoryLimits(MAX_CODED, settings.vae_tile_side, can_offload)
         dtype = self._dtype(entry)
         if isinstance(entry, UpscalerEntry):
             upscaler = upscaling.load(entry, self.device, dtype)
             name = UPSCALERS + entry.info.name
-            return LoadedModel(name, upscaler, None, None, limits, upscaler.weight_bytes)
-        pipeline: Any = loading.load_pipeline(entry, self.device, dtype, self.gate)
-        parts = pipeline.components.values()
-        weight_bytes = memory.weight_bytes(*(p for p in parts if isinstance(p, torch.nn.Module)))
+            limits = MemoryLimits(MAX_CODED, settings.vae_tile_side, can_offload=False)
+            size = {"upscaler": upscaler.weight_bytes}
+            return LoadedModel(name, upscaler, None, None, limits, size)
+        can_offload = self._accelerated and self._offload is Offload.NONE
+        tile_side = settings.vae_tile_side
+        limits = MemoryLimits(MAX_CODED, tile_side, can_offload, offload=offload)
+        pipeline: Any = loading.load_pipeline(
+            entry,
+            self.device,
+            dtype,
+            self.gate,
+            waits=offload.keeps,
+            fuse_qkv=settings.fuse_qkv,
+            storage=self._storage,
+        )
+        sizes = {
+            name: memory.weight_bytes(part)
+            for name, part in pipeline.components.items()
+            if isinstance(part, torch.nn.Module)
+        }
         family: Family
         adapters, no_loras = None, f"{entry.info.name} takes no LoRAs here"
         if entry.info.family in stable_diffusion.FAMILIES:
@@ -314,16 +370,17 @@ class ModelManager:
             if settings.fuse_qkv:
                 # The LoRA layers would wrap projections that are no longer called.
                 no_loras = "engine.fuse_qkv is on, which excludes LoRAs"
+            elif self._storage is not None:
+                no_loras = "engine.layerwise_casting is on, which excludes LoRAs"
             else:
                 adapters = Adapters(pipeline, self._adapters, family.forget_texts)
         else:
             family = pipelines.build(entry, pipeline, self.device)
-        family.tile(settings.vae_tile_side)
-        if offloads:
-            family.offload(self._offload)
+        family.tile(tile_side)
+        family.offload(offload)
         costs = warmup.warm_up(family, entry.info, self.device, self._clock)
         return LoadedModel(
-            entry.info.name, family, adapters, costs, limits, weight_bytes, no_loras=no_loras
+            entry.info.name, family, adapters, costs, limits, sizes, no_loras=no_loras
         )
 
     def _stable_diffusion(self, entry: ModelEntry, pipeline: Any) -> UNetFamily:
@@ -331,7 +388,7 @@ class ModelManager:
         where = (self.device, self._dtype(entry))
         tiny = loading.load_tiny_vae(entry, *where) if settings.tiny_vae else None
         words = load_embeddings(pipeline, self._adapters.embeddings.entries())
-        family = stable_diffusion.FAMILIES[info.family](
+        return stable_diffusion.FAMILIES[info.family](
             stable_diffusion.pipelines(pipeline, info.family, info.tasks),
             PromptEncoder(pipeline, self.device, words.expand),
             Vae(pipeline.vae, *where, settings.vae_tile_side, tiny),
@@ -340,9 +397,6 @@ class ModelManager:
             *where,
             entry.notes_on,
         )
-        if settings.fuse_qkv:
-            pipeline.unet.fuse_qkv_projections()
-        return family
 
 
 @dataclass(frozen=True)
@@ -351,6 +405,7 @@ class _Load:
 
     name: str
     entry: ModelEntry | UpscalerEntry
+    offload: Offload
     future: "concurrent.futures.Future[LoadedModel]"
 
 

@@ -3,23 +3,64 @@
 from typing import Any
 
 import torch
+from accelerate import cpu_offload_with_hook
+from diffusers.hooks.group_offloading import apply_group_offloading
+
+from darkroom.engine import memory
+from darkroom.engine.loading import DENOISERS
+from darkroom.engine.memory import Offload
 
 
-def offload(pipeline: Any, how: str, device: torch.device) -> None:
-    """Offload all networks of a pipeline of diffusers; pipelines that share them are offloaded too.
+class Offloading:
+    """Where the weights of one pipeline are; pipelines that share its networks share that.
 
     Args:
-        how: `model` moves one network at a time; `group` a few layers at a time, and the next ones
-            while these work: less memory than `model`, and slower.
+        pipeline: of diffusers.
         device: of the computation, an accelerator.
     """
-    if how == "group":
-        pipeline.enable_group_offload(
-            onload_device=device,
-            offload_device=torch.device("cpu"),
-            offload_type="block_level",
-            num_blocks_per_group=1,
-            use_stream=device.type == "cuda",
-        )
-    else:
-        pipeline.enable_model_cpu_offload(device=device)
+
+    def __init__(self, pipeline: Any, device: torch.device) -> None:
+        self._pipeline = pipeline
+        self._device = device
+        self._how = Offload.NONE
+        self._encoders: list[Any] = []  # hooks of those that wait
+
+    def begin(self, how: Offload) -> None:
+        """Offload from now on."""
+        if how is self._how:
+            return
+        self._how, self._encoders = how, []
+        match how:
+            case Offload.ENCODERS:
+                for name, part in self._pipeline.components.items():
+                    if memory.is_encoder(name) and isinstance(part, torch.nn.Module):
+                        self._encoders.append(cpu_offload_with_hook(part, self._device)[1])
+                self.encoded()
+            case Offload.MODEL:
+                self._pipeline.enable_model_cpu_offload(device=self._device)
+            case Offload.GROUP:
+                for name, part in self._pipeline.components.items():
+                    if isinstance(part, torch.nn.Module):
+                        self._group(part, blocks=name in DENOISERS)
+
+    def _group(self, part: Any, blocks: bool) -> None:
+        """Offload a network by its blocks, the next one on its way meanwhile, or by its layers.
+
+        Blocks are moved when the network's `forward` is called, which a VAE's is not.
+        """
+        options: dict[str, Any] = {
+            "onload_device": self._device,
+            "offload_device": torch.device("cpu"),
+            "offload_type": "block_level" if blocks else "leaf_level",
+            "num_blocks_per_group": 1 if blocks else None,
+            "use_stream": blocks and self._device.type == "cuda",
+        }
+        if hasattr(part, "enable_group_offload"):
+            part.enable_group_offload(**options)
+        else:
+            apply_group_offloading(part, **options)
+
+    def encoded(self) -> None:
+        """Send the text encoders back that wait in the CPU's memory: prompts are encoded."""
+        for hook in self._encoders:
+            hook.offload()

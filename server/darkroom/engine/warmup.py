@@ -23,16 +23,16 @@ def warm_up(
         torch.OutOfMemoryError: not even one row fits.
         Exception: the model's parts do not work together.
     """
-    call = family.warm_up(_job(info))
-    if call is None:
+    warm = family.warm_up(_job(info))
+    if warm is None:
         return None
 
     def denoise(rows: int) -> None:
-        call(rows)
+        warm.call(rows)
         if device.type != "cpu":
             torch.accelerator.synchronize()
 
-    return costs.measure(denoise, clock, info.defaults.width * info.defaults.height)
+    return costs.measure(denoise, clock, warm.area)
 
 
 def _job(info: ModelInfo) -> EngineJob:

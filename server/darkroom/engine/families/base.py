@@ -1,11 +1,13 @@
 """What a model family does for the engine, and what it calls a sample."""
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from PIL import Image
 
 from darkroom.engine.base import EngineJob
+from darkroom.engine.memory import Offload
 
 
 class Sample(Protocol):
@@ -13,7 +15,7 @@ class Sample(Protocol):
 
     index: int  # among the images of its job
     seed: int
-    area: int  # pixels of the image
+    area: int  # pixels that the denoiser sees: of the image, and of pictures beside it
     skipped: int  # calls of its key without it since its last step
 
     @property
@@ -37,14 +39,24 @@ class Sample(Protocol):
         """Samples of one model and one LoRA set with equal forms may share a call."""
 
 
+@dataclass(frozen=True)
+class WarmedUp:
+    """A family whose networks ran once.
+
+    Attributes:
+        call: a call of the denoiser with so many rows.
+        area: pixels of each.
+    """
+
+    call: Callable[[int], object]
+    area: int
+
+
 class Family(Protocol):
     """A loaded model: how its samples are prepared, stepped, shown and decoded."""
 
-    def warm_up(self, job: EngineJob) -> Callable[[int], object] | None:
-        """Run all networks once for a job; returns a call of the denoiser with so many rows.
-
-        None for a family that shares no calls.
-        """
+    def warm_up(self, job: EngineJob) -> WarmedUp | None:
+        """Run all networks once for a job. None for a family that shares no calls."""
 
     def notes(self, job: EngineJob) -> list[str]:
         """Sentences on what of a request has no effect, or another one than asked for."""
@@ -72,8 +84,10 @@ class Family(Protocol):
     def preview(self, sample: Any) -> bytes | None:
         """A small WebP of the image as the last step predicts it; None if there is none."""
 
-    def decode(self, samples: Sequence[Any]) -> list[Image.Image]:
+    def decode(self, samples: Sequence[Any]) -> Sequence[Image.Image | Exception]:
         """The finished images, RGB, of denoised samples of equal form.
+
+        In place of one whose sample failed on its own stands the error.
 
         Raises:
             NotFiniteError: the denoiser, or the VAE in float32 too, gave NaN or infinity.
@@ -89,8 +103,5 @@ class Family(Protocol):
     def tile(self, side: int) -> None:
         """Send pictures through the VAE in tiles of so many pixels, where they are larger."""
 
-    def offload(self, how: str) -> None:
-        """Keep weights in the CPU's memory while another part works. For accelerators only.
-
-        `model` moves one network at a time, `group` some layers: slower, with less memory.
-        """
+    def offload(self, how: Offload) -> None:
+        """Keep these weights in the CPU's memory while another part works."""

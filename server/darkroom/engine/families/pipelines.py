@@ -23,10 +23,12 @@ from darkroom.engine.base import EngineJob
 from darkroom.engine.calls import Call
 from darkroom.engine.errors import NotFiniteError
 from darkroom.engine.families import sources
+from darkroom.engine.families.base import WarmedUp
 from darkroom.engine.families.pipeline_run import PipelineRun, Suspended
 from darkroom.engine.families.text_cache import TextCache
 from darkroom.engine.families.traits import ALONE, TRAITS, Traits
-from darkroom.engine.offload import offload
+from darkroom.engine.memory import Offload
+from darkroom.engine.offload import Offloading
 from darkroom.engine.previews import Preview
 from darkroom.requests import Edit, Img2Img, Inpaint, MaskedContent, Task
 
@@ -38,6 +40,7 @@ class PipelineSample:
     index: int
     seed: int
     size: tuple[int, int]  # width and height of the image, in pixels
+    area: int  # pixels that the denoiser sees: of the image, and of the references
     geometry: Hashable  # what its calls depend on besides the shapes of their arguments
     pipeline: Any
     overlay: Callable[[Image.Image], Image.Image]  # puts back what inpainting keeps
@@ -48,10 +51,6 @@ class PipelineSample:
     prediction: torch.Tensor | None = None  # x₀ by the last step, as the denoiser sees latents
     alone: Hashable = None  # not None: it shares no calls
     run: PipelineRun = field(init=False)
-
-    @property
-    def area(self) -> int:
-        return self.size[0] * self.size[1]
 
     @property
     def steps(self) -> int:
@@ -77,6 +76,14 @@ class PipelineSample:
             return ("picture", self.alone)
         form = calls.form_without(self.suspended.call, *self.ragged)
         return (id(self.suspended.network), self.geometry, form, self.alone)
+
+    def finished(self) -> Image.Image:
+        """The picture, at the size that was asked for, RGB."""
+        made = self.run.picture
+        assert made is not None
+        if made.size != self.size:  # as of Qwen-Image-Edit's inpainting, which has its own
+            made = made.resize(self.size, Image.Resampling.LANCZOS)
+        return self.overlay(made).convert("RGB")
 
     def stepped(self, output: torch.Tensor, _timestep: Any, latents: torch.Tensor) -> None:
         """Note a step of the scheduler, and what it predicts."""
@@ -110,19 +117,20 @@ class PipelineFamily:
         self._pipelines = pipelines
         self._spec = spec
         self._traits = traits
-        self._device = device
         self._preview = preview
         self._vae_dtype = getattr(getattr(self._any, "vae", None), "dtype", torch.float32)
         self._texts = TextCache()
-        self.offloaded = False
+        self._offloading = Offloading(self._any, device)
 
-    def warm_up(self, job: EngineJob) -> Callable[[int], object] | None:
+    def warm_up(self, job: EngineJob) -> WarmedUp | None:
         sample = self._start(job, 0)
         first = sample.suspended
         while not sample.denoised:
             for _, error in self.step([sample], 1):
                 raise error
-        self.decode([sample])
+        (made,) = self.decode([sample])
+        if isinstance(made, Exception):
+            raise made
         if first is None or not self._traits.batched:
             return None
 
@@ -130,7 +138,7 @@ class PipelineFamily:
             (one, *_) = first.call.parts(1)
             return calls.make(first.network, calls.join([one] * rows), rows)
 
-        return denoise
+        return WarmedUp(denoise, sample.area)
 
     def notes(self, job: EngineJob) -> list[str]:
         """That a prompt is longer than what the model reads, if so."""
@@ -147,10 +155,13 @@ class PipelineFamily:
     # --- prepare ---------------------------------------------------------------------------
 
     def prepare(self, jobs: Sequence[EngineJob]) -> dict[str, list[PipelineSample]]:
-        return {
-            job.id: [self._start(job, index) for index in range(job.model_request.num_images)]
-            for job in jobs
-        }
+        try:
+            return {
+                job.id: [self._start(job, index) for index in range(job.model_request.num_images)]
+                for job in jobs
+            }
+        finally:
+            self._offloading.encoded()
 
     def _start(self, job: EngineJob, index: int) -> PipelineSample:
         """A sample of a job, run to its first call of the denoiser."""
@@ -168,10 +179,13 @@ class PipelineFamily:
         pipeline.encode_prompt = self._texts.around(pipeline)
         arguments, overlay = self._arguments(job, index)
         sizes = tuple(picture.size for picture in job.references)
+        given = sizes if job.image is None or isinstance(request, Edit) else (job.image.size,)
+        shown = self._spec.family.shown_pixels(request.task, given)
         sample = PipelineSample(
             index=index,
             seed=request.seed_of(index),
             size=(request.width, request.height),
+            area=request.width * request.height + shown,
             geometry=(request.task, request.width, request.height, sizes),
             pipeline=pipeline,
             overlay=overlay,
@@ -234,22 +248,15 @@ class PipelineFamily:
 
     # --- decode ----------------------------------------------------------------------------
 
-    def decode(self, samples: Sequence[PipelineSample]) -> list[Image.Image]:
+    def decode(self, samples: Sequence[PipelineSample]) -> list[Image.Image | Exception]:
+        failed: dict[int, Exception] = {}
         waiting = [sample for sample in samples if sample.suspended is not None]
         if waiting:
             suspended = [sample.suspended for sample in waiting if sample.suspended is not None]
             call = calls.join([each.call for each in suspended])
             pixels = self._decode(suspended[0].network, call)
-            for _, error in _hand_back(waiting, pixels):
-                raise error
-        pictures = []
-        for sample in samples:
-            assert sample.run.picture is not None
-            made = sample.run.picture
-            if made.size != sample.size:  # as of Qwen-Image-Edit's inpainting, which has its own
-                made = made.resize(sample.size, Image.Resampling.LANCZOS)
-            pictures.append(sample.overlay(made).convert("RGB"))
-        return pictures
+            failed = {id(sample): error for sample, error in _hand_back(waiting, pixels)}
+        return [failed.get(id(sample)) or sample.finished() for sample in samples]
 
     def _decode(self, network: Any, call: Call) -> Any:
         """The pixels of latents; the VAE may be in another dtype than they."""
@@ -271,10 +278,8 @@ class PipelineFamily:
     def tile(self, side: int) -> None:
         vae.tile(getattr(self._any, "vae", None), side)
 
-    def offload(self, how: str) -> None:
-        if not self.offloaded:
-            offload(self._any, how, self._device)
-            self.offloaded = True
+    def offload(self, how: Offload) -> None:
+        self._offloading.begin(how)
 
     @property
     def _any(self) -> Any:

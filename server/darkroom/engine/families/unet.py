@@ -18,8 +18,10 @@ from darkroom.engine.base import EngineJob
 from darkroom.engine.denoiser import Denoiser, collate
 from darkroom.engine.errors import NotFiniteError
 from darkroom.engine.families import sources
+from darkroom.engine.families.base import WarmedUp
 from darkroom.engine.families.sources import Source
-from darkroom.engine.offload import offload
+from darkroom.engine.memory import Offload
+from darkroom.engine.offload import Offloading
 from darkroom.engine.previews import Preview
 from darkroom.engine.prompts import PromptEncoder
 from darkroom.engine.sample import Inpainting, Row, UNetSample, build_scheduler
@@ -56,7 +58,7 @@ class UNetFamily:
         self._notes_on = notes_on
         self.dtype = dtype
         self.device = device
-        self.offloaded = False
+        self._offloading = Offloading(pipeline, device)
         self._pipelines = pipelines
         self._prompts = prompts
         self._scheduler_config = dict(pipeline.scheduler.config)
@@ -68,7 +70,7 @@ class UNetFamily:
         """Size conditioning of the UNet, for families that have it."""
         return None
 
-    def warm_up(self, job: EngineJob) -> Callable[[int], object]:
+    def warm_up(self, job: EngineJob) -> WarmedUp:
         """As for all families; also packs the weights for this machine's CPU."""
         (sample,) = self.prepare([job])[job.id]
         _, _, height, width = sample.latents.shape
@@ -84,7 +86,9 @@ class UNetFamily:
         packing.pack(self.vae.model.decoder, lambda: self.vae.decode(sample.latents))
         packing.pack(self.vae.model.encoder, lambda: self.vae.moments(pixels))
         self.vae.decode(sample.latents)
-        return denoise
+        if not denoise(1).isfinite().all():
+            raise NotFiniteError("UNet")
+        return WarmedUp(denoise, sample.area)
 
     def notes(self, job: EngineJob) -> list[str]:
         return self._notes_on(job.model_request.prompt)
@@ -92,10 +96,8 @@ class UNetFamily:
     def forget_texts(self) -> None:
         self._prompts.forget()
 
-    def offload(self, how: str) -> None:
-        if not self.offloaded:
-            offload(next(iter(self._pipelines.values())), how, self.device)
-            self.offloaded = True
+    def offload(self, how: Offload) -> None:
+        self._offloading.begin(how)
 
     def tile(self, side: int) -> None:
         self.vae.tile(side)
@@ -118,13 +120,16 @@ class UNetFamily:
         """
         read = [(job, sources.read(job, self._pipeline(job.model_request))) for job in jobs]
         self._encode([(job.model_request, source) for job, source in read if source is not None])
-        return {
-            job.id: [
-                self._sample(job.model_request, index, source)
-                for index in range(job.model_request.num_images)
-            ]
-            for job, source in read
-        }
+        try:
+            return {
+                job.id: [
+                    self._sample(job.model_request, index, source)
+                    for index in range(job.model_request.num_images)
+                ]
+                for job, source in read
+            }
+        finally:
+            self._offloading.encoded()
 
     def _pipeline(self, request: Txt2Img) -> Any:
         pipeline = self._pipelines.get(request.task)

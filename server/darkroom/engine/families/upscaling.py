@@ -30,6 +30,7 @@ from darkroom.catalog.upscalers import UpscalerEntry
 from darkroom.engine import memory
 from darkroom.engine.base import EngineJob
 from darkroom.engine.errors import NotFiniteError, is_out_of_memory
+from darkroom.engine.memory import Offload
 from darkroom.images import tiling
 from darkroom.requests import Upscale
 
@@ -102,7 +103,7 @@ class Upscaler:
     def tile(self, side: int) -> None:
         """It cuts pictures by itself."""
 
-    def offload(self, how: str) -> None:
+    def offload(self, how: Offload) -> None:
         """It is small, and stays."""
 
     # --- one tile --------------------------------------------------------------------------

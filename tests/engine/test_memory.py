@@ -1,0 +1,297 @@
+"""What takes less memory: weights of 8 bits, weights that wait elsewhere, and tiles.
+
+For a tiny model of each family; every day for the two whose networks are unlike the others'.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.hooks.group_offloading import ModuleGroup
+from diffusers.models.normalization import RMSNorm
+from PIL import Image
+
+from darkroom.catalog.models import ModelCatalog
+from darkroom.engine.base import EngineJob, Failed
+from darkroom.engine.engine import DiffusersEngine
+from darkroom.engine.memory import MemoryLimits, Offload, accelerator_bytes, offload_for
+from darkroom.engine.vae import factor_of
+from darkroom.requests import Lora, Task
+from tests.engine import hardware, tiny, tiny_families
+from tests.engine.conftest import developed, make_engine, request, run
+from tests.engine.stock import difference
+
+BUILDERS = {name: tiny.BUILDERS[name] for name in ("sd1", "sdxl")} | tiny_families.BUILDERS
+DAILY = ("sd1", "z_image")
+MODELS = [pytest.param(n, marks=() if n in DAILY else pytest.mark.slow) for n in BUILDERS]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A data folder with a model, built when it is first asked for."""
+    folder = tmp_path_factory.mktemp("data")
+
+    def build(name: str) -> Path:
+        path = folder / "models" / name
+        if not path.exists():
+            tiny.small_by_default(BUILDERS[name](path))
+        return folder
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def plain(built: Callable[[str], Path]) -> Callable[[str], DiffusersEngine]:
+    """The engine, with a model in memory."""
+    engines: list[DiffusersEngine] = []
+
+    def engine(name: str) -> DiffusersEngine:
+        data_dir = built(name)
+        if not engines:
+            engines.append(make_engine(data_dir))
+        hardware.model(engines[0], name)
+        return engines[0]
+
+    return engine
+
+
+@pytest.fixture(autouse=True)
+def _small(small_references: None) -> None:
+    """References are small."""
+
+
+def job(data_dir: Path, model: str, **fields: Any) -> EngineJob:
+    """A small job of the first task that the model can do."""
+    info = ModelCatalog(data_dir / "models", "tintype").find(model).info
+    task = info.tasks[0]
+    values: dict[str, Any] = {
+        "model": model,
+        "width": tiny.SIZE,
+        "height": tiny.SIZE,
+        "num_inference_steps": 3,
+        "scheduler": "euler" if model in ("sd1", "sdxl") else "native",
+        "negative_prompt": "",
+    }
+    asked = request(task, **values | fields)
+    size = (asked.width, asked.height)
+    pictures = (Image.new("RGB", size, "grey"), Image.new("L", size, 255))
+    references = pictures[:1] if task is Task.EDIT else ()
+    return EngineJob("job", asked, *pictures, references=references)
+
+
+def unlikeness(ours: Image.Image, theirs: Image.Image) -> float:
+    """Mean difference of their pixels, of 255."""
+    apart = np.asarray(ours, dtype=np.int16) - np.asarray(theirs, dtype=np.int16)
+    return float(np.abs(apart).mean())
+
+
+# --- weights of 8 bits -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_weights_of_8_bits_give_nearly_the_same_picture(
+    built: Callable[[str], Path], plain: Callable[[str], DiffusersEngine], model: str
+) -> None:
+    data_dir = built(model)
+    (exact,) = developed(run(plain(model), job(data_dir, model)))
+    (other,) = developed(run(plain(model), job(data_dir, model, seed=8)))
+    engine = make_engine(data_dir, layerwise_casting="fp8")
+
+    (ours,) = developed(run(engine, job(data_dir, model)))
+
+    network = hardware.denoiser(engine, model)
+    kept = {name: weight.dtype for name, weight in network.named_parameters()}
+    assert set(kept.values()) == {torch.float8_e4m3fn, torch.float32}
+    assert network.dtype == torch.float32
+    for name, layer in network.named_modules():
+        if isinstance(layer, torch.nn.LayerNorm | torch.nn.GroupNorm | RMSNorm):
+            assert all(
+                kept[f"{name}.{own}"] == torch.float32 for own, _ in layer.named_parameters()
+            )
+    assert difference(ours, exact) > 0
+    assert unlikeness(ours, exact) < unlikeness(other, exact) / 2
+    lean, full = engine.resident()[model].bytes, plain(model).resident()[model].bytes
+    cast = sum(weight.numel() for weight in network.parameters() if weight.itemsize == 1)
+    assert lean == full - 3 * cast
+
+
+def test_weights_of_8_bits_are_counted_before_a_model_is_loaded(
+    built: Callable[[str], Path],
+) -> None:
+    """So that two models may stay in memory where they fit only so."""
+    data_dir = built("sd1")
+    sizes = {}
+    for how in ("none", "fp8"):
+        engine = make_engine(data_dir, layerwise_casting=how)
+        entry = engine._models._find("sd1")
+        sizes[how] = engine._models._expected_bytes(entry)
+
+    numbers = ModelCatalog(data_dir / "models", "tintype").find("sd1").numbers()
+    assert sizes["none"] == 4 * sum(numbers.values())
+    assert sizes["fp8"] == sizes["none"] - 3 * numbers["unet"]
+
+
+def test_loras_and_weights_of_8_bits_exclude_each_other(built: Callable[[str], Path]) -> None:
+    data_dir = built("sd1")
+    engine = make_engine(data_dir, layerwise_casting="fp8")
+
+    (event,) = run(engine, job(data_dir, "sd1", loras=(Lora(name="style"),)))
+
+    assert isinstance(event, Failed)
+    assert (event.kind, "layerwise_casting" in event.detail) == ("request", True)
+
+
+# --- weights that wait -------------------------------------------------------------------------
+
+PARTS = {"text_encoder": 8, "text_encoder_2": 4, "unet": 6, "vae": 1}
+
+
+@pytest.mark.parametrize(
+    ("budget", "offload", "taken"),
+    [(19, Offload.NONE, 19), (18, Offload.ENCODERS, 7), (5, Offload.ENCODERS, 7)],
+)
+def test_text_encoders_wait_where_a_model_does_not_fit_with_them(
+    budget: int, offload: Offload, taken: int
+) -> None:
+    assert offload_for(PARTS, budget) is offload
+    assert accelerator_bytes(PARTS, offload) == taken
+
+
+def test_a_model_without_text_encoders_has_none_that_wait() -> None:
+    assert offload_for({"unet": 6}, 5) is Offload.NONE
+
+
+def test_weights_wait_when_nothing_else_helps() -> None:
+    limits = MemoryLimits(most_coded=1, widest_tile=256, can_offload=True)
+
+    notes = [limits.shrink_denoising(1, 64), limits.shrink_coding(1, 64)]
+
+    assert notes == [
+        "memory was short: text encoders wait in the CPU's memory",
+        "memory was short: weights wait in the CPU's memory",
+    ]
+    assert limits.offload is Offload.MODEL
+    assert limits.shrink_denoising(1, 64) is None
+
+
+def test_on_a_cpu_nothing_waits(built: Callable[[str], Path]) -> None:
+    engine = make_engine(built("sd1"), memory_budget_bytes=2**20, offload="group")
+    model = hardware.model(engine, "sd1")
+
+    assert model.limits.offload is Offload.NONE
+    assert model.limits.shrink_denoising(1, 64) is None
+
+
+@contextmanager
+def moves(encoder: torch.nn.Module) -> Iterator[list[str]]:
+    """Where an encoder goes meanwhile, and its calls, in order."""
+    found: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = torch.nn.Module.to
+
+        def to(module: Any, *args: Any, **kwargs: Any) -> Any:
+            if module is encoder:
+                found.append(f"to {args[0]}")
+            return real(module, *args, **kwargs)
+
+        patch.setattr(torch.nn.Module, "to", to)
+        hook = next(iter(encoder.children())).register_forward_hook(
+            lambda *_: found.append("encodes")
+        )
+        yield found
+        hook.remove()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_text_encoders_that_wait_come_for_a_prompt_and_go_back(
+    built: Callable[[str], Path], plain: Callable[[str], DiffusersEngine], model: str
+) -> None:
+    """`cpu:0` stands for an accelerator here: it is not the `cpu` that weights wait in."""
+    data_dir = built(model)
+    asked = job(data_dir, model, prompt="a very red fox")
+    (expected,) = developed(run(plain(model), asked))
+    engine = make_engine(data_dir)
+    family = hardware.model(engine, model).family
+    family._offloading._device = torch.device("cpu", 0)
+    encoder = family._offloading._pipeline.text_encoder
+
+    with moves(encoder) as found:
+        family.offload(Offload.ENCODERS)
+        (ours,) = developed(run(engine, asked))
+
+    assert found[0] == found[-1] == "to cpu"
+    there = [found[i - 1] for i, move in enumerate(found) if move == "encodes" != found[i - 1]]
+    assert there
+    assert set(there) == {"to cpu:0"}
+    assert ours.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_groups_of_layers_that_wait_give_the_same_picture(
+    built: Callable[[str], Path], plain: Callable[[str], DiffusersEngine], model: str
+) -> None:
+    """Each layer's weights are brought before it is called, whatever calls it."""
+    data_dir = built(model)
+    asked = job(data_dir, model, prompt="a very red fox")
+    (expected,) = developed(run(plain(model), asked))
+    engine = make_engine(data_dir)
+    family = hardware.model(engine, model).family
+    called: list[torch.nn.Module] = []
+    for part in family._offloading._pipeline.components.values():
+        for layer in part.modules() if isinstance(part, torch.nn.Module) else ():
+            layer.register_forward_hook(lambda module, *_: called.append(module))
+    brought: set[int] = set()
+    real = ModuleGroup.onload_
+
+    def onload(group: Any) -> None:
+        weights = [weight for module in group.modules for weight in module.parameters()]
+        brought.update(map(id, (*weights, *group.parameters)))
+        real(group)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ModuleGroup, "onload_", onload)
+        family.offload(Offload.GROUP)
+        (ours,) = developed(run(engine, asked))
+
+    assert difference(ours, expected) <= 1
+    assert called
+    for layer in called:
+        assert all(id(weight) in brought for weight in layer.parameters(recurse=False)), layer
+
+
+# --- tiles -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [64, 75])
+@pytest.mark.parametrize("model", MODELS)
+def test_large_pictures_go_through_the_vae_in_tiles(
+    built: Callable[[str], Path],
+    plain: Callable[[str], DiffusersEngine],
+    model: str,
+    side: int,
+) -> None:
+    data_dir, engine = built(model), plain(model)
+    fields = {"width": 2 * tiny.SIZE, "height": 3 * tiny.SIZE // 2, "num_inference_steps": 1}
+    asked = job(data_dir, model, **fields)
+    (whole,) = developed(run(engine, asked))
+    (other,) = developed(run(engine, job(data_dir, model, **fields, seed=8)))
+    family = hardware.model(engine, model).family
+    sides: set[int] = set()
+
+    def look(_module: Any, args: tuple[torch.Tensor, ...]) -> None:
+        sides.update(args[0].shape[-2:])
+
+    vae = hardware.autoencoder(engine, model)
+    hook = vae.decoder.register_forward_pre_hook(look)
+    family.tile(side)
+    (tiled,) = developed(run(engine, asked))
+    hook.remove()
+    family.tile(2**14)
+
+    assert max(sides) * factor_of(vae) <= side
+    assert tiled.size == whole.size
+    assert 0 < unlikeness(tiled, whole) < unlikeness(other, whole) / 2
