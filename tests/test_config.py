@@ -25,6 +25,11 @@ def test_every_setting_is_explained() -> None:
             assert lines[number - 1].strip().startswith("#"), f"no comment above {line.strip()!r}"
 
 
+def test_an_old_files_sequential_offloading_is_group_with_a_warning() -> None:
+    with pytest.warns(FutureWarning, match="sequential is now group"):
+        assert config.EngineSettings(offload="sequential").offload == "group"
+
+
 def test_the_command_line_wins_over_the_environment_over_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

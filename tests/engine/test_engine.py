@@ -1,10 +1,13 @@
 """The loop: sharing, turns, events, cancelling, failures that stay alone."""
 
+import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from darkroom.catalog.models import ModelEntry
+from darkroom.engine import loading
 from darkroom.engine.base import (
     EngineEvent,
     EngineJob,
@@ -225,6 +228,55 @@ def test_models_that_fit_take_turns(two_models: Path) -> None:
     order = [event.job_id for event in events if isinstance(event, Stepped)]
     assert order != sorted(order)
     assert len(developed(events, "sd1")) == len(developed(events, "sdxl")) == 1
+
+
+def test_steps_go_on_while_another_model_is_read(two_models: Path) -> None:
+    """However long its files take: here until the job beside it is done."""
+    engine = make_engine(two_models)
+    hardware.model(engine, "sd1")
+    done = threading.Event()
+    real = loading._read_ahead
+
+    def slow_disk(entry: ModelEntry) -> None:
+        assert done.wait(60)
+        real(entry)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "_read_ahead", slow_disk)
+        engine.submit(small("sdxl"))
+        engine.tick()
+        events = run_until(engine, Finished("sd1"), small("sd1"))
+        assert "sdxl" not in engine.resident()
+        done.set()
+        events += run_until(engine, Finished("sdxl"))
+
+    assert developed(events, "sd1")
+    assert developed(events, "sdxl")
+
+
+def test_a_job_is_cancelled_while_its_model_is_read(two_models: Path) -> None:
+    engine = make_engine(two_models)
+    go_on = threading.Event()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "_read_ahead", lambda _entry: go_on.wait(60))
+        engine.submit(small("sdxl"))
+        engine.tick()
+        engine.cancel("sdxl")
+        assert engine.in_flight() == 0
+        go_on.set()
+
+    assert developed(run(engine, small("sd1")), "sd1")
+
+
+def run_until(engine: DiffusersEngine, last: EngineEvent, *jobs: EngineJob) -> list[EngineEvent]:
+    """The events up to one."""
+    for job in jobs:
+        engine.submit(job)
+    events: list[EngineEvent] = []
+    while last not in events:
+        events += engine.tick()
+    return events
 
 
 def test_models_that_do_not_fit_follow_each_other(two_models: Path) -> None:

@@ -130,7 +130,7 @@ def test_what_it_cannot_do_is_refused_by_name(
 def flows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("flows")
     for name in FLOWS:
-        BUILDERS[name](folder / "models" / name)
+        tiny.small_by_default(BUILDERS[name](folder / "models" / name))
     return folder
 
 
@@ -149,6 +149,39 @@ def test_other_schedulers(flows: Path, name: str) -> None:
         assert len(pictures) == 4
         (euler,) = developed(run(engine, job(model=name, task=task, scheduler="euler")))
         assert euler.tobytes() in pictures  # it is the model's own
+
+
+@pytest.mark.parametrize("name", ["sd3", *(pytest.param(f, marks=pytest.mark.slow) for f in FLOWS)])
+@pytest.mark.parametrize("task", [Task.IMG2IMG, Task.INPAINT])
+def test_progress_counts_the_steps_that_are_done(
+    data_dir: Path, flows: Path, name: str, task: Task
+) -> None:
+    """Of all images together, upwards to the number that was told first."""
+    asked = job(task=task, model=name, num_images=2, num_inference_steps=8, strength=0.5)
+
+    events = run(make_engine(data_dir if name == "sd3" else flows), asked)
+
+    told = [event for event in events if isinstance(event, Started | Stepped)]
+    assert {event.steps for event in told} == {8}
+    steps = [event.step for event in told if isinstance(event, Stepped)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 8
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_references")
+@pytest.mark.parametrize("name", ["flux_kontext", "flux2_klein", "qwen_image_edit_plus"])
+def test_progress_of_an_edit_counts_all_its_steps(tmp_path: Path, name: str) -> None:
+    tiny.small_by_default(BUILDERS[name](tmp_path / "models" / name))
+    grey = Image.new("RGB", (tiny.SIZE, tiny.SIZE), "grey")
+    asked = job(task=Task.EDIT, model=name, num_images=2, num_inference_steps=4).request
+
+    events = run(make_engine(tmp_path), EngineJob("job", asked, references=(grey,)))
+
+    assert events[0] == Started("job", 8)
+    steps = [event.step for event in events if isinstance(event, Stepped)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 8
 
 
 def test_a_prompt_that_is_too_long_is_noted(flows: Path) -> None:

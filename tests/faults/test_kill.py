@@ -2,6 +2,8 @@
 
 import hashlib
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -34,6 +36,41 @@ def test_a_job_whose_worker_is_killed_is_finished_by_the_next_one(tmp_path: Path
         assert finished["attempts"] == 2
         assert sha256(server, finished) == sha256(server, undisturbed)
         assert server.child("worker").pid != victim.pid
+
+
+LOSING = """
+import sys
+from pathlib import Path
+import torch
+from diffusers import UNet2DConditionModel
+from darkroom.cli import main
+
+real = UNet2DConditionModel.forward
+
+def forward(*args, **kwargs):
+    if Path(sys.argv[-1], "lost").exists():
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    return real(*args, **kwargs)
+
+UNet2DConditionModel.forward = forward
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_job_whose_worker_lost_the_gpu_is_finished_by_the_next_one(tmp_path: Path) -> None:
+    """The process ends: only a new one can use the GPU again."""
+    with running(tmp_path, process="web") as server:
+        command = [sys.executable, "-c", LOSING, "worker", "--data-dir", str(tmp_path)]
+        with subprocess.Popen(command) as worker:
+            server.wait_for("/readyz")
+            (tmp_path / "lost").touch()
+            job = server.submit()
+            assert worker.wait(PATIENCE_S) not in (0, None)
+        (tmp_path / "lost").unlink()
+
+        with running(tmp_path, process="worker", ready=None):
+            assert server.finished(job["id"])["status"] == "succeeded"
 
 
 @pytest.mark.slow
