@@ -1,9 +1,8 @@
 import { useComputed } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { useApp } from "./components/context";
 import { Create } from "./components/create/Create";
-import { MaskScreen } from "./components/create/MaskScreen";
-import { PhotoScreen } from "./components/create/PhotoScreen";
+import { Editor } from "./components/create/Editor";
 import { Gallery } from "./components/gallery/Gallery";
 import { Pair } from "./components/pair/Pair";
 import { SettingsScreen } from "./components/settings/Settings";
@@ -38,7 +37,7 @@ export function App() {
 
 function Screen() {
   const { route, server } = useApp();
-  const here = route.current.value;
+  const here = useBelow(route.current.value);
   const locked = useComputed(() => ["unpaired", "revoked"].includes(server.reach.value)).value;
   // On the first visit it is not known yet whether to show the form or the pairing page.
   if (server.reach.value === "checking" && !server.me.value) {
@@ -64,7 +63,6 @@ function Screen() {
   }
   switch (here.screen) {
     case "gallery":
-    case "picture":
       return (
         <main class="screen bleed">
           <Banner />
@@ -88,15 +86,21 @@ function Screen() {
   }
 }
 
+/** The screen under one that covers the others. It stays as it was left. */
+function useBelow(here: Route): Route {
+  const below = useRef<Route>(undefined);
+  if (!LAYERS.includes(here.screen)) below.current = here;
+  return below.current ?? { screen: here.screen === "picture" ? "gallery" : "create" };
+}
+
 /** Screens that cover the full page; "back" closes them. */
 function Layer() {
   const state = useApp();
   const here = state.route.current.value;
   switch (here.screen) {
     case "photo":
-      return <PhotoScreen />;
     case "mask":
-      return <MaskScreen />;
+      return <Editor screen={here.screen} />;
     case "picture":
       return (
         <Viewer

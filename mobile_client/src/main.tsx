@@ -12,6 +12,7 @@ import "./styles/viewer.css";
 import { render } from "preact";
 import { App } from "./app";
 import { StateContext } from "./components/context";
+import { loadEditors } from "./components/create/Editor";
 import { BrowserNotifier } from "./lib/notifier";
 import { State } from "./lib/state";
 import { Router } from "./lib/state/route";
@@ -48,7 +49,8 @@ render(
   </StateContext.Provider>,
   root,
 );
-void state.start();
+// The editors are loaded once the first screen is there: they open without a server then.
+void state.start().finally(() => loadEditors().catch(() => undefined));
 
 if (import.meta.env.PROD && window.isSecureContext) {
   // Opens the app without a network. Service workers need HTTPS or localhost.

@@ -90,6 +90,7 @@ export interface Submission {
 }
 
 export class FakeApi implements Api {
+  onAnswer: () => void = () => {};
   /** What happens to each request instead of an answer. */
   trouble: (() => Error | null) | null = null;
   identity: Me = {
@@ -277,6 +278,7 @@ export class FakeApi implements Api {
   private stumble(): void {
     const error = this.trouble?.();
     if (error) throw error;
+    this.onAnswer();
   }
 }
 

@@ -187,6 +187,70 @@ def test_what_is_deleted_is_gone_from_the_server(gallery: Phone) -> None:
     assert before - _ids(gallery) == {f"{int(name.split()[1]):024x}-0" for name in doomed}
 
 
+def test_all_means_all_and_so_many_are_asked_about(gallery: Phone) -> None:
+    gallery.press("Select")
+    gallery.press("All")
+    total = len(_all(gallery))
+    expect(gallery.page.get_by_role("heading", name=f"{total} of {total} selected")).to_be_visible()
+
+    gallery.press("Delete")
+    question = gallery.page.get_by_role("dialog", name=f"Delete {total} pictures?")
+    expect(question).to_be_visible()
+    question.get_by_role("button", name="Cancel").click()
+    expect(question).to_have_count(0)
+    assert len(_all(gallery)) == total
+
+    gallery.press("None")
+    expect(gallery.page.get_by_role("heading", name="0 selected")).to_be_visible()
+
+
+def test_more_than_a_few_are_deleted_only_after_a_yes(gallery: Phone) -> None:
+    doomed = names(gallery)[:4]
+    gallery.press("Select")
+    for index in range(4):
+        tiles(gallery).nth(index).click()
+    gallery.press("Delete")
+    assert names(gallery)[:4] == doomed
+
+    gallery.press("Delete 4")
+
+    eventually(lambda: set(doomed).isdisjoint(names(gallery)))
+    gallery.press("Undo")
+    eventually(lambda: names(gallery)[:4] == doomed)
+
+
+def test_a_keyboard_selects_and_looks(gallery: Phone) -> None:
+    keyboard = gallery.page.keyboard
+    shown = names(gallery)
+    tiles(gallery).nth(1).click(modifiers=["Control"])
+    tiles(gallery).nth(3).click(modifiers=["Shift"])
+    expect(gallery.page.get_by_role("heading", name="3 selected")).to_be_visible()
+    keyboard.press("Escape")
+    expect(gallery.page.get_by_role("heading", name="3 selected")).to_have_count(0)
+
+    tiles(gallery).first.focus()
+    keyboard.press("ArrowRight")
+    keyboard.press("ArrowDown")
+    keyboard.press("ArrowUp")
+    expect(tiles(gallery).nth(1)).to_be_focused()
+    keyboard.press("Enter")
+
+    prompt = gallery.page.locator(".viewer-prompt")
+    expect(prompt).to_have_text(shown[1])
+    keyboard.press("ArrowRight")
+    expect(prompt).to_have_text(shown[2])
+    gallery.button("Newer picture").focus()
+    keyboard.press("Enter")
+    expect(prompt).to_have_text(shown[1])
+    keyboard.press("ArrowLeft")
+    expect(prompt).to_have_text(shown[0])
+    keyboard.press("Delete")
+    expect(prompt).to_have_text(shown[1])
+    gallery.press("Undo")
+    keyboard.press("Escape")
+    eventually(lambda: names(gallery)[:2] == shown[:2])
+
+
 def test_a_long_press_begins_to_select(gallery: Phone) -> None:
     box = tiles(gallery).nth(4).bounding_box()
     assert box

@@ -1,6 +1,13 @@
 import { describe, expect, it } from "vitest";
 import { encoding } from "../../src/lib/canvas/photo";
-import { centered, turned, unturned, usefulSize, within } from "../../src/lib/canvas/sizes";
+import {
+  centered,
+  takenRatio,
+  turned,
+  unturned,
+  usefulSize,
+  within,
+} from "../../src/lib/canvas/sizes";
 
 const SD = { min_side: 256, max_side: 1024, max_pixels: 768 * 768, multiple_of: 8 };
 const TINY = { min_side: 64, max_side: 256, max_pixels: 25_600, multiple_of: 8 };
@@ -29,6 +36,23 @@ describe("the useful size of a photo", () => {
     const size = usefulSize({ width: 8000, height: 6000 }, SD);
     expect(size.width / size.height).toBeCloseTo(4 / 3, 1);
     expect(size.width * size.height).toBeGreaterThan(SD.max_pixels * 0.95);
+  });
+
+  it.each([
+    [TINY, 20, 14],
+    [TINY, 40, 28],
+    [SD, 60, 100],
+  ])("enlarges a small picture in its shape", (limits, width, height) => {
+    const size = usefulSize({ width, height }, limits);
+    expect(size.width / size.height / (width / height)).toBeCloseTo(1, 0.9);
+    expect(Math.min(size.width, size.height)).toBe(limits.min_side);
+  });
+
+  it("is at most as long as the model can, for a photo that is longer", () => {
+    expect(usefulSize({ width: 6000, height: 900 }, TINY)).toEqual({ width: 256, height: 64 });
+    expect(takenRatio(6000 / 900, TINY)).toBe(4);
+    expect(takenRatio(1 / 9, TINY)).toBe(1 / 4);
+    expect(takenRatio(1.5, TINY)).toBe(1.5);
   });
 
   it("adds no pixels that the photo does not have", () => {

@@ -76,3 +76,8 @@ describe("a mask", () => {
     expect([...pixels]).toEqual([0, 0, 0, 255, 255, 255, 255, 255, 0, 0, 0, 255]);
   });
 });
+
+it("begins with a mask that is there already", () => {
+  expect(isBlank([], false)).toBe(false);
+  expect(isBlank([{ kind: "clear" }], false)).toBe(true);
+});

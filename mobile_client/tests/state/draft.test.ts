@@ -342,3 +342,65 @@ test("a catalog kept from an older server refuses nothing", () => {
 
   expect(draft.takes("negative_prompt")).toBe(true);
 });
+
+test("a remix's seed serves one request; one that somebody set stays", () => {
+  draft.remix({ prompt: "a fox", seed: 9 });
+  expect(draft.request().request.seed).toBe(9);
+  draft.forgetSeed();
+  expect(draft.values.value.seed).toBeNull();
+
+  draft.set({ seed: 5, seedOnce: false });
+  draft.forgetSeed();
+  expect(draft.values.value.seed).toBe(5);
+});
+
+test("a remix's mask is where painting goes on", () => {
+  draft.remix({
+    prompt: "a hat",
+    image: "image:a-0",
+    mask_image: "image:m",
+    width: 128,
+    height: 96,
+  });
+
+  expect(draft.mask.value).toMatchObject({ picture: "m", base: "m", operations: [] });
+});
+
+test("strokes without a mask outlive the page, and go with the picture", async () => {
+  const strokes = [{ kind: "invert" }] as const;
+  draft.setSource({ picture: photo, width: 128, height: 96 });
+  draft.setStrokes(strokes);
+  const next = new Draft(catalog, preferences, pictures);
+  await next.restore();
+  expect(next.strokes.value).toEqual(strokes);
+
+  next.setSource(null);
+  expect(next.strokes.value).toBeNull();
+});
+
+test("what was removed is put back, with the words that were written since", () => {
+  const source = { picture: photo, width: 128, height: 96 };
+  draft.setSource(source);
+  draft.setMask(mask);
+  draft.set({ strength: 0.4 });
+  const before = draft.start();
+  draft.removeSource();
+  draft.set({ prompt: "new words" });
+
+  draft.putBack(before);
+
+  expect(draft.source.value).toBe(source);
+  expect(draft.mask.value).toBe(mask);
+  expect(draft.values.value).toMatchObject({ strength: 0.4, prompt: "new words" });
+});
+
+test("a photo is cropped again from itself", () => {
+  const crop = { ratio: 1, turns: 0, part: { x: 0, y: 0, width: 9, height: 9 } } as const;
+  const original = { photo: new Blob(["large"]), crop };
+  draft.pickAgain({ picture: photo, width: 128, height: 96, original });
+
+  expect(draft.photo.value).toBe(original.photo);
+  expect(draft.cropping).toBe(crop);
+  draft.pick(photo);
+  expect(draft.cropping).toBeNull();
+});

@@ -176,3 +176,32 @@ test("notes are kept once each", async () => {
 
   expect(jobs.get("a")?.job.notes).toEqual(["memory was short"]);
 });
+
+test("a job that starts a second time is said to be made again", async () => {
+  const jobs = open();
+  jobs.track(accept("a"));
+  await jobs.focus("a");
+  const replay = () => {
+    api.emit({ type: "started", id: 1, job_id: "a", attempt: 1 });
+    api.emit({ type: "progress", id: 2, job_id: "a", step: 9, steps: 20, eta_seconds: 3 });
+  };
+  replay();
+  replay(); // a stream that begins at the beginning repeats what is known
+  expect(jobs.get("a")).toMatchObject({ restarted: false, job: { progress: { step: 9 } } });
+
+  api.emit({ type: "started", id: 7, job_id: "a", attempt: 1 }); // handed back, not counted
+
+  expect(jobs.get("a")).toMatchObject({ restarted: true, job: { progress: { step: 0 } } });
+});
+
+test("an estimate that the server took back is not kept", async () => {
+  const jobs = open();
+  jobs.track(accept("a"));
+  await jobs.focus("a");
+  expect(jobs.get("a")?.eta).not.toBeNull();
+
+  api.update("a", { eta_seconds: null });
+  await jobs.resume();
+
+  expect(jobs.get("a")?.eta).toBeNull();
+});

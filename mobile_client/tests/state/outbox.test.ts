@@ -128,7 +128,10 @@ test("a full queue is asked again when it says so", async () => {
   api.refuse(429, { retryAfter: 7, detail: "the queue is full" });
   const key = await outbox.add("txt2img", { prompt: "a fox" }, {});
   await settle();
-  expect(outbox.find(key)).toMatchObject({ refusal: null, delay: "the queue is full" });
+  expect(outbox.find(key)).toMatchObject({
+    refusal: null,
+    delay: { status: 429, detail: "the queue is full" },
+  });
 
   api.plugIn();
   await vi.advanceTimersByTimeAsync(6_900);

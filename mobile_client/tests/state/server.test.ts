@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { Server } from "../../src/lib/state/server";
 import { MemoryPreferences } from "../../src/lib/storage";
-import { Foreign, Problem } from "../../src/lib/transport/http";
+import { Foreign, Problem, Unreachable } from "../../src/lib/transport/http";
 import { FakeApi } from "../fakes";
 
 let api: FakeApi;
@@ -81,4 +81,31 @@ test("other requests' failures tell about the server too", async () => {
   expect(server.reach.value).toBe("unreachable");
   server.report(new Foreign("a router's page"));
   expect(server.reach.value).toBe("foreign");
+});
+
+test("an answer to any other request ends the waiting", async () => {
+  api.unplug();
+  await server.check();
+  expect(server.reach.value).toBe("unreachable");
+
+  api.plugIn();
+  server.heard();
+
+  expect(server.reach.value).toBe("ok");
+  expect(returns).toBe(1);
+});
+
+test("a check that fails late does not contradict a newer answer", async () => {
+  await server.check();
+  let fail = () => {};
+  api.me = () =>
+    new Promise((_, reject) => {
+      fail = () => reject(new Unreachable("timed out"));
+    });
+  const checking = server.check();
+  server.heard();
+  fail();
+  await checking;
+
+  expect(server.reach.value).toBe("ok");
 });

@@ -8,6 +8,7 @@ import { surprise } from "../../src/lib/state/surprises";
 import { MemoryPreferences, randomId } from "../../src/lib/storage";
 import { preferredLanguage, t, useLanguage } from "../../src/strings";
 import { en } from "../../src/strings/en";
+import { moreOf, sayProblem } from "../../src/strings/problems";
 import { vi } from "../../src/strings/vi";
 
 test.each([
@@ -96,4 +97,28 @@ test("translations fill in the same names", () => {
     expect([key, names(vi[key])]).toEqual([key, names(en[key])]);
     expect(vi[key]).not.toBe("");
   }
+});
+
+test("a problem is said by its type, in the user's language, and never with nothing", async () => {
+  const full = {
+    status: 429,
+    type: "urn:darkroom:problem:queue-full",
+    title: "The queue is full",
+    detail: "2 of your jobs wait or run, and one client may not have more; ask again in 5 s",
+  };
+  expect(sayProblem(full)).toBe(en["problem.queue-full"]);
+  await useLanguage("vi");
+  expect(sayProblem(full)).toBe(vi["problem.queue-full"]);
+  await useLanguage("en");
+
+  const empty = { status: 502, type: "about:blank", title: "", detail: "" };
+  expect(sayProblem(empty)).toContain("502");
+  expect(sayProblem({ ...empty, detail: "in other words" })).toBe("in other words");
+});
+
+test("what the server says of a wrong field is shown besides", () => {
+  const type = "urn:darkroom:problem:validation";
+  const wrong = { status: 422, type, title: "", detail: "image: too many pixels" };
+  expect(sayProblem(wrong)).toBe(en["problem.validation"]);
+  expect(moreOf(wrong)).toBe("image: too many pixels");
 });

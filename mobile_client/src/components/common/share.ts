@@ -1,13 +1,72 @@
 /** Sharing a picture with another app of the phone. */
 
+import { useEffect, useRef } from "preact/hooks";
+import { t } from "../../strings";
+import { useApp } from "../context";
+
 /** Whether the browser can share files. It needs HTTPS or localhost. */
 export function canShare(): boolean {
   const probe = new File([], "picture.png", { type: "image/png" });
   return navigator.canShare?.({ files: [probe] }) ?? false;
 }
 
-export async function sharePicture(picture: Blob, name: string): Promise<void> {
-  const file = new File([picture], name, { type: picture.type });
-  // Closing the phone's share sheet is not an error.
-  await navigator.share({ files: [file] }).catch(() => undefined);
+/**
+ * Returns a function that shares a stored picture. A browser shares only while it handles a tap, so
+ * the bytes are fetched before one: they are in its cache, because the picture is on screen.
+ */
+export function useShare(id: string, name: string): () => Promise<void> {
+  const { api, server, toasts } = useApp();
+  const bytes = useRef<Promise<Blob>>(undefined);
+  const ready = useRef<File>(undefined);
+
+  const fetchBytes = () => {
+    bytes.current ??= api.image(id);
+    return bytes.current.then(
+      (picture) => {
+        ready.current = new File([picture], name, { type: picture.type });
+        return ready.current;
+      },
+      (error: unknown) => {
+        bytes.current = undefined; // so that the next tap asks again
+        throw error;
+      },
+    );
+  };
+
+  useEffect(() => {
+    bytes.current = undefined;
+    ready.current = undefined;
+    if (canShare()) fetchBytes().catch(() => undefined);
+  }, [id]);
+
+  const saveInstead = () => download(api.imageUrl(id), name);
+
+  return async function share() {
+    try {
+      const file = ready.current ?? (await fetchBytes());
+      await navigator.share({ files: [file] });
+    } catch (error) {
+      if (error instanceof DOMException && error.name === "AbortError") return; // closed by hand
+      if (error instanceof DOMException && error.name === "NotAllowedError") {
+        // Fetching took longer than a tap lasts. The bytes are here for the next one.
+        toasts.show({
+          text: t("viewer.shareAgain"),
+          action: { label: t("common.share"), run: () => void share() },
+        });
+        return;
+      }
+      server.report(error);
+      toasts.show({
+        text: t("viewer.shareFailed"),
+        action: { label: t("common.save"), run: saveInstead },
+      });
+    }
+  };
+}
+
+function download(url: string, name: string): void {
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = name;
+  link.click();
 }

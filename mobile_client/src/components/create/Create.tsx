@@ -7,7 +7,7 @@ import { useComplaints } from "./complaints";
 import { MaskOptions } from "./MaskOptions";
 import { ModelNote } from "./ModelNote";
 import { Prompt } from "./Prompt";
-
+import { SeedLock } from "./SeedLock";
 import { Shape } from "./Shape";
 import { Source } from "./Source";
 import { Strength } from "./Strength";
@@ -36,6 +36,7 @@ export function Create() {
         {task === "txt2img" && <Shape />}
         {(task === "img2img" || task === "inpaint") && draft.takes("strength") && <Strength />}
         {task === "inpaint" && <MaskOptions />}
+        <SeedLock />
         <Advanced />
       </form>
       <Go />
@@ -51,20 +52,25 @@ function clickGo(): void {
 
 function Go() {
   const state = useApp();
-  const { draft } = state;
+  const { draft, server } = state;
   const complaints = useComplaints();
   const [tried, setTried] = useState(false);
   const [busy, setBusy] = useState(false);
   const model = draft.model.value;
   const count = draft.values.value.count;
+  const found = draft.complaints.value;
   // Errors from the server are shown at once, missing fields only after a first try.
-  const showsProblem =
-    tried || Object.values(draft.complaints.value).some((each) => "text" in each);
-  const blocked = model ? Object.values(complaints)[0] : t("create.nomodel");
+  const showsProblem = tried || Object.values(found).some((each) => "text" in each);
+  const refused = Object.entries(found).some(
+    ([field, each]) => field !== "other" && each && "text" in each,
+  );
+  // What the server said stands at its field; here it would be said twice.
+  const blocked = refused ? t("create.refused") : Object.values(complaints)[0];
   const develop = async () => {
     setTried(true);
     if (!draft.ready.value) {
-      document.querySelector<HTMLElement>("[aria-invalid=true]")?.focus();
+      const field = complaints.prompt ? "#prompt" : "[aria-invalid=true]";
+      document.querySelector<HTMLElement>(field)?.focus();
       return;
     }
     setBusy(true);
@@ -76,11 +82,18 @@ function Go() {
   };
   return (
     <div class="go">
-      {(showsProblem || !model) && blocked && (
-        <p class="problem" role="alert">
-          {blocked}
-        </p>
-      )}
+      {model
+        ? showsProblem &&
+          blocked && (
+            <p class="problem" role="alert">
+              {blocked}
+            </p>
+          )
+        : server.open && (
+            <p class="hint" role="status">
+              {t("create.nomodel")}
+            </p>
+          )}
       <div class="go-row">
         <Count />
         <button

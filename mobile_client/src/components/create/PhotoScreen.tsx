@@ -1,28 +1,38 @@
 import { useEffect } from "preact/hooks";
+import { t } from "../../strings";
 import { useApp } from "../context";
 import { PhotoEditor } from "../photo/PhotoEditor";
+import { WaitingScreen } from "./WaitingScreen";
 
 /** The crop editor, opened on the photo that was picked. */
 export function PhotoScreen() {
-  const { draft, route } = useApp();
+  const state = useApp();
+  const { draft, route } = state;
   const photo = draft.photo.value;
   const model = draft.model.value;
   useEffect(() => {
     if (!photo) route.replace({ screen: "create" }); // the page was reloaded
   }, [photo, route]);
-  if (!photo || !model) return null;
+  const cancel = () => {
+    draft.photo.value = null;
+    route.back();
+  };
+  if (!photo) return null;
+  // What the model takes decides how large the crop becomes.
+  if (!model) return <WaitingScreen text={t("create.nomodel")} onCancel={cancel} />;
   return (
     <PhotoEditor
       file={photo}
       limits={model.limits}
-      onDone={(picture, size) => {
-        draft.place({ picture, ...size });
+      before={draft.cropping}
+      onDone={(picture, size, crop) => {
+        const before = draft.mask.value ?? draft.strokes.value;
+        const place = () => draft.place({ picture, ...size, original: { photo, crop } });
+        if (before) state.replaceStart(t("create.mask.removed"), place);
+        else place();
         route.back();
       }}
-      onCancel={() => {
-        draft.photo.value = null;
-        route.back();
-      }}
+      onCancel={cancel}
     />
   );
 }

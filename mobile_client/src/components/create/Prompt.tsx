@@ -31,7 +31,7 @@ export function Prompt() {
             placeholder={t("create.prompt.placeholder")}
             autocapitalize="off"
             enterkeyhint="enter"
-            aria-invalid={complaint ? "true" : undefined}
+            aria-invalid={wrong ? "true" : undefined}
             aria-describedby={wrong ? "prompt-problem" : undefined}
             onBlur={() => setTouched(prompt !== "")}
             onInput={(event) => draft.set({ prompt: event.currentTarget.value })}

@@ -27,14 +27,14 @@ export function Seed() {
           aria-describedby={problem ? "seed-problem" : undefined}
           onInput={(event) => {
             const text = event.currentTarget.value.trim();
-            draft.set({ seed: text === "" ? null : Number(text) });
+            draft.set({ seed: text === "" ? null : Number(text), seedOnce: false });
           }}
         />
         <button
           type="button"
           class="button icon"
           aria-label={t("create.seed.roll")}
-          onClick={() => draft.set({ seed: randomSeed() })}
+          onClick={() => draft.set({ seed: randomSeed(), seedOnce: false })}
         >
           <Icon name="dice" />
         </button>
@@ -43,7 +43,7 @@ export function Seed() {
           class="chip lock"
           aria-label={t("create.seed.lock")}
           aria-pressed={locked}
-          onClick={() => draft.set({ seed: locked ? null : randomSeed() })}
+          onClick={() => draft.set({ seed: locked ? null : randomSeed(), seedOnce: false })}
         >
           <Icon name="lock" />
         </button>

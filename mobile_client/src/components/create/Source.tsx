@@ -62,16 +62,17 @@ function Pick() {
 }
 
 function Chosen({ source }: { source: StartPicture }) {
-  const { api, draft, route } = useApp();
+  const state = useApp();
+  const { api, draft, route } = state;
   const mask = draft.mask.value;
+  const strokes = draft.strokes.value;
   const complaints = useComplaints();
   const url = usePictureUrl(source.picture, 512);
   const storedMask = typeof mask?.picture === "string" ? mask.picture : null;
   const canPaint = draft.model.value?.tasks.includes("inpaint") ?? true;
   const problem = complaints.image ?? complaints.mask;
   const crop = () => {
-    if (!(source.picture instanceof Blob)) return;
-    draft.pick(source.picture);
+    draft.pickAgain(source);
     route.go({ screen: "photo" });
   };
   return (
@@ -81,12 +82,17 @@ function Chosen({ source }: { source: StartPicture }) {
           <img src={url} alt={t("create.source")} width={source.width} height={source.height} />
         )}
         {mask?.preview && <img src={mask.preview} alt="" />}
-        {storedMask && <img class="source-mask" src={api.imageUrl(storedMask, 512)} alt="" />}
+        {storedMask && (
+          <span
+            class="source-mask"
+            style={{ maskImage: `url("${api.imageUrl(storedMask, 512)}")` }}
+          />
+        )}
         <button
           type="button"
           class="button icon source-remove"
           aria-label={t("create.source.remove")}
-          onClick={() => draft.removeSource()}
+          onClick={() => state.replaceStart(t("create.source.removed"), () => draft.removeSource())}
         >
           <Icon name="close" />
         </button>
@@ -95,11 +101,17 @@ function Chosen({ source }: { source: StartPicture }) {
         {canPaint && (
           <button type="button" class="button" onClick={() => route.go({ screen: "mask" })}>
             <Icon name="brush" />
-            {t(mask ? "create.mask.change" : "create.mask.paint")}
+            {t(
+              strokes ? "create.mask.continue" : mask ? "create.mask.change" : "create.mask.paint",
+            )}
           </button>
         )}
-        {mask && (
-          <button type="button" class="button" onClick={() => draft.setMask(null)}>
+        {(mask || strokes) && (
+          <button
+            type="button"
+            class="button"
+            onClick={() => state.replaceStart(t("create.mask.removed"), () => draft.setMask(null))}
+          >
             <Icon name="close" />
             {t("create.mask.remove")}
           </button>

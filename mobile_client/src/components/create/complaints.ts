@@ -11,5 +11,7 @@ export function useComplaints(): Partial<Record<Field, string>> {
 }
 
 function say(complaint: Complaint): string {
-  return "text" in complaint ? complaint.text : t(`complaint.${complaint.key}`);
+  return "text" in complaint
+    ? t("complaint.server", { detail: complaint.text })
+    : t(`complaint.${complaint.key}`);
 }

@@ -9,7 +9,8 @@ import { useApp } from "../context";
 export function useTakePicture(adding = false): (file: Blob | null | undefined) => void {
   const { draft, route, toasts } = useApp();
   return (file) => {
-    if (!file) return;
+    // What is pasted into an open editor does not take the place of its picture.
+    if (!file || route.current.value.screen !== "create") return;
     if (!file.type.startsWith("image/")) {
       toasts.show({ text: t("create.notpicture") });
       return;

@@ -13,6 +13,9 @@ export function Bar({ chosen, onSelect, onSelectAll, onLeave }: BarProps) {
   const { gallery } = useApp();
   const isEmpty = gallery.pictures.value.length === 0;
   if (chosen) {
+    const total = gallery.pictures.value.length;
+    const complete = gallery.complete.value;
+    const all = complete && chosen.size === total && total > 0;
     return (
       <header class="gallery-bar">
         <button
@@ -23,9 +26,20 @@ export function Bar({ chosen, onSelect, onSelectAll, onLeave }: BarProps) {
         >
           <Icon name="close" />
         </button>
-        <h1 aria-live="polite">{t("gallery.selected", { count: chosen.size })}</h1>
-        <button type="button" class="button bare" onClick={onSelectAll}>
-          {t("gallery.selectAll")}
+        <h1 aria-live="polite">
+          {/* More pictures may be on the server than were loaded so far. */}
+          {complete && chosen.size > 0
+            ? t("gallery.selectedOf", { count: chosen.size, total })
+            : t("gallery.selected", { count: chosen.size })}
+        </h1>
+        <button
+          type="button"
+          class="button bare"
+          aria-busy={gallery.loading.value}
+          disabled={gallery.loading.value}
+          onClick={onSelectAll}
+        >
+          {t(all ? "gallery.selectNone" : "gallery.selectAll")}
         </button>
       </header>
     );

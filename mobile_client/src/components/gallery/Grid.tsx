@@ -9,7 +9,7 @@ import { useWindow } from "./useWindow";
 interface GridProps {
   pictures: readonly GalleryPicture[];
   chosen: ReadonlySet<string> | undefined;
-  onPick: (id: string) => void;
+  onPick: (id: string, event: MouseEvent) => void;
   onHold: (id: string) => void;
 }
 

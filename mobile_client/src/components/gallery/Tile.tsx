@@ -12,7 +12,7 @@ interface TileProps {
   top: number;
   /** Whether it is selected; undefined while not selecting. */
   chosen: boolean | undefined;
-  onPick: (id: string) => void;
+  onPick: (id: string, event: MouseEvent) => void;
   onHold: (id: string) => void;
 }
 
@@ -46,9 +46,9 @@ export function Tile({ picture, side, left, top, chosen, onPick, onHold }: TileP
     clearTimeout(hold.current.timer);
   }
 
-  function click() {
+  function click(event: MouseEvent) {
     // Ignores the click that ends a long press.
-    if (!hold.current.held) onPick(picture.id);
+    if (!hold.current.held) onPick(picture.id, event);
     hold.current.held = false;
   }
 

@@ -1,4 +1,5 @@
-import { useState } from "preact/hooks";
+import { effect } from "@preact/signals";
+import { useEffect, useState } from "preact/hooks";
 import type { Board } from "../../lib/canvas/board";
 import type { Operation } from "../../lib/canvas/strokes";
 import { dataUri } from "../../lib/canvas/surface";
@@ -17,6 +18,10 @@ export interface MaskEditorProps {
   size: Size;
   /** Strokes painted earlier. */
   operations?: readonly Operation[];
+  /** The mask that they were painted on; without one, nothing is painted before them. */
+  base?: string | Blob | undefined;
+  /** Called with all strokes whenever there is one more or less. */
+  onChange: (operations: readonly Operation[]) => void;
   /**
    * @param mask PNG: white is repainted.
    * @param preview small picture with the mask over it, as a data URI.
@@ -26,10 +31,13 @@ export interface MaskEditorProps {
 }
 
 /** Paints the mask: the part of a picture to repaint. */
-export function MaskEditor({ picture, size, operations, onDone, onCancel }: MaskEditorProps) {
-  const { board, failed } = useBoard(picture, size, operations);
+export function MaskEditor(props: MaskEditorProps) {
+  const { picture, size, operations, base, onChange, onDone, onCancel } = props;
+  const { board, failed } = useBoard(picture, size, operations, base);
   const layer = useLayer<HTMLElement>();
   const [busy, setBusy] = useState(false);
+
+  useEffect(() => board && effect(() => onChange(board.operations)), [board]);
 
   async function finish(done: Board) {
     setBusy(true);

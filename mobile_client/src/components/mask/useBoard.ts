@@ -3,31 +3,42 @@ import { Board } from "../../lib/canvas/board";
 import type { Operation } from "../../lib/canvas/strokes";
 import type { Size } from "../../lib/transport/types";
 
-/** The board for a picture, once the picture is loaded. */
+/** The board for a picture, once the picture and the mask to start from are loaded. */
 export function useBoard(
   picture: string | Blob,
   { width, height }: Size,
   operations: readonly Operation[] = [],
+  base?: string | Blob,
 ): { board: Board | undefined; failed: boolean } {
   const [board, setBoard] = useState<Board>();
   const [failed, setFailed] = useState(false);
 
   useEffect(() => {
+    let wanted = true;
     let made: Board | undefined;
-    const url = typeof picture === "string" ? picture : URL.createObjectURL(picture);
-    const image = new Image();
-    image.onload = () => {
-      made = new Board(image, { width, height }, operations);
-      setBoard(made);
+    const urls: string[] = [];
+    const load = async (from: string | Blob) => {
+      const image = new Image();
+      const url = typeof from === "string" ? from : URL.createObjectURL(from);
+      if (url !== from) urls.push(url);
+      image.src = url;
+      await image.decode();
+      return image;
     };
-    image.onerror = () => setFailed(true);
-    image.src = url;
+    Promise.all([load(picture), base === undefined ? undefined : load(base)]).then(
+      ([image, mask]) => {
+        if (!wanted) return;
+        made = new Board(image, { width, height }, operations, mask);
+        setBoard(made);
+      },
+      () => wanted && setFailed(true),
+    );
     return () => {
-      image.onload = null;
+      wanted = false;
       made?.dispose();
-      if (url !== picture) URL.revokeObjectURL(url);
+      for (const url of urls) URL.revokeObjectURL(url);
     };
-  }, [picture, width, height]);
+  }, [picture, base, width, height]);
 
   return { board, failed };
 }

@@ -1,6 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { Problem, Unreachable } from "../../lib/transport/http";
 import { duration, t } from "../../strings";
+import { sayProblem } from "../../strings/problems";
 import { useApp } from "../context";
 
 /** Exchanges a pairing code for this device's own token. */
@@ -96,5 +97,5 @@ function explain(error: unknown): string {
   if (error instanceof Unreachable) return t("pair.offline");
   if (!(error instanceof Problem)) return t("reach.foreign");
   if (error.status === 429) return t("pair.toomany", { time: duration(error.retryAfter ?? 60) });
-  return error.errors[0]?.detail ?? error.detail;
+  return sayProblem(error);
 }

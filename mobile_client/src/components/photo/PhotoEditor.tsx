@@ -1,5 +1,5 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { Cropper, Ratio } from "../../lib/canvas/cropper";
+import type { Cropper, Cropping, Ratio } from "../../lib/canvas/cropper";
 import type { ModelLimits, Size } from "../../lib/transport/types";
 import { t } from "../../strings";
 import { Icon } from "../common/Icon";
@@ -10,14 +10,16 @@ import { usePhoto } from "./usePhoto";
 export interface PhotoEditorProps {
   file: Blob;
   limits: ModelLimits;
+  /** How the photo was cropped before, to go on from there. */
+  before: Cropping | null;
   /** @param picture JPEG or PNG of a size that the model takes. */
-  onDone: (picture: Blob, size: Size) => void;
+  onDone: (picture: Blob, size: Size, cropping: Cropping) => void;
   onCancel: () => void;
 }
 
 /** Crops and rotates a photo, and makes it small enough to send. */
-export function PhotoEditor({ file, limits, onDone, onCancel }: PhotoEditorProps) {
-  const { cropper, failed } = usePhoto(file, limits);
+export function PhotoEditor({ file, limits, before, onDone, onCancel }: PhotoEditorProps) {
+  const { cropper, failed } = usePhoto(file, limits, before);
   const layer = useLayer<HTMLElement>();
   const [busy, setBusy] = useState(false);
   const [outOfMemory, setOutOfMemory] = useState(false);
@@ -26,7 +28,7 @@ export function PhotoEditor({ file, limits, onDone, onCancel }: PhotoEditorProps
     setBusy(true);
     const { crop } = chosen;
     try {
-      onDone(await chosen.photo.crop(crop), crop.size);
+      onDone(await chosen.photo.crop(crop), crop.size, chosen.cropping);
     } catch {
       setOutOfMemory(true); // the browser refused the memory
     } finally {
@@ -169,5 +171,11 @@ function isSame(a: Ratio, b: Ratio): boolean {
 /** A component of its own, because it changes while the photo is moved. */
 function Result({ cropper }: { cropper: Cropper }) {
   const { width, height } = cropper.result.value;
-  return <p class="hint photo-result">{t("photo.result", { width, height })}</p>;
+  return (
+    <p class="hint photo-result" aria-live="polite">
+      {t("photo.result", { width, height })}
+      {cropper.tooLong.value && <span class="block">{t("photo.tooLong")}</span>}
+      {cropper.enlarged.value && <span class="block">{t("photo.enlarged")}</span>}
+    </p>
+  );
 }

@@ -1,5 +1,5 @@
 import { useEffect, useState } from "preact/hooks";
-import { Cropper } from "../../lib/canvas/cropper";
+import { Cropper, type Cropping } from "../../lib/canvas/cropper";
 import { Photo } from "../../lib/canvas/photo";
 import type { ModelLimits } from "../../lib/transport/types";
 
@@ -7,6 +7,7 @@ import type { ModelLimits } from "../../lib/transport/types";
 export function usePhoto(
   file: Blob,
   limits: ModelLimits,
+  before: Cropping | null,
 ): { cropper: Cropper | undefined; failed: boolean } {
   const [cropper, setCropper] = useState<Cropper>();
   const [failed, setFailed] = useState(false);
@@ -20,7 +21,7 @@ export function usePhoto(
       (photo) => {
         if (!wanted) return photo.dispose();
         opened = photo;
-        setCropper(new Cropper(photo, limits));
+        setCropper(new Cropper(photo, limits, before));
       },
       () => wanted && setFailed(true),
     );

@@ -3,6 +3,7 @@ import type { Invitation } from "../../lib/transport/types";
 import { LANGUAGES, type Language, language, t } from "../../strings";
 import { Icon } from "../common/Icon";
 import { useApp } from "../context";
+import { Abilities } from "./Abilities";
 
 export function SettingsScreen() {
   return (
@@ -11,6 +12,7 @@ export function SettingsScreen() {
       <ThisServer />
       <OtherServers />
       <Preferences />
+      <Abilities />
       <About />
     </div>
   );
@@ -188,7 +190,15 @@ function Preferences() {
       <label class="toggle">
         <span>
           {t("settings.notifications")}
-          {!supported && <span class="hint block">{t("settings.notifications.unsupported")}</span>}
+          <span class="hint block">
+            {t(
+              supported
+                ? "settings.notifications.limits"
+                : window.isSecureContext
+                  ? "settings.notifications.none"
+                  : "settings.notifications.unsupported",
+            )}
+          </span>
           {denied && <span class="problem block">{t("settings.notifications.denied")}</span>}
         </span>
         <input

@@ -1,4 +1,5 @@
 import { useEffect, useState } from "preact/hooks";
+import { jobIdOf } from "../../lib/state/gallery";
 import { type Film, readFilm } from "../../lib/state/timeline";
 import { t } from "../../strings";
 import { Icon } from "../common/Icon";
@@ -8,8 +9,9 @@ import { useApp } from "../context";
 const PLAYING_MS = 3_000;
 const LEAST_FRAME_MS = 60;
 
-/** Replays the previews of a job's first picture, with a slider. */
-export function Timeline({ jobId }: { jobId: string }) {
+/** Replays the previews of a picture, with a slider. Only a job's first picture has some. */
+export function Timeline({ pictureId }: { pictureId: string }) {
+  const jobId = jobIdOf(pictureId);
   const film = useFilm(jobId);
   const { api } = useApp();
   if (!film) {
@@ -23,7 +25,7 @@ export function Timeline({ jobId }: { jobId: string }) {
     );
   }
   if (film.frames.length === 0) return <p class="hint timeline-message">{t("timeline.none")}</p>;
-  return <Player key={jobId} film={film} picture={api.imageUrl(`${jobId}-0`)} />;
+  return <Player key={pictureId} film={film} picture={api.imageUrl(pictureId)} />;
 }
 
 function useFilm(jobId: string): Film | undefined {

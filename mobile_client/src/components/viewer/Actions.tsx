@@ -4,7 +4,7 @@ import type { Job, Picture } from "../../lib/transport/types";
 import { type Key, t } from "../../strings";
 import { Icon, type IconName } from "../common/Icon";
 import { Sheet } from "../common/Sheet";
-import { canShare, sharePicture } from "../common/share";
+import { canShare, useShare } from "../common/share";
 import { useApp } from "../context";
 
 interface ActionsProps {
@@ -17,17 +17,10 @@ interface ActionsProps {
 
 /** Buttons for one picture, in one row at the bottom. */
 export function Actions({ job, picture, onRemix, onUseAs, onDelete }: ActionsProps) {
-  const { api, draft, toasts } = useApp();
+  const { api, draft } = useApp();
   const [choosing, setChoosing] = useState(false);
   const name = fileName(job, picture);
-
-  async function shareIt() {
-    try {
-      await sharePicture(await api.image(picture.id), name);
-    } catch {
-      toasts.show({ text: t("viewer.shareFailed") });
-    }
-  }
+  const share = useShare(picture.id, name);
 
   return (
     <div class="viewer-actions">
@@ -35,7 +28,7 @@ export function Actions({ job, picture, onRemix, onUseAs, onDelete }: ActionsPro
         <Icon name="save" />
         {t("common.save")}
       </a>
-      {canShare() && <Action icon="share" name="common.share" onUse={shareIt} />}
+      {canShare() && <Action icon="share" name="common.share" onUse={() => void share()} />}
       <Action icon="remix" name="viewer.remix" onUse={onRemix} />
       <Action icon="brush" name="viewer.edit" onUse={() => setChoosing(true)} />
       <Action icon="trash" name="common.delete" onUse={onDelete} />

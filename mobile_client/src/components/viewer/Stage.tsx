@@ -13,25 +13,20 @@ interface StageProps {
   onOpen: (id: string) => void;
   onLeave: () => void;
   onTap: () => void;
+  /** Set here, for keys that are pressed elsewhere in the viewer. */
+  zoom: { current: ((factor: number) => void) | undefined };
 }
 
 /** The picture and its neighbours side by side, moved by fingers, wheel and keys. */
-export function Stage({ id, size, prompt, newer, older, onOpen, onLeave, onTap }: StageProps) {
+export function Stage(props: StageProps) {
+  const { id, size, prompt, newer, older, onOpen, onLeave, onTap, zoom } = props;
   const { stage, strip, picture, viewing } = useViewing(id, size, {
     newer: newer === undefined ? undefined : () => onOpen(newer),
     older: older === undefined ? undefined : () => onOpen(older),
     leave: onLeave,
     tap: onTap,
   });
-
-  function onKeyDown(event: KeyboardEvent) {
-    if (event.key === "ArrowLeft" && newer) onOpen(newer);
-    else if (event.key === "ArrowRight" && older) onOpen(older);
-    else if (event.key === "+" || event.key === "=") viewing.zoom(1.25);
-    else if (event.key === "-") viewing.zoom(0.8);
-    else return;
-    event.preventDefault();
-  }
+  zoom.current = (factor) => viewing.zoom(factor);
 
   return (
     <>
@@ -42,7 +37,6 @@ export function Stage({ id, size, prompt, newer, older, onOpen, onLeave, onTap }
         tabIndex={0}
         role="application"
         aria-label={t("viewer.picture")}
-        onKeyDown={onKeyDown}
       >
         <div class="viewer-strip" ref={strip}>
           {newer && <Slide key={newer} id={newer} prompt="" place={-1} />}

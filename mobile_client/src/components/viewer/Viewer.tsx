@@ -1,4 +1,4 @@
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import type { Job, Picture, PictureRequest, Task } from "../../lib/transport/types";
 import { type Key, t } from "../../strings";
 import { Icon, type IconName } from "../common/Icon";
@@ -6,6 +6,7 @@ import { useLayer } from "../common/useLayer";
 import { Compare } from "../compare/Compare";
 import { useApp } from "../context";
 import { useDelete } from "../gallery/useDelete";
+import { sourceOf } from "../picture";
 import { Timeline } from "../timeline/Timeline";
 import { Actions } from "./Actions";
 import { Details } from "./Details";
@@ -33,6 +34,7 @@ export function Viewer(props: ViewerProps) {
   const layer = useLayer<HTMLElement>();
   const found = useJob(pictureId);
   const remove = useDelete();
+  const zoom = useRef<(factor: number) => void>(undefined);
   const [quiet, setQuiet] = useState(false);
   const [mode, setMode] = useState<Mode>("picture");
   const [showsDetails, setShowsDetails] = useState(false);
@@ -40,7 +42,7 @@ export function Viewer(props: ViewerProps) {
   const job = found && "job" in found ? found.job : undefined;
   const picture = job?.images.find(({ id }) => id === pictureId);
   const listed = gallery.pictures.value.find(({ id }) => id === pictureId);
-  const { newer, older } = gallery.beside(pictureId);
+  const { newer, older } = listed ? gallery.beside(pictureId) : siblings(job, pictureId);
   const isGone = found !== undefined && !picture && !("missing" in found && !found.missing);
   const source = sourceOf(job);
 
@@ -48,6 +50,22 @@ export function Viewer(props: ViewerProps) {
     setMode("picture");
     setShowsDetails(false);
     onOpen(id);
+  }
+
+  /** Keys that work wherever the focus is; sliders and sheets use theirs first. */
+  function onKeyDown(event: KeyboardEvent) {
+    const { key } = event;
+    if (showsDetails || (event.target as Element).closest("dialog")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (key === "Escape") onClose();
+    else if (key === "Delete" && picture) removeIt();
+    else if (mode !== "picture") return;
+    else if (key === "ArrowLeft" && newer) open(newer);
+    else if (key === "ArrowRight" && older) open(older);
+    else if (key === "+" || key === "=") zoom.current?.(1.25);
+    else if (key === "-") zoom.current?.(0.8);
+    else return;
+    event.preventDefault();
   }
 
   function removeIt() {
@@ -65,7 +83,7 @@ export function Viewer(props: ViewerProps) {
       role="dialog"
       aria-modal="true"
       aria-label={t("viewer.title")}
-      onKeyDown={(event) => event.key === "Escape" && !showsDetails && onClose()}
+      onKeyDown={onKeyDown}
     >
       {isGone ? (
         <p class="viewer-message">{t("viewer.gone")}</p>
@@ -75,7 +93,7 @@ export function Viewer(props: ViewerProps) {
         </div>
       ) : mode === "timeline" && job ? (
         <div class="viewer-mode">
-          <Timeline jobId={job.id} />
+          <Timeline pictureId={pictureId} />
         </div>
       ) : (
         <Stage
@@ -87,6 +105,7 @@ export function Viewer(props: ViewerProps) {
           onOpen={open}
           onLeave={onClose}
           onTap={() => setQuiet(!quiet)}
+          zoom={zoom}
         />
       )}
       <header class="viewer-top">
@@ -161,10 +180,12 @@ function Modes({ job, picture, mode, onMode }: ModesProps) {
   );
 }
 
-/** The id of the stored picture that a job started from. */
-function sourceOf(job: Job | undefined): string | undefined {
-  const image = job?.request.image;
-  return typeof image === "string" ? /^image:(.+)$/.exec(image)?.[1] : undefined;
+/** The pictures of the same job on both sides, for one that the gallery has not loaded. */
+function siblings(job: Job | undefined, id: string): { newer?: string; older?: string } {
+  const images = job?.images ?? [];
+  const at = images.findIndex((image) => image.id === id);
+  const { [at - 1]: before, [at + 1]: after } = images;
+  return { ...(before && { newer: before.id }), ...(after && { older: after.id }) };
 }
 
 /** All settings of one picture. Each picture of a job has its own seed. */

@@ -5,8 +5,8 @@ import { useApp } from "../context";
 import { etaText, statusText } from "./status";
 
 export function Developing({ watched }: { watched: Watched }) {
-  const { jobs, toasts } = useApp();
-  const { job, preview, eta, live } = watched;
+  const { jobs, server, toasts } = useApp();
+  const { job, preview, eta, live, restarted } = watched;
   const [cancelling, setCancelling] = useState(false);
   const now = useNow();
   const { step, steps } = job.progress;
@@ -27,8 +27,9 @@ export function Developing({ watched }: { watched: Watched }) {
         <progress class="bar" value={step} max={steps || 1} aria-label={t("watch.progress")} />
         <p class="row spread">
           <span>{statusText(job)}</span>
-          <span class="hint">{etaText(eta, now)}</span>
+          <span class="hint">{etaText(eta, now, server.open)}</span>
         </p>
+        {restarted && <p class="hint">{t("watch.restarted")}</p>}
         {!live && job.status === "running" && step > 0 && (
           <p class="hint">{t("watch.reconnecting")}</p>
         )}

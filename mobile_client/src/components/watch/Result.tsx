@@ -4,12 +4,18 @@ import { fileName } from "../../lib/file-name";
 import type { Watched } from "../../lib/state/jobs";
 import type { Job, Picture } from "../../lib/transport/types";
 import { duration, t } from "../../strings";
-import { Icon } from "../common/Icon";
+import { moreOf, sayProblem } from "../../strings/problems";
+import { Icon, type IconName } from "../common/Icon";
 import { Sheet } from "../common/Sheet";
-import { canShare, sharePicture } from "../common/share";
+import { canShare, useShare } from "../common/share";
+import { Compare } from "../compare/Compare";
 import { useApp } from "../context";
+import { sourceOf } from "../picture";
 import { Timeline } from "../timeline/Timeline";
 import { Notes } from "./Developing";
+
+/** The picture, the comparison with its start picture, or its replay. */
+type Mode = "picture" | "compare" | "replay";
 
 /** A job that has ended: its pictures, or why there are none. */
 export function Result({ watched }: { watched: Watched }) {
@@ -19,10 +25,12 @@ export function Result({ watched }: { watched: Watched }) {
 }
 
 function Pictures({ job, preview }: { job: Job; preview: string | null }) {
-  const { api } = useApp();
+  const { api, gallery, route } = useApp();
   const [at, setAt] = useState(0);
-  const [replaying, setReplaying] = useState(false);
-  const picture = job.images[at] ?? job.images[0];
+  const [mode, setMode] = useState<Mode>("picture");
+  const images = job.images.filter(({ id }) => !gallery.isDeleted(id));
+  const picture = images.find(({ index }) => index === at) ?? images[0];
+  const source = sourceOf(job);
   const prompt = String(job.request.prompt ?? "");
   if (!picture) {
     return (
@@ -34,32 +42,49 @@ function Pictures({ job, preview }: { job: Job; preview: string | null }) {
   }
   return (
     <>
-      {replaying && <Timeline jobId={job.id} />}
+      {mode === "replay" && <Timeline pictureId={picture.id} />}
+      {mode === "compare" && source && (
+        <Compare before={api.imageUrl(source)} after={api.imageUrl(picture.id)} />
+      )}
       <figure
         class="frame"
-        hidden={replaying}
+        hidden={mode !== "picture"}
         style={{ "--ratio": picture.width / picture.height }}
       >
-        {preview && at === 0 && <img class="preview under" src={preview} alt="" />}
+        {preview && picture.index === 0 && <img class="preview under" src={preview} alt="" />}
         <img
           key={picture.id}
           class="picture"
           src={api.imageUrl(picture.id)}
           width={picture.width}
           height={picture.height}
-          alt={t("watch.picture", { count: at + 1, total: job.images.length, prompt })}
+          alt={t("watch.picture", {
+            count: picture.index + 1,
+            total: job.images.length,
+            prompt,
+          })}
+        />
+        <button
+          type="button"
+          class="frame-open"
+          aria-label={t("watch.fullScreen")}
+          title={t("watch.fullScreen")}
+          onClick={() => route.go({ screen: "picture", id: picture.id })}
         />
       </figure>
-      {job.images.length > 1 && (
+      {images.length > 1 && (
         <div class="strip">
-          {job.images.map((image, index) => (
+          {images.map((image) => (
             <button
               key={image.id}
               type="button"
               class="strip-button"
-              aria-label={t("watch.show", { count: index + 1 })}
-              aria-pressed={index === at}
-              onClick={() => setAt(index)}
+              aria-label={t("watch.show", { count: image.index + 1 })}
+              aria-pressed={image === picture}
+              onClick={() => {
+                setAt(image.index);
+                setMode("picture");
+              }}
             >
               <img src={api.imageUrl(image.id, 128)} alt="" loading="lazy" />
             </button>
@@ -67,19 +92,44 @@ function Pictures({ job, preview }: { job: Job; preview: string | null }) {
         </div>
       )}
       <Facts job={job} picture={picture}>
-        <button
-          type="button"
-          class="button bare replay"
-          aria-pressed={replaying}
-          onClick={() => setReplaying(!replaying)}
-        >
-          <Icon name="history" />
-          {t(replaying ? "watch.replay.back" : "viewer.replay")}
-        </button>
+        <span class="modes">
+          {source && (
+            <ModeButton its="compare" mode={mode} onMode={setMode} icon="compare">
+              {t("viewer.compare")}
+            </ModeButton>
+          )}
+          {/* Previews are kept of a job's first picture only. */}
+          {picture.index === 0 && (
+            <ModeButton its="replay" mode={mode} onMode={setMode} icon="history">
+              {t("viewer.replay")}
+            </ModeButton>
+          )}
+        </span>
       </Facts>
       <Actions job={job} picture={picture} />
       <Notes notes={job.notes} />
     </>
+  );
+}
+
+function ModeButton(props: {
+  its: Mode;
+  mode: Mode;
+  onMode: (mode: Mode) => void;
+  icon: IconName;
+  children: ComponentChildren;
+}) {
+  const { its, mode, onMode, icon, children } = props;
+  return (
+    <button
+      type="button"
+      class="button bare replay"
+      aria-pressed={mode === its}
+      onClick={() => onMode(mode === its ? "picture" : its)}
+    >
+      <Icon name={icon} />
+      {mode === its ? t("watch.replay.back") : children}
+    </button>
   );
 }
 
@@ -106,7 +156,7 @@ function Actions({ job, picture }: { job: Job; picture: Picture }) {
   const state = useApp();
   const [editing, setEditing] = useState(false);
   const name = fileName(job, picture);
-  const share = () => state.takeOut(picture.id, (bytes) => sharePicture(bytes, name));
+  const share = useShare(picture.id, name);
   return (
     <div class="actions">
       <Again job={job} />
@@ -140,14 +190,6 @@ function Actions({ job, picture }: { job: Job; picture: Picture }) {
             <Icon name="brush" />
             {t("create.mask.paint")}
           </button>
-          <button
-            type="button"
-            class="button wide"
-            onClick={() => state.route.go({ screen: "picture", id: picture.id })}
-          >
-            <Icon name="gallery" />
-            {t("watch.open")}
-          </button>
         </Sheet>
       )}
     </div>
@@ -173,7 +215,8 @@ function NoPictures({ job }: { job: Job }) {
         <h2>{t(failed ? "watch.failed" : "watch.cancelled")}</h2>
         {failed && (
           <>
-            <p>{job.error?.detail ?? job.error?.title}</p>
+            {job.error && <p>{sayProblem(job.error)}</p>}
+            {job.error && moreOf(job.error) && <p class="hint">{moreOf(job.error)}</p>}
             <p class="hint">{t("watch.failed.hint")}</p>
             {job.error?.request_id && (
               <p class="hint">{t("watch.request", { id: job.error.request_id })}</p>

@@ -1,5 +1,6 @@
 import type { Entry } from "../../lib/state/outbox";
 import { t } from "../../strings";
+import { moreOf, sayProblem } from "../../strings/problems";
 import { useApp } from "../context";
 import { Frame } from "./Developing";
 
@@ -15,7 +16,8 @@ export function Unsent({ entry }: { entry: Entry }) {
     return (
       <div class="card stack" role="alert">
         <h2 class="problem-title">{t("watch.refused")}</h2>
-        <p>{entry.refusal.detail || entry.refusal.title}</p>
+        <p>{sayProblem(entry.refusal)}</p>
+        {moreOf(entry.refusal) && <p class="hint">{moreOf(entry.refusal)}</p>}
         <div class="actions">
           <button type="button" class="button primary wide" onClick={() => state.amend(entry)}>
             {t("watch.amend")}
@@ -27,13 +29,19 @@ export function Unsent({ entry }: { entry: Entry }) {
       </div>
     );
   }
-  const waits = !server.open || entry.delay !== null;
+  const first = outbox.entries.value.find(({ refusal }) => !refusal);
+  const waits = !server.open || entry.delay !== null || first?.key !== entry.key;
+  const status = () => {
+    if (entry.delay) return sayProblem(entry.delay);
+    if (!server.open) return t("watch.waiting");
+    return t(first?.key === entry.key ? "watch.sending" : "watch.waiting.turn");
+  };
   return (
     <>
       <Frame request={entry.request} />
       <div class="job-status" role="status">
         <progress class="bar" aria-label={t("watch.progress")} />
-        <p>{waits ? (entry.delay ?? t("watch.waiting")) : t("watch.sending")}</p>
+        <p>{status()}</p>
         {waits && <p class="hint">{t("watch.waiting.safe")}</p>}
       </div>
       <div class="actions within-reach">

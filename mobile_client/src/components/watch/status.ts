@@ -20,9 +20,12 @@ export function statusText(job: Job): string {
   }
 }
 
-/** The estimated time left, or that the job takes longer than that; null without an estimate. */
-export function etaText(eta: Watched["eta"], now: number): string | null {
-  if (!eta) return null;
+/**
+ * The estimated time left, or that the job takes longer than that. Null without an estimate, and
+ * while the server does not answer: nothing is known then.
+ */
+export function etaText(eta: Watched["eta"], now: number, open: boolean): string | null {
+  if (!eta || !open) return null;
   const left = eta.seconds - (now - eta.at) / 1000;
   if (left > 0) return t("watch.eta", { time: duration(left) });
   return left > -3 ? null : t("watch.late");

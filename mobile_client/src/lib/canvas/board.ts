@@ -67,12 +67,13 @@ export class Board implements Deeds {
     readonly picture: CanvasImageSource,
     readonly size: Size,
     operations: readonly Operation[] = [],
+    base?: CanvasImageSource,
   ) {
     const history = signal<History<Operation>>({ done: operations, undone: [] });
     this.history = history;
-    this.mask = new Mask(size);
+    this.mask = new Mask(size, base);
     this.mask.show(operations);
-    this.blank = computed(() => isBlank(history.value.done));
+    this.blank = computed(() => isBlank(history.value.done, base === undefined));
     this.canUndo = computed(() => history.value.done.length > 0);
     this.canRedo = computed(() => history.value.undone.length > 0);
   }

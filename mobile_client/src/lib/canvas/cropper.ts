@@ -17,7 +17,15 @@ import {
 } from "./geometry";
 import { type Deeds, Hands } from "./hands";
 import type { Crop, Photo } from "./photo";
-import { centered, type Rect, type SizeLimits, type Turns, turned, usefulSize } from "./sizes";
+import {
+  centered,
+  type Rect,
+  type SizeLimits,
+  type Turns,
+  takenRatio,
+  turned,
+  usefulSize,
+} from "./sizes";
 import { type Brush, brushOf } from "./surface";
 
 const MARGIN: Insets = { top: 16, right: 16, bottom: 16, left: 16 };
@@ -26,11 +34,23 @@ const MAX_PIXEL_RATIO = 2.5;
 /** A ratio of width to height, or the photo's own. */
 export type Ratio = number | "own";
 
+/** What was chosen, to go on from there. */
+export interface Cropping {
+  readonly ratio: Ratio;
+  readonly turns: Turns;
+  /** Of the turned photo, in its pixels. */
+  readonly part: Rect;
+}
+
 export class Cropper implements Deeds {
   readonly ratio = signal<Ratio>("own");
   readonly turns = signal<Turns>(0);
   /** Size of the result. */
   readonly result: ReadonlySignal<Size>;
+  /** Whether the photo is too long for the model, so that a part of it has to be chosen. */
+  readonly tooLong: ReadonlySignal<boolean>;
+  /** Whether the crop has fewer pixels than the model's smallest picture. */
+  readonly enlarged: ReadonlySignal<boolean>;
 
   readonly hands = new Hands(this);
   private readonly part: { value: Rect };
@@ -45,10 +65,19 @@ export class Cropper implements Deeds {
   constructor(
     readonly photo: Photo,
     readonly limits: SizeLimits,
+    before: Cropping | null = null,
   ) {
-    const part = signal<Rect>({ x: 0, y: 0, ...photo.size });
+    const part = signal<Rect>(before?.part ?? { x: 0, y: 0, ...photo.size });
     this.part = part;
+    if (before) {
+      this.ratio.value = before.ratio;
+      this.turns.value = before.turns;
+    }
     this.result = computed(() => usefulSize(part.value, limits));
+    this.tooLong = computed(
+      () => this.ratio.value === "own" && this.shownRatio("own") !== this.ownRatio,
+    );
+    this.enlarged = computed(() => part.value.width < this.result.value.width * 0.9);
   }
 
   /** The part in the frame, less a few pixels: sizes come in steps, and nothing is stretched. */
@@ -58,6 +87,10 @@ export class Cropper implements Deeds {
     const inner = centered(framed, size.width / size.height);
     const part = { ...inner, x: framed.x + inner.x, y: framed.y + inner.y };
     return { part, turns: this.turns.value, size };
+  }
+
+  get cropping(): Cropping {
+    return { ratio: this.ratio.value, turns: this.turns.value, part: this.part.value };
   }
 
   attach(element: HTMLCanvasElement): () => void {
@@ -129,21 +162,30 @@ export class Cropper implements Deeds {
     this.box = { width: element.clientWidth, height: element.clientHeight };
     element.width = Math.max(1, Math.round(this.box.width * this.pixels));
     element.height = Math.max(1, Math.round(this.box.height * this.pixels));
-    this.reframe();
+    this.reframe(this.part.value);
   }
 
-  /** The largest frame, with as much of the photo in it as fits. */
-  private reframe(): void {
-    const own = this.upright.width / this.upright.height;
-    const ratio = this.ratio.value === "own" ? own : this.ratio.value;
-    const shape = { width: ratio, height: 1 };
-    const { scale, x, y } = fitted(shape, this.box, MARGIN);
-    this.frame = { x, y, width: shape.width * scale, height: shape.height * scale };
-    const least = this.least;
+  private get ownRatio(): number {
+    return this.upright.width / this.upright.height;
+  }
+
+  /** The ratio of the frame: the model takes no longer ones. */
+  private shownRatio(ratio: Ratio): number {
+    return takenRatio(ratio === "own" ? this.ownRatio : ratio, this.limits);
+  }
+
+  /** The largest frame around the middle of a part of the photo, with all of that in it. */
+  private reframe(part: Rect = { x: 0, y: 0, ...this.upright }): void {
+    const shape = { width: this.shownRatio(this.ratio.value), height: 1 };
+    const fit = fitted(shape, this.box, MARGIN);
+    const { x, y } = fit;
+    this.frame = { x, y, width: shape.width * fit.scale, height: shape.height * fit.scale };
+    const { width, height } = this.frame;
+    const scale = Math.max(this.least, Math.min(width / part.width, height / part.height));
     this.look({
-      scale: least,
-      x: x + (this.frame.width - this.upright.width * least) / 2,
-      y: y + (this.frame.height - this.upright.height * least) / 2,
+      scale,
+      x: x + width / 2 - (part.x + part.width / 2) * scale,
+      y: y + height / 2 - (part.y + part.height / 2) * scale,
     });
   }
 

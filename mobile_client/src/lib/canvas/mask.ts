@@ -24,12 +24,20 @@ export class Mask {
   readonly #liveBrush: Brush;
   #painted: readonly Operation[] = [];
   #checkpoint: Checkpoint | undefined;
+  /** What is painted before the first operation; undefined for nothing. */
+  readonly #base: Surface | undefined;
 
-  constructor(readonly size: Size) {
+  /** @param base a mask of any size to start from: white is repainted. */
+  constructor(
+    readonly size: Size,
+    base?: CanvasImageSource,
+  ) {
     this.surface = makeSurface(size);
     this.#brush = brushOf(this.surface);
     this.#live = makeSurface(size);
     this.#liveBrush = brushOf(this.#live);
+    this.#base = base && cutOut(base, size);
+    this.#restore(undefined);
   }
 
   /** Make the pixels those of `operations`. */
@@ -75,7 +83,7 @@ export class Mask {
   }
 
   dispose(): void {
-    for (const surface of [this.surface, this.#live, this.#checkpoint?.surface]) {
+    for (const surface of [this.surface, this.#live, this.#checkpoint?.surface, this.#base]) {
       if (surface !== undefined) release(surface);
     }
   }
@@ -107,6 +115,8 @@ export class Mask {
       this.#brush.drawImage(this.#checkpoint.surface, 0, 0);
     } else {
       this.#brush.clearRect(0, 0, this.size.width, this.size.height);
+      this.#brush.globalCompositeOperation = "source-over";
+      if (this.#base) this.#brush.drawImage(this.#base, 0, 0);
     }
   }
 
@@ -120,6 +130,26 @@ export class Mask {
 }
 
 const HALF = 128;
+
+/** A black and white mask as pixels of ours: opaque where it is white. */
+function cutOut(mask: CanvasImageSource, size: Size): Surface {
+  const surface = makeSurface(size);
+  const brush = brushOf(surface);
+  brush.drawImage(mask, 0, 0, size.width, size.height);
+  const pixels = brush.getImageData(0, 0, size.width, size.height);
+  whiteOnly(pixels.data);
+  brush.putImageData(pixels, 0, 0);
+  return surface;
+}
+
+/** Makes RGBA pixels white where they were at least half white, and clear elsewhere. */
+export function whiteOnly(rgba: Uint8ClampedArray): void {
+  for (let offset = 0; offset < rgba.length; offset += 4) {
+    const isWhite = (rgba[offset] ?? 0) >= HALF && (rgba[offset + 3] ?? 0) >= HALF;
+    rgba.fill(255, offset, offset + 3);
+    rgba[offset + 3] = isWhite ? 255 : 0;
+  }
+}
 
 /** Makes RGBA pixels opaque: white where they were at least half covered, black elsewhere. */
 export function harden(rgba: Uint8ClampedArray): void {

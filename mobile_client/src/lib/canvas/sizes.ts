@@ -13,21 +13,34 @@ export interface SizeLimits {
 /** A part of a picture, in its pixels. */
 export type Rect = Point & Size;
 
+/** The most that one side can be longer than the other. */
+export function widest({ min_side, max_side, max_pixels }: SizeLimits): number {
+  return Math.min(max_side / min_side, max_pixels / min_side ** 2);
+}
+
+/** The nearest ratio of width to height that the model takes. */
+export function takenRatio(ratio: number, limits: SizeLimits): number {
+  const most = widest(limits);
+  return clamp(ratio, 1 / most, most);
+}
+
 /**
  * The largest size of about this aspect ratio that the model takes, and not larger than the crop:
- * more pixels than the photo has would cost time and add nothing.
+ * more pixels than the photo has would cost time and add nothing. Only a crop that is smaller than
+ * the model's smallest picture is enlarged.
  *
  * @param there the pixels that were cropped.
  */
 export function usefulSize(there: Size, limits: SizeLimits): Size {
-  const ratio = there.width / there.height;
-  const most = {
-    width: Math.min(limits.max_side, there.width, limits.max_side * ratio),
-    height: Math.min(limits.max_side, there.height, limits.max_side / ratio),
-  };
-  const shrink = Math.min(1, Math.sqrt(limits.max_pixels / (most.width * most.height)));
-  const width = stepped(most.width * shrink, limits);
-  const height = stepped(most.height * shrink, limits);
+  const part = centered(there, takenRatio(there.width / there.height, limits));
+  const shrink = Math.min(
+    1,
+    limits.max_side / Math.max(part.width, part.height),
+    Math.sqrt(limits.max_pixels / (part.width * part.height)),
+  );
+  const scale = Math.max(shrink, limits.min_side / Math.min(part.width, part.height));
+  const width = stepped(part.width * scale, limits);
+  const height = stepped(part.height * scale, limits);
   return withinArea({ width, height }, limits);
 }
 

@@ -67,9 +67,12 @@ function round(value: number): number {
   return Math.round(value * 100) / 100;
 }
 
-/** Whether nothing is painted after these operations, judged without pixels. */
-export function isBlank(operations: readonly Operation[]): boolean {
-  let blank = true;
+/**
+ * Whether nothing is painted after these operations, judged without pixels.
+ *
+ * @param blank whether nothing is painted before them.
+ */
+export function isBlank(operations: readonly Operation[], blank = true): boolean {
   for (const operation of operations) {
     if (operation.kind === "clear") blank = true;
     else if (operation.kind === "invert") blank = false;

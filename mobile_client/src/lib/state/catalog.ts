@@ -14,6 +14,9 @@ interface Known {
 /** What a list that an older version of this page stored may lack. */
 const ADDED = { note: "", examples: [], sizes: [] } satisfies Partial<ModelInfo>;
 
+/** How long to wait after each failure; the last one is repeated. */
+const RETRY_MS = [2_000, 4_000, 8_000, 15_000];
+
 const NOTHING: Known = { models: [], schedulers: [], loras: [] };
 
 export class Catalog {
@@ -23,15 +26,34 @@ export class Catalog {
     () => this.known.value.schedulers,
   );
 
+  private tries = 0;
+  private timer: ReturnType<typeof setTimeout> | undefined;
+
   constructor(
     private readonly api: Api,
     private readonly preferences: Preferences,
+    private readonly onTrouble: (error: unknown) => void = () => {},
   ) {
     const stored = preferences.get("catalog", NOTHING);
     this.known.value = { ...stored, models: stored.models.map((m) => ({ ...ADDED, ...m })) };
   }
 
+  /** Asks until the server answers, unless lists from before are known. */
   async load(): Promise<void> {
+    clearTimeout(this.timer);
+    try {
+      await this.ask();
+      this.tries = 0;
+    } catch (error) {
+      this.onTrouble(error);
+      if (this.models.value.length > 0) return;
+      const wait = RETRY_MS[Math.min(this.tries, RETRY_MS.length - 1)];
+      this.tries += 1;
+      this.timer = setTimeout(() => void this.load(), wait);
+    }
+  }
+
+  private async ask(): Promise<void> {
     const [models, schedulers, loras] = await Promise.all([
       this.api.models(),
       this.api.schedulers(),

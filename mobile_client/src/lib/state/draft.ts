@@ -1,6 +1,7 @@
 /** The settings of the next picture. Null means the model's default. */
 
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
+import type { Cropping } from "../canvas/cropper";
 import type { Operation } from "../canvas/strokes";
 import type { KeyValue, Preferences } from "../storage";
 import type {
@@ -35,6 +36,8 @@ export interface Values {
   count: number;
   /** Null takes a random one for each job. */
   seed: number | null;
+  /** Whether the seed is for the next request alone, as after a remix. */
+  seedOnce: boolean;
   loras: Lora[];
   clipSkip: number;
   strength: number | null;
@@ -49,6 +52,17 @@ export interface Values {
 /** A start picture: bytes on the phone, or the id of a stored picture. */
 export interface Source extends Size {
   picture: Blob | string;
+  /** The photo that the picture was cropped from, to crop it again. */
+  original?: { photo: Blob; crop: Cropping };
+}
+
+/** A start picture with everything that belongs to it, to put it back. */
+export interface Start {
+  source: Source | null;
+  mask: Mask | null;
+  strokes: readonly Operation[] | null;
+  references: readonly Source[];
+  values: Values;
 }
 
 export interface Mask {
@@ -57,6 +71,8 @@ export interface Mask {
   preview: string | null;
   /** Its strokes, to continue painting. */
   operations: readonly Operation[];
+  /** The mask that the strokes were painted on, if it was not an empty one. */
+  base?: Blob | string;
 }
 
 export type Field =
@@ -90,6 +106,7 @@ const EMPTY: Values = {
   scheduler: null,
   count: 1,
   seed: null,
+  seedOnce: false,
   loras: [],
   clipSkip: 0,
   strength: null,
@@ -125,10 +142,15 @@ export class Draft {
   readonly source: ReadonlySignal<Source | null> = this.from;
   private readonly painted = signal<Mask | null>(null);
   readonly mask: ReadonlySignal<Mask | null> = this.painted;
+  private readonly unused = signal<readonly Operation[] | null>(null);
+  /** Strokes of a mask editor that was left without *Done*. */
+  readonly strokes: ReadonlySignal<readonly Operation[] | null> = this.unused;
   /** Pictures beside the start picture, for models that edit several. */
   private readonly beside = signal<readonly Source[]>([]);
   /** A photo that was picked but not cropped yet. */
   readonly photo = signal<Blob | null>(null);
+  /** How that photo was cropped before. */
+  cropping: Cropping | null = null;
   /** Whether that photo comes beside the start picture, instead of in its place. */
   private adding = false;
   /** The server's errors of the last try. */
@@ -180,10 +202,12 @@ export class Draft {
   async restore(): Promise<void> {
     const source = await this.pictures.get<Source>("source");
     const mask = await this.pictures.get<Mask>("mask");
+    const strokes = await this.pictures.get<Operation[]>("strokes");
     const beside = await this.pictures.get<Source[]>("references");
     if (this.from.value) return; // the user was faster
     this.from.value = source ?? null;
     this.painted.value = (source && mask) ?? null;
+    this.unused.value = (source && strokes) ?? null;
     this.beside.value = (source && beside) ?? [];
   }
 
@@ -213,13 +237,42 @@ export class Draft {
 
   /** Takes a photo to crop: the start picture, or one beside it. */
   pick(photo: Blob, adding = false): void {
+    this.cropping = null;
     this.photo.value = photo;
     this.adding = adding;
   }
 
+  /** Takes the start picture's photo to crop it once more. */
+  pickAgain({ picture, original }: Source): void {
+    if (!original && !(picture instanceof Blob)) return;
+    this.pick(original?.photo ?? (picture as Blob));
+    this.cropping = original?.crop ?? null;
+  }
+
+  /** The start picture and everything that goes with it, for `putBack`. */
+  start(): Start {
+    return {
+      source: this.from.value,
+      mask: this.painted.value,
+      strokes: this.unused.value,
+      references: this.beside.value,
+      values: this.chosen.value,
+    };
+  }
+
+  /** Undoes what was done since `start()`; words that were written since stay. */
+  putBack({ source, mask, strokes, references, values }: Start, everything = false): void {
+    this.setSource(source);
+    this.setReferences(references);
+    this.setMask(mask);
+    this.setStrokes(strokes);
+    this.set(everything ? values : { strength: values.strength, size: values.size });
+  }
+
   /** The photo is cropped. */
   place(picture: Source): void {
-    if (this.adding && this.roomForReference.value) this.addReference(picture);
+    const { original: _, ...reference } = picture;
+    if (this.adding && this.roomForReference.value) this.addReference(reference);
     else this.setSource(picture);
   }
 
@@ -253,7 +306,19 @@ export class Draft {
     if ((mask === null) !== (this.painted.value === null)) this.set({ strength: null });
     this.painted.value = mask;
     this.keep("mask", mask);
+    this.setStrokes(null);
     this.refusals.value = {};
+  }
+
+  /** Keeps what was painted so far, should the editor be left; null once it is used. */
+  setStrokes(strokes: readonly Operation[] | null): void {
+    this.unused.value = strokes;
+    this.keep("strokes", strokes);
+  }
+
+  /** A seed that was meant for one request is not used again. */
+  forgetSeed(): void {
+    if (this.chosen.value.seedOnce) this.set({ seed: null, seedOnce: false });
   }
 
   /** Takes all settings of a finished job. */
@@ -267,7 +332,10 @@ export class Draft {
     const own = this.catalog.model(request.model ?? null)?.defaults;
     const unless = <Value>(value: Value | undefined, ofModel: Value | undefined): Value | null =>
       value === undefined || value === ofModel ? null : value;
-    if (mask_image) this.setMask({ picture: stored(mask_image), preview: null, operations: [] });
+    if (mask_image) {
+      const picture = stored(mask_image);
+      this.setMask({ picture, preview: null, operations: [], base: picture });
+    }
     this.set({
       ...EMPTY,
       prompt: request.prompt ?? "",
@@ -280,6 +348,7 @@ export class Draft {
       scheduler: unless(request.scheduler ?? undefined, own?.scheduler),
       count: request.num_images ?? 1,
       seed: request.seed ?? null,
+      seedOnce: request.seed !== undefined && request.seed !== null,
       loras: request.loras ?? [],
       clipSkip: request.clip_skip ?? 0,
       strength: request.strength ?? null,
@@ -387,8 +456,8 @@ export class Draft {
   }
 
   private keep(
-    name: "source" | "mask" | "references",
-    value: Source | Mask | readonly Source[] | null,
+    name: "source" | "mask" | "strokes" | "references",
+    value: Source | Mask | readonly (Source | Operation)[] | null,
   ): void {
     void (value ? this.pictures.set(name, value) : this.pictures.delete(name));
   }

@@ -101,6 +101,13 @@ export class GalleryState {
     });
   }
 
+  /** Loads all older pictures. Returns whether it came to the end. */
+  async all(): Promise<boolean> {
+    do await this.more();
+    while (!this.complete.value && !this.failed.value);
+    return this.complete.value;
+  }
+
   /** Loads the next older pictures. */
   more(): Promise<void> {
     if (this.complete.value) return Promise.resolve();
@@ -134,6 +141,11 @@ export class GalleryState {
     pending.stop();
     this.pending = undefined;
     void this.delete(pending);
+  }
+
+  /** Whether a picture was deleted here. */
+  isDeleted(id: string): boolean {
+    return this.hidden.value.has(id);
   }
 
   /** The next newer and older picture. */
@@ -217,7 +229,8 @@ export class GalleryState {
     }
     const gone = new Set(ids.filter((id) => !kept.includes(id)));
     this.loaded.value = this.loaded.value.filter(({ id }) => !gone.has(id));
-    this.show(ids);
+    // Those that are gone stay hidden: a job that is on screen may still name them.
+    this.show(kept);
     if (kept.length > 0) onKept({ count: kept.length, inUse });
   }
 

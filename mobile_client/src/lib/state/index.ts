@@ -60,8 +60,9 @@ export class State {
     this.history = new PromptHistory(preferences);
     this.presets = new Presets(preferences);
     this.server = new Server(api, preferences, () => void this.catchUp());
-    this.catalog = new Catalog(api, preferences);
+    this.catalog = new Catalog(api, preferences, (error) => this.server.report(error));
     this.draft = new Draft(this.catalog, preferences, parts.pictures);
+    api.onAnswer = () => this.server.heard();
     const onTrouble = (error: unknown) => this.server.report(error);
     this.outbox = new Outbox(api, parts.unsent, {
       onAccepted: (key, job) => this.accepted(key, job),
@@ -97,35 +98,43 @@ export class State {
     const { prompt, negativePrompt } = this.draft.values.value;
     this.history.add({ prompt, negativePrompt });
     const key = await this.outbox.add(task, request, files);
+    this.draft.forgetSeed();
     this.route.go({ screen: "job", id: this.jobOf(key) ?? key });
   }
 
-  /** Puts all settings of a picture into the form, with its seed. */
+  /** Puts all settings of a picture into the form, with its seed for the next request. */
   remix(request: PictureRequest, seed?: number): void {
+    const before = this.draft.start();
     this.draft.remix(seed === undefined ? request : { ...request, seed });
     this.route.go({ screen: "create" });
+    if (before.values.prompt.trim() === "" && !before.source) return;
+    this.offerUndo(t("create.replaced"), () => this.draft.putBack(before, true));
+  }
+
+  /** Does something to the start picture or its mask, and offers to undo it. */
+  replaceStart(text: string, act: () => void): void {
+    const before = this.draft.start();
+    act();
+    if (before.source) this.offerUndo(text, () => this.draft.putBack(before));
+  }
+
+  private offerUndo(text: string, undo: () => void): void {
+    this.toasts.show({ text, action: { label: t("common.undo"), run: undo } });
   }
 
   /** Sends the same request again with another seed. */
   async again(job: Job): Promise<void> {
     const { seed: _, ...request } = job.request as PictureRequest;
     const key = await this.outbox.add(job.task, request, {});
-    this.route.replace({ screen: "job", id: this.jobOf(key) ?? key });
+    const next = { screen: "job", id: this.jobOf(key) ?? key } as const;
+    // "Back" leads to the pictures that there are.
+    if (job.status === "succeeded") this.route.go(next);
+    else this.route.replace(next);
   }
 
   /** The job of a request key, for history entries that were made before the job had an id. */
   jobOf(key: string): string | null {
     return this.sent.find(([sent]) => sent === key)?.[1] ?? null;
-  }
-
-  /** Passes a picture's bytes to `how`, or shows an error. */
-  async takeOut(id: string, how: (picture: Blob) => Promise<void>): Promise<void> {
-    try {
-      await how(await this.api.image(id));
-    } catch (error) {
-      this.server.report(error);
-      this.toasts.show({ text: t("error.offline") });
-    }
   }
 
   /** Revokes this device's token and deletes its data. */
@@ -140,7 +149,7 @@ export class State {
     const { id, width, height } = picture;
     const source = { picture: id, width, height };
     if (task === "edit") this.draft.addReference(source);
-    else this.draft.setSource(source);
+    else this.replaceStart(t("create.source.replaced"), () => this.draft.setSource(source));
     this.route.go({ screen: "create" });
     // Opened over the form, so that "done" and "back" lead to the form.
     if (task === "inpaint") this.route.go({ screen: "mask" });
@@ -153,11 +162,7 @@ export class State {
 
   private async catchUp(): Promise<void> {
     await this.restored;
-    await Promise.all([
-      this.outbox.flush(),
-      this.jobs.resume(),
-      this.catalog.load().catch((error: unknown) => this.server.report(error)),
-    ]);
+    await Promise.all([this.outbox.flush(), this.jobs.resume(), this.catalog.load()]);
   }
 
   private accepted(key: string, job: Job): void {

@@ -18,6 +18,8 @@ export interface Watched {
   eta: { seconds: number; at: number } | null;
   /** Whether an event stream is open. */
   live: boolean;
+  /** Whether it was interrupted, and its steps are made again. */
+  restarted: boolean;
 }
 
 export interface JobsEvents {
@@ -45,6 +47,8 @@ export class Jobs {
   /** The last event of the focused job, to resume from. */
   private lastEventId: number | null = null;
   private readonly heardAt = new Map<string, number>();
+  /** The newest `started` event of each job. */
+  private readonly starts = new Map<string, number>();
   private timer: ReturnType<typeof setInterval> | undefined;
   private reopening: ReturnType<typeof setTimeout> | undefined;
 
@@ -141,8 +145,13 @@ export class Jobs {
     const eta = job.eta_seconds === null ? null : { seconds: job.eta_seconds, at: this.now() };
     this.heardAt.set(job.id, this.now());
     const slot = this.slot(job.id);
-    if (slot) slot.value = { ...slot.value, job, eta: eta ?? slot.value.eta };
-    else this.known.set(job.id, signal({ job, preview: null, eta, live: false }));
+    if (slot) {
+      const restarted = slot.value.restarted || job.attempts > 1;
+      slot.value = { ...slot.value, job, eta, restarted };
+    } else {
+      const restarted = job.attempts > 1;
+      this.known.set(job.id, signal({ job, preview: null, eta, live: false, restarted }));
+    }
     this.bump.value += 1;
   }
 
@@ -257,9 +266,19 @@ export class Jobs {
           eta: this.eta(event.eta_seconds),
         });
         break;
-      case "started":
-        this.change(id, { job: { ...job, status: "running", position: null } });
+      case "started": {
+        // A job that was handed back starts again without counting an attempt. A stream that
+        // begins at the log's beginning repeats what is known, so only a later event tells.
+        const before = this.starts.get(id);
+        const again = before !== undefined && event.id !== null && event.id > before;
+        if (event.id !== null) this.starts.set(id, Math.max(event.id, before ?? 0));
+        const progress = again ? { ...job.progress, step: 0 } : job.progress;
+        this.change(id, {
+          job: { ...job, status: "running", position: null, progress },
+          restarted: watched.restarted || again || event.attempt > 1,
+        });
         break;
+      }
       case "progress": {
         const progress = { step: event.step, steps: event.steps };
         this.change(id, {

@@ -7,13 +7,10 @@ import { type ReadonlySignal, signal } from "@preact/signals";
 import { type KeyValue, randomId } from "../storage";
 import type { Api } from "../transport/api";
 import { Foreign, Problem, Unreachable } from "../transport/http";
-import type { FieldError, Job, PictureRequest, RequestFiles, Task } from "../transport/types";
+import type { Job, PictureRequest, RequestFiles, Task } from "../transport/types";
 
-export interface Refusal {
-  title: string;
-  detail: string;
-  errors: readonly FieldError[];
-}
+/** A problem of the server, as it is kept with the request. */
+export type Refusal = Pick<Problem, "status" | "type" | "title" | "detail" | "errors">;
 
 export interface Entry {
   key: string;
@@ -23,8 +20,8 @@ export interface Entry {
   createdAt: number;
   /** Why the server refused it; null while it may still be sent. */
   refusal: Refusal | null;
-  /** The server's message after the last try; null if it did not answer. */
-  delay: string | null;
+  /** The server's answer to the last try; null if it did not answer. */
+  delay: Refusal | null;
 }
 
 export interface OutboxEvents {
@@ -129,7 +126,7 @@ export class Outbox {
         await this.refuse(entry, error);
         return true;
       }
-      this.change(entry.key, { delay: error instanceof Problem ? error.detail : null });
+      this.change(entry.key, { delay: error instanceof Problem ? kept(error) : null });
       this.retry(error);
       return false;
     }
@@ -140,8 +137,8 @@ export class Outbox {
     await this.api.cancel(job.id).catch((error: unknown) => this.events.onTrouble(error));
   }
 
-  private async refuse(entry: Entry, { title, detail, errors }: Problem): Promise<void> {
-    const refused = { ...entry, refusal: { title, detail, errors } };
+  private async refuse(entry: Entry, problem: Problem): Promise<void> {
+    const refused = { ...entry, refusal: kept(problem) };
     this.change(entry.key, refused);
     await this.disk.set(entry.key, refused);
     this.events.onRefused(refused);
@@ -166,4 +163,8 @@ export class Outbox {
       retryAfter ? retryAfter * 1_000 : known ? wait : 30_000,
     );
   }
+}
+
+function kept({ status, type, title, detail, errors }: Problem): Refusal {
+  return { status, type, title, detail, errors };
 }

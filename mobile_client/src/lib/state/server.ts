@@ -19,7 +19,7 @@ export type Reach =
   /** The token of this device was revoked. */
   | "revoked";
 
-const RETRY_MS = [1_000, 2_000, 4_000, 8_000, 15_000];
+const RETRY_MS = [1_000, 2_000, 3_000, 5_000];
 const STARTING_MS = 2_000;
 
 export class Server {
@@ -29,6 +29,8 @@ export class Server {
   private tries = 0;
   private timer: ReturnType<typeof setTimeout> | undefined;
   private running: Promise<void> | null = null;
+  /** Counts answers to other requests. A check that began before one of them may fail too late. */
+  private answers = 0;
 
   constructor(
     private readonly api: Api,
@@ -59,6 +61,14 @@ export class Server {
     if (found) this.settle(found);
   }
 
+  /** The server answered another request. */
+  heard(): void {
+    this.answers += 1;
+    if (this.status.value !== "unreachable" && this.status.value !== "foreign") return;
+    this.settle("ok");
+    void this.check(); // it may be loading its model
+  }
+
   /** Throws the server's Problem if the code is not valid. */
   async pair(code: string, name: string): Promise<void> {
     this.remember(await this.api.pair(code.trim(), name.trim()));
@@ -71,11 +81,15 @@ export class Server {
   }
 
   private async ask(): Promise<void> {
+    const before = this.answers;
     try {
       this.remember(await this.api.me());
       this.settle((await this.api.ready()) ? "ok" : "starting");
     } catch (error) {
-      this.settle(reachOf(error, this.me.value !== null) ?? "unreachable");
+      const found = reachOf(error, this.me.value !== null) ?? "unreachable";
+      const stale = found === "unreachable" && this.answers !== before;
+      if (!stale) this.settle(found);
+      else if (!this.open) this.settle("ok");
     }
   }
 

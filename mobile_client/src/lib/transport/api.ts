@@ -16,6 +16,8 @@ import type {
 } from "./types";
 
 export interface Api {
+  /** Called after every answer of the server, so that its return is noticed at once. */
+  onAnswer: () => void;
   /** Throws a 401 Problem if this device has no valid token. */
   me(): Promise<Me>;
   /** Exchanges a pairing code for this device's own token, which the browser keeps as a cookie. */
@@ -48,6 +50,8 @@ export interface Api {
 }
 
 export class HttpApi implements Api {
+  onAnswer: () => void = () => {};
+
   /** `base` is empty for the origin that served this page. */
   constructor(
     private readonly base = "",
@@ -55,14 +59,14 @@ export class HttpApi implements Api {
   ) {}
 
   async me(): Promise<Me> {
-    return json(await this.get("/me"));
+    return this.json(await this.get("/me"));
   }
 
   async pair(code: string, name: string): Promise<Me> {
     const body = JSON.stringify({ code, name });
     const headers = { "content-type": "application/json" };
     // The token in the answer is ignored: the cookie is enough, and scripts cannot read it.
-    return json(await this.send("POST", "/pair", { body, headers }));
+    return this.json(await this.send("POST", "/pair", { body, headers }));
   }
 
   async leave({ client }: Me): Promise<void> {
@@ -72,12 +76,12 @@ export class HttpApi implements Api {
 
   async invite(): Promise<Invitation> {
     const headers = { "content-type": "application/json" };
-    return json(await this.send("POST", "/pair/codes", { body: '{"scope":"use"}', headers }));
+    return this.json(await this.send("POST", "/pair/codes", { body: '{"scope":"use"}', headers }));
   }
 
   async ready(): Promise<boolean> {
     try {
-      await json(await this.get("/readyz"));
+      await this.json(await this.get("/readyz"));
       return true;
     } catch (error) {
       if (error instanceof Problem && error.status === 503 && error.type.endsWith(":not-ready")) {
@@ -88,15 +92,16 @@ export class HttpApi implements Api {
   }
 
   async models(): Promise<ModelInfo[]> {
-    return (await json<{ models: ModelInfo[] }>(await this.get("/models"))).models;
+    return (await this.json<{ models: ModelInfo[] }>(await this.get("/models"))).models;
   }
 
   async schedulers(): Promise<SchedulerInfo[]> {
-    return (await json<{ schedulers: SchedulerInfo[] }>(await this.get("/schedulers"))).schedulers;
+    return (await this.json<{ schedulers: SchedulerInfo[] }>(await this.get("/schedulers")))
+      .schedulers;
   }
 
   async loras(): Promise<LoraInfo[]> {
-    return (await json<{ loras: LoraInfo[] }>(await this.get("/loras"))).loras;
+    return (await this.json<{ loras: LoraInfo[] }>(await this.get("/loras"))).loras;
   }
 
   async submit(task: Task, asked: PictureRequest, files: RequestFiles, key: string): Promise<Job> {
@@ -110,21 +115,21 @@ export class HttpApi implements Api {
         "idempotency-key": key,
       },
     });
-    return json(response);
+    return this.json(response);
   }
 
   async job(id: string): Promise<Job> {
-    return json(await this.get(`/jobs/${encodeURIComponent(id)}`));
+    return this.json(await this.get(`/jobs/${encodeURIComponent(id)}`));
   }
 
   async jobs(cursor: string | null = null, limit = 20): Promise<JobPage> {
     const query = new URLSearchParams({ limit: String(limit) });
     if (cursor !== null) query.set("cursor", cursor);
-    return json(await this.get(`/jobs?${query}`));
+    return this.json(await this.get(`/jobs?${query}`));
   }
 
   async cancel(id: string): Promise<Job> {
-    return json(await this.send("DELETE", `/jobs/${encodeURIComponent(id)}`));
+    return this.json(await this.send("DELETE", `/jobs/${encodeURIComponent(id)}`));
   }
 
   async deleteImage(id: string): Promise<void> {
@@ -150,15 +155,29 @@ export class HttpApi implements Api {
   }
 
   watchJob(jobId: string, handlers: EventHandlers, lastEventId: number | null = null): Watching {
-    return watchEvents(
-      `${this.base}/jobs/${encodeURIComponent(jobId)}/events`,
-      handlers,
-      lastEventId,
-    );
+    const url = `${this.base}/jobs/${encodeURIComponent(jobId)}/events`;
+    return watchEvents(url, this.heard(handlers), lastEventId);
   }
 
   watchAll(handlers: EventHandlers): Watching {
-    return watchEvents(`${this.base}/events`, handlers);
+    return watchEvents(`${this.base}/events`, this.heard(handlers));
+  }
+
+  /** The body of an answer, which only a Darkroom server gives. */
+  private async json<Body>(response: Response): Promise<Body> {
+    const body = await json<Body>(response);
+    this.onAnswer();
+    return body;
+  }
+
+  private heard(handlers: EventHandlers): EventHandlers {
+    return {
+      ...handlers,
+      onOpen: () => {
+        this.onAnswer();
+        handlers.onOpen?.();
+      },
+    };
   }
 
   private get(path: string): Promise<Response> {

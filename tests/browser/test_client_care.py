@@ -1,0 +1,280 @@
+"""The mobile client loses nothing that somebody made, and shows nothing that is not so."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from playwright.sync_api import Locator, expect
+
+from tests.browser.phone import DEVELOPING_MS, Phone
+
+
+def paint(mobile: Phone, *, below: float = 0) -> None:
+    """A stroke across the middle of the mask editor, or so many CSS pixels below it."""
+    box = mobile.page.get_by_role("application", name="Picture to paint on").bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + below
+    mobile.drag((x - 60, y), (x + 60, y))
+
+
+def repaint(mobile: Phone) -> None:
+    """The mask editor, opened on a picture from the gallery."""
+    made = mobile.server.txt2img("a red fox").json()["images"][0]
+    mobile.open(f"#/picture/{made['id']}")
+    mobile.press("Edit")
+    mobile.press("Repaint a part")
+
+
+def start_picture(mobile: Phone) -> Locator:
+    return mobile.page.get_by_role("region", name="Start picture")
+
+
+def sent(mobile: Phone, field: str = "image") -> Image.Image:
+    """The picture that the job on screen was sent with."""
+    mobile.wait_for_picture()
+    return mobile.stored(mobile.job()["request"][field])
+
+
+# --- pictures of a job ---
+
+
+def test_each_picture_is_replayed_as_itself(mobile: Phone) -> None:
+    job = mobile.server.txt2img("a red fox", num_images=3, num_inference_steps=8).json()
+    mobile.open(f"#/job/{job['id']}")
+    mobile.wait_for_picture()
+
+    mobile.press("Replay")
+    slider = mobile.page.get_by_role("slider", name="Replay")
+    slider.fill(slider.get_attribute("max") or "")
+    last = mobile.page.locator(".timeline-picture img").first
+    expect(last).to_have_attribute("src", f"/images/{job['id']}-0")
+
+    # Previews are kept of the first picture alone: the others show no film, not a wrong one.
+    for index in (1, 2):
+        mobile.press(f"Show picture {index + 1}")
+        expect(mobile.picture).to_have_attribute("src", f"/images/{job['id']}-{index}")
+        expect(mobile.page.locator(".timeline")).to_have_count(0)
+        expect(mobile.button("Replay")).to_have_count(0)
+
+
+def test_a_finished_picture_opens_full_screen_and_leads_back(mobile: Phone) -> None:
+    job = mobile.server.txt2img("a red fox", num_images=2).json()
+    mobile.open(f"#/job/{job['id']}")
+    mobile.press("Show picture 2")
+
+    mobile.page.touchscreen.tap(*_middle(mobile.picture))
+
+    viewer = mobile.page.get_by_role("dialog", name="Picture")
+    expect(viewer.get_by_role("img", name="a red fox")).to_have_attribute(
+        "src", f"/images/{job['id']}-1"
+    )
+    viewer.press("ArrowLeft")
+    expect(viewer.get_by_role("img", name="a red fox")).to_have_attribute(
+        "src", f"/images/{job['id']}-0"
+    )
+    mobile.page.go_back()
+    expect(mobile.button("Show picture 2")).to_have_attribute("aria-pressed", "true")
+
+
+@pytest.mark.slow
+def test_a_result_is_compared_with_its_start_picture(mobile: Phone) -> None:
+    start = mobile.server.txt2img("a red fox").json()["images"][0]["id"]
+    body = {"prompt": "a blue fox", "image": f"image:{start}", "num_inference_steps": 2}
+    job = mobile.server.http.post("/img2img", json=body).json()
+    mobile.open(f"#/job/{job['id']}")
+
+    mobile.press("Compare")
+
+    expect(mobile.page.get_by_role("slider", name="Line between before")).to_be_visible()
+    expect(mobile.page.get_by_role("img", name="Before")).to_have_attribute(
+        "src", f"/images/{start}"
+    )
+
+
+@pytest.mark.slow
+def test_developing_again_leaves_a_way_back_to_the_picture(mobile: Phone) -> None:
+    mobile.develop("a red fox", steps=2)
+    mobile.wait_for_picture()
+    first = mobile.page.url
+
+    mobile.press("Develop again")
+    mobile.page.wait_for_url(lambda url: url != first)
+    mobile.wait_for_picture()
+    mobile.press("Back")
+
+    mobile.page.wait_for_url(first)
+
+
+# --- masks and photos ---
+
+
+@pytest.mark.parametrize(
+    "way", ["the back gesture", pytest.param("the cross", marks=pytest.mark.slow)]
+)
+def test_strokes_are_kept_when_the_editor_is_left(mobile: Phone, way: str) -> None:
+    repaint(mobile)
+    paint(mobile)
+
+    mobile.page.go_back() if way == "the back gesture" else mobile.press("Cancel")
+
+    expect(mobile.page.get_by_text("Your strokes are kept")).to_be_visible()
+    mobile.page.reload()
+    mobile.press("Continue the mask")
+    expect(mobile.button("Done")).to_be_enabled()
+    mobile.press("Undo")
+    expect(mobile.button("Done")).to_be_disabled()
+
+
+def test_a_removed_start_picture_comes_back_with_its_mask(mobile: Phone) -> None:
+    repaint(mobile)
+    paint(mobile)
+    mobile.press("Done")
+    mobile.press("Remove the start picture")
+    expect(start_picture(mobile)).to_have_count(0)
+
+    mobile.press("Undo")
+
+    expect(mobile.button("Change mask")).to_be_visible()
+    mobile.press("Remove mask")
+    expect(mobile.button("Change mask")).to_have_count(0)
+    mobile.press("Undo")
+    expect(mobile.button("Change mask")).to_be_visible()
+
+
+def test_the_mask_of_a_remix_is_changed_and_not_begun_anew(mobile: Phone) -> None:
+    job = _inpaint(mobile)
+    old = np.asarray(mobile.stored(job["request"]["mask_image"]).convert("L")) > 127
+    mobile.open(f"#/picture/{job['images'][0]['id']}")
+    mobile.press("Remix")
+    mobile.press("Change mask")
+    expect(mobile.button("Done")).to_be_enabled()
+
+    paint(mobile, below=100)
+    mobile.press("Done")
+    mobile.press("Develop")
+
+    new = np.asarray(sent(mobile, "mask_image").convert("L")) > 127
+    assert (new | old).sum() == new.sum(), "a part of the old mask is gone"
+    assert new.sum() > old.sum() * 1.1
+
+
+def test_a_crop_is_made_wider_again_from_the_photo(mobile: Phone, photo: Path) -> None:
+    mobile.page.get_by_test_id("library").set_input_files(photo)
+    mobile.press("1:1")
+    mobile.press("Use photo")
+    mobile.press("Crop")
+    expect(mobile.button("1:1")).to_have_attribute("aria-pressed", "true")
+
+    mobile.press("Original")
+    mobile.press("Use photo")
+    mobile.develop("a cat", steps=2)
+
+    wide = sent(mobile)
+    assert wide.width / wide.height == pytest.approx(451 / 300, rel=0.06)
+    with Image.open(photo) as original:
+        expected = original.convert("RGB").resize(wide.size)
+    assert _difference(wide, expected) < 12
+
+
+def test_of_a_panorama_one_chooses_a_part_in_its_proportions(mobile: Phone) -> None:
+    panorama = Image.new("RGB", (1800, 200), "white")
+    ImageDraw.Draw(panorama).ellipse((860, 60, 940, 140), fill="black")  # in the middle
+    mobile.page.get_by_test_id("library").set_input_files(_file(panorama))
+
+    expect(mobile.page.get_by_text("Too long for the model")).to_be_visible()
+    mobile.press("Use photo")
+    mobile.develop("a moon", steps=2)
+
+    picture = sent(mobile).convert("L")
+    rows, columns = np.nonzero(np.asarray(picture) < 128)
+    assert np.ptp(columns) == pytest.approx(np.ptp(rows), abs=2), "a circle is a circle"
+
+
+@pytest.mark.slow
+def test_an_icon_is_enlarged_in_its_proportions(mobile: Phone) -> None:
+    mobile.page.get_by_test_id("library").set_input_files(_file(Image.new("RGB", (40, 28), "red")))
+
+    expect(mobile.page.get_by_text("it is enlarged")).to_be_visible()
+    mobile.press("Use photo")
+    mobile.develop("a flag", steps=2)
+
+    icon = sent(mobile)
+    assert icon.width / icon.height == pytest.approx(40 / 28, rel=0.08)
+
+
+# --- settings ---
+
+
+def test_a_remixed_seed_is_shown_and_used_once(mobile: Phone) -> None:
+    made = mobile.server.txt2img("a green frog", seed=1234).json()["images"][0]
+    mobile.open(f"#/picture/{made['id']}")
+    mobile.press("Remix")
+    lock = mobile.page.get_by_role("region", name="Seed")
+    expect(lock).to_contain_text("Seed 1234")
+    expect(lock).to_contain_text("For the next request only")
+
+    mobile.press("Develop")
+    mobile.wait_for_picture()
+    assert mobile.job()["request"]["seed"] == 1234
+    mobile.tab("Create")
+    expect(lock).to_have_count(0)
+    mobile.develop("a sunflower")
+
+    mobile.wait_for_picture()
+    assert mobile.job()["images"][0]["seed"] != 1234
+
+
+@pytest.mark.slow
+def test_a_remix_can_be_undone(mobile: Phone) -> None:
+    made = mobile.server.txt2img("a green frog").json()["images"][0]
+    mobile.write("a half-written idea")
+    mobile.page.evaluate("id => { location.hash = `#/picture/${id}` }", made["id"])
+    mobile.press("Remix")
+    prompt = mobile.page.get_by_role("textbox", name="Prompt", exact=True)
+    expect(prompt).to_have_value("a green frog")
+
+    mobile.press("Undo")
+
+    expect(prompt).to_have_value("a half-written idea")
+    expect(mobile.page.get_by_role("region", name="Seed")).to_have_count(0)
+
+
+def _inpaint(mobile: Phone) -> dict[str, Any]:
+    start = mobile.server.txt2img("a red fox").json()["images"][0]
+    mask = Image.new("L", (start["width"], start["height"]), 0)
+    ImageDraw.Draw(mask).rectangle((40, 20, 80, 40), fill=255)
+    answer = mobile.server.http.post(
+        "/inpaint",
+        data={
+            "prompt": "a hat",
+            "image": f"image:{start['id']}",
+            "num_inference_steps": "2",
+            "seed": "7",
+        },
+        files={"mask_image": ("mask.png", _file(mask)["buffer"], "image/png")},
+    )
+    assert answer.status_code == 200, answer.text
+    job: dict[str, Any] = answer.json()
+    return job
+
+
+def _file(picture: Image.Image) -> dict[str, Any]:
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    return {"name": "picture.png", "mimeType": "image/png", "buffer": data.getvalue()}
+
+
+def _middle(element: Locator) -> tuple[float, float]:
+    element.wait_for(timeout=DEVELOPING_MS)
+    box = element.bounding_box()
+    assert box
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def _difference(one: Image.Image, other: Image.Image) -> float:
+    """The mean over pixels and channels, from 0 to 255."""
+    pixels = np.asarray(one, np.float32) - np.asarray(other, np.float32)
+    return float(np.abs(pixels).mean())
