@@ -4,6 +4,7 @@ import type { Api } from "../src/lib/transport/api";
 import type { EventHandlers, JobEvent, Watching } from "../src/lib/transport/events";
 import { Problem, Unreachable } from "../src/lib/transport/http";
 import type {
+  Device,
   Invitation,
   Job,
   JobPage,
@@ -158,6 +159,20 @@ export class FakeApi implements Api {
       qr: "data:image/svg+xml,",
       expires_at: "2026-01-01T00:00:00Z",
     };
+  }
+
+  async devices(): Promise<Device[]> {
+    this.stumble();
+    return [];
+  }
+
+  async rename(): Promise<Device> {
+    this.stumble();
+    throw new Problem(404, "urn:darkroom:problem:not-found", "Not found", "there is no device");
+  }
+
+  async revoke(): Promise<void> {
+    this.stumble();
   }
 
   async ready(): Promise<boolean> {

@@ -1,10 +1,11 @@
 """How a phone gets in, lets others in, and what it says when it is let out again."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Locator, expect
 
 from tests.browser.phone import DEVELOPING_MS, Phone, phone
 from tests.security.doors import PASSED_ON
@@ -63,7 +64,7 @@ def test_a_stranger_is_asked_for_a_code_and_told_of_a_wrong_one(stranger: Phone)
     stranger.page.get_by_role("textbox", name="Pairing code").fill("AAAA-BBBB")
     stranger.press("Pair")
 
-    expect(stranger.page.get_by_role("alert")).to_contain_text("this code is wrong")
+    expect(stranger.page.get_by_role("alert")).to_contain_text("This code is wrong")
 
 
 def test_a_code_is_good_for_one_device(stranger: Phone, browser: Browser) -> None:
@@ -131,3 +132,90 @@ def test_a_forgotten_server_forgets_the_phone_too(stranger: Phone) -> None:
     stranger.page.get_by_role("heading", name="Pair this device").wait_for()
     names = [each["name"] for each in stranger.server.http.get("/tokens").json()["tokens"]]
     assert "A sold phone" not in names
+
+
+# --- devices ---
+
+
+def open_device(owner: Phone, name: str) -> Locator:
+    """The sheet of a device in the owner's settings."""
+    owner.tab("Settings")
+    owner.page.get_by_role("button", name=re.compile(f"^{re.escape(name)} ")).click()
+    return owner.page.get_by_role("dialog", name=name)
+
+
+def test_a_phone_that_lost_its_cookie_finds_its_pictures_again(
+    stranger: Phone, browser: Browser
+) -> None:
+    pair(stranger, "Minh's phone")
+    stranger.develop("a red fox", steps=2)
+    stranger.wait_for_picture()
+    stranger.context.clear_cookies()
+
+    with phone(browser, stranger.server) as owner:  # on the server's own machine
+        sheet = open_device(owner.open(), "Minh's phone")
+        sheet.get_by_role("button", name="New code for this device").click()
+        code = sheet.locator(".code").inner_text()
+    stranger.open().page.get_by_role("textbox", name="Pairing code").fill(code)
+    stranger.press("Pair")
+    stranger.page.get_by_role("textbox", name="Prompt", exact=True).wait_for()
+
+    stranger.tab("Gallery")
+    expect(stranger.page.locator(".tile")).to_have_count(1)
+    expect(stranger.page.locator(".tile")).to_have_accessible_name("a red fox")
+
+
+def test_an_owner_renames_a_device_sees_its_pictures_and_sends_it_away(
+    stranger: Phone, browser: Browser
+) -> None:
+    pair(stranger, "A guest")
+    stranger.develop("a green frog", steps=2)
+    stranger.wait_for_picture()
+    with phone(browser, stranger.server) as owner:
+        sheet = open_device(owner.open(), "A guest")
+        sheet.get_by_role("textbox", name="Name").fill("A known guest")
+        sheet.get_by_role("button", name="Rename").click()
+        expect(sheet).to_have_count(0)
+
+        sheet = open_device(owner, "A known guest")
+        sheet.get_by_role("button", name="Show its pictures").click()
+        expect(owner.page.locator(".tile")).to_have_count(1)
+        expect(owner.page.locator(".tile")).to_have_accessible_name("a green frog")
+        owner.press("A known guest")  # the filter: back to the pictures of this device
+        expect(owner.button("Everyone")).to_be_visible()
+
+        sheet = open_device(owner, "A known guest")
+        sheet.get_by_role("button", name="Revoke access").click()
+        sheet.get_by_role("alert").get_by_role("button", name="Revoke access").click()
+        device = owner.page.get_by_role("button", name=re.compile("^A known guest "))
+        expect(device).to_contain_text("no access")
+        assert owner.errors == []
+    assert stranger.page.evaluate("fetch('/me').then(answer => answer.status)") == 401
+
+
+def test_two_devices_of_one_name_have_galleries_of_their_own(
+    stranger: Phone, browser: Browser
+) -> None:
+    pair(stranger, "Linux", scope="own")
+    with phone(browser, stranger.server, extra_http_headers=PASSED_ON) as guest:
+        pair(guest, "Linux")
+        guest.develop("a strawberry", steps=2)
+        guest.wait_for_picture()
+        assert guest.job()["client"] != "Linux"
+
+    stranger.tab("Gallery")
+
+    expect(stranger.page.get_by_role("heading", name="No pictures yet")).to_be_visible()
+
+
+def test_a_wrong_code_is_told_in_vietnamese(stranger: Phone) -> None:
+    stranger.context.add_init_script(
+        """if (location.protocol === "http:") localStorage.setItem("darkroom.language", '"vi"')"""
+    )
+    stranger.page.goto(stranger.server.url)
+    stranger.page.get_by_role("textbox", name="Mã ghép nối").fill("AAAA-BBBB")
+    stranger.press("Ghép nối")
+
+    expect(stranger.page.get_by_role("alert")).to_have_text(
+        "Mã này sai, đã dùng rồi hoặc quá cũ. Hãy lấy mã mới."
+    )

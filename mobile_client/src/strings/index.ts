@@ -41,6 +41,17 @@ export function number(value: number, digits = 2): string {
   return new Intl.NumberFormat(chosen.value, { maximumFractionDigits: digits }).format(value);
 }
 
+/** A date and time as people of the chosen language write it. */
+export function moment(time: string): string {
+  const options = { dateStyle: "medium", timeStyle: "short" } as const;
+  return new Intl.DateTimeFormat(region(), options).format(new Date(time));
+}
+
+/** The chosen language as this browser's region writes it, where it is the browser's own. */
+export function region(): string {
+  return navigator.languages?.find((tag) => tag.split("-")[0] === chosen.value) ?? chosen.value;
+}
+
 /** A stretch of time in words: "8 s", "3 min". */
 export function duration(seconds: number): string {
   if (seconds < 60) return t("time.seconds", { value: Math.max(1, Math.round(seconds)) });

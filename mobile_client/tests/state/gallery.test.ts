@@ -16,10 +16,11 @@ class FakeServer {
   refuses = new Map<string, Error>();
   down = false;
 
-  develop(id: string, images = 1, client = "phone"): void {
+  develop(id: string, images = 1, client = "device:1"): void {
     this.made.unshift({
       id,
-      client,
+      client: "phone", // two devices may have had one name
+      client_id: client,
       created_at: "2026-05-28T10:00:00Z",
       request: { prompt: `picture ${id}` },
       images: Array.from({ length: images }, (_, index) => ({
@@ -31,12 +32,17 @@ class FakeServer {
   }
 
   readonly api = {
-    jobs: async (cursor: string | null = null, limit = 20): Promise<JobPage> => {
+    jobs: async (
+      cursor: string | null = null,
+      limit = 20,
+      client: string | null = null,
+    ): Promise<JobPage> => {
       if (this.down) throw new Unreachable("down");
-      const from = cursor === null ? 0 : this.made.findIndex((job) => job.id === cursor) + 1;
-      const jobs = this.made.slice(from, from + limit);
+      const made = this.made.filter((job) => client === null || job.client_id === client);
+      const from = cursor === null ? 0 : made.findIndex((job) => job.id === cursor) + 1;
+      const jobs = made.slice(from, from + limit);
       const last = jobs.at(-1);
-      const isEnd = from + limit >= this.made.length;
+      const isEnd = from + limit >= made.length;
       return { jobs, next_cursor: isEnd || !last ? null : last.id };
     },
     deleteImage: async (id: string) => {
@@ -202,7 +208,7 @@ describe("deleting", () => {
 describe("whose pictures", () => {
   beforeEach(async () => {
     server.develop("mine");
-    server.develop("theirs", 1, "tablet");
+    server.develop("theirs", 1, "device:2");
     await gallery.refresh();
   });
 
@@ -210,7 +216,7 @@ describe("whose pictures", () => {
     expect(ids()).toEqual(["theirs-0", "mine-0"]);
   });
 
-  it("are an owner's own, until they want to see everyone's", () => {
+  it("are an owner's own, until they want to see everyone's or one device's", async () => {
     me.value = {
       client: "token:1",
       client_id: "device:1",
@@ -219,8 +225,12 @@ describe("whose pictures", () => {
       scope: "own",
     };
     expect(ids()).toEqual(["mine-0"]);
-    gallery.everyone.value = true;
+    await gallery.show("everyone");
     expect(ids()).toEqual(["theirs-0", "mine-0"]);
+    await gallery.show({ id: "device:2", name: "phone" });
+    expect(ids()).toEqual(["theirs-0"]);
+    await gallery.show(null);
+    expect(ids()).toEqual(["mine-0"]);
   });
 });
 

@@ -64,21 +64,19 @@ export function Bar({ chosen, onSelect, onSelectAll, onLeave }: BarProps) {
   );
 }
 
-/** Owners switch between their own pictures and everyone's. */
+/** Owners switch between their own pictures and everyone's, or leave those of one device. */
 function OwnerFilter() {
   const { gallery } = useApp();
-  if (gallery.ownName === null) return null;
+  const whose = gallery.whose.value;
+  if (gallery.ownId === null) return null;
   return (
     <button
       type="button"
-      class="chip"
-      aria-pressed={gallery.everyone.value}
-      onClick={() => {
-        gallery.everyone.value = !gallery.everyone.value;
-        void gallery.refresh();
-      }}
+      class="chip owner"
+      aria-pressed={whose !== null}
+      onClick={() => void gallery.show(whose === null ? "everyone" : null)}
     >
-      {t("gallery.everyone")}
+      {whose === null || whose === "everyone" ? t("gallery.everyone") : whose.name}
     </button>
   );
 }

@@ -1,4 +1,4 @@
-import { language, t } from "../../strings";
+import { region, t } from "../../strings";
 import { dayOf } from "./rows";
 
 const DAY_MS = 86_400_000;
@@ -10,7 +10,7 @@ export function dayName(time: string, now = new Date()): string {
   if (day === dayOf(new Date(now.getTime() - DAY_MS).toISOString())) return t("gallery.yesterday");
   const date = new Date(time);
   const isThisYear = date.getFullYear() === now.getFullYear();
-  return new Intl.DateTimeFormat(language.value, {
+  return new Intl.DateTimeFormat(region(), {
     weekday: "long",
     day: "numeric",
     month: "long",

@@ -1,15 +1,16 @@
 import { useState } from "preact/hooks";
-import type { Invitation } from "../../lib/transport/types";
 import { LANGUAGES, type Language, language, t } from "../../strings";
 import { Icon } from "../common/Icon";
 import { useApp } from "../context";
 import { Abilities } from "./Abilities";
+import { Devices } from "./Devices";
 
 export function SettingsScreen() {
   return (
     <div class="settings-screen stack">
       <h1>{t("settings.title")}</h1>
       <ThisServer />
+      <Devices />
       <OtherServers />
       <Preferences />
       <Abilities />
@@ -59,7 +60,6 @@ function ThisServer() {
           </button>
         )}
       </div>
-      {me?.scope === "own" && me.name && reach === "ok" && <Invite />}
       {sure && (
         <div class="sure stack" role="alert">
           <p>{t("settings.forget.sure")}</p>
@@ -75,29 +75,6 @@ function ThisServer() {
         </div>
       )}
     </section>
-  );
-}
-
-/** Makes a pairing code for one more device. For owners. */
-function Invite() {
-  const { server, toasts } = useApp();
-  const [invitation, setInvitation] = useState<Invitation | null>(null);
-  const ask = () =>
-    server.invite().then(setInvitation, () => toasts.show({ text: t("error.offline") }));
-  if (!invitation) {
-    return (
-      <button type="button" class="button" onClick={() => void ask()}>
-        {t("settings.invite")}
-      </button>
-    );
-  }
-  return (
-    <div class="invitation" role="status">
-      <img class="qr" src={invitation.qr} alt={t("settings.invite.qr")} />
-      <p class="code">{invitation.code}</p>
-      <p>{invitation.url}</p>
-      <p class="hint">{t("settings.invite.how")}</p>
-    </div>
   );
 }
 

@@ -1,7 +1,7 @@
 import { copy } from "../../lib/clipboard";
 import { NUMBERS, numbersOf } from "../../lib/state/numbers";
 import type { Job, Picture } from "../../lib/transport/types";
-import { type Key, language, number, t } from "../../strings";
+import { type Key, moment, number, t } from "../../strings";
 import { Icon } from "../common/Icon";
 import { Sheet } from "../common/Sheet";
 import { useApp } from "../context";
@@ -90,11 +90,6 @@ function Fact({ name, value }: { name: Key; value: unknown }) {
 function lorasOf(loras: unknown): string {
   if (!Array.isArray(loras)) return "";
   return loras.map(({ name, scale }) => `${name} × ${number(scale)}`).join(", ");
-}
-
-function moment(time: string): string {
-  const options = { dateStyle: "medium", timeStyle: "short" } as const;
-  return new Intl.DateTimeFormat(language.value, options).format(new Date(time));
 }
 
 function durationOf({ started_at, finished_at }: Job): string {

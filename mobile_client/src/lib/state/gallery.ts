@@ -15,8 +15,8 @@ export interface GalleryPicture {
   readonly height: number;
   /** Cut to its beginning. */
   readonly prompt: string;
-  /** Name of the device or program that requested it. */
-  readonly client: string;
+  /** The device or program that requested it. */
+  readonly clientId: string;
 }
 
 /** The pictures that could not be deleted, and whether jobs still need them. */
@@ -28,6 +28,9 @@ export interface Kept {
 export interface Removal {
   undo(): void;
 }
+
+/** Everyone, one client, or with null this device. */
+export type Whose = "everyone" | { readonly id: string; readonly name: string } | null;
 
 interface Options {
   readonly me?: ReadonlySignal<Me | null>;
@@ -47,8 +50,8 @@ interface Pending {
 }
 
 export class GalleryState {
-  /** Whether an owner sees everyone's pictures, not only this device's. */
-  readonly everyone = signal(false);
+  /** Whose pictures an owner sees. */
+  readonly whose = signal<Whose>(null);
   readonly loading = signal(false);
   readonly failed = signal(false);
   /** Whether the oldest picture is loaded. */
@@ -73,21 +76,32 @@ export class GalleryState {
     this.pictures = computed(() => {
       const mine = this.only;
       return this.loaded.value.filter(
-        ({ id, client }) => !this.hidden.value.has(id) && (mine === null || client === mine),
+        ({ id, clientId }) => !this.hidden.value.has(id) && (mine === null || clientId === mine),
       );
     });
   }
 
-  /** The name of an owner's device, which sees everyone's pictures. Null for others. */
-  get ownName(): string | null {
+  /** The client id of an owner, who sees everyone's pictures. Null for others. */
+  get ownId(): string | null {
     const me = this.options.me?.value;
-    return me?.scope === "own" && me.name !== "" ? me.name : null;
+    return me?.scope === "own" ? me.client_id || null : null; // "me" may be an older version's
+  }
+
+  /** Shows the pictures of another client, of everyone, or with null of this device. */
+  async show(whose: Whose): Promise<void> {
+    await this.running;
+    this.whose.value = whose;
+    this.loaded.value = [];
+    this.cursor = null;
+    this.complete.value = false;
+    this.scrollTop = 0;
+    await this.refresh();
   }
 
   /** Loads new pictures at the top. If there are too many, the list is loaded again. */
   refresh(): Promise<void> {
     return this.once(async () => {
-      const { jobs, next_cursor } = await this.api.jobs(null, PAGE);
+      const { jobs, next_cursor } = await this.api.jobs(null, PAGE, this.only);
       const fresh = jobs.flatMap(picturesOf);
       const ids = new Set(jobs.map((job) => job.id));
       const known = this.loaded.value;
@@ -129,7 +143,7 @@ export class GalleryState {
         if (this.pending !== pending) return; // too late
         pending.stop();
         this.pending = undefined;
-        this.show(ids);
+        this.unhide(ids);
       },
     };
   }
@@ -173,16 +187,18 @@ export class GalleryState {
     return asked;
   }
 
-  /** The device whose pictures alone are shown; null for all. */
+  /** The client whose pictures alone are shown; null for all that the server shows. */
   private get only(): string | null {
-    return this.everyone.value ? null : this.ownName;
+    const whose = this.whose.value;
+    if (this.ownId === null || whose === "everyone") return null;
+    return whose?.id ?? this.ownId;
   }
 
   /** Loads pages until one has a picture to show: jobs may have failed, or belong to others. */
   private async older(): Promise<void> {
     const before = this.pictures.value.length;
     while (!this.complete.value && this.pictures.value.length === before) {
-      const { jobs, next_cursor } = await this.api.jobs(this.cursor, PAGE);
+      const { jobs, next_cursor } = await this.api.jobs(this.cursor, PAGE, this.only);
       const known = new Set(this.loaded.value.map(({ id }) => id));
       const fresh = jobs.flatMap(picturesOf).filter(({ id }) => !known.has(id));
       this.loaded.value = [...this.loaded.value, ...fresh];
@@ -230,11 +246,11 @@ export class GalleryState {
     const gone = new Set(ids.filter((id) => !kept.includes(id)));
     this.loaded.value = this.loaded.value.filter(({ id }) => !gone.has(id));
     // Those that are gone stay hidden: a job that is on screen may still name them.
-    this.show(kept);
+    this.unhide(kept);
     if (kept.length > 0) onKept({ count: kept.length, inUse });
   }
 
-  private show(ids: readonly string[]): void {
+  private unhide(ids: readonly string[]): void {
     this.hidden.value = new Set([...this.hidden.value].filter((id) => !ids.includes(id)));
   }
 }
@@ -253,7 +269,7 @@ function picturesOf(job: Job): GalleryPicture[] {
     width,
     height,
     prompt,
-    client: job.client,
+    clientId: job.client_id,
   }));
 }
 

@@ -5,6 +5,7 @@ import type { KeyValue, Preferences } from "../storage";
 import type { Api } from "../transport/api";
 import type { Job, PictureRequest, Size, Task } from "../transport/types";
 import { Catalog } from "./catalog";
+import { Devices } from "./devices";
 import { Draft } from "./draft";
 import { GalleryState } from "./gallery";
 import { Presets, PromptHistory } from "./history";
@@ -45,6 +46,7 @@ export class State {
   readonly outbox: Outbox;
   readonly jobs: Jobs;
   readonly gallery: GalleryState;
+  readonly devices: Devices;
   /** Keys of accepted requests with the ids of their jobs; newest first. */
   private sent: readonly (readonly [string, string])[];
 
@@ -74,6 +76,7 @@ export class State {
       onTrouble,
       onDoubt: () => void this.server.check(),
     });
+    this.devices = new Devices(api);
     this.gallery = new GalleryState(api, { me: this.server.me, onTrouble });
   }
 

@@ -75,9 +75,9 @@ export class Server {
     await this.check();
   }
 
-  /** A code for one more device. For owners. */
-  invite(): Promise<Invitation> {
-    return this.api.invite();
+  /** A code for a new device, or for one that is known. For owners. */
+  invite(device?: string): Promise<Invitation> {
+    return this.api.invite(device);
   }
 
   private async ask(): Promise<void> {

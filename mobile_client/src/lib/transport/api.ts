@@ -3,6 +3,7 @@
 import { type EventHandlers, type Watching, watchEvents } from "./events";
 import { type Fetch, json, Problem, request, UPLOAD_TIMEOUT_MS } from "./http";
 import type {
+  Device,
   Invitation,
   Job,
   JobPage,
@@ -24,8 +25,14 @@ export interface Api {
   pair(code: string, name: string): Promise<Me>;
   /** Revokes this device's token. */
   leave(me: Me): Promise<void>;
-  /** A pairing code for one more device. For owners. */
-  invite(): Promise<Invitation>;
+  /** A pairing code for a new device, or for one that is known. For owners. */
+  invite(device?: string): Promise<Invitation>;
+  /** All devices. For owners. */
+  devices(): Promise<Device[]>;
+  /** Gives a device another name. */
+  rename(device: string, name: string): Promise<Device>;
+  /** Takes a device's access away; its pictures stay. For owners. */
+  revoke(device: string): Promise<void>;
   /** Whether a worker has its model loaded. */
   ready(): Promise<boolean>;
   models(): Promise<ModelInfo[]>;
@@ -34,8 +41,8 @@ export interface Api {
   /** Resolves when the job is on the server's disk. The same `key` again returns the same job. */
   submit(task: Task, request: PictureRequest, files: RequestFiles, key: string): Promise<Job>;
   job(id: string): Promise<Job>;
-  /** Newest first. */
-  jobs(cursor?: string | null, limit?: number): Promise<JobPage>;
+  /** Newest first; with `client`, of that one alone. */
+  jobs(cursor?: string | null, limit?: number, client?: string | null): Promise<JobPage>;
   cancel(id: string): Promise<Job>;
   deleteImage(id: string): Promise<void>;
   /** A picture's bytes, for saving, sharing and editing. */
@@ -64,7 +71,7 @@ export class HttpApi implements Api {
 
   async pair(code: string, name: string): Promise<Me> {
     const body = JSON.stringify({ code, name });
-    const headers = { "content-type": "application/json" };
+    const headers = JSON_BODY;
     // The token in the answer is ignored: the cookie is enough, and scripts cannot read it.
     return this.json(await this.send("POST", "/pair", { body, headers }));
   }
@@ -74,9 +81,22 @@ export class HttpApi implements Api {
     if (kind === "token" && id) await this.send("DELETE", `/tokens/${encodeURIComponent(id)}`);
   }
 
-  async invite(): Promise<Invitation> {
-    const headers = { "content-type": "application/json" };
-    return this.json(await this.send("POST", "/pair/codes", { body: '{"scope":"use"}', headers }));
+  async invite(device?: string): Promise<Invitation> {
+    const body = JSON.stringify(device === undefined ? { scope: "use" } : { device });
+    return this.json(await this.send("POST", "/pair/codes", { body, headers: JSON_BODY }));
+  }
+
+  async devices(): Promise<Device[]> {
+    return (await this.json<{ devices: Device[] }>(await this.get("/devices"))).devices;
+  }
+
+  async rename(device: string, name: string): Promise<Device> {
+    const body = JSON.stringify({ name });
+    return this.json(await this.send("PATCH", devicePath(device), { body, headers: JSON_BODY }));
+  }
+
+  async revoke(device: string): Promise<void> {
+    await this.send("DELETE", `${devicePath(device)}/tokens`);
   }
 
   async ready(): Promise<boolean> {
@@ -122,9 +142,14 @@ export class HttpApi implements Api {
     return this.json(await this.get(`/jobs/${encodeURIComponent(id)}`));
   }
 
-  async jobs(cursor: string | null = null, limit = 20): Promise<JobPage> {
+  async jobs(
+    cursor: string | null = null,
+    limit = 20,
+    client: string | null = null,
+  ): Promise<JobPage> {
     const query = new URLSearchParams({ limit: String(limit) });
     if (cursor !== null) query.set("cursor", cursor);
+    if (client !== null) query.set("client_id", client);
     return this.json(await this.get(`/jobs?${query}`));
   }
 
@@ -189,6 +214,12 @@ export class HttpApi implements Api {
     const limit = slow ? UPLOAD_TIMEOUT_MS : undefined;
     return request(this.fetcher, this.base + path, { method, ...init }, limit);
   }
+}
+
+const JSON_BODY = { "content-type": "application/json" };
+
+function devicePath(device: string): string {
+  return `/devices/${encodeURIComponent(device)}`;
 }
 
 /** The body of a request: JSON, or a form if there are files. In a form, lists are JSON. */

@@ -43,7 +43,10 @@ export interface FieldError {
 /** Who this device is to the server. */
 export type Me = Json<paths["/me"]["get"]["responses"]["200"]>;
 
-/** A pairing code for one more device. */
+/** A device that was let in, with what it made; for owners. */
+export type Device = Json<paths["/devices"]["get"]["responses"]["200"]>["devices"][number];
+
+/** A pairing code: for a new device, or for another token of one that is known. */
 export type Invitation = Json<paths["/pair/codes"]["post"]["responses"]["201"]>;
 
 export interface Size {
