@@ -170,3 +170,34 @@ test("a result can be the start picture of the next request", async () => {
   expect(state.draft.source.value).toEqual({ picture: "job-1-0", width: 128, height: 96 });
   expect(state.route.current.value).toEqual({ screen: "mask" });
 });
+
+test("a refused request comes back with its photo and the seed that it used up", async () => {
+  const state = open();
+  await state.start();
+  const source = { picture: new Blob(["photo"]), width: 128, height: 96 };
+  state.draft.set({ prompt: "a fox", seed: 7, seedOnce: true });
+  state.draft.setSource(source);
+  api.refuse(422, { errors: [{ pointer: "#/prompt", detail: "not this word" }] });
+  await state.develop();
+  await settle();
+  expect(state.draft.values.value.seed).toBeNull();
+  const [entry] = state.outbox.entries.value;
+  if (!entry) throw new Error("nothing was kept");
+
+  state.amend(entry);
+
+  expect(state.draft.source.value).toBe(source);
+  expect(state.draft.values.value).toMatchObject({ seed: 7, seedOnce: true });
+});
+
+test("what a remix replaced comes back", async () => {
+  const state = open();
+  await state.start();
+  state.draft.set({ prompt: "a half-written idea" });
+  state.remix({ prompt: "a frog", seed: 3 });
+  expect(state.draft.values.value.prompt).toBe("a frog");
+
+  state.toasts.shown.value.at(-1)?.action?.run();
+
+  expect(state.draft.values.value).toMatchObject({ prompt: "a half-written idea", seed: null });
+});

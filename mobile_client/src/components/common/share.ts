@@ -20,14 +20,17 @@ export function useShare(id: string, name: string): () => Promise<void> {
   const ready = useRef<File>(undefined);
 
   const fetchBytes = () => {
-    bytes.current ??= api.image(id);
-    return bytes.current.then(
+    const fetching = bytes.current ?? api.image(id);
+    bytes.current = fetching;
+    return fetching.then(
       (picture) => {
-        ready.current = new File([picture], name, { type: picture.type });
-        return ready.current;
+        const file = new File([picture], name, { type: picture.type });
+        // Another picture may be on screen by now.
+        if (bytes.current === fetching) ready.current = file;
+        return file;
       },
       (error: unknown) => {
-        bytes.current = undefined; // so that the next tap asks again
+        if (bytes.current === fetching) bytes.current = undefined; // the next tap asks again
         throw error;
       },
     );

@@ -23,7 +23,8 @@ export function Editor({ screen }: { screen: "photo" | "mask" }) {
 
   if (!editors) {
     const text = t(failed ? "error.offline" : "common.loading");
-    return <WaitingScreen text={text} onCancel={() => route.back()} />;
+    const title = t(screen === "photo" ? "photo.title" : "mask.title");
+    return <WaitingScreen title={title} text={text} onCancel={() => route.back()} />;
   }
   return screen === "photo" ? <editors.PhotoScreen /> : <editors.MaskScreen />;
 }

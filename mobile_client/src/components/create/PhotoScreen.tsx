@@ -19,7 +19,9 @@ export function PhotoScreen() {
   };
   if (!photo) return null;
   // What the model takes decides how large the crop becomes.
-  if (!model) return <WaitingScreen text={t("create.nomodel")} onCancel={cancel} />;
+  if (!model) {
+    return <WaitingScreen title={t("photo.title")} text={t("create.nomodel")} onCancel={cancel} />;
+  }
   return (
     <PhotoEditor
       file={photo}

@@ -3,14 +3,15 @@ import { Icon } from "../common/Icon";
 import { useLayer } from "../common/useLayer";
 
 /** Covers the screen until an editor can open; it can always be left. */
-export function WaitingScreen({ text, onCancel }: { text: string; onCancel: () => void }) {
+export function WaitingScreen(props: { title: string; text: string; onCancel: () => void }) {
+  const { title, text, onCancel } = props;
   const layer = useLayer<HTMLElement>();
   return (
     <section
       class="photo"
       ref={layer}
       tabIndex={-1}
-      aria-label={t("photo.title")}
+      aria-label={title}
       onKeyDown={(event) => event.key === "Escape" && onCancel()}
     >
       <header class="photo-top">
@@ -22,7 +23,7 @@ export function WaitingScreen({ text, onCancel }: { text: string; onCancel: () =
         >
           <Icon name="close" />
         </button>
-        <h1>{t("photo.title")}</h1>
+        <h1>{title}</h1>
       </header>
       <p class="photo-message" role="status">
         {text}

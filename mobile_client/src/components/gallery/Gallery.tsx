@@ -60,8 +60,12 @@ export function Gallery({ onOpen }: { onOpen: (pictureId: string) => void }) {
       setChosen(new Set());
       return;
     }
+    const wasChoosing = chosen !== undefined;
     await gallery.all();
-    setChosen(new Set(gallery.pictures.value.map(({ id }) => id)));
+    // Selecting may have been left while the list was loaded.
+    setChosen((now) =>
+      wasChoosing && !now ? now : new Set(gallery.pictures.value.map(({ id }) => id)),
+    );
   }
 
   function removeChosen() {

@@ -192,6 +192,9 @@ export class State {
   /** Puts a refused request back into the form, with the server's errors at the fields. */
   amend(entry: Entry): void {
     void this.outbox.discard(entry.key);
+    const { seed } = entry.request;
+    const wasUsedUp = typeof seed === "number" && this.draft.values.value.seed === null;
+    if (wasUsedUp) this.draft.set({ seed, seedOnce: true });
     const { request } = this.draft.request();
     if (JSON.stringify(request) !== JSON.stringify(entry.request)) {
       this.draft.remix({ ...entry.request });
