@@ -57,6 +57,7 @@ test.each([
   ["box.local:8080", "http://box.local:8080"],
   [" https://box.example/x ", "https://box.example"],
   ["not an address", null],
+  ["what!!", null],
   ["", null],
 ])("%j is a server at %j", (typed, origin) => {
   expect(originOf(typed)).toBe(origin);

@@ -1,4 +1,4 @@
-import { useRef, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import type { Job, Picture, PictureRequest, Task } from "../../lib/transport/types";
 import { type Key, t } from "../../strings";
 import { Icon, type IconName } from "../common/Icon";
@@ -46,6 +46,11 @@ export function Viewer(props: ViewerProps) {
   const isGone = found !== undefined && !picture && !("missing" in found && !found.missing);
   const source = sourceOf(job);
 
+  // The arrow that was pressed goes at the end of the list, and the focus with it.
+  useEffect(() => {
+    if (document.activeElement === document.body) layer.current?.focus({ preventScroll: true });
+  }, [pictureId, mode]);
+
   function open(id: string) {
     setMode("picture");
     setShowsDetails(false);
@@ -58,7 +63,7 @@ export function Viewer(props: ViewerProps) {
     if (showsDetails || (event.target as Element).closest("dialog")) return;
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (key === "Escape") onClose();
-    else if (key === "Delete" && picture) removeIt();
+    else if (key === "Delete" && (picture ?? listed)) removeIt();
     else if (mode !== "picture") return;
     else if (key === "ArrowLeft" && newer) open(newer);
     else if (key === "ArrowRight" && older) open(older);

@@ -78,5 +78,6 @@ export function originOf(address: string): string | null {
   if (!text || !URL.canParse(full)) return null;
   const url = new URL(full);
   if (full === `http://${text}` && url.port === "") url.port = DEFAULT_PORT;
-  return url.hostname ? url.origin : null;
+  // Browsers escape what no host name may hold, and go on.
+  return /^([\w.-]+|\[[\da-f:]+\])$/i.test(url.hostname) ? url.origin : null;
 }
