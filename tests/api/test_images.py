@@ -101,3 +101,15 @@ def test_a_source_that_a_waiting_job_needs_cannot_be_deleted(
     assert idle_server.http.delete(source).status_code == 409
     idle_server.http.delete(job["url"])
     assert idle_server.http.delete(source).status_code == 204
+
+
+@pytest.mark.parametrize("form", ["", "?w=64"])
+def test_another_version_than_wanted_is_not_sent(server: RunningServer, form: str) -> None:
+    image = server.txt2img().json()["images"][0]
+    address = image["url"] + form
+    etag = server.http.get(address).headers["etag"]
+
+    assert server.http.get(address, headers={"if-match": etag}).status_code == 200
+    refused = server.http.get(address, headers={"if-match": '"another"'})
+    assert refused.status_code == refused.json()["status"] == 412
+    assert refused.headers["content-type"] == "application/problem+json"

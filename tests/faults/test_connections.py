@@ -285,6 +285,12 @@ def test_a_stopped_server_lets_everybody_go(tmp_path: Path) -> None:
         (b"GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: " + 5000 * b"1" + b"\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n", 400),
+        (post(b"", 5, "Transfer-Encoding: chunked") + b"0\r\n\r\n", 400),  # RFC 9112, section 6.1
+        (post(b"{}", 2, "Transfer-Encoding: rot13").replace(b"Content-Length: 2\r\n", b""), 501),
+        (b"GET ftp://localhost/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET http:///healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /healthz HTTP/2.0\r\nHost: localhost\r\n\r\n", 505),
+        (b"GET /healthz HTTP/nonsense\r\nHost: localhost\r\n\r\n", 400),
         (b"GET /" + 20_000 * b"a" + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
         (b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: " + 2_000_000 * b"a", 431),
         (post(b"", 10**12), 413),
@@ -365,6 +371,47 @@ def test_an_upgrade_to_websocket_is_an_ordinary_request(hasty: RunningServer) ->
 
     assert status == problem["status"] == 400  # Flask has no such route
     assert headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        (b"http://localhost/healthz", b"localhost", 200),
+        (b"HTTP://127.0.0.1:7860/jobs?limit=1", b"localhost", 200),
+        (b"http://localhost", b"localhost", 200),
+        (b"http://localhost?a=b", b"localhost", 200),
+        # The target's host counts, for who is trusted too.
+        (b"http://localhost/jobs", b"elsewhere.example", 200),
+        (b"http://elsewhere.example/jobs", b"localhost", 401),
+        (b"/http://localhost/healthz", b"localhost", 404),
+    ],
+)
+def test_a_target_may_be_a_url(
+    hasty: RunningServer, target: bytes, host: bytes, status: int
+) -> None:
+    request = b"GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (target, host)
+    with connect(hasty, request) as connection:
+        assert connection.recv(12) == b"HTTP/1.1 %d" % status
+
+
+def test_the_server_as_a_whole_has_options(hasty: RunningServer) -> None:
+    request = b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connect(hasty, request) as connection:
+        answer = connection.recv(65536)
+
+    assert answer.startswith(b"HTTP/1.1 204 ")
+    assert re.search(rb"\r\nallow: .*\bPOST\b", answer)
+
+
+def test_an_empty_line_between_requests_is_skipped(hasty: RunningServer) -> None:
+    """As programs of the nineties send it behind a body (RFC 9112, section 2.2)."""
+    sent = post(b"{}") + b"\r\n" + b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    data = b""
+    with connect(hasty, b"\r\n" + sent) as connection:
+        while more := connection.recv(65536):
+            data += more
+
+    assert re.findall(rb"HTTP/1.1 (\d+)", data) == [b"422", b"200"]
 
 
 @pytest.mark.slow

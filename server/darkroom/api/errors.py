@@ -5,6 +5,7 @@ import errno
 import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -166,6 +167,15 @@ def install(app: Flask, shapes: ErrorShapes | None = None) -> None:
     def show_number(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.request_id
         return response
+
+    @app.after_request
+    def leave_out_what_was_not_wanted(response: Response) -> Response:
+        """A failed precondition is a problem; werkzeug would send the whole file with it."""
+        if response.status_code != HTTPStatus.PRECONDITION_FAILED:
+            return response
+        response.close()
+        detail = "it is not what `If-Match` or `If-Unmodified-Since` say; ask for it without them"
+        return on_problem(ProblemError(412, "precondition", "Another version", detail))
 
     @app.errorhandler(ProblemError)
     def on_problem(error: ProblemError) -> Response:

@@ -7,13 +7,16 @@ four of its methods are overridden beside those of `asyncio.Protocol`: `_on_head
 """
 
 import asyncio
+import re
 import secrets
 import socket
+import sys
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from gunicorn.asgi.parser import InvalidHTTPVersion
 from gunicorn.asgi.protocol import ASGIProtocol
 
 from darkroom.api.auth.origin import AllowedOrigins
@@ -30,6 +33,8 @@ log = structlog.get_logger()
 KEEP_ALIVE_S = 30
 LINGER_S = 2.0  # how long a refused caller, who may still be sending, has to read the refusal
 SPARE_CONNECTIONS = 64  # beyond the limit, that are answered 503; further ones are just closed
+ALLOW = (b"allow", b"GET, HEAD, POST, PATCH, DELETE, OPTIONS")
+VERSION = re.compile(r"HTTP/\d\.\d")  # RFC 9112, section 2.3
 SERVER = (b"server", b"darkroom")  # gunicorn would name itself
 
 
@@ -144,11 +149,12 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         self._method, self._for_page = scope["method"], self._pages.headers(scope)
         try:
             self._check(scope)
-            preflight = self._pages.preflight(scope)
-            if preflight is None:
-                await self._application(scope, receive, respond)
+            # `*` asks about the server (RFC 9110, section 9.3.7).
+            headers = [ALLOW] if scope["path"] == "*" else self._pages.preflight(scope)
+            if headers is None:
+                await self._application(_in_origin_form(scope), receive, respond)
             else:
-                head = {"status": HTTPStatus.NO_CONTENT, "headers": preflight}
+                head = {"status": HTTPStatus.NO_CONTENT, "headers": headers}
                 await respond({"type": "http.response.start", **head})
                 await respond({"type": "http.response.body", "body": b""})
         except RefusedError as refused:
@@ -184,7 +190,11 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
 
     def _send_error_response(self, status: int, message: str, _extra: Any = ()) -> None:
         """Refuse what gunicorn's parser cannot read, or what the application left unanswered."""
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if isinstance(sys.exception(), InvalidHTTPVersion) and VERSION.fullmatch(message):
+            self._refuse(limits.other_version(message))
+        elif status == HTTPStatus.NOT_IMPLEMENTED:
+            self._refuse(limits.other_coding(message))
+        elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self._refuse(limits.crashed(secrets.token_hex(8)))
         elif status in (414, 431):
             self._refuse(limits.long_head(self._limits.max_header_bytes))
@@ -250,6 +260,25 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
             if timer is not None:
                 timer.cancel()
         self._head_timer = self._reader_timer = None
+
+
+def _in_origin_form(scope: Scope) -> Scope:
+    """A request with a path as its target.
+
+    Where the target is a URL, as for a proxy, its host takes the place of the header `Host` (RFC
+    9112, section 3.2.2).
+
+    Raises:
+        RefusedError: it is not an HTTP URL.
+    """
+    scheme, separator, rest = scope["raw_path"].partition(b"://")
+    if not separator or b"/" in scheme:
+        return scope
+    host, slash, path = rest.partition(b"/")
+    if scheme.lower() not in (b"http", b"https") or not host:
+        raise limits.malformed("the target is not an HTTP URL")
+    headers = [header for header in scope["headers"] if header[0] != b"host"]
+    return {**scope, "raw_path": (slash or b"/") + path, "headers": [*headers, (b"host", host)]}
 
 
 def _set_options(peer: socket.socket, silence_s: float) -> None:

@@ -200,6 +200,16 @@ def malformed(what: str) -> RefusedError:
     return _problem(400, "malformed", "Not HTTP as we know it", detail)
 
 
+def other_version(version: str) -> RefusedError:
+    detail = f"this server speaks HTTP/1.1, and not {version}"
+    return _problem(505, "http-version", "Another version of HTTP", detail)
+
+
+def other_coding(what: str) -> RefusedError:
+    detail = f"the body comes in a transfer coding that is not known here: {what}"
+    return _problem(501, "transfer-coding", "Unknown transfer coding", detail)
+
+
 def long_head(limit: int) -> RefusedError:
     detail = f"the request's line and headers are longer than {limit} bytes"
     return _problem(431, "head-too-long", "Headers too long", detail)
