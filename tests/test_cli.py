@@ -133,7 +133,36 @@ def test_a_taken_port_is_said_plainly(tmp_path: Path) -> None:
 
     assert result.returncode == 1
     assert f"port {port}" in result.stderr
+    assert "choose another --port, or stop the program" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "said"),
+    [
+        (
+            [],
+            {"DARKROOM_MODELS__DEFAULT": "tintipe"},
+            "models.default: there is no model 'tintipe'",
+        ),
+        (["--host", ""], {}, "host: is empty"),
+        (["--host", "no.such.name.invalid"], {}, "choose another --host"),
+        (["--host", "203.0.113.7"], {}, "choose another --host"),
+        (["--host", "127.0.0.1"], {"DARKROOM_PROT": "1"}, "did you mean DARKROOM_PORT?"),
+        ([], {"DARKROOM_WEB__TRUSTED_PROXIES": '["nonsense"]'}, "web.trusted_proxies.0: is no"),
+        ([], {"DARKROOM_ENGINE__MAX_BATCH_ROWS": "many"}, "engine.max_batch_rows: Input should be"),
+    ],
+)
+def test_a_wrong_setting_ends_the_start_in_one_line(
+    tmp_path: Path, options: list[str], settings: dict[str, str], said: str
+) -> None:
+    result = darkroom("serve", "--data-dir", str(tmp_path), *options, **settings)
+
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert said in line
+    assert "choose another --port" not in line
+    assert "[" not in line.replace("['auto']", "")  # none of pydantic's own words
 
 
 def test_a_data_folder_serves_one_server(server: RunningServer) -> None:

@@ -1,5 +1,6 @@
 """config.yaml is the list of settings: each with its default, each explained."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from darkroom import config
 
 FILE = Path(__file__).parent.parent / "config.yaml"
+CODE = ("sdk", "tests", "benchmarks")
 
 
 def test_the_file_holds_every_setting_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,3 +47,64 @@ def test_the_command_line_wins_over_the_environment_over_the_file(
     assert settings.host == "127.0.0.2"
     assert (settings.engine.device, settings.engine.dtype) == ("cpu", "float32")
     assert config.load({}).port == 1002
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("DARKROOM_PROT", "DARKROOM_PORT"),
+        ("DARKROOM_DATADIR", "DARKROOM_DATA_DIR"),
+        ("DARKROOM_ENGINE_DEVICE", "DARKROOM_ENGINE__DEVICE"),
+        ("DARKROOM_ENGINE__DEVIC", "DARKROOM_ENGINE__DEVICE"),
+        ("DARKROOM_DEVICE", "DARKROOM_ENGINE__DEVICE"),
+        ("darkroom_prot", "DARKROOM_PORT"),
+    ],
+)
+def test_a_variable_that_is_nearly_a_setting_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+
+    with pytest.raises(ValueError, match=rf"^there is no setting {name}; did you mean {meant}\?$"):
+        config.load({})
+
+
+@pytest.mark.parametrize(
+    "name",
+    # As Kubernetes sets them for a service called darkroom, and one of somebody else's.
+    ["DARKROOM_SERVICE_HOST", "DARKROOM_PORT_7860_TCP_ADDR", "DARKROOM_LIGHT_COLOUR"],
+)
+def test_another_unknown_variable_is_only_told_of(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+
+    config.load({})
+    assert config.unknown_variables() == [name]
+
+
+def test_the_projects_other_variables_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that documents, the SDK, Docker Compose, benchmarks and tests name."""
+    root = FILE.parent
+    files = [root / "README.md", root / "Makefile", *root.glob("docker-compose*.yml")]
+    for folder, kinds in {"docs": "*.md", "deploy": "*", **dict.fromkeys(CODE, "*.py")}.items():
+        files += [path for path in (root / folder).rglob(kinds) if path.is_file()]
+    misspelt = {root / "tests/test_config.py", root / "tests/test_cli.py"}
+    text = "\n".join(path.read_text() for path in files if path not in misspelt)
+    settings = {
+        f"{section}__{name}".upper()
+        for section, found in yaml.safe_load(FILE.read_text()).items()
+        if isinstance(found, dict)
+        for name in found
+    } | {name.upper() for name in yaml.safe_load(FILE.read_text())}
+    named = {
+        name
+        for name in re.findall(r"(?<![A-Z_])DARKROOM_([A-Z][A-Z_]*[A-Z])", text)
+        if name not in settings | {"SECTION__NAME", "NAME"}  # as documents speak of all settings
+    }
+
+    assert named == config.OTHER_VARIABLES
+    for name in named - {"CONFIG"}:
+        monkeypatch.setenv(f"DARKROOM_{name}", "1")
+    config.load({})
+    assert config.unknown_variables() == []

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from darkroom.config import Settings
+from darkroom.ops.discovery import local_url
 from tests.serving import RunningServer
 from tests.test_cli import darkroom
 
@@ -53,7 +55,7 @@ def test_serve_greets_once(server: RunningServer) -> None:
 @pytest.mark.skipif(
     os.geteuid() == 0, reason="root may write everywhere; `make image-check` covers it"
 )
-@pytest.mark.parametrize("command", ["serve", "web", "worker", "pair"])
+@pytest.mark.parametrize("command", ["serve", "web", "worker"])
 def test_a_folder_that_may_not_be_written_is_named_with_what_to_do(
     tmp_path: Path, command: str
 ) -> None:
@@ -63,3 +65,19 @@ def test_a_folder_that_may_not_be_written_is_named_with_what_to_do(
     assert result.returncode == 1
     assert f"{tmp_path} belongs to user {os.geteuid()} and cannot be written" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://localhost:7860"),
+        ("::", "http://localhost:7860"),
+        ("127.0.0.1", "http://localhost:7860"),
+        ("::1", "http://[::1]:7860"),
+        ("127.0.0.2", "http://127.0.0.2:7860"),
+        ("192.168.1.5", "http://192.168.1.5:7860"),
+    ],
+)
+def test_it_is_asked_where_it_listens(host: str, url: str) -> None:
+    """Loopback addresses besides 127.0.0.1 may have no name."""
+    assert local_url(Settings(host=host)) == url

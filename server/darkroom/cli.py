@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from darkroom.responses import Device
     from darkroom.storage.clients import Tokens
 
-PATH = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path, readable=False)  # what reads it says more
 
 
 def scope_option(default: str) -> Callable[[Any], Any]:
@@ -116,34 +117,58 @@ def load(config_file: Path | None, **overrides: Any) -> Settings:
     try:
         return config.load(overrides)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
-        )
+        found: dict[str, list[str]] = {}
+        for item in error.errors():
+            # A setting that may be of several kinds has an error of each, named after the kind.
+            path = itertools.takewhile(_is_name, map(str, item["loc"]))
+            found.setdefault(".".join(path), []).append(item["msg"].removeprefix("Value error, "))
+        wrong = "; ".join(f"{name}: {', or '.join(texts)}" for name, texts in found.items())
         fail(f"the settings are not valid: {wrong}")
     except (OSError, ValueError) as error:
         fail(str(error))
 
 
+def _is_name(part: str) -> bool:
+    """Whether a part of an error's place is a setting or an index, and not a kind of value."""
+    return part.replace("_", "").isalnum()
+
+
 def prepare(settings: Settings) -> None:
     """Create the data folder and migrate its database, or exit with why that fails."""
-    from darkroom.storage import database
+    from darkroom.storage import data_folder, database
 
     try:
+        data_folder.check(settings)
         database.migrate(settings.database_path)
     except OSError as error:
         fail(str(error))
+
+
+def check_default_model(settings: Settings) -> None:
+    """Exit if the default model is not there or not usable: the worker could not start."""
+    from darkroom.catalog.models import BrokenModelError, ModelCatalog, UnknownModelError
+
+    try:
+        ModelCatalog(settings.models_dir, settings.models.default).find(None)
+    except (BrokenModelError, UnknownModelError) as error:
+        fail(f"models.default: {error}")
 
 
 @contextmanager
 def startup_notice(settings: Settings) -> Iterator[None]:
     """Context that prints and announces the server's address; exits if the port is taken."""
     from darkroom.ops import startup_notice
-    from darkroom.ops.supervisor import PortTakenError, check_port
+    from darkroom.ops.supervisor import CannotListenError, check_port
+    from darkroom.storage import data_folder
 
     try:
         check_port(settings.host, settings.port)  # else the notice would be about another server
-    except PortTakenError as error:
-        fail(f"{error}; choose another --port, or stop what listens there")
+    except CannotListenError as error:
+        fail(f"{error}; {error.advice}")
+    for detail, advice in data_folder.concerns(settings):
+        click.secho(f"darkroom: {detail}: {advice}", fg="yellow", err=True)
+    for name in config.unknown_variables():
+        click.secho(f"darkroom: the variable {name} is no setting; it is ignored", err=True)
     with startup_notice.startup_notice(settings, logs.print_line):
         yield
 
@@ -193,6 +218,7 @@ def serve(settings: Settings) -> None:
     logs.configure(settings.log_format, "serve")
     prepare(settings)
     tls.certificate(settings)  # ends at once if something is wrong with it
+    check_default_model(settings)
 
     arguments = ["--host", settings.host, "--port", str(settings.port)]
     arguments += ["--data-dir", str(settings.data_dir)]
@@ -229,6 +255,7 @@ def worker(settings: Settings) -> None:
     with imports():
         from darkroom.ops import worker_process as process
 
+    prepare(settings)
     try:
         process.run(settings)
     except (OSError, ValueError) as error:

@@ -4,10 +4,11 @@ Nested settings take two underscores in the environment: `DARKROOM_ENGINE__DEVIC
 """
 
 import base64
+import difflib
 import os
 import re
 import warnings
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -30,11 +31,32 @@ from pydantic_settings import (
 
 from darkroom import destinations
 
-CONFIG_VARIABLE = "DARKROOM_CONFIG"
+PREFIX = "DARKROOM_"
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+# Environment variables of the project that are not settings, without the prefix: of this file, the
+# SDK's programs, Docker Compose, and of benchmarks and tests.
+OTHER_VARIABLES = frozenset(
+    {
+        *("CONFIG", "CA", "CREDENTIALS", "PROGRESS", "TOKEN", "URL"),
+        *("DATA_VOLUME", "MODELS_VOLUME", "USER"),
+        *("REACH_FOLDER", "TESTS", "TEST_SYSTEM"),
+    }
+)
+ALIKE = 0.75  # of two names, for one to be a slip of the other; "prot" and "port" are
 
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _network(value: object) -> object:
+    """An address or a network by its text, so that one message says what is wrong with it."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"is no address or network: {error}") from None
 
 
 def _some_machines(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
@@ -43,7 +65,15 @@ def _some_machines(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Netw
     return network
 
 
-ProxyNetwork = Annotated[IPv4Network | IPv6Network, AfterValidator(_some_machines)]
+ProxyNetwork = Annotated[
+    IPv4Network | IPv6Network, BeforeValidator(_network), AfterValidator(_some_machines)
+]
+
+
+def _named(host: str) -> str:
+    if not host.strip():
+        raise ValueError("is empty; 0.0.0.0 listens on all addresses")
+    return host
 
 
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+")
@@ -207,7 +237,7 @@ class Settings(BaseSettings):
         extra="forbid",
     )
 
-    host: str = "0.0.0.0"
+    host: Annotated[str, AfterValidator(_named)] = "0.0.0.0"
     port: int = Field(7860, ge=1, le=65535)
     public_url: Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+$")] | None = None
     data_dir: Path = Path("data")
@@ -265,8 +295,10 @@ def load(overrides: dict[str, Any]) -> Settings:
     Raises:
         pydantic.ValidationError: a value is out of range, or a setting is not known.
         FileNotFoundError: the named configuration file is not there.
-        ValueError: it is not YAML, or not a mapping.
+        ValueError: it is not YAML, or not a mapping; or an environment variable is a misspelt
+            setting.
     """
+    _check_variables()
     path = config_path()
     if path is not None:
         if path.is_dir() or not path.exists():
@@ -280,3 +312,40 @@ def load(overrides: dict[str, Any]) -> Settings:
     given = {name: value for name, value in overrides.items() if value is not None}
     settings = Settings(**given)
     return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
+
+
+def unknown_variables() -> list[str]:
+    """`DARKROOM_*` environment variables that mean nothing here."""
+    known = _variables()
+    return sorted(name for name in os.environ if _is_ours(name) and _plain(name) not in known)
+
+
+def _check_variables() -> None:
+    """Raise ValueError for an environment variable that looks like a misspelt setting."""
+    settings = _variables() - OTHER_VARIABLES
+    for name in unknown_variables():
+        close = difflib.get_close_matches(_plain(name), settings, 1, ALIKE)
+        meant = close[0] if close else None
+        for setting in sorted(settings):  # ENGINE_DEVICE, DEVICE: one underscore, or no section
+            if _plain(name) in (setting.replace("__", "_"), setting.rpartition("__")[2]):
+                meant = setting
+        if meant is not None:
+            raise ValueError(f"there is no setting {name}; did you mean {PREFIX}{meant}?")
+
+
+def _variables() -> set[str]:
+    """The environment variables that have a meaning, without the prefix, in upper case."""
+    found = set(OTHER_VARIABLES)
+    for name, field in Settings.model_fields.items():
+        found.add(name.upper())
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found |= {f"{name}__{part}".upper() for part in field.annotation.model_fields}
+    return found
+
+
+def _is_ours(name: str) -> bool:
+    return name.upper().startswith(PREFIX)
+
+
+def _plain(name: str) -> str:
+    return name.upper().removeprefix(PREFIX)

@@ -587,3 +587,11 @@ def test_a_body_of_another_kind_is_refused(server: RunningServer) -> None:
     answer: httpx2.Response = server.http.post("/v1/images/generations", content=b"prompt=a+fox")
 
     assert answer.status_code == 415
+
+
+def test_a_base_url_without_v1_says_what_is_missing(server: RunningServer) -> None:
+    with (
+        openai.OpenAI(base_url=server.url, api_key="none", max_retries=0) as ai,
+        pytest.raises(openai.NotFoundError, match=rf"{server.url}/v1"),
+    ):
+        ai.images.generate(prompt="a red fox")

@@ -684,3 +684,10 @@ def test_loras_and_embeddings_are_listed(adapters: RunningServer) -> None:
     ]
     assert embeddings["loaded"]["velvia"]["vectors"] == 2
     assert embeddings["loaded"]["velvia"]["shape"] == 192
+
+
+def test_cmd_flags_say_where_it_listens(server: RunningServer) -> None:
+    """This server listens on this machine alone."""
+    flags = server.http.get("/sdapi/v1/cmd-flags").json()
+
+    assert flags == {"api": True, "listen": False, "port": httpx2.URL(server.url).port}

@@ -99,7 +99,8 @@ def create_app(settings: Settings) -> Application:
     if settings.web.abandoned_s:
         Janitor(here.end_unwanted_jobs, settings.web.abandoned_s / LOOKS).start()
     context.install(app, here)
-    errors.install(app, {"/sdapi/": a1111_error, "/v1/": openai_error})
+    of_openai = dict.fromkeys(("/v1/", *openai.WITHOUT_VERSION), openai_error)
+    errors.install(app, {"/sdapi/": a1111_error, **of_openai})
     http.install(app, meters, strict_transport=settings.tls.mode == "files")
     proxies = Proxies(settings.web.trusted_proxies)
     pages = AllowedOrigins(settings.web.allowed_origins)
@@ -113,5 +114,5 @@ def add_routes(app: Flask) -> None:
     """Register every route. The API document needs no more of an application."""
     for module in (submit, jobs, images, models, pairing, system, openai):
         app.register_blueprint(module.blueprint)
-    for blueprint in a1111.blueprints:
+    for blueprint in (openai.without_version, *a1111.blueprints):
         app.register_blueprint(blueprint)

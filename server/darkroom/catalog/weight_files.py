@@ -107,6 +107,8 @@ def read_addon_header(path: Path) -> Header:
 
 
 def _parse(path: Path) -> Header:
+    with path.open("rb"):
+        pass  # says why it cannot be read, which the library does not
     # Of the frameworks that the library knows, numpy alone is light enough for the web process.
     with safe_open(path, framework="np") as opened:
         slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
@@ -130,18 +132,18 @@ Found = TypeVar("Found")
 
 
 def cached(look: Callable[[Path], Found]) -> Callable[[Path], Found]:
-    """Cache a function of a file until the file's time or size changes.
+    """Cache a function of a file until the file's times or size change, or who may read it.
 
     An `UnusableError` that it raises is cached too. The result raises one if the file is gone.
     """
-    results: dict[Path, tuple[tuple[int, int], Found | UnusableError]] = {}
+    results: dict[Path, tuple[tuple[int, int, int], Found | UnusableError]] = {}
 
     def cached_look(path: Path) -> Found:
         try:
             stat = path.stat()
         except OSError as error:
             raise UnusableError(f"{path.name} cannot be read: {error.strerror}") from None
-        stamp = (stat.st_mtime_ns, stat.st_size)
+        stamp = (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size)
         if path not in results or results[path][0] != stamp:
             try:
                 results[path] = (stamp, look(path))

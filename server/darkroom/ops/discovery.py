@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-EVERYWHERE = ("0.0.0.0", "::", "")
+EVERYWHERE = ("0.0.0.0", "::")
 # Addresses reserved for documentation (RFC 5737, RFC 3849): the route to them shows which of our
 # own addresses faces other machines. Nothing is sent.
 _ELSEWHERE = ((socket.AF_INET, "203.0.113.1"), (socket.AF_INET6, "2001:db8::1"))
@@ -68,8 +68,9 @@ def is_local_only(host: str) -> bool:
 
 def local_url(settings: Settings) -> str:
     """The server's base URL for this machine."""
-    here = settings.host in EVERYWHERE or is_local_only(settings.host)
-    return _url(settings, "localhost" if here else settings.host)
+    # Other loopback addresses may have no name.
+    named = settings.host in (*EVERYWHERE, "127.0.0.1")
+    return _url(settings, "localhost" if named else settings.host)
 
 
 def urls(settings: Settings) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """`darkroom doctor`: checks whether the server can work, and says what to do if not."""
 
+import fcntl
 import platform
 import shutil
 import sqlite3
@@ -19,7 +20,8 @@ from darkroom.ops import supervisor
 from darkroom.ops.discovery import local_url
 from darkroom.ops.watchdog import answers
 from darkroom.requests import Txt2Img
-from darkroom.storage import database, reconcile
+from darkroom.storage import data_folder, database, reconcile
+from darkroom.storage.data_folder import NotWritableError
 from darkroom.storage.database import Database, NewerDatabaseError
 from darkroom.storage.files import Files
 
@@ -46,7 +48,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         ("torch", _torch),
         ("gpu", _gpu),
         ("memory", _memory),
-        ("disk", _disk),
+        ("disk", check_disk),
         ("port", check_port),
         ("database", check_database),
         ("files", check_files),
@@ -58,9 +60,17 @@ def examine(settings: Settings) -> Iterator[Finding]:
     for name, check in checks:
         try:
             yield check(settings)
+        except PermissionError as error:
+            refused = error if isinstance(error, NotWritableError) else _not_ours(settings)
+            yield Finding(name, False, refused.detail, refused.advice)
         except Exception as error:
             detail = f"{type(error).__name__}: {error}"
             yield Finding(name, False, detail, "run `make install`, then `darkroom doctor` again")
+
+
+def _not_ours(settings: Settings) -> NotWritableError:
+    """Why a file of the data folder cannot be read."""
+    return NotWritableError(settings.data_dir)
 
 
 def _python(_settings: Settings) -> Finding:
@@ -93,13 +103,15 @@ def _memory(_settings: Settings) -> Finding:
     return Finding("memory", free >= MIN_MEMORY_BYTES, f"{free / GIB:.1f} GiB free", advice)
 
 
-def _disk(settings: Settings) -> Finding:
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    probe = settings.data_dir / ".doctor"
-    probe.write_bytes(b"x")
-    probe.unlink()
-    free = shutil.disk_usage(settings.data_dir).free
+def check_disk(settings: Settings) -> Finding:
+    """Whether the data folder can be written, by this user, and has space."""
+    data_folder.check(settings)
+    folder = next(path for path in (settings.data_dir, *settings.data_dir.parents) if path.exists())
+    data_folder.check_writable([folder])
+    free = shutil.disk_usage(folder).free
     detail = f"{free / GIB:.1f} GiB free in {settings.data_dir}"
+    if folder != settings.data_dir:
+        detail += ", which the first start makes"
     advice = "free some space, or choose another --data-dir"
     return Finding("disk", free >= MIN_DISK_BYTES, detail, advice)
 
@@ -108,11 +120,10 @@ def check_port(settings: Settings) -> Finding:
     """Whether the server can listen, or this data folder's server already does."""
     try:
         supervisor.check_port(settings.host, settings.port)
-    except supervisor.PortTakenError as error:
+    except supervisor.CannotListenError as error:
         if _is_locked(settings.data_dir / "web.lock") and answers(settings, "/healthz"):
             return Finding("port", True, f"{local_url(settings)} is held by this server")
-        advice = "choose another --port, or stop the program that listens there"
-        return Finding("port", False, str(error), advice)
+        return Finding("port", False, str(error), error.advice)
     return Finding("port", True, f"{local_url(settings)} is free")
 
 
@@ -120,14 +131,21 @@ def _is_locked(path: Path) -> bool:
     """Whether a running process holds a lock; the kernel frees the lock of one that ends."""
     if not path.exists():
         return False
-    with database.exclusively(path, mark=False) as free:
-        return not free
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def check_database(settings: Settings) -> Finding:
     path = settings.database_path
     if not path.exists():
+        for concern, remedy in data_folder.concerns(settings):
+            return Finding("database", False, concern, remedy)
         return Finding("database", True, "none yet; the first start makes it")
+    data_folder.check_writable([settings.data_dir, path])
     with closing(sqlite3.connect(path, timeout=LOCKED_S, isolation_level=None)) as connection:
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -147,6 +165,8 @@ def check_database(settings: Settings) -> Finding:
         (jobs,) = connection.execute("SELECT count(*) FROM jobs").fetchone()
     if dangling:
         verdict = f"records of jobs that are not there: {len(dangling)}"
+    for concern, remedy in data_folder.concerns(settings):
+        return Finding("database", False, concern, remedy)
     advice = f"stop the server, put a backup in the place of {path}, or move it away; start again"
     return Finding("database", verdict == "ok", f"{path}: {verdict}, {jobs} jobs", advice)
 
@@ -155,6 +175,7 @@ def check_files(settings: Settings) -> Finding:
     """Whether every recorded picture has its file, and how many files have no record."""
     if not settings.database_path.exists():
         return Finding("files", True, "none yet")
+    data_folder.check_writable([settings.images_dir, settings.orphans_dir])
     with closing(Database(settings.database_path)) as opened:
         missing = reconcile.missing(opened, Files(settings.images_dir))
     orphans = sum(1 for _ in Files(settings.orphans_dir).names())

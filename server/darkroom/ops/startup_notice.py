@@ -28,10 +28,11 @@ LOOK_EVERY_S = 0.1  # at first
 LATER_PART = 0.05  # of the time waited so far: a model may load for minutes, or no worker be there
 LONGEST_LOOK_S = 2.0
 AUTH_DISABLED = (
-    "WARNING: auth.enabled is false: everybody who reaches this address may use the server, see "
-    "its models and fill its queue and disk. Set auth.enabled: true in config.yaml to require "
-    "tokens"
+    "WARNING: auth.enabled is false: {who} may use the server, see its models and fill its queue "
+    "and disk. Set auth.enabled: true in config.yaml to require tokens"
 )
+EVERYBODY = "everybody who reaches this address"
+EVERY_PROGRAM = "every program on this machine, and all that it passes on,"
 
 
 @contextmanager
@@ -87,8 +88,7 @@ def announce(settings: Settings, tokens: Tokens, say: Say, *, terminal: bool) ->
         fingerprint = tls.authority(settings).fingerprint()
         say(f"Its root certificate is at /ca; SHA-256 {fingerprint}")
     if not settings.auth.enabled:
-        if not local_only:
-            say(AUTH_DISABLED)
+        say(AUTH_DISABLED.format(who=EVERY_PROGRAM if local_only else EVERYBODY))
         return
     if local_only and settings.public_url is None:
         return

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import signal
 import socket
 import subprocess
@@ -34,19 +35,30 @@ LOOK_S = 0.05  # between two looks at the processes
 COUNT_S = 0.5  # to wait for the database, when the running jobs are counted
 
 
-class PortTakenError(DarkroomError, OSError):
-    """Another program listens on the address."""
+class CannotListenError(DarkroomError, OSError):
+    """This process cannot listen on the address; `advice` says what to do."""
+
+    def __init__(self, host: str, port: int, error: OSError) -> None:
+        super().__init__(f"cannot listen on {host} port {port}: {error.strerror}")
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            self.advice = "choose another --host: an address of this machine, or 0.0.0.0 for all"
+        elif error.errno == errno.EACCES:
+            self.advice = "choose another --port: the ones below 1024 are for root"
+        else:
+            self.advice = "choose another --port, or stop the program that listens there"
 
 
 def check_port(host: str, port: int) -> None:
-    """Check that this process could listen, else raise PortTakenError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise PortTakenError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    """Check that this process could listen, else raise CannotListenError."""
+    try:
+        family, *_, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise CannotListenError(host, port, error) from None
 
 
 def supervise(settings: Settings, arguments: list[str]) -> None:

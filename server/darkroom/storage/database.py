@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from darkroom.errors import DarkroomError
 from darkroom.storage.backup import copy_before_migration, migration_copies
+from darkroom.storage.data_folder import check_writable
 
 log = structlog.get_logger()
 
@@ -165,10 +166,10 @@ def migrate(path: Path) -> None:
         BackupError: the copy cannot be made, for example for lack of space; nothing was changed.
         NewerDatabaseError: a newer version of the program has migrated it.
         DatabaseUnavailableError: the database cannot be used now.
-        PermissionError: the folder or the database belongs to another user; says what to do.
+        NotWritableError: the folder or the database cannot be written; says what to do.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _check_access(path)
+    check_writable([path.parent, path])
     with FileLock(path.with_suffix(".migrating")):
         engine = connect(path, "FULL")
         try:
@@ -221,18 +222,6 @@ def _upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-
-
-def _check_access(path: Path) -> None:
-    """Raise PermissionError if the folder or the database belongs to another user."""
-    for found in (path.parent, path):
-        if found.exists() and not os.access(found, os.W_OK):
-            user, owner = os.geteuid(), found.stat().st_uid
-            raise PermissionError(
-                f"{found} belongs to user {owner} and cannot be written by user {user}, who runs "
-                f"the server: give it the folder with `chown -R {user} FOLDER`, by the folder's "
-                "path on the machine itself if this is a container, or run the server as its owner"
-            )
 
 
 def processes() -> str:

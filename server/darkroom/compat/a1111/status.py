@@ -17,6 +17,7 @@ from darkroom.compat.a1111.jobs import job_timestamp, last_preview
 from darkroom.compat.a1111.second_pass import SD_UPSCALE
 from darkroom.compat.a1111.translate import CLIP_SKIP, FORMAT, MODEL, Options
 from darkroom.compat.ignored import Ignored
+from darkroom.ops import discovery
 from darkroom.responses import Job, JobStatus
 
 blueprint = Blueprint("a1111_status", __name__, url_prefix="/sdapi/v1")
@@ -244,7 +245,9 @@ def script_info() -> list[Json]:
 @blueprint.get("/cmd-flags")
 def flags() -> Json:
     """A1111's command line, in which clients look for features."""
-    return {"api": True, "listen": True, "port": context().settings.port}
+    settings = context().settings
+    listens = not discovery.is_local_only(settings.host)
+    return {"api": True, "listen": listens, "port": settings.port}
 
 
 @blueprint.post("/interrogate")

@@ -49,6 +49,20 @@ def variations() -> Response:
     return _generate(Task.IMG2IMG, "image_edit", prompt="")
 
 
+WITHOUT_VERSION = ("/images/generations", "/images/edits", "/images/variations")
+without_version = Blueprint("openai_without_version", __name__)
+
+
+@without_version.post(WITHOUT_VERSION[0])
+@without_version.post(WITHOUT_VERSION[1])
+@without_version.post(WITHOUT_VERSION[2])
+def say_where() -> Response:
+    """What clients ask for whose base URL lacks /v1."""
+    base = f"{request.host_url}v1"
+    detail = f"the OpenAI API is under /v1: set the client's base URL to {base}"
+    raise ProblemError(404, "base-url", "Not this address", detail)
+
+
 @answers.translated_errors()
 def _generate(task: Task, kind: Kind, **defaults: Any) -> Response:
     """Put the current request in the queue, and answer when it is done, or with its events.
