@@ -31,8 +31,11 @@ class Machine:
         self.now += self._seconds[rows] * (10 if self.calls == self._hiccup else 1)
         self.calls += 1
 
+    def clock(self) -> float:
+        return self.now
+
     def measure(self) -> dict[int, float]:
-        return dict(costs.measure(self.call, lambda: self.now, 256).points)
+        return dict(costs.measure(self.call, self.clock, 256).points)
 
 
 QUICK = {1: 0.010, 2: 0.012, 4: 0.016, 8: 0.024, 16: 0.046, 32: 0.090, 64: 0.180}
@@ -63,3 +66,66 @@ def test_what_does_not_fit_is_not_measured() -> None:
 def test_a_model_of_which_not_one_row_fits_is_told() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         Machine(QUICK, room=0).measure()
+
+
+AREA = 256
+
+
+def run(measured: costs.Costs, machine: dict[int, float], calls: int = 50) -> list[int]:
+    """Rows of calls where there is enough to do, on a machine that takes so long for them."""
+    rows = []
+    for _ in range(calls):
+        rows.append(measured.limit(AREA))
+        measured.learn(rows[-1], AREA, machine[rows[-1]])
+    return rows
+
+
+def test_a_machine_that_was_busy_at_loading_is_measured_by_later_calls() -> None:
+    machine = Machine({1: 1.54})
+    busy = costs.measure(machine.call, machine.clock, AREA)
+    assert dict(busy.points) == {1: 1.54}
+
+    rows = run(busy, QUICK)
+
+    assert rows[:10] == [2, 2, 2, 4, 4, 4, 8, 8, 8, 16]
+    assert rows[-1] == 8 == costs.Costs(tuple(QUICK.items()), AREA).knee(AREA)
+    assert busy.seconds(1, AREA) <= QUICK[2]
+
+
+def test_more_rows_are_tried_where_they_bring_nothing_but_not_for_long() -> None:
+    linear = {rows: float(rows) for rows in QUICK}
+    slow = costs.Costs(((1, 1.0),), AREA)
+
+    assert run(slow, linear) == [2] * costs.TRIES + [1] * (50 - costs.TRIES)
+
+
+def test_calls_that_are_disturbed_change_nothing() -> None:
+    measured = costs.Costs(tuple(QUICK.items()), AREA)
+
+    run(measured, {rows: 10 * seconds for rows, seconds in QUICK.items()})
+
+    assert dict(measured.points) == QUICK
+
+
+def test_calls_that_are_quicker_than_measured_replace_it() -> None:
+    measured = costs.Costs(((1, 1.0), (2, 2.0), (4, 4.0)), AREA)
+
+    measured.learn(2, AREA, 0.012)
+
+    assert dict(measured.points) == pytest.approx({1: 0.012, 2: 0.012, 4: 0.024})
+
+
+def test_what_did_not_fit_is_not_tried_again() -> None:
+    small = Machine({1: 0.01, 2: 0.01, 4: 0.01}, room=4)
+    measured = costs.measure(small.call, small.clock, AREA)
+
+    assert set(run(measured, QUICK | {4: 0.01})) == {4}
+
+
+def test_calls_of_other_sizes_say_nothing() -> None:
+    measured = costs.Costs(((1, 1.0),), AREA)
+
+    measured.learn(2, 4 * AREA, 0.1)
+
+    assert dict(measured.points) == {1: 1.0}
+    assert measured.limit(4 * AREA) == 1

@@ -1,8 +1,9 @@
-"""Measured duration of a UNet call by its number of rows."""
+"""Duration of a UNet call by its number of rows: measured at loading, and from calls since then."""
 
+import math
 from bisect import bisect_left
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 
@@ -10,15 +11,28 @@ ROWS = (1, 2, 4, 8, 16, 32, 64)
 GROWING_S = 0.5  # spent on first calls before no larger one is tried
 REPEATING_S = 1.0  # spent on further calls
 GOOD_ENOUGH = 0.9  # of the best throughput: more rows would only make each call longer
+TRIES = 3  # calls of more rows before it is known whether they are better
 SMALLEST_PART = 0.5  # of the time of one row: what a call costs however little it does
 
 
-@dataclass(frozen=True)
+@dataclass
 class Costs:
-    """Measured calls of one model at its native size."""
+    """Measured calls of one model at its native size.
 
-    points: tuple[tuple[int, float], ...]  # rows and seconds, both ascending, from one row on
-    area: int  # latent pixels of a row when this was measured
+    Whatever else the machine does only adds to a call, so later calls that are quicker replace what
+    was measured. Where more rows were not tried, because the first calls took long, real calls try
+    them: a machine that was busy at loading is not taken for a slow one for ever.
+
+    Attributes:
+        points: rows and seconds, both ascending, from one row on.
+        area: pixels of a row when this was measured.
+        most: rows of a call that are tried, at most.
+    """
+
+    points: tuple[tuple[int, float], ...]
+    area: int
+    most: int = ROWS[-1]
+    _tries: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
     def seconds(self, rows: int, area: int) -> float:
         """Expected time of a call of rows of that area in latent pixels.
@@ -42,12 +56,38 @@ class Costs:
         enough = (rows for rows, seconds in self.points if rows / seconds >= GOOD_ENOUGH * best)
         return max(1, next(enough) * self.area // area)
 
+    def limit(self, area: int) -> int:
+        """Rows of this area that a call should have at most: the knee, or more to try them."""
+        knee = self.knee(area)
+        tried = self.points[-1][0]
+        if area != self.area:
+            return knee
+        if self._tries.get(tried, TRIES) < TRIES:
+            return max(knee, tried)
+        return max(knee, min(2 * tried, self.most)) if knee == tried else knee
+
+    def learn(self, rows: int, area: int, seconds: float) -> None:
+        """Take a later call into account, of the native size and no more rows than are tried."""
+        if area != self.area or not self.points[0][0] <= rows <= min(
+            2 * self.points[-1][0], self.most
+        ):
+            return
+        known = dict(self.points)
+        if rows not in known:
+            if rows < self.points[-1][0]:
+                return
+            self._tries[rows] = 0
+        if rows in self._tries:
+            self._tries[rows] += 1
+        if seconds < known.get(rows, math.inf):
+            fewer = {less: min(known[less], seconds) for less in known if less < rows}
+            self.points = _plausible({**known, **fewer, rows: seconds})
+
 
 def measure(call: Callable[[int], object], clock: Callable[[], float], area: int) -> Costs:
     """Time calls of one, two, four … rows, within about two seconds if calls are short.
 
-    The shortest of several calls counts: whatever else the machine does only adds to them. More
-    rows take no less time, and twice the rows at most twice: what differs is noise.
+    The shortest of several calls counts: whatever else the machine does only adds to them.
 
     Args:
         call: makes a call of so many rows and waits for its end.
@@ -62,12 +102,14 @@ def measure(call: Callable[[int], object], clock: Callable[[], float], area: int
         return clock() - began
 
     shortest: dict[int, float] = {}
+    most = ROWS[-1]
     for rows in ROWS:
         try:
             shortest[rows] = timed(rows)
         except torch.OutOfMemoryError:
             if not shortest:
                 raise
+            most = max(shortest)
             break
         if sum(shortest.values()) > GROWING_S:
             break
@@ -75,8 +117,13 @@ def measure(call: Callable[[int], object], clock: Callable[[], float], area: int
     while clock() < until:
         for rows in shortest:
             shortest[rows] = min(shortest[rows], timed(rows))
+    return Costs(_plausible(shortest), area, most)
+
+
+def _plausible(seconds: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
+    """Rows and seconds, ascending: more rows take no less time, twice the rows at most twice."""
     points: list[tuple[int, float]] = []
-    for rows, seconds in shortest.items():
-        low, low_s = points[-1] if points else (rows, seconds)
-        points.append((rows, min(max(seconds, low_s), low_s * rows / low)))
-    return Costs(tuple(points), area)
+    for rows in sorted(seconds):
+        low, low_s = points[-1] if points else (rows, seconds[rows])
+        points.append((rows, min(max(seconds[rows], low_s), low_s * rows / low)))
+    return tuple(points)

@@ -106,10 +106,13 @@ class Scheduler:
         return self._decode(active_jobs) or self._prepare(active_jobs) or self._step(active_jobs)
 
     def charge(self, work: Call, seconds: float) -> None:
-        """Charge a call to the clients whose samples were in it."""
+        """Charge a call to the clients whose samples were in it, and learn what calls cost."""
         match work:
             case Denoise(key=key, rows=rows):
                 self.fair.charge(key, seconds, rows)
+                costs = work.model.costs
+                if costs is not None and self._settings.deep_cache_interval == 1:
+                    costs.learn(rows.total(), work.samples[0].area, seconds)
             case Decode(pairs=pairs):
                 active, sample = pairs[0]
                 shares = Counter(active.job.client for active, _ in pairs)
@@ -188,7 +191,7 @@ class Scheduler:
             return [candidates[0].sample]
         costs, area = model.costs, candidates[0].sample.area
         limit = self._settings.max_batch_rows
-        budget = costs.knee(area) if isinstance(limit, str) else limit
+        budget = costs.limit(area) if isinstance(limit, str) else limit
         budget = min(budget, model.limits.rows(area))
         return choose(candidates, lambda rows: costs.seconds(rows, area), budget)
 
