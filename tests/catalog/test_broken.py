@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from darkroom.catalog import checkpoints
 from darkroom.catalog.models import BrokenModelError, ModelCatalog
 from tests.catalog.conftest import (
     QWEN_VAE,
@@ -264,11 +265,70 @@ def test_wrong_notes_are_named(
     assert words in reason(catalog)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '"x"'])
+@pytest.mark.parametrize("content", ['{"defaults": {', '{"limits": 1,}'])
 def test_notes_that_are_not_json_are_named(box: Path, catalog: ModelCatalog, content: str) -> None:
     checkpoint(box, description="x").with_suffix(".json").write_text(content)
 
     assert "model.json" in reason(catalog)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"x"', ""])
+def test_notes_in_a_folder_are_ours_whatever_they_hold(
+    box: Path, catalog: ModelCatalog, content: str
+) -> None:
+    folder(box, description="x").joinpath("darkroom.json").write_text(content)
+
+    assert "darkroom.json" in reason(catalog)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"description": "soft", "sd version": "SD1", "activation text": "", "notes": "see"}',
+        '{"description": "", "notes": "", "vae": "some-vae.safetensors"}',
+        '{"modelId": 1, "sha256": "00", "name": "x"}',
+        "[1]",
+        '"x"',
+        "",
+        "{",
+        "\xff\xfe",
+    ],
+    ids=["A1111's", "with a VAE", "a downloader's", "list", "text", "empty", "cut off", "UTF-16"],
+)
+def test_other_programs_files_beside_a_checkpoint_are_passed_over(
+    box: Path, catalog: ModelCatalog, content: str
+) -> None:
+    checkpoint(box).with_suffix(".json").write_bytes(content.encode("latin-1"))
+
+    assert catalog.find("model").info.description == ""
+    assert not catalog.broken()
+
+
+def test_notes_may_begin_with_a_byte_order_mark(box: Path, catalog: ModelCatalog) -> None:
+    checkpoint(box).with_suffix(".json").write_bytes(b'\xef\xbb\xbf{"description": "mine"}')
+
+    assert catalog.find("model").info.description == "mine"
+
+
+@pytest.mark.parametrize(
+    "extra", ["scaled_fp8", checkpoints.UNET + "out.2.scale_weight", "x.weight_scale"]
+)
+def test_weights_that_have_scales_beside_them_are_named(
+    box: Path, catalog: ModelCatalog, extra: str
+) -> None:
+    """Without its scales, such a file would draw noise."""
+    write(box / "models" / "model.safetensors", tensors_of("sd1") | {extra: (1,)})
+
+    assert "scaled fp8" in reason(catalog)
+
+
+@pytest.mark.parametrize("prefix", ["", "diffusion_model."])
+def test_a_unet_alone_is_named_as_such(box: Path, catalog: ModelCatalog, prefix: str) -> None:
+    names = ("input_blocks.0.0.weight", "input_blocks.1.1.transformer_blocks.0.norm1.weight")
+    shapes = {prefix + name: (2, 4, 3, 3) for name in names}
+    write(box / "models" / "model.safetensors", shapes)
+
+    assert "a UNet alone, without the text encoder and VAE" in reason(catalog)
 
 
 def test_a_vae_that_is_cut_short_breaks_the_model_that_wants_it(

@@ -17,6 +17,11 @@ UNET = "model.diffusion_model."
 FIRST_LAYER = UNET + "input_blocks.0.0.weight"
 VAE = "first_stage_model."
 
+# As ComfyUI marks files whose weights are multiplied by scales.
+SCALED, SCALES = "scaled_fp8", (".scale_weight", ".weight_scale", ".comfy_quant")
+# How a UNet's names begin in files of their own.
+BARE = ("diffusion_model.", "")
+
 CLIP_L = "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"
 CLIP_L_OLD = "cond_stage_model.transformer.embeddings.position_embedding.weight"
 CLIP_H = "cond_stage_model.model.token_embedding.weight"
@@ -60,6 +65,11 @@ def recognise(path: Path) -> Checkpoint:
         UnusableError: it is not a checkpoint that can be served, or damaged.
     """
     header = read_header(path)
+    if any(name == SCALED or name.endswith(SCALES) for name in header.shapes):
+        raise UnusableError(
+            f"{path.name} is scaled fp8: each weight has a scale beside it, which is not read; "
+            "take the file in fp16, or in plain fp8"
+        )
     if FIRST_LAYER not in header.shapes:
         raise UnusableError(f"{path.name} {_foreign(header)}")
     try:
@@ -131,6 +141,8 @@ def _scheduler(header: Header) -> dict[str, Any]:
 
 
 def _foreign(header: Header) -> str:
+    if any(kept + FIRST_LAYER.removeprefix(UNET) in header.shapes for kept in BARE):
+        return "is a UNet alone, without the text encoder and VAE of its model"
     for marks, what in FOREIGN:
         for name in header.shapes:
             if name.startswith(marks) or any(f".{mark.strip('.')}" in name for mark in marks):

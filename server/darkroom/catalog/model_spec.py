@@ -1,5 +1,7 @@
 """Tasks, defaults and limits of a model, read from its configuration, and its owner's notes."""
 
+import difflib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ _DISTILLED = re.compile(
     re.IGNORECASE,
 )
 _STEPS = re.compile(r"(?<!\d)([1-9]\d?)[-_ ]?steps?(?![a-z])", re.IGNORECASE)
+CLOSE = 0.7  # a key at least so like one of ours is that one, misspelt
 TURBO_SHIFT = 3.0  # of Z-Image-Turbo's scheduler; Z-Image's own is 6
 
 
@@ -354,6 +357,43 @@ class Notes(Schema):
     tiny_vae: str | None = None
     latent_rgb: tuple[tuple[float, float, float], ...] | None = None
     words: str = ""
+
+
+# Keys of notes that other programs write too, into files of the same name.
+SHARED_KEYS = frozenset({"description", "vae"})
+
+
+def read_sidecar(path: Path) -> Notes:
+    """Read the owner's notes on a single file; empty ones if there are none.
+
+    A1111 and programs that download models write files of that name as well, with keys of their
+    own. Those are passed over.
+
+    Raises:
+        UnusableError: it is meant as ours, and a key is wrong; names it.
+    """
+    return read_notes(path) if _is_ours(path) else Notes()
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file has a key that only notes have, or none that is unlike those of notes."""
+    known = Notes.model_fields.keys()
+    inner = NotedDefaults.model_fields.keys() | NotedLimits.model_fields.keys()
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
+    except OSError:
+        return True
+    own = known - SHARED_KEYS
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return any(f'"{key}"' in text for key in own)
+    if not isinstance(found, dict):
+        return False
+    alike = (difflib.get_close_matches(key, [*known, *inner], 1, CLOSE) for key in found)
+    return not own.isdisjoint(found) or all(alike)
 
 
 def read_notes(path: Path) -> Notes:

@@ -2,7 +2,8 @@
 
 A model is a folder in the diffusers format or a single `.safetensors` file: the embedded tintype,
 and what is in the models directory. The owner's notes on it, `darkroom.json` in the folder or
-`<name>.json` beside the file, override what its files say. Models that cannot be used are listed
+`<name>.json` beside the file, override what its files say; other programs' files of that name are
+passed over. Models that cannot be used are listed
 with the reason.
 """
 
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 from darkroom.catalog import checkpoints, families, folders, model_spec
 from darkroom.catalog.folders import PICKLED, PICKLES, Variant
-from darkroom.catalog.model_spec import ModelSpec, Notes, read_notes
+from darkroom.catalog.model_spec import ModelSpec, Notes, read_notes, read_sidecar
 from darkroom.catalog.weight_files import (
     SAFETENSORS,
     UnusableError,
@@ -204,7 +205,7 @@ class ModelCatalog:
 
     def _read_file(self, file: Path) -> ModelEntry:
         checkpoint = self._recognise(file)
-        notes = read_notes(file.with_suffix(".json"))
+        notes = read_sidecar(file.with_suffix(".json"))
         config = self._config(notes.config or checkpoint.config)
         spec = model_spec.examine(config, file.stem)
         entry = self._entry(file.stem, file, config, spec, notes, checkpoint.scheduler)

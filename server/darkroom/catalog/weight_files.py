@@ -54,7 +54,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; `UnusableError` if the file is missing or holds something else."""
     short = f"{path.parent.name}/{path.name}"  # finds the file in a model's folder
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors mark UTF-8
     except FileNotFoundError:
         raise UnusableError(f"{short} is missing") from None
     except OSError as error:
