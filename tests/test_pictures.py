@@ -3,12 +3,15 @@
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from darkroom.config import Settings
 from darkroom.images import codec, decoder
+from darkroom.images.codec import PictureError
 from darkroom.images.decoder import Purpose
 from darkroom.requests import OutputFormat
 
@@ -432,3 +435,83 @@ def test_a_luminance_mask_with_an_alpha_channel_is_read_by_its_light() -> None:
 
     assert read.getpixel((8, 8)) == 255
     assert read.getpixel((0, 0)) == 0
+
+
+CLEAR, BLACK = (0, 0, 0, 0), (0, 0, 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("mode", "stroke", "ground"),
+    [
+        ("RGBA", (255, 0, 0, 255), CLEAR),
+        ("RGBA", (0, 0, 255, 255), (255, 255, 255, 0)),
+        ("RGBA", (0, 0, 0, 255), CLEAR),
+        ("RGBA", (128, 128, 128, 255), CLEAR),
+        ("RGBA", (160, 0, 255, 100), CLEAR),
+        ("RGBA", (0, 0, 0, 40), CLEAR),
+        ("RGBA", (255, 0, 0, 255), BLACK),
+        ("RGB", (0, 0, 255), (0, 0, 0)),
+        ("L", 255, 0),
+    ],
+)
+def test_a_mask_is_where_something_is_painted(mode: str, stroke: Any, ground: Any) -> None:
+    mask = Image.new(mode, (16, 16), ground)
+    mask.paste(stroke, (4, 4, 12, 12))
+
+    read = codec.as_mask(mask)
+
+    assert (read.getpixel((8, 8)), read.getpixel((0, 0))) == (255, 0)
+
+
+def test_a_soft_stroke_keeps_its_edge() -> None:
+    mask = Image.new("RGBA", (16, 16), CLEAR)
+    for x in range(16):
+        mask.paste((255, 0, 0, 17 * x), (x, 0, x + 1, 16))
+
+    assert [codec.as_mask(mask).getpixel((x, 0)) for x in range(16)] == [17 * x for x in range(16)]
+
+
+def test_a_mask_in_black_and_white_may_have_clear_parts() -> None:
+    mask = Image.new("RGBA", (16, 16), BLACK)
+    mask.paste((255, 255, 255, 255), (4, 4, 12, 12))
+    mask.paste(CLEAR, (0, 0, 16, 2))
+
+    read = codec.as_mask(mask)
+
+    assert [read.getpixel(spot) for spot in ((8, 8), (2, 8), (8, 0))] == [255, 0, 0]
+
+
+def test_colours_on_white_say_nothing() -> None:
+    mask = Image.new("RGB", (16, 16), "white")
+    mask.paste((255, 105, 180), (4, 4, 12, 12))
+
+    with pytest.raises(PictureError, match="paint on black"):
+        codec.as_mask(mask)
+
+
+@pytest.mark.parametrize("size", [(96, 96), (61, 97)])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_a_jpeg_may_lack_its_end_marker_and_nothing_else(
+    size: tuple[int, int], options: dict[str, Any]
+) -> None:
+    whole = saved(Image.effect_noise(size, 60).convert("RGB"), "JPEG", quality=90, **options)
+    wanted = decoder.read(whole, 10**6).tobytes()
+
+    for cut in (whole[:-2], whole[:-1], whole[:-2] + bytes(64), whole[:-2] + b"\r\n"):
+        assert decoder.read(cut, 10**6).tobytes() == wanted
+    for cut in (whole[:-10], whole[: len(whole) * 9 // 10], whole[: len(whole) // 2]):
+        with pytest.raises(PictureError):
+            decoder.read(cut, 10**6)
+
+
+@pytest.mark.parametrize("size", [(8192, 6144), (8160, 6144), (8160, 6120)])
+def test_photographs_of_fifty_megapixels_are_taken(size: tuple[int, int]) -> None:
+    decoder.read(saved(Image.new("L", size, 90), "JPEG"), Settings().web.max_upload_pixels)
+
+
+@pytest.mark.parametrize(("alpha", "hole"), [(0, True), (15, True), (128, False), (255, False)])
+def test_a_picture_with_a_transparent_part_has_a_hole(alpha: int, hole: bool) -> None:
+    picture = Image.new("RGBA", (16, 16), (9, 9, 9, 255))
+    picture.paste((9, 9, 9, alpha), (4, 4, 12, 12))
+
+    assert decoder.decode(saved(picture, "PNG"), Purpose.IMAGE, 10**6).has_hole is hole

@@ -1,4 +1,4 @@
-"""Text in PNG files of strangers: what is there is found, and nothing else happens."""
+"""Text in pictures' files: what is there is found, and nothing else happens."""
 
 import io
 import struct
@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from darkroom.images import metadata
+from darkroom.images import codec, decoder, metadata
+from darkroom.requests import OutputFormat
 
 
 def chunk(kind: bytes, body: bytes, length: int | None = None) -> bytes:
@@ -35,6 +36,93 @@ def test_all_kinds_of_text_are_read() -> None:
         "wide": "狐 a fox",
         "wide and packed": "狐" * 1000,
     }
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("夜の梟 🦉 forêt".encode(), "夜の梟 🦉 forêt"),
+        ("forêt".encode("utf-8-sig"), "forêt"),
+        ("owl – moon".encode(), "owl – moon"),
+        ("forêt".encode("latin-1"), "forêt"),
+    ],
+)
+def test_text_is_utf_8_where_it_can_be_and_else_latin_1(body: bytes, text: str) -> None:
+    """Many programs write UTF-8 where the specification has Latin-1."""
+    packed = b"a\0\0" + zlib.compress(body)
+
+    assert metadata.read_texts(png(chunk(b"tEXt", b"a\0" + body))) == {"a": text}
+    assert metadata.read_texts(png(chunk(b"zTXt", packed))) == {"a": text}
+
+
+def with_comment(kind: str, comment: bytes) -> bytes:
+    """A picture with a comment in its EXIF."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = comment
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 8)).save(buffer, kind, exif=exif.tobytes())
+    return buffer.getvalue()
+
+
+TEXT = "a grey owl 🦉\nSteps: 24, Sampler: Euler a, Seed: 11"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG", "AVIF", "HEIF", "TIFF"])
+def test_a_comment_in_exif_is_read_in_every_format(kind: str) -> None:
+    decoder.load_readers()
+    data = with_comment(kind, b"UNICODE\0" + TEXT.encode("utf-16-be"))
+
+    found = decoder.read_texts(data)
+
+    assert (found.texts["UserComment"], found.size) == (TEXT, (16, 8))
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        b"UNICODE\0" + TEXT.encode("utf-16-le"),
+        b"UNICODE\0" + TEXT.encode("utf-16"),
+        b"UNICODE\0" + TEXT.encode(),
+        b"ASCII\0\0\0" + TEXT.encode(),
+        bytes(8) + TEXT.encode(),
+        TEXT.encode(),
+    ],
+    ids=["little-endian", "with a mark", "UTF-8 under another name", "ASCII", "unsaid", "bare"],
+)
+def test_a_comment_is_read_in_every_encoding(comment: bytes) -> None:
+    assert decoder.read_texts(with_comment("JPEG", comment)).texts["UserComment"] == TEXT
+
+
+@pytest.mark.parametrize("output_format", [OutputFormat.JPEG, OutputFormat.WEBP])
+def test_our_own_pictures_say_in_exif_how_they_were_made(output_format: OutputFormat) -> None:
+    data = codec.encode(Image.new("RGB", (16, 8)), output_format, {"parameters": TEXT, "x": "y"})
+
+    assert decoder.read_texts(data).texts == {"UserComment": TEXT}
+
+
+@pytest.mark.parametrize("output_format", [OutputFormat.JPEG, OutputFormat.WEBP])
+def test_a_text_that_is_too_long_for_exif_is_left_out(output_format: OutputFormat) -> None:
+    text = {"parameters": "🦉" * 17_000}
+
+    assert (
+        decoder.read_texts(codec.encode(Image.new("RGB", (16, 8)), output_format, text)).texts == {}
+    )
+
+
+def test_a_picture_in_another_format_keeps_what_it_says() -> None:
+    data = codec.encode(Image.new("RGB", (16, 8)), OutputFormat.PNG, {"parameters": TEXT})
+
+    other = codec.transcode(data, OutputFormat.JPEG)
+
+    assert decoder.read_texts(other).texts == {"UserComment": TEXT}
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xd8\xff\xe1\0\x10Exif\0\0broken", b"RIFF\0\0\0\0WEBP"]
+)
+def test_files_without_a_readable_header_are_refused(data: bytes) -> None:
+    with pytest.raises(codec.PictureError):
+        decoder.read_texts(data)
 
 
 def test_a_bomb_is_passed_over() -> None:

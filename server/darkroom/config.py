@@ -118,7 +118,7 @@ class WebSettings(Section):
     header_timeout_s: float = Field(10.0, gt=0)
     body_timeout_s: float = Field(30.0, gt=0)
     max_upload_bytes: int = Field(32 * 2**20, ge=2**16)
-    max_upload_pixels: int = Field(50_000_000, ge=2**14)
+    max_upload_pixels: int = Field(52_000_000, ge=2**14)
     max_body_bytes: int = Field(96 * 2**20, ge=2**16)
     decoders: int = Field(2, ge=1, le=16)
     decode_timeout_s: float = Field(20.0, gt=0)

@@ -11,6 +11,7 @@ from darkroom.catalog import loras, schedulers
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelEntry
 from darkroom.destinations import Destination, DestinationError
+from darkroom.images.codec import MARKED
 from darkroom.images.decoder import Decoded
 from darkroom.requests import (
     EditRequest,
@@ -93,13 +94,14 @@ def check(
             have, want = ("{}×{}".format(*s.size) for s in (mask, image))
             detail = f"is {have}, but the image is {want}"
             yield FieldError(pointer="#/mask_image", detail=detail)
-        elif mask.upload is not None and _covers_nothing(mask.upload, asked.invert_mask):
+        elif mask.upload is not None and covers_nothing(mask.upload, asked.invert_mask):
             yield FieldError(pointer="#/mask_image", detail="marks nothing to repaint")
     yield from check_loras(asked.loras, entry, adapters)
 
 
-def _covers_nothing(mask: Decoded, inverted: bool) -> bool:
-    return mask.darkest == 255 if inverted else mask.lightest == 0
+def covers_nothing(mask: Decoded, inverted: bool) -> bool:
+    """Whether a mask marks no pixel to repaint."""
+    return mask.darkest >= MARKED if inverted else mask.lightest < MARKED
 
 
 def _check_latents(

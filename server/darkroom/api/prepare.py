@@ -2,11 +2,13 @@
 
 import base64
 import binascii
+import contextlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from urllib.parse import unquote
 
 from darkroom.api import checks
 from darkroom.api.checks import Source
@@ -18,7 +20,7 @@ from darkroom.catalog.upscalers import UnknownUpscalerError, UpscalerCatalog
 from darkroom.destinations import Destination, DestinationError
 from darkroom.images import tiling
 from darkroom.images.codec import PictureError
-from darkroom.images.decoder import Decoded, Purpose
+from darkroom.images.decoder import Decoded, Purpose, Texts
 from darkroom.images.decoder_pool import BusyError, Decoders
 from darkroom.queue.store import Store
 from darkroom.requests import (
@@ -42,6 +44,7 @@ from darkroom.storage.records import NewUpload
 FILE_FIELDS = ("image", "mask_image", "references")
 LISTS = ("references",)  # those that hold several pictures
 REFERENCE = "image:"
+URL_SAFE = str.maketrans("-_", "+/")
 MAX_UPSCALED_PIXELS = 16_777_216  # 4096²; the worker takes two seconds for the PNG
 
 
@@ -124,28 +127,56 @@ class Sources:
         if isinstance(value, str):
             value = from_base64(value)
             check_bytes(name, len(value), self.max_upload_bytes)
-        try:
+        with _unless_busy():
             return self.decoders.decode(value, purpose or Purpose(name.partition("/")[0]))
-        except BusyError:
-            raise ProblemError(
-                503,
-                "busy",
-                "Too busy",
-                "too many pictures wait to be decoded; send yours again in a moment",
-                headers={"Retry-After": "5"},
-            ) from None
+
+    def read_texts(self, data: bytes) -> Texts:
+        """The texts in a picture's EXIF and comments, read in a process of its own.
+
+        Raises:
+            PictureError: it is no picture.
+            ProblemError: 503, too many pictures wait.
+        """
+        with _unless_busy():
+            return self.decoders.read_texts(data)
+
+
+@contextlib.contextmanager
+def _unless_busy() -> Iterator[None]:
+    """Answer 503 where no decoder becomes free in time."""
+    try:
+        yield
+    except BusyError:
+        raise ProblemError(
+            503,
+            "busy",
+            "Too busy",
+            "too many pictures wait to be decoded; send yours again in a moment",
+            headers={"Retry-After": "5"},
+        ) from None
 
 
 def from_base64(value: str) -> bytes:
-    """The bytes in base64 or a data URI; PictureError if it is neither."""
-    if value.startswith(("http://", "https://")):
+    """The bytes in base64 or a data URI, in either alphabet (RFC 4648), with padding or without.
+
+    Raises:
+        PictureError: it is neither.
+    """
+    text = value.strip()
+    if text[:8].lower().startswith(("http://", "https://")):
         raise PictureError("is an address; nothing is ever fetched, send the bytes")
-    if value.startswith("data:"):
-        head, _, value = value.partition(",")
-        if not head.endswith(";base64"):
+    if text[:5].lower() == "data:":
+        head, _, text = text.partition(",")
+        if not head.lower().endswith(";base64"):
             raise PictureError("is a data URI without base64")
+        if "%" in text:
+            text = unquote(text)
+    text = "".join(text.split()).translate(URL_SAFE)
+    bare = text.rstrip("=")
+    if len(text) - len(bare) > 2:
+        raise PictureError("is no base64: it has too much padding")
     try:
-        return base64.b64decode("".join(value.split()), validate=True)
+        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise PictureError("is neither base64 nor an image:<id> reference") from None
 

@@ -1,8 +1,8 @@
-"""Encodes pictures, and changes those that are decoded. Files written contain only pixels."""
+"""Encodes pictures, and changes those that are decoded. Of text, files hold what they are given."""
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from PIL import Image, ImageChops, ImageOps
 from PIL.PngImagePlugin import PngInfo
@@ -11,6 +11,10 @@ from darkroom.errors import DarkroomError
 
 if TYPE_CHECKING:  # else pydantic would take 15 MiB in each process that decodes
     from darkroom.requests import OutputFormat
+
+EXIF, USER_COMMENT = 0x8769, 0x9286  # tags of EXIF 2.32, sections 4.6.3 and 4.6.5
+UTF_16 = b"UNICODE\0"  # before a comment's text
+MAX_COMMENT_BYTES = 65_000  # a JPEG has room for 64 KiB of EXIF
 
 MAX_SIDE = 16_384  # pixels; beyond any camera, and a 50,000×1 strip is a mistake or an attack
 PNG_LEVEL = 6
@@ -25,6 +29,11 @@ TIMELINE_QUALITY = 70  # of the stored previews; more would only keep their arte
 DEVELOPING_MS = 4_000  # of all previews together, whatever the number of steps
 FRAME_MS = (40, 200)  # browsers slow down frames under 20 ms; over 200 ms it looks jerky
 HOLD_MS = 2_000  # of the last frame, the result
+
+MARKED = 128  # from this value on, of 0 to 255, a mask's pixel is repainted
+# Of masks: how far apart the channels of a grey are, and how many greys are dark or light.
+GREY_NOISE = 16
+DARK = 64
 
 # Of a reference: models read up to 1 megapixel of each, and 16 photographs would take gigabytes.
 REFERENCE_PIXELS = 4 * 2**20
@@ -55,19 +64,58 @@ def as_reference(picture: Image.Image) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
+def extrema(channel: Image.Image) -> tuple[int, int]:
+    """The least and the largest value of a picture of one channel of 8 bits."""
+    return cast("tuple[int, int]", channel.getextrema())
+
+
 def as_mask(picture: Image.Image) -> Image.Image:
     """The picture as a mask of mode L, where white is repainted.
 
-    The luminance is the mask. A completely black picture with an alpha channel is a mask in alpha:
-    its opaque parts are repainted.
+    Strokes on a clear layer are repainted, whatever their colour and opacity. Without clear parts
+    the brightest channel is the mask, so that any colour on black is as good as white. A mask in
+    black and white that has clear parts as well stays one: they count as black.
+
+    Raises:
+        PictureError: it has colours on white, which say nothing.
     """
-    if picture.mode != "RGBA":
-        return picture.convert("L")
+    alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
+    if alpha is None or extrema(alpha)[0] == 255:
+        return _brightest(picture)
     black = Image.new("RGBA", picture.size, "black")
-    light = Image.alpha_composite(black, picture).convert("L")
-    alpha = picture.getchannel("A")
-    is_in_alpha = light.getbbox() is None and alpha.getextrema() != (255, 255)
-    return alpha if is_in_alpha else light
+    light = Image.alpha_composite(black, picture)
+    painted = alpha.point(lambda value: 255 if value >= MARKED else 0)
+    if _is_black_and_white(light, painted):
+        return light.convert("L")
+    strongest = extrema(alpha)[1]
+    if strongest in (0, 255):
+        return alpha
+    return alpha.point(lambda value: round(value * 255 / strongest))
+
+
+def _brightest(picture: Image.Image) -> Image.Image:
+    """A picture's luminance; if it has colours, the largest of its channels at each pixel."""
+    if picture.mode == "L" or _is_grey(picture):
+        return picture.convert("L")
+    red, green, blue = picture.convert("RGB").split()
+    light = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    several = any(low != high for low, high in (extrema(c) for c in (red, green, blue)))
+    if several and extrema(light)[0] >= MARKED:
+        raise PictureError("the mask has colours on white; paint on black or on a clear layer")
+    return light
+
+
+def _is_grey(picture: Image.Image) -> bool:
+    """Whether a picture has no colours, but for what JPEG adds."""
+    red, green, blue = picture.convert("RGB").split()
+    pairs = ((red, green), (green, blue))
+    return all(extrema(ImageChops.difference(*pair))[1] <= GREY_NOISE for pair in pairs)
+
+
+def _is_black_and_white(picture: Image.Image, painted: Image.Image) -> bool:
+    """Whether the painted part of a picture is grey, and some of it dark and some of it light."""
+    counts = picture.getchannel("R").histogram(painted)
+    return any(counts[:DARK]) and any(counts[-DARK:]) and _is_grey(picture)
 
 
 def as_cutout(picture: Image.Image) -> Image.Image:
@@ -89,7 +137,8 @@ def encode(
 ) -> bytes:
     """Encode an RGB or L picture. The same pixels, text and level give the same bytes.
 
-    Only PNG files contain the text, in a chunk for each key.
+    PNG files contain the text, in a chunk for each key. Others contain `parameters` of it, as
+    EXIF's comment, where A1111 writes it and reads it.
 
     Args:
         png_level: zlib's, from 0, not compressed, to 9, the smallest files.
@@ -102,10 +151,21 @@ def encode(
                 info.add_text(key, value)
             picture.save(buffer, "PNG", pnginfo=info, compress_level=png_level)
         case "jpeg":
-            picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+            exif = _exif(text)
+            picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, exif=exif)
         case "webp":
-            picture.save(buffer, "WEBP", quality=WEBP_QUALITY)
+            picture.save(buffer, "WEBP", quality=WEBP_QUALITY, exif=_exif(text))
     return buffer.getvalue()
+
+
+def _exif(text: Mapping[str, str] | None) -> bytes:
+    """EXIF with `parameters` as its comment; empty without it, and if it is too long."""
+    comment = UTF_16 + (text or {}).get("parameters", "").encode("utf-16-be")
+    if not len(UTF_16) < len(comment) <= MAX_COMMENT_BYTES:
+        return b""
+    exif = Image.Exif()
+    exif.get_ifd(EXIF)[USER_COMMENT] = comment
+    return exif.tobytes()
 
 
 def thumbnail(data: bytes, width: int) -> bytes:
@@ -121,9 +181,11 @@ def thumbnail(data: bytes, width: int) -> bytes:
 
 
 def transcode(data: bytes, output_format: "OutputFormat") -> bytes:
-    """Encode a stored picture in another format."""
+    """Encode a stored picture in another format, with the settings that a PNG says."""
     with Image.open(io.BytesIO(data)) as picture:
-        return encode(picture.convert("RGB"), output_format)
+        said = picture.info.get("parameters")
+        text = {"parameters": said} if isinstance(said, str) else None
+        return encode(picture.convert("RGB"), output_format, text)
 
 
 def encode_quickly(picture: Image.Image) -> bytes:

@@ -16,9 +16,12 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pillow_heif
 from PIL import AvifImagePlugin, Image, ImageCms, UnidentifiedImageError
@@ -28,6 +31,7 @@ from darkroom.images.codec import MAX_SIDE, PictureError
 
 READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF")
 MIN_SIDE = 8  # pixels
+HOLE = 16  # an alpha below it, of 0 to 255, is transparent; edges and glass are not
 MAX_PROFILE_BYTES = 4 * 2**20  # a printer's colour tables take 2 MB, a camera's profile 500 bytes
 
 ORIENTATION = 0x0112  # EXIF 2.32, section 4.6.4
@@ -40,7 +44,17 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+JPEG_FILLER = b"\xaa" * 512  # unlike what libjpeg makes up
+STRIP = 256  # rows
+
 SRGB_GAMMA = 1 / 2.2  # about; what a PNG's gAMA says of a picture that needs no correction
+
+EXIF, USER_COMMENT = 0x8769, 0x9286
+TEXT_TAGS = {0x010E: "ImageDescription", 0x010F: "Make", 0x0110: "Model", 0x0131: "Software"}
+MAX_TEXT_BYTES = 2**18  # of one text in EXIF
+
+Result = TypeVar("Result")
 
 
 class Purpose(enum.StrEnum):
@@ -60,6 +74,7 @@ class Decoded:
         png: without metadata; RGB for an image, L for a mask, in which white is repainted.
         width, height: in pixels.
         darkest, lightest: values in any channel of any pixel, 0 to 255.
+        has_hole: whether a part of the upload is transparent.
     """
 
     png: bytes
@@ -67,6 +82,15 @@ class Decoded:
     height: int
     darkest: int
     lightest: int
+    has_hole: bool = False
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a file says besides its pixels: its size, and its texts by name."""
+
+    size: tuple[int, int]
+    texts: dict[str, str]
 
 
 # --- limits ----------------------------------------------------------------------------------
@@ -98,13 +122,13 @@ def _end_with_parent() -> None:
         os._exit(0)
 
 
-def decode_within(cpu_s: float, data: bytes, purpose: Purpose, max_pixels: int) -> Decoded:
-    """Like `decode`, but the kernel ends the process after `cpu_s` of processor time."""
+def within(cpu_s: float, task: Callable[..., Result], *args: Any) -> Result:
+    """Call a function of this file; the kernel ends the process after `cpu_s` of processor time."""
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     soft = math.ceil(time.process_time() + cpu_s) + 1  # it counts the process's whole life
     with contextlib.suppress(ValueError):  # beyond a limit that the owner has set
         resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
-    return decode(data, purpose, max_pixels)
+    return task(*args)
 
 
 # --- pictures --------------------------------------------------------------------------------
@@ -118,6 +142,7 @@ def decode(data: bytes, purpose: Purpose, max_pixels: int) -> Decoded:
     """
     try:
         picture = read(data, max_pixels)
+        clear = picture.mode == "RGBA" and codec.extrema(picture.getchannel("A"))[0] < HOLE
         match purpose:
             case Purpose.IMAGE:
                 picture = codec.opaque(picture)
@@ -128,7 +153,8 @@ def decode(data: bytes, purpose: Purpose, max_pixels: int) -> Decoded:
             case Purpose.CUTOUT:
                 picture = codec.as_cutout(picture)
         present = [place % 256 for place, count in enumerate(picture.histogram()) if count]
-        return Decoded(codec.encode_quickly(picture), *picture.size, min(present), max(present))
+        png = codec.encode_quickly(picture)
+        return Decoded(png, *picture.size, min(present), max(present), clear)
     except MemoryError:
         raise PictureError("decoding the picture takes too much memory") from None
 
@@ -156,16 +182,12 @@ def read(data: bytes, max_pixels: int) -> Image.Image:
     """
     load_readers()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about dropped metadata and sizes
-            with Image.open(io.BytesIO(data), formats=READABLE) as opened:
-                _check_size(opened, max_pixels)
-                opened.load()
-                _check_size(opened, max_pixels)  # some formats know it only now
-                picture = _in_srgb(opened).copy()
-                picture.info = {}  # Pillow would write it into files
-                turn = UPRIGHT.get(_orientation(opened))
-                return picture if turn is None else picture.transpose(turn)
+        try:
+            return _read(data, max_pixels)
+        except OSError as error:
+            if not data.startswith(JPEG_START) or "truncated" not in str(error):
+                raise
+            return _read(_ended(data), max_pixels)
     except Image.DecompressionBombError:
         raise PictureError("the picture has too many pixels") from None
     except UnidentifiedImageError:
@@ -176,6 +198,47 @@ def read(data: bytes, max_pixels: int) -> Image.Image:
         # Decoders raise every kind of exception on hostile bytes: SyntaxError, struct.error,
         # IndexError, EOFError … All mean the same to the caller.
         raise PictureError(f"the picture cannot be decoded: {error}") from error
+
+
+def _read(data: bytes, max_pixels: int) -> Image.Image:
+    """As `read`; raises whatever the decoders do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about dropped metadata and sizes
+        with Image.open(io.BytesIO(data), formats=READABLE) as opened:
+            _check_size(opened, max_pixels)
+            opened.load()
+            _check_size(opened, max_pixels)  # some formats know it only now
+            picture = _in_srgb(opened).copy()
+            picture.info = {}  # Pillow would write it into files
+            turn = UPRIGHT.get(_orientation(opened))
+            return picture if turn is None else picture.transpose(turn)
+
+
+def _ended(data: bytes) -> bytes:
+    """A JPEG that lacks its end marker, which some messengers and cameras drop, with one.
+
+    libjpeg reads on in what follows, and makes up what is not there. If the pixels are all there,
+    they are the same whatever follows.
+
+    Raises:
+        PictureError: some pixels are missing.
+    """
+    data = data.removesuffix(JPEG_END[:1])  # half of a marker
+    whole, other = data + JPEG_END, data + JPEG_FILLER + JPEG_END
+    if _pixels_digest(whole) != _pixels_digest(other):
+        raise PictureError("the picture is cut off: a part of its data is missing")
+    return whole
+
+
+def _pixels_digest(data: bytes) -> bytes:
+    """SHA-256 of a JPEG's pixels, as they are stored."""
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
+        picture.load()
+        found = sha256()
+        for top in range(0, picture.height, STRIP):
+            box = (0, top, picture.width, min(picture.height, top + STRIP))
+            found.update(picture.crop(box).tobytes())
+        return found.digest()
 
 
 def _check_size(picture: Image.Image, max_pixels: int) -> None:
@@ -262,3 +325,50 @@ def _by_gamma(picture: Image.Image, gamma: float) -> Image.Image:
     straight = list(range(256))
     tables = {"L": curve, "RGB": curve * 3, "RGBA": curve * 3 + straight}
     return picture.point(tables[picture.mode])
+
+
+# --- texts -----------------------------------------------------------------------------------
+
+
+def read_texts(data: bytes) -> Texts:
+    """The texts in a picture's EXIF and comments, by EXIF's names; no pixel is decoded.
+
+    Raises:
+        PictureError: its header cannot be read.
+    """
+    load_readers()
+    texts: dict[str, str] = {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=READABLE) as opened:
+                size = opened.size
+                comment = opened.info.get("comment")
+                exif = opened.getexif()
+                found = {name: exif.get(tag) for tag, name in TEXT_TAGS.items()}
+                found |= {"UserComment": exif.get_ifd(EXIF).get(USER_COMMENT), "comment": comment}
+    except Exception as error:  # of every kind, as in `read`
+        raise PictureError(f"the picture cannot be read: {error}") from error
+    for name, value in found.items():
+        text = _comment(value) if isinstance(value, bytes) else value
+        if isinstance(text, str) and text.strip("\0 "):
+            texts[name] = text[:MAX_TEXT_BYTES].strip("\0")
+    return Texts(size, texts)
+
+
+def _comment(value: bytes) -> str:
+    """The text of a comment, whose first eight bytes may say its encoding (EXIF 2.32, 4.6.5)."""
+    value = value[:MAX_TEXT_BYTES]
+    encoding, text = value[:8], value[8:]
+    if encoding.startswith(b"UNICODE") and b"\0" in text:  # else it is none
+        if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return text.decode("utf-16", "replace")
+        # Each letter of ASCII has a zero, in front or behind.
+        little = text[1::2].count(0) > text[::2].count(0)
+        return text.decode("utf-16-le" if little else "utf-16-be", "replace")
+    if not encoding.startswith((b"UNICODE", b"ASCII", b"JIS", bytes(8))):
+        text = value
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return text.decode("latin-1")

@@ -3,7 +3,9 @@
 import multiprocessing
 import queue
 import threading
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 import structlog
 from pebble import ProcessExpired, ProcessPool
@@ -11,7 +13,7 @@ from pebble import ProcessExpired, ProcessPool
 from darkroom.errors import DarkroomError
 from darkroom.images import decoder
 from darkroom.images.codec import PictureError
-from darkroom.images.decoder import Decoded, Purpose
+from darkroom.images.decoder import Decoded, Purpose, Result, Texts
 
 log = structlog.get_logger()
 
@@ -53,15 +55,23 @@ class Decoders:
             PictureError: says what is wrong with it.
             BusyError: no decoder became free in time.
         """
+        return self._run(data, decoder.decode, purpose, self._max_pixels)
+
+    def read_texts(self, data: bytes) -> Texts:
+        """The texts in a file's EXIF and comments; raises as `decode`."""
+        return self._run(data, decoder.read_texts)
+
+    def _run(self, data: bytes, task: Callable[..., Result], *args: Any) -> Result:
+        """Call a function of `decoder` in one of the processes; raises as `decode`."""
         if not self._room.acquire(blocking=False):
             raise BusyError
         try:
             pool = self._free.get(timeout=self._timeout_s)
             try:
-                return self._ask(pool, data, purpose)
+                return self._ask(pool, data, task, *args)
             except BrokenProcessPool:  # it died idle, or before it took the picture
                 pool = self._replace(pool)
-                return self._ask(pool, data, purpose)
+                return self._ask(pool, data, task, *args)
             finally:
                 self._free.put(pool)
         except queue.Empty:
@@ -77,8 +87,10 @@ class Decoders:
         for _ in range(count):
             _end(self._free.get())
 
-    def _ask(self, pool: ProcessPool, data: bytes, purpose: Purpose) -> Decoded:
-        """Decode in one process.
+    def _ask(
+        self, pool: ProcessPool, data: bytes, task: Callable[..., Result], *args: Any
+    ) -> Result:
+        """Call a function in one process.
 
         Raises:
             PictureError: see `decode`.
@@ -86,14 +98,15 @@ class Decoders:
         """
         try:
             future = pool.schedule(
-                decoder.decode_within,
-                args=[self._timeout_s, data, purpose, self._max_pixels],
+                decoder.within,
+                args=[self._timeout_s, task, data, *args],
                 timeout=self._timeout_s,
             )
         except RuntimeError as error:
             raise BrokenProcessPool(str(error)) from None
         try:
-            return future.result(START_S + self._timeout_s)
+            result: Result = future.result(START_S + self._timeout_s)
+            return result
         except TimeoutError:
             if not future.done():
                 raise BrokenProcessPool("the decoder does not answer") from None

@@ -1,4 +1,4 @@
-"""Generation settings in PNG text chunks: written into our pictures, read from any.
+"""Generation settings in pictures' files: written into ours, and read from any PNG.
 
 The chunk `parameters` is the text that other tools read; `darkroom` is the exact request. Neither
 contains an id or a time, so that the same request and seed give the same file.
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from darkroom.catalog import schedulers
 from darkroom.errors import DarkroomError
-from darkroom.requests import MAX_PROMPT_CHARS, Img2Img, Inpaint, ResolvedRequest, Upscale
+from darkroom.requests import MAX_PROMPT_CHARS, Img2Img, Inpaint, Lora, ResolvedRequest, Upscale
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEAD = struct.Struct(">I4s")
@@ -29,8 +29,14 @@ NEGATIVE = "Negative prompt:"
 MAX_INFOTEXT_CHARS = 4 * MAX_PROMPT_CHARS
 # A name, and a value that is either a JSON string or free of commas.
 SETTING = re.compile(r'\s*([\w][\w \-/]{0,99}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+FIRST = re.compile(r"Steps:\s*\d")  # how the line of settings begins
+OPENING = re.compile(r":\s*([\[{])")  # of a value that is JSON without quotes around it
+MAX_BROKEN = 16  # such values that are not JSON: each is read to its end to find out
+TEMPLATE = re.compile(r"((?:Negative )?Template):\s*(.*)")  # behind the settings
 SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 MIN_SETTINGS = 3  # in the last line; with fewer it belongs to the prompt
+UNNAMEABLE = re.compile(r"[:<>]")  # in a LoRA's tag
+DECODER = json.JSONDecoder()
 
 
 def text_chunks(
@@ -61,7 +67,7 @@ def text_chunks(
 def parameters(request: ResolvedRequest, index: int) -> str:
     """The prompt and settings in the format of AUTOMATIC1111's web UI (its `infotext`)."""
     if isinstance(request, Upscale):
-        name = _quoted(request.upscaler)
+        name = quoted(request.upscaler)
         return f"Postprocess upscale by: {request.scale:g}, Postprocess upscaler: {name}"
     settings: dict[str, object] = {"Steps": request.num_inference_steps}
     if request.scheduler != schedulers.NATIVE:
@@ -82,12 +88,22 @@ def parameters(request: ResolvedRequest, index: int) -> str:
         settings["Clip skip"] = request.clip_skip + 1  # A1111 counts the last layer as 1
     if isinstance(request, Inpaint) and request.mask_blur:
         settings["Mask blur"] = request.mask_blur
-    line = ", ".join(f"{key}: {_quoted(str(value))}" for key, value in settings.items())
+    line = ", ".join(f"{key}: {quoted(str(value))}" for key, value in settings.items())
     negative = f"Negative prompt: {request.negative_prompt}\n" if request.negative_prompt else ""
-    return f"{request.prompt}\n{negative}{line}"
+    return f"{request.prompt}{_tags(request.loras)}\n{negative}{line}"
 
 
-def _quoted(value: str) -> str:
+def _tags(loras: Sequence[Lora]) -> str:
+    """The tags by which A1111's prompts name LoRAs."""
+    return "".join(
+        f" <lora:{lora.name}:{lora.scale:.10g}>"
+        for lora in loras
+        if not UNNAMEABLE.search(lora.name)
+    )
+
+
+def quoted(value: str) -> str:
+    """A value as it stands in a line of settings."""
     return json.dumps(value, ensure_ascii=False) if any(c in value for c in ",:\n") else value
 
 
@@ -95,14 +111,12 @@ def parse_parameters(text: str) -> dict[str, str]:
     """The prompts and settings in a text like `parameters`, by A1111's names for them.
 
     A size becomes two settings, `Size-1` and `Size-2`, as in A1111's `modules/infotext_utils.py`.
+    What extensions write behind the settings is left out, but for the templates of prompts.
     """
-    text = text[:MAX_INFOTEXT_CHARS].strip()
+    text = text[:MAX_INFOTEXT_CHARS].replace("\r\n", "\n").strip()
     if not text:
         return {}
-    *lines, last = text.split("\n")
-    settings = SETTING.findall(last)
-    if len(settings) < MIN_SETTINGS:
-        lines, settings = [*lines, last], []
+    lines, settings, rest = _split(text.split("\n"))
     prompt: list[str] = []
     negative: list[str] = []
     current = prompt
@@ -118,7 +132,57 @@ def parse_parameters(text: str) -> dict[str, str]:
             found |= {f"{name}-1": size[1], f"{name}-2": size[2]}
         else:
             found[name] = plain
+    return found | _templates(rest)
+
+
+def _split(lines: list[str]) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+    """The lines before the settings, the settings, and the lines behind them.
+
+    The settings begin in the last line that begins with steps, else they are the last line. They go
+    on in the next line after a comma at the end of one.
+    """
+    starts = [index for index, line in enumerate(lines) if FIRST.match(line)]
+    for start in [*reversed(starts), len(lines) - 1]:
+        end = start + 1
+        while end < len(lines) and lines[end - 1].rstrip().endswith(","):
+            end += 1
+        settings = _settings(" ".join(lines[start:end]))
+        if len(settings) >= MIN_SETTINGS:
+            return lines[:start], settings, lines[end:]
+    return lines, [], []
+
+
+def _settings(line: str) -> list[tuple[str, str]]:
+    """Names and values of a line; a value in brackets ends where its JSON does."""
+    found: list[tuple[str, str]] = []
+    position, broken = 0, 0
+    while (match := SETTING.search(line, position)) is not None:
+        name, value = match.groups()
+        position = max(match.end(), position + 1)
+        opening = OPENING.match(line, match.end(1))
+        if opening is not None and broken < MAX_BROKEN:
+            try:
+                _, end = DECODER.raw_decode(line, opening.start(1))
+            except (ValueError, RecursionError):
+                broken += 1
+            else:
+                value, position = line[opening.start(1) : end], end
+        found.append((name, value))
     return found
+
+
+def _templates(lines: Sequence[str]) -> dict[str, str]:
+    """The templates of prompts, which may have several lines each, by their names."""
+    found: dict[str, str] = {}
+    name = None
+    for line in lines:
+        start = TEMPLATE.match(line)
+        if start is not None:
+            name = start[1]
+            found[name] = start[2]
+        elif name is not None:
+            found[name] += f"\n{line}"
+    return {name: text.strip() for name, text in found.items()}
 
 
 def _unquote(value: str) -> str:
@@ -167,12 +231,11 @@ def _text(kind: bytes, body: bytes, most: int) -> tuple[str, str] | None:
     key, separator, rest = body.partition(b"\0")
     if not separator or not 1 <= len(key) <= MAX_KEY_BYTES:
         return None
-    encoding = "latin-1"
     packed = kind == b"zTXt"
     if packed:
         rest = rest[1:]
     elif kind == b"iTXt":
-        encoding, packed = "utf-8", rest[:1] == b"\1"
+        packed = rest[:1] == b"\1"
         parts = rest[2:].split(b"\0", 2)
         if len(parts) < 3:
             return None
@@ -182,4 +245,11 @@ def _text(kind: bytes, body: bytes, most: int) -> tuple[str, str] | None:
             rest = zlib.decompressobj().decompress(rest, most + 1)
         except zlib.error:
             return None
-    return (key.decode("latin-1"), rest.decode(encoding, "replace")) if len(rest) <= most else None
+    if len(rest) > most:
+        return None
+    if kind == b"iTXt":
+        return key.decode("latin-1"), rest.decode("utf-8", "replace")
+    try:  # many programs write UTF-8 where Latin-1 belongs, some of them with its mark
+        return key.decode("latin-1"), rest.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return key.decode("latin-1"), rest.decode("latin-1")
