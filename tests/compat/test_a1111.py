@@ -11,7 +11,8 @@ import httpx2
 import pytest
 from PIL import Image, ImageChops, ImageDraw
 
-from darkroom.requests import WHITE_PICTURE
+from darkroom.images import metadata
+from darkroom.requests import RESOLVED, WHITE_PICTURE, Lora, Task
 from tests.api.test_loras import lora, save
 from tests.security.doors import client, issue, jobs_in
 from tests.serving import RunningServer, running
@@ -165,6 +166,75 @@ def test_no_seed_is_a_random_one(server: RunningServer, seed: object) -> None:
     )
 
     assert first != second
+
+
+@pytest.mark.parametrize(
+    "seed", [2**32, 2**53, 2**64 - 1, 1e20, "9007199254740993", 1.5, "0x10", "abc", [1], True]
+)
+def test_a_seed_that_is_used_as_another_is_named(server: RunningServer, seed: object) -> None:
+    assert ignored(server, seed=seed) == ["seed"]
+
+
+@pytest.mark.parametrize(
+    "seed", [0, "12", " 12 ", "12.0", 7.0, 2**32 - 1, "", None, -1, "-1", -1.0]
+)
+def test_a_seed_that_is_used_as_it_is_or_asks_for_any_is_not_named(
+    server: RunningServer, seed: object
+) -> None:
+    assert ignored(server, seed=seed) == []
+
+
+@pytest.mark.parametrize("field", ["sampler_name", "scheduler"])
+def test_a_name_that_is_no_text_is_named(server: RunningServer, field: str) -> None:
+    assert ignored(server, **{field: 5}) == [field]
+
+
+def test_what_a_request_leaves_out_is_filled_from_an_infotext(
+    server: RunningServer, cat: Image.Image
+) -> None:
+    line = (
+        "a blue owl\nNegative prompt: smudged\nSteps: 3, Sampler: DPM++ 2M, Schedule type: Karras, "
+        "CFG scale: 2, Seed: 5, Size: 64x64, Model: tintype, Version: v1.10.1"
+    )
+    wanted = {
+        "prompt": "a blue owl",
+        "negative_prompt": "smudged",
+        "steps": 2,
+        "cfg_scale": 2,
+        "seed": 5,
+        "sampler_name": "DPM++ 2M",
+        "scheduler": "Karras",
+        "width": 64,
+        "height": 64,
+    }
+
+    for route, more in (("txt2img", {}), ("img2img", {"init_images": [encoded(cat)]})):
+        body = {"infotext": line, "steps": 2, **more}
+        answer = server.http.post(f"{API}/{route}", json=body).json()
+        assert answer["images"] == ask(server, route, **wanted, **more)["images"]
+        assert json.loads(answer["info"])["ignored"] == []
+
+
+def test_what_an_infotext_asks_for_in_vain_is_named(server: RunningServer) -> None:
+    line = "an owl\nSteps: 1, Sampler: Euler, Size: 64x64, Model: gone, Tiling: True, Version: v1"
+
+    assert ignored(server, infotext=line) == ["infotext Tiling", "infotext Model"]
+
+
+def test_an_infotext_may_ask_for_a_second_pass(server: RunningServer) -> None:
+    line = "an owl\nSteps: 1, Seed: 1, Size: 64x64, Denoising strength: 0.7, Hires upscale: 1.5"
+    answer = server.http.post(f"{API}/txt2img", json={"infotext": line}).json()
+
+    (picture,) = (Image.open(io.BytesIO(base64.b64decode(text))) for text in answer["images"])
+    assert picture.size == (96, 96)
+
+
+def test_only_fields_of_theirs_are_repeated(server: RunningServer) -> None:
+    """Some clients put a password into the body, which would lie in every saved answer."""
+    answer = ask(server, "txt2img", auth="me:dk_secret", junk="x" * 1000, styles=[], tiling=False)
+
+    assert answer["parameters"].keys() >= {"styles", "tiling", "steps"}
+    assert not answer["parameters"].keys() & {"auth", "junk"}
 
 
 def test_numbers_may_come_as_text_and_out_of_range(server: RunningServer) -> None:
@@ -375,6 +445,40 @@ def test_a_mask_that_marks_nothing_is_left_out(server: RunningServer, cat: Image
     assert nothing["info"]["ignored"] == ["mask"]
 
 
+STROKES = {
+    "red": ((255, 0, 0, 255), (0, 0, 0, 0)),
+    "violet, half clear": ((160, 0, 255, 128), (0, 0, 0, 0)),
+    "white, mostly clear": ((255, 255, 255, 60), (0, 0, 0, 0)),
+    "black": ((0, 0, 0, 255), (255, 255, 255, 0)),
+    "blue on black": ((0, 0, 255, 255), (0, 0, 0, 255)),
+}
+
+
+@pytest.mark.parametrize("name", STROKES)
+def test_a_stroke_of_any_colour_is_repainted(
+    server: RunningServer, cat: Image.Image, name: str
+) -> None:
+    colour, ground = STROKES[name]
+    strokes, plain = Image.new("RGBA", (128, 128), ground), Image.new("L", (128, 128))
+    strokes.paste(colour, (40, 40, 88, 88))
+    plain.paste(255, (40, 40, 88, 88))
+    fields = {"init_images": [encoded(cat)], "mask_blur": 0, "inpaint_full_res": False}
+    native = {"prompt": "a fox", "image": encoded(cat), "seed": 7, "num_inference_steps": 2}
+
+    def ours(mask: Image.Image) -> bytes:
+        fields = {**native, "mask_image": encoded(mask)}
+        answer = server.http.post("/inpaint", json=fields, headers={"accept": "image/png"})
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+    def theirs(mask: Image.Image) -> list[bytes]:
+        files: list[bytes] = ask(server, "img2img", **fields, mask=encoded(mask))["files"]
+        return files
+
+    assert theirs(strokes) == theirs(plain)
+    assert ours(strokes) == ours(plain)
+
+
 def test_a_strength_that_leaves_nothing_to_do_leaves_one_step(
     server: RunningServer, cat: Image.Image
 ) -> None:
@@ -476,6 +580,45 @@ def test_settings_progress_and_interrupts_are_the_callers_own(idle_server: Runni
         assert of_ada.get(f"/jobs/{job['id']}").json()["status"] == "cancelled"
 
 
+def test_options_are_kept_for_the_token_that_set_them(idle_server: RunningServer) -> None:
+    ours, others = (client(idle_server, issue(idle_server, name)["token"]) for name in ("a", "b"))
+    before = ours.get(f"{API}/options").json()
+    changes = {
+        "send_seed": False,
+        "face_restoration_model": "GFPGAN",
+        "an_extensions": {"key": [1]},
+        "jpeg_quality": 95,
+    }
+
+    answer = ours.post(f"{API}/options", json=changes)
+
+    assert before["send_seed"] is True
+    assert ours.get(f"{API}/options").json() == before | changes
+    assert others.get(f"{API}/options").json() == before
+    named = answer.headers["x-ignored-fields"].split(", ")
+    assert named == ["face_restoration_model", "an_extensions", "jpeg_quality"]
+    ours.post(f"{API}/options", json=before | {"an_extensions": None})
+    assert ours.get(f"{API}/options").json() == before
+
+
+def test_all_options_may_be_sent_back(idle_server: RunningServer) -> None:
+    with client(idle_server, issue(idle_server, "whole")["token"]) as http:
+        whole = http.get(f"{API}/options").json()
+        answer = http.post(f"{API}/options", json=whole)
+
+        assert "x-ignored-fields" not in answer.headers
+        assert http.get(f"{API}/options").json() == whole
+
+
+def test_options_have_a_largest_size(idle_server: RunningServer) -> None:
+    with client(idle_server, issue(idle_server, "hoarder")["token"]) as http:
+        for number in range(2):
+            answer = http.post(f"{API}/options", json={f"key{number}": "x" * 40_000})
+
+        assert "65536 bytes" in refused(answer, 422)["detail"]
+        assert "key1" not in http.get(f"{API}/options").json()
+
+
 def test_a_request_that_only_half_fits_the_queue_leaves_nothing_of_its_own_there(
     tmp_path: Path,
 ) -> None:
@@ -521,7 +664,6 @@ LARGE = encoded(Image.new("RGB", (512, 512)))
     ("route", "fields", "status"),
     [
         ("txt2img", {"sampler_name": "Quantum"}, 400),
-        ("txt2img", {"scheduler": "quantum"}, 400),
         ("txt2img", {"script_name": "x/y/z plot"}, 422),
         ("txt2img", {"script_name": "sd upscale"}, 422),
         ("txt2img", {"n_iter": 1000, "batch_size": 8}, 422),
@@ -642,6 +784,16 @@ def test_a_picture_made_here_can_be_made_again_from_what_it_says(server: Running
     assert native["prompt"] == told["parameters"]["Prompt"]
 
 
+@pytest.mark.parametrize("kind", ["jpg", "webp", "png"])
+def test_a_picture_in_every_format_says_how_it_was_made(server: RunningServer, kind: str) -> None:
+    made = ask(server, "txt2img", override_settings={"samples_format": kind})
+
+    told = server.http.post(f"{API}/png-info", json={"image": made["images"][0]}).json()
+
+    assert told["info"] == made["info"]["infotexts"][0]
+    assert told["parameters"]["Seed"] == "7"
+
+
 # --- LoRAs ---------------------------------------------------------------------------------
 
 
@@ -672,6 +824,18 @@ def test_loras_are_asked_for_in_the_prompt(adapters: RunningServer) -> None:
 
     assert asked["prompt"] == "a fox , ink"
     assert asked["loras"] == [{"name": "engraving", "scale": 1.5}]
+
+
+def test_the_settings_of_a_picture_name_its_loras() -> None:
+    """So that they make the same picture when they are sent again."""
+    request = RESOLVED[Task.TXT2IMG](
+        prompt="a fox\nat night", negative_prompt="x", width=64, height=64, guidance_scale=3,
+        num_inference_steps=2, seed=7, scheduler="ddim", model="tintype",
+        loras=(Lora(name="ink", scale=0.75), Lora(name="a:b"), Lora(name="wash", scale=-1)),
+    )  # fmt: skip
+    found = metadata.parse_parameters(metadata.parameters(request, 0))
+
+    assert found["Prompt"] == "a fox\nat night <lora:ink:0.75> <lora:wash:-1>"
 
 
 def test_loras_and_embeddings_are_listed(adapters: RunningServer) -> None:

@@ -122,6 +122,8 @@ def field_errors(error: ValidationError, known: Iterable[str]) -> list[FieldErro
                 detail = "Input should be an object"
             case "list_type" | "tuple_type":
                 detail = "Input should be a valid array"
+            case "greater_than_equal" if path[-1:] == ("seed",):
+                detail = f"{item['msg']}; leave it out for a random one"
             case _:
                 detail = item["msg"]
         found.append(FieldError(pointer=pointer(*path), detail=detail))

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
+from typing import Any
 
 import structlog
 from sqlalchemy import Select, delete, func, select, update
@@ -28,7 +29,7 @@ from darkroom.storage.tables import (
 
 log = structlog.get_logger()
 
-Setting = str | int | float | bool | None
+Setting = str | int | float | bool | None | list[Any] | dict[str, Any]  # what JSON can say
 
 USED_EVERY_S = 60.0  # resolution of a token's last use
 TOKEN_BYTES = 32  # 256 random bits cannot be guessed, so storing a plain digest is safe

@@ -5,6 +5,6 @@ fields and their meaning are those of that project's `modules/api/models.py`, `m
 and `modules/processing.py`, version 1.10.
 """
 
-from darkroom.compat.a1111 import extras, generate, status
+from darkroom.compat.a1111 import extras, generate, png_info, status
 
-blueprints = (generate.blueprint, status.blueprint, extras.blueprint)
+blueprints = (generate.blueprint, status.blueprint, extras.blueprint, png_info.blueprint)

@@ -1,7 +1,4 @@
-"""Upscalers, and the routes for existing pictures.
-
-POST /sdapi/v1/extra-single-image, /extra-batch-images and /png-info.
-"""
+"""Upscalers, and POST /sdapi/v1/extra-single-image and /extra-batch-images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,14 +9,12 @@ from markupsafe import escape
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from darkroom.api.context import context
-from darkroom.api.parse import check_bytes
-from darkroom.api.prepare import from_base64
 from darkroom.api.routes import submit
 from darkroom.compat.a1111 import jobs
 from darkroom.compat.a1111.fields import Name, RoundedInt, read, wrong
 from darkroom.compat.a1111.jobs import ChildJob, Size
 from darkroom.compat.ignored import Ignored
-from darkroom.images import codec, metadata, resize
+from darkroom.images import codec, resize
 from darkroom.images.decoder import Decoded, Purpose
 from darkroom.images.resize import Filter, ResizeMode
 from darkroom.requests import LatentResize, OutputFormat, Task
@@ -196,24 +191,25 @@ class Batch(Extras):
 @blueprint.post("/extra-single-image")
 def single() -> Response:
     """Enlarge a picture."""
-    asked, digest = read(Single)
-    return _enlarge([decode(asked.image, Purpose.IMAGE, "image")], asked, digest)
+    asked, digest, misread = read(Single)
+    return _enlarge([decode(asked.image, Purpose.IMAGE, "image")], asked, digest, misread)
 
 
 @blueprint.post("/extra-batch-images")
 def batch() -> Response:
     """Enlarge several pictures."""
-    asked, digest = read(Batch)
+    asked, digest, misread = read(Batch)
     images = [
         decode(text, Purpose.IMAGE, "imageList", index)
         for index, text in enumerate(asked.image_list)
     ]
-    return _enlarge(images, asked, digest)
+    return _enlarge(images, asked, digest, misread)
 
 
-def _enlarge(images: Sequence[Decoded], asked: Single | Batch, digest: str) -> Response:
+def _enlarge(
+    images: Sequence[Decoded], asked: Single | Batch, digest: str, ignored: Ignored
+) -> Response:
     """Answer with enlarged copies of the pictures."""
-    ignored = Ignored()
     upscaler = find_upscaler(asked.upscaler_1, "upscaler_1", ignored)
     if asked.extras_upscaler_2_visibility and asked.upscaler_2 not in (None, NO_UPSCALER):
         ignored.add("upscaler_2")
@@ -262,28 +258,3 @@ def _size(image: Decoded, asked: Extras) -> Size:
         detail = f"makes {width}×{height}; a larger copy may have {MAX_PIXELS} pixels"
         raise wrong(detail, "upscaling_resize")
     return width, height
-
-
-# --- PNG info ------------------------------------------------------------------------------
-
-
-@blueprint.post("/png-info")
-def png_info() -> dict[str, Any]:
-    """The texts in a PNG, and the settings in the one named `parameters`.
-
-    The answer is empty for other formats, in which nothing is looked for.
-    """
-    image = context().bodies.read_any_json().fields.get("image")
-    if not isinstance(image, str) or not image:
-        raise wrong("is required", "image")
-    try:
-        data = from_base64(image)
-    except codec.PictureError as error:
-        raise wrong(str(error), "image") from None
-    check_bytes("image", len(data), context().settings.web.max_upload_bytes)
-    try:
-        items = metadata.read_texts(data)
-    except metadata.NotPngError:
-        items = {}
-    info = items.get("parameters", "")
-    return {"info": info, "items": items, "parameters": metadata.parse_parameters(info)}

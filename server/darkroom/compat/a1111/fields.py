@@ -1,8 +1,9 @@
 """The fields of A1111's requests, with its defaults, and what its prompts say besides text."""
 
+import math
 import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
 from flask import request
@@ -14,6 +15,7 @@ from darkroom.api.errors import ProblemError, invalid, pointer
 from darkroom.api.parse import validate
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelEntry
+from darkroom.compat.a1111 import infotext
 from darkroom.compat.ignored import Ignored
 from darkroom.requests import MAX_PROMPT_CHARS, MAX_SEED, Lora
 from darkroom.responses import FieldError
@@ -40,6 +42,16 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "image_cfg_scale": (1.5, 7.0),
     "refiner_switch_at": (0.8, 1.0),
 }
+# Fields of A1111's that are not read here, but that its answers repeat, but for pictures.
+REPEATED = (
+    HARMLESS
+    | NEUTRAL.keys()
+    | {
+        *("styles", "restore_faces", "tiling", "s_min_uncond", "s_churn", "s_tmax", "s_tmin"),
+        *("refiner_checkpoint", "disable_extra_networks", "firstphase_width", "firstphase_height"),
+        *("mask_blur_x", "mask_blur_y", "mask_round"),
+    }
+)
 
 EXTRA_NETWORK = re.compile(
     r"<(?P<kind>[a-z]{1,20}):(?P<name>[^:<>]{1,200})(?::(?P<scale>[^:<>]*))?[^<>]*>"
@@ -68,12 +80,23 @@ def _seed(value: Any) -> int | None:
         try:
             value = int(value.strip()[:40])
         except ValueError:
-            return None
+            value = _number(value)
     if isinstance(value, float):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         return None
     return value % (MAX_SEED + 1)
+
+
+def _number(value: Any) -> float | None:
+    """A number, sent as one or as text; None for anything else, and if it is not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _text(value: Any) -> Any:
@@ -85,7 +108,8 @@ RoundedInt = Annotated[int, BeforeValidator(_rounded)]
 Seed = Annotated[int | None, BeforeValidator(_seed)]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARS)]
 ShortText = Annotated[str, Field(max_length=300)]
-Name = Annotated[ShortText | None, BeforeValidator(_text)]
+IS_NAME = BeforeValidator(_text)
+Name = Annotated[ShortText | None, IS_NAME]
 
 
 class Settings(BaseModel):
@@ -150,17 +174,34 @@ class Img2Img(Settings):
 Fields = TypeVar("Fields", bound=BaseModel)
 
 
-def read(model: type[Fields]) -> tuple[Fields, str]:
-    """The current request's body as a model, and a digest of the request.
+def read(model: type[Fields]) -> tuple[Fields, str, Ignored]:
+    """The current request's body as a model, a digest of the request, and what could not be used.
 
-    Null and empty strings count as left out.
+    Null and empty strings count as left out. Generating fills what is left out from `infotext`.
 
     Raises:
         ProblemError: 400, 413, 415 or 422.
     """
     body = context().bodies.read_any_json()
     given = {name: value for name, value in body.fields.items() if value not in (None, "")}
-    return validate(model, given), body.digest(request.path)
+    ignored = Ignored()
+    if issubclass(model, Settings):
+        given = infotext.fill(given, model.model_fields, ignored)
+    asked = validate(model, given)
+    ignored.add(*_misread(given, asked))
+    return asked, body.digest(request.path), ignored
+
+
+def _misread(given: Mapping[str, Any], asked: BaseModel) -> Iterator[str]:
+    """Names of the fields that were read as something else than was sent."""
+    for name, field in type(asked).model_fields.items():
+        if IS_NAME in field.metadata and not isinstance(given.get(name, ""), str):
+            yield name
+    if isinstance(asked, Settings) and "seed" in given:
+        sent, number = str(given["seed"]).strip(), _number(given["seed"])
+        same = asked.seed is not None and (sent == str(asked.seed) or number == asked.seed)
+        if not same and (number is None or number >= 0):  # a negative one asks for any
+            yield "seed"
 
 
 def wrong(detail: str, *field: str | int) -> ProblemError:

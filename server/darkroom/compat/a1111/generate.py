@@ -12,7 +12,7 @@ from darkroom.api.errors import ProblemError
 from darkroom.api.routes import submit
 from darkroom.compat.a1111 import second_pass
 from darkroom.compat.a1111.extras import decode
-from darkroom.compat.a1111.fields import Img2Img, Settings, Txt2Img, read
+from darkroom.compat.a1111.fields import REPEATED, Img2Img, Settings, Txt2Img, read
 from darkroom.compat.a1111.jobs import Answer, ChildJob, Then, edits_only, run, split
 from darkroom.compat.a1111.status import client_options
 from darkroom.compat.a1111.translate import (
@@ -43,9 +43,9 @@ def txt2img() -> Response:
     """Generate pictures from a prompt; with `enable_hr`, larger ones from those."""
     here = context()
     submit.check_room()
-    asked, digest = read(Txt2Img)
+    asked, digest, misread = read(Txt2Img)
     _find_script(asked.script_name)
-    translated = translate(asked, here.catalog, here.adapters, client_options())
+    translated = translate(asked, here.catalog, here.adapters, client_options(), misread)
     answer = Answer(_parameters(asked, translated), translated.ignored)
     then: Then = answer.send
     if asked.enable_hr:
@@ -59,9 +59,9 @@ def img2img() -> Response:
     """Generate pictures from others and a prompt: whole, under a mask, or tile by tile."""
     here = context()
     submit.check_room()
-    asked, digest = read(Img2Img)
+    asked, digest, misread = read(Img2Img)
     script = _find_script(asked.script_name, second_pass.SD_UPSCALE)
-    translated = translate(asked, here.catalog, here.adapters, client_options())
+    translated = translate(asked, here.catalog, here.adapters, client_options(), misread)
     steps, ignored = translated.values["num_inference_steps"], translated.ignored
     model, field = translated.model, "denoising_strength"
     strength = usable_strength(asked.denoising_strength, steps, model, field, ignored)
@@ -100,9 +100,13 @@ def _find_script(name: str | None, *known: str) -> str | None:
 
 
 def _parameters(asked: Settings, translated: Translated) -> dict[str, Any]:
-    """The request with defaults filled in, without its pictures."""
+    """The request with defaults filled in, without pictures and fields that are not A1111's.
+
+    Those would be kept with the answer, and some clients put a password into one.
+    """
     width, height = translated.size
-    given = asked.model_dump(exclude={"init_images", "mask"})
+    foreign = (asked.model_extra or {}).keys() - REPEATED
+    given = asked.model_dump(exclude={"init_images", "mask", *foreign})
     seed = -1 if asked.seed is None else asked.seed
     return given | {"width": width, "height": height, "seed": seed}
 
@@ -117,11 +121,9 @@ def _img2img_jobs(asked: Img2Img, translated: Translated) -> list[ChildJob]:
     """
     model, ignored = translated.model.info, translated.ignored
     mask = None if asked.mask is None else decode(asked.mask, Purpose.MASK, "mask")
-    if mask is not None:
-        blank = mask.darkest == 255 if asked.inpainting_mask_invert else mask.lightest == 0
-        if blank:  # as in A1111, this means img2img
-            ignored.add("mask")
-            mask = None
+    if mask is not None and checks.covers_nothing(mask, asked.inpainting_mask_invert):
+        ignored.add("mask")  # as in A1111, this means img2img
+        mask = None
     latent = (
         asked.resize_mode == RESIZE_LATENTS and mask is None and "latent_resize" in model.fields
     )

@@ -13,6 +13,10 @@ from darkroom.responses import ModelInfo
 
 DEFAULT = "Euler"
 AUTOMATIC = "automatic"
+# Words for no schedule in particular, as clients send them.
+UNSPECIFIED = ("", "none", "default", "usesamescheduler")
+# Ends of samplers' names for a schedule: k_dpmpp_2m_ka before version 1.9, dpmpp_2m_k in InvokeAI.
+OLD_ENDINGS = {"ka": "karras", "exp": "exponential", "k": "karras"}
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,14 @@ SAMPLERS = (
     Sampler("DPM++ SDE", "dpmpp_sde", ("k_dpmpp_sde",), "karras"),
     Sampler("DPM++ 2M SDE", "dpmpp_2m_sde", ("k_dpmpp_2m_sde",), "exponential"),
     Sampler("DPM++ 2M SDE Heun", "dpmpp_2m_sde", ("k_dpmpp_2m_sde_heun",), "exponential", False),
-    Sampler("DPM++ 2S a", "dpmpp_sde", ("k_dpmpp_2s_a",), "karras", False),
+    Sampler("DPM++ 2S a", "dpmpp_sde", ("k_dpmpp_2s_a", "dpmpp_2s_ancestral"), "karras", False),
     Sampler("DPM++ 3M SDE", "dpmpp_3m_sde", ("k_dpmpp_3m_sde",), "exponential"),
-    Sampler("Euler a", "euler_a", ("k_euler_a", "k_euler_ancestral")),
+    Sampler("Euler a", "euler_a", ("k_euler_a", "k_euler_ancestral", "euler_ancestral")),
     Sampler("Euler", "euler", ("k_euler",)),
     Sampler("LMS", "lms", ("k_lms",)),
     Sampler("Heun", "heun", ("k_heun",)),
-    Sampler("DPM2", "dpm2", ("k_dpm_2",), "karras"),
-    Sampler("DPM2 a", "dpm2_a", ("k_dpm_2_a",), "karras"),
+    Sampler("DPM2", "dpm2", ("k_dpm_2", "dpm_2"), "karras"),
+    Sampler("DPM2 a", "dpm2_a", ("k_dpm_2_a", "dpm_2_ancestral"), "karras"),
     Sampler("DPM fast", "dpmpp_2m", ("k_dpm_fast",), None, False),
     Sampler("DPM adaptive", "dpmpp_2m", ("k_dpm_ad",), None, False),
     Sampler("Restart", "heun", ("restart",), "karras", False),
@@ -89,17 +93,32 @@ SCHEDULES = (
 )
 
 
-# By each name in lower case. If several samplers have a name, it means the first.
+def _plain(name: str) -> str:
+    """A name without what clients write differently: case, spaces, `_` and `++` for `pp`."""
+    return "".join(c for c in name.lower().replace("+", "p") if c.isalnum())
+
+
+# By each plain name. If several samplers have a name, it means the first.
 SAMPLERS_BY_NAME = {
-    name.lower(): sampler
+    _plain(name): sampler
     for sampler in reversed(SAMPLERS)
     for name in (sampler.label, *sampler.aliases, *([sampler.ours] if sampler.same else []))
 }
 SCHEDULES_BY_NAME = {
-    name.lower(): schedule
+    _plain(name): schedule
     for schedule in SCHEDULES
     for name in (schedule.name, schedule.label, *schedule.aliases)
 }
+# The longest first: “SGM Uniform” ends in “Uniform”.
+ENDINGS = dict(
+    sorted(
+        [
+            *SCHEDULES_BY_NAME.items(),
+            *((end, SCHEDULES_BY_NAME[name]) for end, name in OLD_ENDINGS.items()),
+        ],
+        key=lambda ending: -len(ending[0]),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -115,54 +134,56 @@ def choose(sampler: str | None, schedule: str | None, model: ModelInfo, prefix: 
 
     Args:
         sampler: a label, with or without a schedule's at its end, an alias, or our own name.
-        schedule: a name, label or alias.
+        schedule: a name, label or alias; another word counts as automatic, and as ignored.
         model: the model to sample.
         prefix: of the names of the request's fields.
 
     Raises:
-        ProblemError: 400, there is no such sampler or schedule.
+        ProblemError: 400, there is no such sampler.
     """
-    found, suffix = _sampler(sampler or DEFAULT)
-    wanted = SCHEDULES_BY_NAME.get((schedule or AUTOMATIC).strip().lower())
-    if wanted is None:
-        detail = f"there is no schedule {schedule!r}; see GET schedulers"
-        raise ProblemError(400, "scheduler", "Scheduler not found", detail)
+    named = _find(sampler or DEFAULT)
+    if named is None:
+        detail = f"there is no sampler {sampler!r}; see GET samplers"
+        raise ProblemError(400, "sampler", "Sampler not found", detail)
+    found, suffix = named
+    automatic = SCHEDULES_BY_NAME[AUTOMATIC]
+    word = _plain(schedule or AUTOMATIC)
+    wanted = automatic if word in UNSPECIFIED else SCHEDULES_BY_NAME.get(word)
     ignored = [] if found.same else [f"{prefix}sampler_name"]
+    field = f"{prefix}scheduler"
+    if wanted is None:
+        ignored.append(field)
+        wanted = automatic
+    if wanted is automatic and suffix is not None:
+        wanted, field = suffix, f"{prefix}sampler_name"
     if model.schedulers:
         if sampler is not None and found.ours in model.schedulers:
-            if suffix is not None:
-                ignored.append(f"{prefix}sampler_name")
-            if wanted.name != AUTOMATIC:
-                ignored.append(f"{prefix}scheduler")
+            if wanted is not automatic:
+                ignored.append(field)
             return Choice(found.ours, tuple(dict.fromkeys(ignored)))
-        asked = [] if sampler is None else [f"{prefix}sampler_name"]
-        return Choice(schedulers.NATIVE, tuple(asked))
-    spacing = wanted.spacing
-    if wanted.name == AUTOMATIC:
-        spacing = suffix or found.automatic
-    elif not wanted.same:
-        ignored.append(f"{prefix}scheduler")
-    if spacing is not None and spacing not in schedulers.SCHEDULERS[found.ours].spacings:
-        if wanted.name != AUTOMATIC:
-            ignored.append(f"{prefix}scheduler")
-        elif suffix is not None:
+        if sampler is not None:
             ignored.append(f"{prefix}sampler_name")
-        spacing = None
-    full = found.ours if spacing is None else f"{found.ours}_{spacing}"
+        elif wanted is not automatic:
+            ignored.append(field)
+        return Choice(schedulers.NATIVE, tuple(dict.fromkeys(ignored)))
+    spacing = found.automatic if wanted is automatic else wanted.spacing
+    fits = spacing is None or spacing in schedulers.SCHEDULERS[found.ours].spacings
+    if wanted is not automatic and not (wanted.same and fits):
+        ignored.append(field)
+    full = f"{found.ours}_{spacing}" if spacing is not None and fits else found.ours
     return Choice(full, tuple(dict.fromkeys(ignored)))
 
 
-def _sampler(name: str) -> tuple[Sampler, str | None]:
-    """The sampler of a name, and the spacing at the name's end if it has one."""
-    wanted = name.strip().lower()
+def _find(name: str) -> tuple[Sampler, Schedule | None] | None:
+    """The sampler of a name, and the schedule at the name's end if it has one."""
+    wanted = _plain(name)
     if wanted in SAMPLERS_BY_NAME:
         return SAMPLERS_BY_NAME[wanted], None
-    for ending, schedule in SCHEDULES_BY_NAME.items():
-        base = wanted.removesuffix(ending).rstrip(" _")
-        if base != wanted and schedule.spacing is not None and base in SAMPLERS_BY_NAME:
-            return SAMPLERS_BY_NAME[base], schedule.spacing
-    detail = f"there is no sampler {name!r}; see GET samplers"
-    raise ProblemError(400, "sampler", "Sampler not found", detail)
+    for ending, schedule in ENDINGS.items():
+        base = wanted.removesuffix(ending)
+        if base != wanted and base in SAMPLERS_BY_NAME:
+            return SAMPLERS_BY_NAME[base], schedule
+    return None
 
 
 def label(scheduler: str) -> str:
@@ -170,6 +191,16 @@ def label(scheduler: str) -> str:
     if scheduler == schedulers.NATIVE:
         return scheduler
     return schedulers.find(scheduler)[0].title
+
+
+def labels(sampler: str, schedule: str | None = None) -> tuple[str, str | None]:
+    """A1111's labels of a sampler and a schedule, or their names where it knows none."""
+    found = _find(sampler)
+    label = sampler if found is None else found[0].label
+    if found is not None and found[1] is not None:
+        return label, found[1].label
+    wanted = SCHEDULES_BY_NAME.get(_plain(schedule or ""))
+    return label, schedule if wanted is None else wanted.label
 
 
 def sampler_list() -> list[dict[str, Any]]:

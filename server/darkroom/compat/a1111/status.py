@@ -14,8 +14,17 @@ from darkroom.api.errors import ProblemError
 from darkroom.compat.a1111 import samplers, translate
 from darkroom.compat.a1111.extras import FILTERS, LANCZOS, LATENT_UPSCALERS, upscaler_names
 from darkroom.compat.a1111.jobs import job_timestamp, last_preview
+from darkroom.compat.a1111.options import (
+    CLIP_SKIP,
+    DEFAULTS,
+    FORMAT,
+    FORMATS,
+    MODEL,
+    to_keep,
+    without_effect,
+)
 from darkroom.compat.a1111.second_pass import SD_UPSCALE
-from darkroom.compat.a1111.translate import CLIP_SKIP, FORMAT, MODEL, Options
+from darkroom.compat.a1111.translate import Options
 from darkroom.compat.ignored import Ignored
 from darkroom.ops import discovery
 from darkroom.responses import Job, JobStatus
@@ -39,33 +48,33 @@ def client_options() -> Options:
 
 @blueprint.get("/options")
 def show_options() -> Json:
-    """Show the client's options."""
+    """Show the client's options: A1111's defaults, and what the client has set."""
     options = client_options()
     return {
+        CLIP_SKIP: 1,
+        FORMAT: "png",
+        **DEFAULTS,
+        **options,
         MODEL: translate.current_model(context().catalog, options).info.name,
-        CLIP_SKIP: options.get(CLIP_SKIP, 1),
-        FORMAT: options.get(FORMAT, "png"),
-        **translate.FIXED,
     }
 
 
 @blueprint.post("/options")
 def change_options() -> Response:
-    """Change some of the client's options; those that do not exist here are named as ignored."""
+    """Change some of the client's options; those without effect are kept, and named as ignored."""
     here = context()
     fields = here.bodies.read_any_json().fields
-    ignored = Ignored()
-    changes: dict[str, str | int | None] = {}
+    ignored = Ignored(*without_effect(fields))
+    changes = to_keep(fields, client_options())
     if fields.get(MODEL):
         changes[MODEL] = translate.find_model(here.catalog, str(fields[MODEL]), MODEL).info.name
     if CLIP_SKIP in fields:
         changes[CLIP_SKIP] = translate.parse_clip_skip(fields[CLIP_SKIP], CLIP_SKIP)
     if FORMAT in fields:
-        if str(fields[FORMAT]).lower() in translate.FORMATS:
+        if str(fields[FORMAT]).lower() in FORMATS:
             changes[FORMAT] = str(fields[FORMAT]).lower()
         else:
             ignored.add(FORMAT)
-    ignored.add(*translate.unknown_options(fields))
     if changes:
         here.preferences.change(access.caller().client, changes)
     return ignored.sent_with(jsonify({}))

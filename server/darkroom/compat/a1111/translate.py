@@ -16,6 +16,7 @@ from darkroom.compat.a1111.fields import (
     unused_fields,
     wrong,
 )
+from darkroom.compat.a1111.options import CLIP_SKIP, FORMAT, FORMATS, MODEL, without_effect
 from darkroom.compat.ignored import Ignored
 from darkroom.requests import MAX_CLIP_SKIP, REQUESTS, OutputFormat, Task, Txt2ImgRequest
 
@@ -32,27 +33,6 @@ NAMES = {
     "latent_resize": "resize_mode",
     "padding_mask_crop": "inpaint_full_res",
     "masked_content": "inpainting_fill",
-}
-
-MODEL = "sd_model_checkpoint"
-CLIP_SKIP = "CLIP_stop_at_last_layers"
-FORMAT = "samples_format"
-FORMATS = {"jpg": OutputFormat.JPEG, **{known.value: known for known in OutputFormat}}
-# Options that clients read, and that no request changes.
-FIXED: dict[str, Any] = {
-    "sd_checkpoint_hash": "",
-    "sd_vae": "Automatic",
-    "sd_lora": "None",
-    "sd_hypernetwork": "None",
-    "show_progress_type": "Approx NN",
-    "live_previews_enable": True,
-    "live_previews_image_format": "png",
-    "save_images_add_number": True,
-    "samples_save": True,
-    "enable_pnginfo": True,
-    "return_grid": False,
-    "face_restoration": False,
-    "eta_noise_seed_delta": 0,
 }
 
 Options = Mapping[str, Any]  # that a client has set, by name
@@ -81,14 +61,23 @@ class Translated:
 
 
 def translate(
-    asked: Settings, catalog: ModelCatalog, adapters: AdapterCatalog, options: Options
+    asked: Settings,
+    catalog: ModelCatalog,
+    adapters: AdapterCatalog,
+    options: Options,
+    ignored: Ignored,
 ) -> Translated:
-    """Translate a request; `options` are the client's, which the request may override.
+    """Translate a request.
+
+    Args:
+        asked: the request.
+        catalog, adapters: what there is.
+        options: the client's, which the request may override.
+        ignored: what could not be read; takes the names of the other fields without effect.
 
     Raises:
         ProblemError: 400 or 422, for what cannot be left out without making another picture.
     """
-    ignored = Ignored()
     model, clip_skip, output_format = _override(asked, catalog, options, ignored)
     rescale = clamp(asked.guidance_rescale, 0.0, 1.0, RESCALE, ignored)
     ignored.add(*unused_fields(asked))
@@ -139,7 +128,7 @@ def _override(
     wanted = str(given.get(FORMAT) or options.get(FORMAT, "png")).lower()
     if wanted not in FORMATS:
         ignored.add(f"{path}.{FORMAT}")
-    ignored.add(*(f"{path}.{name}" for name in unknown_options(given)))
+    ignored.add(*(f"{path}.{name}" for name in without_effect(given)))
     layers = given.get(CLIP_SKIP)
     if layers is None:
         layers = options.get(CLIP_SKIP, 1) if asked.clip_skip is None else asked.clip_skip
@@ -182,17 +171,6 @@ def current_model(catalog: ModelCatalog, options: Options) -> ModelEntry:
         except UnknownModelError as error:
             reason = str(error)
     raise wrong(reason, MODEL)
-
-
-def unknown_options(given: Mapping[str, Any]) -> list[str]:
-    """Names of the options that do not exist here and ask for something else than what is fixed."""
-    return [
-        name
-        for name, value in given.items()
-        if name not in (MODEL, CLIP_SKIP, FORMAT)
-        and value
-        and value not in (FIXED.get(name), "None", "Automatic")
-    ]
 
 
 def parse_clip_skip(value: Any, *field: str) -> int:
