@@ -3,16 +3,19 @@
 import asyncio
 import base64
 import io
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import openai
 import pytest
 from PIL import Image, ImageChops, ImageDraw
 
+from tests.api.test_loras import lora, save
 from tests.security.doors import PASSED_ON, client, issue
 from tests.serving import RunningServer, running
 from tests.waiting import PATIENCE_S, eventually
@@ -154,13 +157,14 @@ def test_what_has_no_effect_is_named(ai: openai.OpenAI) -> None:
         extra_body={**SMALL, "steps\r\nx-evil": 1},
     )
 
-    names = raw.headers["x-ignored-fields"].split(", ")
-    assert set(names) == {
+    names = set(raw.headers["x-ignored-fields"].split(", "))
+    assert names == {
         *("background", "model", "output_compression", "quality", "size", "steps??x-evil"),
         *("style", "user"),
     }
     assert "x-evil" not in raw.headers
     assert raw.parse().size == "128x128"
+    assert set(raw.http_response.json()["ignored"]) - names == {"steps\r\nx-evil"}
 
 
 # --- addresses -----------------------------------------------------------------------------
@@ -233,6 +237,130 @@ def test_the_transparent_part_is_repainted_and_nothing_else(
     left, top, right, bottom = changed
     assert (left, top) >= (32, 32)
     assert (right, bottom) <= (96, 96)
+
+
+def holed(photo: Path) -> tuple[Image.Image, bytes]:
+    """A photograph, and it as a PNG with a hole."""
+    with Image.open(photo) as opened:
+        whole = opened.convert("RGB").resize((128, 128))
+    hole = whole.convert("RGBA")
+    hole.paste((0, 0, 0, 0), (32, 32, 96, 96))
+    return whole, png(hole)
+
+
+@pytest.mark.parametrize("model", ["dall-e-2", None])
+def test_a_hole_in_the_picture_is_repainted_for_dall_e_and_named_for_others(
+    ai: openai.OpenAI, photo: Path, model: str | None
+) -> None:
+    whole, hole = holed(photo)
+    raw = ai.images.with_raw_response.edit(
+        image=("hole.png", hole),
+        prompt="a pizza",
+        model=model,
+        response_format="b64_json",
+        extra_body={"seed": 7, "num_inference_steps": 4},
+    )
+
+    (picture,) = pictures_of(raw.parse())
+    outside = ImageChops.difference(picture.convert("RGB"), whole).crop((0, 0, 128, 30)).getbbox()
+    named = raw.http_response.json()["ignored"]
+    assert (outside is None) is (model is not None)
+    assert ("image (transparency)" in named) is (model is None)
+
+
+def test_an_edit_may_be_json(server: RunningServer, photo: Path, cutout: bytes) -> None:
+    """As OpenAI's newer SDKs and gateways send it."""
+    uri, hole = (
+        "data:image/png;base64," + base64.b64encode(data).decode()
+        for data in (photo.read_bytes(), cutout)
+    )
+
+    def edited(**pictures: object) -> dict[str, Any]:
+        body = {"prompt": "a pizza", **SMALL, **pictures}
+        answer = server.http.post("/v1/images/edits", json=body)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    plain = edited(image=uri)
+    masked = edited(image=uri, mask=hole)
+    assert plain["ignored"] == masked["ignored"] == []
+    for pictures in (
+        {"image": [uri]},
+        {"images": [uri]},
+        {"images": [{"image_url": uri}]},
+        {"images": [{"image_url": {"url": uri}}]},
+    ):
+        assert edited(**pictures)["data"] == plain["data"]
+    with_mask = edited(images=[{"image_url": uri}], mask={"image_url": hole})
+    assert with_mask["data"] == masked["data"]
+    several = edited(images=[{"image_url": uri}, {"image_url": hole}])
+    assert (several["data"], several["ignored"]) == (plain["data"], ["images"])
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        ({"image_url": "http://127.0.0.1:1/x.png"}, "nothing is ever fetched"),
+        ({"file_id": "file-1"}, "a file of OpenAI's"),
+        ({"x": 1}, "valid string"),
+        (5, "valid string"),
+    ],
+)
+def test_a_picture_that_was_not_sent_is_refused(
+    server: RunningServer, item: object, reason: str
+) -> None:
+    body = {"prompt": "a pizza", "images": [item]}
+    answer = server.http.post("/v1/images/edits", json=body)
+
+    assert answer.status_code == 400
+    assert reason in answer.json()["error"]["message"]
+
+
+def test_loras_come_in_the_forms_that_the_sdk_sends(
+    idle_server: RunningServer, photo: Path
+) -> None:
+    (idle_server.data_dir / "loras").mkdir(exist_ok=True)
+    for name in ("ink", "wash"):
+        save(idle_server.data_dir / "loras" / f"{name}.safetensors", lora(192))
+    wanted = [{"name": "ink", "scale": 0.5}, {"name": "wash", "scale": 2.0}]
+    numbered = {
+        f"loras[{index}][{key}]": str(value)
+        for index, item in enumerate(wanted)
+        for key, value in item.items()
+    }
+
+    def asked(data: dict[str, Any]) -> Any:
+        with client(idle_server, issue(idle_server, "painter")["token"]) as http:
+            files, fields = {"image": photo.read_bytes()}, {"prompt": "a fox", **data}
+            with pytest.raises(httpx2.ReadTimeout):
+                http.post("/v1/images/edits", data=fields, files=files, timeout=0.5)
+            (job,) = eventually(lambda: http.get("/jobs").json()["jobs"])
+            http.delete(f"/jobs/{job['id']}")
+            return job["request"]["loras"]
+
+    assert asked({"loras": json.dumps(wanted)}) == wanted
+    assert asked({"loras[][name]": ["ink", "wash"], "loras[][scale]": ["0.5", "2"]}) == wanted
+    assert asked(numbered) == wanted
+    ai = sdk(idle_server, issue(idle_server, "sdk")["token"], timeout_s=0.5)
+    with ai, pytest.raises(openai.APITimeoutError):
+        ai.images.edit(image=photo, prompt="a fox", extra_body={"loras": wanted})
+    newest = idle_server.http.get("/jobs").json()["jobs"][0]
+    assert newest["request"]["loras"] == wanted
+    idle_server.http.delete(f"/jobs/{newest['id']}")
+
+
+def test_loras_of_which_one_lacks_a_part_must_be_numbered(
+    idle_server: RunningServer, photo: Path
+) -> None:
+    answer = idle_server.http.post(
+        "/v1/images/edits",
+        data={"prompt": "a fox", "loras[][name]": ["a", "b"], "loras[][scale]": "1"},
+        files={"image": photo.read_bytes()},
+    )
+
+    assert answer.status_code == 400
+    assert "loras[0]" in answer.json()["error"]["message"]
 
 
 def test_without_a_mask_all_of_it_is_redrawn(ai: openai.OpenAI, photo: Path) -> None:

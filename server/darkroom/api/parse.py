@@ -31,6 +31,7 @@ SPOOL_BYTES = 2**18  # of an unpacked body in memory; what is larger goes to dis
 CHUNK_BYTES = 2**16
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # what Werkzeug puts where bytes are not UTF-8
 LISTED = re.compile(r"\[(\d{0,3})\]$")  # how forms name the parts of a list: image[], image[0]
+ITEM = re.compile(r"(\w+)\[(\d{0,3})\]\[(\w+)\]$")  # and those of a list's objects: loras[][name]
 FILE_PART = "file part"  # stands for a file where text is expected
 JSON_PARTS = ("loras",)  # fields whose text in a form is JSON
 
@@ -321,12 +322,17 @@ def _listed(name: str) -> tuple[list[str | FileStorage], str | None]:
 def _form_fields(lists: Collection[str], tolerant: bool) -> tuple[dict[str, Any], list[FieldError]]:
     """The text parts of a form but those of lists, and what is wrong with them."""
     fields: dict[str, Any] = {}
+    objects: dict[str, dict[tuple[str, str], list[str]]] = {}
     errors = []
     for sent_name, values in request.form.lists():
         plain = LISTED.sub("", sent_name or "")
         if plain in lists:
             if any(UNREADABLE in value for value in values):
                 errors.append(FieldError(pointer=pointer(plain), detail="is not UTF-8"))
+            continue
+        item = ITEM.fullmatch(sent_name or "") if tolerant else None
+        if item is not None and item[1] in JSON_PARTS:
+            objects.setdefault(item[1], {})[item[2], item[3]] = values
             continue
         name = plain if tolerant else sent_name
         if name is None or UNREADABLE in name or (tolerant and not name):
@@ -343,7 +349,32 @@ def _form_fields(lists: Collection[str], tolerant: bool) -> tuple[dict[str, Any]
                 fields[name] = json.loads(fields[name], object_pairs_hook=_each_once)
             except (ValueError, RecursionError):
                 errors.append(FieldError(pointer=pointer(name), detail="is not JSON"))
+    for name, parts in objects.items():
+        fields[name] = _objects(parts)
+        if fields[name] is None:
+            detail = f"has parts that do not belong together; number them: {name}[0][…]"
+            errors.append(FieldError(pointer=pointer(name), detail=detail))
     return fields, errors
+
+
+def _objects(parts: Mapping[tuple[str, str], list[str]]) -> list[dict[str, str]] | None:
+    """A list of objects from a form's parts; None if it cannot be told what belongs together.
+
+    Args:
+        parts: texts by the item's number, which may be empty, and the key in it. A form keeps the
+            order of the parts of one name only.
+    """
+    found: dict[int, dict[str, str]] = {}
+    counts = set()
+    for (number, key), values in parts.items():
+        first = int(number) if number else 0
+        counts.add((bool(number), 1 if number else len(values)))
+        for index, value in enumerate(values, first):
+            if key in found.setdefault(index, {}):
+                return None
+            found[index][key] = value
+    together = len(counts) == 1 and sorted(found) == list(range(len(found)))
+    return [found[index] for index in sorted(found)] if together else None
 
 
 @functools.cache

@@ -128,6 +128,7 @@ class OpenAIEncoder:
         kind: first part of the events' names.
         wanted: number of partial images, at most.
         location: the job's address.
+        ignored: names of the fields without effect, which each finished picture comes with.
         job: returns the job as it is now, None if it was deleted.
         files: the stored pictures.
     """
@@ -137,12 +138,14 @@ class OpenAIEncoder:
         kind: Kind,
         wanted: int,
         location: str,
+        ignored: Sequence[str],
         job: Callable[[], Job | None],
         files: Files,
     ) -> None:
         self._kind = kind
         self._wanted = wanted
         self._location = location
+        self._ignored = ignored
         self._job = job
         self._files = files
         self._sent = 0  # partial images
@@ -193,7 +196,8 @@ class OpenAIEncoder:
         for image in job.images:
             with suppress(FileNotFoundError):
                 data = self._files.read(image.id)
-                yield self._event(job, "completed", data, {"seed": image.seed, "usage": USAGE})
+                more = {"seed": image.seed, "usage": USAGE, "ignored": self._ignored}
+                yield self._event(job, "completed", data, more)
 
     def _event(self, job: Job, name: str, data: bytes, more: Mapping[str, Any]) -> str:
         """One event with a picture."""

@@ -104,8 +104,8 @@ def _stream(accepted: Job, asked: Translated, kind: Kind) -> Response:
     here, who, job_id = context(), access.caller(), accepted.id
     allowed = partial(access.is_let_in, who.token_id, here.tokens)
     job = partial(here.store.job, job_id, who.sees)
-    wanted = asked.options.partial_images
-    encoder = OpenAIEncoder(kind, wanted, accepted.url, job, here.files)
+    wanted, ignored = asked.options.partial_images, asked.ignored.names
+    encoder = OpenAIEncoder(kind, wanted, accepted.url, ignored, job, here.files)
     return suspend(
         EventStream(job_id, 0, who.sees, allowed, encoder),
         content_type="text/event-stream",
@@ -137,7 +137,7 @@ def _pictures(jobs: Sequence[Job], asked: Translated) -> Response:
         else:
             content = {"b64_json": base64.b64encode(read_file(image.id)).decode()}
         data.append({**content, "seed": image.seed})
-    about = answers.job_fields(jobs[0])
+    about = {**answers.job_fields(jobs[0]), "ignored": asked.ignored.names}
     return asked.ignored.sent_with(
         jsonify(created=answers.created(jobs[0]), data=data, **about, usage=answers.USAGE)
     )

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from darkroom.api import checks
 from darkroom.api.errors import ProblemError, invalid_field
 from darkroom.api.parse import FILE_PART, LISTED, Body, validate
-from darkroom.api.prepare import Sources
+from darkroom.api.prepare import REFERENCE, Sources
 from darkroom.catalog.models import ModelCatalog, UnknownModelError
 from darkroom.compat.ignored import Ignored
 from darkroom.images import codec
@@ -63,7 +63,7 @@ class ResponseOptions(BaseModel):
     def wants_addresses(self) -> bool:
         """Whether pictures are answered as addresses instead of base64."""
         if self.response_format is None:
-            return (self.model or "").startswith(DALL_E)
+            return _is_dall_e(self)
         return self.response_format == "url"
 
 
@@ -91,16 +91,31 @@ def translate(task: Task, sent: Body, catalog: ModelCatalog, sources: Sources) -
 
     With a mask, img2img becomes inpaint; without one, edit where the model can.
 
+    A picture for DALL·E with a hole and no mask is one in itself: the hole is repainted.
+
     Raises:
         ProblemError: 404, 413, 422 under our names of the fields, or 503.
     """
+    sent, more_pictures = _plain_pictures(sent)
     fields = sent.fields
     options = validate(ResponseOptions, fields)
     model, replaced = _find_model(options.model, catalog)
+    picture: Any = sent.files.get("image", (fields.get("image") or [None])[0])
+    files: dict[str, bytes | Decoded] = {}
+    flattened = False
     if task is Task.IMG2IMG and ("mask" in sent.files or "mask" in fields):
         task = Task.INPAINT
+        mask = sent.files.get("mask") or fields["mask"]
+        files["mask_image"] = _decode("mask", mask, Purpose.CUTOUT, sources)
     elif task is Task.IMG2IMG and Task.EDIT in model.tasks:
         task = Task.EDIT
+    elif task is Task.IMG2IMG and _is_upload(picture):
+        decoded = _decode("image", picture, Purpose.IMAGE, sources)
+        flattened = decoded.has_hole
+        if flattened and _is_dall_e(options) and Task.INPAINT in model.tasks:
+            task, flattened = Task.INPAINT, False
+            files["mask_image"] = _decode("image", picture, Purpose.CUTOUT, sources)
+        picture = decoded
     values, fitted = _size(options.size, model)
     values |= {name: fields[name] for name in OWN_BY_TASK[task] if name in fields}
     if values.get("seed") in (-1, "-1"):  # other programs' way to ask for a random seed
@@ -108,14 +123,12 @@ def translate(task: Task, sent: Body, catalog: ModelCatalog, sources: Sources) -
     varies = task is Task.IMG2IMG and "strength" in model.fields
     if varies:
         values.setdefault("strength", STRENGTHS[options.input_fidelity])
-    files: dict[str, bytes | Decoded] = {}
     if task is Task.EDIT:
         values["references"], files = _references(sent)
-    elif task is not Task.TXT2IMG:
-        values |= {"image": fields["image"]} if "image" in fields else {}
-        files |= {"image": sent.files["image"]} if "image" in sent.files else {}
-    if task is Task.INPAINT:
-        files["mask_image"] = _decode_mask(sent.files.get("mask") or fields["mask"], sources)
+    elif task is not Task.TXT2IMG and isinstance(picture, bytes | Decoded):
+        files["image"] = picture
+    elif task is not Task.TXT2IMG and picture is not None:
+        values["image"] = picture
     values |= {
         "model": model.name,
         "num_images": min(options.n, MAX_IMAGES_PER_JOB),
@@ -127,13 +140,14 @@ def translate(task: Task, sent: Body, catalog: ModelCatalog, sources: Sources) -
     request, refused = _honoured(request, model)
     known = {*ResponseOptions.model_fields, *values, *files, "seed"}
     known |= {"mask"} if task is Task.INPAINT else set()
-    known |= {"image"} if task is Task.EDIT else set()
+    known |= {"image", "images"} if task is not Task.TXT2IMG else set()
     known -= set() if varies else {"input_fidelity"}
     ignored = [
         name for name, value in fields.items() if name not in known and value not in ASKS_NOTHING
     ]
     ignored += [name for name in refused if name in fields]
-    ignored += ["model"] * replaced + ["size"] * fitted
+    ignored += ["model"] * replaced + ["size"] * fitted + ["image (transparency)"] * flattened
+    ignored += more_pictures if task is not Task.EDIT else []
     ignored += [
         name for name in sent.spare if not (task is Task.EDIT and LISTED.sub("", name) == "image")
     ]
@@ -153,14 +167,59 @@ def _honoured(request: Txt2ImgRequest, model: ModelInfo) -> tuple[Txt2ImgRequest
     return kind(**{name: getattr(request, name) for name in kept}), refused
 
 
+def _plain_pictures(sent: Body) -> tuple[Body, list[str]]:
+    """A body whose `image` is a list, and names of fields that hold more pictures than one.
+
+    JSON names pictures as text or as {"image_url": …}, in `image` or in `images`.
+    """
+    fields = dict(sent.fields)
+    items: list[Any] = []
+    several = []
+    for name in ("images", "image"):
+        given = fields.get(name, [])
+        found = given if isinstance(given, list) else [given]
+        if found and (items or len(found) > 1):
+            several.append(name)
+        items += [_picture(item, name) for item in found]
+    if items:
+        fields["image"] = items
+    if "mask" in fields:
+        fields["mask"] = _picture(fields["mask"], "mask")
+    return replace(sent, fields=fields), several
+
+
+def _picture(item: Any, field: str) -> Any:
+    """The text of a picture that may be in an object.
+
+    Raises:
+        ProblemError: 422, it is in OpenAI's storage.
+    """
+    if isinstance(item, dict) and item.get("file_id") is not None:
+        raise invalid_field(field, "is a file of OpenAI's; send the picture as a data URI")
+    if isinstance(item, dict) and "image_url" in item:
+        item = item["image_url"]
+        item = item.get("url") if isinstance(item, dict) else item
+    return item
+
+
+def _is_upload(picture: Any) -> bool:
+    """Whether a picture was sent: it is no reference to a stored one."""
+    return isinstance(picture, bytes) or (
+        isinstance(picture, str) and not picture.startswith(REFERENCE)
+    )
+
+
+def _is_dall_e(options: ResponseOptions) -> bool:
+    return (options.model or "").startswith(DALL_E)
+
+
 def _references(sent: Body) -> tuple[list[Any], dict[str, bytes | Decoded]]:
     """The pictures of a request as `references` and as their files."""
     parts = [data for name, data in sent.files.items() if name.partition("/")[0] == "image"]
     if parts:
         files = {f"references/{index}": data for index, data in enumerate(parts)}
         return [FILE_PART] * len(parts), dict(files)
-    image = sent.fields.get("image", [])
-    return image if isinstance(image, list) else [image], {}
+    return sent.fields.get("image", []), {}
 
 
 def _find_model(name: str | None, catalog: ModelCatalog) -> tuple[ModelInfo, bool]:
@@ -187,11 +246,15 @@ def _size(size: str, model: ModelInfo) -> tuple[dict[str, Any], bool]:
     return {"width": width, "height": height}, (width, height) != (wide, high)
 
 
-def _decode_mask(value: object, sources: Sources) -> Decoded:
-    """A mask whose transparent part is repainted, sent as a file or in base64."""
+def _decode(field: str, value: object, purpose: Purpose, sources: Sources) -> Decoded:
+    """A picture of a field, sent as a file or in base64.
+
+    Raises:
+        ProblemError: 413, 422 or 503.
+    """
     if not isinstance(value, bytes | str):
-        raise invalid_field("mask", "is neither a file nor base64")
+        raise invalid_field(field, "is neither a file nor base64")
     try:
-        return sources.decode("mask", value, Purpose.CUTOUT)
+        return sources.decode(field, value, purpose)
     except codec.PictureError as error:
-        raise invalid_field("mask", str(error)) from None
+        raise invalid_field(field, str(error)) from None
