@@ -3,11 +3,15 @@
 import asyncio
 import base64
 import binascii
+import difflib
+from collections.abc import Iterable
+from importlib.metadata import version
 from typing import Annotated, Any, TypeAlias
 
 import anyio
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp_types import ImageContent, TextContent, ToolAnnotations
 from pydantic import Field
 
@@ -22,7 +26,21 @@ from darkroom_client.core.sources import REFERENCE
 # Assistants put a whole answer into their context; common ones refuse more than a megabyte.
 MOST_BYTES = 500_000
 SMALLER_SIDE = 768  # pixels
+URL_SAFE = str.maketrans("-_", "+/")  # base64's other alphabet
 MOST_BODY_BYTES = 64 * 2**20
+
+# Of other programs, for our arguments.
+OTHER_NAMES = {
+    "steps": "num_inference_steps",
+    "cfg": "guidance_scale",
+    "cfg_scale": "guidance_scale",
+    "n": "num_images",
+    "batch_size": "num_images",
+    "denoising_strength": "strength",
+    "mask": "mask_image",
+    "init_image": "image",
+    "size": "width",
+}
 
 MAKES = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -47,14 +65,7 @@ Mask = Annotated[str, Field(description="As image and as large; what is white is
 
 def server(client: AsyncClient) -> MCPServer[Any]:
     """The tools, which all ask this client's server."""
-    mcp: MCPServer[Any] = MCPServer(
-        "darkroom",
-        instructions="Pictures from a server on the local network. Results name each picture as "
-        "image:<id>, by which img2img, inpaint and edit take it up again.",
-        log_level="WARNING",
-    )
 
-    @mcp.tool(annotations=MAKES, structured_output=False)
     async def txt2img(
         context: Context[Any],
         prompt: Prompt,
@@ -75,7 +86,6 @@ def server(client: AsyncClient) -> MCPServer[Any]:
         )  # fmt: skip
         return await _develop(client, request, context)
 
-    @mcp.tool(annotations=MAKES, structured_output=False)
     async def img2img(
         context: Context[Any],
         prompt: Prompt,
@@ -96,7 +106,6 @@ def server(client: AsyncClient) -> MCPServer[Any]:
         )  # fmt: skip
         return await _develop(client, request, context)
 
-    @mcp.tool(annotations=MAKES, structured_output=False)
     async def inpaint(
         context: Context[Any],
         prompt: Prompt,
@@ -118,7 +127,6 @@ def server(client: AsyncClient) -> MCPServer[Any]:
         )  # fmt: skip
         return await _develop(client, request, context)
 
-    @mcp.tool(annotations=MAKES, structured_output=False)
     async def edit(
         context: Context[Any],
         prompt: Prompt,
@@ -139,7 +147,6 @@ def server(client: AsyncClient) -> MCPServer[Any]:
         )  # fmt: skip
         return await _develop(client, request, context)
 
-    @mcp.tool(annotations=READS, structured_output=False)
     async def list_models() -> str:
         """List the models that may be asked for, and what they take by default."""
         try:
@@ -153,7 +160,44 @@ def server(client: AsyncClient) -> MCPServer[Any]:
             for model in found
         )
 
-    return mcp
+    tools: list[Tool] = [
+        ExactTool.from_function(tool, annotations=annotations, structured_output=False)
+        for tool, annotations in (
+            *((tool, MAKES) for tool in (txt2img, img2img, inpaint, edit)),
+            (list_models, READS),
+        )
+    ]
+    for tool in tools:
+        tool.parameters["additionalProperties"] = False
+    return MCPServer(
+        "darkroom",
+        instructions="Pictures from a server on the local network. Results name each picture as "
+        "image:<id>, by which img2img, inpaint and edit take it up again.",
+        version=version("darkroom-client"),
+        tools=tools,
+        log_level="WARNING",
+    )
+
+
+class ExactTool(Tool):
+    """A tool that refuses arguments which it does not have, instead of leaving them out."""
+
+    async def run(
+        self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False
+    ) -> Any:
+        known = self.parameters["properties"]
+        for name in arguments:
+            if name not in known:
+                raise ToolError(f"there is no argument {name}{_hint(name, known)}")
+        return await super().run(arguments, context, convert_result)
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    """Which argument was probably meant."""
+    meant = OTHER_NAMES.get(name)
+    if meant is None or meant not in known:
+        meant = next(iter(difflib.get_close_matches(name, known, 1)), None)
+    return f"; did you mean {meant}?" if meant else ""
 
 
 def run(url: str | None, port: int | None) -> None:
@@ -222,8 +266,9 @@ def _source(text: str) -> str | bytes:
     """
     if text.startswith(REFERENCE):
         return text
+    bare = "".join(text.rpartition(",")[2].split()).translate(URL_SAFE).rstrip("=")
     try:
-        return base64.b64decode(text.rpartition(",")[2], validate=True)
+        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise ToolError("a picture is image:<id> of an earlier one, or base64 of a file") from None
 
@@ -231,4 +276,5 @@ def _source(text: str) -> str | bytes:
 def _words(error: DarkroomError) -> str:
     """An error for an assistant, who can mend the fields."""
     fields = error.errors if isinstance(error, APIError) else ()
-    return "; ".join([str(error), *(f"{field.pointer[2:]}: {field.detail}" for field in fields)])
+    more = (f"{field.pointer[2:]}: {field.detail}" for field in fields)
+    return "; ".join([str(error), *(text for text in more if text not in str(error))])

@@ -19,6 +19,16 @@ def translated() -> Iterator[None]:
     try:
         yield
     except httpx2.TransportError as error:
-        raise ConnectionFailedError(str(error) or type(error).__name__) from error
+        reason = str(error) or type(error).__name__
+        raise ConnectionFailedError(f"{_server(error)}{reason}") from error
     except httpx2.RequestError as error:
         raise UnexpectedResponseError(str(error)) from error
+
+
+def _server(error: httpx2.RequestError) -> str:
+    """The server that was asked, to stand before the reason; empty if it is not known."""
+    try:
+        url = error.request.url
+    except RuntimeError:
+        return ""
+    return f"{url.scheme}://{url.netloc.decode()}: "
