@@ -96,11 +96,14 @@ def translate(task: Task, sent: Body, catalog: ModelCatalog, sources: Sources) -
     Raises:
         ProblemError: 404, 413, 422 under our names of the fields, or 503.
     """
-    sent, more_pictures = _plain_pictures(sent)
+    picture: Any = None
+    more_pictures: list[str] = []
+    if task is not Task.TXT2IMG:
+        sent, more_pictures = _plain_pictures(sent)
+        picture = sent.files.get("image", next(iter(sent.fields.get("image", ())), None))
     fields = sent.fields
     options = validate(ResponseOptions, fields)
     model, replaced = _find_model(options.model, catalog)
-    picture: Any = sent.files.get("image", (fields.get("image") or [None])[0])
     files: dict[str, bytes | Decoded] = {}
     flattened = False
     if task is Task.IMG2IMG and ("mask" in sent.files or "mask" in fields):
