@@ -316,7 +316,7 @@ export const en = {
   "photo.turn": "Rotate right",
   "photo.opening": "Opening the photo…",
   "photo.unreadable":
-    "This browser cannot open the file as a picture. Try a JPEG or PNG, or take a screenshot of it.",
+    "This browser cannot open the file as a picture. If it is a HEIC photo, share it to another app, which makes it a JPEG, or set the camera to JPEG (“most compatible”). A screenshot of it works too.",
   "photo.tooLarge":
     "The phone does not have enough memory for this photo. Close other apps, or choose a smaller photo.",
   "photo.another": "Choose another",

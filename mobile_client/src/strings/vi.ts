@@ -317,7 +317,7 @@ export const vi: Dictionary = {
   "photo.turn": "Xoay phải",
   "photo.opening": "Đang mở ảnh…",
   "photo.unreadable":
-    "Trình duyệt không mở được tệp này như một ảnh. Hãy thử ảnh JPEG hoặc PNG, hoặc chụp màn hình.",
+    "Trình duyệt không mở được tệp này như một ảnh. Nếu là ảnh HEIC, hãy chia sẻ ảnh sang ứng dụng khác để đổi sang JPEG, hoặc đặt máy ảnh chụp JPEG (“tương thích nhất”). Chụp màn hình cũng được.",
   "photo.tooLarge":
     "Điện thoại không đủ bộ nhớ cho ảnh này. Hãy đóng bớt ứng dụng hoặc chọn ảnh nhỏ hơn.",
   "photo.another": "Chọn ảnh khác",
