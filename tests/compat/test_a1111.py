@@ -581,24 +581,24 @@ def test_settings_progress_and_interrupts_are_the_callers_own(idle_server: Runni
 
 
 def test_options_are_kept_for_the_token_that_set_them(idle_server: RunningServer) -> None:
-    ours, others = (client(idle_server, issue(idle_server, name)["token"]) for name in ("a", "b"))
-    before = ours.get(f"{API}/options").json()
     changes = {
         "send_seed": False,
         "face_restoration_model": "GFPGAN",
         "an_extensions": {"key": [1]},
         "jpeg_quality": 95,
     }
+    tokens = [issue(idle_server, name)["token"] for name in ("a", "b")]
+    with client(idle_server, tokens[0]) as ours, client(idle_server, tokens[1]) as others:
+        before = ours.get(f"{API}/options").json()
+        answer = ours.post(f"{API}/options", json=changes)
 
-    answer = ours.post(f"{API}/options", json=changes)
-
-    assert before["send_seed"] is True
-    assert ours.get(f"{API}/options").json() == before | changes
-    assert others.get(f"{API}/options").json() == before
-    named = answer.headers["x-ignored-fields"].split(", ")
-    assert named == ["face_restoration_model", "an_extensions", "jpeg_quality"]
-    ours.post(f"{API}/options", json=before | {"an_extensions": None})
-    assert ours.get(f"{API}/options").json() == before
+        assert before["send_seed"] is True
+        assert ours.get(f"{API}/options").json() == before | changes
+        assert others.get(f"{API}/options").json() == before
+        named = answer.headers["x-ignored-fields"].split(", ")
+        assert named == ["face_restoration_model", "an_extensions", "jpeg_quality"]
+        ours.post(f"{API}/options", json=before | {"an_extensions": None})
+        assert ours.get(f"{API}/options").json() == before
 
 
 def test_all_options_may_be_sent_back(idle_server: RunningServer) -> None:
