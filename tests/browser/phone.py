@@ -22,6 +22,17 @@ PICTURE = re.compile(r"^Picture \d+ of \d+: ")
 # A developing picture takes seconds; the machine may be busy.
 DEVELOPING_MS = 120_000
 
+# What reaches beyond the right edge of the screen, and does not lie in a part that scrolls.
+TOO_WIDE = """() => {
+    const scrolls = e => e && (getComputedStyle(e).overflowX !== "visible"
+        ? e !== document.body && e !== document.documentElement && !e.matches("#app, .screen")
+        : scrolls(e.parentElement));
+    return [...document.querySelectorAll("body *")]
+        .filter(e => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1)
+        .filter(e => !scrolls(e.parentElement))
+        .map(e => e.outerHTML.slice(0, 120));
+}"""
+
 
 class Phone:
     """A browser with fingers.

@@ -8,20 +8,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from tests.browser.phone import DEVELOPING_MS, Phone, phone
+from tests.browser.phone import DEVELOPING_MS, TOO_WIDE, Phone, phone
 from tests.engine import tiny_families
 from tests.serving import RunningServer, running
-
-# What reaches beyond the right edge of the screen, and does not lie in a part that scrolls.
-TOO_WIDE = """() => {
-    const scrolls = e => e && (getComputedStyle(e).overflowX !== "visible"
-        ? e !== document.body && e !== document.documentElement && !e.matches("#app, .screen")
-        : scrolls(e.parentElement));
-    return [...document.querySelectorAll("body *")]
-        .filter(e => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1)
-        .filter(e => !scrolls(e.parentElement))
-        .map(e => e.outerHTML.slice(0, 120));
-}"""
 
 
 def test_words_become_a_picture_on_the_screen(mobile: Phone) -> None:

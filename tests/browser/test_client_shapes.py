@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.phone import Phone, phone
+from tests.browser.phone import TOO_WIDE, Phone, phone
 from tests.serving import RunningServer
 
 LYING = {"width": 844, "height": 390}
@@ -70,6 +70,21 @@ def test_a_phone_on_its_side_shows_the_picture_in_its_full_height(lying: Phone) 
     expect(lying.button("Done")).to_be_in_viewport()
 
 
+@pytest.mark.slow
+def test_before_and_after_lie_upon_each_other(lying: Phone) -> None:
+    start = lying.server.txt2img("a red fox").json()["images"][0]["id"]
+    body = {"prompt": "a blue fox", "image": f"image:{start}", "num_inference_steps": 2}
+    job = lying.server.http.post("/img2img", json=body).json()
+
+    for place in (f"#/job/{job['id']}", f"#/picture/{job['id']}-0"):
+        lying.open(place)
+        lying.press("Compare")
+        after = lying.page.get_by_role("img", name="After").bounding_box()
+        assert after
+        assert after["height"] > 250
+        assert lying.page.get_by_role("img", name="Before").bounding_box() == after
+
+
 @pytest.mark.parametrize(
     ("width", "language"), [pytest.param(390, "en", marks=pytest.mark.slow), (320, "vi")]
 )
@@ -87,4 +102,5 @@ def test_large_letters_break_no_word(
             mobile.open(place)
             mobile.page.locator("h1").first.wait_for()
             assert mobile.page.evaluate(BROKEN_WORDS) == [], place
+            assert mobile.page.evaluate(TOO_WIDE) == [], place
         assert height_of(mobile, ".settings-screen h1") < 60, "one line"

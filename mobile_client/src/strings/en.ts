@@ -35,6 +35,8 @@ export const en = {
   "pair.title": "Pair this device",
   "pair.intro":
     "Scan or type the code on the server’s terminal. For a new code, run “darkroom pair” there.",
+  "pair.again":
+    "Paired before? A code for this device brings its pictures back: on an owner’s phone under Settings › Devices, or with “darkroom pair --device NAME”.",
   "pair.code": "Pairing code",
   "pair.name": "Name of this device",
   "pair.name.hint": "Shown in the server’s device list.",

@@ -37,6 +37,8 @@ export const vi: Dictionary = {
   "pair.title": "Ghép nối thiết bị này",
   "pair.intro":
     "Quét hoặc nhập mã trên màn hình lệnh của máy chủ. Để lấy mã mới, hãy chạy “darkroom pair” ở đó.",
+  "pair.again":
+    "Từng ghép nối rồi? Mã dành cho thiết bị này sẽ đưa ảnh của nó trở lại: trên điện thoại của chủ máy ở Cài đặt › Thiết bị, hoặc bằng “darkroom pair --device TÊN”.",
   "pair.code": "Mã ghép nối",
   "pair.name": "Tên thiết bị này",
   "pair.name.hint": "Tên hiện trong danh sách thiết bị của máy chủ.",

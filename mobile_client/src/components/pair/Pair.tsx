@@ -37,6 +37,7 @@ export function Pair({ code: scanned }: { code: string }) {
       <h1>{t("pair.title")}</h1>
       {server.reach.value === "revoked" && <p class="problem">{t("reach.revoked")}</p>}
       <p class="hint">{t("pair.intro")}</p>
+      <p class="hint">{t("pair.again")}</p>
       <form
         class="stack"
         onSubmit={(event) => {
