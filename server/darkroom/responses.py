@@ -222,9 +222,12 @@ class LoraInfo(Schema):
     """A LoRA that may be asked for."""
 
     name: str
-    family: str = Field(description="sd1, sd2, sdxl, width-<text_dim>, or unknown.")
+    family: str = Field(
+        description="sd1, sd2, sdxl, width-<text_dim>; sd3, flux, flux2, z-image, qwen-image; "
+        "or unknown."
+    )
     text_dim: int | None = Field(
-        description="Width of the text it was trained on; it fits models of the same width."
+        description="Width of the text that a UNet's was trained on; it fits models of the same."
     )
     title: str
     description: str

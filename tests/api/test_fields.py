@@ -30,6 +30,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
     transformer_folder(box, "ZImagePipeline", "z", **Z_IMAGE)
     transformer_folder(box, "FluxKontextPipeline", "kontext", {"guidance_embeds": True})
     transformer_folder(box, "QwenImagePipeline", "qwen", vae=QWEN_VAE)
+    transformer_folder(box, "PixArtSigmaPipeline", "pixart")
     return box
 
 
@@ -52,7 +53,7 @@ INPAINT = ("image", "mask_image")
 REFUSED: list[tuple[str, tuple[str, ...], str, Any, str]] = [
     ("klein", TXT2IMG, "negative_prompt", "ugly", "takes no negative prompt"),
     ("klein", TXT2IMG, "guidance_scale", 4.0, "is distilled to need no guidance"),
-    ("klein", TXT2IMG, "loras", [{"name": "ink"}], "takes no LoRAs"),
+    ("pixart", TXT2IMG, "loras", [{"name": "ink"}], "takes no LoRAs"),
     ("klein", TXT2IMG, "clip_skip", 1, "leaves out no layers"),
     ("z", TXT2IMG, "guidance_rescale", 0.5, "has no classifier-free guidance"),
     ("z", INPAINT, "padding_mask_crop", 8, "repaints no crop"),

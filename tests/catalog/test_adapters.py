@@ -11,14 +11,13 @@ from safetensors.numpy import save_file
 from darkroom.catalog.loras import (
     AdapterCatalog,
     UnknownLoraError,
-    family,
     group_by_layer,
     misfit,
     model_text_dim,
 )
-from darkroom.catalog.models import EMBEDDED
+from darkroom.catalog.models import EMBEDDED, ModelCatalog
 from darkroom.catalog.weight_files import UnusableAddonError
-from darkroom.responses import LoraInfo
+from tests.catalog.conftest import QWEN_VAE, folder, transformer_folder
 
 ATTN2 = "down_blocks.1.attentions.0.transformer_blocks.0.attn2"
 
@@ -54,6 +53,10 @@ def kohya(width: int, layer: str = f"lora_unet_{ATTN2.replace('.', '_')}_to_k") 
         f"{layer}.lora_up.weight": (320, 4),
         f"{layer}.alpha": (),
     }
+
+
+def halves(layer: str, width: int, out: int = 320) -> dict[str, tuple]:
+    return {f"{layer}.lora_A.weight": (4, width), f"{layer}.lora_B.weight": (out, 4)}
 
 
 def diffusers(width: int, down: str, up: str) -> dict[str, tuple]:
@@ -181,8 +184,13 @@ def test_embeddings_are_told_by_their_widths(
         ({"base_model.model.mid_block.x.lora_A.weight": (4, 4)}, "saved by peft"),
         ({"emb_params": (3, 768)}, "among the embeddings"),
         ({"first_stage_model.encoder.conv_in.weight": (4, 3, 3, 3)}, "among the models"),
-        ({"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": (4, 9)}, "no LoRA for"),
-        ({"transformer.single_blocks.0.proj.lora_A.weight": (4, 9)}, "no LoRA for"),
+        ({"base_model.model.layers.0.attention.to_q.lora_A.weight": (4, 4)}, "saved by peft"),
+        ({"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": (4, 9)}, "half of"),
+        (halves("transformer.single_blocks.0.proj", 9), "no LoRA for"),
+        (halves("language_model.layers.0.self_attn.q_proj", 9), "no LoRA for"),
+        (kohya(9, "lora_unet_joint_blocks_0_x_block_attn_qkv"), "no LoRA for"),
+        (kohya(768) | halves("transformer.layers.0.attention.to_q", 9), "no LoRA for"),
+        ({"blocks.0.attn.to_q.weight": (4, 9)}, "no LoRA for"),
         ({"lora_unet_mid_block_x.lora_down.weight": (4, 9)}, "half of lora_unet_mid_block_x"),
         ({"lora_unet_mid_block_x.alpha": ()}, "half of"),
         (
@@ -317,12 +325,6 @@ def test_files_may_come_change_and_go(catalog: AdapterCatalog, loras: Path) -> N
 # --- fitting a model -----------------------------------------------------------------------
 
 
-def lora(text_dim: int | None) -> LoraInfo:
-    found = family(text_dim)
-    words = {"title": "", "description": "", "trigger_words": ()}
-    return LoraInfo(name="ink", family=found, text_dim=text_dim, **words)
-
-
 def test_tintype_has_a_width_of_its_own() -> None:
     assert model_text_dim(EMBEDDED / "tintype") == 192
 
@@ -335,11 +337,128 @@ def test_a_model_that_does_not_tell_has_no_known_width(tmp_path: Path, text: str
     assert model_text_dim(tmp_path) is None
 
 
-def test_widths_decide_whether_it_fits() -> None:
-    assert misfit(lora(768), "photon", 768) is None
-    assert misfit(lora(None), "photon", 768) is None
-    assert misfit(lora(768), "photon", None) is None
-    assert misfit(lora(768), "tintype", 192) == (
-        "ink is for Stable Diffusion 1.x (text width 768), "
-        "but tintype is a model of its own (text width 192)"
-    )
+@pytest.fixture
+def models(tmp_path: Path) -> ModelCatalog:
+    """Of the families that take LoRAs, at their real widths, and one that takes none."""
+    folder(tmp_path, "photon")
+    folder(tmp_path, "xl", "sdxl")
+    heads = {"attention_head_dim": 128, "num_attention_heads": 24}  # 3072
+    transformer_folder(tmp_path, "FluxPipeline", "flux", heads)
+    transformer_folder(tmp_path, "FluxKontextPipeline", "kontext", heads)
+    transformer_folder(tmp_path, "ChromaPipeline", "chroma", heads)
+    nine = heads | {"num_attention_heads": 32}  # 4096
+    transformer_folder(tmp_path, "Flux2KleinPipeline", "klein-9b", nine)
+    transformer_folder(tmp_path, "Flux2KleinPipeline", "klein-4b", heads)
+    large = {"attention_head_dim": 64, "num_attention_heads": 38}  # 2432
+    transformer_folder(tmp_path, "StableDiffusion3Pipeline", "sd35", large)
+    transformer_folder(tmp_path, "ZImagePipeline", "z", {"dim": 3840})
+    transformer_folder(tmp_path, "QwenImagePipeline", "qwen", heads, QWEN_VAE)
+    transformer_folder(tmp_path, "QwenImageEditPlusPipeline", "qwen-edit", heads, QWEN_VAE)
+    transformer_folder(tmp_path, "PixArtSigmaPipeline", "pixart")
+    return ModelCatalog(tmp_path / "models", "tintype")
+
+
+FLUXES = {"flux", "kontext", "chroma"}
+QWENS = {"qwen", "qwen-edit"}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "family", "fits"),
+    [
+        (kohya(768), "sd1", {"photon"}),
+        (kohya(2048), "sdxl", {"xl"}),
+        (kohya(192), "width-192", {"tintype"}),
+        (
+            kohya(320, "lora_unet_down_blocks_0_resnets_0_conv1"),
+            "unknown",
+            {"photon", "xl", "tintype"},
+        ),
+        (halves("transformer.single_transformer_blocks.7.proj_mlp", 3072), "flux", FLUXES),
+        (
+            halves("transformer.transformer_blocks.0.ff.net.0.proj", 3072),
+            "unknown",
+            FLUXES | {"sd35"},
+        ),
+        (kohya(3072, "lora_unet_double_blocks_0_img_mod_lin"), "flux", FLUXES),
+        (kohya(3072, "lora_unet_double_blocks_0_img_attn_qkv"), "unknown", FLUXES | {"klein-4b"}),
+        (halves("base_model.model.single_blocks.3.modulation.lin", 3072), "flux", FLUXES),
+        (
+            {
+                "double_blocks.0.processor.qkv_lora1.down.weight": (16, 3072),
+                "double_blocks.0.processor.qkv_lora1.up.weight": (9216, 16),
+            },
+            "flux",
+            FLUXES,
+        ),
+        (
+            halves("transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj", 4096),
+            "flux2",
+            {"klein-9b"},
+        ),
+        (
+            halves("diffusion_model.double_stream_modulation_img.lin", 3072),
+            "flux2",
+            {"klein-4b", "klein-9b"},
+        ),
+        (halves("diffusion_model.layers.3.attention.to_q", 3840), "z-image", {"z"}),
+        (kohya(3840, "lora_unet_layers_3_feed_forward_w1"), "z-image", {"z"}),
+        (halves("transformer.layers.3.attention.to_out.0", 3840), "z-image", {"z"}),
+        (halves("transformer_blocks.59.img_mlp.net.2", 12288), "qwen-image", QWENS),
+        (halves("transformer.transformer_blocks.0.attn.to_q", 2432), "unknown", {"sd35"}),
+        (
+            halves("transformer.transformer_blocks.0.attn.to_k", 3072),
+            "unknown",
+            FLUXES | QWENS | {"klein-4b"},
+        ),
+        (halves("transformer.transformer_blocks.0.attn2.to_q", 1536), "sd3", set()),
+    ],
+)
+def test_names_and_widths_of_layers_tell_which_models_a_lora_fits(
+    catalog: AdapterCatalog,
+    loras: Path,
+    models: ModelCatalog,
+    shapes: dict[str, tuple[int, ...]],
+    family: str,
+    fits: set[str],
+) -> None:
+    save(loras / "ink.safetensors", shapes)
+
+    (entry,) = catalog.loras.entries()
+
+    assert entry.info.family == family
+    assert {each.info.name for each in models.entries() if misfit(entry, each) is None} == fits
+
+
+@pytest.mark.parametrize(
+    ("shapes", "model", "why"),
+    [
+        (
+            kohya(768),
+            "tintype",
+            "ink is for Stable Diffusion 1.x (text width 768), "
+            "but tintype is a model of its own (text width 192)",
+        ),
+        (kohya(768), "flux", "ink is for Stable Diffusion, but flux is of the family flux"),
+        (
+            halves("transformer.layers.3.attention.to_q", 3840),
+            "photon",
+            "ink is for Z-Image, but photon is of the family sd",
+        ),
+        (
+            halves("transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj", 4096),
+            "klein-4b",
+            "ink is for a model that is 4096 wide, but klein-4b is 3072 wide",
+        ),
+    ],
+)
+def test_a_misfit_is_told_in_words(
+    catalog: AdapterCatalog,
+    loras: Path,
+    models: ModelCatalog,
+    shapes: dict[str, tuple[int, ...]],
+    model: str,
+    why: str,
+) -> None:
+    save(loras / "ink.safetensors", shapes)
+
+    assert misfit(catalog.loras.find("ink"), models.find(model)) == why

@@ -13,6 +13,7 @@ from diffusers.pipelines.flux2.image_processor import Flux2ImageProcessor
 
 from darkroom.catalog import families
 from darkroom.catalog.families import FAMILIES, UNETS, Family, Guidance
+from darkroom.catalog.lora_kinds import TITLES, UNET
 from darkroom.catalog.model_spec import ModelSpec
 from darkroom.requests import REQUESTS, RESOLVED, Task, Txt2Img
 from darkroom.responses import ModelDefaults, ModelLimits
@@ -61,6 +62,15 @@ def test_no_row_is_made_up() -> None:
     assert set(FAMILIES) <= {*KINDS, *OPTIONAL}
     for row in FAMILIES.values():
         assert all(hasattr(diffusers, row.pipeline(task) or "") for task in row.tasks)
+
+
+@pytest.mark.parametrize("kind", PRESENT)
+def test_families_take_loras_where_their_pipelines_have_a_loader(kind: str) -> None:
+    row = FAMILIES[kind]
+
+    assert row.loras in (None, UNET, *TITLES)
+    for task in row.tasks if row.loras else ():
+        assert hasattr(pipeline(row, task), "lora_state_dict")
 
 
 @pytest.mark.parametrize("kind", PRESENT)

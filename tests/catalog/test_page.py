@@ -40,7 +40,8 @@ def row(family: Family) -> str:
     can.append(edits if Task.EDIT in family.tasks else "")
     tokens = "any length" if family.max_tokens is None else f"{family.max_tokens} tokens"
     asked = {name for task in family.tasks for name in REQUESTS[task].model_fields}
-    refused = [f"`{name}`" for name in VARYING if name in asked and name not in family.takes]
+    takes = family.takes | ({"loras"} if family.loras else set())
+    refused = [f"`{name}`" for name in VARYING if name in asked and name not in takes]
     shares = family in UNETS or TRAITS.get(family.name, ALONE).batched
     cells = [f"`{family.name}`", *can, "yes" if shares else "", tokens]
     cells.append(", ".join(refused) or "nothing")

@@ -167,8 +167,8 @@ EVERY = {"width", "height", "num_inference_steps", "num_images", "seed", "output
         (
             "FluxPipeline",
             {"transformer": {"guidance_embeds": True}},
-            {"negative_prompt", "guidance_scale", "strength", "padding_mask_crop", "mask_blur"},
-            {"clip_skip", "loras", "latent_resize", "masked_content", "guidance_rescale"},
+            {"negative_prompt", "guidance_scale", "strength", "padding_mask_crop", "loras"},
+            {"clip_skip", "latent_resize", "masked_content", "guidance_rescale"},
         ),
         ("Flux2KleinPipeline", {}, {"guidance_scale"}, {"negative_prompt", "mask_blur"}),
         (
@@ -183,7 +183,7 @@ EVERY = {"width", "height", "num_inference_steps", "num_images", "seed", "output
             {"negative_prompt", "strength", "keep_unmasked"},
             {"padding_mask_crop"},
         ),
-        ("SanaPipeline", {"vae": DC_VAE}, {"negative_prompt"}, {"strength", "mask_blur"}),
+        ("SanaPipeline", {"vae": DC_VAE}, {"negative_prompt"}, {"strength", "mask_blur", "loras"}),
     ],
 )
 def test_fields_say_what_a_model_takes(

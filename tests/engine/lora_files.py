@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from darkroom.catalog.models import EMBEDDED
+from darkroom.engine.lora_file import DENOISERS
 
 TOKENIZER = EMBEDDED / "tintype" / "tokenizer"
 ATTENTION = r"attn[12]\.to_(q|k|v|out\.0)$|(q|k|v|out)_proj$"
@@ -89,7 +90,7 @@ def merge(pipeline: Any, lora: Lora, scale: float) -> None:
 
 def _trained_name(part: str, name: str) -> str:
     """How layers of text encoders were called when files were made, before transformers 5."""
-    if part == "unet" or name.startswith(("text_model.", "text_projection")):
+    if part in DENOISERS or name.startswith(("text_model.", "text_projection")):
         return name
     return f"text_model.{name}"
 

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,15 @@ AUTO: dict[Task, Any] = {
 
 
 class Stock:
-    """The stock pipelines of one model folder, fp32 on the CPU."""
+    """The stock pipelines of one model folder, fp32 on the CPU.
+
+    LoRAs are read from the folder `loras` beside the one that the model's is in.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._pictures: dict[str, Image.Image] = {}
+        self._worn: set[str] = set()
 
     @cached_property
     def _loaded(self) -> Any:
@@ -58,8 +63,7 @@ class Stock:
         for name in ("text_encoder", "text_encoder_2"):
             encoder = pipeline.components.get(name)
             if encoder is not None and not hasattr(encoder, "text_model"):
-                # transformers 5 took this wrapper out; diffusers 0.42 reaches through it.
-                object.__setattr__(encoder, "text_model", encoder)
+                _wrap(encoder)
         return pipeline
 
     def pipeline(self, task: Task, scheduler: str) -> Any:
@@ -81,8 +85,39 @@ class Stock:
         """Image `index` of the job; the same question is answered from memory."""
         question = f"{index} {job.request.model_dump_json()}"
         if question not in self._pictures:
+            self._wear(job.model_request)
             self._pictures[question] = self._develop(job, index)
         return self._pictures[question]
+
+    def _wear(self, asked: Txt2Img) -> None:
+        """Apply a request's LoRAs to the parts."""
+        loaded = self._loaded
+        for lora in asked.loras:
+            if lora.name not in self._worn:
+                self._worn.add(lora.name)
+                self._load_lora(lora.name)
+        if asked.loras:
+            loaded.enable_lora()
+            names = [lora.name for lora in asked.loras]
+            loaded.set_adapters(names, [lora.scale for lora in asked.loras])
+        elif self._worn:
+            loaded.disable_lora()
+
+    def _load_lora(self, name: str) -> None:
+        encoders = [each for each in self._loaded.components.values() if _is_wrapped(each)]
+        for encoder in encoders:
+            object.__delattr__(
+                encoder, "text_model"
+            )  # by its lack diffusers knows the layers' new names
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft's, of a second adapter
+            self._loaded.load_lora_weights(
+                self._folder.parent.parent / "loras",
+                weight_name=f"{name}.safetensors",
+                adapter_name=name,
+            )
+        for encoder in encoders:
+            _wrap(encoder)
 
     def _develop(self, job: EngineJob, index: int) -> Image.Image:
         asked, image, mask = job.model_request, job.image, job.mask
@@ -109,6 +144,15 @@ class Stock:
             **options,
         ).images[0]
         return picture
+
+
+def _wrap(encoder: Any) -> None:
+    """Set what transformers 5 took out; diffusers 0.42 reaches through it."""
+    object.__setattr__(encoder, "text_model", encoder)
+
+
+def _is_wrapped(part: Any) -> bool:
+    return part is not None and getattr(part, "text_model", None) is part
 
 
 class PictureProcessor(Qwen2VLProcessor):

@@ -4,6 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,30 @@ def loras_dir(tmp_path: Path) -> Path:
     return folder
 
 
-def equip(pipeline: Any, loras_dir: Path, **options: Any) -> Adapters:
-    """A pipeline as the engine holds it."""
-    encoder = pipeline.text_encoder
-    if not hasattr(encoder, "text_model"):
-        object.__setattr__(encoder, "text_model", encoder)  # transformers 5 took it out
-    return Adapters(pipeline, AdapterCatalog(loras_dir, loras_dir / "none"), **options)
+class Equipped:
+    """A pipeline as the engine holds it, all of whose calls have the same LoRAs."""
+
+    def __init__(self, pipeline: Any, loras_dir: Path, **options: Any) -> None:
+        encoder = pipeline.text_encoder
+        if not hasattr(encoder, "text_model"):
+            object.__setattr__(encoder, "text_model", encoder)  # transformers 5 took it out
+        catalog = AdapterCatalog(loras_dir, loras_dir / "none")
+        self.adapters = Adapters(pipeline, catalog, torch.device("cpu"), **options)
+        self._active = ExitStack()
+        object.__setattr__(pipeline, "_equipped", self)  # as long as the pipeline lives
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        return self.adapters.loaded
+
+    def activate(self, loras: tuple[Lora, ...]) -> None:
+        """Apply these from now on; none after an error."""
+        self._active.close()
+        found = self.adapters.find(loras)
+        self._active.enter_context(self.adapters.applied([found]))
+
+
+equip = Equipped
 
 
 def stock(make: Callable[[], Any], files: list[tuple[Path, float]]) -> list[torch.Tensor]:
@@ -197,8 +216,12 @@ def test_weights_take_the_dtype_of_the_model(loras_dir: Path, dtype: torch.dtype
     pipeline = tiny_sd().to(dtype=dtype)
     lora_files.kohya(loras_dir / "ink.safetensors", draw(pipeline))
 
-    equip(pipeline, loras_dir).activate((Lora(name="ink"),))
+    adapters = equip(pipeline, loras_dir).adapters
+    found = adapters.find((Lora(name="ink"),))
 
+    (lora,) = found.scales
+    dtypes = {half.dtype for each in lora.layers.values() for half in (each.down, each.up)}
+    assert dtypes == {dtype}
     assert {parameter.dtype for parameter in pipeline.unet.parameters()} == {dtype}
 
 
@@ -316,8 +339,10 @@ def test_engine_and_caller_may_be_in_inference_mode_or_not(loras_dir: Path) -> N
         adapters.activate(())
     adapters.activate((Lora(name="ink"),))
 
+    (lora,) = adapters.adapters.find((Lora(name="ink"),)).scales
+    halves = [half for each in lora.layers.values() for half in (each.down, each.up)]
+    assert not any(half.is_inference() or half.requires_grad for half in halves)
     assert not any(parameter.is_inference() for parameter in pipeline.unet.parameters())
-    assert not any(parameter.requires_grad for parameter in pipeline.unet.parameters())
 
 
 # --- keeping, letting go, reading again ----------------------------------------------------
@@ -348,19 +373,19 @@ def test_the_least_recently_used_make_room(loras_dir: Path) -> None:
 
 def test_the_last_one_let_go_of_leaves_nothing(loras_dir: Path) -> None:
     pipeline = tiny_sd()
-    before = [type(module) for module in pipeline.unet.modules()]
     lora_files.kohya(loras_dir / "a.safetensors", draw(pipeline, seed=1))
     lora_files.kohya(loras_dir / "b.safetensors", draw(pipeline, seed=2, layers=r"attn1\.to_q$"))
     adapters = equip(pipeline, loras_dir, budget_bytes=1)
 
     adapters.activate((Lora(name="a"),))
     adapters.activate((Lora(name="b"),))
-    changed = [name for name, m in pipeline.unet.named_modules() if hasattr(m, "lora_A")]
+    changed = [name for name, m in pipeline.unet.named_modules() if m._forward_hooks]
 
     assert adapters.loaded == ("b",)
     assert changed
     assert all(name.endswith("attn1.to_q") for name in changed)
-    assert len(before) < len(list(pipeline.unet.modules()))
+    (b,) = adapters.adapters.find((Lora(name="b"),)).scales
+    assert adapters.adapters.bytes == b.bytes
 
 
 def test_a_changed_file_is_read_again(loras_dir: Path) -> None:
@@ -398,8 +423,9 @@ def _truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def _foreign(path: Path) -> None:
-    save_file({"double_blocks.0.img_attn.lora_A.weight": torch.zeros(4, 8)}, path)
+def _pair(path: Path, layer: str) -> None:
+    down, up = torch.zeros(4, 8), torch.zeros(8, 4)
+    save_file({f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, path)
 
 
 def _half(path: Path) -> None:
@@ -427,7 +453,18 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut off": (_truncated, "cut off"),
     "a pickle": (lambda p: torch.save({"x": 1}, p), "pickle"),
     "empty": (lambda p: p.write_bytes(b""), "not a safetensors file"),
-    "of another kind of model": (_foreign, "no LoRA for Stable Diffusion"),
+    "of another kind of model": (
+        lambda p: _pair(p, "language_model.layers.0.q_proj"),
+        "no LoRA for Stable Diffusion",
+    ),
+    "of a transformer": (
+        lambda p: _pair(p, "transformer.transformer_blocks.0.attn.to_q"),
+        "has no transformer",
+    ),
+    "of a transformer in other names": (
+        lambda p: _pair(p, "diffusion_model.layers.0.attention.to_q"),
+        "names layers in a way that is not known",
+    ),
     "half": (_half, "half of"),
     "not finite": (_not_finite, "infinite"),
     "not there": (lambda p: p, "there is no LoRA"),

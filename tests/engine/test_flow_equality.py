@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -17,9 +18,9 @@ from PIL import Image, ImageDraw
 
 from darkroom.engine.base import EngineJob
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.requests import Task
+from darkroom.requests import Lora, Task
 from tests.conftest import DATA
-from tests.engine import tiny
+from tests.engine import hardware, lora_files, tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import FlowStock, assert_equal, difference
 from tests.engine.tiny_families import BUILDERS, MODELS, SEVERAL, TRANSFORMERS
@@ -324,6 +325,114 @@ def test_jobs_of_one_size_share_their_calls(
     with counted(model) as apart:
         for one in asked:
             stock(model).picture(one)
+    hardware.parallel(engine, model)
+    with counted(model) as together:
+        events = run(engine, *asked)
+
+    assert 4 * len(together) <= len(apart)
+    for one in asked:
+        (ours,) = developed(events, one.id)
+        assert_equal(ours, stock(model).picture(one))
+
+
+# --- LoRAs ---------------------------------------------------------------------------------
+
+# Layers of the blocks, which see a row for each picture, and all layers with weights.
+BLOCKS = r"(blocks|layers)\.\d+\."
+
+
+def loras_of(model: str) -> tuple[tuple[Lora, ...], ...]:
+    """Five sets: none, one, the same by another scale, one of every layer, and two at once."""
+    ink, fog, wood = (f"{model}-{name}" for name in ("ink", "fog", "wood"))
+    return (
+        (),
+        (Lora(name=ink),),
+        (Lora(name=ink, scale=-0.6),),
+        (Lora(name=wood, scale=0.4),),
+        (Lora(name=fog, scale=0.7), Lora(name=ink, scale=0.5)),
+    )
+
+
+@pytest.fixture(scope="module")
+def with_loras(models_dir: Path) -> Callable[[str], None]:
+    """Draws a model's LoRAs, as diffusers saves them."""
+
+    @functools.cache
+    def make(model: str) -> None:
+        folder = models_dir.parent / "loras"
+        folder.mkdir(exist_ok=True)
+        cls = getattr(diffusers, TRANSFORMERS[model])
+        transformer = cls.from_pretrained(models_dir / model, subfolder="transformer")
+        holder = SimpleNamespace(transformer=transformer)
+        options: dict[str, dict[str, Any]] = {
+            "ink": {"layers": BLOCKS},
+            "fog": {"layers": BLOCKS, "rank": 2, "alpha": 2.0},
+            "wood": {"layers": lora_files.EVERYTHING},
+        }
+        for seed, (name, how) in enumerate(options.items()):
+            drawn = lora_files.draw(holder, seed=seed, parts=("transformer",), **how)
+            lora_files.peft(folder / f"{model}-{name}.safetensors", drawn)
+
+    return make
+
+
+@pytest.mark.parametrize("model", EACH_MODEL)
+def test_rows_of_a_call_have_their_own_loras(
+    engine: DiffusersEngine,
+    stock: Callable[[str], FlowStock],
+    with_loras: Callable[[str], None],
+    model: str,
+) -> None:
+    """Jobs of all tasks and five sets equal stock diffusers with the LoRAs loaded."""
+    with_loras(model)
+    tasks, kinds = MODELS[model]
+    asked = [
+        job(
+            model,
+            tasks[number % len(tasks)],
+            f"{number}",
+            loras=loras,
+            num_inference_steps=2 + number % 2,
+            seed=number,
+            **EVERY[kinds[number % len(kinds)]],
+        )
+        for number, loras in enumerate(loras_of(model))
+    ]
+
+    events = run(engine, *asked)
+
+    pictures = []
+    for one in asked:
+        (ours,) = developed(events, one.id)
+        assert_equal(ours, stock(model).picture(one))
+        pictures.append(ours)
+    for number, one in enumerate(pictures):  # else their equality would say little
+        assert all(difference(one, other) > 4 for other in pictures[:number])
+
+
+@pytest.mark.parametrize("model", each(*(model for model in MODELS if model != "chroma")))
+def test_jobs_of_five_sets_of_loras_share_their_calls(
+    engine: DiffusersEngine,
+    stock: Callable[[str], FlowStock],
+    with_loras: Callable[[str], None],
+    model: str,
+) -> None:
+    """Eight that start together take a quarter of the stock pipelines' calls, or less."""
+    with_loras(model)
+    tasks, kinds = MODELS[model]
+    sets = loras_of(model)
+    whole = Lora(name=f"{model}-wood", scale=0.4)
+    if model.startswith("z_image"):  # its embedders see the tokens of all pictures in one row
+        sets = tuple((Lora(name=f"{model}-fog"),) if whole in each else each for each in sets)
+    fields = {**EVERY[kinds[0]], "prompt": "a fox"}
+    asked = [
+        job(model, tasks[0], f"job {n}", seed=40 + n, loras=sets[n % 5], **fields) for n in range(8)
+    ]
+
+    with counted(model) as apart:
+        for one in asked:
+            stock(model).picture(one)
+    hardware.parallel(engine, model)
     with counted(model) as together:
         events = run(engine, *asked)
 

@@ -9,7 +9,7 @@ from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
 from darkroom.engine.base import EngineJob, Failed, Finished, JobWarning, Started, Stepped
-from darkroom.requests import LatentResize, Lora, MaskedContent, Task
+from darkroom.requests import LatentResize, MaskedContent, Task
 from tests.engine import tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import assert_equal
@@ -111,7 +111,6 @@ def test_unmasked_pixels_are_kept(data_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
-        ({"loras": (Lora(name="x"),)}, "LoRA"),
         ({"task": Task.IMG2IMG, "latent_resize": LatentResize.NEAREST}, "latents"),
         ({"task": Task.INPAINT, "masked_content": MaskedContent.NOISE}, "latents"),
     ],

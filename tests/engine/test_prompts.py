@@ -413,9 +413,10 @@ def test_a_changed_encoder_is_asked_again(small: Any) -> None:
         small.text_encoder.final_layer_norm.weight.mul_(2)
 
     assert torch.equal(encoder.encode("a red fox").embeds, before)
-    assert not torch.equal(encoder.encode("a red fox", variant="other").embeds, before)
-    encoder.forget()
-    assert not torch.equal(encoder.encode("a red fox").embeds, before)
+    after = encoder.encode("a red fox", variant="other").embeds
+    assert not torch.equal(after, before)
+    assert torch.equal(encoder.encode("a red fox").embeds, before)
+    assert torch.equal(encoder.encode("a red fox", variant="other").embeds, after)
 
 
 def test_the_least_recently_used_windows_are_forgotten(small: Any, calls: list[int]) -> None:

@@ -218,15 +218,13 @@ def check_loras(
         why = f"{model.info.name} {LACKS['loras']}"
         return [FieldError(pointer="#/loras", detail=why)]
     errors = []
-    text_dim = loras.model_text_dim(model.config) if asked else None
     for index, lora in enumerate(asked):
         detail: str | None
         if any(other.name == lora.name for other in asked[:index]):
             detail = f"{lora.name} is asked for twice; add up the scales"
         else:
             try:
-                info = adapters.loras.find(lora.name).info
-                detail = loras.misfit(info, model.info.name, text_dim)
+                detail = loras.misfit(adapters.loras.find(lora.name), model)
             except loras.UnknownLoraError as error:
                 detail = str(error)
         if detail is not None:

@@ -123,6 +123,7 @@ class Family:
         sizeless: tasks whose pipelines make a picture of the size that they are given.
         widths: by which the parts of a model must fit together.
         needs: a Python package without which diffusers does not have its pipelines.
+        loras: the kind of LoRAs that its models take, see `lora_kinds`; None if they take none.
         arguments: of every call.
     """
 
@@ -148,6 +149,7 @@ class Family:
     sizeless: frozenset[Task] = frozenset()
     widths: tuple[Width, ...] = ()
     needs: str | None = None
+    loras: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def pipeline(self, task: Task) -> str | None:
@@ -208,6 +210,7 @@ def _stable_diffusion(name: str, prefix: str, guidance_scale: float, *encoders: 
         rounds_up=False,
         few_steps=4,
         widths=(Width("cross_attention_dim", tuple((part, "hidden_size") for part in encoders)),),
+        loras="unet",
     )
 
 
@@ -231,6 +234,7 @@ def _sd3(name: str, prefix: str, inpaint: str | None) -> Family:
             ),
             Width("in_channels", (("vae", "latent_channels"),)),
         ),
+        loras="sd3" if name != WHOLE else None,
     )
 
 
@@ -268,6 +272,7 @@ FAMILIES: Mapping[str, Family] = {
         max_tokens=512,
         widths=FLUX_WIDTHS,
         few_steps=4,
+        loras="flux",
     ),
     "flux-kontext": Family(
         "flux-kontext",
@@ -281,6 +286,7 @@ FAMILIES: Mapping[str, Family] = {
         area=MEGAPIXEL,
         widths=FLUX_WIDTHS,
         area_argument="max_area",
+        loras="flux",
     ),
     # Its negative prompt is always empty. How many references FLUX.2's models take well:
     # https://docs.bfl.ai/guides/prompting_editing_overview
@@ -301,6 +307,7 @@ FAMILIES: Mapping[str, Family] = {
             PACKED,
         ),
         few_steps=4,
+        loras="flux2",
     ),
     "flux2": Family(
         "flux2",
@@ -314,6 +321,7 @@ FAMILIES: Mapping[str, Family] = {
         max_references=6,
         reference_side=64,
         reference_ratio=8,
+        loras="flux2",
     ),
     "z-image": Family(
         "z-image",
@@ -330,6 +338,7 @@ FAMILIES: Mapping[str, Family] = {
             Width("in_channels", (("vae", "latent_channels"),)),
         ),
         few_steps=9,
+        loras="z-image",
     ),
     "z-image-omni": Family(
         WHOLE, 50, 5.0, "ZImageOmni", guidance=Guidance.CFG_ADDED, max_tokens=512, few_steps=9
@@ -345,6 +354,7 @@ FAMILIES: Mapping[str, Family] = {
         guidance=Guidance.TRUE_CFG,
         widths=QWEN_WIDTHS,
         max_tokens=512,
+        loras="qwen-image",
     ),
     # Inpainting takes no crop: the pipeline resizes the picture to a megapixel, but not the mask.
     "qwenimage-edit": Family(
@@ -360,6 +370,7 @@ FAMILIES: Mapping[str, Family] = {
         max_tokens=512,
         max_references=1,
         area=MEGAPIXEL,
+        loras="qwen-image",
     ),
     # Its authors find that it works best with one to three pictures:
     # https://huggingface.co/Qwen/Qwen-Image-Edit-2509
@@ -374,13 +385,14 @@ FAMILIES: Mapping[str, Family] = {
         max_tokens=512,
         max_references=3,
         area=MEGAPIXEL,
+        loras="qwen-image",
     ),
     # 16 pixels a latent pixel, which its VAE's configuration does not say.
     "qwenimage21": Family(
         WHOLE, 40, 1.0, "QwenImage21", guidance=Guidance.TRUE_CFG, packing=4, few_steps=8
     ),
     "auraflow": Family(WHOLE, 50, 3.5, "AuraFlow", max_tokens=256),
-    "chroma": Family(WHOLE, 35, 5.0, "Chroma", max_tokens=512),
+    "chroma": Family(WHOLE, 35, 5.0, "Chroma", max_tokens=512, loras="flux"),
     "cogview3": Family(WHOLE, 50, 5.0, "CogView3Plus", max_tokens=224),
     "cogview4": Family(WHOLE, 50, 5.0, "CogView4", max_tokens=1024),
     "glm_image": Family(

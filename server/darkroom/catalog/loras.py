@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkroom.catalog import lora_kinds
+from darkroom.catalog.lora_kinds import UNET
+from darkroom.catalog.models import ModelEntry
 from darkroom.catalog.weight_files import (
     AddonEntry,
     AddonFolder,
@@ -22,29 +25,28 @@ from darkroom.catalog.weight_files import (
 from darkroom.errors import DarkroomError
 from darkroom.responses import EmbeddingInfo, LoraInfo
 
-# A UNet's parts as diffusers names them, and as the original code does (kohya's SDXL files).
-_OURS = "down_blocks|mid_block|up_blocks|conv_in|conv_out|time_embedding|add_embedding"
-_SGM = "input_blocks|middle_block|output_blocks|time_embed|label_emb|out_2"
+# The end of a key. XLabs has two LoRAs on a layer, `…_lora1.down.weight` and `…_lora2.…`.
 _KEY = re.compile(
-    rf"(?P<layer>(?:lora_unet_(?:{_OURS}|{_SGM})|lora_te[12]?_|(?:unet\.)?(?:{_OURS})"
-    r"|text_encoder(?:_2)?\.).*?)"
-    r"(?:[._]lora(?:\.|_|_linear_layer\.)(?P<side>down|up|A|B)\.weight|\.alpha)"
+    r"(?P<layer>.+?)(?:(?:[._]lora(?:\.|_|_linear_layer\.)|(?<=_lora[12])\.)"
+    r"(?P<side>down|up|A|B)(?:\.default)?\.weight|\.alpha)"
 )
 
-# Part of a key → what the file is instead.
+# What is in a key → what the file is instead.
 FOREIGN = {
-    ".hada_w1": "is a LoHa; only LoRA and LoCon can be used",
-    ".lokr_w1": "is a LoKr; only LoRA and LoCon can be used",
-    "dora_scale": "is a DoRA; only LoRA and LoCon can be used",
-    "lora_magnitude_vector": "is a DoRA; only LoRA and LoCon can be used",
-    ".lora_mid.": "is a LoCon with Tucker cores, which cannot be used",
-    "base_model.model.": (
-        "was saved by peft, which keeps its strength in another file; save it with diffusers' "
-        "save_lora_weights"
-    ),
-    "first_stage_model.": "is a whole checkpoint; it belongs among the models",
-    "emb_params": "is a textual inversion; it belongs among the embeddings",
-    "clip_g": "is a textual inversion; it belongs among the embeddings",
+    re.compile(pattern): reason
+    for pattern, reason in {
+        r"\.hada_w1": "is a LoHa; only LoRA and LoCon can be used",
+        r"\.lokr_w1": "is a LoKr; only LoRA and LoCon can be used",
+        r"dora_scale|lora_magnitude_vector": "is a DoRA; only LoRA and LoCon can be used",
+        r"\.lora_mid\.": "is a LoCon with Tucker cores, which cannot be used",
+        # Of FLUX some are published so, with strengths of 1.
+        r"^base_model\.model\.(?!double_|single_|img_|txt_|time_|vector_|guidance_|final_)": (
+            "was saved by peft, which keeps its strength in another file; save it with diffusers' "
+            "save_lora_weights"
+        ),
+        r"first_stage_model\.": "is a whole checkpoint; it belongs among the models",
+        r"emb_params|clip_g": "is a textual inversion; it belongs among the embeddings",
+    }.items()
 }
 MAX_TRIGGER_WORDS = 8
 
@@ -62,7 +64,16 @@ class UnknownLoraError(DarkroomError, ValueError):
 
 @dataclass(frozen=True)
 class LoraEntry(AddonEntry):
+    """A LoRA.
+
+    Attributes:
+        kinds: of network that it may be for, see `lora_kinds`.
+        width: of the transformer that it was trained for; None if its layers do not show it.
+    """
+
     info: LoraInfo
+    kinds: tuple[str, ...]
+    width: int | None
 
 
 @dataclass(frozen=True)
@@ -95,10 +106,11 @@ class Layer:
 
 
 def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
-    """Group the keys of a file by layer, in any of the four naming schemes.
+    """Group the keys of a file by layer, in any of the naming schemes.
 
         kohya            lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight, ….alpha
         peft             unet.down_blocks.0.attentions.0.proj_in.lora_A.weight
+        ai-toolkit       diffusion_model.layers.0.attention.to_q.lora_A.weight
         diffusers        unet.down_blocks.0.attentions.0.proj_in.lora.down.weight
         old diffusers    down_blocks.0.….attn1.processor.to_q_lora.down.weight
 
@@ -111,11 +123,9 @@ def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
     layers: dict[str, Layer] = {}
     for key in keys:
         match = _KEY.fullmatch(key)
-        foreign = [reason for part, reason in FOREIGN.items() if part in key]
+        foreign = [reason for part, reason in FOREIGN.items() if part.search(key)]
         if match is None or foreign:
-            raise UnusableAddonError(
-                foreign[0] if foreign else f"is no LoRA for Stable Diffusion: it holds {key[:200]}"
-            )
+            raise UnusableAddonError(foreign[0] if foreign else _unknown(key))
         layer = layers.setdefault(match["layer"], Layer())
         match match["side"]:
             case "down" | "A":
@@ -132,23 +142,40 @@ def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
     return layers
 
 
+def _unknown(held: str) -> str:
+    return (
+        f"is no LoRA for Stable Diffusion or another family that takes them: it holds {held:.200}"
+    )
+
+
 def _describe_lora(path: Path, header: Header) -> LoraEntry:
     layers = group_by_layer(header.shapes)
+    try:
+        kinds = lora_kinds.kinds(layers)
+    except ValueError as error:
+        raise UnusableAddonError(_unknown(str(error))) from None
     for name, layer in layers.items():
         down, up = header.shapes[layer.down], header.shapes[layer.up]
         if len(down) not in (2, 4) or len(down) != len(up) or down[0] != up[1]:
             raise UnusableAddonError(f"is damaged: the halves of {name} do not fit together")
-    width = _text_dim(layers, header.shapes)
+    text_dim, width, kind = None, None, kinds[0] if len(kinds) == 1 else "unknown"
+    if kinds == (UNET,):
+        text_dim = _text_dim(layers, header.shapes)
+        kind = family(text_dim)
+    else:
+        width = lora_kinds.inner_width(
+            {name: header.shapes[layer.down] for name, layer in layers.items()}
+        )
     about = header.metadata
     info = LoraInfo(
         name=path.stem,
-        family=family(width),
-        text_dim=width,
+        family=kind,
+        text_dim=text_dim,
         title=about.get("modelspec.title", about.get("ss_output_name", ""))[:200],
         description=about.get("modelspec.description", "")[:2000],
         trigger_words=_trigger_words(about),
     )
-    return LoraEntry(path, info)
+    return LoraEntry(path, info, kinds, width)
 
 
 def _text_dim(layers: Mapping[str, Layer], shapes: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -226,11 +253,23 @@ def model_text_dim(folder: Path) -> int | None:
     return width if isinstance(width, int) else None
 
 
-def misfit(lora: LoraInfo, model: str, text_dim: int | None) -> str | None:
+def misfit(lora: LoraEntry, model: ModelEntry) -> str | None:
     """Why a LoRA does not fit a model; None if it fits, or if a width is unknown."""
-    if lora.text_dim is None or text_dim is None or lora.text_dim == text_dim:
+    name, its, kind = lora.info.name, model.info.name, model.spec.family.loras
+    if kind == UNET and UNET in lora.kinds:
+        has, wants = lora.info.text_dim, model_text_dim(model.config)
+        if has is None or wants is None or has == wants:
+            return None
+        return f"{name} is for {_title(has)}, but {its} is {_title(wants)}"
+    if kind not in lora.kinds:
+        titles = (lora_kinds.TITLES.get(each, "Stable Diffusion") for each in lora.kinds)
+        return (
+            f"{name} is for {' or '.join(titles)}, but {its} is of the family {model.info.family}"
+        )
+    width = lora_kinds.model_width(model.config)
+    if lora.width is None or width is None or lora.width == width:
         return None
-    return f"{lora.name} is for {_title(lora.text_dim)}, but {model} is {_title(text_dim)}"
+    return f"{name} is for a model that is {lora.width} wide, but {its} is {width} wide"
 
 
 def _title(text_dim: int) -> str:

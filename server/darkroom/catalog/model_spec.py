@@ -72,6 +72,8 @@ class ModelSpec:
         """Whether it honours a field of its tasks' requests."""
         if field == "guidance_rescale":
             return self.rescales
+        if field == "loras":
+            return self.family.loras is not None
         if field in families.GUIDED and self.guidance is Guidance.NONE:
             return False
         return field not in VARYING or field in self.family.takes

@@ -14,8 +14,7 @@ class Key:
     """Samples with equal keys may share a call of the denoiser."""
 
     model: str
-    form: Hashable = None  # of the call's arguments; None before it is known
-    loras: Hashable = ()  # the active set with its scales
+    form: Hashable = None  # of the call's arguments; of a job that is not prepared, its LoRAs
     exclusive: str | None = None  # id of a job that shares no call with other jobs
 
 
@@ -70,13 +69,15 @@ class ActiveJob:
     @property
     def key(self) -> Key:
         """Jobs with equal keys may be prepared together."""
-        alone = self.exact or self.isolated
-        return Key(self.model, None, self.loras, self.job.id if alone else None)
+        return Key(self.model, self.loras, self._exclusive)
 
     def key_of(self, sample: Sample) -> Key:
         """Samples with equal keys may share a call."""
-        key = self.key
-        return Key(key.model, sample.form, key.loras, key.exclusive)
+        return Key(self.model, sample.form, self._exclusive)
+
+    @property
+    def _exclusive(self) -> str | None:
+        return self.job.id if self.exact or self.isolated else None
 
     @property
     def steps(self) -> int:

@@ -1,21 +1,25 @@
-"""LoRAs over one loaded pipeline: which are active may change from one UNet call to the next.
+"""LoRAs over one loaded pipeline: each row of a call has its own.
 
-The base weights are never touched: peft's layers stand in front of the base layers and add to what
-they give. With no LoRA active they add nothing, so the base model's bytes are its own.
+The base weights are never touched. A hook on each layer that a LoRA changes adds to what the layer
+gives, in the rows of those who asked for it; a row without LoRAs stays as it is. peft's layers,
+which do the same in calls of one adapter a row, take neither several in a row nor a scale for each.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 import torch
-from peft.tuners.lora import LoraLayer
 
-from darkroom.catalog.loras import AdapterCatalog, UnknownLoraError
+from darkroom.catalog.loras import AdapterCatalog, LoraEntry, UnknownLoraError
 from darkroom.engine import lora_file, lora_layers
+from darkroom.engine.lora_file import LowRank
+from darkroom.engine.lora_layers import Layer, Share
 from darkroom.errors import DarkroomError
 from darkroom.requests import Lora
 
@@ -33,14 +37,49 @@ class AdapterError(DarkroomError, OSError):
         self.name = name
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """A LoRA in memory."""
+@dataclass(frozen=True, eq=False)
+class LoadedLora:
+    """A LoRA in memory.
 
-    key: str  # peft's name of it, never used again; its own name may hold what peft cannot
+    Attributes:
+        id: never used again, also when the file is read again.
+        stamp: of the file when it was read.
+        reads_text: whether it changes a text encoder.
+        apart: whether it changes a layer whose inputs have not one entry a row.
+    """
+
+    id: int
     path: Path
-    stamp: Stamp  # of the file when it was read
+    stamp: Stamp
+    layers: Mapping[Layer, LowRank]
     bytes: int
+    reads_text: bool
+    apart: bool
+
+
+@dataclass(frozen=True, eq=False)
+class LoraSet:
+    """The LoRAs of one job, with their scales. They stay in memory as long as it is used."""
+
+    scales: Mapping[LoadedLora, float]
+
+    @property
+    def key(self) -> tuple[tuple[int, float], ...]:
+        """Equal for sets that have the same effect; keeps nothing in memory."""
+        return tuple((lora.id, scale) for lora, scale in self.scales.items())
+
+    @property
+    def text_key(self) -> Hashable:
+        """As `key`, of the effect on text encoders."""
+        return tuple((lora.id, scale) for lora, scale in self.scales.items() if lora.reads_text)
+
+    @property
+    def apart(self) -> Hashable:
+        """None if rows with other LoRAs may be in a call with its rows; else its key."""
+        return self.key if any(lora.apart for lora in self.scales) else None
+
+
+NONE = LoraSet({})
 
 
 class Adapters:
@@ -50,72 +89,105 @@ class Adapters:
     attention projections must not be fused, and nothing may be replaced after the first LoRA came.
 
     Args:
-        pipeline: has a `unet`, and a `text_encoder` or two; on its device, in its dtype.
-        changed: is called when a LoRA's file has become another one, so that what was encoded with
-            it is out of date.
+        pipeline: has a `unet` or a `transformer`, and text encoders.
+        device: of the computation, also while weights are offloaded.
+        refusal: why it takes none; None if it takes some.
+        flat: beginnings of the names of layers whose inputs have not one entry a row.
         budget_bytes: that LoRAs may take up in memory. Beyond it the least recently used ones are
-            unloaded, but never those that are asked for.
+            unloaded, but never those that are asked for, or that a `LoraSet` holds.
     """
 
     def __init__(
         self,
         pipeline: Any,
         catalog: AdapterCatalog,
-        changed: Callable[[], None] = lambda: None,
+        device: torch.device,
+        *,
+        refusal: str | None = None,
+        flat: tuple[str, ...] = (),
         budget_bytes: int = BUDGET_BYTES,
     ) -> None:
         parts = {part: getattr(pipeline, part, None) for part in lora_file.PARTS}
         self._parts: dict[str, Any] = {k: v for k, v in parts.items() if v is not None}
+        self._pipeline = type(pipeline)
         self._catalog = catalog
-        self._changed = changed
+        self._device = device
+        self._refusal = refusal
+        self._flat = flat
         self._budget_bytes = budget_bytes
-        self._loaded: dict[str, _Loaded] = {}  # least recently used first
-        self._keys = (f"darkroom{number}" for number in itertools.count())
-        self._layers: list[LoraLayer] = []
-        self._active: list[tuple[str, float]] = []
+        self._ids = itertools.count()
+        self._loaded: dict[str, LoadedLora] = {}  # least recently used first
+        self._alive: weakref.WeakSet[LoadedLora] = weakref.WeakSet()  # also those let go of
+        self._sets: weakref.WeakSet[LoraSet] = weakref.WeakSet()
+        self._hooks: dict[Layer, Any] = {}
+        self._shares: dict[LoadedLora, Share] = {}  # of the call that is made now
 
     @property
     def loaded(self) -> tuple[str, ...]:
-        """Names of the LoRAs in memory, the least recently used first."""
+        """Names of the LoRAs that are kept in memory, the least recently used first."""
         return tuple(self._loaded)
 
-    def activate(self, loras: Sequence[Lora]) -> None:
-        """Make exactly these LoRAs work, with these scales. Cheap when nothing changes.
+    @property
+    def bytes(self) -> int:
+        """What LoRAs take up in memory, also those that are kept only for jobs in flight."""
+        return sum(lora.bytes for lora in self._alive)
+
+    # --- loading ---------------------------------------------------------------------------
+
+    def find(self, asked: Sequence[Lora]) -> LoraSet:
+        """These LoRAs, with these scales, as their files are now.
 
         A LoRA is loaded when it is first asked for, and again when its file was changed; one whose
-        file went away stays as it is. After an error the base model is active, by itself.
+        file went away stays as it is.
 
         Raises:
             AdapterError: one is not there, is broken, or is for another model.
+            ValueError: the model takes none.
             torch.OutOfMemoryError: one does not fit into memory.
         """
         # Sums of floats depend on their order; a set must not.
-        wanted = sorted((lora for lora in loras if lora.scale), key=lambda lora: lora.name)
+        wanted = sorted((lora for lora in asked if lora.scale), key=lambda lora: lora.name)
+        if not wanted:
+            return NONE
+        if self._refusal is not None:
+            raise ValueError(self._refusal)
+        names = {lora.name for lora in wanted}
+        made = LoraSet({self._get(lora.name, names): lora.scale for lora in wanted})
+        self._sets.add(made)
+        return made
+
+    def admits(self, asked: Sequence[Lora]) -> bool:
+        """Whether these LoRAs fit in memory beside those of the jobs in flight."""
+        used = self._used()
+        wanted = 0
+        for lora in asked if self._refusal is None else ():
+            held = self._loaded.get(lora.name)
+            if held is None:
+                wanted += self._expected_bytes(lora.name)
+            elif held not in used:
+                wanted += held.bytes
+        fits = sum(lora.bytes for lora in used) + wanted <= self._budget_bytes
+        return fits or not used or not wanted
+
+    def _expected_bytes(self, name: str) -> int:
+        """0 where `find` will say why it cannot be loaded."""
         try:
-            names = {lora.name for lora in wanted}
-            active = [(self._get(lora.name, names).key, lora.scale) for lora in wanted]
-        except BaseException:
-            self._switch([])
-            raise
-        if active != self._active:
-            self._switch(active)
+            entry: LoraEntry = self._catalog.loras.find(name)
+            number_bytes = max(model.dtype.itemsize for model in self._parts.values())
+            return entry.expected_bytes(number_bytes)
+        except ValueError:
+            return 0
 
-    def _switch(self, active: list[tuple[str, float]]) -> None:
-        keys = [key for key, _ in active]
-        for layer in self._layers:
-            layer.set_adapter(keys, inference_mode=True)
-            for key, scale in active:
-                layer.set_scale(key, scale)
-        self._active = active
+    def _used(self) -> set[LoadedLora]:
+        return {lora for loras in self._sets for lora in loras.scales}
 
-    def _get(self, name: str, wanted: set[str]) -> _Loaded:
+    def _get(self, name: str, wanted: Collection[str]) -> LoadedLora:
         held = self._loaded.get(name)
         if held is not None:
             if _stamp(held.path) in (held.stamp, None):
                 self._loaded[name] = self._loaded.pop(name)
                 return held
             self._forget(name)
-            self._changed()
         try:
             path = self._catalog.loras.find(name).path
         except UnknownLoraError as error:
@@ -123,50 +195,73 @@ class Adapters:
         stamp = _stamp(path)
         if stamp is None:
             raise AdapterError(name, "its file went away")
+        self._make_room(self._expected_bytes(name), wanted)
         # Tensors made in inference mode could not be used outside of it.
         with torch.inference_mode(False), torch.no_grad():
-            self._loaded[name] = self._load(name, path, stamp, wanted)
-        return self._loaded[name]
+            loaded = self._load(name, path, stamp)
+        self._loaded[name] = loaded
+        self._alive.add(loaded)
+        return loaded
 
-    def _load(self, name: str, path: Path, stamp: Stamp, wanted: set[str]) -> _Loaded:
-        """Check a LoRA against the model, then add it to the layers."""
+    def _load(self, name: str, path: Path, stamp: Stamp) -> LoadedLora:
+        """Read a LoRA and check it against the model."""
         try:
-            updates = lora_file.read(path, self._parts["unet"].config)
-            fitted = lora_layers.fit(self._parts, updates)
+            updates = lora_file.read(path, self._pipeline, self._parts)
+            fitted = lora_layers.fit(self._parts, updates, self._device)
         except ValueError as error:
             raise AdapterError(name, str(error)) from error
-        size = sum(lora_layers.size_bytes(self._parts[part], fitted[part]) for part in fitted)
-        for other in [other for other in self._loaded if other not in wanted]:
-            if sum(held.bytes for held in self._loaded.values()) + size <= self._budget_bytes:
+        layers = {layer: update for part in fitted.values() for layer, update in part.items()}
+        size = sum(half.nbytes for each in layers.values() for half in (each.down, each.up))
+        log.info("LoRA loaded", lora=name, megabytes=round(size / 2**20, 1))
+        return LoadedLora(
+            id=next(self._ids),
+            path=path,
+            stamp=stamp,
+            layers=layers,
+            bytes=size,
+            reads_text=any(fitted[part] for part in fitted if part not in lora_file.DENOISERS),
+            apart=any(
+                layer.startswith(self._flat)
+                for part in lora_file.DENOISERS
+                for layer in updates.get(part, ())
+            ),
+        )
+
+    def _make_room(self, size: int, wanted: Collection[str]) -> None:
+        """Let go of the least recently used ones that nobody needs now."""
+        used = self._used()
+        for other in [name for name in self._loaded if name not in wanted]:
+            if self.bytes + size <= self._budget_bytes:
                 break
-            self._forget(other)
-        key = next(self._keys)
-        log.info("loading LoRA", lora=name, megabytes=round(size / 2**20, 1))
-        try:
-            for part, layers in fitted.items():
-                lora_layers.put(self._parts[part], key, layers)
-        except BaseException:
-            self._remove(key)
-            raise
-        self._collect_layers()
-        self._switch([])  # peft makes what comes in active
-        return _Loaded(key, path, stamp, size)
+            if self._loaded[other] not in used:
+                self._forget(other)
 
     def _forget(self, name: str) -> None:
         log.info("letting go of LoRA", lora=name)
-        self._remove(self._loaded.pop(name).key)
+        del self._loaded[name]
+        kept = {layer for lora in self._loaded.values() for layer in lora.layers}
+        for layer in self._hooks.keys() - kept:  # those in use come back with their next call
+            self._hooks.pop(layer).remove()
 
-    def _remove(self, key: str) -> None:
-        """Take one LoRA off, and peft's layers where it was the last."""
-        self._collect_layers()
-        self._switch([])  # peft makes another one active when an active one goes
-        for model in self._parts.values():
-            lora_layers.take_off(model, key)
-        self._collect_layers()
+    # --- calls -----------------------------------------------------------------------------
 
-    def _collect_layers(self) -> None:
-        modules = itertools.chain(*(model.modules() for model in self._parts.values()))
-        self._layers = [module for module in modules if isinstance(module, LoraLayer)]
+    @contextmanager
+    def applied(self, rows: Sequence[LoraSet]) -> Iterator[None]:
+        """Apply to each row of the calls made inside its own LoRAs; of one set, to all rows."""
+        self._shares = lora_layers.shares([loras.scales for loras in rows]) if rows else {}
+        for lora in self._shares:
+            for layer in lora.layers.keys() - self._hooks.keys():
+                self._hooks[layer] = layer.register_forward_hook(self._add)
+        try:
+            yield
+        finally:
+            self._shares = {}
+
+    def _add(self, layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        for lora, share in self._shares.items():
+            update = lora.layers.get(layer)
+            if update is not None:
+                share.add(layer, update, inputs[0], output)
 
 
 def _stamp(path: Path) -> Stamp | None:

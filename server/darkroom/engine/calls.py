@@ -2,11 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import torch
+
+from darkroom.engine.adapters import LoraSet
 
 # Positions of tokens: one table for all rows of a call, in pipelines that give it two dimensions.
 TABLES = ("img_ids", "txt_ids")
@@ -21,11 +24,13 @@ class Call:
         batched: arguments with one entry a row: tensors along their first dimension, lists, or
             dictionaries of such.
         shared: arguments that are the same for all rows.
+        loras: of each row; empty if no row has any.
     """
 
     rows: int
     batched: Mapping[str, Any]
     shared: Mapping[str, Any]
+    loras: Sequence[LoraSet] = ()
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -46,7 +51,12 @@ class Call:
             return
         for start in range(0, self.rows, rows):
             stop = min(start + rows, self.rows)
-            yield Call(stop - start, rows_of(self.batched, start, stop), self.shared)
+            yield Call(
+                stop - start,
+                rows_of(self.batched, start, stop),
+                self.shared,
+                self.loras[start:stop],
+            )
 
 
 def take_apart(network: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
@@ -64,12 +74,22 @@ def join(calls: Sequence[Call]) -> Call:
         return calls[0]
     names = calls[0].batched
     batched = {name: _joined([call.batched[name] for call in calls]) for name in names}
-    return Call(sum(call.rows for call in calls), batched, calls[0].shared)
+    loras = [lora_set for call in calls for lora_set in call.loras]
+    return Call(sum(call.rows for call in calls), batched, calls[0].shared, loras)
 
 
-def make(network: Callable[..., Any], call: Call, rows: int) -> Any:
-    """The network's output for a call, made in parts of at most so many rows."""
-    outputs = [network(**part.arguments) for part in call.parts(rows)]
+Applied = Callable[[Sequence[LoraSet]], AbstractContextManager[None]]
+
+
+def make(network: Callable[..., Any], call: Call, rows: int, applied: Applied) -> Any:
+    """The network's output for a call, made in parts of at most so many rows.
+
+    `applied` applies to each row its LoRAs, see `Adapters`.
+    """
+    outputs = []
+    for part in call.parts(rows):
+        with applied(part.loras):
+            outputs.append(network(**part.arguments))
     return outputs[0] if len(outputs) == 1 else _joined(outputs)
 
 
@@ -137,7 +157,7 @@ def pad(call: Call, text: str, mask: str, length: int) -> Call:
         mask: torch.nn.functional.pad(known.bool(), (0, missing)),
     }
     shared = {name: value for name, value in call.shared.items() if name != mask}
-    return Call(call.rows, {**call.batched, **padded}, shared)
+    return replace(call, batched={**call.batched, **padded}, shared=shared)
 
 
 def form_without(call: Call, *names: str) -> Hashable:

@@ -1,10 +1,12 @@
 """One UNet call for many samples, and DeepCache, which shortens most calls."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from darkroom.engine import calls
+from darkroom.engine.adapters import Adapters, LoraSet
 from darkroom.engine.calls import Call
 from darkroom.engine.sample import UNetSample
 
@@ -88,8 +90,9 @@ class Denoiser:
     Its deep part is computed at every `deep_cache_interval`th step of a sample.
     """
 
-    def __init__(self, unet: Any, deep_cache_interval: int = 1) -> None:
+    def __init__(self, unet: Any, adapters: Adapters, deep_cache_interval: int = 1) -> None:
         self._unet = unet
+        self._adapters = adapters
         self._cache = DeepCache(unet, deep_cache_interval) if deep_cache_interval > 1 else None
 
     def step(
@@ -97,7 +100,7 @@ class Denoiser:
     ) -> list[tuple[UNetSample, Exception]]:
         """Advance samples of one key by one timestep, in calls of at most `max_rows` rows.
 
-        Steps, schedulers, guidance and lengths of prompts may differ.
+        Steps, schedulers, guidance, LoRAs and lengths of prompts may differ.
 
         Returns:
             The samples whose scheduler failed, with the error; the others have advanced.
@@ -109,7 +112,8 @@ class Denoiser:
         if self._cache is not None:
             predicted = self._predict_cached(self._cache, inputs, max_rows)
         else:
-            rows = self.predict(collate(samples, list(inputs.values())), max_rows)
+            call = collate(samples, list(inputs.values()))
+            rows = self.predict(call, max_rows, _loras(samples))
             counts = [len(sample.rows) for sample in samples]
             predicted = dict(zip(samples, rows.split(counts), strict=True))
         failed: list[tuple[UNetSample, Exception]] = []
@@ -120,10 +124,13 @@ class Denoiser:
                 failed.append((sample, error))
         return failed
 
-    def predict(self, call: dict[str, Any], max_rows: int) -> torch.Tensor:
-        """The UNet's output for a collated call, (rows, C, h, w)."""
-        parts = [self._unet(**part, return_dict=False)[0] for part in _parts(call, max_rows)]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+    def predict(
+        self, call: dict[str, Any], max_rows: int, loras: Sequence[LoraSet] = ()
+    ) -> torch.Tensor:
+        """The UNet's output for a collated call, (rows, C, h, w), with the LoRAs of each row."""
+        whole = Call(len(call["sample"]), call, {"return_dict": False}, loras)
+        predicted: torch.Tensor = calls.make(self._unet, whole, max_rows, self._adapters.applied)[0]
+        return predicted
 
     def _predict_cached(
         self, cache: DeepCache, inputs: dict[UNetSample, torch.Tensor], max_rows: int
@@ -138,7 +145,12 @@ class Denoiser:
             call = collate(group, [inputs[sample] for sample in group])
             kept = [sample.deep for sample in group if sample.deep is not None]
             call["deep"] = torch.cat(kept) if kept else None
-            outputs, deeps = zip(*(cache(part) for part in _parts(call, max_rows)), strict=True)
+            whole = Call(len(call["sample"]), call, {}, _loras(group))
+            made = []
+            for part in whole.parts(max_rows):
+                with self._adapters.applied(part.loras):
+                    made.append(cache(part.batched))
+            outputs, deeps = zip(*made, strict=True)
             counts = [len(sample.rows) for sample in group]
             predicted |= zip(group, torch.cat(outputs).split(counts), strict=True)
             for sample, deep in zip(group, torch.cat(deeps).split(counts), strict=True):
@@ -194,7 +206,7 @@ def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | N
     return stacked, mask
 
 
-def _parts(call: dict[str, Any], max_rows: int) -> Iterator[Mapping[str, Any]]:
-    """Cut a call into calls of at most `max_rows` rows."""
-    whole = Call(len(call["sample"]), call, {})
-    return (part.batched for part in whole.parts(max_rows))
+def _loras(samples: Sequence[UNetSample]) -> Sequence[LoraSet]:
+    """Of each row; empty if no row has any."""
+    each = [sample.loras for sample in samples for _ in sample.rows]
+    return each if any(loras.scales for loras in each) else ()

@@ -1,9 +1,9 @@
 """A LoRA file as low-rank updates of layers, whichever program saved it.
 
-diffusers renames the layers. Strengths (alpha) are put into the weights here, because on diffusers'
-way from the file to peft those of attention layers are lost where they differ between layers
-(`get_peft_kwargs` in 0.42 looks for them under names that the UNet does not have), as they do in
-every LoCon with a `conv_alpha` of its own.
+diffusers renames the layers, as the loader of each pipeline does. Strengths (alpha) are put into
+the weights here, because on diffusers' way from the file to peft those of a UNet's attention layers
+are lost where they differ between layers (`get_peft_kwargs` in 0.42 looks for them under names that
+the UNet does not have), as they do in every LoCon with a `conv_alpha` of its own.
 """
 
 import json
@@ -21,11 +21,12 @@ from diffusers.utils.state_dict_utils import (
     convert_unet_state_dict_to_peft,
 )
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from darkroom.catalog import loras, weight_files
 
-PARTS = ("unet", "text_encoder", "text_encoder_2")
+DENOISERS = ("unet", "transformer")
+PARTS = (*DENOISERS, "text_encoder", "text_encoder_2")
 FOREIGN_METADATA = "holds metadata that diffusers did not write"
 # Files from before diffusers 0.17 hold the UNet's attention layers and do not say so.
 _UNET_ALONE = ("down_blocks.", "mid_block.", "up_blocks.")
@@ -47,18 +48,22 @@ class LowRank:
 Updates = Mapping[str, Mapping[str, LowRank]]
 
 
-def read(path: Path, unet_config: Any) -> Updates:
+def read(path: Path, pipeline: Any, parts: Mapping[str, Any]) -> Updates:
     """Read a LoRA from a safetensors file.
 
-    Layers of text encoders are named as diffusers saves them, below `text_model.`. How many layers
-    a block of the original naming has is in the UNet's configuration.
+    Layers of text encoders are named as diffusers saves them, below `text_model.`.
+
+    Args:
+        pipeline: the class whose loader renames the layers.
+        parts: its networks.
 
     Raises:
         ValueError: says why it is no LoRA, or a broken one.
     """
     try:
         metadata = weight_files.read_addon_header(path).metadata
-        tensors = load_file(path)
+        # Not mapped into memory: who writes over a mapped file ends this process.
+        tensors = load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise ValueError(f"cannot be read ({error})") from None
     layers = loras.group_by_layer(tensors)
@@ -72,20 +77,58 @@ def read(path: Path, unet_config: Any) -> Updates:
         prefix = "unet." if layer.down.startswith(_UNET_ALONE) else ""
         weights[prefix + layer.down] = down
         weights[prefix + layer.up] = up * _strength(config, name, down.shape[0], alpha)
+        if layer.alpha is not None and "transformer" in parts:
+            # Some converters ask for it, and some know by it what to convert. It says 1 now.
+            weights[layer.alpha] = torch.tensor(float(down.shape[0]))
     try:
-        renamed, _ = StableDiffusionLoraLoaderMixin.lora_state_dict(
-            weights, unet_config=unet_config
-        )
-        return {part: _updates(renamed, f"{part}.") for part in PARTS}
-    except (KeyError, IndexError, AttributeError, ValueError) as error:
+        renamed = _renamed(weights, pipeline, parts)
+        updates = {part: _updates(renamed, f"{part}.") for part in PARTS}
+        if not any(updates.values()):
+            raise ValueError(next(iter(layers)))
+        return updates
+    except (KeyError, IndexError, AttributeError, AssertionError, ValueError) as error:
         # What diffusers' renaming raises on names that it cannot take apart.
         raise ValueError(f"names layers in a way that is not known ({error!s:.200})") from None
+
+
+def _renamed(
+    weights: dict[str, torch.Tensor], pipeline: Any, parts: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    """The weights by the name of their part, and by diffusers' of the layer in it.
+
+    Raises:
+        ValueError: layers would be left out.
+        Exception: whatever diffusers raises.
+    """
+    renamed: dict[str, torch.Tensor]
+    named = tuple(f"{part}." for part in PARTS)
+    if "unet" in parts:  # its configuration says how many layers a block of the original naming has
+        config = parts["unet"].config
+        renamed, _ = StableDiffusionLoraLoaderMixin.lora_state_dict(weights, unet_config=config)
+        strange = [name for name in renamed if not name.startswith(named)]
+        if strange:
+            raise ValueError(strange[0])
+        return renamed
+    # Some converters put this before each name, also where it is already.
+    weights = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
+    foreign = [name for name in weights if ".lora_down." in name]
+    renamed = pipeline.lora_state_dict(weights)
+    if renamed is not weights:
+        # FLUX's converters take what they know out of the dictionary that they are given.
+        left = [name for name in foreign if name in weights]
+        if left and len(left) < len(foreign):
+            raise ValueError(", ".join(left))
+    return {
+        name if name.startswith(named) else f"transformer.{name}": tensor
+        for name, tensor in renamed.items()
+        if not name.endswith(".alpha")
+    }
 
 
 def _updates(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, LowRank]:
     """The layers of one part, by their names in it."""
     mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    if prefix != "unet.":
+    if prefix.startswith("text_encoder"):
         # diffusers' own guess of the naming fails on files that hold a text projection.
         mine = convert_state_dict_to_peft(mine, original_type=StateDictType.DIFFUSERS_OLD)
     mine = convert_unet_state_dict_to_peft(mine)

@@ -48,8 +48,6 @@ class LoadedModel:
     """A model in memory.
 
     Attributes:
-        adapters: its LoRAs; None where it takes none.
-        no_loras: why, where it takes none.
         costs: measured calls; None where calls are not shared, so that nothing is to be weighed.
         bytes: of the weights of each of its parts.
         load_seconds: how long loading took.
@@ -57,12 +55,10 @@ class LoadedModel:
 
     name: str
     family: Family
-    adapters: Adapters | None
     costs: Costs | None
     limits: MemoryLimits
     bytes: Mapping[str, int]
     load_seconds: float = 0.0
-    no_loras: str = "it takes no LoRAs"
 
     def apply_limits(self) -> None:
         """Apply changed `limits` to the VAE and to offloading."""
@@ -345,7 +341,7 @@ class ModelManager:
             name = UPSCALERS + entry.info.name
             limits = MemoryLimits(MAX_CODED, settings.vae_tile_side, can_offload=False)
             size = {"upscaler": upscaler.weight_bytes}
-            return LoadedModel(name, upscaler, None, None, limits, size)
+            return LoadedModel(name, upscaler, None, limits, size)
         can_offload = self._accelerated and self._offload is Offload.NONE
         tile_side = settings.vae_tile_side
         limits = MemoryLimits(MAX_CODED, tile_side, can_offload, offload=offload)
@@ -364,35 +360,39 @@ class ModelManager:
             if isinstance(part, torch.nn.Module)
         }
         family: Family
-        adapters, no_loras = None, f"{entry.info.name} takes no LoRAs here"
         if entry.info.family in stable_diffusion.FAMILIES:
             family = self._stable_diffusion(entry, pipeline)
-            if settings.fuse_qkv:
-                # The LoRA layers would wrap projections that are no longer called.
-                no_loras = "engine.fuse_qkv is on, which excludes LoRAs"
-            elif self._storage is not None:
-                no_loras = "engine.layerwise_casting is on, which excludes LoRAs"
-            else:
-                adapters = Adapters(pipeline, self._adapters, family.forget_texts)
         else:
-            family = pipelines.build(entry, pipeline, self.device)
+            refusal = self._no_loras(entry)
+            family = pipelines.build(entry, pipeline, self._adapters, refusal, self.device)
         family.tile(tile_side)
         family.offload(offload)
         costs = warmup.warm_up(family, entry.info, self.device, self._clock)
-        return LoadedModel(
-            entry.info.name, family, adapters, costs, limits, sizes, no_loras=no_loras
-        )
+        return LoadedModel(entry.info.name, family, costs, limits, sizes)
+
+    def _no_loras(self, entry: ModelEntry) -> str | None:
+        """Why a model takes no LoRAs; None if it takes some."""
+        if self._settings.fuse_qkv and entry.spec.family in UNETS:
+            # They would be put on projections that are no longer called.
+            return "engine.fuse_qkv is on, which excludes LoRAs"
+        if self._storage is not None:
+            return "engine.layerwise_casting is on, which excludes LoRAs"
+        takes = "loras" in entry.info.fields
+        return None if takes else f"{entry.info.name} takes no LoRAs here"
 
     def _stable_diffusion(self, entry: ModelEntry, pipeline: Any) -> UNetFamily:
         info, settings = entry.info, self._settings
         where = (self.device, self._dtype(entry))
         tiny = loading.load_tiny_vae(entry, *where) if settings.tiny_vae else None
         words = load_embeddings(pipeline, self._adapters.embeddings.entries())
+        refusal = self._no_loras(entry)
+        adapters = Adapters(pipeline, self._adapters, self.device, refusal=refusal)
         return stable_diffusion.FAMILIES[info.family](
             stable_diffusion.pipelines(pipeline, info.family, info.tasks),
             PromptEncoder(pipeline, self.device, words.expand),
+            adapters,
             Vae(pipeline.vae, *where, settings.vae_tile_side, tiny),
-            Denoiser(pipeline.unet, settings.deep_cache_interval),
+            Denoiser(pipeline.unet, adapters, settings.deep_cache_interval),
             Preview(info.family, entry.latent_rgb),
             *where,
             entry.notes_on,

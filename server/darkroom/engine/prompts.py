@@ -57,8 +57,8 @@ class PromptEncoder:
     """Encodes prompts for one loaded model. Used from one thread.
 
     Args:
-        pipeline: of StableDiffusion or StableDiffusionXL, for any task; text encoders may be
-            changed in place (see `forget`), not exchanged.
+        pipeline: of StableDiffusion or StableDiffusionXL, for any task; text encoders are not
+            exchanged, and what changes their weights is told as `variant`.
         expand: rewrites text before it is tokenized, to name every vector of a textual inversion.
         capacity: windows of 77 tokens to remember, least recently used out first; one of SDXL
             takes 315 kB in fp16.
@@ -95,7 +95,7 @@ class PromptEncoder:
 
         Args:
             clip_skip: last encoder layers to leave out.
-            variant: what else the weights of the encoders depend on, e.g. the active LoRAs.
+            variant: what else the weights of the encoders depend on: the LoRAs that are applied.
 
         Raises:
             PromptError: a weight is out of range, there are over `MAX_WINDOWS` windows, or
@@ -116,10 +116,6 @@ class PromptEncoder:
         while sum(kept.embeds.shape[1] for kept in self._kept.values()) > self._capacity * window:
             del self._kept[next(iter(self._kept))]
         return conditioning
-
-    def forget(self) -> None:
-        """Remember nothing: the encoders or their vocabulary have changed."""
-        self._kept.clear()
 
     @torch.no_grad()
     def _encode(self, prompt: str, clip_skip: int) -> Conditioning:

@@ -60,10 +60,6 @@ class Runner:
 
     def _run(self, work: Call) -> Any:
         model, family = work.model, work.model.family
-        if model.adapters is not None:
-            model.adapters.activate(work.jobs[0].loras)
-        elif work.jobs[0].loras:
-            raise ValueError(model.no_loras)
         match work:
             case Prepare(jobs=jobs):
                 return family.prepare([active.job for active in jobs])

@@ -10,6 +10,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 from PIL.Image import Image
 
 from darkroom.catalog import schedulers
+from darkroom.engine.adapters import NONE, LoraSet
 from darkroom.engine.prompts import Conditioning
 
 
@@ -77,6 +78,7 @@ class UNetSample:
     step_options: dict[str, Any] = field(default_factory=dict)  # of `scheduler.step`
     guidance_embedding: torch.Tensor | None = None  # (1, dim), for UNets that take it as an input
     inpainting: Inpainting | None = None
+    loras: LoraSet = NONE
     step: int = 0  # how many timesteps are done
     prediction: Prediction | None = None  # the last one
     deep: torch.Tensor | None = None  # (1 or 2, C', h', w'), the UNet's deep part, for DeepCache
@@ -96,7 +98,7 @@ class UNetSample:
 
     @property
     def form(self) -> Hashable:
-        return tuple(self.latents.shape[1:])
+        return (tuple(self.latents.shape[1:]), self.loras.apart)
 
     @property
     def timestep(self) -> torch.Tensor:

@@ -125,13 +125,12 @@ class Scheduler:
         if first is None:
             return None
         model = self._models.resident(first.model)
-        form = next(first.undecoded()).form
+        key = first.key_of(next(first.undecoded()))
         pairs = [
             (active, sample)
             for active in active_jobs
-            if active.model == first.model and active.key == first.key
             for sample in active.undecoded()
-            if sample.form == form
+            if active.key_of(sample) == key
         ]
         return Decode(pairs[: 1 if first.exact else model.limits.max_coded], model)
 
@@ -139,16 +138,24 @@ class Scheduler:
         """The oldest new jobs whose model is loaded, those that are alike together.
 
         While a model is being loaded, jobs of models in memory go on. But none overtakes a job that
-        waits for memory for its model: the jobs in flight would keep theirs for ever.
+        waits for memory for its model, or for its LoRAs: the jobs in flight would keep theirs for
+        ever.
         """
         in_use = {active.model for active in active_jobs if active.prepared}
         new = [active for active in active_jobs if not active.prepared]
+        busy = frozenset(in_use)
+        crowded = set()  # models whose LoRAs in use leave no memory for others
         for first in new:
+            if first.loras and first.model in crowded:
+                continue
             try:
                 model = self._models.get(first.model, in_use)
             except Exception as error:
                 return Refuse(first, error)
             in_use.add(first.model)  # a younger job's model does not take its place
+            if model is not None and first.model in busy and not model.family.admits(first.job):
+                crowded.add(first.model)
+                continue
             if model is not None:
                 alike = [active for active in new if active.key == first.key]
                 return Prepare(alike[: model.limits.max_coded], model)

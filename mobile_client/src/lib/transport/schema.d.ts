@@ -1538,12 +1538,12 @@ export interface components {
             name: string;
             /**
              * Family
-             * @description sd1, sd2, sdxl, width-<text_dim>, or unknown.
+             * @description sd1, sd2, sdxl, width-<text_dim>; sd3, flux, flux2, z-image, qwen-image; or unknown.
              */
             family: string;
             /**
              * Text Dim
-             * @description Width of the text it was trained on; it fits models of the same width.
+             * @description Width of the text that a UNet's was trained on; it fits models of the same.
              */
             text_dim: number | null;
             /** Title */

@@ -1,7 +1,5 @@
 """/models, /schedulers, /loras, /embeddings and /upscalers: to choose from, and to unload."""
 
-from typing import TypeVar
-
 from flask import Blueprint, Response
 
 from darkroom.api.auth import access
@@ -9,8 +7,9 @@ from darkroom.api.context import context
 from darkroom.api.errors import ProblemError
 from darkroom.api.http import send_model
 from darkroom.api.openapi import Operation, route
-from darkroom.catalog import schedulers
-from darkroom.catalog.loras import model_text_dim
+from darkroom.catalog import loras, schedulers
+from darkroom.catalog.families import UNETS
+from darkroom.catalog.loras import EmbeddingEntry, LoraEntry
 from darkroom.catalog.models import UnknownModelError
 from darkroom.queue.unloads import ModelInUseError
 from darkroom.requests import UPSCALERS, UnloadRequest
@@ -26,8 +25,6 @@ from darkroom.responses import (
 )
 
 blueprint = Blueprint("models", __name__)
-
-Adapter = TypeVar("Adapter", LoraInfo, EmbeddingInfo)
 
 
 @route(blueprint, "GET", "/models", Operation({200: ModelList}))
@@ -80,16 +77,16 @@ def list_schedulers() -> Response:
 def list_loras() -> Response:
     """List the LoRAs, each with the models it fits, and files that cannot be used."""
     catalog = context().adapters
-    loras = tuple(_fitted(entry.info) for entry in catalog.loras.entries())
-    return send_model(LoraList(loras=loras, broken=catalog.loras.broken()))
+    fitted = tuple(map(_fitted_lora, catalog.loras.entries()))
+    return send_model(LoraList(loras=fitted, broken=catalog.loras.broken()))
 
 
 @route(blueprint, "GET", "/embeddings", Operation({200: EmbeddingList}))
 def list_embeddings() -> Response:
     """List the textual inversions, each with the models it fits, and files that cannot be used."""
     catalog = context().adapters
-    embeddings = tuple(_fitted(entry.info) for entry in catalog.embeddings.entries())
-    return send_model(EmbeddingList(embeddings=embeddings, broken=catalog.embeddings.broken()))
+    fitted = tuple(map(_fitted_embedding, catalog.embeddings.entries()))
+    return send_model(EmbeddingList(embeddings=fitted, broken=catalog.embeddings.broken()))
 
 
 @route(blueprint, "GET", "/upscalers", Operation({200: UpscalerList}))
@@ -100,15 +97,22 @@ def list_upscalers() -> Response:
     return send_model(UpscalerList(upscalers=upscalers, broken=catalog.broken()))
 
 
-def _fitted(info: Adapter) -> Adapter:
-    """An adapter with the models whose text encoder has its width; all if it is unknown.
-
-    Models that take no LoRAs read no embeddings either.
-    """
+def _fitted_lora(lora: LoraEntry) -> LoraInfo:
+    """A LoRA with the models that take it."""
     models = tuple(
         entry.info.name
         for entry in context().catalog.entries()
-        if "loras" in entry.info.fields
-        and (info.text_dim is None or model_text_dim(entry.config) in (info.text_dim, None))
+        if "loras" in entry.info.fields and loras.misfit(lora, entry) is None
     )
-    return info.model_copy(update={"models": models})
+    return lora.info.model_copy(update={"models": models})
+
+
+def _fitted_embedding(embedding: EmbeddingEntry) -> EmbeddingInfo:
+    """A textual inversion with the models whose text encoder has its width."""
+    models = tuple(
+        entry.info.name
+        for entry in context().catalog.entries()
+        if entry.spec.family in UNETS  # others read none
+        and loras.model_text_dim(entry.config) in (embedding.info.text_dim, None)
+    )
+    return embedding.info.model_copy(update={"models": models})

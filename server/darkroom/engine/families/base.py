@@ -36,7 +36,7 @@ class Sample(Protocol):
 
     @property
     def form(self) -> Hashable:
-        """Samples of one model and one LoRA set with equal forms may share a call."""
+        """Samples of one model with equal forms may share a call."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,16 @@ class Family(Protocol):
     def notes(self, job: EngineJob) -> list[str]:
         """Sentences on what of a request has no effect, or another one than asked for."""
 
+    def admits(self, job: EngineJob) -> bool:
+        """Whether a job's LoRAs fit in memory beside those of the jobs that are prepared."""
+
     def prepare(self, jobs: Sequence[EngineJob]) -> dict[str, list[Any]]:
         """By job id one sample per image, ready for the first call of the denoiser.
 
-        The jobs have the same LoRA set, which is active.
+        The jobs have the same LoRAs.
 
         Raises:
+            AdapterError: their LoRAs cannot be used.
             ValueError: a job's request does not fit this model.
             NotFiniteError: the text encoder or the VAE gave NaN or infinity.
             torch.OutOfMemoryError: the sources do not fit in the VAE together.
@@ -93,9 +97,6 @@ class Family(Protocol):
             NotFiniteError: the denoiser, or the VAE in float32 too, gave NaN or infinity.
             torch.OutOfMemoryError: they do not fit in the VAE together.
         """
-
-    def forget_texts(self) -> None:
-        """Encode prompts anew: the text encoders have changed."""
 
     def close(self, sample: Any) -> None:
         """Free what a sample holds. It is not used any more."""

@@ -8,7 +8,7 @@ form are made as one. A family for which that is not tested runs its calls alone
 import functools
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import diffusers
@@ -16,9 +16,11 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
+from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.model_spec import ModelSpec
 from darkroom.catalog.models import ModelEntry
 from darkroom.engine import calls, flow_schedulers, vae
+from darkroom.engine.adapters import NONE, Adapters, LoraSet
 from darkroom.engine.base import EngineJob
 from darkroom.engine.calls import Call
 from darkroom.engine.errors import NotFiniteError
@@ -50,6 +52,7 @@ class PipelineSample:
     step: int = 0
     prediction: torch.Tensor | None = None  # x₀ by the last step, as the denoiser sees latents
     alone: Hashable = None  # not None: it shares no calls
+    loras: LoraSet = NONE
     run: PipelineRun = field(init=False)
 
     @property
@@ -75,7 +78,8 @@ class PipelineSample:
         if self.suspended is None:
             return ("picture", self.alone)
         form = calls.form_without(self.suspended.call, *self.ragged)
-        return (id(self.suspended.network), self.geometry, form, self.alone)
+        apart = None if self.suspended.decodes else self.loras.apart
+        return (id(self.suspended.network), self.geometry, form, apart, self.alone)
 
     def finished(self) -> Image.Image:
         """The picture, at the size that was asked for, RGB."""
@@ -103,6 +107,7 @@ class PipelineFamily:
     Args:
         pipelines: one for each task that the model can do, sharing parts.
         spec: what the catalog knows of the model.
+        adapters: its LoRAs.
         traits: what is known of its calls; those of a family that is not known share none.
     """
 
@@ -110,12 +115,14 @@ class PipelineFamily:
         self,
         pipelines: Mapping[Task, Any],
         spec: ModelSpec,
+        adapters: Adapters,
         traits: Traits,
         device: torch.device,
         preview: Preview | None,
     ) -> None:
         self._pipelines = pipelines
         self._spec = spec
+        self._adapters = adapters
         self._traits = traits
         self._preview = preview
         self._vae_dtype = getattr(getattr(self._any, "vae", None), "dtype", torch.float32)
@@ -123,7 +130,7 @@ class PipelineFamily:
         self._offloading = Offloading(self._any, device)
 
     def warm_up(self, job: EngineJob) -> WarmedUp | None:
-        sample = self._start(job, 0)
+        sample = self._start(job, 0, NONE)
         first = sample.suspended
         while not sample.denoised:
             for _, error in self.step([sample], 1):
@@ -136,7 +143,8 @@ class PipelineFamily:
 
         def denoise(rows: int) -> Any:
             (one, *_) = first.call.parts(1)
-            return calls.make(first.network, calls.join([one] * rows), rows)
+            joined = calls.join([one] * rows)
+            return calls.make(first.network, joined, rows, self._adapters.applied)
 
         return WarmedUp(denoise, sample.area)
 
@@ -154,16 +162,24 @@ class PipelineFamily:
 
     # --- prepare ---------------------------------------------------------------------------
 
+    def admits(self, job: EngineJob) -> bool:
+        return self._adapters.admits(job.model_request.loras)
+
     def prepare(self, jobs: Sequence[EngineJob]) -> dict[str, list[PipelineSample]]:
+        loras = self._adapters.find(jobs[0].model_request.loras)
         try:
-            return {
-                job.id: [self._start(job, index) for index in range(job.model_request.num_images)]
-                for job in jobs
-            }
+            with self._adapters.applied([loras]):  # to the text encoders
+                return {
+                    job.id: [
+                        self._start(job, index, loras)
+                        for index in range(job.model_request.num_images)
+                    ]
+                    for job in jobs
+                }
         finally:
             self._offloading.encoded()
 
-    def _start(self, job: EngineJob, index: int) -> PipelineSample:
+    def _start(self, job: EngineJob, index: int, loras: LoraSet) -> PipelineSample:
         """A sample of a job, run to its first call of the denoiser."""
         request = job.model_request
         if request.task not in self._pipelines:
@@ -176,7 +192,7 @@ class PipelineFamily:
         pipeline = self._pipelines[request.task]
         scheduler = flow_schedulers.build(request.scheduler, pipeline.scheduler)
         pipeline = _around(pipeline, type(pipeline), scheduler)
-        pipeline.encode_prompt = self._texts.around(pipeline)
+        pipeline.encode_prompt = self._texts.around(pipeline, loras.text_key)
         arguments, overlay = self._arguments(job, index)
         sizes = tuple(picture.size for picture in job.references)
         given = sizes if job.image is None or isinstance(request, Edit) else (job.image.size,)
@@ -192,6 +208,7 @@ class PipelineFamily:
             asked_steps=request.num_inference_steps,
             ragged=self._traits.text or (),
             alone=None if self._traits.batched else (job.id, index),
+            loras=loras,
         )
         accepted = inspect.signature(pipeline.__call__).parameters
         known = {name: value for name, value in arguments.items() if name in accepted}
@@ -226,9 +243,14 @@ class PipelineFamily:
     def step(
         self, samples: Sequence[PipelineSample], max_rows: int
     ) -> list[tuple[PipelineSample, Exception]]:
+        # Rows with the same LoRAs stand side by side, so that they are one piece of a tensor.
+        samples = sorted(samples, key=lambda sample: sample.loras.key)
         suspended = [sample.suspended for sample in samples if sample.suspended is not None]
         joined = calls.join(self._padded([each.call for each in suspended]))
-        output = calls.make(suspended[0].network, joined, max_rows)
+        if any(sample.loras.scales for sample in samples):
+            loras = [sample.loras for sample in samples for _ in range(sample.row_count)]
+            joined = replace(joined, loras=loras)
+        output = calls.make(suspended[0].network, joined, max_rows, self._adapters.applied)
         return _hand_back(samples, output)
 
     def _padded(self, joined: Sequence[Call]) -> Sequence[Call]:
@@ -269,11 +291,9 @@ class PipelineFamily:
 
     # --- the rest --------------------------------------------------------------------------
 
-    def forget_texts(self) -> None:
-        self._texts.forget()
-
     def close(self, sample: PipelineSample) -> None:
         sample.run.close()
+        sample.loras = NONE
 
     def tile(self, side: int) -> None:
         vae.tile(getattr(self._any, "vae", None), side)
@@ -286,8 +306,17 @@ class PipelineFamily:
         return next(iter(self._pipelines.values()))
 
 
-def build(entry: ModelEntry, pipeline: Any, device: torch.device) -> PipelineFamily:
-    """The family of a loaded pipeline, with a pipeline for each task of its model."""
+def build(
+    entry: ModelEntry,
+    pipeline: Any,
+    loras: AdapterCatalog,
+    refusal: str | None,
+    device: torch.device,
+) -> PipelineFamily:
+    """The family of a loaded pipeline, with a pipeline for each task of its model.
+
+    `refusal` says why it takes no LoRAs; None if it takes some.
+    """
     made = {
         task: _around(pipeline, getattr(diffusers, name), pipeline.scheduler)
         for task, name in entry.spec.pipelines.items()
@@ -296,7 +325,8 @@ def build(entry: ModelEntry, pipeline: Any, device: torch.device) -> PipelineFam
     preview = None
     if entry.latent_rgb is not None or traits.latents is not None:
         preview = Preview(traits.latents or "sd", entry.latent_rgb)
-    return PipelineFamily(made, entry.spec, traits, device, preview)
+    adapters = Adapters(pipeline, loras, device, refusal=refusal, flat=traits.flat)
+    return PipelineFamily(made, entry.spec, adapters, traits, device, preview)
 
 
 def _hand_back(

@@ -19,14 +19,13 @@ class TextCache:
         self._capacity_bytes = capacity_bytes
         self._kept: dict[Hashable, tuple[Any, int]] = {}
 
-    def forget(self) -> None:
-        """Remember nothing: the encoders have changed."""
-        self._kept.clear()
-
-    def around(self, pipeline: Any) -> Callable[..., Any]:
+    def around(self, pipeline: Any, variant: Hashable = ()) -> Callable[..., Any]:
         """The pipeline's `encode_prompt`, which asks the encoders once for a prompt.
 
         Prompts with pictures, and those that come encoded, are not remembered.
+
+        Args:
+            variant: what else the encoders depend on: the LoRAs that are applied.
         """
         encode = pipeline.encode_prompt
         signature = inspect.signature(encode)
@@ -35,7 +34,7 @@ class TextCache:
             given = signature.bind(*args, **kwargs).arguments
             if not all(_plain(value) for value in given.values()):
                 return _checked(encode(*args, **kwargs))
-            key = (type(pipeline), repr(sorted(given.items())))
+            key = (type(pipeline), variant, repr(sorted(given.items())))
             found = self._kept.pop(key, None)
             if found is None:
                 made = _checked(encode(*args, **kwargs))

@@ -14,11 +14,14 @@ class Traits:
         text: names of the denoiser's arguments for a text and its mask, where texts of different
             length may share a call.
         latents: whose latents it makes; a key of `previews.FACTORS`.
+        flat: beginnings of the names of the denoiser's layers that see the tokens of all pictures
+            in one row. Pictures with different LoRAs on these share no call.
     """
 
     batched: bool = True
     text: tuple[str, str] | None = None
     latents: str | None = None
+    flat: tuple[str, ...] = ()
 
 
 ALONE = Traits(batched=False)
@@ -29,7 +32,7 @@ TRAITS: Mapping[str, Traits] = {
     "flux": Traits(latents="flux"),
     "flux-kontext": Traits(latents="flux"),
     "flux2-klein": Traits(latents="flux2"),
-    "z-image": Traits(latents="flux"),
+    "z-image": Traits(latents="flux", flat=("all_x_embedder.", "cap_embedder.")),
     "qwen-image": QWEN,
     "qwen-image-edit": QWEN,
     "qwen-image-edit-plus": QWEN,

@@ -14,6 +14,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from darkroom.engine import calls, packing
+from darkroom.engine.adapters import NONE, Adapters, LoraSet
 from darkroom.engine.base import EngineJob
 from darkroom.engine.denoiser import Denoiser, collate
 from darkroom.engine.errors import NotFiniteError
@@ -43,6 +44,7 @@ class UNetFamily:
         self,
         pipelines: dict[Task, Any],
         prompts: PromptEncoder,
+        adapters: Adapters,
         vae: Vae,
         denoiser: Denoiser,
         preview: Preview,
@@ -61,6 +63,7 @@ class UNetFamily:
         self._offloading = Offloading(pipeline, device)
         self._pipelines = pipelines
         self._prompts = prompts
+        self._adapters = adapters
         self._scheduler_config = dict(pipeline.scheduler.config)
         self._channels: int = vae.model.config.latent_channels
         # Otherwise the UNet reads the mask and the masked source, in nine channels.
@@ -93,8 +96,8 @@ class UNetFamily:
     def notes(self, job: EngineJob) -> list[str]:
         return self._notes_on(job.model_request.prompt)
 
-    def forget_texts(self) -> None:
-        self._prompts.forget()
+    def admits(self, job: EngineJob) -> bool:
+        return self._adapters.admits(job.model_request.loras)
 
     def offload(self, how: Offload) -> None:
         self._offloading.begin(how)
@@ -103,31 +106,34 @@ class UNetFamily:
         self.vae.tile(side)
 
     def close(self, sample: UNetSample) -> None:
-        """Nothing outlives the sample."""
+        sample.loras = NONE
 
     # --- prepare ---------------------------------------------------------------------------
 
     def prepare(self, jobs: Sequence[EngineJob]) -> dict[str, list[UNetSample]]:
         """By job id one sample per image, ready for the first UNet call.
 
-        The jobs have the same LoRA set, which is active. Sources of one size share a VAE call.
+        The jobs have the same LoRAs. Sources of one size share a VAE call.
 
         Raises:
+            AdapterError: their LoRAs cannot be used.
             ValueError: a job's request does not fit this model.
             torch.OutOfMemoryError: the sources do not fit in the VAE together.
             Exception: another failure. With several jobs any of them may be the cause; preparing
                 each by itself tells which.
         """
+        loras = self._adapters.find(jobs[0].model_request.loras)
         read = [(job, sources.read(job, self._pipeline(job.model_request))) for job in jobs]
         self._encode([(job.model_request, source) for job, source in read if source is not None])
         try:
-            return {
-                job.id: [
-                    self._sample(job.model_request, index, source)
-                    for index in range(job.model_request.num_images)
-                ]
-                for job, source in read
-            }
+            with self._adapters.applied([loras]):  # to the text encoders
+                return {
+                    job.id: [
+                        self._sample(job.model_request, index, source, loras)
+                        for index in range(job.model_request.num_images)
+                    ]
+                    for job, source in read
+                }
         finally:
             self._offloading.encoded()
 
@@ -154,7 +160,9 @@ class UNetFamily:
             for (source, name, _), one in zip(alike, moments.split(1), strict=True):
                 setattr(source, name, one)
 
-    def _sample(self, request: Txt2Img, index: int, source: Source | None) -> UNetSample:
+    def _sample(
+        self, request: Txt2Img, index: int, source: Source | None, loras: LoraSet
+    ) -> UNetSample:
         pipeline = self._pipeline(request)
         scheduler = build_scheduler(request.scheduler, self._scheduler_config)
         pipeline.scheduler = scheduler  # its methods read it; the engine has one thread
@@ -188,23 +196,24 @@ class UNetFamily:
             scheduler=scheduler,
             timesteps=timesteps,
             generator=generator,
-            rows=self._rows(request, guided=request.guidance_scale > 1 and not distilled),
+            rows=self._rows(request, loras, guided=request.guidance_scale > 1 and not distilled),
             guidance_scale=request.guidance_scale,
             guidance_rescale=request.guidance_rescale,
             step_options=pipeline.prepare_extra_step_kwargs(generator, 0.0),
             guidance_embedding=self._embedded_guidance(pipeline, request) if distilled else None,
             inpainting=inpainting,
+            loras=loras,
         )
 
-    def _rows(self, request: Txt2Img, guided: bool) -> tuple[Row, ...]:
+    def _rows(self, request: Txt2Img, loras: LoraSet, guided: bool) -> tuple[Row, ...]:
         """The conditioning rows: with guidance the negative prompt's, then the prompt's."""
-        skip, loras = request.clip_skip, request.loras
-        positive = self._prompts.encode(request.prompt, clip_skip=skip, variant=loras)
+        skip, variant = request.clip_skip, loras.text_key
+        positive = self._prompts.encode(request.prompt, clip_skip=skip, variant=variant)
         rows = (Row(positive, self._time_ids(request, False)),)
         if not guided:
             return rows
         negative = self._prompts.encode(
-            request.negative_prompt, clip_skip=skip, negative=True, variant=loras
+            request.negative_prompt, clip_skip=skip, negative=True, variant=variant
         )
         return (Row(negative, self._time_ids(request, True)), *rows)
 
@@ -290,7 +299,8 @@ class UNetFamily:
     def step(
         self, samples: Sequence[UNetSample], max_rows: int
     ) -> list[tuple[UNetSample, Exception]]:
-        return self.denoiser.step(samples, max_rows)
+        # Rows with the same LoRAs stand side by side, so that they are one piece of a tensor.
+        return self.denoiser.step(sorted(samples, key=lambda s: s.loras.key), max_rows)
 
     def preview(self, sample: UNetSample) -> bytes | None:
         latents = sample.predicted_latents()

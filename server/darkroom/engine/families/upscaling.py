@@ -65,6 +65,9 @@ class Upscaler:
     def notes(self, job: EngineJob) -> list[str]:  # noqa: ARG002
         return []
 
+    def admits(self, job: EngineJob) -> bool:  # noqa: ARG002
+        return True
+
     def prepare(self, jobs: Sequence[EngineJob]) -> dict[str, list["Enlargement"]]:
         """One sample a job; nothing is computed yet.
 
@@ -93,9 +96,6 @@ class Upscaler:
 
     def decode(self, samples: Sequence["Enlargement"]) -> list[Image.Image]:
         return [sample.joined(self.scale) for sample in samples]
-
-    def forget_texts(self) -> None:
-        """It reads none."""
 
     def close(self, sample: "Enlargement") -> None:
         """Nothing outlives the sample."""
