@@ -199,11 +199,13 @@ def moves(encoder: torch.nn.Module) -> Iterator[list[str]]:
             return real(module, *args, **kwargs)
 
         patch.setattr(torch.nn.Module, "to", to)
-        hook = next(iter(encoder.children())).register_forward_hook(
-            lambda *_: found.append("encodes")
-        )
+        hooks = [
+            child.register_forward_pre_hook(lambda *_: found.append("encodes"))
+            for child in encoder.children()
+        ]
         yield found
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 @pytest.mark.parametrize("model", MODELS)
