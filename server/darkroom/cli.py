@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -41,6 +41,7 @@ def command(
     *parameters: Callable[[Any], Any],
     name: str | None = None,
     listens: bool = False,
+    finds: bool = False,
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Decorator: adds a command, which gets the settings and then its own parameters.
 
@@ -52,6 +53,7 @@ def command(
         name: the function's name by default.
         listens: whether it listens, or asks or describes a server that does. Then its help shows
             the options of the address.
+        finds: whether it is about a server that is there already, and looks for the one that runs.
     """
     common = (
         click.option(
@@ -77,8 +79,12 @@ def command(
         ) -> None:
             settings = load(config_file, data_dir=data_dir, port=port, host=host)
             try:
+                if finds:
+                    from darkroom.ops import running
+
+                    settings = running.find(settings, named=is_named(data_dir))
                 function(settings, **given)
-            except DarkroomError as error:
+            except (DarkroomError, PermissionError) as error:
                 fail(str(error))
 
         decorated: Callable[..., None] = run
@@ -87,6 +93,11 @@ def command(
         return group.command(name)(decorated)
 
     return decorate
+
+
+def is_named(data_dir: Path | None) -> bool:
+    """Whether the caller says which data folder is meant, by the option or the environment."""
+    return data_dir is not None or f"{config.PREFIX}DATA_DIR" in os.environ
 
 
 @contextmanager
@@ -175,7 +186,7 @@ def startup_notice(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def tokens_of(settings: Settings) -> "Iterator[Tokens]":
-    """The tokens in the database, which is created if need be."""
+    """The tokens in the database, which is migrated if need be."""
     from darkroom.storage import database
     from darkroom.storage.clients import Tokens
 
@@ -236,6 +247,7 @@ def web(settings: Settings, notice: bool) -> None:
     with imports():
         from darkroom.api.auth import tls
         from darkroom.asgi import server
+        from darkroom.ops import running
         from darkroom.storage import database, reconcile
 
     logs.configure(settings.log_format, "web")
@@ -244,7 +256,10 @@ def web(settings: Settings, notice: bool) -> None:
     with database.exclusively(settings.data_dir / "web.lock") as alone:
         if alone:  # else another web process may be writing uploads now
             reconcile.at_web_start(settings)
-        with startup_notice(settings) if notice else nullcontext():
+        with (
+            startup_notice(settings) if notice else nullcontext(),
+            running.announced(settings) if alone else nullcontext(),
+        ):
             server.run(settings, certificate)
 
 
@@ -267,6 +282,7 @@ def worker(settings: Settings) -> None:
     scope_option("use, or what the device had last"),
     click.option("--device", help="Name or id of a device that gets another token."),
     listens=True,
+    finds=True,
 )
 def pair(settings: Settings, scope: str | None, device: str | None) -> None:
     """Create a code to pair one device, and show it as a QR code.
@@ -297,7 +313,7 @@ def find_device(tokens: "Tokens", id_or_name: str) -> "Device":
     fail(f"there is no device {id_or_name!r}; there is {names}")
 
 
-@command(token, click.argument("name"), scope_option("use"), name="create")
+@command(token, click.argument("name"), scope_option("use"), name="create", finds=True)
 def create_token(settings: Settings, name: str, scope: str | None) -> None:
     """Create a token for a device or program called NAME, and print it. It is shown only once."""
     from darkroom.requests import Scope, TokenRequest
@@ -313,7 +329,7 @@ def create_token(settings: Settings, name: str, scope: str | None) -> None:
     click.echo(secret)
 
 
-@command(token, name="list")
+@command(token, name="list", finds=True)
 def list_tokens(settings: Settings) -> None:
     """List the devices, and their valid tokens."""
     with tokens_of(settings) as tokens:
@@ -327,7 +343,7 @@ def list_tokens(settings: Settings) -> None:
             click.echo(f"{found.id}  {found.scope:3}  since {since}, {used} UTC  {found.name}")
 
 
-@command(token, click.argument("id_or_name"), name="revoke")
+@command(token, click.argument("id_or_name"), name="revoke", finds=True)
 def revoke_token(settings: Settings, id_or_name: str) -> None:
     """Revoke a token by its id, or all tokens of a device by its name. Its pictures are kept."""
     with tokens_of(settings) as tokens:
@@ -453,10 +469,17 @@ def health(settings: Settings, process: str) -> None:
 
 @command(main, listens=True)
 def doctor(settings: Settings) -> None:
-    """Check whether the server can work, and say what to do if not."""
+    """Check whether the server can work, and say what to do if not.
+
+    It checks the server that runs, or without one whether one could start with these settings.
+    """
+    from darkroom.ops import running
     from darkroom.ops.doctor import examine
 
     logs.configure(settings.log_format, "doctor")
+    named = is_named(click.get_current_context().params["data_dir"])
+    with suppress(running.NoServerError, PermissionError):  # a check says the latter
+        settings = running.find(settings, named=named)
     well = True
     for finding in examine(settings):
         mark = click.style("ok  ", fg="green") if finding.ok else click.style("FAIL", fg="red")

@@ -254,6 +254,7 @@ class Settings(BaseSettings):
 
     database_path: ClassVar = InDataDir("darkroom.db")
     pulse_path: ClassVar = InDataDir("worker.pulse")
+    address_path: ClassVar = InDataDir("web.address")
     tls_dir: ClassVar = InDataDir("tls")
     signing_key_path: ClassVar = InDataDir("signing.key")
     webhook_secret_path: ClassVar = InDataDir("webhooks.secret")

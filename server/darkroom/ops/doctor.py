@@ -1,6 +1,5 @@
 """`darkroom doctor`: checks whether the server can work, and says what to do if not."""
 
-import fcntl
 import platform
 import shutil
 import sqlite3
@@ -121,22 +120,10 @@ def check_port(settings: Settings) -> Finding:
     try:
         supervisor.check_port(settings.host, settings.port)
     except supervisor.CannotListenError as error:
-        if _is_locked(settings.data_dir / "web.lock") and answers(settings, "/healthz"):
+        if database.is_held(settings.data_dir / "web.lock") and answers(settings, "/healthz"):
             return Finding("port", True, f"{local_url(settings)} is held by this server")
         return Finding("port", False, str(error), error.advice)
     return Finding("port", True, f"{local_url(settings)} is free")
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a running process holds a lock; the kernel frees the lock of one that ends."""
-    if not path.exists():
-        return False
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
 
 
 def check_database(settings: Settings) -> Finding:
@@ -190,7 +177,7 @@ def check_locks(settings: Settings) -> Finding:
     """Which processes of the server run, and whether a child of a dead one still holds its lock."""
     held, orphaned = [], []
     for path in (settings.data_dir / f"{name}.lock" for name in ("serve", "web", "worker")):
-        if not _is_locked(path):
+        if not database.is_held(path):
             continue
         pid, _, namespace = path.read_text().strip().partition(" ")
         here = namespace in ("", database.processes())

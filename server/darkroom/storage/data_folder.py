@@ -64,7 +64,8 @@ def check(settings: Settings) -> None:
         NotWritableError: something is not, such as a folder that Docker made as root.
     """
     check_writable([settings.data_dir])
-    written = [settings.images_dir, settings.orphans_dir, settings.tls_dir, settings.pulse_path]
+    written = [settings.images_dir, settings.orphans_dir, settings.tls_dir]
+    written += [settings.pulse_path, settings.address_path]
     written += settings.data_dir.glob("*.lock")
     written += settings.data_dir.glob(f"{settings.database_path.stem}.*")
     for folder in (settings.images_dir, settings.orphans_dir):

@@ -1,5 +1,6 @@
 """The SQLite database: connections, durability, migrations, and locks between processes."""
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -251,3 +252,15 @@ def exclusively(path: Path, *, mark: bool = True) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether a running process holds a lock file. Needs no permission to write it."""
+    if not path.exists():
+        return False
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
