@@ -363,6 +363,7 @@ class Notes(Schema):
 
 # Keys of notes that other programs write too, into files of the same name.
 SHARED_KEYS = frozenset({"description", "vae"})
+THEIR_KEYS = frozenset({"notes"})  # of A1111, which `note` is like
 
 
 def read_sidecar(path: Path) -> Notes:
@@ -395,7 +396,8 @@ def _is_ours(path: Path) -> bool:
     if not isinstance(found, dict):
         return False
     alike = (difflib.get_close_matches(key, [*known, *inner], 1, CLOSE) for key in found)
-    return not own.isdisjoint(found) or all(alike)
+    theirs = not THEIR_KEYS.isdisjoint(found)
+    return not own.isdisjoint(found) or (not theirs and all(alike))
 
 
 def read_notes(path: Path) -> Notes:
