@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-PACKABLE = (torch.float32, torch.bfloat16)
 PADDED_DIMENSIONS = 112  # where they stand in oneDNN's description of a tensor
 GEOMETRY = (
     *("in_channels", "out_channels", "kernel_size", "stride", "padding"),
@@ -91,7 +90,7 @@ def pack(module: nn.Module, typical_call: Callable[[], Any]) -> None:
     """Replace a module's linear and convolution layers by packed ones, where that is possible.
 
     Packed layers cannot be moved, cast or saved. Does nothing off the CPU, in a dtype that oneDNN
-    does not pack, or where PyTorch was built without oneDNN.
+    does not pack on this CPU, or where PyTorch was built without oneDNN.
 
     Args:
         module: in evaluation mode.
@@ -99,8 +98,7 @@ def pack(module: nn.Module, typical_call: Callable[[], Any]) -> None:
             chosen for; other shapes work too.
     """
     first = next(module.parameters())
-    packable = first.device.type == "cpu" and first.dtype in PACKABLE
-    if not (packable and torch.backends.mkldnn.is_available()):
+    if first.device.type != "cpu" or not _packs(first.dtype):
         return
     for name, (plain, shape) in _input_shapes(module, typical_call).items():
         packed: nn.Module
@@ -109,6 +107,14 @@ def pack(module: nn.Module, typical_call: Callable[[], Any]) -> None:
         else:
             packed = PackedConv2d(plain, shape)
         module.set_submodule(name, packed.eval())
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN lays out weights of this type; bfloat16 it does on newer CPUs alone."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and supported)
 
 
 def _input_shapes(
