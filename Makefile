@@ -12,7 +12,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST := OMP_NUM_THREADS=1 DARKROOM_TEST_SYSTEM=$(SYSTEM) $(BIN)/pytest
 CLIENT := $(BIN)/python mobile_client/build_client.py
 
-.PHONY: help serve client test test-all soak image-check lock check fmt generate bench train evaluate install programs clean
+.PHONY: help serve client test test-all soak image-check lock check fmt generate bench gpu-check train evaluate install programs clean
 .DEFAULT_GOAL := serve
 
 help: ## list the targets
@@ -64,6 +64,9 @@ generate: install ## write the SDK's requests and blocking client, and the phone
 
 bench: install ## measure, and fail if a figure is over its limit (ARGS=--write)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+gpu-check: install ## check the engine on this machine's GPU, and measure it (ARGS="--budget-s 420")
+	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
 train: $(VENV)/.training ## train tintype, the demo model, further (ARGS="--budget-s 3600")
 	$(BIN)/python -m training $(ARGS)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,25 @@ SDXL = Geometry(
     vae=VAE | {"sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": False},
     text_encoders=(CLIP_L, OPEN_CLIP_BIG_G),
 )
-GEOMETRIES = {geometry.name: geometry for geometry in (SD15, SDXL)}
+# To try a benchmark itself.
+TINY = replace(
+    SD15,
+    name="tiny",
+    title="a tiny model",
+    side=64,
+    unet={
+        "sample_size": 8,
+        "cross_attention_dim": 32,
+        "attention_head_dim": 4,
+        "block_out_channels": (32, 32),
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    },
+    vae=VAE | {"block_out_channels": (32, 32, 32, 32), "layers_per_block": 1},
+    text_encoders=(CLIP_L | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},),
+)
+GEOMETRIES = {geometry.name: geometry for geometry in (SD15, SDXL, TINY)}
 
 
 def write(geometry: Geometry, models_dir: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import functools
 import tempfile
+import time
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -20,6 +21,7 @@ STEPS = 20
 TOGETHER = (1, 8)  # pictures at once
 ROWS = 2  # of the UNet for a picture with guidance
 MATRIX_SIDE = 8192  # large enough that the tensor cores are the limit
+CPU_MATRIX_SIDE = 1024
 MATRIX_RUNS = 20
 TERA = 1e12
 
@@ -31,8 +33,9 @@ steps with guidance: one picture, and {TOGETHER[-1]} at once ({TOGETHER[-1]} job
 in Darkroom; {TOGETHER[-1]} sequential calls of the stock pipeline). Eager, and with the UNet
 compiled on both sides (stock: channels-last, `mode="reduce-overhead"`, `fullgraph=True`). In turns,
 each in a new process, warmed up at the same shapes; the two medians of each turn are divided.
-TFLOP/s are the UNet's operations, counted by `torch.utils.flop_counter`, divided by the total time
-of the pictures, including text encoder and VAE. The ceiling is a product of two fp16 matrices of
+The time includes a PNG of each picture (ours encodes beside the loop). TFLOP/s are the UNet's
+operations, counted by `torch.utils.flop_counter`, divided by the total time of the pictures,
+including text encoder, VAE and PNG. The ceiling is a product of two fp16 matrices of
 {MATRIX_SIDE}×{MATRIX_SIDE}, timed in the same run."""
 
 
@@ -40,36 +43,49 @@ def measure(geometry: Geometry, effort: Effort) -> list[Figure]:
     """No figures without a GPU."""
     if not torch.cuda.is_available():
         return []
-    peaks = ceiling()
+    peaks = ceiling("cuda")
     figures = [Figure("ceiling: fp16 matrix product", peaks, "TFLOP/s")]
     with tempfile.TemporaryDirectory(prefix="darkroom-bench-") as folder:
         write_apart(geometry, Path(folder))
         for compiled in (False, True):
-            times = _times(geometry, folder, compiled, effort)
-            mode = "compiled" if compiled else "eager"
-            figures += _figures(geometry, mode, times, median(peaks))
+            figures += measure_mode(geometry, Path(folder), "cuda", compiled, effort, median(peaks))
     return figures
 
 
-def ceiling() -> tuple[float, ...]:
-    """TFLOP/s of a large matrix product, run by run."""
-    left, right = (
-        torch.randn(MATRIX_SIDE, MATRIX_SIDE, device="cuda", dtype=torch.float16) for _ in range(2)
-    )
+def ceiling(device: str) -> tuple[float, ...]:
+    """TFLOP/s of a large matrix product, run by run: fp16 on a GPU, float32 on a CPU."""
+    on_cpu = device == "cpu"
+    side = CPU_MATRIX_SIDE if on_cpu else MATRIX_SIDE
+    dtype = torch.float32 if on_cpu else torch.float16
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    wait = (lambda: None) if on_cpu else torch.accelerator.synchronize
     left @ right
+    wait()
     rates = []
     for _ in range(MATRIX_RUNS):
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        began.record()
+        began = time.perf_counter()
         left @ right
-        ended.record()
-        ended.synchronize()
-        rates.append(2 * MATRIX_SIDE**3 / (began.elapsed_time(ended) / 1e3) / TERA)
+        wait()
+        rates.append(2 * side**3 / (time.perf_counter() - began) / TERA)
     return tuple(rates)
 
 
+def measure_mode(
+    geometry: Geometry, folder: Path, device: str, compiled: bool, effort: Effort, peak: float
+) -> list[Figure]:
+    """Both sides, eager or compiled.
+
+    Args:
+        geometry: of the model that lies in `folder`.
+        device: as torch calls it.
+        peak: TFLOP/s of the device.
+    """
+    times = _times(geometry, str(folder), device, compiled, effort)
+    return _figures(geometry, "compiled" if compiled else "eager", times, peak)
+
+
 def _times(
-    geometry: Geometry, folder: str, compiled: bool, effort: Effort
+    geometry: Geometry, folder: str, device: str, compiled: bool, effort: Effort
 ) -> dict[Contestant, dict[int, tuple[float, ...]]]:
     """Seconds by contestant and number at once, a turn each.
 
@@ -89,9 +105,10 @@ def _times(
                 STEPS,
                 together=TOGETHER,
                 repeats=effort.rounds,
-                device="cuda",
-                dtype="float16",
+                device=device,
+                dtype="float32" if device == "cpu" else "float16",
                 compiled=compiled,
+                encoded=True,
             )
             taken[contestant].append(turn.take())
     return {
@@ -122,6 +139,8 @@ def _figures(
             values = ratios(times["ours"][count], times["stock"][count])
             figures.append(Figure(f"time, ours ÷ stock, {mode}, {count} at once", values, "×"))
         for contestant, seconds in times.items():
+            speeds = tuple(count / value for value in seconds[count])
+            figures.append(Figure(f"{contestant}, {mode}, {count} at once", speeds, "images/s"))
             rates = tuple(count * picture / value for value in seconds[count])
             share = f"{median(rates) / peak:.0%} of the ceiling"
             name = f"UNet rate, {contestant}, {mode}, {count} at once: {share}"

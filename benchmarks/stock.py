@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
+from PIL import Image
 from transformers.utils import logging as transformers_logging
 
 SEED = 7
@@ -41,8 +42,8 @@ def load(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") 
 
 def develop(
     pipeline: Any, images: int, *, steps: int, guidance_scale: float, side: int | None = None
-) -> None:
-    """Make pictures one after the other; they are thrown away.
+) -> list[Image.Image]:
+    """Make pictures one after the other.
 
     Args:
         pipeline: from `load`.
@@ -51,7 +52,7 @@ def develop(
         guidance_scale: at 1 or less there is no guidance.
         side: width and height in pixels; None is the model's own.
     """
-    for image in range(images):
+    return [
         pipeline(
             PROMPT,
             width=side,
@@ -59,4 +60,6 @@ def develop(
             num_inference_steps=steps,
             guidance_scale=guidance_scale,
             generator=torch.Generator("cpu").manual_seed(SEED + image),
-        )
+        ).images[0]
+        for image in range(images)
+    ]

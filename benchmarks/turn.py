@@ -17,6 +17,8 @@ import torch
 from benchmarks import ours, stock
 from benchmarks.servers import ROOT
 from darkroom.config import EngineSettings
+from darkroom.images.codec import encode
+from darkroom.requests import OutputFormat
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,11 @@ class Turn:
         steps: denoising steps a picture.
         together: pictures asked for at once; the stock pipeline makes one after the other.
         repeats: how often each of `together` is timed.
-        device: `cpu` or `cuda`.
+        device: as torch calls it.
         dtype: as torch calls it.
         compiled: whether the UNet is compiled.
+        encoded: whether each picture becomes a PNG as well: beside our engine's loop as in a
+            server, after each call of the stock pipeline.
         guidance_scale: above 1, so that a picture takes two UNet rows.
     """
 
@@ -44,9 +48,10 @@ class Turn:
     steps: int
     together: tuple[int, ...] = (1,)
     repeats: int = 1
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: str = "cpu"
     dtype: Literal["float32", "float16"] = "float32"
     compiled: bool = False
+    encoded: bool = False
     guidance_scale: float = 7.5
 
     def take(self) -> dict[int, list[float]]:
@@ -92,7 +97,7 @@ def _our_side(turn: Turn) -> Callable[[int, int], float]:
             )
             for number in range(count)
         ]
-        return ours.seconds(engine, jobs)
+        return ours.seconds(engine, jobs, encoded=turn.encoded)
 
     return develop
 
@@ -107,9 +112,12 @@ def _stock_side(turn: Turn) -> Callable[[int, int], float]:
 
     def develop(count: int, steps: int) -> float:
         began = time.perf_counter()
-        stock.develop(
+        pictures = stock.develop(
             pipeline, count, steps=steps, guidance_scale=turn.guidance_scale, side=turn.side
         )
+        if turn.encoded:
+            for picture in pictures:
+                encode(picture, OutputFormat.PNG)
         return time.perf_counter() - began
 
     return develop

@@ -1,4 +1,8 @@
-"""How much a test does: little in `make test`, more in `make test-all`, most in `make soak`."""
+"""How much a test does, and on what.
+
+Little in `make test`, more in `make test-all`, most in `make soak`. The engine's tests compute on
+the CPU, or where `DARKROOM_TEST_DEVICE` says.
+"""
 
 import os
 from collections.abc import Iterable
@@ -8,6 +12,7 @@ import pytest
 
 LEVEL = os.environ.get("DARKROOM_TESTS", "daily")  # daily, all or soak
 SOAK = LEVEL == "soak"
+DEVICE = os.environ.get("DARKROOM_TEST_DEVICE", "cpu")  # as torch calls it
 
 
 def amount(daily: int, everything: int, soak: int) -> int:

@@ -1,33 +1,13 @@
 """Random-weight models are written, served by both contestants, and counted."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from benchmarks.geometry import SD15, SDXL, Geometry, unet_flops, write
+from benchmarks.geometry import SD15, SDXL, TINY, Geometry, unet_flops, write
 from benchmarks.turn import Turn
-
-TINY: Geometry = replace(
-    SD15,
-    name="tiny",
-    unet={
-        "sample_size": 8,
-        "cross_attention_dim": 32,
-        "attention_head_dim": 4,
-        "block_out_channels": (32, 32),
-        "layers_per_block": 1,
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    },
-    vae=SD15.vae | {"block_out_channels": (32, 32, 32, 32), "layers_per_block": 1},
-    text_encoders=(
-        SD15.text_encoders[0]
-        | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
-    ),
-)
 
 
 @pytest.fixture(scope="module")

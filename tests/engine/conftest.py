@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from diffusers.pipelines.flux import pipeline_flux_kontext
 from diffusers.pipelines.qwenimage import (
     pipeline_qwenimage_edit,
@@ -20,6 +21,7 @@ from darkroom.engine import costs
 from darkroom.engine.base import EngineEvent, EngineJob, Failed, ImageReady
 from darkroom.engine.engine import DiffusersEngine, from_settings
 from darkroom.requests import RESOLVED, Task, Txt2Img
+from tests.effort import DEVICE
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -28,6 +30,12 @@ def _short_measurements() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(costs, "REPEATING_S", 0.0)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _full_precision() -> None:
+    """Products in float32 on a GPU too, where convolutions would take fewer bits (TF32)."""
+    torch.backends.cudnn.allow_tf32 = False
 
 
 @pytest.fixture(scope="session")
@@ -75,8 +83,8 @@ def small_references(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_engine(
     data_dir: Path, clock: Callable[[], float] = time.monotonic, **settings: Any
 ) -> DiffusersEngine:
-    """An engine on the CPU in float32, with what lies in a data folder and with tintype."""
-    chosen = EngineSettings(**{"device": "cpu", "dtype": "float32", **settings})
+    """An engine in float32, with what lies in a data folder and with tintype."""
+    chosen = EngineSettings(**{"device": DEVICE, "dtype": "float32", **settings})
     return from_settings(Settings(data_dir=data_dir, engine=chosen), clock)
 
 

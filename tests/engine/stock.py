@@ -26,6 +26,7 @@ from transformers import AutoTokenizer, ProcessorMixin, Qwen2VLImageProcessorPil
 from darkroom.engine.base import EngineJob
 from darkroom.engine.sample import build_scheduler
 from darkroom.requests import Img2Img, Inpaint, Task, Txt2Img
+from tests.effort import DEVICE
 
 SD: dict[Task, Any] = {
     Task.TXT2IMG: StableDiffusionPipeline,
@@ -47,7 +48,7 @@ AUTO: dict[Task, Any] = {
 
 
 class Stock:
-    """The stock pipelines of one model folder, fp32 on the CPU.
+    """The stock pipelines of one model folder in float32, on the device of the tests.
 
     LoRAs are read from the folder `loras` beside the one that the model's is in.
     """
@@ -64,7 +65,7 @@ class Stock:
             encoder = pipeline.components.get(name)
             if encoder is not None and not hasattr(encoder, "text_model"):
                 _wrap(encoder)
-        return pipeline
+        return pipeline.to(DEVICE)
 
     def pipeline(self, task: Task, scheduler: str) -> Any:
         """A fresh pipeline around the loaded parts."""
@@ -183,7 +184,8 @@ class FlowStock(Stock):
             folder = self._folder / "processor"
             pictures = Qwen2VLImageProcessorPil.from_pretrained(folder)
             given = {"processor": PictureProcessor(pictures, AutoTokenizer.from_pretrained(folder))}
-        return DiffusionPipeline.from_pretrained(self._folder, dtype=torch.float32, **given)
+        loaded = DiffusionPipeline.from_pretrained(self._folder, dtype=torch.float32, **given)
+        return loaded.to(DEVICE)
 
     def pipeline(self, task: Task, scheduler: str) -> Any:
         loaded = self._loaded
