@@ -176,6 +176,38 @@ def test_a_model_dropped_into_the_folder_is_there_at_once(box: Path, catalog: Mo
     assert names(catalog) == ["tintype"]
 
 
+def test_a_change_of_any_file_of_a_model_is_seen_at_once(box: Path, catalog: ModelCatalog) -> None:
+    path = folder(box)
+    assert catalog.find("model").info.tasks == MODEL_TASKS
+
+    edit(path / "unet" / "config.json", in_channels=9)
+    assert catalog.find("model").info.tasks == (Task.INPAINT,)
+    weights = (path / "unet" / "diffusion_pytorch_model.safetensors").rename(box / "aside")
+    assert [broken.name for broken in catalog.broken()] == ["model"]
+    weights.rename(path / "unet" / "diffusion_pytorch_model.safetensors")
+    assert catalog.find("model").info.description == ""
+    (path / "darkroom.json").write_text('{"description": "ours", "vae": "better"}')
+    assert [broken.name for broken in catalog.broken()] == ["model"]
+    write(box / "vae" / "better.safetensors", {"x": (1,)})
+    assert catalog.find("model").info.description == "ours"
+    (path / "vae").rename(box / "vae" / "another")
+    assert [broken.name for broken in catalog.broken()] == ["model"]
+
+
+def test_a_link_that_led_nowhere_is_followed_once_it_leads_somewhere(
+    box: Path, catalog: ModelCatalog
+) -> None:
+    index = folder(box) / "model_index.json"
+    text = index.read_text()
+    index.unlink()
+    index.symlink_to("nowhere")
+    assert [broken.name for broken in catalog.broken()] == ["model"]
+
+    (index.parent / "nowhere").write_text(text)
+
+    assert catalog.find("model").info.tasks == MODEL_TASKS
+
+
 def test_weights_may_have_a_variant_for_a_name(box: Path, catalog: ModelCatalog) -> None:
     path = folder(box, kind="sdxl")
     for file in path.glob("*/*.safetensors"):

@@ -22,6 +22,7 @@ from darkroom.catalog.weight_files import (
     cached,
     count_numbers,
     read_header,
+    stamp,
 )
 from darkroom.errors import DarkroomError, did_you_mean
 from darkroom.responses import ModelInfo
@@ -125,7 +126,9 @@ class _Candidate:
 
 
 class ModelCatalog:
-    """The models on this server, by name. The folder is listed at every call.
+    """The models on this server, by name.
+
+    The folder is listed at every call, and a model is read again when one of its files changes.
 
     Args:
         models_dir: folder of models; may be missing. Its neighbours `vae/` and `configs/` have
@@ -140,6 +143,8 @@ class ModelCatalog:
         self._default = default
         self._recognise = cached(checkpoints.recognise)
         self._check_header = cached(lambda path: bool(read_header(path)))
+        self._folder = cached(self._read_folder, self._stamp)
+        self._file = cached(self._read_file, self._stamp)
 
     def entries(self) -> list[ModelEntry]:
         """All usable models."""
@@ -181,9 +186,9 @@ class ModelCatalog:
             if path in (CONFIGS, INCLUDED_UPSCALERS):
                 continue
             if path.is_dir():
-                model = _Candidate(path.name, path, self._read_folder)
+                model = _Candidate(path.name, path, self._folder)
             elif path.suffix == SAFETENSORS:
-                model = _Candidate(path.stem, path, self._read_file)
+                model = _Candidate(path.stem, path, self._file)
             elif path.suffix in PICKLES and path.stem not in taken:  # else there is a safe copy
                 model = _Candidate(path.stem, path, _refuse_pickle)
             else:
@@ -192,6 +197,11 @@ class ModelCatalog:
                 model = _Candidate(path.name, path, _refuse_namesake)
             taken.add(model.name)
             yield model
+
+    def _stamp(self, path: Path) -> list[object]:
+        """What changes when a model's files change, or the files that its notes may name."""
+        used = (path.with_suffix(".json"), self._vae_dir, self._configs_dir)
+        return [stamp(path), *(stamp(other) for other in used if other.exists())]
 
     def _read_folder(self, folder: Path) -> ModelEntry:
         if not (folder / folders.INDEX).is_file():

@@ -2,9 +2,12 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any, Generic, TypeVar
 
 from safetensors import SafetensorError, safe_open
@@ -131,24 +134,45 @@ def count_numbers(path: Path, prefix: str = "") -> int:
 Found = TypeVar("Found")
 
 
-def cached(look: Callable[[Path], Found]) -> Callable[[Path], Found]:
-    """Cache a function of a file until the file's times or size change, or who may read it.
+def stamp(path: str | Path, levels: int = 2) -> list[object]:
+    """What changes with a file, or with the files in a folder and in its subfolders.
+
+    That is each one's name, times and size. The second time is the kernel's, which no copy keeps,
+    and which changes with permissions too.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+    """
+    stat = os.stat(path)  # noqa: PTH116 - every request does this for every file of a model
+    found: list[object] = [stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size]
+    if levels and S_ISDIR(stat.st_mode):
+        with os.scandir(path) as entries:
+            for entry in entries:
+                found.append(entry.name)
+                with suppress(OSError):  # a dangling link, or a file that was just removed
+                    found += stamp(entry.path, levels - 1)
+    return found
+
+
+def cached(
+    look: Callable[[Path], Found], stamp: Callable[[Path], object] = stamp
+) -> Callable[[Path], Found]:
+    """Cache a function of a file or folder until its stamp changes.
 
     An `UnusableError` that it raises is cached too. The result raises one if the file is gone.
     """
-    results: dict[Path, tuple[tuple[int, int, int], Found | UnusableError]] = {}
+    results: dict[Path, tuple[object, Found | UnusableError]] = {}
 
     def cached_look(path: Path) -> Found:
         try:
-            stat = path.stat()
+            now = stamp(path)
         except OSError as error:
             raise UnusableError(f"{path.name} cannot be read: {error.strerror}") from None
-        stamp = (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size)
-        if path not in results or results[path][0] != stamp:
+        if path not in results or results[path][0] != now:
             try:
-                results[path] = (stamp, look(path))
+                results[path] = (now, look(path))
             except UnusableError as error:
-                results[path] = (stamp, error)
+                results[path] = (now, error)
         found = results[path][1]
         if isinstance(found, UnusableError):
             raise UnusableError(str(found))  # a fresh one: raising adds to its traceback
