@@ -2,8 +2,10 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from darkroom.config import QueueSettings
 from darkroom.queue.estimate import Kind, Speed
@@ -181,3 +183,27 @@ def test_the_same_twice_at_once_is_one_job(opened: Database, how: dict[str, obje
 
     assert one == other
     assert fresh != also_fresh
+
+
+def test_accepting_reads_no_queued_job_but_from_an_index(store: Store, opened: Database) -> None:
+    """So that it takes no longer when many are queued."""
+    accept(store)
+    statements: list[tuple[str, tuple[object, ...]]] = []
+
+    def note(_connection: object, _cursor: object, sql: str, values: Any, *_: object) -> None:
+        statements.append((sql, values))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        accept(store, "b")
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+    plans = []
+    with opened.read() as session:
+        for sql, values in statements:
+            if sql.startswith("SELECT") and "FROM jobs" in sql:
+                rows = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)
+                plans += [row[-1] for row in rows]
+    assert "SEARCH jobs USING COVERING INDEX jobs_queued (status=?)" in plans
+    assert "USE TEMP B-TREE FOR GROUP BY" not in plans

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from darkroom.queue import doorbell
-from darkroom.queue.fairness import ClientQueue, joining, next_client, order
+from darkroom.queue.fairness import ClientQueue, in_turn, joining, order
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.responses import EventType
@@ -87,7 +87,7 @@ def test_between_two_turns_of_who_waits_nobody_has_more_than_one(moves: list[str
                 since[client] = Counter()
             queue.append(client)
             continue
-        served = next_client(waiting(queue), tickets, (), per_client=1)
+        served = next(iter(in_turn(waiting(queue), tickets, (), per_client=1)), None)
         if served is None:
             continue
         queue.remove(served)

@@ -34,16 +34,6 @@ def joining(ticket: int | None, latest: int) -> int:
     return max(ticket or 0, latest - 1)
 
 
-def next_client(
-    queues: Mapping[str, ClientQueue],
-    tickets: Mapping[str, int],
-    in_flight: Sequence[str],
-    per_client: int,
-) -> str | None:
-    """The client whose turn it is; None if each is at its limit. See `order` for the arguments."""
-    return next(iter(in_turn(queues, tickets, in_flight, per_client)), None)
-
-
 def in_turn(
     queues: Mapping[str, ClientQueue],
     tickets: Mapping[str, int],

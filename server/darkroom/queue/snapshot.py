@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sqlalchemy import bindparam, case, func, or_, select
+from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from darkroom.queue import fairness
@@ -24,22 +24,33 @@ LATEST = 64  # jobs that are searched for those
 TICKETS = select(ClientRow.client, ClientRow.served)
 _SPEEDS = select(SpeedRow.__table__)  # the fields of a `Kind`, then those of its `Speed`
 
-# One pass over the unfinished jobs: queued ones are summed, each running one is a row of its own.
-_JOBS = (
+# Read from the index `jobs_queued` alone, which holds what this sums.
+_QUEUED = (
     select(
         JobRow.client,
         JobRow.model,
         JobRow.pixels,
-        case((JobRow.status == JobStatus.RUNNING, JobRow.sequence)).label("running"),
         func.min(JobRow.sequence),
         func.sum(JobRow.images),
         func.sum(JobRow.steps),
-        func.sum(JobRow.step),
         func.count(),
         func.count().filter(JobRow.urgency <= bindparam("urgency")),
     )
-    .where(JobRow.status.in_(UNFINISHED))
-    .group_by(JobRow.client, JobRow.model, JobRow.pixels, "running")
+    .where(JobRow.status == JobStatus.QUEUED)
+    .group_by(JobRow.client, JobRow.model, JobRow.pixels)
+)
+_RUNNING = (
+    select(
+        JobRow.sequence,
+        JobRow.client,
+        JobRow.model,
+        JobRow.pixels,
+        JobRow.images,
+        JobRow.steps,
+        JobRow.step,
+    )
+    .where(JobRow.status == JobStatus.RUNNING)
+    .order_by(JobRow.sequence)
 )
 
 _latest = (
@@ -225,7 +236,7 @@ def _mean(work: Work) -> Work:
 
 
 def read(session: Session, now: float, per_client: int | None, urgency: int = 0) -> QueueSnapshot:
-    """Read the state of the queue. Takes a few milliseconds, however many jobs are queued.
+    """Read the state of the queue. Takes about a millisecond, however many jobs are queued.
 
     Args:
         now: seconds since the epoch.
@@ -235,18 +246,17 @@ def read(session: Session, now: float, per_client: int | None, urgency: int = 0)
     queues: dict[str, ClientQueue] = {}
     queued: dict[str, list[Work]] = defaultdict(list)
     ahead: Counter[str] = Counter()
-    running = []
-    for client, model, pixels, number, oldest, images, steps, step, jobs, before in session.execute(
-        _JOBS, {"urgency": urgency}
+    for client, model, pixels, oldest, images, steps, jobs, before in session.execute(
+        _QUEUED, {"urgency": urgency}
     ):
-        if number is not None:
-            work = Work(model, pixels, images, max(0, steps - step), steps)
-            running.append(RunningJob(number, client, work))
-            continue
         known = queues.get(client, ClientQueue(0, oldest))
         queues[client] = ClientQueue(known.jobs + jobs, min(known.oldest, oldest))
         queued[client].append(Work(model, pixels, images, steps, steps, jobs))
         ahead[client] += before
+    running = [
+        RunningJob(sequence, client, Work(model, pixels, images, max(0, steps - step), steps))
+        for sequence, client, model, pixels, images, steps, step in session.execute(_RUNNING)
+    ]
     workers, places, lately = session.execute(
         _WORKERS, {"now": now, "lately": now - LATELY_S}
     ).one()
@@ -255,7 +265,7 @@ def read(session: Session, now: float, per_client: int | None, urgency: int = 0)
         queues=queues,
         queued=queued,
         ahead=ahead,
-        running=sorted(running, key=lambda job: job.sequence),
+        running=running,
         tickets=dict(session.execute(TICKETS).all()),
         places=places,
         per_client=places if per_client is None else per_client * max(1, workers),

@@ -1,6 +1,15 @@
 """The tables. Times are seconds since the epoch, UTC; JSON is text."""
 
-from sqlalchemy import BigInteger, Float, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Float,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -27,6 +36,11 @@ class JobRow(Table):
     __table_args__ = (
         UniqueConstraint("client", "idempotency_key"),
         Index("jobs_by_status", "status", "sequence"),
+        Index(
+            "jobs_queued",
+            *("status", "client", "model", "pixels", "urgency", "images", "steps"),
+            sqlite_where=text("status = 'queued'"),
+        ),
         Index("jobs_by_client", "client", "sequence"),
         Index("jobs_by_fingerprint", "client", "fingerprint"),
         {"sqlite_autoincrement": True},

@@ -118,7 +118,7 @@ def generate(task: Task) -> Response:
         detail = f"it has 1 to {MAX_KEY_CHARS} characters"
         raise ProblemError(400, "idempotency", "Unusable Idempotency-Key", detail)
     cancels = http.read_query(GenerateQuery).cancel_on_disconnect
-    check_room(key)
+    check_room(key, decodes=task is not Task.TXT2IMG)
     body = here.bodies.read(FILE_FIELDS, LISTS)
     asked = body.validate(REQUESTS[task])
     prepared = prepare(asked, body.files, fingerprint(asked, body.files))
@@ -170,16 +170,19 @@ def stopping(job: Job, problem: Problem = STOPPING) -> Response:
 # --- for every API -------------------------------------------------------------------------
 
 
-def check_room(key: str | None = None) -> None:
+def check_room(key: str | None = None, *, decodes: bool = True) -> None:
     """Raise ProblemError 429 or 507 if the queue or the disk has no room for another job.
 
-    Called before pictures are decoded. A request whose key was used before needs no room.
+    A request whose key was used before needs no room. Nor is the queue looked at for one that
+    `decodes` no pictures, since `accept` does so too.
     """
     here = context()
     free = here.files.free_bytes()
     if free < here.settings.queue.min_free_bytes:
         detail = f"only {free} bytes are left; nothing is accepted"
         raise ProblemError(507, "disk-full", "The disk is full", detail)
+    if not decodes:
+        return
     try:
         here.store.check_room(access.caller().client, key)
     except QueueFullError as error:
