@@ -238,15 +238,18 @@ def _mean(work: Work) -> Work:
 def read(session: Session, now: float, per_client: int | None, urgency: int = 0) -> QueueSnapshot:
     """Read the state of the queue. Takes about a millisecond, however many jobs are queued.
 
+    Changes that the session has not flushed are not seen.
+
     Args:
         now: seconds since the epoch.
         per_client: the most jobs of one client that a worker has in flight; None is all.
         urgency: of the new job that `QueueSnapshot.ahead` is for.
     """
+    execute = session.connection().execute  # takes a third less time than the session's
     queues: dict[str, ClientQueue] = {}
     queued: dict[str, list[Work]] = defaultdict(list)
     ahead: Counter[str] = Counter()
-    for client, model, pixels, oldest, images, steps, jobs, before in session.execute(
+    for client, model, pixels, oldest, images, steps, jobs, before in execute(
         _QUEUED, {"urgency": urgency}
     ):
         known = queues.get(client, ClientQueue(0, oldest))
@@ -255,21 +258,19 @@ def read(session: Session, now: float, per_client: int | None, urgency: int = 0)
         ahead[client] += before
     running = [
         RunningJob(sequence, client, Work(model, pixels, images, max(0, steps - step), steps))
-        for sequence, client, model, pixels, images, steps, step in session.execute(_RUNNING)
+        for sequence, client, model, pixels, images, steps, step in execute(_RUNNING)
     ]
-    workers, places, lately = session.execute(
-        _WORKERS, {"now": now, "lately": now - LATELY_S}
-    ).one()
+    workers, places, lately = execute(_WORKERS, {"now": now, "lately": now - LATELY_S}).one()
     places = places or 1
     return QueueSnapshot(
         queues=queues,
         queued=queued,
         ahead=ahead,
         running=running,
-        tickets=dict(session.execute(TICKETS).all()),
+        tickets=dict(execute(TICKETS).all()),
         places=places,
         per_client=places if per_client is None else per_client * max(1, workers),
-        speeds={Kind(*row[:3]): Speed(*row[3:]) for row in session.execute(_SPEEDS)},
+        speeds={Kind(*row[:3]): Speed(*row[3:]) for row in execute(_SPEEDS)},
         lately=lately,
     )
 
