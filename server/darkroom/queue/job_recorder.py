@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import structlog
 
@@ -21,7 +21,6 @@ from darkroom.engine.base import (
 from darkroom.errors import without_paths
 from darkroom.queue.leases import LeaseLostError, Leases
 from darkroom.queue.picture_writer import PictureWriter
-from darkroom.queue.progress import Progress
 from darkroom.queue.running_job import Running
 from darkroom.queue.worker_metrics import Meters
 from darkroom.queue.worker_models import WorkerModels
@@ -33,6 +32,7 @@ from darkroom.storage.tables import ImageRow
 log = structlog.get_logger()
 
 RETRY_S = 1.0  # between attempts to write a result
+MAX_PENDING_EVENTS = 2000  # kept in memory while the database cannot be used
 
 PROBLEMS = {
     "out-of-memory": ("Not enough memory", 507),
@@ -42,6 +42,53 @@ PROBLEMS = {
     "storage": ("The picture could not be stored", 507),
     "source": (SOURCE_GONE, 410),
 }
+
+
+@dataclass(eq=False)
+class Progress:
+    """Events and steps that are not written yet. Losing some costs nobody a picture.
+
+    Attributes:
+        ring_web: called when some were written.
+        every_s: the time between two writes.
+        clock: seconds, monotonic.
+    """
+
+    leases: Leases
+    _: KW_ONLY
+    ring_web: Callable[[], None]
+    every_s: float
+    clock: Callable[[], float]
+    _events: list[NewEvent] = field(default_factory=list, init=False)
+    _steps: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
+    _flushed_at: float = field(default=float("-inf"), init=False)
+
+    def add(self, event: NewEvent) -> None:
+        """Have an event written with the next batch."""
+        self._events.append(event)
+
+    def step(self, job_id: str, step: int, steps: int) -> None:
+        """Have the steps that a job has done, of so many, written with the next batch."""
+        self._steps[job_id] = (step, steps)
+
+    def flush_if_due(self) -> None:
+        """Write if the last time was `every_s` ago."""
+        if self.clock() - self._flushed_at >= self.every_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write now; what cannot be written is kept for the next call."""
+        self._flushed_at = self.clock()
+        if not self._events and not self._steps:
+            return
+        try:
+            self.leases.record(self._events, self._steps)
+        except DatabaseUnavailableError as error:
+            log.warning("progress cannot be written", reason=str(error))
+            self._events = self._events[-MAX_PENDING_EVENTS:]
+        else:
+            self._events, self._steps = [], {}
+            self.ring_web()
 
 
 @dataclass(eq=False, kw_only=True)

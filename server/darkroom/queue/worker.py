@@ -12,10 +12,9 @@ from darkroom.engine.base import Engine
 from darkroom.images.codec import PNG_LEVEL
 from darkroom.queue.affinity import Affinity
 from darkroom.queue.doorbell import Doorbell
-from darkroom.queue.job_recorder import JobRecorder
+from darkroom.queue.job_recorder import JobRecorder, Progress
 from darkroom.queue.leases import Leases
 from darkroom.queue.picture_writer import PictureWriter
-from darkroom.queue.progress import Progress
 from darkroom.queue.running_job import share_out
 from darkroom.queue.unloads import Unloads
 from darkroom.queue.worker_metrics import Meters
