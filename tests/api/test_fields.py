@@ -143,7 +143,7 @@ def test_an_a1111_client_gets_its_picture_and_is_told(
         {"prompt": "a fox <lora:ink:0.5>", "negative_prompt": "ugly", "cfg_scale": 7, "steps": 20}
     )
 
-    made = translate(asked, catalog, adapters, {})
+    made = translate(asked, catalog, adapters, {}, Ignored())
 
     assert made.ignored.names[-2:] == ["negative_prompt", "cfg_scale"]
     assert "prompt <lora:ink>" in made.ignored.names
@@ -158,7 +158,7 @@ def test_what_an_a1111_client_leaves_out_is_the_models_own(
     options = {"override_settings": {"sd_model_checkpoint": model}}
     asked = fields.Txt2Img.model_validate({"prompt": "a fox", **options})
 
-    made = translate(asked, catalog, adapters, {})
+    made = translate(asked, catalog, adapters, {}, Ignored())
 
     assert made.values["num_inference_steps"] == steps
     assert made.values["guidance_scale"] == scale

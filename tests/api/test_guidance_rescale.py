@@ -9,6 +9,7 @@ from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.compat.a1111.fields import Settings
 from darkroom.compat.a1111.translate import translate
+from darkroom.compat.ignored import Ignored
 from darkroom_client import Client
 from tests.engine import tiny
 from tests.serving import RunningServer
@@ -59,7 +60,9 @@ def test_a1111s_api_draws_without_it_where_a_model_cannot(tmp_path: Path) -> Non
     catalog = ModelCatalog(tmp_path / "models", "distilled")
     adapters = AdapterCatalog(tmp_path / "loras", tmp_path / "embeddings")
 
-    translated = translate(Settings(guidance_rescale=0.7), catalog, adapters, {})
+    asked = Settings(guidance_rescale=0.7)
+
+    translated = translate(asked, catalog, adapters, {}, Ignored())
 
     assert "guidance_rescale" not in translated.values
     assert "guidance_rescale" in translated.ignored.names
