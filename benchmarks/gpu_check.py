@@ -134,7 +134,7 @@ def _develop(engine: DiffusersEngine, jobs: int) -> tuple[int, list[str]]:
     failed = [event for event in events if isinstance(event, Failed)]
     require(not failed, f"{failed}")
     pictures = sum(isinstance(event, ImageReady) for event in events)
-    return pictures, sorted({e.text for e in events if isinstance(e, JobWarning)})
+    return pictures, sorted({e.note for e in events if isinstance(e, JobWarning)})
 
 
 def context() -> list[str]:

@@ -129,3 +129,11 @@ def test_calls_of_other_sizes_say_nothing() -> None:
 
     assert dict(measured.points) == {1: 1.0}
     assert measured.limit(4 * AREA) == 1
+
+
+def test_a_call_that_took_no_time_teaches_nothing() -> None:
+    measured = costs.Costs(((1, 1.0),), AREA)
+
+    measured.learn(1, AREA, 0.0)
+
+    assert measured.seconds(1, AREA) == 1.0

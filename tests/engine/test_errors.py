@@ -174,7 +174,7 @@ def test_a_context_lost_by_a_preview_leaves_the_engine(data_dir: Path) -> None:
 )
 def test_a_step_without_memory_is_made_again(data_dir: Path, cls: Any, model: str) -> None:
     engine = make_engine(data_dir)
-    hardware.model(engine, model)
+    hardware.parallel(engine, model)
     asked = small(model, num_images=2)
     plenty = developed(run(engine, asked))
     real, calls = cls.step, 0

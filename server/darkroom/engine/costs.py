@@ -68,9 +68,10 @@ class Costs:
 
     def learn(self, rows: int, area: int, seconds: float) -> None:
         """Take a later call into account, of the native size and no more rows than are tried."""
-        if area != self.area or not self.points[0][0] <= rows <= min(
-            2 * self.points[-1][0], self.most
-        ):
+        largest = min(2 * self.points[-1][0], self.most)
+        if area != self.area or not self.points[0][0] <= rows <= largest:
+            return
+        if seconds <= 0:  # less than the clock tells apart
             return
         known = dict(self.points)
         if rows not in known:
