@@ -39,7 +39,7 @@ OTHER_VARIABLES = frozenset(
     {
         *("CONFIG", "CA", "CREDENTIALS", "PROGRESS", "TOKEN", "URL"),
         *("DATA_VOLUME", "MODELS_VOLUME", "USER"),
-        *("REACH_FOLDER", "TESTS", "TEST_SYSTEM"),
+        *("REACH_FOLDER", "TESTS", "TEST_DEVICE", "TEST_SYSTEM"),
     }
 )
 ALIKE = 0.75  # of two names, for one to be a slip of the other; "prot" and "port" are

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import httpx2
 import pytest
 
+from darkroom.compat.openai.routes import WITHOUT_VERSION
 from darkroom.requests import Scope
 from tests.security.doors import (
     PASSED_ON,
@@ -38,7 +39,7 @@ OPEN = {
 }
 
 
-OTHER_APIS = ("/sdapi/", "/v1/")
+OTHER_APIS = ("/sdapi/", "/v1/", *WITHOUT_VERSION)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ LIST_ROUTES = """
 import json, os, sys
 from pathlib import Path
 from darkroom.config import Settings
+from darkroom.compat.openai.routes import WITHOUT_VERSION
 from darkroom.storage import database
 from darkroom.api.app import create_app
 
