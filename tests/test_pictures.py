@@ -1,6 +1,7 @@
 """Strangers' bytes to pixels, whatever the camera or program that made them."""
 
 import io
+import re
 import struct
 import zlib
 from typing import Any
@@ -324,6 +325,17 @@ def test_of_a_truncated_file_all_is_shown_or_nothing(name: str) -> None:
         else:
             assert read.tobytes() == shown.tobytes(), end
     assert refused >= 3
+
+
+def test_a_progressive_jpeg_cut_off_between_two_scans_is_refused() -> None:
+    """All of it is there, but coarse."""
+    whole = UNBATCHED["progressive JPEG"]
+    scans = [found.start() for found in re.finditer(rb"\xff\xda", whole)]
+    assert len(scans) > 2
+
+    for start in scans[1:]:
+        with pytest.raises(codec.PictureError, match="cut off"):
+            decoder.read(whole[:start], MANY)
 
 
 def giants() -> dict[str, bytes]:

@@ -842,10 +842,11 @@ def test_loras_and_embeddings_are_listed(adapters: RunningServer) -> None:
     loras = adapters.http.get(f"{API}/loras").json()
     embeddings = adapters.http.get(f"{API}/embeddings").json()
 
-    assert [(entry["name"], entry["path"]) for entry in loras] == [
+    # The shared server may have others as well, of other tests.
+    assert {(entry["name"], entry["path"]) for entry in loras} >= {
         ("anime", "anime.safetensors"),
         ("engraving", "engraving.safetensors"),
-    ]
+    }
     assert embeddings["loaded"]["velvia"]["vectors"] == 2
     assert embeddings["loaded"]["velvia"]["shape"] == 192
 

@@ -326,7 +326,7 @@ def test_a_device_is_sent_away_by_its_name(tmp_path: Path) -> None:
 
 
 def test_a_token_says_when_its_name_was_taken(tmp_path: Path) -> None:
-    Database(tmp_path / "darkroom.db").close()
+    database.migrate(tmp_path / "darkroom.db")
 
     first, second = (darkroom(tmp_path, "token", "create", "laptop") for _ in range(2))
 

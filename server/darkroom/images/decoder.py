@@ -10,6 +10,7 @@ import io
 import math
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
@@ -45,6 +46,8 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+PROGRESSIVE, SCAN = 0xC2, 0xDA  # markers of a JPEG
+NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # none of those within a scan
 JPEG_FILLER = b"\xaa" * 512  # unlike what libjpeg makes up
 STRIP = 256  # rows
 
@@ -225,9 +228,35 @@ def _ended(data: bytes) -> bytes:
     """
     data = data.removesuffix(JPEG_END[:1])  # half of a marker
     whole, other = data + JPEG_END, data + JPEG_FILLER + JPEG_END
-    if _pixels_digest(whole) != _pixels_digest(other):
+    if not _has_every_scan(whole) or _pixels_digest(whole) != _pixels_digest(other):
         raise PictureError("the picture is cut off: a part of its data is missing")
     return whole
+
+
+def _has_every_scan(data: bytes) -> bool:
+    """Whether the scans of a progressive JPEG give every coefficient to its last bit.
+
+    Cut off between two scans, it is a whole picture, but a coarse one (ITU-T T.81, annex G).
+    Others have one scan for each component, and are told apart by their pixels.
+    """
+    components: set[int] = set()
+    known: set[tuple[int, int]] = set()  # component and coefficient
+    place = len(JPEG_START)
+    while place + 4 <= len(data):
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
+        body = data[place + 4 : place + 2 + length]
+        place += 2 + length
+        if marker == PROGRESSIVE:
+            components = {body[6 + 3 * number] for number in range(body[5])}
+        elif marker == SCAN:
+            count = body[0]
+            first, last, bits = body[1 + 2 * count : 4 + 2 * count]
+            if bits & 0x0F == 0:  # no lower bit is left for a later scan
+                scanned = [body[1 + 2 * number] for number in range(count)]
+                known |= {(each, c) for each in scanned for c in range(first, last + 1)}
+            found = NEXT_MARKER.search(data, place)
+            place = found.start() if found else len(data)
+    return len(known) == 64 * len(components) or not components
 
 
 def _pixels_digest(data: bytes) -> bytes:
