@@ -163,7 +163,7 @@ def test_progress_counts_the_steps_that_are_done(
     told = [event for event in events if isinstance(event, Started | Stepped)]
     assert {event.steps for event in told} == {8}
     steps = [event.step for event in told if isinstance(event, Stepped)]
-    assert steps == sorted(set(steps))
+    assert steps == sorted(steps)  # a step with guidance may take two calls
     assert steps[-1] == 8
 
 
@@ -179,7 +179,7 @@ def test_progress_of_an_edit_counts_all_its_steps(tmp_path: Path, name: str) -> 
 
     assert events[0] == Started("job", 8)
     steps = [event.step for event in events if isinstance(event, Stepped)]
-    assert steps == sorted(set(steps))
+    assert steps == sorted(steps)  # a step with guidance may take two calls
     assert steps[-1] == 8
 
 
