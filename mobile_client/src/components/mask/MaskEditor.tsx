@@ -5,8 +5,8 @@ import type { Operation } from "../../lib/canvas/strokes";
 import { dataUri } from "../../lib/canvas/surface";
 import type { Size } from "../../lib/transport/types";
 import { t } from "../../strings";
+import { EditorFrame } from "../common/EditorFrame";
 import { Icon } from "../common/Icon";
-import { useLayer } from "../common/useLayer";
 import { shortcut } from "./keys";
 import { Sheet } from "./Sheet";
 import { Tools } from "./Tools";
@@ -34,7 +34,6 @@ export interface MaskEditorProps {
 export function MaskEditor(props: MaskEditorProps) {
   const { picture, size, operations, base, onChange, onDone, onCancel } = props;
   const { board, failed } = useBoard(picture, size, operations, base);
-  const layer = useLayer<HTMLElement>();
   const [busy, setBusy] = useState(false);
 
   useEffect(() => board && effect(() => onChange(board.operations)), [board]);
@@ -50,29 +49,16 @@ export function MaskEditor(props: MaskEditorProps) {
   }
 
   function onKeyDown(event: KeyboardEvent) {
-    if (event.key === "Escape") onCancel();
-    else if (!board || !shortcut(event, board)) return;
-    event.preventDefault();
+    if (board && shortcut(event, board)) event.preventDefault();
   }
 
   return (
-    <section
-      class="mask"
-      ref={layer}
-      tabIndex={-1}
-      aria-label={t("mask.title")}
+    <EditorFrame
+      kind="mask"
+      title={t("mask.title")}
       onKeyDown={onKeyDown}
-    >
-      <header class="mask-top">
-        <button
-          type="button"
-          class="button bare icon"
-          onClick={onCancel}
-          aria-label={t("common.cancel")}
-        >
-          <Icon name="close" />
-        </button>
-        <h1>{t("mask.title")}</h1>
+      onCancel={onCancel}
+      tool={
         <button
           type="button"
           class="button bare icon"
@@ -81,11 +67,12 @@ export function MaskEditor(props: MaskEditorProps) {
         >
           <Icon name="fit" />
         </button>
-      </header>
+      }
+    >
       {failed && <p class="mask-message problem">{t("mask.noPicture")}</p>}
       {!failed &&
         (board ? <Sheet board={board} /> : <p class="mask-message">{t("common.loading")}</p>)}
       {board && <Tools board={board} busy={busy} onDone={() => finish(board)} />}
-    </section>
+    </EditorFrame>
   );
 }

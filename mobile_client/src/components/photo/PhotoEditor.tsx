@@ -2,8 +2,8 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { Cropper, Cropping, Ratio } from "../../lib/canvas/cropper";
 import type { ModelLimits, Size } from "../../lib/transport/types";
 import { t } from "../../strings";
+import { EditorFrame } from "../common/EditorFrame";
 import { Icon } from "../common/Icon";
-import { useLayer } from "../common/useLayer";
 import { listen } from "./pointers";
 import { usePhoto } from "./usePhoto";
 
@@ -20,7 +20,6 @@ export interface PhotoEditorProps {
 /** Crops and rotates a photo, and makes it small enough to send. */
 export function PhotoEditor({ file, limits, before, onDone, onCancel }: PhotoEditorProps) {
   const { cropper, failed } = usePhoto(file, limits, before);
-  const layer = useLayer<HTMLElement>();
   const [busy, setBusy] = useState(false);
   const [outOfMemory, setOutOfMemory] = useState(false);
 
@@ -37,23 +36,11 @@ export function PhotoEditor({ file, limits, before, onDone, onCancel }: PhotoEdi
   }
 
   return (
-    <section
-      class="photo"
-      ref={layer}
-      tabIndex={-1}
-      aria-label={t("photo.title")}
-      onKeyDown={(event) => event.key === "Escape" && onCancel()}
-    >
-      <header class="photo-top">
-        <button
-          type="button"
-          class="button bare icon"
-          onClick={onCancel}
-          aria-label={t("common.cancel")}
-        >
-          <Icon name="close" />
-        </button>
-        <h1>{t("photo.title")}</h1>
+    <EditorFrame
+      kind="photo"
+      title={t("photo.title")}
+      onCancel={onCancel}
+      tool={
         <button
           type="button"
           class="button bare icon"
@@ -63,7 +50,8 @@ export function PhotoEditor({ file, limits, before, onDone, onCancel }: PhotoEdi
         >
           <Icon name="turn" />
         </button>
-      </header>
+      }
+    >
       {failed || outOfMemory ? (
         <div class="photo-message" role="alert">
           <p class="problem">{t(failed ? "photo.unreadable" : "photo.tooLarge")}</p>
@@ -94,7 +82,7 @@ export function PhotoEditor({ file, limits, before, onDone, onCancel }: PhotoEdi
           </div>
         </footer>
       )}
-    </section>
+    </EditorFrame>
   );
 }
 
