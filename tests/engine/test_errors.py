@@ -1,5 +1,6 @@
 """One error policy, wherever an error comes from: load, call, step, preview, encode or decode."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,14 +51,16 @@ def small(model: str = "sd1", name: str = "job", **fields: Any) -> EngineJob:
 
 
 @contextmanager
-def failing(cls: Any, method: str, error: Exception, after: int = 0) -> Iterator[None]:
-    """A method of diffusers that raises from its call number `after` on."""
+def failing(
+    cls: Any, method: str, error: Exception, after: int = 0, times: float = math.inf
+) -> Iterator[None]:
+    """A method of diffusers that works `after` times, and then raises so many times."""
     real, calls = getattr(cls, method), 0
 
     def raising(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls > after:
+        if after < calls <= after + times:
             raise error
         return real(*args, **kwargs)
 
@@ -177,17 +180,8 @@ def test_a_step_without_memory_is_made_again(data_dir: Path, cls: Any, model: st
     hardware.parallel(engine, model)
     asked = small(model, num_images=2)
     plenty = developed(run(engine, asked))
-    real, calls = cls.step, 0
 
-    def cramped(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise FULL
-        return real(*args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cls, "step", cramped)
+    with failing(cls, "step", FULL, after=2, times=1):
         events = run(engine, asked)
 
     assert any(isinstance(event, JobWarning) and "memory" in event.note for event in events)
@@ -308,17 +302,7 @@ def test_a_picture_without_memory_to_finish_it_is_made_again(engine: DiffusersEn
     asked = small("sd3", num_images=2)
     plenty = developed(run(engine, asked))
 
-    real, calls = VaeImageProcessor.postprocess, 0
-
-    def second_fails(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise FULL
-        return real(*args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VaeImageProcessor, "postprocess", second_fails)
+    with failing(VaeImageProcessor, "postprocess", FULL, after=1, times=1):
         events = run(engine, asked)
 
     assert any(isinstance(event, JobWarning) and "memory" in event.note for event in events)
