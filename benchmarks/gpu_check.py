@@ -33,12 +33,12 @@ from statistics import median
 import torch
 
 from benchmarks import gpu, ours, page, stock
-from benchmarks.geometry import SD15, SDXL, TINY, Geometry, write_apart
+from benchmarks.geometry import GEOMETRIES, SD15, Geometry, write_apart
 from benchmarks.servers import ROOT
 from benchmarks.suite import QUICK
 from benchmarks.turn import engine_can_compile
 from darkroom.config import EngineSettings
-from darkroom.engine.base import EngineJob, Failed, ImageReady, JobWarning
+from darkroom.engine.base import Failed, ImageReady, JobWarning
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.engine.errors import Kind, classify
 from darkroom.engine.memory import CALM_CALLS
@@ -123,14 +123,11 @@ def _peak(engine: DiffusersEngine, jobs: int) -> int:
 
 def _develop(engine: DiffusersEngine, jobs: int) -> tuple[int, list[str]]:
     """So many jobs at once: the pictures that came, and what was noted."""
-    for number in range(jobs):
-        asked = ours.request(
-            model=SD15.name, side=SD15.side, steps=STEPS, guidance_scale=7.5, seed=number
-        )
-        engine.submit(EngineJob(f"check-{number}", asked))
-    events = []
-    while engine.in_flight():
-        events += engine.tick()
+    asked = [
+        ours.request(model=SD15.name, side=SD15.side, steps=STEPS, guidance_scale=7.5, seed=seed)
+        for seed in range(jobs)
+    ]
+    events = list(ours.events(engine, asked))
     failed = [event for event in events if isinstance(event, Failed)]
     require(not failed, f"{failed}")
     pictures = sum(isinstance(event, ImageReady) for event in events)
@@ -166,9 +163,6 @@ def speed(geometry: Geometry, compiled: bool) -> list[str]:
         write_apart(geometry, Path(folder))
         figures = gpu.measure_mode(geometry, Path(folder), device(), compiled, QUICK, median(peaks))
     return rows + [f"{figure.name}: {figure.median:.3g} {figure.unit}" for figure in figures]
-
-
-GEOMETRIES = {"sd15": SD15, "sdxl": SDXL, "tiny": TINY}
 
 
 def run_here(name: str) -> list[str]:

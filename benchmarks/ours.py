@@ -65,7 +65,7 @@ def seconds(
     """
     began = time.perf_counter()
     with ThreadPoolExecutor(1) as beside:
-        for event in _events(engine, requests):
+        for event in events(engine, requests):
             if isinstance(event, Failed):
                 raise RuntimeError(f"{event.kind}: {event.detail}")
             if encoded and isinstance(event, ImageReady):
@@ -73,7 +73,8 @@ def seconds(
     return time.perf_counter() - began
 
 
-def _events(engine: DiffusersEngine, requests: Sequence[Txt2Img]) -> Iterator[EngineEvent]:
+def events(engine: DiffusersEngine, requests: Sequence[Txt2Img]) -> Iterator[EngineEvent]:
+    """What becomes of these, a job each, all in flight from the beginning."""
     for number, asked in enumerate(requests):
         engine.submit(EngineJob(f"bench-{number}", asked))
     while engine.in_flight():
