@@ -18,6 +18,7 @@ import torch
 
 from darkroom.catalog.loras import AdapterCatalog, LoraEntry, UnknownLoraError
 from darkroom.engine import lora_file, lora_layers
+from darkroom.engine.loading import DENOISERS
 from darkroom.engine.lora_file import LowRank
 from darkroom.engine.lora_layers import Layer, Share
 from darkroom.errors import DarkroomError
@@ -219,10 +220,10 @@ class Adapters:
             stamp=stamp,
             layers=layers,
             bytes=size,
-            reads_text=any(fitted[part] for part in fitted if part not in lora_file.DENOISERS),
+            reads_text=any(fitted[part] for part in fitted if part not in DENOISERS),
             apart=any(
                 layer.startswith(self._flat)
-                for part in lora_file.DENOISERS
+                for part in DENOISERS
                 for layer in updates.get(part, ())
             ),
         )

@@ -24,8 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from darkroom.catalog import loras, weight_files
+from darkroom.engine.loading import DENOISERS
 
-DENOISERS = ("unet", "transformer")
 PARTS = (*DENOISERS, "text_encoder", "text_encoder_2")
 FOREIGN_METADATA = "holds metadata that diffusers did not write"
 # Files from before diffusers 0.17 hold the UNet's attention layers and do not say so.

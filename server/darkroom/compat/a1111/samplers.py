@@ -13,7 +13,7 @@ from darkroom.responses import ModelInfo
 
 DEFAULT = "Euler"
 AUTOMATIC = "automatic"
-# Words for no schedule in particular, as clients send them.
+# What clients send for no schedule in particular.
 UNSPECIFIED = ("", "none", "default", "usesamescheduler")
 # Ends of samplers' names for a schedule: k_dpmpp_2m_ka before version 1.9, dpmpp_2m_k in InvokeAI.
 OLD_ENDINGS = {"ka": "karras", "exp": "exponential", "k": "karras"}
