@@ -1,12 +1,14 @@
 """What the mobile client says while the server or the browser cannot do something."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.browser.phone import DEVELOPING_MS, Phone
+from tests.browser.phone import DEVELOPING_MS, Phone, phone
+from tests.serving import RunningServer
 from tests.waiting import eventually
 
 NO_ANSWER = "The server does not answer."
@@ -20,6 +22,14 @@ SHARING = """
         window.shared.push(files.map(file => [file.name, file.type, file.size]));
     };
 """
+
+
+@pytest.fixture
+def mobile(browser: Browser, server: RunningServer) -> Iterator[Phone]:
+    """Without a service worker: requests that pass through one are not always intercepted."""
+    with phone(browser, server, service_workers="block") as opened:
+        yield opened.open()
+        assert opened.errors == []
 
 
 def stop_clock(page: Page) -> None:

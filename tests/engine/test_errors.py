@@ -298,7 +298,7 @@ def test_a_picture_that_cannot_be_finished_fails_its_job_with_the_reason(
 
 
 def test_a_picture_without_memory_to_finish_it_is_made_again(engine: DiffusersEngine) -> None:
-    hardware.model(engine, "sd3")
+    hardware.parallel(engine, "sd3")
     asked = small("sd3", num_images=2)
     plenty = developed(run(engine, asked))
 
