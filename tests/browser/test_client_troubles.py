@@ -25,11 +25,19 @@ SHARING = """
 
 
 @pytest.fixture
-def mobile(browser: Browser, server: RunningServer) -> Iterator[Phone]:
-    """Without a service worker: requests that pass through one are not always intercepted."""
+def first_visit(browser: Browser, server: RunningServer) -> Iterator[Phone]:
+    """A phone that has kept nothing, and has not loaded the client yet.
+
+    Without a service worker: requests that pass through one are not always intercepted.
+    """
     with phone(browser, server, service_workers="block") as opened:
-        yield opened.open()
+        yield opened
         assert opened.errors == []
+
+
+@pytest.fixture
+def mobile(first_visit: Phone) -> Phone:
+    return first_visit.open()
 
 
 def stop_clock(page: Page) -> None:
@@ -69,9 +77,11 @@ def test_no_time_is_promised_while_the_server_is_away(mobile: Phone) -> None:
     mobile.wait_for_picture()
 
 
-def test_a_photo_that_is_picked_before_the_models_came_waits(mobile: Phone, photo: Path) -> None:
+def test_a_photo_that_is_picked_before_the_models_came_waits(
+    first_visit: Phone, photo: Path
+) -> None:
+    mobile = first_visit
     held: list[Route] = []
-    mobile.page.evaluate("localStorage.clear()")
     mobile.page.route("**/models", lambda route: held.append(route))
     mobile.open()
     library = mobile.page.get_by_test_id("library")
