@@ -5,7 +5,9 @@ For a tiny model of each family; every day for the two whose networks are unlike
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,18 +18,26 @@ from diffusers.models.normalization import RMSNorm
 from PIL import Image
 
 from darkroom.catalog.models import ModelCatalog
-from darkroom.engine.base import EngineJob, Failed
+from darkroom.engine.base import EngineJob
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.engine.memory import MemoryLimits, Offload, accelerator_bytes, offload_for
 from darkroom.engine.vae import factor_of
 from darkroom.requests import Lora, Task
-from tests.engine import hardware, tiny, tiny_families
+from tests.engine import hardware, lora_files, tiny, tiny_families
 from tests.engine.conftest import developed, make_engine, request, run
-from tests.engine.stock import difference
+from tests.engine.stock import FlowStock, Stock, assert_equal, difference
 
-BUILDERS = {name: tiny.BUILDERS[name] for name in ("sd1", "sdxl")} | tiny_families.BUILDERS
+UNETS = ("sd1", "sdxl")
+BUILDERS = {name: tiny.BUILDERS[name] for name in UNETS} | tiny_families.BUILDERS
 DAILY = ("sd1", "z_image")
-MODELS = [pytest.param(n, marks=() if n in DAILY else pytest.mark.slow) for n in BUILDERS]
+
+
+def each(*daily: str) -> list[Any]:
+    """The models; slow but for those of every day."""
+    return [pytest.param(n, marks=() if n in daily else pytest.mark.slow) for n in BUILDERS]
+
+
+MODELS = each(*DAILY)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +83,7 @@ def job(data_dir: Path, model: str, **fields: Any) -> EngineJob:
         "width": tiny.SIZE,
         "height": tiny.SIZE,
         "num_inference_steps": 3,
-        "scheduler": "euler" if model in ("sd1", "sdxl") else "native",
+        "scheduler": "euler" if model in UNETS else "native",
         "negative_prompt": "",
     }
     asked = request(task, **values | fields)
@@ -135,14 +145,36 @@ def test_weights_of_8_bits_are_counted_before_a_model_is_loaded(
     assert sizes["fp8"] == sizes["none"] - 3 * numbers["unet"]
 
 
-def test_loras_and_weights_of_8_bits_exclude_each_other(built: Callable[[str], Path]) -> None:
-    data_dir = built("sd1")
+@pytest.mark.parametrize("model", each("z_image"))
+def test_loras_on_weights_of_8_bits_lose_nothing_themselves(
+    built: Callable[[str], Path], model: str
+) -> None:
+    """Pictures equal stock diffusers with the LoRA on the rounded weights; so do those without."""
+    data_dir = built(model)
     engine = make_engine(data_dir, layerwise_casting="fp8")
+    network = hardware.denoiser(engine, model)
+    folder = data_dir / "models" / model
+    stock = Stock(folder) if model in UNETS else FlowStock(folder)
+    part = "unet" if model in UNETS else "transformer"
+    theirs = stock._loaded.components[part]
+    theirs.load_state_dict({name: weight.float() for name, weight in network.state_dict().items()})
+    drawn = lora_files.draw(
+        SimpleNamespace(**{part: theirs}), layers=lora_files.EVERYTHING, parts=(part,)
+    )
+    (data_dir / "loras").mkdir(exist_ok=True)
+    lora_files.peft(data_dir / "loras" / f"{model}.safetensors", drawn)
+    scales = (0.0, 1.0, -0.5)
+    asked = [
+        replace(job(data_dir, model, loras=(Lora(name=model, scale=scale),)), id=f"{scale}")
+        for scale in scales
+    ]
 
-    (event,) = run(engine, job(data_dir, "sd1", loras=(Lora(name="style"),)))
+    events = run(engine, *asked)
 
-    assert isinstance(event, Failed)
-    assert (event.kind, "layerwise_casting" in event.detail) == ("request", True)
+    pictures = [developed(events, one.id)[0] for one in asked]
+    for one, ours in zip(asked, pictures, strict=True):
+        assert_equal(ours, stock.picture(one))
+    assert min(difference(pictures[0], other) for other in pictures[1:]) > 4
 
 
 # --- weights that wait -------------------------------------------------------------------------

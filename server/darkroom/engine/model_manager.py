@@ -375,8 +375,6 @@ class ModelManager:
         if self._settings.fuse_qkv and entry.spec.family in UNETS:
             # They would be put on projections that are no longer called.
             return "engine.fuse_qkv is on, which excludes LoRAs"
-        if self._storage is not None:
-            return "engine.layerwise_casting is on, which excludes LoRAs"
         takes = "loras" in entry.info.fields
         return None if takes else f"{entry.info.name} takes no LoRAs here"
 
