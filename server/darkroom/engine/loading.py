@@ -18,7 +18,7 @@ from transformers import CLIPTokenizer
 from darkroom.catalog import folders
 from darkroom.catalog.families import UNETS
 from darkroom.catalog.models import CONFIGS, ModelEntry
-from darkroom.engine import errors
+from darkroom.engine import errors, processors
 from darkroom.engine.errors import Kind
 from darkroom.errors import DarkroomError
 
@@ -148,10 +148,12 @@ def _load(entry: ModelEntry, dtype: torch.dtype) -> Any:
         given["vae"] = _vae(entry, entry.vae, dtype)
     given |= {"dtype": dtype, "local_files_only": True}
     if entry.layout == "folder":
-        given |= _encoders(entry, dtype) | _processors(entry)
+        ours = processors.load(entry)
+        given |= _encoders(entry, dtype) | dict.fromkeys(ours)
         pipeline = cls.from_pretrained(
             entry.path, variant=entry.variant, use_safetensors=True, **given
         )
+        pipeline.register_modules(**ours)
     else:
         given |= _tokenizers(entry)
         pipeline = cls.from_single_file(str(entry.path), config=str(entry.config), **given)
@@ -194,37 +196,6 @@ def _encoders(entry: ModelEntry, dtype: torch.dtype) -> dict[str, Any]:
             raise ModelLoadError(entry.info.name, _lacks(name, sorted(report["missing_keys"])))
         found[name] = model
     return found
-
-
-def _processors(entry: ModelEntry) -> dict[str, Any]:
-    """The parts that prepare pictures for a language model, without what they do with videos.
-
-    That needs torchvision, whose wheels for GPUs do not load beside a torch for CPUs; pictures are
-    prepared by Pillow where torchvision is missing.
-    """
-    found = {}
-    for name, class_name in folders.parts(entry.path, entry.spec.family).items():
-        cls: Any = getattr(transformers, class_name, None)
-        known = transformers.ProcessorMixin in getattr(cls, "__mro__", ())
-        if known and cls.get_attributes() == ["image_processor", "tokenizer", "video_processor"]:
-            part = entry.path / name
-            found[name] = _without_videos(cls).from_pretrained(part, local_files_only=True)
-    return found
-
-
-def _without_videos(cls: Any) -> Any:
-    """A class of processors whose constructor, by which transformers finds parts, has no videos."""
-
-    def __init__(  # noqa: N807
-        self: Any,
-        image_processor: Any = None,
-        tokenizer: Any = None,
-        chat_template: Any = None,
-        **options: Any,
-    ) -> None:
-        cls.__init__(self, image_processor, tokenizer, None, chat_template, **options)
-
-    return type(cls.__name__, (cls,), {"__init__": __init__})
 
 
 def _tokenizers(entry: ModelEntry) -> dict[str, Any]:

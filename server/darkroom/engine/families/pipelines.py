@@ -155,7 +155,10 @@ class PipelineFamily:
         tokenizer = next((t for n in names if (t := getattr(pipeline, n, None)) is not None), None)
         if limit is None or tokenizer is None:
             return []
+        tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor
         tokens = len(tokenizer(job.model_request.prompt, verbose=False).input_ids)
+        if said := getattr(pipeline, "system_message", None):  # before each prompt, by FLUX.2
+            limit -= len(tokenizer(said).input_ids)
         if tokens <= limit:
             return []
         return [f"the prompt has {tokens} tokens, of which this model reads the first {limit}"]
