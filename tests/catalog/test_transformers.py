@@ -20,6 +20,7 @@ DC_VAE = {"encoder_block_out_channels": [1] * 6, "latent_channels": 32}
         ("FluxPipeline", "flux", 16, {"transformer": {"guidance_embeds": True}}),
         ("FluxKontextPipeline", "flux-kontext", 16, {"transformer": {"guidance_embeds": True}}),
         ("Flux2KleinPipeline", "flux2-klein", 16, {}),
+        ("Flux2Pipeline", "flux2", 16, {"transformer": {"guidance_embeds": True}}),
         ("ZImagePipeline", "z-image", 16, {"scheduler": Z_IMAGE_SHIFT}),
         ("QwenImagePipeline", "qwen-image", 16, {"vae": QWEN_VAE}),
         ("QwenImageEditPipeline", "qwen-image-edit", 16, {"vae": QWEN_VAE}),
@@ -70,6 +71,7 @@ def test_distilled_models_take_few_steps_and_no_guidance(
 
 ON = [
     ("Flux2KleinPipeline", "model", {"is_distilled": False}, 50, 4.0),
+    ("Flux2Pipeline", "model", {"transformer": {"guidance_embeds": True}}, 50, 4.0),
     ("FluxPipeline", "model", {"transformer": {"guidance_embeds": True}}, 28, 3.5),
     ("FluxPipeline", "dev-turbo", {"transformer": {"guidance_embeds": True}}, 4, 3.5),
     ("ZImagePipeline", "model", {"scheduler": Z_IMAGE_SHIFT}, 50, 5.0),

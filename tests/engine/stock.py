@@ -21,7 +21,13 @@ from diffusers import (
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines import auto_pipeline
 from PIL import Image
-from transformers import AutoTokenizer, ProcessorMixin, Qwen2VLImageProcessorPil, Qwen2VLProcessor
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    ProcessorMixin,
+    Qwen2VLImageProcessorPil,
+    Qwen2VLProcessor,
+)
 
 from darkroom.engine.base import EngineJob
 from darkroom.engine.sample import build_scheduler
@@ -184,7 +190,13 @@ class FlowStock(Stock):
             folder = self._folder / "processor"
             pictures = Qwen2VLImageProcessorPil.from_pretrained(folder)
             given = {"processor": PictureProcessor(pictures, AutoTokenizer.from_pretrained(folder))}
+        if self.kind == "Flux2Pipeline":
+            given = {"tokenizer": None}
         loaded = DiffusionPipeline.from_pretrained(self._folder, dtype=torch.float32, **given)
+        if self.kind == "Flux2Pipeline":
+            # Pixtral's processor, for which transformers needs torchvision, reads texts as this.
+            words = PreTrainedTokenizerFast.from_pretrained(self._folder / "tokenizer")
+            loaded.register_modules(tokenizer=words)
         return loaded.to(DEVICE)
 
     def pipeline(self, task: Task, scheduler: str) -> Any:
@@ -243,7 +255,7 @@ class FlowStock(Stock):
             case "FluxPipeline" | "FluxKontextPipeline":  # its transformer reads the scale
                 beside = {"negative_prompt": negative, "true_cfg_scale": 2.0}
                 return {"guidance_scale": scale} | (beside if negative and scale > 1 else {})
-            case "Flux2KleinPipeline":  # against an empty prompt, always
+            case "Flux2KleinPipeline" | "Flux2Pipeline":  # klein's against an empty prompt
                 return {"guidance_scale": scale}
             case "ZImagePipeline":  # whose 0 is what 1 is elsewhere
                 return {"guidance_scale": scale if scale > 1 else 0, "negative_prompt": negative}

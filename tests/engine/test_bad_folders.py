@@ -23,7 +23,7 @@ from tests.engine import tiny, tiny_families
 from tests.engine.conftest import make_engine, request, run
 
 BUILDERS = tiny.BUILDERS | tiny_families.BUILDERS
-# Family → a tiny model of it. FLUX.2 dev has none.
+# Family → a tiny model of it.
 MODELS = {"sd": "sd1", "sdxl": "sdxl"} | {
     family: name for name, family in tiny_families.FAMILIES.items() if family != WHOLE
 }
@@ -35,7 +35,7 @@ ROWS = {row.name: row for row in FAMILIES.values()}
 
 
 def test_every_family_is_here() -> None:
-    assert MODELS.keys() == ROWS.keys() - {WHOLE, "flux2"}
+    assert MODELS.keys() == ROWS.keys() - {WHOLE}
 
 
 @pytest.fixture(scope="module")

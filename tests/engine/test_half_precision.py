@@ -26,7 +26,7 @@ from tests.engine.conftest import developed, make_engine, request, run
 DTYPE = "bfloat16" if DEVICE == "cpu" else "auto"
 ALMOST = 32  # of 255, the mean over a picture; NaN is black, which is four times as far
 UNETS: dict[str, tuple[Task, ...]] = {"sd1": MODEL_TASKS, "sdxl": MODEL_TASKS}
-EDITORS = ("flux_kontext", "flux2_klein", "qwen_image_edit", "qwen_image_edit_plus")
+EDITORS = ("flux_kontext", "flux2_klein", "flux2_dev", "qwen_image_edit", "qwen_image_edit_plus")
 ONLY_EDIT = ("qwen_image_edit", "qwen_image_edit_plus")
 ONE_TASK = (*EDITORS, "chroma", "flux2_klein_distilled")
 DAILY = (("sd1", Task.TXT2IMG),)

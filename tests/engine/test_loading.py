@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -402,3 +403,28 @@ def test_a_processor_is_loaded_without_torchvision(tmp_path: Path) -> None:
     assert made["image_grid_thw"].tolist() == [[1, 6, 4]]
     patches = made["input_ids"][0].tolist().count(processor.image_token_id)
     assert patches == 6 * 4 // processor.image_processor.merge_size**2
+
+
+def test_flux_2_reads_prompts_without_torchvision(tmp_path: Path) -> None:
+    """Its tokenizer is Pixtral's processor, for which transformers needs torchvision."""
+    folder = tiny_families.flux2_dev(tmp_path / "models" / "model")
+    entry = ModelCatalog(tmp_path / "models", "tintype").find("model")
+
+    pipeline = load_pipeline(entry, CPU, torch.float32)
+
+    words = tiny_families.mistral_tokenizer()
+    text = f"<s>[SYSTEM_PROMPT]{pipeline.system_message}[/SYSTEM_PROMPT][INST]a red fox[/INST]"
+    expected = words(text, add_special_tokens=False).input_ids
+    read = pipeline.tokenizer.apply_chat_template(
+        format_input(["a red fox"], pipeline.system_message),
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        padding="max_length",
+        truncation=True,
+        max_length=512,
+    )
+    padding = 512 - len(expected)
+    assert read["input_ids"].tolist() == [[words.pad_token_id] * padding + expected]
+    assert read["attention_mask"].tolist() == [[0] * padding + [1] * len(expected)]
+    assert (folder / "tokenizer" / "preprocessor_config.json").is_file()  # which is not read

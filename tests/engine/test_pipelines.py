@@ -183,10 +183,18 @@ def test_progress_of_an_edit_counts_all_its_steps(tmp_path: Path, name: str) -> 
     assert steps[-1] == 8
 
 
-def test_a_prompt_that_is_too_long_is_noted(flows: Path) -> None:
-    long = "a fox and a hound " * 200
+@pytest.mark.parametrize(("name", "reads"), [("z_image", 512), ("flux2_dev", 343)])
+def test_a_prompt_that_is_too_long_is_noted(flows: Path, name: str, reads: int) -> None:
+    """By its tokens, which are letters in these models; FLUX.2 dev reads a text before them."""
+    if name not in FLOWS:
+        tiny.small_by_default(BUILDERS[name](flows / "models" / name))
+    asked = [
+        job(f"{more}", model=name, prompt="a" * (reads + more), num_inference_steps=1)
+        for more in (-9, 9)
+    ]
 
-    events = run(make_engine(flows), job(model="z_image", prompt=long, num_inference_steps=1))
+    events = run(make_engine(flows), *asked)
 
-    (note,) = [event.note for event in events if isinstance(event, JobWarning)]
-    assert "of which this model reads the first 512" in note
+    (noted,) = [event for event in events if isinstance(event, JobWarning)]
+    assert noted.job_id == "9"
+    assert f"of which this model reads the first {reads}" in noted.note

@@ -18,6 +18,7 @@ from diffusers import (
     ChromaTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
+    Flux2Pipeline,
     Flux2Transformer2DModel,
     FluxKontextPipeline,
     FluxPipeline,
@@ -29,8 +30,14 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    PixtralImageProcessorPil,
+    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
@@ -56,6 +63,21 @@ QWEN_MARKS = (
     "<|vision_pad|>",
     "<|image_pad|>",
     "<|video_pad|>",
+)
+DEV_LAYERS = 30  # FLUX.2 dev reads those of layers 10, 20 and 30
+MISTRAL_MARKS = (
+    "[INST]",
+    "[/INST]",
+    "[SYSTEM_PROMPT]",
+    "[/SYSTEM_PROMPT]",
+    "[IMG]",
+    "[IMG_BREAK]",
+    "[IMG_END]",
+)
+MISTRAL_CHAT = (
+    "<s>{% for m in messages %}{% set text = m['content'][0]['text'] %}"
+    "{% if m['role'] == 'system' %}[SYSTEM_PROMPT]{{ text }}[/SYSTEM_PROMPT]"
+    "{% else %}[INST]{{ text }}[/INST]{% endif %}{% endfor %}"
 )
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -146,6 +168,56 @@ def qwen_vl_encoder() -> Qwen2_5_VLForConditionalGeneration:
         **ids,
     )
     return _audible(Qwen2_5_VLForConditionalGeneration(config).eval())
+
+
+def mistral_tokenizer() -> PreTrainedTokenizerFast:
+    """A token a byte, and those that mark turns; padded before the text."""
+    special = ["<unk>", "<s>", "</s>", *MISTRAL_MARKS, "<pad>"]
+    letters = [*special, *sorted(ByteLevel.alphabet())]
+    read = Tokenizer(BPE({letter: index for index, letter in enumerate(letters)}, []))
+    read.add_special_tokens([AddedToken(token, special=True) for token in special])
+    read.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    read.decoder = decoders.ByteLevel()
+    begins = [("<s>", special.index("<s>"))]
+    read.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", begins)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=read,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        padding_side="left",
+        model_max_length=4096,
+    )
+
+
+def mistral_encoder() -> Mistral3ForConditionalGeneration:
+    """A Mistral 3 with eyes, which FLUX.2 does not use."""
+    words = mistral_tokenizer()
+    config = Mistral3Config(
+        text_config={
+            "model_type": "mistral",
+            "hidden_size": WIDTH,
+            "intermediate_size": WIDTH,
+            "num_hidden_layers": DEV_LAYERS,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "vocab_size": len(words),
+            "max_position_embeddings": 4096,
+        },
+        vision_config={
+            "model_type": "pixtral",
+            "hidden_size": WIDTH,
+            "intermediate_size": WIDTH,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "patch_size": 14,
+            "image_size": 56,
+        },
+        image_token_index=words.convert_tokens_to_ids("[IMG]"),
+    )
+    return _audible(Mistral3ForConditionalGeneration(config).eval())
 
 
 def qwen_vae() -> AutoencoderKLQwenImage:
@@ -339,6 +411,52 @@ def flux2_klein_distilled(folder: Path) -> Path:
     return _klein(folder, distilled=True)
 
 
+def flux2_dev(folder: Path) -> Path:
+    """FLUX.2 dev: guidance is a number that its transformer reads; takes references.
+
+    Its tokenizer is a processor for texts and pictures, whose files are written by hand:
+    transformers makes one only where torchvision is.
+    """
+    torch.manual_seed(31)
+    transformer = Flux2Transformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * WIDTH,
+        timestep_guidance_channels=256,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=True,
+    )
+    pipeline = Flux2Pipeline(
+        transformer=_attentive(transformer),
+        vae=klein_vae(),
+        text_encoder=mistral_encoder(),
+        tokenizer=None,
+        scheduler=dynamic_shift(),
+    )
+    tiny.save(pipeline, folder)
+    index = folder / "model_index.json"
+    named = json.loads(index.read_text()) | {"tokenizer": ["transformers", "PixtralProcessor"]}
+    index.write_text(json.dumps(named))
+    processor = folder / "tokenizer"
+    mistral_tokenizer().save_pretrained(processor)
+    (processor / "chat_template.jinja").write_text(MISTRAL_CHAT)
+    marks = {"image_token": "[IMG]", "image_break_token": "[IMG_BREAK]"}
+    said = {**marks, "image_end_token": "[IMG_END]", "patch_size": 14, "spatial_merge_size": 2}
+    (processor / "processor_config.json").write_text(
+        json.dumps({**said, "processor_class": "PixtralProcessor"})
+    )
+    pictures = PixtralImageProcessorPil().to_dict() | {
+        "image_processor_type": "PixtralImageProcessorFast",
+        "processor_class": "PixtralProcessor",
+    }
+    (processor / "preprocessor_config.json").write_text(json.dumps(pictures))
+    return folder
+
+
 def _z_image(folder: Path, shift: float) -> Path:
     transformer = ZImageTransformer2DModel(
         in_channels=16,
@@ -447,6 +565,7 @@ BUILDERS: dict[str, tiny.Builder] = {
         chroma,
         flux2_klein,
         flux2_klein_distilled,
+        flux2_dev,
         z_image,
         z_image_turbo,
         qwen_image,
@@ -468,13 +587,19 @@ MODELS: dict[str, tuple[tuple[Task, ...], tuple[str, ...]]] = {
     "chroma": ((Task.TXT2IMG,), KINDS),
     "flux2_klein": ((Task.TXT2IMG, Task.EDIT), ("guided", "unguided")),
     "flux2_klein_distilled": ((Task.TXT2IMG, Task.EDIT), ("unguided",)),
+    "flux2_dev": ((Task.TXT2IMG, Task.EDIT), ("guided", "unguided")),
     "z_image": (MODEL_TASKS, KINDS),
     "z_image_turbo": (MODEL_TASKS, ("unguided",)),
     "qwen_image": (MODEL_TASKS, KINDS),
     "qwen_image_edit": ((Task.INPAINT, Task.EDIT), KINDS),
     "qwen_image_edit_plus": ((Task.EDIT,), KINDS),
 }
-SEVERAL = {"flux2_klein": 4, "flux2_klein_distilled": 2, "qwen_image_edit_plus": 3}  # references
+SEVERAL = {  # references
+    "flux2_klein": 4,
+    "flux2_klein_distilled": 2,
+    "flux2_dev": 6,
+    "qwen_image_edit_plus": 3,
+}
 FEW_STEPS = {"flux_schnell", "flux2_klein_distilled", "z_image_turbo"}  # by default
 FAMILIES = {
     "sd3": "sd3",
@@ -484,6 +609,7 @@ FAMILIES = {
     "chroma": "whole",
     "flux2_klein": "flux2-klein",
     "flux2_klein_distilled": "flux2-klein",
+    "flux2_dev": "flux2",
     "z_image": "z-image",
     "z_image_turbo": "z-image",
     "qwen_image": "qwen-image",
@@ -498,6 +624,7 @@ TRANSFORMERS = {
     "chroma": "ChromaTransformer2DModel",
     "flux2_klein": "Flux2Transformer2DModel",
     "flux2_klein_distilled": "Flux2Transformer2DModel",
+    "flux2_dev": "Flux2Transformer2DModel",
     "z_image": "ZImageTransformer2DModel",
     "z_image_turbo": "ZImageTransformer2DModel",
     "qwen_image": "QwenImageTransformer2DModel",

@@ -73,6 +73,11 @@ FLUX_WIDTHS = (
     Width("pooled_projection_dim", (("text_encoder", "hidden_size"),)),
     PACKED,
 )
+FLUX2_WIDTHS = (
+    # The outputs of three of its layers.
+    Width("joint_attention_dim", (("text_encoder", "hidden_size"),), times=3),
+    PACKED,
+)
 QWEN_WIDTHS = (
     Width("joint_attention_dim", (("text_encoder", "hidden_size"),)),
     Width("in_channels", (("vae", "z_dim"),), times=4),
@@ -301,11 +306,7 @@ FAMILIES: Mapping[str, Family] = {
         max_references=4,
         reference_side=64,
         reference_ratio=8,
-        widths=(
-            # The outputs of three of its layers.
-            Width("joint_attention_dim", (("text_encoder", "hidden_size"),), times=3),
-            PACKED,
-        ),
+        widths=FLUX2_WIDTHS,
         few_steps=4,
         loras="flux2",
     ),
@@ -321,6 +322,7 @@ FAMILIES: Mapping[str, Family] = {
         max_references=6,
         reference_side=64,
         reference_ratio=8,
+        widths=FLUX2_WIDTHS,
         loras="flux2",
     ),
     "z-image": Family(

@@ -32,6 +32,7 @@ TRAITS: Mapping[str, Traits] = {
     "flux": Traits(latents="flux"),
     "flux-kontext": Traits(latents="flux"),
     "flux2-klein": Traits(latents="flux2"),
+    "flux2": Traits(latents="flux2"),
     "z-image": Traits(latents="flux", flat=("all_x_embedder.", "cap_embedder.")),
     "qwen-image": QWEN,
     "qwen-image-edit": QWEN,
