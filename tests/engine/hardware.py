@@ -1,12 +1,15 @@
 """A machine with less memory, or with faults, under a real engine: hooks on its real networks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import pytest
 import torch
 
+from darkroom.engine import memory
 from darkroom.engine.costs import Costs
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.engine.vae import factor_of
@@ -56,6 +59,34 @@ def parallel(engine: DiffusersEngine, name: str | None = None) -> None:
     loaded = model(engine, name)
     cheap = Costs(((1, 1.0), (64, 2.0)), 64 * 64)
     engine._models._resident[loaded.name] = replace(loaded, costs=cheap)
+
+
+@contextmanager
+def accelerator(engine: DiffusersEngine, capacity: int) -> Iterator[MutableMapping[Any, int]]:
+    """An accelerator with room for so many bytes of weights; what is on it, and its bytes.
+
+    `cpu:0` stands for it: it is not the `cpu` that weights wait in. What accelerate brings for one
+    call does not count.
+    """
+    models = engine._models
+    models.device, models._accelerated = torch.device("cpu", 0), True
+    held: MutableMapping[Any, int] = WeakKeyDictionary()
+    real = torch.nn.Module.to
+
+    def to(module: Any, *args: Any, **kwargs: Any) -> Any:
+        device = torch._C._nn._parse_to(*args, **kwargs)[0]
+        if device == torch.device("cpu"):
+            held.pop(module, None)
+        elif device == models.device and not hasattr(module, "_hf_hook"):
+            size = memory.weight_bytes(module)
+            if sum(held.values()) - held.get(module, 0) + size > capacity:
+                raise torch.OutOfMemoryError("out of memory")
+            held[module] = size
+        return real(module, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Module, "to", to)
+        yield held
 
 
 @contextmanager

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import ZImageTransformer2DModel
 from diffusers.hooks.group_offloading import ModuleGroup
 from diffusers.models.normalization import RMSNorm
 from PIL import Image
 
 from darkroom.catalog.models import ModelCatalog
-from darkroom.engine.base import EngineJob
+from darkroom.engine.base import EngineJob, Failed
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.engine.memory import MemoryLimits, Offload, accelerator_bytes, offload_for
 from darkroom.engine.vae import factor_of
@@ -295,6 +296,81 @@ def test_groups_of_layers_that_wait_give_the_same_picture(
     assert called
     for layer in called:
         assert all(id(weight) in brought for weight in layer.parameters(recurse=False)), layer
+
+
+# --- a model that does not fit while it is loaded ----------------------------------------------
+
+
+@pytest.mark.parametrize("model", each("sd1"))
+@pytest.mark.parametrize("offload", [Offload.ENCODERS, Offload.MODEL])
+def test_a_model_that_does_not_fit_while_it_is_loaded_is_loaded_with_less(
+    built: Callable[[str], Path],
+    plain: Callable[[str], DiffusersEngine],
+    model: str,
+    offload: Offload,
+) -> None:
+    data_dir = built(model)
+    asked = job(data_dir, model)
+    (expected,) = developed(run(plain(model), asked))
+    sizes = plain(model).resident()[model].bytes
+    engine = make_engine(data_dir)
+    room = sizes - 1 if offload is Offload.ENCODERS else 0
+
+    with hardware.accelerator(engine, room) as held:
+        (ours,) = developed(run(engine, asked))
+        (again,) = developed(run(engine, asked))
+
+    assert hardware.model(engine, model).limits.offload is offload
+    assert (sum(held.values()) > 0) == (room > 0)
+    assert ours.tobytes() == again.tobytes() == expected.tobytes()
+
+
+def test_idle_models_go_before_weights_wait(built: Callable[[str], Path]) -> None:
+    """Those in use do not: then the load is tried again when their jobs have ended."""
+    data_dir = built("sd1")
+    built("z_image")
+    engine = make_engine(data_dir)
+    asked = [replace(job(data_dir, name), id=name) for name in ("sd1", "z_image", "sd1", "z_image")]
+    hardware.model(engine, "z_image")
+    room = engine.resident()["z_image"].bytes
+    engine.unload("z_image")
+
+    with hardware.accelerator(engine, room) as held:
+        one_by_one = [event for one in asked[:2] for event in run(engine, one)]
+        together = run(engine, *asked[2:])
+
+        assert sum(held.values()) <= room
+
+    for events in (one_by_one, together):
+        assert all(developed(events, name) for name in ("sd1", "z_image"))
+    assert hardware.model(engine, "z_image").limits.offload is Offload.NONE
+
+
+def test_a_model_that_fits_in_no_way_fails_its_jobs_and_no_others(
+    built: Callable[[str], Path],
+) -> None:
+    """It is not broken: it is tried again for the next job."""
+    data_dir = built("z_image")
+    engine = make_engine(data_dir)
+    tries = 0
+
+    def full(*_arguments: Any, **_named: Any) -> None:
+        nonlocal tries
+        tries += 1
+        raise torch.OutOfMemoryError("out of memory")
+
+    with hardware.accelerator(engine, 2**40):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ZImageTransformer2DModel, "forward", full)
+            events = run(engine, job(data_dir, "z_image"))
+            other = run(engine, job(built("sd1"), "sd1"))
+        after = run(engine, job(data_dir, "z_image"))
+
+    assert events[-1] == Failed("job", "out-of-memory", "there is not enough memory for this job")
+    assert tries == 3  # with all weights there, without text encoders, and one network at a time
+    assert engine.broken() == {}
+    assert developed(other)
+    assert developed(after)
 
 
 # --- tiles -------------------------------------------------------------------------------------
