@@ -155,7 +155,7 @@ def test_a_database_without_its_log_is_told_of(tmp_path: Path) -> None:
     found = doctor.check_database(settings)
 
     assert not found.ok
-    assert "journal mode delete" in found.detail
+    assert "mode delete, not in its WAL" in found.detail
 
 
 def test_a_model_that_may_not_be_read_says_so(folder: Path) -> None:
