@@ -137,3 +137,14 @@ def test_a_call_that_took_no_time_teaches_nothing() -> None:
     measured.learn(1, AREA, 0.0)
 
     assert measured.seconds(1, AREA) == 1.0
+
+
+def test_what_was_measured_at_a_small_size_begins_anew_with_the_first_larger_call() -> None:
+    measured = costs.Costs(((1, 0.01), (2, 0.02)), AREA, most=2, native=False)
+    assert measured.seconds(1, 16 * AREA) == pytest.approx(0.16)
+
+    measured.learn(2, 16 * AREA, 0.8)
+    measured.learn(1, 64 * AREA, 90.0)
+
+    assert measured.seconds(1, 16 * AREA) == 0.4
+    assert measured.limit(16 * AREA) == 2  # more rows are tried

@@ -1,4 +1,4 @@
-"""Duration of a UNet call by its number of rows: measured at loading, and from calls since then."""
+"""Duration of a call by its number of rows: measured at loading, and from calls since then."""
 
 import math
 from bisect import bisect_left
@@ -17,7 +17,7 @@ SMALLEST_PART = 0.5  # of the time of one row: what a call costs however little 
 
 @dataclass
 class Costs:
-    """Measured calls of one model at its native size.
+    """Measured calls of one model, at its native size or at first at a smaller one.
 
     Whatever else the machine does only adds to a call, so later calls that are quicker replace what
     was measured. Where more rows were not tried, because the first calls took long, real calls try
@@ -27,11 +27,13 @@ class Costs:
         points: rows and seconds, both ascending, from one row on.
         area: pixels of a row when this was measured.
         most: rows of a call that are tried, at most.
+        native: whether that is the native size. If not, the first larger call begins anew.
     """
 
     points: tuple[tuple[int, float], ...]
     area: int
     most: int = ROWS[-1]
+    native: bool = True
     _tries: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
     def seconds(self, rows: int, area: int) -> float:
@@ -68,6 +70,11 @@ class Costs:
 
     def learn(self, rows: int, area: int, seconds: float) -> None:
         """Take a later call into account, of the native size and no more rows than are tried."""
+        if area > self.area and not self.native and seconds > 0:
+            self.points = ((1, seconds / rows),)
+            self.area, self.native, self.most = area, True, ROWS[-1]
+            self._tries.clear()
+            return
         largest = min(2 * self.points[-1][0], self.most)
         if area != self.area or not self.points[0][0] <= rows <= largest:
             return
@@ -85,13 +92,17 @@ class Costs:
             self.points = _plausible({**known, **fewer, rows: seconds})
 
 
-def measure(call: Callable[[int], object], clock: Callable[[], float], area: int) -> Costs:
+def measure(
+    call: Callable[[int], object], clock: Callable[[], float], area: int, *, native: bool = True
+) -> Costs:
     """Time calls of one, two, four … rows, within about two seconds if calls are short.
 
     The shortest of several calls counts: whatever else the machine does only adds to them.
 
     Args:
         call: makes a call of so many rows and waits for its end.
+        area: pixels of a row.
+        native: whether that is the model's native size.
 
     Raises:
         torch.OutOfMemoryError: not even one row fits.
@@ -118,7 +129,7 @@ def measure(call: Callable[[int], object], clock: Callable[[], float], area: int
     while clock() < until:
         for rows in shortest:
             shortest[rows] = min(shortest[rows], timed(rows))
-    return Costs(_plausible(shortest), area, most)
+    return Costs(_plausible(shortest), area, most, native)
 
 
 def _plausible(seconds: Mapping[int, float]) -> tuple[tuple[int, float], ...]:

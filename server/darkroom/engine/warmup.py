@@ -13,17 +13,25 @@ from darkroom.engine.families.base import Family
 from darkroom.requests import RESOLVED, Task
 from darkroom.responses import ModelInfo
 
+CPU_SIDE = 256  # a call at 1024² takes a CPU up to a minute
+
 
 def warm_up(
     family: Family, info: ModelInfo, device: torch.device, clock: Callable[[], float]
 ) -> Costs | None:
     """The seconds of calls of the denoiser; None for a family that shares none.
 
+    They are of the model’s default size on an accelerator, and of a small one on a CPU: whoever
+    waits for a picture does not wait for several large calls before it.
+
     Raises:
         torch.OutOfMemoryError: not even one row fits.
         Exception: the model's parts do not work together.
     """
-    warm = family.warm_up(_job(info))
+    native = (info.defaults.width, info.defaults.height)
+    least = max(CPU_SIDE, info.limits.min_side) if device.type == "cpu" else max(native)
+    size = (min(native[0], least), min(native[1], least))
+    warm = family.warm_up(_job(info, size))
     if warm is None:
         return None
 
@@ -32,13 +40,12 @@ def warm_up(
         if device.type != "cpu":
             torch.accelerator.synchronize()
 
-    return costs.measure(denoise, clock, warm.area)
+    return costs.measure(denoise, clock, warm.area, native=size == native)
 
 
-def _job(info: ModelInfo) -> EngineJob:
-    """One image at the model's default size, guided, of the first task that it can do."""
+def _job(info: ModelInfo, size: tuple[int, int]) -> EngineJob:
+    """One image of a size, guided, of the first task that the model can do."""
     task = info.tasks[0]
-    size = (info.defaults.width, info.defaults.height)
     fields: dict[str, Any] = {
         "model": info.name,
         "prompt": "",
