@@ -20,9 +20,15 @@ def amount(daily: int, everything: int, soak: int) -> int:
     return {"daily": daily, "all": everything, "soak": soak}[LEVEL]
 
 
-def sampled(cases: Iterable[tuple[Any, ...]], one_in: int, first: int = 0) -> list[Any]:
-    """Cases as parameters: one in so many is for every day, the others are slow."""
+def sampled(cases: Iterable[Any], one_in: int | None = None, first: int = 0) -> list[Any]:
+    """Cases as parameters, single values or tuples: the daily ones, and the others marked slow.
+
+    One in so many is for every day; without a number, the first one alone.
+    """
     return [
-        pytest.param(*case, marks=() if number % one_in == first else pytest.mark.slow)
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)),
+            marks=() if (number % one_in if one_in else number) == first else pytest.mark.slow,
+        )
         for number, case in enumerate(cases)
     ]

@@ -14,6 +14,7 @@ import pytest
 from darkroom.config import Settings
 from darkroom.ops import doctor
 from darkroom.storage import data_folder, database
+from tests.effort import sampled
 
 NOBODY = 12345
 
@@ -47,7 +48,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-@pytest.mark.parametrize("name", ["images", "orphans", "darkroom.db", "worker.pulse"])
+@pytest.mark.parametrize("name", sampled(["images", "orphans", "darkroom.db", "worker.pulse"]))
 def test_what_is_roots_in_a_folder_ends_the_start(folder: Path, name: str) -> None:
     """Docker makes such folders; pictures would be drawn and lost."""
     (folder / name).touch() if "." in name else (folder / name).mkdir()
@@ -69,7 +70,13 @@ def test_doctor_says_whose_folder_it_is(folder: Path) -> None:
     assert f"FAIL database  {folder} belongs to user 0" in told
     assert f"chown -R {NOBODY}" in told
     assert "make install" not in told
+
+
+@pytest.mark.slow
+def test_doctor_says_so_of_a_folder_that_it_cannot_enter(folder: Path) -> None:
+    os.chown(folder, 0, 0)
     folder.chmod(0o700)
+
     assert f"chown -R {NOBODY}" in as_nobody("doctor", "--data-dir", str(folder)).stdout
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.effort import sampled
 from tests.serving import RunningServer, running
 
 
@@ -76,7 +77,10 @@ def test_doctor_checks_the_server_that_runs(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [["pair"], ["token", "create", "x"], ["token", "list"]])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", sampled([["pair"], ["token", "create", "x"], ["token", "list"]])
+)
 def test_without_a_server_nothing_is_made(tmp_path: Path, command: list[str]) -> None:
     result = run_in(tmp_path, tmp_path / "state", *command)
     named = run_in(tmp_path, tmp_path / "state", *command, "--data-dir", "elsewhere")
@@ -97,6 +101,7 @@ def test_several_servers_are_named(found: RunningServer, home: Path, tmp_path: P
     assert str(other) in result.stderr
 
 
+@pytest.mark.slow
 def test_a_server_that_was_killed_is_none(home: Path, tmp_path: Path) -> None:
     """Its address is still in the folder; its lock is free."""
     with running(tmp_path / "data", process="web", XDG_STATE_HOME=str(home)) as server:

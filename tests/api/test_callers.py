@@ -219,6 +219,7 @@ def test_other_jobs_go_on_without_their_caller(brief: RunningServer) -> None:
     assert ada.statuses() == ["queued", "queued"]
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_while_somebody_waits_for_it(brief: RunningServer) -> None:
     ada, bob = Person(brief), Person(brief)
     with listening(ada, **{"idempotency-key": "k"}):

@@ -174,6 +174,7 @@ def test_the_picture_tells_how_it_was_made(studio: RunningServer) -> None:
     assert "Denoising strength" not in found.text["parameters"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_job_with_one_reference_runs_on_a_model_that_takes_one(studio: RunningServer) -> None:
     answer = edit(studio, text(RED), model="kontext", guidance_scale=2.0)
 

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from darkroom_client import Client, InvalidRequestError
 from tests import upscalers
 from tests.compat.test_a1111 import API, ask, encoded
+from tests.effort import sampled
 from tests.sdk.test_terminal import made
 from tests.sdk.test_terminal import run as terminal
 from tests.serving import RunningServer
@@ -231,6 +232,7 @@ def test_a1111_lists_them_behind_its_own(upscaling: RunningServer) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_extras_are_the_networks_picture(upscaling: RunningServer, small: Path) -> None:
     with Image.open(small) as opened:
         picture = opened.convert("RGB")
@@ -288,6 +290,7 @@ def test_hires_fix_draws_over_the_networks_picture(upscaling: RunningServer) -> 
     assert ours["images"] != plain["images"]
 
 
+@pytest.mark.slow
 def test_sd_upscale_draws_over_the_networks_picture(upscaling: RunningServer, small: Path) -> None:
     with Image.open(small) as opened:
         picture = opened.convert("RGB").resize((96, 64))
@@ -309,7 +312,7 @@ def test_sd_upscale_draws_over_the_networks_picture(upscaling: RunningServer, sm
     assert made[0]["images"] != made[2]["images"]
 
 
-@pytest.mark.parametrize("route", ["extra-single-image", "img2img", "txt2img"])
+@pytest.mark.parametrize("route", sampled(["extra-single-image", "img2img", "txt2img"]))
 def test_an_interrupted_network_is_answered_with_what_there_is(
     upscaling: RunningServer, medium: Path, route: str
 ) -> None:
@@ -366,6 +369,7 @@ def test_the_sdk_upscales(upscaling: RunningServer, small: Path) -> None:
             client.upscale(image=small, upscaler="tiny-x8")
 
 
+@pytest.mark.slow
 def test_a_terminal_upscales(upscaling: RunningServer, small: Path, tmp_path: Path) -> None:
     where = {"folder": tmp_path, "DARKROOM_URL": upscaling.url}
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from benchmarks import baseline, load
 from benchmarks.load import Job
+from tests.effort import sampled
 from tests.serving import RunningServer
 
 
@@ -29,7 +30,9 @@ def pixels(png: bytes) -> np.ndarray:
         return np.asarray(picture.convert("RGB"), dtype=np.int16)  # (H, W, 3)
 
 
-@pytest.mark.parametrize("job", [load.txt2img(steps=4), *one_of_each_task()], ids=lambda j: j.task)
+@pytest.mark.parametrize(
+    "job", sampled([load.txt2img(steps=4), *one_of_each_task()]), ids=lambda j: j.task
+)
 def test_the_baseline_answers_with_the_servers_picture(
     server: RunningServer, baseline_client: FlaskClient, job: Job
 ) -> None:
@@ -40,7 +43,7 @@ def test_the_baseline_answers_with_the_servers_picture(
     assert np.abs(pixels(ours) - pixels(theirs.data)).max() <= 1
 
 
-@pytest.mark.parametrize("scheduler", load.SCHEDULERS)
+@pytest.mark.parametrize("scheduler", sampled(load.SCHEDULERS))
 def test_every_scheduler_of_the_mix_is_the_servers(
     server: RunningServer, baseline_client: FlaskClient, scheduler: str
 ) -> None:

@@ -35,6 +35,7 @@ def test_a_turn_in_a_process_of_its_own_says_the_same_things(models_dir: Path) -
     assert len(times[1]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("geometry", "parameters"), [(SD15, 859_520_964), (SDXL, 2_567_463_684)])
 def test_the_geometries_are_those_of_the_real_models(geometry: Geometry, parameters: int) -> None:
     with torch.device("meta"):

@@ -21,6 +21,7 @@ def check(out: Path, *options: str) -> tuple[int, list[dict[str, Any]]]:
     return ended.returncode, results
 
 
+@pytest.mark.slow
 def test_a_part_runs_and_says_what_it_found(tmp_path: Path) -> None:
     status, (result,) = check(tmp_path, "--only", "half")
 

@@ -111,6 +111,7 @@ def test_developing_again_leaves_a_way_back_to_the_picture(mobile: Phone) -> Non
 # --- masks and photos ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "way", ["the back gesture", pytest.param("the cross", marks=pytest.mark.slow)]
 )
@@ -161,6 +162,7 @@ def test_the_mask_of_a_remix_is_changed_and_not_begun_anew(mobile: Phone) -> Non
     assert new.sum() > old.sum() * 1.1
 
 
+@pytest.mark.slow
 def test_a_crop_is_made_wider_again_from_the_photo(mobile: Phone, photo: Path) -> None:
     mobile.page.get_by_test_id("library").set_input_files(photo)
     mobile.press("1:1")
@@ -179,6 +181,7 @@ def test_a_crop_is_made_wider_again_from_the_photo(mobile: Phone, photo: Path) -
     assert _difference(wide, expected) < 12
 
 
+@pytest.mark.slow
 def test_of_a_panorama_one_chooses_a_part_in_its_proportions(mobile: Phone) -> None:
     panorama = Image.new("RGB", (1800, 200), "white")
     ImageDraw.Draw(panorama).ellipse((860, 60, 940, 140), fill="black")  # in the middle

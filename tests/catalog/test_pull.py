@@ -246,12 +246,14 @@ def test_a_repository_of_checkpoints_says_which(hub: Hub, pull: Pull, box: Path)
 
 @pytest.mark.parametrize(
     ("files", "asked", "words"),
-    [
-        (["model.ckpt"], "studio/files", "pickles only (model.ckpt)"),
-        (["README.md"], "studio/files", "no model in the diffusers format"),
-        (["model.ckpt"], "studio/files:model.ckpt", "is pickled"),
-        (["a.safetensors"], "studio/files:b.safetensors", "there is a.safetensors"),
-    ],
+    sampled(
+        [
+            (["model.ckpt"], "studio/files", "pickles only (model.ckpt)"),
+            (["README.md"], "studio/files", "no model in the diffusers format"),
+            (["model.ckpt"], "studio/files:model.ckpt", "is pickled"),
+            (["a.safetensors"], "studio/files:b.safetensors", "there is a.safetensors"),
+        ]
+    ),
 )
 def test_a_repository_without_safetensors_is_refused(
     hub: Hub, pull: Pull, box: Path, files: list[str], asked: str, words: str

@@ -161,6 +161,7 @@ def test_the_command_edits(studio: RunningServer, expected: bytes, tmp_path: Pat
     assert (tmp_path / "out.png").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_a_row_of_a_batch_is_an_edit(
     studio: RunningServer, expected: bytes, tmp_path: Path
 ) -> None:
@@ -200,6 +201,7 @@ def test_openais_edits_take_all_pictures(ai: openai.OpenAI, expected: bytes) -> 
     assert base64.b64decode(picture.b64_json or "") == expected
 
 
+@pytest.mark.slow
 def test_one_picture_is_edited_too_and_strength_has_no_effect(
     studio: RunningServer, ai: openai.OpenAI
 ) -> None:

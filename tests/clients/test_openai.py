@@ -248,6 +248,7 @@ def holed(photo: Path) -> tuple[Image.Image, bytes]:
     return whole, png(hole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["dall-e-2", None])
 def test_a_hole_in_the_picture_is_repainted_for_dall_e_and_named_for_others(
     ai: openai.OpenAI, photo: Path, model: str | None

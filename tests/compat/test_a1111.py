@@ -14,6 +14,7 @@ from PIL import Image, ImageChops, ImageDraw
 from darkroom.images import metadata
 from darkroom.requests import RESOLVED, WHITE_PICTURE, Lora, Task
 from tests.api.test_loras import lora, save
+from tests.effort import sampled
 from tests.security.doors import client, issue, jobs_in
 from tests.serving import RunningServer, running
 from tests.waiting import eventually
@@ -454,7 +455,7 @@ STROKES = {
 }
 
 
-@pytest.mark.parametrize("name", STROKES)
+@pytest.mark.parametrize("name", sampled(STROKES))
 def test_a_stroke_of_any_colour_is_repainted(
     server: RunningServer, cat: Image.Image, name: str
 ) -> None:

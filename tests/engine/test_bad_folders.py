@@ -19,6 +19,7 @@ from darkroom.catalog.models import BrokenModelError, ModelCatalog
 from darkroom.engine.base import EngineJob, Failed
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.requests import Task
+from tests.effort import sampled
 from tests.engine import tiny, tiny_families
 from tests.engine.conftest import make_engine, request, run
 
@@ -135,7 +136,7 @@ def test_a_part_of_another_width(
         ModelCatalog(box / "models", "tintype").find(f"{family}-wide")
 
 
-@pytest.mark.parametrize("part", ["denoiser", "text_encoder", "vae"])
+@pytest.mark.parametrize("part", sampled(["denoiser", "text_encoder", "vae"]))
 @pytest.mark.parametrize("family", EACH)
 def test_a_tensor_of_another_shape(
     engine: DiffusersEngine,
@@ -155,7 +156,7 @@ def test_a_tensor_of_another_shape(
     assert_named(engine, box, name, family, "mismatch" if part == "text_encoder" else "shape")
 
 
-@pytest.mark.parametrize("part", ["denoiser", "text_encoder", "vae"])
+@pytest.mark.parametrize("part", sampled(["denoiser", "text_encoder", "vae"]))
 @pytest.mark.parametrize("family", EACH)
 def test_numbers_that_are_none(
     engine: DiffusersEngine,

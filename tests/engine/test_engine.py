@@ -346,6 +346,7 @@ def test_with_little_memory_calls_are_cut_and_the_job_says_so(tmp_path: Path) ->
         assert_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_with_little_memory_the_vae_works_in_tiles(tmp_path: Path) -> None:
     engine = make_engine(tmp_path)
     asked = EngineJob("job", request(width=512, height=512, num_inference_steps=1))

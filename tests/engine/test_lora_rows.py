@@ -18,6 +18,7 @@ from darkroom.engine.engine import DiffusersEngine
 from darkroom.engine.lora_file import LowRank
 from darkroom.requests import Lora, Task
 from tests.conftest import DATA
+from tests.effort import sampled
 from tests.engine import hardware, lora_files, tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.lora_files import draw
@@ -98,7 +99,7 @@ def test_each_set_makes_a_picture_of_its_own(stock: dict[str, Stock], model: str
         assert all(difference(one, other) > 4 for other in pictures[:number])
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", sampled(MODELS))
 def test_rows_of_a_call_have_their_own_loras(
     engine: DiffusersEngine, stock: dict[str, Stock], model: str
 ) -> None:
@@ -165,6 +166,7 @@ def test_exact_jobs_share_no_call_and_keep_their_bytes(engine: DiffusersEngine) 
     assert alone.tobytes() == beside.tobytes()
 
 
+@pytest.mark.slow
 def test_deep_parts_are_kept_for_each_row_with_its_loras(folder: Path) -> None:
     engine = make_engine(folder, deep_cache_interval=2)
     hardware.parallel(engine, "sd1")

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from darkroom.engine.prompt_syntax import Fragment, Passage, PromptError, check, parse
+from tests.effort import sampled
 
 DOCS = Path(__file__).parents[2] / "docs" / "prompts.md"
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -146,7 +147,7 @@ def test_parsing_takes_linear_time(prompt: str) -> None:
     assert time.process_time() - started < 5  # quadratic takes half a minute
 
 
-@pytest.mark.parametrize("brackets", ["()", "[]"])
+@pytest.mark.parametrize("brackets", sampled(["()", "[]"]))
 def test_nesting_has_no_limit_but_the_weight(brackets: str) -> None:
     opening, closing = (bracket * MANY for bracket in brackets)
 

@@ -12,6 +12,7 @@ from darkroom.engine.base import EngineJob, Failed
 from darkroom.engine.denoiser import DeepCache, collate
 from darkroom.engine.packing import PackedConv2d
 from darkroom.requests import MODEL_TASKS, Lora, Task
+from tests.effort import sampled
 from tests.engine import hardware, tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import assert_equal
@@ -51,7 +52,8 @@ def test_deep_cache_gives_nearly_the_same_picture(data_dir: Path) -> None:
     assert unlikeness(cached, exact) < unlikeness(other, exact) / 2
 
 
-@pytest.mark.parametrize("model", ["tintype", "sd1", "sdxl", "lcm"])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", sampled(["tintype", "sd1", "sdxl", "lcm"]))
 def test_the_outer_layers_are_called_as_the_unet_calls_them(data_dir: Path, model: str) -> None:
     """With the deep part's true answer they give the UNet's output."""
     engine = make_engine(data_dir)
@@ -99,7 +101,7 @@ def test_deep_cache_does_less(data_dir: Path) -> None:
 # --- packed ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", list(MODEL_TASKS))
+@pytest.mark.parametrize("task", sampled(MODEL_TASKS))
 def test_any_size_runs_on_weights_laid_out_for_another(data_dir: Path, task: Task) -> None:
     engine = make_engine(data_dir)
     grey, white = Image.new("RGB", (200, 104), "grey"), Image.new("L", (200, 104), 255)
@@ -139,6 +141,7 @@ def cpu_s(layer: torch.nn.Module, sizes: list[torch.Tensor]) -> float:
 # --- fused projections -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_fused_projections_give_the_same_picture_and_exclude_loras(tmp_path: Path) -> None:
     asked = EngineJob("job", request(num_inference_steps=4))
     (plain,) = developed(run(make_engine(tmp_path), asked))

@@ -101,6 +101,7 @@ def test_it_comes_as_large_as_asked(engine: DiffusersEngine, picture: Image.Imag
     assert made.size == (510, 316)
 
 
+@pytest.mark.slow
 def test_others_have_their_turns_between_tiles(
     engine: DiffusersEngine, picture: Image.Image
 ) -> None:
@@ -145,6 +146,7 @@ class Cramped:
         return self._network(image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pixels", "fits"), [(70 * 70, True), (20 * 20, False)])
 def test_what_does_not_fit_goes_through_in_parts(
     data_dir: Path, picture: Image.Image, pixels: int, fits: bool
