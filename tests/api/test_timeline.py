@@ -17,8 +17,10 @@ def job(server: RunningServer) -> dict[str, Any]:
     return server.finished(server.submit(num_inference_steps=12)["id"])
 
 
-def timeline(server: RunningServer, job: dict[str, Any], **headers: str) -> httpx2.Response:
-    return server.http.get(f"{job['url']}/timeline", headers=headers)
+def timeline(
+    server: RunningServer, job: dict[str, Any], index: int = 0, **headers: str
+) -> httpx2.Response:
+    return server.http.get(f"{job['url']}/timeline?index={index}", headers=headers)
 
 
 def previews(server: RunningServer, job: dict[str, Any]) -> int:
@@ -32,9 +34,16 @@ def test_a_finished_job_can_be_watched_again(server: RunningServer, job: dict[st
     assert answer.headers["content-type"] == "image/webp"
     with Image.open(io.BytesIO(answer.content)) as film:
         assert film.n_frames == previews(server, job) + 1
-        film.seek(film.n_frames - 1)
-        last = film.convert("RGB")
-    picture = server.http.get(f"{job['images'][0]['url']}?w={last.width}").content
+    assert_ends_with(server, answer.content, job["images"][0])
+
+
+def assert_ends_with(server: RunningServer, film: bytes, image: dict[str, Any]) -> None:
+    """The last frame of a film shows this picture."""
+    with Image.open(io.BytesIO(film)) as frames:
+        assert frames.n_frames > 1
+        frames.seek(frames.n_frames - 1)
+        last = frames.convert("RGB")
+    picture = server.http.get(f"{image['url']}?w={last.width}").content
     with Image.open(io.BytesIO(picture)) as small:
         assert small.size == last.size
         difference = ImageChops.difference(small.convert("RGB"), last)
@@ -97,12 +106,37 @@ def test_a_job_that_is_not_there_has_no_timeline(server: RunningServer) -> None:
     assert answer.json()["type"] == "urn:darkroom:problem:not-found"
 
 
+def test_each_picture_of_a_job_has_its_own_film(server: RunningServer) -> None:
+    job = server.finished(server.submit(num_images=3, num_inference_steps=12)["id"])
+
+    films = [timeline(server, job, index) for index in range(3)]
+
+    assert [film.status_code for film in films] == [200, 200, 200]
+    assert films[0].content == server.http.get(f"{job['url']}/timeline").content
+    for film, image in zip(films, job["images"], strict=True):
+        assert_ends_with(server, film.content, image)
+    assert timeline(server, job, 3).json()["type"] == "urn:darkroom:problem:not-found"
+    assert timeline(server, job, 8).status_code == 422
+
+
+def test_previews_say_whose_and_after_how_many_steps_they_are(server: RunningServer) -> None:
+    job = server.finished(server.submit(num_images=2, num_inference_steps=5)["id"])
+
+    previews = [event["data"] for event in server.events(job["id"]) if event["event"] == "preview"]
+
+    assert {preview["index"] for preview in previews} == {0, 1}
+    assert all(1 <= preview["step"] <= preview["steps"] == 5 for preview in previews)
+
+
 def test_what_was_deleted_is_not_shown_small(server: RunningServer) -> None:
     job = server.finished(server.submit(num_images=2)["id"])
     first, second = (image["url"] for image in job["images"])
 
     server.http.delete(second)
+
     assert timeline(server, job).status_code == 200
+    assert timeline(server, job, 1).json()["type"] == "urn:darkroom:problem:no-previews"
+
     server.http.delete(first)
 
     assert timeline(server, job).json()["type"] == "urn:darkroom:problem:no-previews"

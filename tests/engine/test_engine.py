@@ -1,6 +1,7 @@
 """The loop: sharing, turns, events, cancelling, failures that stay alone."""
 
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from darkroom.engine.base import (
     Started,
     Stepped,
 )
-from darkroom.engine.engine import DiffusersEngine
+from darkroom.engine.engine import MOST_PREVIEWS, DiffusersEngine
 from darkroom.requests import Task
 from tests.engine import hardware, tiny
 from tests.engine.conftest import developed, make_engine, request, run
@@ -142,6 +143,36 @@ def test_previews_come_no_more_often_than_set(tmp_path: Path) -> None:
 
     assert len(previews) == 3
     assert previews[0].webp.startswith(b"RIFF")
+
+
+def test_every_picture_of_a_job_is_previewed(engine: DiffusersEngine) -> None:
+    job = request(num_inference_steps=3, num_images=3)
+
+    events = run(engine, EngineJob("job", job))
+
+    previews = [event for event in events if isinstance(event, Previewed)]
+    firsts = {event.index: event.webp for event in reversed(previews)}
+    assert firsts.keys() == {0, 1, 2}
+    assert len(set(firsts.values())) == 3
+    assert all(1 <= event.step <= event.steps == 3 for event in previews)
+
+
+def test_a_job_of_many_pictures_and_steps_has_few_previews(tmp_path: Path) -> None:
+    clock = Clock()
+    engine = make_engine(tmp_path, clock, preview_every_s=1e-6)
+    hardware.model(engine)
+    clock.step = 0.0
+    engine.submit(EngineJob("job", request(num_inference_steps=50, num_images=8)))
+
+    previews: list[Previewed] = []
+    while engine.in_flight():
+        clock.now += 0.1  # and making a preview takes no time
+        previews += [event for event in engine.tick() if isinstance(event, Previewed)]
+
+    of_each = Counter(event.index for event in previews)
+    assert of_each.keys() == set(range(8))
+    assert min(of_each.values()) >= 10
+    assert len(previews) <= MOST_PREVIEWS + 8
 
 
 def test_a_job_that_cannot_be_done_leaves_its_neighbours_alone(engine: DiffusersEngine) -> None:

@@ -235,8 +235,8 @@ def test_a_second_run_says_nothing_twice(store: Store, worker: Leases) -> None:
     assert kinds(store, job) == ["queued", "note", "queued", "queued"]
 
 
-def preview(job_id: str, webp: bytes) -> NewEvent:
-    return NewEvent(job_id, EventType.PREVIEW, preview_data(webp))
+def preview(job_id: str, webp: bytes, index: int = 0) -> NewEvent:
+    return NewEvent(job_id, EventType.PREVIEW, preview_data(webp, index))
 
 
 def test_previews_are_those_of_the_last_run(store: Store, worker: Leases) -> None:
@@ -248,6 +248,29 @@ def test_previews_are_those_of_the_last_run(store: Store, worker: Leases) -> Non
             worker.recover_own()
 
     assert [found.webp for found in store.previews(job, 10)] == [b"second a", b"second b"]
+
+
+def test_each_picture_has_its_own_previews(store: Store, worker: Leases) -> None:
+    job = accept(store)
+    worker.claim(busy=False)
+    worker.record([preview(job, b"one"), preview(job, b"two", 1), preview(job, b"1", 0)], {})
+
+    assert [found.webp for found in store.previews(job, 10)] == [b"one", b"1"]
+    assert [found.webp for found in store.previews(job, 10, 1)] == [b"two"]
+    assert store.previews(job, 10, 2) == []
+    newest = store.last_preview(job)
+    assert newest is not None
+    assert newest.webp == b"1"
+
+
+def test_previews_of_older_servers_are_of_the_first_picture(store: Store, worker: Leases) -> None:
+    job = accept(store)
+    worker.claim(busy=False)
+    old = {"image": preview_data(b"old")["image"]}
+    worker.record([NewEvent(job, EventType.PREVIEW, old)], {})
+
+    assert [found.webp for found in store.previews(job, 10)] == [b"old"]
+    assert store.previews(job, 10, 1) == []
 
 
 def test_many_previews_are_thinned_evenly(store: Store, worker: Leases) -> None:

@@ -17,6 +17,7 @@ from darkroom_client import (
     Job,
     JobStatus,
     Lora,
+    NotFoundError,
     PreviewEvent,
     ProgressEvent,
     QueuedEvent,
@@ -66,6 +67,14 @@ def test_a_job_shows_how_its_picture_developed(job: Job) -> None:
     with Image.open(io.BytesIO(job.timeline())) as film:
         assert film.format == "WEBP"
         assert film.n_frames > 1
+
+
+def test_each_picture_of_a_job_shows_how_it_developed(job: Job) -> None:
+    films = [job.timeline(index) for index in range(2)]
+    assert films[0] == job.timeline()
+    assert films[0] != films[1]
+    with pytest.raises(NotFoundError, match="there is no picture 2"):
+        job.timeline(2)
 
 
 def test_a_job_followed_live_is_renewed_by_its_last_event(client: Client) -> None:

@@ -153,6 +153,7 @@ export const en = {
   "watch.ahead": "{count} ahead of you|{count} ahead of you",
   "watch.starting": "Starting…",
   "watch.step": "Step {step} of {steps}",
+  "watch.pictures": "{count} pictures",
   "watch.eta": "about {time} left",
   "watch.late": "taking longer than expected",
   "watch.restarted": "The server was interrupted and makes this picture again from the start.",

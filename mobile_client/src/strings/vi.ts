@@ -156,6 +156,7 @@ export const vi: Dictionary = {
   "watch.ahead": "Còn {count} yêu cầu phía trước",
   "watch.starting": "Đang bắt đầu…",
   "watch.step": "Bước {step} / {steps}",
+  "watch.pictures": "{count} ảnh",
   "watch.eta": "còn khoảng {time}",
   "watch.late": "lâu hơn dự kiến",
   "watch.restarted": "Máy chủ bị gián đoạn và đang làm lại ảnh này từ đầu.",

@@ -44,7 +44,7 @@ test("the job on screen is followed step by step to its picture", async () => {
   api.emit({ type: "progress", id: 2, job_id: "a", step: 5, steps: 20, eta_seconds: 3 });
   api.emit({ type: "preview", id: 3, job_id: "a", image: "data:image/webp;base64,AA" });
   expect(see()).toMatchObject({
-    preview: "data:image/webp;base64,AA",
+    previews: { 0: "data:image/webp;base64,AA" },
     job: { progress: { step: 5, steps: 20 } },
     eta: { seconds: 3 },
   });

@@ -98,15 +98,15 @@ class Job(DisplayedJob):
     def __iter__(self) -> Generator[Event]:
         return self.events()
 
-    def timeline(self) -> bytes:
-        """How its first picture developed: a small animated WebP file, the picture last.
+    def timeline(self, index: int = 0) -> bytes:
+        """How picture `index` developed: a small animated WebP file, the picture last.
 
         Of a job that still runs it shows what there is so far.
 
         Raises:
             NotFoundError: there are no previews, or none yet; its detail says which.
         """
-        return (self._transport.send(call.show_timeline(self.id))).body
+        return (self._transport.send(call.show_timeline(self.id, index))).body
 
     def cancel(self) -> Self:
         """Cancel the job: at once while it is queued, within a step when it runs.

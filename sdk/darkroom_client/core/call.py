@@ -111,8 +111,9 @@ def job_events(job_id: str, after: int) -> Call:
     return Call("GET", f"/jobs/{_segment(job_id)}/events", headers=headers)
 
 
-def show_timeline(job_id: str) -> Call:
-    return Call("GET", f"/jobs/{_segment(job_id)}/timeline")
+def show_timeline(job_id: str, index: int = 0) -> Call:
+    query = {"index": str(index)} if index else {}
+    return Call("GET", f"/jobs/{_segment(job_id)}/timeline", query)
 
 
 def show_image(

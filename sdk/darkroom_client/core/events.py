@@ -56,11 +56,19 @@ class ProgressEvent(BaseEvent):
 
 @dataclass(frozen=True)
 class PreviewEvent(BaseEvent):
-    """How the picture looks so far: a small file of type `content_type`."""
+    """How a picture looks so far: a small file of type `content_type`.
+
+    Attributes:
+        index: of the picture among the job's, from 0.
+        step: of the picture's `steps`; None from an older server.
+    """
 
     type = "preview"
     content_type: str
     data: bytes
+    index: int = 0
+    step: int | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,15 @@ def _event_of(
         case PreviewEvent.type:
             head, _, encoded = data["image"].partition(",")
             content_type = head.removeprefix("data:").removesuffix(";base64")
-            return PreviewEvent(event_id, job_id, content_type, base64.b64decode(encoded))
+            return PreviewEvent(
+                event_id,
+                job_id,
+                content_type,
+                base64.b64decode(encoded),
+                data.get("index", 0),
+                data.get("step"),
+                data.get("steps"),
+            )
         case NoteEvent.type:
             return NoteEvent(event_id, job_id, data["note"])
         case ImageEvent.type:

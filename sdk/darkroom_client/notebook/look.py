@@ -72,7 +72,7 @@ class Look:
             case ProgressEvent():
                 said, left = words(event) or "", duration(event.eta_seconds)
                 return change(self, doing=said, left=left, progress=event.progress)
-            case PreviewEvent():
+            case PreviewEvent(index=0):
                 return change(self, pictures=(Shown(event.content_type, event.data),))
             case NoteEvent() if event.note not in self.notes:
                 return change(self, notes=(*self.notes, event.note))

@@ -59,7 +59,7 @@ def _draw(
 ) -> None:
     console = progress.console
     match event:
-        case PreviewEvent(data=data) if encode is not None:
+        case PreviewEvent(index=0, data=data) if encode is not None:
             _show(console, encode, data)
         case ProgressEvent(progress=made):
             progress.update(bar, completed=made.step, total=made.steps)

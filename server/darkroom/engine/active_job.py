@@ -18,6 +18,14 @@ class Key:
     exclusive: str | None = None  # id of a job that shares no call with other jobs
 
 
+@dataclass(frozen=True)
+class LastPreview:
+    """When an image's last preview was made, and after how many of its steps."""
+
+    at: float  # seconds on the engine's clock
+    step: int
+
+
 @dataclass(eq=False)
 class ActiveJob:
     """A job in flight; it has samples, one per image, once it is prepared."""
@@ -26,7 +34,7 @@ class ActiveJob:
     samples: Sequence[Sample] = ()
     decoded: set[int] = field(default_factory=set)  # indices sent as `ImageReady`
     isolated: bool = False  # a call that it was in failed, so it shares none any more
-    previewed_at: float = float("-inf")  # seconds on the engine's clock
+    previews: dict[int, LastPreview] = field(default_factory=dict)  # by the image's index
     images: int = 0  # of the job; known once it is prepared
     restarts: int = 0  # its own step ran out of memory
     furthest: int = 0  # steps done, at most, before a restart

@@ -52,10 +52,13 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Previewed:
-    """A preview of the first image of the job: a small WebP."""
+    """A preview of image `index` of the job after `step` of its `steps`: a small WebP."""
 
     job_id: str
     webp: bytes
+    index: int = 0
+    step: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True)

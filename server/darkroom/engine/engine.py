@@ -1,7 +1,7 @@
 """The engine: schedule, run, postprocess, in a loop that the worker drives."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 import torch
@@ -11,7 +11,7 @@ from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import EngineSettings, Settings
 from darkroom.engine import errors
-from darkroom.engine.active_job import ActiveJob
+from darkroom.engine.active_job import ActiveJob, LastPreview
 from darkroom.engine.base import (
     EngineEvent,
     EngineJob,
@@ -26,13 +26,15 @@ from darkroom.engine.base import (
     Stepped,
 )
 from darkroom.engine.errors import Kind
+from darkroom.engine.families.base import Sample
 from darkroom.engine.model_manager import LoadedModel, ModelManager
 from darkroom.engine.runner import Result, Runner
 from darkroom.engine.scheduler import Call, Decode, Denoise, Prepare, Refuse, Scheduler
 
 log = structlog.get_logger()
 
-PREVIEW_SHARE = 0.01  # of the engine's time that previews after the first of a job may take
+PREVIEW_SHARE = 0.01  # of the engine's time that previews after an image's first may take
+MOST_PREVIEWS = 150  # of a job, about, however many images and steps it has
 WAIT_FOR_LOAD_S = 0.05  # in a tick that has nothing else to do
 MAX_RESTARTS = 3  # of a job whose own step ran out of memory
 
@@ -157,32 +159,55 @@ class DiffusersEngine:
     def _stepped(self, work: Denoise, result: Result) -> list[EngineEvent]:
         failed: dict[int, Exception] = {id(sample): error for sample, error in result.value}
         events: list[EngineEvent] = []
-        for active in sorted(work.jobs, key=lambda active: active.previewed_at):
+        stepped: list[ActiveJob] = []
+        for active in work.jobs:
             failures = [failed[id(sample)] for sample in active.samples if id(sample) in failed]
             if failures:
                 events += self._handle_own_failure(work, active, failures[0])
             else:
                 active.furthest = max(active.furthest, active.step)
                 events.append(Stepped(active.job.id, active.furthest, active.steps))
-                events += self._preview(active, work.model)
-        return events
+                stepped.append(active)
+        return events + self._previews(work, stepped)
 
-    def _preview(self, active: ActiveJob, model: LoadedModel) -> list[EngineEvent]:
-        """A preview if one is due. After a job's first, only within `PREVIEW_SHARE` of the time."""
+    def _previews(self, work: Denoise, stepped: Sequence[ActiveJob]) -> list[EngineEvent]:
+        """The previews that are due of a call's images, those that waited longest first."""
+        called = {id(sample) for sample in work.samples}
+        images = [
+            (job, sample) for job in stepped for sample in job.samples if id(sample) in called
+        ]
+
+        def previewed_at(image: tuple[ActiveJob, Sample]) -> float:
+            last = image[0].previews.get(image[1].index)
+            return float("-inf") if last is None else last.at
+
+        made = (self._preview(*image, work.model) for image in sorted(images, key=previewed_at))
+        return [event for event in made if event is not None]
+
+    def _preview(self, active: ActiveJob, sample: Sample, model: LoadedModel) -> Previewed | None:
+        """A preview if one is due; after an image's first only within `PREVIEW_SHARE` of the time.
+
+        A job of many images and steps gets fewer of each, so that all of them together are few.
+        """
         now = self._clock()
-        again = active.previewed_at != float("-inf")
-        late = again and self._previewing_s > PREVIEW_SHARE * self._busy_s
-        if now - active.previewed_at < self._settings.preview_every_s or late:
-            return []
+        last = active.previews.get(sample.index)
+        if last is not None:
+            too_soon = now - last.at < self._settings.preview_every_s
+            too_costly = self._previewing_s > PREVIEW_SHARE * self._busy_s
+            too_many = 0 <= sample.step - last.step < sample.steps * active.images / MOST_PREVIEWS
+            if too_soon or too_costly or too_many:
+                return None
         try:
-            webp = model.family.preview(active.samples[0])
+            webp = model.family.preview(sample)
         except Exception as error:
             errors.survivable(error)
             log.warning("preview failed", model=model.name, exc_info=error)
             webp = None
-        active.previewed_at = now
+        active.previews[sample.index] = LastPreview(now, sample.step)
         self._previewing_s += self._clock() - now
-        return [] if webp is None else [Previewed(active.job.id, webp)]
+        if webp is None:
+            return None
+        return Previewed(active.job.id, webp, sample.index, sample.step, sample.steps)
 
     def _decoded(self, work: Decode, result: Result) -> list[EngineEvent]:
         events: list[EngineEvent] = []

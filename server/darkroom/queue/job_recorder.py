@@ -169,8 +169,9 @@ class JobRecorder:
                 data: dict[str, object] = {"step": step, "steps": steps, "eta_seconds": eta}
                 self.progress.add(NewEvent(job_id, EventType.PROGRESS, data))
                 self.progress.step(job_id, step, steps)
-            case Previewed(webp=webp):
-                self.progress.add(NewEvent(job_id, EventType.PREVIEW, preview_data(webp)))
+            case Previewed(webp=webp, index=index, step=step, steps=steps):
+                shown = preview_data(webp, index, step, steps)
+                self.progress.add(NewEvent(job_id, EventType.PREVIEW, shown))
             case JobWarning(note=note):
                 self.progress.flush()
                 self._persist(lambda: self.leases.add_note(job_id, without_paths(note)))

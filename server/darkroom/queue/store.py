@@ -24,6 +24,7 @@ from darkroom.storage.records import (
     event_of,
     job_of,
     preview_of,
+    shows,
 )
 from darkroom.storage.tables import EventRow, ImageRow, JobRow, UploadRow, WebhookRow, WorkerRow
 
@@ -288,8 +289,7 @@ class Store:
     def delete_picture(self, picture_id: str, client: str | None) -> bool:
         """Delete the record of an image or upload; the caller deletes the file.
 
-        The previews of a job show its first image, and are deleted with it. Returns whether there
-        was such a record.
+        An image's previews are deleted with it. Returns whether there was such a record.
 
         Raises:
             PictureInUseError: an unfinished job has it as a source.
@@ -302,9 +302,9 @@ class Store:
             users = select(JobRow.id).where(JobRow.status.in_(UNFINISHED), refers)
             if session.scalar(users.limit(1)) is not None:
                 raise PictureInUseError(picture_id)
-            if isinstance(row, ImageRow) and row.index == 0:
-                of_job = delete(EventRow).where(EventRow.job_id == row.job_id)
-                session.execute(of_job.where(EventRow.type == EventType.PREVIEW))
+            if isinstance(row, ImageRow):
+                of_job = (EventRow.job_id == row.job_id, EventRow.type == EventType.PREVIEW)
+                session.execute(delete(EventRow).where(*of_job, shows(row.index)))
             session.delete(row)
             return True
 
@@ -326,8 +326,11 @@ class Store:
         with self.database.read() as session:
             return [event_of(row) for row in session.scalars(query)]
 
-    def previews(self, job_id: str, limit: int) -> list[Preview]:
-        """The previews of a job's last attempt, oldest first; at most `limit`, evenly chosen."""
+    def previews(self, job_id: str, limit: int, index: int = 0) -> list[Preview]:
+        """The previews of an image of a job, of its last attempt, oldest first.
+
+        There are at most `limit`, evenly chosen.
+        """
         of_job = EventRow.job_id == job_id
         with self.database.read() as session:
             began = session.scalar(
@@ -336,16 +339,17 @@ class Store:
             ids = session.scalars(
                 select(EventRow.id)
                 .where(of_job, EventRow.type == EventType.PREVIEW, EventRow.id > began)
+                .where(shows(index))
                 .order_by(EventRow.id)
             ).all()
             chosen = select(EventRow).where(EventRow.id.in_(evenly(ids, limit)))
             return [preview_of(row) for row in session.scalars(chosen.order_by(EventRow.id))]
 
     def last_preview(self, job_id: str) -> Preview | None:
-        """The newest preview of a job, or None if there is none."""
+        """The newest preview of a job's first image, or None if there is none."""
         newest = (
             select(EventRow)
-            .where(EventRow.job_id == job_id, EventRow.type == EventType.PREVIEW)
+            .where(EventRow.job_id == job_id, EventRow.type == EventType.PREVIEW, shows(0))
             .order_by(EventRow.id.desc())
             .limit(1)
         )

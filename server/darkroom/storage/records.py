@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from sqlalchemy import JSON, ColumnElement, func, type_coerce
+
 from darkroom.destinations import Destination
 from darkroom.requests import RESOLVED, ResolvedRequest, Task, Workload
 from darkroom.responses import Event, EventType, Image, Job, JobStatus, Problem, Progress, Webhook
@@ -155,9 +157,18 @@ class Estimate:
         return None if self.eta_seconds is None else round(self.eta_seconds, 2)
 
 
-def preview_data(webp: bytes) -> dict[str, object]:
-    """The data of a preview's event."""
-    return {"image": DATA_URI + base64.b64encode(webp).decode()}
+def preview_data(webp: bytes, index: int = 0, step: int = 0, steps: int = 0) -> dict[str, object]:
+    """The data of the event of a preview: of image `index`, after so many of its steps.
+
+    Older servers made previews of a job's first image alone; their events have `image` only.
+    """
+    image = DATA_URI + base64.b64encode(webp).decode()
+    return {"index": index, "step": step, "steps": steps, "image": image}
+
+
+def shows(index: int) -> ColumnElement[bool]:
+    """The condition that an event of a preview shows image `index` of its job."""
+    return func.coalesce(type_coerce(EventRow.data, JSON)["index"].as_integer(), 0) == index
 
 
 def preview_of(row: EventRow) -> Preview:

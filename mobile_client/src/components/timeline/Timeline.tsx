@@ -1,6 +1,6 @@
 import { useEffect, useState } from "preact/hooks";
-import { jobIdOf } from "../../lib/state/gallery";
 import { type Film, readFilm } from "../../lib/state/timeline";
+import type { Picture } from "../../lib/transport/types";
 import { t } from "../../strings";
 import { Icon } from "../common/Icon";
 import { useApp } from "../context";
@@ -9,10 +9,9 @@ import { useApp } from "../context";
 const PLAYING_MS = 3_000;
 const LEAST_FRAME_MS = 60;
 
-/** Replays the previews of a picture, with a slider. Only a job's first picture has some. */
-export function Timeline({ pictureId }: { pictureId: string }) {
-  const jobId = jobIdOf(pictureId);
-  const film = useFilm(jobId);
+/** Replays the previews of a picture, with a slider. */
+export function Timeline({ picture }: { picture: Picture }) {
+  const film = useFilm(picture);
   const { api } = useApp();
   if (!film) {
     return (
@@ -25,16 +24,16 @@ export function Timeline({ pictureId }: { pictureId: string }) {
     );
   }
   if (film.frames.length === 0) return <p class="hint timeline-message">{t("timeline.none")}</p>;
-  return <Player key={pictureId} film={film} picture={api.imageUrl(pictureId)} />;
+  return <Player key={picture.id} film={film} picture={api.imageUrl(picture.id)} />;
 }
 
-function useFilm(jobId: string): Film | undefined {
+function useFilm({ job_id, index }: Picture): Film | undefined {
   const { api } = useApp();
   const [film, setFilm] = useState<Film>();
   useEffect(() => {
     setFilm(undefined);
-    return readFilm(api, jobId, setFilm);
-  }, [api, jobId]);
+    return readFilm(api, job_id, index, setFilm);
+  }, [api, job_id, index]);
   return film;
 }
 

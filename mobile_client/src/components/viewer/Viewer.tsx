@@ -96,9 +96,9 @@ export function Viewer(props: ViewerProps) {
         <div class="viewer-mode">
           <Compare before={api.imageUrl(source)} after={api.imageUrl(picture.id)} />
         </div>
-      ) : mode === "timeline" && job ? (
+      ) : mode === "timeline" && picture ? (
         <div class="viewer-mode">
-          <Timeline pictureId={pictureId} />
+          <Timeline picture={picture} />
         </div>
       ) : (
         <Stage
@@ -136,7 +136,7 @@ export function Viewer(props: ViewerProps) {
       <footer class="viewer-bottom">
         {job && picture && (
           <>
-            <Modes job={job} picture={picture} mode={mode} onMode={setMode} />
+            <Modes job={job} mode={mode} onMode={setMode} />
             <Actions
               job={job}
               picture={picture}
@@ -156,16 +156,12 @@ export function Viewer(props: ViewerProps) {
 
 interface ModesProps {
   job: Job;
-  picture: Picture;
   mode: Mode;
   onMode: (mode: Mode) => void;
 }
 
-function Modes({ job, picture, mode, onMode }: ModesProps) {
-  // Previews are kept of a job's first picture only.
-  const hasTimeline = picture.index === 0;
+function Modes({ job, mode, onMode }: ModesProps) {
   const hasSource = sourceOf(job) !== undefined;
-  if (!hasTimeline && !hasSource) return null;
   const chip = (its: Mode, icon: IconName, name: Key) => (
     <button
       type="button"
@@ -180,7 +176,7 @@ function Modes({ job, picture, mode, onMode }: ModesProps) {
   return (
     <div class="viewer-modes">
       {hasSource && chip("compare", "compare", "viewer.compare")}
-      {hasTimeline && chip("timeline", "history", "viewer.replay")}
+      {chip("timeline", "history", "viewer.replay")}
     </div>
   );
 }

@@ -1,15 +1,17 @@
 import { useEffect, useState } from "preact/hooks";
 import type { Watched } from "../../lib/state/jobs";
+import type { Job } from "../../lib/transport/types";
 import { t } from "../../strings";
 import { useApp } from "../context";
-import { etaText, statusText } from "./status";
+import { etaText, picturesOf, statusText } from "./status";
 
 export function Developing({ watched }: { watched: Watched }) {
   const { jobs, server, toasts } = useApp();
-  const { job, preview, eta, live, restarted } = watched;
+  const { job, previews, eta, live, restarted } = watched;
   const [cancelling, setCancelling] = useState(false);
   const now = useNow();
   const { step, steps } = job.progress;
+  const count = picturesOf(job);
   const prompt = String(job.request.prompt ?? "");
   const cancel = () => {
     setCancelling(true);
@@ -20,9 +22,15 @@ export function Developing({ watched }: { watched: Watched }) {
   };
   return (
     <>
-      <Frame request={job.request}>
-        {preview && <img class="preview" src={preview} alt={t("watch.preview", { prompt })} />}
-      </Frame>
+      {count > 1 ? (
+        <Frames count={count} job={job} previews={previews} />
+      ) : (
+        <Frame request={job.request}>
+          {previews[0] && (
+            <img class="preview" src={previews[0]} alt={t("watch.preview", { prompt })} />
+          )}
+        </Frame>
+      )}
       <div class="job-status" aria-live="polite">
         <progress class="bar" value={step} max={steps || 1} aria-label={t("watch.progress")} />
         <p class="row spread">
@@ -44,18 +52,44 @@ export function Developing({ watched }: { watched: Watched }) {
   );
 }
 
+/** A frame for each of a job's pictures. */
+function Frames(props: { count: number; job: Job; previews: Watched["previews"] }) {
+  const { count, job, previews } = props;
+  const columns = Math.ceil(Math.sqrt(count));
+  const rows = Math.ceil(count / columns);
+  const prompt = String(job.request.prompt ?? "");
+  return (
+    <div class="frames" style={{ "--columns": columns, "--rows": rows, "--ratio": ratioOf(job.request) }}>
+      {Array.from({ length: count }, (_, index) => (
+        // biome-ignore lint/suspicious/noArrayIndexKey: pictures are told apart by their index
+        <Frame key={index} request={job.request}>
+          {previews[index] && (
+            <img
+              class="preview"
+              src={previews[index]}
+              alt={t("watch.picture", { count: index + 1, total: count, prompt })}
+            />
+          )}
+        </Frame>
+      ))}
+    </div>
+  );
+}
+
 /** An empty frame in the picture's aspect ratio, so that nothing moves when the picture comes. */
 export function Frame(props: {
   request: Readonly<Record<string, unknown>>;
   children?: preact.ComponentChildren;
 }) {
-  const width = Number(props.request.width) || 1;
-  const height = Number(props.request.height) || 1;
   return (
-    <div class="frame waiting" style={{ "--ratio": width / height }}>
+    <div class="frame waiting" style={{ "--ratio": ratioOf(props.request) }}>
       {props.children}
     </div>
   );
+}
+
+function ratioOf(request: Readonly<Record<string, unknown>>): number {
+  return (Number(request.width) || 1) / (Number(request.height) || 1);
 }
 
 export function Notes({ notes }: { notes: readonly string[] }) {

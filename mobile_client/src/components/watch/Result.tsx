@@ -20,16 +20,17 @@ type Mode = "picture" | "compare" | "replay";
 /** A job that has ended: its pictures, or why there are none. */
 export function Result({ watched }: { watched: Watched }) {
   const { job } = watched;
-  if (job.status === "succeeded") return <Pictures job={job} preview={watched.preview} />;
+  if (job.status === "succeeded") return <Pictures job={job} previews={watched.previews} />;
   return <NoPictures job={job} />;
 }
 
-function Pictures({ job, preview }: { job: Job; preview: string | null }) {
+function Pictures({ job, previews }: { job: Job; previews: Watched["previews"] }) {
   const { api, gallery, route } = useApp();
   const [at, setAt] = useState(0);
   const [mode, setMode] = useState<Mode>("picture");
   const images = job.images.filter(({ id }) => !gallery.isDeleted(id));
   const picture = images.find(({ index }) => index === at) ?? images[0];
+  const preview = previews[picture?.index ?? 0];
   const source = sourceOf(job);
   const prompt = String(job.request.prompt ?? "");
   if (!picture) {
@@ -42,7 +43,7 @@ function Pictures({ job, preview }: { job: Job; preview: string | null }) {
   }
   return (
     <>
-      {mode === "replay" && <Timeline pictureId={picture.id} />}
+      {mode === "replay" && <Timeline picture={picture} />}
       {mode === "compare" && source && (
         <Compare before={api.imageUrl(source)} after={api.imageUrl(picture.id)} />
       )}
@@ -51,7 +52,7 @@ function Pictures({ job, preview }: { job: Job; preview: string | null }) {
         hidden={mode !== "picture"}
         style={{ "--ratio": picture.width / picture.height }}
       >
-        {preview && picture.index === 0 && <img class="preview under" src={preview} alt="" />}
+        {preview && <img class="preview under" src={preview} alt="" />}
         <img
           key={picture.id}
           class="picture"
@@ -98,12 +99,9 @@ function Pictures({ job, preview }: { job: Job; preview: string | null }) {
               {t("viewer.compare")}
             </ModeButton>
           )}
-          {/* Previews are kept of a job's first picture only. */}
-          {picture.index === 0 && (
-            <ModeButton its="replay" mode={mode} onMode={setMode} icon="history">
-              {t("viewer.replay")}
-            </ModeButton>
-          )}
+          <ModeButton its="replay" mode={mode} onMode={setMode} icon="history">
+            {t("viewer.replay")}
+          </ModeButton>
         </span>
       </Facts>
       <Actions job={job} picture={picture} />

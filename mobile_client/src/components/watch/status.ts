@@ -10,7 +10,7 @@ export function statusText(job: Job): string {
       return job.position > 0 ? t("watch.ahead", { count: job.position }) : t("watch.next");
     case "running":
       if (job.progress.step === 0) return t("watch.starting");
-      return t("watch.step", { ...job.progress });
+      return stepText(job);
     case "succeeded":
       return t("watch.done");
     case "failed":
@@ -18,6 +18,19 @@ export function statusText(job: Job): string {
     case "cancelled":
       return t("watch.cancelled");
   }
+}
+
+/** How many pictures a job makes. */
+export function picturesOf(job: Job): number {
+  return Number(job.request.num_images) || 1;
+}
+
+/** The step of each picture: the server counts those of all pictures of the job together. */
+function stepText(job: Job): string {
+  const count = picturesOf(job);
+  const [step, steps] = [job.progress.step, job.progress.steps].map((all) => Math.ceil(all / count));
+  const text = t("watch.step", { step: step ?? 0, steps: steps ?? 0 });
+  return count > 1 ? `${text} · ${t("watch.pictures", { count })}` : text;
 }
 
 /**

@@ -12,8 +12,8 @@ import { isOver, type Job } from "../transport/types";
 
 export interface Watched {
   job: Job;
-  /** The latest preview as a data URI. */
-  preview: string | null;
+  /** The latest preview of each picture as a data URI, by the picture's index. */
+  previews: Readonly<Record<number, string>>;
   /** Seconds to the end, as estimated at `at` (milliseconds of the clock). */
   eta: { seconds: number; at: number } | null;
   /** Whether an event stream is open. */
@@ -150,7 +150,7 @@ export class Jobs {
       slot.value = { ...slot.value, job, eta, restarted };
     } else {
       const restarted = job.attempts > 1;
-      this.known.set(job.id, signal({ job, preview: null, eta, live: false, restarted }));
+      this.known.set(job.id, signal({ job, previews: {}, eta, live: false, restarted }));
     }
     this.bump.value += 1;
   }
@@ -288,7 +288,7 @@ export class Jobs {
         break;
       }
       case "preview":
-        this.change(id, { preview: event.image });
+        this.change(id, { previews: { ...watched.previews, [event.index ?? 0]: event.image } });
         break;
       case "note":
         this.change(id, { job: { ...job, notes: [...new Set([...job.notes, event.note])] } });

@@ -15,11 +15,15 @@ export interface Film {
   readonly steps: number;
 }
 
-/** Collects a job's previews from its event log. */
+/** Collects the previews of one of a job's pictures from its event log. */
 export class FilmReader {
   private frames: Frame[] = [];
   private step: number | null = null;
   private steps = 0;
+  private allSteps = 0;
+
+  /** @param index of the picture among the job's. */
+  constructor(private readonly index: number) {}
 
   read(event: JobEvent): void {
     if (event.type === "started") {
@@ -28,20 +32,30 @@ export class FilmReader {
       this.step = null;
     } else if (event.type === "progress") {
       this.step = event.step;
-      this.steps = Math.max(this.steps, event.steps);
-    } else if (event.type === "preview") {
-      this.frames.push({ image: event.image, step: this.step });
+      this.allSteps = event.steps;
+    } else if (event.type === "preview" && (event.index ?? 0) === this.index) {
+      // Logs of older servers have the steps of all of the job's pictures together.
+      this.frames.push({ image: event.image, step: event.step ?? this.step });
+      this.steps = event.steps ?? 0;
     }
   }
 
   get film(): Film {
-    return { frames: this.frames, steps: this.steps };
+    return { frames: this.frames, steps: this.steps || this.allSteps };
   }
 }
 
-/** Reads the replay of a job that has ended. @returns a function that stops reading. */
-export function readFilm(api: Api, jobId: string, onFilm: (film: Film) => void): () => void {
-  const reader = new FilmReader();
+/**
+ * Reads the replay of picture `index` of a job that has ended.
+ * @returns a function that stops reading.
+ */
+export function readFilm(
+  api: Api,
+  jobId: string,
+  index: number,
+  onFilm: (film: Film) => void,
+): () => void {
+  const reader = new FilmReader(index);
   const finish = () => {
     watching.close();
     onFilm(reader.film);

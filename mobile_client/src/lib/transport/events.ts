@@ -13,7 +13,7 @@ export type JobEvent = Base &
     | { type: "queued"; position: number | null; eta_seconds: number | null }
     | { type: "started"; attempt: number }
     | { type: "progress"; step: number; steps: number; eta_seconds: number | null }
-    | { type: "preview"; image: string }
+    | { type: "preview"; image: string; index?: number; step?: number; steps?: number }
     | { type: "note"; note: string }
     | { type: "image"; image: Picture }
     | { type: "succeeded" }

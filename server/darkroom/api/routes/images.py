@@ -54,7 +54,7 @@ def show_image(image_id: str) -> Response:
 
 @route(blueprint, "DELETE", "/images/<image_id>", Operation({204: None, 409: Problem}))
 def delete_image(image_id: str) -> Response:
-    """Delete a picture. A job's previews are deleted with its first picture."""
+    """Delete a picture, and its previews."""
     here = context()
     find_picture(image_id, access.caller().sees)
     try:

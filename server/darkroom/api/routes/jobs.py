@@ -13,7 +13,7 @@ from darkroom.api.openapi import IF_NONE_MATCH, Operation, header, route
 from darkroom.api.routes.images import CACHE, read_file
 from darkroom.asgi.wait import EventStream, suspend
 from darkroom.images import codec
-from darkroom.requests import Schema
+from darkroom.requests import MAX_IMAGES_PER_JOB, Schema
 from darkroom.responses import Job, JobPage, JobStatus, Problem
 
 blueprint = Blueprint("jobs", __name__)
@@ -36,6 +36,12 @@ class JobQuery(Schema):
     client_id: str | None = Field(
         None, max_length=200, description="Of this client alone: `client_id` of its `GET /me`."
     )
+
+
+class TimelineQuery(Schema):
+    """Which of a job's pictures is shown."""
+
+    index: int = Field(0, ge=0, le=MAX_IMAGES_PER_JOB - 1, description="`index` of the picture.")
 
 
 @route(blueprint, "GET", "/jobs", Operation({200: JobPage}, query=JobQuery))
@@ -79,8 +85,9 @@ def job_events(job_id: str) -> Response:
     """Stream the events of a job, as `text/event-stream`, from the first or `Last-Event-ID` on.
 
     Events and their data, beside `job_id`: `queued` {position, eta_seconds}, `started` {attempt},
-    `progress` {step, steps, eta_seconds}, `preview` {image: a data URI}, `note` {note}, `image`
-    {image}, and at the end one of `succeeded`, `failed` {problem} and `cancelled`.
+    `progress` {step, steps, eta_seconds}, `preview` {index, step, steps: of one picture; image: a
+    data URI}, `note` {note}, `image` {image}, and at the end one of `succeeded`, `failed` {problem}
+    and `cancelled`.
 
     While the job waits, `queued` is sent again when its position or ETA changes. Such an event
     has no id and is not stored, so it is not repeated on a reconnect.
@@ -113,22 +120,30 @@ def all_events() -> Response:
     blueprint,
     "GET",
     "/jobs/<job_id>/timeline",
-    Operation({200: None, 304: None}, sends=("image/webp",), takes=(IF_NONE_MATCH,)),
+    Operation(
+        {200: None, 304: None},
+        query=TimelineQuery,
+        sends=("image/webp",),
+        takes=(IF_NONE_MATCH,),
+    ),
 )
 def show_timeline(job_id: str) -> Response:
-    """The previews of a job's first picture, then that picture, as a small animated WebP.
+    """The previews of one of a job's pictures, then that picture, as a small animated WebP.
 
     While the job runs, it holds the previews so far. 404 while there are none.
     """
+    index = read_query(TimelineQuery).index
     job = _find_job(job_id)  # before its previews: if it has ended, no more of them come
-    previews = context().store.previews(job_id, codec.MAX_FRAMES)
+    if index >= int(job.request.get("num_images", 1)):
+        raise not_found(f"picture {index} of job {job_id!r}")
+    previews = context().store.previews(job_id, codec.MAX_FRAMES, index)
     if not previews:
         if job.status.terminal:
             why = f"there are no previews; the job has ended: {job.status}"
         else:
             why = f"no previews yet; the job is {job.status}"
         raise ProblemError(404, "no-previews", "No previews", why)
-    picture = next((image for image in job.images if image.index == 0), None)
+    picture = next((image for image in job.images if image.index == index), None)
     etag = f"{previews[-1].id}-{picture.sha256 if picture else 'developing'}"
     response = Response(content_type="image/webp")
     response.set_etag(etag)

@@ -166,7 +166,7 @@ class OpenAIEncoder:
                 self._done = 0.0
             case EventType.PROGRESS:
                 self._done = event.data["step"] / max(1, event.data["steps"])
-            case EventType.PREVIEW:
+            case EventType.PREVIEW if not event.data.get("index"):  # of the first picture
                 self._preview = event
                 due = (self._sent + 1) / (self._wanted + 1)
                 if self._sent < self._wanted and self._done >= due:
