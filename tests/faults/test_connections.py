@@ -415,6 +415,22 @@ def test_an_empty_line_between_requests_is_skipped(hasty: RunningServer) -> None
     assert re.findall(rb"HTTP/1.1 (\d+)", data) == [b"422", b"200"]
 
 
+@pytest.mark.parametrize("pieces", [[b"\r\n\r\n\r\n"], [b"\r\n", b"\r\n\r", b"\n"]])
+def test_empty_lines_before_a_request_are_skipped(
+    hasty: RunningServer, pieces: list[bytes]
+) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    with connect(hasty, b"") as connection:
+        for piece in (*pieces, request):
+            connection.sendall(piece)
+        assert connection.recv(12) == b"HTTP/1.1 200"
+
+
+def test_empty_lines_alone_ask_for_nothing(hasty: RunningServer) -> None:
+    with connect(hasty, b"\r\n\r\n") as connection:
+        assert connection.recv(65536) == b""  # closed when the time for a head is over
+
+
 @pytest.mark.slow
 def test_too_many_connections_are_told_so(tmp_path: Path) -> None:
     few = {"DARKROOM_WEB__MAX_CONNECTIONS": "8"}

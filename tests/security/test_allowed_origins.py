@@ -1,6 +1,7 @@
 """`web.allowed_origins`: pages that may read answers, and that still need a token."""
 
 import json
+import socket
 from collections.abc import Iterator
 
 import httpx2
@@ -116,6 +117,23 @@ def test_every_answer_can_be_read_also_those_of_errors(host: RunningServer, toke
         assert {"X-Ignored-Fields", "X-Request-Id", "Retry-After", "Location"} <= {*exposed}
         assert "access-control-allow-credentials" not in answer.headers
         assert "Origin" in answer.headers["vary"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"), [(b"Bad Name: x", b"400"), (b"X: " + 70_000 * b"a", b"431")]
+)
+def test_a_page_can_read_why_its_request_cannot_be_parsed(
+    host: RunningServer, wrong: bytes, status: bytes
+) -> None:
+    origin = b"origin: " + PAGE.encode()
+    url = httpx2.URL(host.url)
+    with socket.create_connection((url.host, url.port)) as connection:
+        head = [b"GET /models HTTP/1.1", b"Host: a", origin, wrong]
+        connection.sendall(b"\r\n".join([*head, b"", b""]))
+        answer = connection.recv(65536)
+
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert b"\r\naccess-control-allow-" + origin + b"\r\n" in answer
 
 
 def test_answers_to_others_say_that_they_vary(host: RunningServer) -> None:

@@ -34,6 +34,8 @@ KEEP_ALIVE_S = 30
 LINGER_S = 2.0  # how long a refused caller, who may still be sending, has to read the refusal
 SPARE_CONNECTIONS = 64  # beyond the limit, that are answered 503; further ones are just closed
 ALLOW = (b"allow", b"GET, HEAD, POST, PATCH, DELETE, OPTIONS")
+EMPTY_LINES = re.compile(rb"(?:\r\n)*")  # before a request, to be ignored (RFC 9112, section 2.2)
+ORIGIN = re.compile(rb"\r\norigin:([^\r\n]*)", re.IGNORECASE)
 VERSION = re.compile(r"HTTP/\d\.\d")  # RFC 9112, section 2.3
 SERVER = (b"server", b"darkroom")  # gunicorn would name itself
 
@@ -49,7 +51,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         self._patience_s = settings.body_timeout_s
         self._is_superfluous = False
         self._is_refused = False
-        self._head_bytes = 0  # of a head that is not complete
+        self._head = bytearray()  # as received so far, of a request without an answer yet
         self._requests = 0  # whose heads are complete, and whose calls have not returned
         self._method = ""
         self._pages = AllowedOrigins(settings.allowed_origins)
@@ -81,14 +83,17 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         if self._is_refused:
             return  # read, because closing with unread data would reset the connection
         if not self._requests:
-            if not self._head_bytes:
+            if not self._head:
                 self._await_head(self._limits.header_timeout_s)
-            self._head_bytes += len(data)
+            begins = EMPTY_LINES.fullmatch(self._head) is not None
+            self._head += data
+            if begins:  # gunicorn skips one
+                data = EMPTY_LINES.sub(b"", data, count=1)
         try:
             super().data_received(data)
         except ValueError as error:  # int()'s, of a Content-Length with thousands of digits
             self._refuse(limits.malformed(str(error)))
-        if self._head_bytes > self._limits.max_header_bytes:
+        if len(self._head) > self._limits.max_header_bytes:
             self._refuse(limits.long_head(self._limits.max_header_bytes))
 
     def shut_down(self) -> None:
@@ -114,7 +119,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
 
     def _on_headers_complete(self) -> bool:
         self._stop_timers()
-        self._head_bytes = 0
+        self._head.clear()
         self._requests += 1
         return bool(super()._on_headers_complete())
 
@@ -122,10 +127,10 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         return False  # an upgrade may be ignored (RFC 9110, section 7.8)
 
     def _head_is_late(self) -> None:
-        if self._head_bytes:
-            self._refuse(limits.slow_head(self._limits.header_timeout_s))
-        else:
+        if EMPTY_LINES.fullmatch(self._head):
             self._close_transport()  # nothing was asked
+        else:
+            self._refuse(limits.slow_head(self._limits.header_timeout_s))
 
     # --- answers ---------------------------------------------------------------------------
 
@@ -214,7 +219,8 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         status = HTTPStatus(refused.status)
         date = (b"date", formatdate(usegmt=True).encode())
         lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode()]
-        headers = (*refused.headers, *self._for_page, SERVER, date)
+        for_page = self._for_page or self._pages.headers_by(self._origin_in_head())
+        headers = (*refused.headers, *for_page, SERVER, date)
         lines += [name + b": " + value for name, value in headers]
         body = b"" if self._method == "HEAD" else refused.body
         self.transport.write(b"\r\n".join([*lines, b"", body]))
@@ -224,6 +230,11 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.worker.loop.call_later(LINGER_S, self._close_refused)
+
+    def _origin_in_head(self) -> bytes:
+        """The origin in a head that could not be parsed; empty if none is there."""
+        found = ORIGIN.search(self._head)
+        return b"" if found is None else found[1].strip()
 
     def _close_refused(self) -> None:
         self.transport.close()

@@ -130,10 +130,13 @@ class AllowedOrigins:
 
     def headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         """What is added to the answer to a request, whatever the answer is."""
+        return self.headers_by(dict(scope["headers"]).get(b"origin", b""))
+
+    def headers_by(self, origin: bytes) -> list[tuple[bytes, bytes]]:
+        """What is added to the answer to a request with this header `Origin`."""
         if not self._origins:
             return []
         added = [(b"vary", b"Origin")]
-        origin = dict(scope["headers"]).get(b"origin", b"")
         if self.include(origin.decode("latin-1")):
             added += [
                 (b"access-control-allow-origin", origin),
