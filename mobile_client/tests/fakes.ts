@@ -231,6 +231,11 @@ export class FakeApi implements Api {
     this.stumble();
   }
 
+  async decode(file: Blob): Promise<Blob> {
+    this.stumble();
+    return file;
+  }
+
   async image(): Promise<Blob> {
     this.stumble();
     return new Blob(["picture"], { type: "image/png" });
@@ -311,6 +316,7 @@ export function job(id: string, change: Partial<Job> = {}): Job {
     request: { prompt: "a fox" },
     images: [],
     notes: [],
+    coded_notes: [],
     error: null,
     created_at: "2026-01-01T00:00:00Z",
     started_at: null,

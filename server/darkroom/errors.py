@@ -2,7 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Self
 
 # Absolute paths of at least two parts: in quotes, where they may have spaces, and bare. No URLs.
 _PATH = re.compile(
@@ -16,6 +18,38 @@ class DarkroomError(Exception):
 
     Subclasses keep a built-in second base (`ValueError`, `OSError`) where callers catch that.
     """
+
+
+Value = str | int | float
+
+
+class Message(str):
+    """An English sentence with a code and the values in it, so that clients can translate it.
+
+    Everything that does not know it takes it as text.
+    """
+
+    __slots__ = ("code", "values")
+    code: str
+    values: Mapping[str, Value]
+
+    def __new__(
+        cls, text: str, code: str = "", values: Mapping[str, Value] = MappingProxyType({})
+    ) -> Self:
+        made = super().__new__(cls, text)
+        made.code, made.values = code, dict(values)
+        return made
+
+
+def message(code: str, template: str, **values: Value) -> Message:
+    """A sentence from a template with `{names}`. Codes never change their meaning."""
+    return Message(template.format(**values), code, values)
+
+
+def text_of(error: Exception) -> str:
+    """An exception's text: the `Message` that it was raised with, if it was."""
+    first = error.args[0] if error.args else ""
+    return first if isinstance(first, Message) else str(error)
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

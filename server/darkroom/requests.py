@@ -88,7 +88,10 @@ class Lora(Schema):
 
 PositiveSize = Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
 Strength = Annotated[float, Field(gt=0, le=1)]
-Format = Annotated[OutputFormat, Field(description="PNG also holds the settings of the image.")]
+Format = Annotated[
+    OutputFormat,
+    Field(description="Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF."),
+]
 ImageSource = Annotated[
     str,
     Field(

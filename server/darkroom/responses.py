@@ -5,10 +5,11 @@ Everything here is frozen and knows neither HTTP, SQL nor torch.
 
 import enum
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from darkroom.errors import Message, Value
 from darkroom.requests import Schema, Scope, Task
 
 
@@ -25,10 +26,23 @@ class JobStatus(enum.StrEnum):
 
 
 class FieldError(Schema):
-    """One thing wrong with one field."""
+    """One thing wrong with one field.
+
+    A `Message` as detail gives `code`, what it says, and `values`, the numbers and names in it.
+    """
 
     pointer: str = Field(description="A JSON pointer as a URI fragment.", examples=["#/width"])
     detail: str
+    code: str | None = None
+    values: dict[str, Value] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_message(cls, data: Any) -> Any:
+        detail = data.get("detail") if isinstance(data, dict) else None
+        if isinstance(detail, Message):
+            return {"code": detail.code, "values": detail.values, **data}
+        return data
 
 
 class Problem(Schema):
@@ -43,6 +57,14 @@ class Problem(Schema):
 
 
 SOURCE_GONE = "The source picture is gone"  # the title of `urn:darkroom:problem:source`
+
+
+class Note(Schema):
+    """A note on a job, with what it says and the numbers and names in it."""
+
+    text: str
+    code: str | None = None
+    values: dict[str, Value] = Field(default_factory=dict)
 
 
 class Progress(Schema):
@@ -99,7 +121,19 @@ class Job(Schema):
     images: tuple[Image, ...]
     notes: tuple[str, ...] = Field(
         description="What was done differently from what was asked, and what else to know.",
-        examples=[["memory was short: images were developed one at a time"]],
+        examples=[["memory was short: VAE in tiles of 512 pixels"]],
+    )
+    coded_notes: tuple[Note, ...] = Field(
+        description="The same notes, for programs that translate them.",
+        examples=[
+            [
+                {
+                    "text": "memory was short: VAE in tiles of 512 pixels",
+                    "code": "memory_tiles",
+                    "values": {"side": 512},
+                }
+            ]
+        ],
     )
     error: Problem | None
     created_at: datetime
@@ -195,8 +229,21 @@ class ModelInfo(Schema):
     )
 
 
+class OpenAIModel(Schema):
+    """A model as OpenAI lists it."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="When its files were changed, in seconds since the epoch.")
+    owned_by: str = "darkroom"
+
+
 class ModelList(Schema):
+    """All models; in `data` for clients of OpenAI whose base URL lacks `/v1`."""
+
     models: tuple[ModelInfo, ...]
+    object: Literal["list"] = "list"
+    data: tuple[OpenAIModel, ...]
 
 
 class SchedulerInfo(Schema):

@@ -1,11 +1,14 @@
 """/images: bytes, thumbnails, formats, caching, deletion."""
 
+import base64
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from darkroom.images.decoder import load_readers
 from tests.serving import RunningServer
 
 
@@ -113,3 +116,92 @@ def test_another_version_than_wanted_is_not_sent(server: RunningServer, form: st
     refused = server.http.get(address, headers={"if-match": '"another"'})
     assert refused.status_code == refused.json()["status"] == 412
     assert refused.headers["content-type"] == "application/problem+json"
+
+
+# --- decoding for browsers ---
+
+
+def sideways_heic() -> bytes:
+    """A photo of 64×48, half red and half blue, that is stored turned."""
+    load_readers()
+    photo = Image.new("RGB", (64, 48), "blue")
+    photo.paste("red", (0, 0, 32, 48))
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned right
+    buffer = io.BytesIO()
+    photo.transpose(Image.Transpose.ROTATE_90).save(buffer, "HEIF", exif=exif.tobytes())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_a_picture_is_decoded_for_a_browser(server: RunningServer, kind: str) -> None:
+    files = {"image": ("IMG_1.HEIC", sideways_heic(), "application/octet-stream")}
+
+    answer = server.http.post("/decode", files=files, headers={"accept": f"image/{kind}"})
+
+    assert answer.headers["content-type"] == f"image/{kind}"
+    with Image.open(io.BytesIO(answer.content)) as picture:
+        assert (picture.format or "").lower() == kind
+        assert picture.size == (64, 48)
+        red, _, blue = picture.convert("RGB").getpixel((8, 24))  # type: ignore[misc]
+        assert red > 200 > 60 > blue
+
+
+def test_what_is_decoded_is_not_kept(server: RunningServer) -> None:
+    before = sorted((server.data_dir / "images").rglob("up*"))
+    body = {"image": base64.b64encode(sideways_heic()).decode()}
+
+    assert server.http.post("/decode", json=body).headers["content-type"] == "image/png"
+    assert sorted((server.data_dir / "images").rglob("up*")) == before
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        ({"image": ""}, 422, "string_too_short"),
+        ({}, 422, "missing"),
+        ({"image": base64.b64encode(b"Dear diary").decode()}, 422, "no_picture_format"),
+    ],
+)
+def test_what_is_no_picture_is_not_decoded(
+    server: RunningServer, sent: dict[str, str], status: int, code: str
+) -> None:
+    refused = server.http.post("/decode", json=sent)
+
+    assert refused.status_code == status
+    (error,) = refused.json()["errors"]
+    assert (error["pointer"], error["code"]) == ("#/image", code)
+
+
+# --- transparent parts ---
+
+
+def test_transparent_parts_that_become_white_are_noted(
+    idle_server: RunningServer, photo: Path
+) -> None:
+    def notes(picture: bytes, mask: bytes | None = None) -> tuple[list[str], list[Any]]:
+        files = {"image": picture} | ({"mask_image": mask} if mask else {})
+        job = idle_server.http.post(
+            "/inpaint" if mask else "/img2img",
+            data={"prompt": "a cat"},
+            files=files,
+            headers={"prefer": "respond-async"},
+        ).json()
+        (*_, last) = idle_server.http.get(f"/jobs/{job['id']}").json()["coded_notes"] or [None]
+        idle_server.http.delete(job["url"])
+        return job["notes"], last
+
+    hole, mask = io.BytesIO(), io.BytesIO()
+    with Image.open(photo) as picture:
+        holed = picture.convert("RGBA").resize((64, 64))
+    holed.putalpha(Image.linear_gradient("L").resize((64, 64)))
+    holed.save(hole, "PNG")
+    Image.new("L", (64, 64), "white").save(mask, "PNG")
+    text = "the transparent parts of the picture were made white"
+
+    assert notes(hole.getvalue()) == (
+        [text],
+        {"text": text, "code": "transparent", "values": {}},
+    )
+    assert notes(hole.getvalue(), mask.getvalue()) == ([], None)
+    assert notes(photo.read_bytes()) == ([], None)

@@ -1,5 +1,6 @@
 """Every screen of the mobile client, and how a person gets there."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ PROMPTS = [
     "an owl at night",
 ]
 
+DEVICES = ["Ada’s phone", "The kitchen’s tablet"]
+
 
 @dataclass(frozen=True)
 class Made:
@@ -36,7 +39,10 @@ class Made:
 
 
 def develop_some(server: RunningServer) -> Made:
-    """Fill the gallery a little."""
+    """Fill the gallery a little, and let two devices in."""
+    for device in DEVICES:
+        code = server.http.post("/pair/codes", json={"scope": "use"}).json()["code"]
+        server.http.post("/pair", json={"code": code, "name": device}).raise_for_status()
     made = [_develop(server, "txt2img", prompt=prompt) for prompt in PROMPTS]
     source = f"image:{made[0]}"
     remade = _develop(server, "img2img", prompt="a blue fox", image=source, strength=0.8)
@@ -151,6 +157,12 @@ def settings(mobile: Phone, _: Made) -> None:
     mobile.open("#/settings").page.get_by_role("heading", name="This server").wait_for()
 
 
+def device(mobile: Phone, made: Made) -> None:
+    settings(mobile, made)
+    mobile.page.get_by_role("button", name=re.compile(DEVICES[0])).click()
+    mobile.page.get_by_role("dialog", name=DEVICES[0]).wait_for()
+
+
 def pair(mobile: Phone, _: Made) -> None:
     mobile.open("#/pair").page.get_by_role("textbox", name="Pairing code").wait_for()
 
@@ -173,5 +185,6 @@ SCREENS: dict[str, Callable[[Phone, Made], None]] = {
     "details": details,
     "edit": edit,
     "settings": settings,
+    "device": device,
     "pair": pair,
 }

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Browser, Locator, expect
 
-from tests.browser.phone import DEVELOPING_MS, Phone
+from darkroom.images.decoder import load_readers
+from tests.browser.phone import DEVELOPING_MS, Phone, phone
+from tests.serving import RunningServer
 
 
 def paint(mobile: Phone, *, below: float = 0) -> None:
@@ -289,3 +291,77 @@ def _difference(one: Image.Image, other: Image.Image) -> float:
     """The mean over pixels and channels, from 0 to 255."""
     pixels = np.asarray(one, np.float32) - np.asarray(other, np.float32)
     return float(np.abs(pixels).mean())
+
+
+# --- photos that this browser cannot show ---
+
+
+def heic(size: tuple[int, int] = (640, 480)) -> bytes:
+    """A photo as iPhones and Samsung's phones store it: left half red, right half blue."""
+    load_readers()
+    photo = Image.new("RGB", size, "blue")
+    photo.paste("red", (0, 0, size[0] // 2, size[1]))
+    buffer = io.BytesIO()
+    photo.save(buffer, "HEIF")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["image/heic", ""])
+def test_a_heic_photo_is_opened_by_the_server(mobile: Phone, kind: str) -> None:
+    mobile.pick_photo({"name": "IMG_0001.HEIC", "mimeType": kind, "buffer": heic()})
+
+    mobile.write("a red fox")
+    mobile.press("Develop")
+
+    used = sent(mobile)
+    assert used.width > used.height
+    red, _, blue = used.getpixel((used.width // 8, used.height // 2))
+    assert red > 200 > 60 > blue
+
+    mobile.tab("Create")
+    start_picture(mobile).get_by_role("button", name="Crop").click()
+    expect(mobile.button("Use photo")).to_be_enabled()  # from what the server made of it
+
+
+def test_what_is_no_photo_is_told_in_the_servers_words(mobile: Phone) -> None:
+    text = {"name": "notes.heic", "mimeType": "image/heic", "buffer": b"Dear diary"}
+    mobile.page.locator("[data-testid=library]").set_input_files(text)  # type: ignore[arg-type]
+
+    alert = mobile.page.get_by_role("alert")
+    expect(alert).to_contain_text("This file cannot be opened as a picture")
+    expect(alert).to_contain_text("these bytes are not a picture in a format we read")
+
+
+def test_a_heic_photo_without_a_server_says_how_to_make_it_a_jpeg(mobile: Phone) -> None:
+    mobile.context.set_offline(True)
+    photo = {"name": "IMG_0001.HEIC", "mimeType": "image/heic", "buffer": heic()}
+    mobile.page.locator("[data-testid=library]").set_input_files(photo)  # type: ignore[arg-type]
+
+    expect(mobile.page.get_by_role("alert")).to_contain_text("“most compatible”")
+    mobile.context.set_offline(False)
+
+
+# --- what the server says ---
+
+
+def test_the_servers_words_come_in_the_users_language(
+    browser: Browser, server: RunningServer
+) -> None:
+    with phone(browser, server) as opened:
+        opened.context.add_init_script("""localStorage.setItem("darkroom.language", '"vi"')""")
+        unknown = server.txt2img("qwrtzp", num_inference_steps=1).json()
+        opened.open(f"#/job/{unknown['id']}")
+        expect(opened.page.locator(".notes")).to_contain_text("mô hình thử này không biết từ nào")
+
+        gone = server.txt2img("a red fox", num_inference_steps=1).json()["images"][0]
+        opened.open(f"#/picture/{gone['id']}")
+        opened.press("Sửa")
+        opened.press("Tạo ảnh mới từ ảnh này")
+        opened.page.locator("textarea").first.fill("a fox")
+        server.http.delete(gone["url"])
+        opened.press("Tráng ảnh")
+
+        refused = opened.page.get_by_role("alert")
+        expect(refused).to_contain_text("Máy chủ không làm được với thiết lập này")
+        expect(refused).to_contain_text("không còn ảnh này")
+        expect(refused).not_to_contain_text("there is no picture")

@@ -724,3 +724,10 @@ def test_a_base_url_without_v1_says_what_is_missing(server: RunningServer) -> No
         pytest.raises(openai.NotFoundError, match=rf"{server.url}/v1"),
     ):
         ai.images.generate(prompt="a red fox")
+
+
+def test_a_base_url_without_v1_lists_the_models_all_the_same(server: RunningServer) -> None:
+    with openai.OpenAI(base_url=server.url, api_key="none") as without:
+        found = [model.id for model in without.models.list()]
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as ai:
+        assert found == [model.id for model in ai.models.list()] == ["tintype"]

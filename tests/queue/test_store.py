@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from darkroom.errors import message
 from darkroom.queue.estimate import Kind, Speed
 from darkroom.queue.leases import LeaseLostError, Leases
 from darkroom.queue.store import PictureInUseError, Store
@@ -14,7 +16,7 @@ from darkroom.responses import EventType, JobStatus, Problem
 from darkroom.storage import database
 from darkroom.storage.database import Database
 from darkroom.storage.records import NewEvent, preview_data
-from darkroom.storage.tables import ImageRow
+from darkroom.storage.tables import ImageRow, JobRow
 from tests.queue.conftest import ME, Clock, Hire, accept, new_job, upload_of
 
 KIND = Kind("tintype", 128 * 128, 1)
@@ -233,6 +235,28 @@ def test_a_second_run_says_nothing_twice(store: Store, worker: Leases) -> None:
         worker.recover_own()
 
     assert kinds(store, job) == ["queued", "note", "queued", "queued"]
+
+
+def test_a_note_keeps_its_code_beside_those_of_older_servers(store: Store, worker: Leases) -> None:
+    job = accept(store)
+    worker.claim(busy=False)
+    with store.database.write() as session:
+        session.execute(update(JobRow).values(notes='["of an older server"]'))
+
+    worker.add_note(job, message("memory_tiles", "tiles of {side} pixels", side=512))
+    worker.add_note(job, "tiles of 512 pixels")
+
+    found = store.job(job, ME)
+    assert found is not None
+    assert found.notes == ("of an older server", "tiles of 512 pixels")
+    assert [(note.code, note.values) for note in found.coded_notes] == [
+        (None, {}),
+        ("memory_tiles", {"side": 512}),
+    ]
+    told = [event.data for event in store.events_after(0, job) if event.type == "note"]
+    assert told == [
+        {"note": "tiles of 512 pixels", "code": "memory_tiles", "values": {"side": 512}}
+    ]
 
 
 def preview(job_id: str, webp: bytes, index: int = 0) -> NewEvent:

@@ -318,8 +318,11 @@ export const en = {
   "photo.title": "Crop",
   "photo.turn": "Rotate right",
   "photo.opening": "Opening the photo…",
+  "photo.decoding": "The server opens the photo, because this browser cannot…",
   "photo.unreadable":
-    "This browser cannot open the file as a picture. If it is a HEIC photo, share it to another app, which makes it a JPEG, or set the camera to JPEG (“most compatible”). A screenshot of it works too.",
+    "This file cannot be opened as a picture. Try a JPEG or PNG, or take a screenshot of it.",
+  "photo.heic":
+    "This browser cannot open it, and the server does not answer. A HEIC photo becomes a JPEG when you share it to another app, or if the camera is set to JPEG (“most compatible”).",
   "photo.tooLarge":
     "The phone does not have enough memory for this photo. Close other apps, or choose a smaller photo.",
   "photo.another": "Choose another",

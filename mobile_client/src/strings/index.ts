@@ -1,6 +1,7 @@
 /** Every word the user reads, in the language chosen. */
 
 import { computed, signal } from "@preact/signals";
+import type { Coded } from "../lib/transport/types";
 import { en } from "./en";
 
 export type Key = keyof typeof en;
@@ -11,6 +12,8 @@ export const LANGUAGES: Readonly<Record<Language, string>> = { en: "English", vi
 
 const dictionary = signal<Dictionary>(en);
 const chosen = signal<Language>("en");
+/** Sentences of the server by their code. English ones need none. */
+const server = signal<Readonly<Record<string, string>>>({});
 
 export const language = computed(() => chosen.value);
 
@@ -22,8 +25,21 @@ export function preferredLanguage(wanted: readonly string[] = navigator.language
 
 export async function useLanguage(next: Language): Promise<void> {
   // Only those who read it load it.
-  dictionary.value = next === "vi" ? (await import("./vi")).vi : en;
+  const vi = next === "vi" ? await import("./vi") : null;
+  dictionary.value = vi?.vi ?? en;
+  server.value = vi?.server ?? {};
   chosen.value = next;
+}
+
+/** A sentence of the server in the chosen language; null if there is no translation. */
+export function translated(code: string, values: Coded["values"] = {}): string | null {
+  const template = server.value[code];
+  if (template === undefined) return null;
+  const said = Object.entries(values).map(([name, value]) => [
+    name,
+    typeof value === "number" ? number(value, 3) : value,
+  ]);
+  return filled(template, Object.fromEntries(said));
 }
 
 /**
@@ -33,7 +49,11 @@ export async function useLanguage(next: Language): Promise<void> {
 export function t(key: Key, values: Readonly<Record<string, string | number>> = {}): string {
   const forms = dictionary.value[key].split("|");
   const form = forms.length > 1 && values.count !== 1 ? forms[1] : forms[0];
-  return (form ?? "").replace(/\{(\w+)\}/g, (all, name: string) => String(values[name] ?? all));
+  return filled(form ?? "", values);
+}
+
+function filled(form: string, values: Readonly<Record<string, string | number>>): string {
+  return form.replace(/\{(\w+)\}/g, (all, name: string) => String(values[name] ?? all));
 }
 
 /** A number as people of the chosen language write it. */

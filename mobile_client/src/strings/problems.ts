@@ -1,13 +1,15 @@
-/** The server's problems in the user's language, by their type. */
+/** The server's problems and notes in the user's language. */
 
+import type { Coded, FieldError, Job } from "../lib/transport/types";
 import { en } from "./en";
-import { type Key, t } from "./index";
+import { type Key, t, translated } from "./index";
 
 export interface Said {
   status?: number | undefined;
   type?: string | undefined;
   title: string;
   detail: string;
+  errors?: readonly FieldError[] | undefined;
 }
 
 /** A sentence for a problem. It is never empty, whatever answered. */
@@ -19,9 +21,23 @@ export function sayProblem(problem: Said): string {
   return problem.detail;
 }
 
-/** What the server says besides, in its own words; null where the sentence says it all. */
+/** What the server says in English, or that in the user's language if the app has it. */
+export function sayCoded(text: string, { code, values }: Coded): string {
+  return translated(code ?? "", values) ?? text;
+}
+
+export function sayNotes(job: Job): string[] {
+  // An older server's jobs have the texts alone.
+  const notes: readonly ({ text: string } & Coded)[] =
+    job.coded_notes ?? job.notes.map((text) => ({ text }));
+  return notes.map((note) => sayCoded(note.text, note));
+}
+
+/** What the server says besides; null where the sentence says it all. */
 export function moreOf(problem: Said): string | null {
   const isExplained = sayProblem(problem) !== problem.detail;
-  const tellsMore = /:(validation|request|model|engine|source)$/.test(problem.type ?? "");
-  return isExplained && tellsMore ? problem.detail : null;
+  const tellsMore = /:(validation|request|model|engine)$/.test(problem.type ?? "");
+  if (!isExplained || !tellsMore) return null;
+  const { errors = [] } = problem;
+  return errors.map((each) => sayCoded(each.detail, each)).join("; ") || problem.detail;
 }

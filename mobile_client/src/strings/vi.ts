@@ -319,8 +319,11 @@ export const vi: Dictionary = {
   "photo.title": "Cắt ảnh",
   "photo.turn": "Xoay phải",
   "photo.opening": "Đang mở ảnh…",
+  "photo.decoding": "Máy chủ mở ảnh này vì trình duyệt không mở được…",
   "photo.unreadable":
-    "Trình duyệt không mở được tệp này như một ảnh. Nếu là ảnh HEIC, hãy chia sẻ ảnh sang ứng dụng khác để đổi sang JPEG, hoặc đặt máy ảnh chụp JPEG (“tương thích nhất”). Chụp màn hình cũng được.",
+    "Không mở được tệp này như một ảnh. Hãy thử ảnh JPEG hoặc PNG, hoặc chụp màn hình ảnh đó.",
+  "photo.heic":
+    "Trình duyệt không mở được ảnh, và máy chủ không trả lời. Ảnh HEIC thành JPEG khi chia sẻ sang ứng dụng khác, hoặc khi máy ảnh được đặt chụp JPEG (“tương thích nhất”).",
   "photo.tooLarge":
     "Điện thoại không đủ bộ nhớ cho ảnh này. Hãy đóng bớt ứng dụng hoặc chọn ảnh nhỏ hơn.",
   "photo.another": "Chọn ảnh khác",
@@ -368,4 +371,89 @@ export const vi: Dictionary = {
   "problem.engine": "Máy chủ không tạo được ảnh.",
   "problem.storage": "Máy chủ không lưu được ảnh.",
   "problem.interrupted": "Máy chủ dừng quá nhiều lần khi đang tạo ảnh này.",
+};
+
+/** Sentences of the server by their code. A sentence that is missing is shown in English. */
+export const server: Readonly<Record<string, string>> = {
+  // Pictures
+  no_picture: "không còn ảnh này",
+  empty_picture: "tệp ảnh trống",
+  file_too_large: "tệp lớn hơn {limit} byte",
+  no_picture_format: "tệp này không phải ảnh ở định dạng mà máy chủ đọc được",
+  cut_off: "ảnh bị cắt cụt: thiếu một phần dữ liệu",
+  picture_side: "ảnh có cỡ {width}×{height}; mỗi cạnh tối đa {most} điểm ảnh",
+  picture_pixels: "ảnh có cỡ {width}×{height}; tối đa {most} điểm ảnh",
+  picture_small: "ảnh có cỡ {width}×{height}; mỗi cạnh ít nhất {least} điểm ảnh",
+  too_many_pixels: "ảnh có quá nhiều điểm ảnh",
+  deep_channels: "ảnh có 32 bit mỗi kênh màu; máy chủ đọc được 8 và 16",
+  decode_failed: "không giải mã được ảnh",
+  decode_crash: "không giải mã được ảnh: ảnh làm hỏng bộ giải mã",
+  decode_memory: "giải mã ảnh cần quá nhiều bộ nhớ",
+  decode_time: "giải mã ảnh lâu hơn {seconds} giây",
+  reference_small: "cỡ {width}×{height}; mỗi cạnh cần ít nhất {least} điểm ảnh",
+  reference_long: "cỡ {width}×{height}; cạnh này dài tối đa gấp {most} lần cạnh kia",
+  mask_marks_nothing: "vùng chọn chưa tô gì để vẽ lại",
+  mask_size: "cỡ {width}×{height}, nhưng ảnh có cỡ {image_width}×{image_height}",
+  mask_colours: "vùng chọn có màu trên nền trắng; hãy tô trên nền đen hoặc trong suốt",
+
+  // Models, schedulers, LoRAs
+  unknown_model: "không có mô hình “{name}”",
+  broken_model: "không dùng được mô hình “{name}”: {reason}",
+  model_task: "{model} làm được {tasks}, không làm được {task}",
+  too_many_references: "{model} nhận tối đa {most} ảnh một lần, không phải {given}",
+  unknown_scheduler: "không có bộ lấy mẫu “{name}”",
+  other_scheduler: "{model} chỉ nhận bộ lấy mẫu {others}",
+  unknown_file: "máy chủ không có {kind} “{name}”",
+  broken_file: "không dùng được: {reason}",
+  lora_twice: "{name} được chọn hai lần; hãy cộng độ mạnh lại",
+  lora_misfit: "{name} dành cho {theirs}, còn {model} là {ours}",
+  lora_family: "{name} dành cho {theirs}, còn {model} thuộc họ {family}",
+  lora_width: "{name} dành cho mô hình rộng {theirs}, còn {model} rộng {ours}",
+
+  // What a model does not take
+  no_negative_prompt: "{model} không nhận mô tả loại trừ",
+  no_guidance_scale: "{model} đã được chưng cất nên không cần độ bám; 1 trở xuống là tắt",
+  no_guidance_rescale: "{model} không có độ bám để chỉnh lại",
+  no_loras: "{model} không nhận LoRA ở đây",
+  no_clip_skip: "{model} không bỏ lớp nào của bộ mã hoá chữ",
+  no_strength: "{model} không có độ mạnh: ảnh đổi nhiều ít theo mô tả",
+  no_latent_resize: "{model} không cho đổi cỡ ảnh đã mã hoá",
+  no_padding_mask_crop: "{model} không vẽ lại riêng vùng chọn, chỉ vẽ cả ảnh",
+  no_masked_content: "{model} không cho chọn nội dung ban đầu của vùng chọn",
+
+  // Numbers
+  side_range: "{model} tạo ảnh có cạnh {least} đến {most} điểm ảnh, không phải {side}",
+  side_multiple: "phải là bội của {multiple}, {side} thì không",
+  area_limit: "{width}×{height} là {pixels} điểm ảnh; {model} tạo tối đa {most}",
+  no_step_left: "không còn bước nào trong {steps} bước; ít nhất phải là {least}",
+  clip_skip_limit: "{model} bỏ được tối đa {limit} lớp",
+  nul_character: "có ký tự NUL",
+  greater_than_equal: "ít nhất phải là {ge}",
+  greater_than: "phải lớn hơn {gt}",
+  less_than_equal: "tối đa là {le}",
+  less_than: "phải nhỏ hơn {lt}",
+  multiple_of: "phải là bội của {multiple_of}",
+  finite_number: "phải là một số hữu hạn",
+  int_parsing: "phải là số nguyên",
+  int_type: "phải là số nguyên",
+  int_from_float: "phải là số nguyên",
+  float_parsing: "phải là một số",
+  float_type: "phải là một số",
+  string_too_long: "dài tối đa {max_length} ký tự",
+  string_too_short: "dài ít nhất {min_length} ký tự",
+  too_long: "có tối đa {max_length} mục",
+  too_short: "có ít nhất {min_length} mục",
+  missing: "còn thiếu",
+  extra_forbidden: "máy chủ không có trường này",
+
+  // Notes on jobs
+  unknown_words:
+    "mô hình thử này không biết từ nào trong mô tả; hãy thử các ví dụ của nó, hoặc thêm một mô hình thật",
+  prompt_long: "mô tả dài {tokens} token; mô hình này chỉ đọc {limit} token đầu",
+  transparent: "phần trong suốt của ảnh đã thành màu trắng",
+  memory_rows: "thiếu bộ nhớ: mỗi lần tính tối đa {rows} hàng cỡ này",
+  memory_pictures: "thiếu bộ nhớ: mỗi lần {pictures} ảnh qua VAE",
+  memory_tiles: "thiếu bộ nhớ: VAE chia ô {side} điểm ảnh",
+  memory_encoders: "thiếu bộ nhớ: bộ mã hoá chữ chờ trong bộ nhớ của CPU",
+  memory_weights: "thiếu bộ nhớ: trọng số chờ trong bộ nhớ của CPU",
 };

@@ -51,7 +51,8 @@ class Txt2Img(Request):
         model: A name from `Client.models`.
         loras: Names from `Client.loras`, with scales.
         clip_skip: Number of last text-encoder layers to skip. 0 to 11. 0 by default.
-        output_format: PNG also holds the settings of the image. png by default.
+        output_format: Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
+            png by default.
         exact: Never share a UNet call, so that bytes do not depend on other jobs.
         webhook: URL that is called when the job has ended; the owner must allow it.
     """
@@ -147,7 +148,8 @@ class Upscale(Request):
         image: A path, bytes, a PIL image, a NumPy array, or an image of an earlier job.
         upscaler: A name from `Client.upscalers`.
         scale: Factor, at most the upscaler's own, which is also the default. 1 to 16.
-        output_format: PNG also holds the settings of the image. png by default.
+        output_format: Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
+            png by default.
         webhook: URL that is called when the job has ended; the owner must allow it.
     """
 

@@ -11,6 +11,7 @@ from darkroom.catalog import loras, schedulers
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelEntry
 from darkroom.destinations import Destination, DestinationError
+from darkroom.errors import Message, message, text_of
 from darkroom.images.codec import MARKED
 from darkroom.images.decoder import Decoded
 from darkroom.requests import (
@@ -68,19 +69,30 @@ def check(
             yield FieldError(pointer=pointer(name), detail=reason)
     if "\x00" in asked.prompt + asked.negative_prompt:
         name = "prompt" if "\x00" in asked.prompt else "negative_prompt"
-        yield FieldError(pointer=pointer(name), detail="holds a NUL character")
+        detail: str = message("nul_character", "holds a NUL character")
+        yield FieldError(pointer=pointer(name), detail=detail)
     if asked.scheduler is not None:
         try:
             schedulers.check(asked.scheduler, model)
         except schedulers.UnknownSchedulerError as error:
-            yield FieldError(pointer="#/scheduler", detail=str(error))
+            yield FieldError(pointer="#/scheduler", detail=text_of(error))
     if "clip_skip" in model.fields and asked.clip_skip > model.limits.max_clip_skip:
-        detail = f"{model.name} has layers to leave out up to {model.limits.max_clip_skip}"
+        detail = message(
+            "clip_skip_limit",
+            "{model} has layers to leave out up to {limit}",
+            model=model.name,
+            limit=model.limits.max_clip_skip,
+        )
         yield FieldError(pointer="#/clip_skip", detail=detail)
     if isinstance(asked, Img2ImgRequest | InpaintRequest):
         steps = asked.num_inference_steps or model.defaults.num_inference_steps
         if entry.spec.family.steps_done(steps, asked.strength) < 1:
-            detail = f"leaves no step of {steps} to do; it must be at least {1 / steps:.3g}"
+            detail = message(
+                "no_step_left",
+                "leaves no step of {steps} to do; it must be at least {least:.3g}",
+                steps=steps,
+                least=1 / steps,
+            )
             yield FieldError(pointer="#/strength", detail=detail)
         yield from _check_latents(asked, model, sources)
     if isinstance(asked, EditRequest):
@@ -91,11 +103,18 @@ def check(
     if isinstance(asked, InpaintRequest) and len(sources) == 2:
         image, mask = sources["image"], sources["mask_image"]
         if image.size != mask.size:
-            have, want = ("{}×{}".format(*s.size) for s in (mask, image))
-            detail = f"is {have}, but the image is {want}"
+            detail = message(
+                "mask_size",
+                "is {width}×{height}, but the image is {image_width}×{image_height}",
+                width=mask.size[0],
+                height=mask.size[1],
+                image_width=image.size[0],
+                image_height=image.size[1],
+            )
             yield FieldError(pointer="#/mask_image", detail=detail)
         elif mask.upload is not None and covers_nothing(mask.upload, asked.invert_mask):
-            yield FieldError(pointer="#/mask_image", detail="marks nothing to repaint")
+            detail = message("mask_marks_nothing", "marks nothing to repaint")
+            yield FieldError(pointer="#/mask_image", detail=detail)
     yield from check_loras(asked.loras, entry, adapters)
 
 
@@ -131,7 +150,11 @@ def why_refused(
         return None
     default = kind.model_fields[name].get_default(call_default_factory=True)
     off = name == "guidance_scale" and isinstance(value, int | float) and value <= 1
-    return None if value is None or value == default or off else f"{model.name} {LACKS[name]}"
+    return None if value is None or value == default or off else _refusal(name, model)
+
+
+def _refusal(name: str, model: ModelInfo) -> Message:
+    return message("no_" + name, "{model} " + LACKS[name], model=model.name)
 
 
 def choose_size(asked: Txt2ImgRequest, entry: ModelEntry, source: Source | None) -> Size:
@@ -189,15 +212,33 @@ def check_size(width: int, height: int, model: ModelInfo) -> list[FieldError]:
     errors = []
     for name, side in (("width", width), ("height", height)):
         if not limits.min_side <= side <= limits.max_side:
-            detail = f"{model.name} makes {limits.min_side} to {limits.max_side} pixels, not {side}"
+            detail = message(
+                "side_range",
+                "{model} makes {least} to {most} pixels, not {side}",
+                model=model.name,
+                least=limits.min_side,
+                most=limits.max_side,
+                side=side,
+            )
         elif side % limits.multiple_of:
-            detail = f"must be a multiple of {limits.multiple_of}, {side} is not"
+            detail = message(
+                "side_multiple",
+                "must be a multiple of {multiple}, {side} is not",
+                multiple=limits.multiple_of,
+                side=side,
+            )
         else:
             continue
         errors.append(FieldError(pointer=f"#/{name}", detail=detail))
     if not errors and width * height > limits.max_pixels:
-        detail = (
-            f"{width}×{height} is {width * height} pixels; {model.name} makes {limits.max_pixels}"
+        detail = message(
+            "area_limit",
+            "{width}×{height} is {pixels} pixels; {model} makes {most}",
+            width=width,
+            height=height,
+            pixels=width * height,
+            model=model.name,
+            most=limits.max_pixels,
         )
         errors = [FieldError(pointer=f"#/{name}", detail=detail) for name in ("width", "height")]
     return errors
@@ -215,18 +256,19 @@ def check_loras(
 ) -> list[FieldError]:
     """Errors of LoRAs that are not there or do not fit the model."""
     if asked and "loras" not in model.info.fields:
-        why = f"{model.info.name} {LACKS['loras']}"
-        return [FieldError(pointer="#/loras", detail=why)]
+        return [FieldError(pointer="#/loras", detail=_refusal("loras", model.info))]
     errors = []
     for index, lora in enumerate(asked):
         detail: str | None
         if any(other.name == lora.name for other in asked[:index]):
-            detail = f"{lora.name} is asked for twice; add up the scales"
+            detail = message(
+                "lora_twice", "{name} is asked for twice; add up the scales", name=lora.name
+            )
         else:
             try:
                 detail = loras.misfit(adapters.loras.find(lora.name), model)
             except loras.UnknownLoraError as error:
-                detail = str(error)
+                detail = text_of(error)
         if detail is not None:
             errors.append(FieldError(pointer=pointer("loras", index, "name"), detail=detail))
     return errors

@@ -13,7 +13,7 @@ from flask import Flask, Response, current_app, g, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, Message, Value
 from darkroom.responses import FieldError, Problem
 from darkroom.storage.database import DatabaseUnavailableError
 
@@ -111,9 +111,9 @@ def pointer(*path: str | int) -> str:
 def field_errors(error: ValidationError, known: Iterable[str]) -> list[FieldError]:
     """Pydantic's findings in our words, with a hint for a misspelt one of the `known` fields."""
     found = []
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
-        path = item["loc"]
-        match item["type"]:
+    for item in error.errors(include_url=False, include_input=False):
+        path, code = item["loc"], item["type"]
+        match code:
             case "extra_forbidden":
                 detail = "there is no such field" + _hint(str(path[-1]), list(known))
             case "missing":
@@ -126,7 +126,10 @@ def field_errors(error: ValidationError, known: Iterable[str]) -> list[FieldErro
                 detail = f"{item['msg']}; leave it out for a random one"
             case _:
                 detail = item["msg"]
-        found.append(FieldError(pointer=pointer(*path), detail=detail))
+        context = item.get("ctx", {})
+        values = {name: each for name, each in context.items() if isinstance(each, Value)}
+        said = Message(detail, code, values)
+        found.append(FieldError(pointer=pointer(*path), detail=said))
     return found
 
 

@@ -21,6 +21,7 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from darkroom.api.errors import ProblemError, field_errors, invalid, invalid_field, pointer
+from darkroom.errors import message
 from darkroom.responses import FieldError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -209,9 +210,10 @@ def check_bytes(name: str, size: int, limit: int) -> None:
     """
     where = pointer(*name.split("/"))
     if size == 0:
-        raise invalid([FieldError(pointer=where, detail="is empty")])
+        raise invalid([FieldError(pointer=where, detail=message("empty_picture", "is empty"))])
     if size > limit:
-        raise invalid([FieldError(pointer=where, detail=f"is larger than {limit} bytes")], 413)
+        detail = message("file_too_large", "is larger than {limit} bytes", limit=limit)
+        raise invalid([FieldError(pointer=where, detail=detail)], 413)
 
 
 def digest(text: str, files: Mapping[str, bytes]) -> str:

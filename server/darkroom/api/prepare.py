@@ -18,6 +18,7 @@ from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog, ModelEntry, UnknownModelError
 from darkroom.catalog.upscalers import UnknownUpscalerError, UpscalerCatalog
 from darkroom.destinations import Destination, DestinationError
+from darkroom.errors import Message, message, text_of
 from darkroom.images import tiling
 from darkroom.images.codec import PictureError
 from darkroom.images.decoder import Decoded, Purpose, Texts
@@ -45,6 +46,7 @@ FILE_FIELDS = ("image", "mask_image", "references")
 LISTS = ("references",)  # those that hold several pictures
 REFERENCE = "image:"
 URL_SAFE = str.maketrans("-_", "+/")
+TRANSPARENT = message("transparent", "the transparent parts of the picture were made white")
 MAX_UPSCALED_PIXELS = 16_777_216  # 4096²; the worker takes two seconds for the PNG
 
 
@@ -57,6 +59,7 @@ class PreparedRequest:
         workload: its size.
         sources: its pictures. Those that were uploaded are not stored yet.
         fingerprint: SHA-256 of what was asked for.
+        notes: what is done differently from what was asked.
         webhook: where its end is reported, or None. It is kept out of `request`, which is shown
             to others, written into pictures, and sent again.
     """
@@ -66,6 +69,7 @@ class PreparedRequest:
     sources: tuple[Source, ...]
     fingerprint: str
     webhook: Destination | None = None
+    notes: tuple[str, ...] = ()
 
     def store(self, files: Files) -> tuple[NewUpload, ...]:
         """Write the uploaded pictures to disk; their records."""
@@ -108,7 +112,10 @@ class Sources:
         if isinstance(value, str) and value.startswith(REFERENCE):
             stored = self.store.picture(value.removeprefix(REFERENCE), client)
             if stored is None:
-                raise PictureError(f"there is no picture {value.removeprefix(REFERENCE)!r}")
+                wanted = value.removeprefix(REFERENCE)
+                raise PictureError(
+                    message("no_picture", "there is no picture {picture!r}", picture=wanted)
+                )
             return Source(None, value, (stored.width, stored.height))
         upload = value if isinstance(value, Decoded) else self.decode(name, value)
         reference = f"{REFERENCE}up{secrets.token_hex(12)}"
@@ -231,7 +238,8 @@ class Preparer:
             sizes = [source.size for source in sources.values()]
             shown = model.spec.family.shown_pixels(asked.task, sizes)
             workload = replace(request.workload, pixels=request.workload.pixels + shown)
-        return PreparedRequest(request, workload, tuple(sources.values()), fingerprint, webhook)
+        found = tuple(sources.values())
+        return PreparedRequest(request, workload, found, fingerprint, webhook, _notes(sources))
 
     def _look_up(
         self, asked: AnyRequest, files: Mapping[str, bytes | Decoded], client: str | None
@@ -247,7 +255,7 @@ class Preparer:
             try:
                 sources[name] = self.sources.find(name, files.get(name, sent), client)
             except PictureError as error:
-                errors.append(FieldError(pointer=pointer(*name.split("/")), detail=str(error)))
+                errors.append(FieldError(pointer=pointer(*name.split("/")), detail=text_of(error)))
         if asked.webhook is not None:
             try:
                 webhook = checks.find_webhook(asked.webhook, self.webhooks)
@@ -263,20 +271,34 @@ class Preparer:
         try:
             entry = self.models.find(asked.model)
         except UnknownModelError as error:
-            raise invalid_field("model", str(error)) from None
+            raise invalid_field("model", text_of(error)) from None
         model = entry.info
         if asked.task not in model.tasks:
             able = [info.name for info in self.models.infos() if asked.task in info.tasks]
+            tasks = ", ".join(model.tasks)
             hint = f"; {', '.join(able)} can" if able else ""
             if asked.task is Task.IMG2IMG and Task.EDIT in model.tasks:
                 hint = f"; it edits as the prompt says: send the picture to /edit{hint}"
-            detail = f"{model.name} does {', '.join(model.tasks)}, not {asked.task}{hint}"
-            raise invalid_field("model", detail)
+            raise invalid_field(
+                "model",
+                Message(
+                    f"{model.name} does {tasks}, not {asked.task}{hint}",
+                    "model_task",
+                    {"model": model.name, "tasks": tasks, "task": asked.task.value},
+                ),
+            )
         most = model.limits.max_references
         if isinstance(asked, EditRequest) and len(asked.references) > most:
+            given = len(asked.references)
             pictures = f"{most} picture{'s' * (most > 1)}"
-            detail = f"{model.name} takes {pictures} at a time, not {len(asked.references)}"
-            raise invalid_field("references", detail)
+            raise invalid_field(
+                "references",
+                Message(
+                    f"{model.name} takes {pictures} at a time, not {given}",
+                    "too_many_references",
+                    {"model": model.name, "most": most, "given": given},
+                ),
+            )
         return entry
 
     def _find_upscaler(self, asked: UpscaleRequest) -> UpscalerInfo:
@@ -284,11 +306,19 @@ class Preparer:
         try:
             found = self.upscalers.find(asked.upscaler).info
         except UnknownUpscalerError as error:
-            raise invalid_field("upscaler", str(error)) from None
+            raise invalid_field("upscaler", text_of(error)) from None
         if asked.scale is not None and asked.scale > found.scale:
             detail = f"{found.name} makes pictures up to {found.scale} times larger"
             raise invalid_field("scale", f"{detail}; ask twice for more")
         return found
+
+
+def _notes(sources: Mapping[str, Source]) -> tuple[str, ...]:
+    """Notes on a request's pictures: that transparent parts are lost. A mask covers them."""
+    if "mask_image" in sources:
+        return ()
+    pictures = (source.upload for source in sources.values())
+    return (TRANSPARENT,) if any(picture and picture.has_hole for picture in pictures) else ()
 
 
 def _pictures(asked: AnyRequest) -> dict[str, str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
+from darkroom.errors import message
 from darkroom.requests import MODEL_TASKS, Task
 
 TASKS = (*MODEL_TASKS, Task.EDIT)
@@ -176,10 +177,21 @@ class Family:
     def why_no_reference(self, width: int, height: int) -> str | None:
         """Why its pipeline refuses a reference of that size; None if it takes it."""
         if min(width, height) < self.reference_side:
-            return f"is {width}×{height}; each side has to have {self.reference_side} pixels"
+            return message(
+                "reference_small",
+                "is {width}×{height}; each side has to have {least} pixels",
+                width=width,
+                height=height,
+                least=self.reference_side,
+            )
         if max(width, height) > self.reference_ratio * min(width, height):
-            most = f"{self.reference_ratio:g}"
-            return f"is {width}×{height}; one side may be {most} times as long as the other"
+            return message(
+                "reference_long",
+                "is {width}×{height}; one side may be {most:g} times as long as the other",
+                width=width,
+                height=height,
+                most=self.reference_ratio,
+            )
         return None
 
     def shown_pixels(self, task: Task, sizes: Sequence[tuple[int, int]]) -> int:

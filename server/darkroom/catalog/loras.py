@@ -22,7 +22,7 @@ from darkroom.catalog.weight_files import (
     UnusableError,
     read_json,
 )
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, message
 from darkroom.responses import EmbeddingInfo, LoraInfo
 
 # The end of a key. XLabs has two LoRAs on a layer, `…_lora1.down.weight` and `…_lora2.…`.
@@ -260,16 +260,35 @@ def misfit(lora: LoraEntry, model: ModelEntry) -> str | None:
         has, wants = lora.info.text_dim, model_text_dim(model.config)
         if has is None or wants is None or has == wants:
             return None
-        return f"{name} is for {_title(has)}, but {its} is {_title(wants)}"
+        return message(
+            "lora_misfit",
+            "{name} is for {theirs}, but {model} is {ours}",
+            name=name,
+            theirs=_title(has),
+            model=its,
+            ours=_title(wants),
+        )
     if kind not in lora.kinds:
         titles = (lora_kinds.TITLES.get(each, "Stable Diffusion") for each in lora.kinds)
-        return (
-            f"{name} is for {' or '.join(titles)}, but {its} is of the family {model.info.family}"
+        return message(
+            "lora_family",
+            "{name} is for {theirs}, but {model} is of the family {family}",
+            name=name,
+            theirs=" or ".join(titles),
+            model=its,
+            family=model.info.family,
         )
     width = lora_kinds.model_width(model.config)
     if lora.width is None or width is None or lora.width == width:
         return None
-    return f"{name} is for a model that is {lora.width} wide, but {its} is {width} wide"
+    return message(
+        "lora_width",
+        "{name} is for a model that is {theirs} wide, but {model} is {ours} wide",
+        name=name,
+        theirs=lora.width,
+        model=its,
+        ours=width,
+    )
 
 
 def _title(text_dim: int) -> str:

@@ -24,7 +24,7 @@ from darkroom.catalog.weight_files import (
     read_header,
     stamp,
 )
-from darkroom.errors import DarkroomError, did_you_mean
+from darkroom.errors import DarkroomError, Message, did_you_mean, message
 from darkroom.responses import ModelInfo
 
 EMBEDDED = Path(__file__).parent.parent / "models"
@@ -32,9 +32,10 @@ CONFIGS = EMBEDDED / "configs"  # of the architectures of single files
 INCLUDED_UPSCALERS = EMBEDDED / "upscalers"
 NOTES = "darkroom.json"
 WORD = re.compile(r"[^\W\d_]+")
-UNKNOWN_WORDS = (
+UNKNOWN_WORDS = message(
+    "unknown_words",
     "this demo model knows no word of the prompt; its examples are in GET /models, and "
-    "docs/models.md says how to add a real model"
+    "docs/models.md says how to add a real model",
 )
 # Keys of the notes that override settings of the model's own scheduler.
 SCHEDULER_KEYS = frozenset({"prediction_type", "rescale_betas_zero_snr", "timestep_spacing"})
@@ -169,11 +170,19 @@ class ModelCatalog:
             if candidate.name == wanted:
                 found = candidate.read()
                 if isinstance(found, BrokenModel):
-                    raise BrokenModelError(f"model {wanted!r} cannot be used: {found.reason}")
+                    raise BrokenModelError(
+                        message(
+                            "broken_model",
+                            "model {name!r} cannot be used: {reason}",
+                            name=wanted,
+                            reason=found.reason,
+                        )
+                    )
                 return found
         names = [info.name for info in self.infos()]
         others = did_you_mean(wanted, names) or f"; there is {', '.join(names)}"
-        raise UnknownModelError(f"there is no model {wanted!r}{others} (see GET /models)")
+        detail = f"there is no model {wanted!r}{others} (see GET /models)"
+        raise UnknownModelError(Message(detail, "unknown_model", {"name": wanted}))
 
     def _all(self) -> Iterator[ModelEntry | BrokenModel]:
         return (candidate.read() for candidate in self._candidates())

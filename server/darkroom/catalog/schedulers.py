@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from darkroom.errors import DarkroomError, did_you_mean
+from darkroom.errors import DarkroomError, Message, did_you_mean, message
 from darkroom.responses import ModelInfo, SchedulerInfo
 
 # Suffix → the diffusers argument that spaces the noise levels that way.
@@ -90,7 +90,8 @@ def find(name: str) -> tuple[SchedulerEntry, str | None]:
         if base is not None and spacing in base.spacings:
             return base, spacing
     close = did_you_mean(name, full_names())
-    raise UnknownSchedulerError(f"there is no scheduler {name!r}{close} (see GET /schedulers)")
+    detail = f"there is no scheduler {name!r}{close} (see GET /schedulers)"
+    raise UnknownSchedulerError(Message(detail, "unknown_scheduler", {"name": name}))
 
 
 def check(name: str, model: ModelInfo) -> None:
@@ -103,7 +104,14 @@ def check(name: str, model: ModelInfo) -> None:
         find(name)
     elif name not in model.schedulers:
         others = ", ".join(map(repr, model.schedulers))
-        raise UnknownSchedulerError(f"{model.name} takes no other scheduler than {others}")
+        raise UnknownSchedulerError(
+            message(
+                "other_scheduler",
+                "{model} takes no other scheduler than {others}",
+                model=model.name,
+                others=others,
+            )
+        )
 
 
 def full_names() -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from darkroom.errors import DarkroomError, did_you_mean
+from darkroom.errors import DarkroomError, Message, did_you_mean, message
 from darkroom.responses import BrokenFile
 
 SAFETENSORS = ".safetensors"
@@ -255,12 +255,14 @@ class AddonFolder(Generic[Entry]):
                 return entry
         for file in broken:
             if Path(file.file).stem == name:
-                raise self._unknown(f"cannot be used: {file.file} {file.reason}")
+                reason = f"{file.file} {file.reason}"
+                raise self._unknown(
+                    message("broken_file", "cannot be used: {reason}", reason=reason)
+                )
         close = did_you_mean(name, (entry.path.stem for entry in entries))
         route = f"/{self._noun.lower()}s"
-        raise self._unknown(
-            f"there is no {self._noun} {name!r} on this server{close} (see GET {route})"
-        )
+        detail = f"there is no {self._noun} {name!r} on this server{close} (see GET {route})"
+        raise self._unknown(Message(detail, "unknown_file", {"kind": self._noun, "name": name}))
 
     def _read_file(self, path: Path) -> Entry | BrokenFile:
         if path.suffix.lower() != SAFETENSORS:

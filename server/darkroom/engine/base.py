@@ -65,7 +65,7 @@ class Previewed:
 class JobWarning:
     """One sentence on what is done differently from the request, and why; the job goes on.
 
-    Repeating a note has no effect.
+    It is a `Message` where people may want it in another language. Repeating it has no effect.
     """
 
     job_id: str

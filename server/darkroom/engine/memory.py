@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from darkroom.errors import message
+
 GPU_SHARE = 0.8  # of the GPU's memory that weights may take; the rest is for activations
 CPU_SHARE = 0.5
 SMALLEST_TILE = 256  # pixels; below this the seams show
@@ -119,7 +121,11 @@ class MemoryLimits:
         rows = min(rows, self.rows(area))
         if rows > 1:
             self.max_pixels = rows // 2 * area
-            return f"memory was short: calls of at most {rows // 2} row(s) of this size"
+            return message(
+                "memory_rows",
+                "memory was short: calls of at most {rows} row(s) of this size",
+                rows=rows // 2,
+            )
         return self._offload()
 
     def shrink_coding(self, pictures: int, side: int) -> str | None:
@@ -128,11 +134,19 @@ class MemoryLimits:
         pictures = min(pictures, self.max_coded)
         if pictures > 1:
             self.max_coded = pictures // 2
-            return f"memory was short: {self.max_coded} picture(s) at a time through the VAE"
+            return message(
+                "memory_pictures",
+                "memory was short: {pictures} picture(s) at a time through the VAE",
+                pictures=self.max_coded,
+            )
         side = min(side, self.tile_side)
         if side > SMALLEST_TILE:
             self.tile_side = max(SMALLEST_TILE, side // 2)
-            return f"memory was short: VAE in tiles of {self.tile_side} pixels"
+            return message(
+                "memory_tiles",
+                "memory was short: VAE in tiles of {side} pixels",
+                side=self.tile_side,
+            )
         return self._offload()
 
     def worked(self) -> bool:
@@ -162,5 +176,8 @@ class MemoryLimits:
         if less is None:
             return None
         self.offload = less
-        what = "text encoders" if less is Offload.ENCODERS else "weights"
-        return f"memory was short: {what} wait in the CPU's memory"
+        if less is Offload.ENCODERS:
+            return message(
+                "memory_encoders", "memory was short: text encoders wait in the CPU's memory"
+            )
+        return message("memory_weights", "memory was short: weights wait in the CPU's memory")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from PIL import Image, ImageChops, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, message
 
 if TYPE_CHECKING:  # else pydantic would take 15 MiB in each process that decodes
     from darkroom.requests import OutputFormat
@@ -101,7 +101,12 @@ def _brightest(picture: Image.Image) -> Image.Image:
     light = ImageChops.lighter(ImageChops.lighter(red, green), blue)
     several = any(low != high for low, high in (extrema(c) for c in (red, green, blue)))
     if several and extrema(light)[0] >= MARKED:
-        raise PictureError("the mask has colours on white; paint on black or on a clear layer")
+        raise PictureError(
+            message(
+                "mask_colours",
+                "the mask has colours on white; paint on black or on a clear layer",
+            )
+        )
     return light
 
 

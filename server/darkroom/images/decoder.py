@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 import pillow_heif
 from PIL import AvifImagePlugin, Image, ImageCms, UnidentifiedImageError
 
+from darkroom.errors import Message, message
 from darkroom.images import codec
 from darkroom.images.codec import MAX_SIDE, PictureError
 
@@ -159,7 +160,9 @@ def decode(data: bytes, purpose: Purpose, max_pixels: int) -> Decoded:
         png = codec.encode_quickly(picture)
         return Decoded(png, *picture.size, min(present), max(present), clear)
     except MemoryError:
-        raise PictureError("decoding the picture takes too much memory") from None
+        raise PictureError(
+            message("decode_memory", "decoding the picture takes too much memory")
+        ) from None
 
 
 @cache
@@ -192,15 +195,18 @@ def read(data: bytes, max_pixels: int) -> Image.Image:
                 raise
             return _read(_ended(data), max_pixels)
     except Image.DecompressionBombError:
-        raise PictureError("the picture has too many pixels") from None
+        raise PictureError(message("too_many_pixels", "the picture has too many pixels")) from None
     except UnidentifiedImageError:
-        raise PictureError("these bytes are not a picture in a format we read") from None
+        raise PictureError(
+            message("no_picture_format", "these bytes are not a picture in a format we read")
+        ) from None
     except (PictureError, MemoryError):
         raise
     except Exception as error:
         # Decoders raise every kind of exception on hostile bytes: SyntaxError, struct.error,
         # IndexError, EOFError … All mean the same to the caller.
-        raise PictureError(f"the picture cannot be decoded: {error}") from error
+        detail = Message(f"the picture cannot be decoded: {error}", "decode_failed")
+        raise PictureError(detail) from error
 
 
 def _read(data: bytes, max_pixels: int) -> Image.Image:
@@ -229,7 +235,9 @@ def _ended(data: bytes) -> bytes:
     data = data.removesuffix(JPEG_END[:1])  # half of a marker
     whole, other = data + JPEG_END, data + JPEG_FILLER + JPEG_END
     if not _has_every_scan(whole) or _pixels_digest(whole) != _pixels_digest(other):
-        raise PictureError("the picture is cut off: a part of its data is missing")
+        raise PictureError(
+            message("cut_off", "the picture is cut off: a part of its data is missing")
+        )
     return whole
 
 
@@ -273,12 +281,35 @@ def _pixels_digest(data: bytes) -> bytes:
 def _check_size(picture: Image.Image, max_pixels: int) -> None:
     width, height = picture.size
     if max(width, height) > MAX_SIDE:
-        raise PictureError(f"the picture is {width}×{height}; a side may have {MAX_SIDE} pixels")
+        raise PictureError(
+            message(
+                "picture_side",
+                "the picture is {width}×{height}; a side may have {most} pixels",
+                width=width,
+                height=height,
+                most=MAX_SIDE,
+            )
+        )
     if width * height > max_pixels:
-        raise PictureError(f"the picture is {width}×{height}; it may have {max_pixels} pixels")
+        raise PictureError(
+            message(
+                "picture_pixels",
+                "the picture is {width}×{height}; it may have {most} pixels",
+                width=width,
+                height=height,
+                most=max_pixels,
+            )
+        )
     if min(width, height) < MIN_SIDE:
-        detail = f"the picture is {width}×{height}; a side has at least {MIN_SIDE} pixels"
-        raise PictureError(detail)
+        raise PictureError(
+            message(
+                "picture_small",
+                "the picture is {width}×{height}; a side has at least {least} pixels",
+                width=width,
+                height=height,
+                least=MIN_SIDE,
+            )
+        )
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -309,7 +340,9 @@ def _in_srgb(picture: Image.Image) -> Image.Image:
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
     if picture.mode in ("F", "I"):
-        raise PictureError("the picture has 32 bits a channel; 8 and 16 can be read")
+        raise PictureError(
+            message("deep_channels", "the picture has 32 bits a channel; 8 and 16 can be read")
+        )
     if picture.mode.startswith("I;16"):
         return picture.convert("I").point(lambda value: value / 257 + 0.5).convert("L")
     if picture.has_transparency_data:

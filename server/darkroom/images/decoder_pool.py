@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from pebble import ProcessExpired, ProcessPool
 
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, message
 from darkroom.images import decoder
 from darkroom.images.codec import PictureError
 from darkroom.images.decoder import Decoded, Purpose, Result, Texts
@@ -111,7 +111,11 @@ class Decoders:
             if not future.done():
                 raise BrokenProcessPool("the decoder does not answer") from None
             log.warning("decoding took too long", bytes=len(data), timeout_s=self._timeout_s)
-            detail = f"decoding the picture takes more than {self._timeout_s:g} seconds"
+            detail = message(
+                "decode_time",
+                "decoding the picture takes more than {seconds:g} seconds",
+                seconds=self._timeout_s,
+            )
             raise PictureError(detail) from None
         except ProcessExpired as error:
             log.warning("a decoder died", bytes=len(data), exit_code=error.exitcode)
@@ -143,4 +147,6 @@ def _end(pool: ProcessPool) -> None:
 
 
 def _crashed() -> PictureError:
-    return PictureError("the picture cannot be decoded: it crashes the decoder")
+    return PictureError(
+        message("decode_crash", "the picture cannot be decoded: it crashes the decoder")
+    )

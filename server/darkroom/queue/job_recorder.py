@@ -18,7 +18,7 @@ from darkroom.engine.base import (
     Started,
     Stepped,
 )
-from darkroom.errors import without_paths
+from darkroom.errors import Message, without_paths
 from darkroom.queue.leases import LeaseLostError, Leases
 from darkroom.queue.picture_writer import PictureWriter
 from darkroom.queue.running_job import Running
@@ -173,8 +173,9 @@ class JobRecorder:
                 shown = preview_data(webp, index, step, steps)
                 self.progress.add(NewEvent(job_id, EventType.PREVIEW, shown))
             case JobWarning(note=note):
+                said = note if isinstance(note, Message) else without_paths(note)
                 self.progress.flush()
-                self._persist(lambda: self.leases.add_note(job_id, without_paths(note)))
+                self._persist(lambda: self.leases.add_note(job_id, said))
                 self.ring_web()
             case ImageReady():
                 self.pictures.add(running, event)

@@ -22,7 +22,17 @@ from darkroom.queue.snapshot import TICKETS
 from darkroom.queue.transitions import end, log, requeue, set_ticket
 from darkroom.responses import EventType, JobStatus, Problem
 from darkroom.storage.database import Database
-from darkroom.storage.records import Claim, NewEvent, image_of, request_of, workload_of
+from darkroom.storage.records import (
+    Claim,
+    NewEvent,
+    image_of,
+    note_data,
+    note_of,
+    notes_of,
+    notes_text,
+    request_of,
+    workload_of,
+)
 from darkroom.storage.tables import ClientRow, ImageRow, JobRow, SpeedRow, WorkerRow
 
 _QUEUES = (
@@ -256,13 +266,17 @@ class Leases:
                 held[job_id].step, held[job_id].steps = steps[job_id]
 
     def add_note(self, job_id: str, text: str) -> None:
-        """Add a warning to a job. The same text is added once, also over several attempts."""
+        """Add a warning to a job. The same text is added once, also over several attempts.
+
+        A `Message` keeps its code and values.
+        """
         with self.database.write(durable=False) as session:
             row = self._held(session, job_id)
-            notes: list[str] = json.loads(row.notes)
-            if text not in notes:
-                row.notes = json.dumps([*notes, text], ensure_ascii=False)
-                log(session, self.clock(), NewEvent(job_id, EventType.NOTE, {"note": text}))
+            notes = notes_of(row)
+            if text not in {note.text for note in notes}:
+                new = note_of(text)
+                row.notes = notes_text([*notes, new])
+                log(session, self.clock(), NewEvent(job_id, EventType.NOTE, note_data(new)))
 
     def add_image(self, image: ImageRow) -> None:
         """Record an image whose file is on disk. A second attempt adds no second record."""

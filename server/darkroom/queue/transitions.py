@@ -15,7 +15,16 @@ from darkroom.config import QueueSettings
 from darkroom.errors import DarkroomError
 from darkroom.queue.snapshot import UNFINISHED, QueueSnapshot, estimates
 from darkroom.responses import EventType, Job, JobStatus, Problem, WebhookState
-from darkroom.storage.records import Estimate, NewEvent, NewJob, job_of, source_names
+from darkroom.storage.records import (
+    Estimate,
+    NewEvent,
+    NewJob,
+    job_of,
+    note_data,
+    note_of,
+    notes_text,
+    source_names,
+)
 from darkroom.storage.tables import ClientRow, EventRow, ImageRow, JobRow, UploadRow, WebhookRow
 
 UNKNOWN_RETRY_S = 5
@@ -149,6 +158,7 @@ def accept(session: Session, queue: QueueSnapshot, new: NewJob, job_id: str, now
         The job's wire form.
     """
     after, estimate = queue.with_job(new.client, new.workload)
+    notes = [note_of(text) for text in new.notes]
     for upload in new.uploads:
         session.add(UploadRow(client=new.client, created_at=now, **vars(upload)))
     row = JobRow(
@@ -163,6 +173,7 @@ def accept(session: Session, queue: QueueSnapshot, new: NewJob, job_id: str, now
         **vars(new.workload),
         fingerprint=new.fingerprint,
         idempotency_key=new.idempotency_key,
+        notes=notes_text(notes),
         created_at=now,
         predicted_s=estimate.eta_seconds,
         wanted_until=None if new.wanted_s is None else now + new.wanted_s,
@@ -182,6 +193,7 @@ def accept(session: Session, queue: QueueSnapshot, new: NewJob, job_id: str, now
         set_ticket(session, new.client, after.tickets[new.client])
         _forget_idle_clients(session, after)
     _log_queued(session, row, now, estimate)
+    log(session, now, *(NewEvent(job_id, EventType.NOTE, note_data(note)) for note in notes))
     return job_of(row, (), estimate, webhook)
 
 

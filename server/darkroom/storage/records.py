@@ -2,15 +2,27 @@
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import JSON, ColumnElement, func, type_coerce
 
 from darkroom.destinations import Destination
+from darkroom.errors import Message
 from darkroom.requests import RESOLVED, ResolvedRequest, Task, Workload
-from darkroom.responses import Event, EventType, Image, Job, JobStatus, Problem, Progress, Webhook
+from darkroom.responses import (
+    Event,
+    EventType,
+    Image,
+    Job,
+    JobStatus,
+    Note,
+    Problem,
+    Progress,
+    Webhook,
+)
 from darkroom.storage.tables import EventRow, ImageRow, JobRow, WebhookRow
 
 DEFAULT_URGENCY = 3  # RFC 9218, section 4.1
@@ -42,6 +54,7 @@ class NewJob:
         is_retry: whether it will do also if somebody waits: the caller says that it asks again.
         wanted_s: how long it goes on without a caller; None is for as long as it takes.
         webhook: the address to call when it has ended.
+        notes: what is done differently from the request from the start.
         old_fingerprint: as older servers computed it. A job that one of them stored under the same
             key has this one.
     """
@@ -59,6 +72,7 @@ class NewJob:
     is_retry: bool = False
     wanted_s: float | None = None
     webhook: Destination | None = None
+    notes: tuple[str, ...] = ()
     old_fingerprint: str | None = None
 
 
@@ -176,10 +190,36 @@ def preview_of(row: EventRow) -> Preview:
     return Preview(row.id, base64.b64decode(image.removeprefix(DATA_URI)))
 
 
+def note_of(text: str) -> Note:
+    """A note; that of a `Message` has its code and values."""
+    if isinstance(text, Message):
+        return Note(text=text, code=text.code, values=dict(text.values))
+    return Note(text=text)
+
+
+def note_data(note: Note) -> dict[str, object]:
+    """The data of a note's event."""
+    more = note.model_dump(exclude={"text"}, exclude_defaults=True)
+    return {"note": note.text, **more}
+
+
+def notes_of(row: JobRow) -> list[Note]:
+    """A job's notes. Older servers stored the texts alone."""
+    stored: list[str | dict[str, Any]] = json.loads(row.notes)
+    return [note_of(note) if isinstance(note, str) else Note(**note) for note in stored]
+
+
+def notes_text(notes: Iterable[Note]) -> str:
+    """Notes as a job's row has them."""
+    stored = [note.model_dump(exclude_defaults=True) if note.code else note.text for note in notes]
+    return json.dumps(stored, ensure_ascii=False)
+
+
 def job_of(
     row: JobRow, images: Sequence[ImageRow], estimate: Estimate, webhook: WebhookRow | None
 ) -> Job:
     """The wire form of a job."""
+    notes = notes_of(row)
     return Job(
         id=row.id,
         client=row.client_name,
@@ -192,7 +232,8 @@ def job_of(
         attempts=row.attempts,
         request=json.loads(row.request),
         images=tuple(image_of(image) for image in sorted(images, key=lambda image: image.index)),
-        notes=tuple(json.loads(row.notes)),
+        notes=tuple(note.text for note in notes),
+        coded_notes=tuple(notes),
         error=None if row.error is None else Problem.model_validate_json(row.error),
         created_at=timestamp(row.created_at),
         started_at=None if row.started_at is None else timestamp(row.started_at),

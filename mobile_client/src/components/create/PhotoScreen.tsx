@@ -27,9 +27,10 @@ export function PhotoScreen() {
       file={photo}
       limits={model.limits}
       before={draft.cropping}
-      onDone={(picture, size, crop) => {
+      onDone={(picture, size, crop, opened) => {
         const before = draft.mask.value ?? draft.strokes.value;
-        const place = () => draft.place({ picture, ...size, original: { photo, crop } });
+        const original = { photo: opened, crop };
+        const place = () => draft.place({ picture, ...size, original });
         if (before) state.replaceStart(t("create.mask.removed"), place);
         else place();
         route.back();

@@ -6,6 +6,9 @@ import { useApp } from "../context";
 import { useComplaints } from "./complaints";
 import { useTakePicture } from "./usePictureInput";
 
+/** Not every system counts HEIC among the pictures. */
+const PICTURES = "image/*,.heic,.heif";
+
 /** Tasks that start from a picture. */
 const STARTS = ["img2img", "inpaint", "edit"] as const;
 
@@ -53,7 +56,7 @@ function Pick() {
         ref={library}
         hidden
         type="file"
-        accept="image/*"
+        accept={PICTURES}
         data-testid="library"
         onChange={picked}
       />
@@ -154,7 +157,7 @@ function References() {
         ref={library}
         hidden
         type="file"
-        accept="image/*"
+        accept={PICTURES}
         data-testid="reference"
         onChange={(event) => {
           take(event.currentTarget.files?.[0]);

@@ -1,5 +1,6 @@
 import type { Complaint, Field } from "../../lib/state/draft";
 import { t } from "../../strings";
+import { sayCoded } from "../../strings/problems";
 import { useApp } from "../context";
 
 /** Error messages by field. */
@@ -12,6 +13,6 @@ export function useComplaints(): Partial<Record<Field, string>> {
 
 function say(complaint: Complaint): string {
   return "text" in complaint
-    ? t("complaint.server", { detail: complaint.text })
+    ? t("complaint.server", { detail: sayCoded(complaint.text, complaint) })
     : t(`complaint.${complaint.key}`);
 }

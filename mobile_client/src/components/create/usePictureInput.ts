@@ -2,6 +2,14 @@ import { useEffect, useState } from "preact/hooks";
 import { t } from "../../strings";
 import { useApp } from "../context";
 
+/** Formats that not all systems have a type for. The server may read them if the browser cannot. */
+const NAMED = /\.(heic|heif|hif|avif|jxl|webp|tiff?)$/i;
+
+function isPicture(file: Blob): boolean {
+  if (file.type.startsWith("image/")) return true;
+  return file.type === "" && file instanceof File && NAMED.test(file.name);
+}
+
 /**
  * Returns a function that takes a picked file and opens the crop editor. With `adding` the picture
  * comes beside the start picture.
@@ -11,7 +19,7 @@ export function useTakePicture(adding = false): (file: Blob | null | undefined) 
   return (file) => {
     // What is pasted into an open editor does not take the place of its picture.
     if (!file || route.current.value.screen !== "create") return;
-    if (!file.type.startsWith("image/")) {
+    if (!isPicture(file)) {
       toasts.show({ text: t("create.notpicture") });
       return;
     }
@@ -25,8 +33,7 @@ export function usePictureInput(): boolean {
   const take = useTakePicture();
   const [dragging, setDragging] = useState(false);
   useEffect(() => {
-    const pictures = (items: DataTransfer | null) =>
-      [...(items?.files ?? [])].find((file) => file.type.startsWith("image/"));
+    const pictures = (items: DataTransfer | null) => [...(items?.files ?? [])].find(isPicture);
     const paste = (event: ClipboardEvent) => take(pictures(event.clipboardData));
     const over = (event: DragEvent) => {
       if (!event.dataTransfer?.types.includes("Files")) return;

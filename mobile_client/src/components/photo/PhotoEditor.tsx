@@ -2,6 +2,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { Cropper, Cropping, Ratio } from "../../lib/canvas/cropper";
 import type { ModelLimits, Size } from "../../lib/transport/types";
 import { t } from "../../strings";
+import { moreOf, sayProblem } from "../../strings/problems";
 import { EditorFrame } from "../common/EditorFrame";
 import { Icon } from "../common/Icon";
 import { listen } from "./pointers";
@@ -12,22 +13,26 @@ export interface PhotoEditorProps {
   limits: ModelLimits;
   /** How the photo was cropped before, to go on from there. */
   before: Cropping | null;
-  /** @param picture JPEG or PNG of a size that the model takes. */
-  onDone: (picture: Blob, size: Size, cropping: Cropping) => void;
+  /**
+   * @param picture JPEG or PNG of a size that the model takes.
+   * @param photo that it was cropped from, in a format that this browser shows.
+   */
+  onDone: (picture: Blob, size: Size, cropping: Cropping, photo: Blob) => void;
   onCancel: () => void;
 }
 
 /** Crops and rotates a photo, and makes it small enough to send. */
 export function PhotoEditor({ file, limits, before, onDone, onCancel }: PhotoEditorProps) {
-  const { cropper, failed } = usePhoto(file, limits, before);
+  const photo = usePhoto(file, limits, before);
+  const cropper = photo.is === "open" ? photo.cropper : undefined;
   const [busy, setBusy] = useState(false);
   const [outOfMemory, setOutOfMemory] = useState(false);
 
-  async function finish(chosen: Cropper) {
+  async function finish(chosen: Cropper, from: Blob) {
     setBusy(true);
     const { crop } = chosen;
     try {
-      onDone(await chosen.photo.crop(crop), crop.size, chosen.cropping);
+      onDone(await chosen.photo.crop(crop), crop.size, chosen.cropping, from);
     } catch {
       setOutOfMemory(true); // the browser refused the memory
     } finally {
@@ -52,9 +57,14 @@ export function PhotoEditor({ file, limits, before, onDone, onCancel }: PhotoEdi
         </button>
       }
     >
-      {failed || outOfMemory ? (
+      {photo.is === "failed" || outOfMemory ? (
         <div class="photo-message" role="alert">
-          <p class="problem">{t(failed ? "photo.unreadable" : "photo.tooLarge")}</p>
+          <p class="problem">{t(outOfMemory ? "photo.tooLarge" : "photo.unreadable")}</p>
+          {photo.is === "failed" && (
+            <p class="hint">
+              {photo.why ? (moreOf(photo.why) ?? sayProblem(photo.why)) : t("photo.heic")}
+            </p>
+          )}
           <button type="button" class="button" onClick={onCancel}>
             {t("photo.another")}
           </button>
@@ -63,10 +73,10 @@ export function PhotoEditor({ file, limits, before, onDone, onCancel }: PhotoEdi
         <Frame cropper={cropper} />
       ) : (
         <p class="photo-message" role="status">
-          {t("photo.opening")}
+          {t(photo.is === "decoding" ? "photo.decoding" : "photo.opening")}
         </p>
       )}
-      {cropper && !failed && !outOfMemory && (
+      {photo.is === "open" && cropper && !outOfMemory && (
         <footer class="photo-tools">
           <Ratios cropper={cropper} />
           <div class="photo-row">
@@ -75,7 +85,7 @@ export function PhotoEditor({ file, limits, before, onDone, onCancel }: PhotoEdi
               type="button"
               class="button primary"
               disabled={busy}
-              onClick={() => finish(cropper)}
+              onClick={() => finish(cropper, photo.file)}
             >
               {t("photo.use")}
             </button>

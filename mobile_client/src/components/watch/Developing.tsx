@@ -2,6 +2,7 @@ import { useEffect, useState } from "preact/hooks";
 import type { Watched } from "../../lib/state/jobs";
 import type { Job } from "../../lib/transport/types";
 import { t } from "../../strings";
+import { sayNotes } from "../../strings/problems";
 import { useApp } from "../context";
 import { etaText, picturesOf, statusText } from "./status";
 
@@ -42,7 +43,7 @@ export function Developing({ watched }: { watched: Watched }) {
           <p class="hint">{t("watch.reconnecting")}</p>
         )}
       </div>
-      <Notes notes={job.notes} />
+      <Notes job={job} />
       <div class="actions within-reach">
         <button type="button" class="button danger wide" disabled={cancelling} onClick={cancel}>
           {t(cancelling ? "watch.cancelling" : "watch.cancel")}
@@ -59,9 +60,11 @@ function Frames(props: { count: number; job: Job; previews: Watched["previews"] 
   const rows = Math.ceil(count / columns);
   const prompt = String(job.request.prompt ?? "");
   return (
-    <div class="frames" style={{ "--columns": columns, "--rows": rows, "--ratio": ratioOf(job.request) }}>
+    <div
+      class="frames"
+      style={{ "--columns": columns, "--rows": rows, "--ratio": ratioOf(job.request) }}
+    >
       {Array.from({ length: count }, (_, index) => (
-        // biome-ignore lint/suspicious/noArrayIndexKey: pictures are told apart by their index
         <Frame key={index} request={job.request}>
           {previews[index] && (
             <img
@@ -92,7 +95,8 @@ function ratioOf(request: Readonly<Record<string, unknown>>): number {
   return (Number(request.width) || 1) / (Number(request.height) || 1);
 }
 
-export function Notes({ notes }: { notes: readonly string[] }) {
+export function Notes({ job }: { job: Job }) {
+  const notes = sayNotes(job);
   if (notes.length === 0) return null;
   return (
     <section class="notes">

@@ -105,7 +105,7 @@ function Pictures({ job, previews }: { job: Job; previews: Watched["previews"] }
         </span>
       </Facts>
       <Actions job={job} picture={picture} />
-      <Notes notes={job.notes} />
+      <Notes job={job} />
     </>
   );
 }
@@ -222,7 +222,7 @@ function NoPictures({ job }: { job: Job }) {
           </>
         )}
       </div>
-      <Notes notes={job.notes} />
+      <Notes job={job} />
       <div class="actions">
         <button type="button" class="button primary wide" onClick={() => void state.again(job)}>
           {t("common.retry")}

@@ -28,7 +28,9 @@ export function picturesOf(job: Job): number {
 /** The step of each picture: the server counts those of all pictures of the job together. */
 function stepText(job: Job): string {
   const count = picturesOf(job);
-  const [step, steps] = [job.progress.step, job.progress.steps].map((all) => Math.ceil(all / count));
+  const [step, steps] = [job.progress.step, job.progress.steps].map((all) =>
+    Math.ceil(all / count),
+  );
   const text = t("watch.step", { step: step ?? 0, steps: steps ?? 0 });
   return count > 1 ? `${text} · ${t("watch.pictures", { count })}` : text;
 }

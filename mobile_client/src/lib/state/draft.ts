@@ -5,6 +5,7 @@ import type { Cropping } from "../canvas/cropper";
 import type { Operation } from "../canvas/strokes";
 import type { KeyValue, Preferences } from "../storage";
 import type {
+  Coded,
   FieldError,
   Lora,
   ModelInfo,
@@ -92,7 +93,7 @@ export type Field =
   | "other";
 
 /** Why the draft cannot be sent: the server's text, or the key of one of our strings. */
-export type Complaint = { text: string } | { key: "prompt" | "task" | "seed" | "steps" };
+export type Complaint = ({ text: string } & Coded) | { key: "prompt" | "task" | "seed" | "steps" };
 export type Complaints = Partial<Record<Field, Complaint>>;
 
 const EMPTY: Values = {
@@ -369,8 +370,8 @@ export class Draft {
   /** Stores the server's errors by field. */
   refuse(errors: readonly FieldError[], detail: string): void {
     const found: Complaints = {};
-    for (const { pointer, detail: text } of errors) {
-      found[FIELDS[pointer.split("/")[1] ?? ""] ?? "other"] = { text };
+    for (const { pointer, detail: text, ...coded } of errors) {
+      found[FIELDS[pointer.split("/")[1] ?? ""] ?? "other"] = { text, ...coded };
     }
     if (errors.length === 0) found.other = { text: detail };
     this.refusals.value = found;

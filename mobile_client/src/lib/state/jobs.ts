@@ -8,7 +8,7 @@ import type { Preferences } from "../storage";
 import type { Api } from "../transport/api";
 import type { JobEvent, Watching } from "../transport/events";
 import { Problem } from "../transport/http";
-import { isOver, type Job } from "../transport/types";
+import { type Coded, isOver, type Job } from "../transport/types";
 
 export interface Watched {
   job: Job;
@@ -33,6 +33,17 @@ export interface JobsEvents {
 const QUIET_MS = 8_000;
 const REOPEN_MS = 2_000;
 const KEY = "jobs";
+
+/** The job with one more note, unless it has it. */
+function noted(job: Job, { note, code, values }: Coded & { note: string }): Job {
+  if (job.notes.includes(note)) return job;
+  const coded = { text: note, code: code ?? null, values: { ...values } };
+  return {
+    ...job,
+    notes: [...job.notes, note],
+    coded_notes: [...(job.coded_notes ?? []), coded],
+  };
+}
 
 export class Jobs {
   private readonly known = new Map<string, Signal<Watched>>();
@@ -291,7 +302,7 @@ export class Jobs {
         this.change(id, { previews: { ...watched.previews, [event.index ?? 0]: event.image } });
         break;
       case "note":
-        this.change(id, { job: { ...job, notes: [...new Set([...job.notes, event.note])] } });
+        this.change(id, { job: noted(job, event) });
         break;
       case "succeeded":
       case "failed":

@@ -45,6 +45,8 @@ export interface Api {
   jobs(cursor?: string | null, limit?: number, client?: string | null): Promise<JobPage>;
   cancel(id: string): Promise<Job>;
   deleteImage(id: string): Promise<void>;
+  /** A picture in a format that this browser cannot show, as JPEG. */
+  decode(file: Blob): Promise<Blob>;
   /** A picture's bytes, for saving, sharing and editing. */
   image(id: string): Promise<Blob>;
   /** For `<img src>`; with `width`, of a WebP thumbnail at most that wide. */
@@ -164,6 +166,13 @@ export class HttpApi implements Api {
       // Deleted already, perhaps by an earlier try whose answer was lost.
       if (!(error instanceof Problem && error.status === 404)) throw error;
     }
+  }
+
+  async decode(file: Blob): Promise<Blob> {
+    const body = new FormData();
+    body.append("image", file);
+    const headers = { accept: "image/jpeg" };
+    return (await this.send("POST", "/decode", { body, headers })).blob();
   }
 
   async image(id: string): Promise<Blob> {

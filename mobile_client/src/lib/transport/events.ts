@@ -1,6 +1,6 @@
 /** Event streams over `EventSource`, resumed after a broken connection. */
 
-import type { FieldError, Picture } from "./types";
+import type { Coded, FieldError, Picture } from "./types";
 
 interface Base {
   /** Absent for events that are not in the log, such as a new position in the queue. */
@@ -14,7 +14,7 @@ export type JobEvent = Base &
     | { type: "started"; attempt: number }
     | { type: "progress"; step: number; steps: number; eta_seconds: number | null }
     | { type: "preview"; image: string; index?: number; step?: number; steps?: number }
-    | { type: "note"; note: string }
+    | ({ type: "note"; note: string } & Coded)
     | { type: "image"; image: Picture }
     | { type: "succeeded" }
     | { type: "failed"; problem: { title: string; detail: string; errors?: FieldError[] } }

@@ -149,8 +149,9 @@ export interface paths {
         /**
          * Stream the events of a job, as `text/event-stream`, from the first or `Last-Event-ID` on.
          * @description Events and their data, beside `job_id`: `queued` {position, eta_seconds}, `started` {attempt},
-         *     `progress` {step, steps, eta_seconds}, `preview` {image: a data URI}, `note` {note}, `image`
-         *     {image}, and at the end one of `succeeded`, `failed` {problem} and `cancelled`.
+         *     `progress` {step, steps, eta_seconds}, `preview` {index, step, steps: of one picture; image: a
+         *     data URI}, `note` {note}, `image` {image}, and at the end one of `succeeded`, `failed` {problem}
+         *     and `cancelled`.
          *
          *     While the job waits, `queued` is sent again when its position or ETA changes. Such an event
          *     has no id and is not stored, so it is not repeated on a reconnect.
@@ -192,7 +193,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The previews of a job's first picture, then that picture, as a small animated WebP.
+         * The previews of one of a job's pictures, then that picture, as a small animated WebP.
          * @description While the job runs, it holds the previews so far. 404 while there are none.
          */
         get: operations["show_timeline"];
@@ -215,8 +216,28 @@ export interface paths {
         get: operations["show_image"];
         put?: never;
         post?: never;
-        /** Delete a picture. A job's previews are deleted with its first picture. */
+        /** Delete a picture, and its previews. */
         delete: operations["delete_image"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/decode": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Decode a picture, for browsers that cannot show its format, such as HEIC.
+         * @description Answers with its pixels, upright and in sRGB, without metadata. Nothing is stored.
+         */
+        post: operations["decode_image"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -515,6 +536,28 @@ export interface components {
             scope: components["schemas"]["Scope"] | null;
         };
         /**
+         * DecodeForm
+         * @description The same as a form.
+         */
+        DecodeForm: {
+            /**
+             * Image
+             * Format: binary
+             */
+            image: string;
+        };
+        /**
+         * DecodeRequest
+         * @description A picture to decode.
+         */
+        DecodeRequest: {
+            /**
+             * Image
+             * @description A file part, base64, or a data URI.
+             */
+            image: string;
+        };
+        /**
          * Device
          * @description A phone, computer or program, with what it made and the tokens that let it in.
          */
@@ -630,7 +673,7 @@ export interface components {
              */
             clip_skip: number;
             /**
-             * @description PNG also holds the settings of the image.
+             * @description Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
              * @default png
              */
             output_format: components["schemas"]["OutputFormat"];
@@ -734,7 +777,7 @@ export interface components {
              */
             clip_skip: number;
             /**
-             * @description PNG also holds the settings of the image.
+             * @description Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
              * @default png
              */
             output_format: components["schemas"]["OutputFormat"];
@@ -795,6 +838,8 @@ export interface components {
         /**
          * FieldError
          * @description One thing wrong with one field.
+         *
+         *     A `Message` as detail gives `code`, what it says, and `values`, the numbers and names in it.
          */
         FieldError: {
             /**
@@ -805,6 +850,15 @@ export interface components {
             pointer: string;
             /** Detail */
             detail: string;
+            /**
+             * Code
+             * @default null
+             */
+            code: string | null;
+            /** Values */
+            values?: {
+                [key: string]: string | number;
+            };
         };
         /**
          * GenerateQuery
@@ -935,7 +989,7 @@ export interface components {
              */
             clip_skip: number;
             /**
-             * @description PNG also holds the settings of the image.
+             * @description Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
              * @default png
              */
             output_format: components["schemas"]["OutputFormat"];
@@ -1050,7 +1104,7 @@ export interface components {
              */
             clip_skip: number;
             /**
-             * @description PNG also holds the settings of the image.
+             * @description Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
              * @default png
              */
             output_format: components["schemas"]["OutputFormat"];
@@ -1159,7 +1213,7 @@ export interface components {
              */
             clip_skip: number;
             /**
-             * @description PNG also holds the settings of the image.
+             * @description Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
              * @default png
              */
             output_format: components["schemas"]["OutputFormat"];
@@ -1308,7 +1362,7 @@ export interface components {
              */
             clip_skip: number;
             /**
-             * @description PNG also holds the settings of the image.
+             * @description Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
              * @default png
              */
             output_format: components["schemas"]["OutputFormat"];
@@ -1451,10 +1505,24 @@ export interface components {
              * Notes
              * @description What was done differently from what was asked, and what else to know.
              * @example [
-             *       "memory was short: images were developed one at a time"
+             *       "memory was short: VAE in tiles of 512 pixels"
              *     ]
              */
             notes: string[];
+            /**
+             * Coded Notes
+             * @description The same notes, for programs that translate them.
+             * @example [
+             *       {
+             *         "code": "memory_tiles",
+             *         "text": "memory was short: VAE in tiles of 512 pixels",
+             *         "values": {
+             *           "side": 512
+             *         }
+             *       }
+             *     ]
+             */
+            coded_notes: components["schemas"]["Note"][];
             error: components["schemas"]["Problem"] | null;
             /**
              * Created At
@@ -1692,10 +1760,62 @@ export interface components {
              */
             max_references: number;
         };
-        /** ModelList */
+        /**
+         * ModelList
+         * @description All models; in `data` for clients of OpenAI whose base URL lacks `/v1`.
+         */
         ModelList: {
             /** Models */
             models: components["schemas"]["ModelInfo"][];
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["OpenAIModel"][];
+        };
+        /**
+         * Note
+         * @description A note on a job, with what it says and the numbers and names in it.
+         */
+        Note: {
+            /** Text */
+            text: string;
+            /**
+             * Code
+             * @default null
+             */
+            code: string | null;
+            /** Values */
+            values?: {
+                [key: string]: string | number;
+            };
+        };
+        /**
+         * OpenAIModel
+         * @description A model as OpenAI lists it.
+         */
+        OpenAIModel: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default model
+             * @constant
+             */
+            object: "model";
+            /**
+             * Created
+             * @description When its files were changed, in seconds since the epoch.
+             */
+            created: number;
+            /**
+             * Owned By
+             * @default darkroom
+             */
+            owned_by: string;
         };
         /**
          * OutputFormat
@@ -1839,6 +1959,18 @@ export interface components {
          */
         Task: "txt2img" | "img2img" | "inpaint" | "edit" | "upscale";
         /**
+         * TimelineQuery
+         * @description Which of a job's pictures is shown.
+         */
+        TimelineQuery: {
+            /**
+             * Index
+             * @description `index` of the picture.
+             * @default 0
+             */
+            index: number;
+        };
+        /**
          * Token
          * @description A token of a device. Its secret is not kept.
          */
@@ -1960,7 +2092,7 @@ export interface components {
              */
             clip_skip: number;
             /**
-             * @description PNG also holds the settings of the image.
+             * @description Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
              * @default png
              */
             output_format: components["schemas"]["OutputFormat"];
@@ -2059,7 +2191,7 @@ export interface components {
              */
             clip_skip: number;
             /**
-             * @description PNG also holds the settings of the image.
+             * @description Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
              * @default png
              */
             output_format: components["schemas"]["OutputFormat"];
@@ -2109,7 +2241,7 @@ export interface components {
              */
             scale?: number;
             /**
-             * @description PNG also holds the settings of the image.
+             * @description Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
              * @default png
              */
             output_format: components["schemas"]["OutputFormat"];
@@ -2143,7 +2275,7 @@ export interface components {
              */
             scale: number | null;
             /**
-             * @description PNG also holds the settings of the image.
+             * @description Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
              * @default png
              */
             output_format: components["schemas"]["OutputFormat"];
@@ -2878,7 +3010,10 @@ export interface operations {
     };
     show_timeline: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description `index` of the picture. */
+                index?: number;
+            };
             header?: {
                 /** @description An earlier `ETag`; 304 if it is still current. */
                 "If-None-Match"?: string;
@@ -2999,6 +3134,48 @@ export interface operations {
             403: components["responses"]["403"];
             404: components["responses"]["404"];
             409: components["responses"]["409"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    decode_image: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DecodeRequest"];
+                "multipart/form-data": components["schemas"]["DecodeForm"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/png": unknown;
+                    "image/jpeg": unknown;
+                    "image/webp": unknown;
+                };
+            };
+            400: components["responses"]["400"];
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            406: components["responses"]["406"];
+            413: components["responses"]["413"];
+            415: components["responses"]["415"];
             422: components["responses"]["422"];
             429: components["responses"]["429"];
             500: components["responses"]["500"];

@@ -35,7 +35,13 @@ export interface RequestFiles {
   references?: readonly (Blob | string)[];
 }
 
-export interface FieldError {
+/** What the server says in English, with a code and values for those who translate it. */
+export interface Coded {
+  code?: string | null;
+  values?: Readonly<Record<string, string | number>>;
+}
+
+export interface FieldError extends Coded {
   pointer: string;
   detail: string;
 }

@@ -1,13 +1,17 @@
-"""/images: stored pictures, thumbnails, other formats. /signed: the same, without a token."""
+"""/images: stored pictures, thumbnails, other formats. /signed: the same, without a token.
+
+/decode: pictures of callers, in a format that every browser shows.
+"""
 
 from flask import Blueprint, Response, request
 from pydantic import BaseModel, Field
 
 from darkroom.api.auth import access
 from darkroom.api.context import context
-from darkroom.api.errors import ProblemError, not_found
+from darkroom.api.errors import ProblemError, invalid_field, not_found
 from darkroom.api.http import IMAGE_TYPES, read_query
 from darkroom.api.openapi import IF_NONE_MATCH, Operation, route
+from darkroom.errors import text_of
 from darkroom.images import codec
 from darkroom.queue.store import PictureInUseError
 from darkroom.requests import OutputFormat, Schema
@@ -24,6 +28,18 @@ class ImageQuery(Schema):
     """Form in which a picture is sent."""
 
     w: int | None = Field(None, ge=16, le=2048, description="At most this wide, as WebP.")
+
+
+class DecodeRequest(Schema):
+    """A picture to decode."""
+
+    image: str = Field(min_length=1, description="A file part, base64, or a data URI.")
+
+
+class DecodeForm(DecodeRequest):
+    """The same as a form."""
+
+    image: str = Field(json_schema_extra={"format": "binary"})
 
 
 class SignedQuery(BaseModel):
@@ -66,6 +82,31 @@ def delete_image(image_id: str) -> Response:
     if deleted:
         here.files.delete(image_id)
     return Response(status=204)
+
+
+@route(
+    blueprint,
+    "POST",
+    "/decode",
+    Operation({200: None, 406: Problem}, json=DecodeRequest, form=DecodeForm, sends=IMAGE_TYPES),
+)
+def decode_image() -> Response:
+    """Decode a picture, for browsers that cannot show its format, such as HEIC.
+
+    Answers with its pixels, upright and in sRGB, without metadata. Nothing is stored.
+    """
+    here = context()
+    output_format = _negotiate(OutputFormat.PNG)
+    body = here.bodies.read(("image",))
+    asked = body.validate(DecodeRequest)
+    try:
+        data = here.sources.decode("image", body.files.get("image", asked.image)).png
+    except codec.PictureError as error:
+        raise invalid_field("image", text_of(error)) from None
+    if output_format is not OutputFormat.PNG:
+        with here.rendering:
+            data = codec.transcode(data, output_format)
+    return Response(data, content_type=output_format.content_type)
 
 
 @blueprint.get("/signed/<image_id>")

@@ -10,7 +10,7 @@ from darkroom.api.openapi import Operation, route
 from darkroom.catalog import loras, schedulers
 from darkroom.catalog.families import UNETS
 from darkroom.catalog.loras import EmbeddingEntry, LoraEntry
-from darkroom.catalog.models import UnknownModelError
+from darkroom.catalog.models import ModelEntry, UnknownModelError
 from darkroom.queue.unloads import ModelInUseError
 from darkroom.requests import UPSCALERS, UnloadRequest
 from darkroom.responses import (
@@ -19,6 +19,7 @@ from darkroom.responses import (
     LoraInfo,
     LoraList,
     ModelList,
+    OpenAIModel,
     Problem,
     SchedulerList,
     UpscalerList,
@@ -32,9 +33,23 @@ def list_models() -> Response:
     """List the models, each with its defaults and limits."""
     broken = context().store.broken_models()
     infos = context().catalog.infos()
-    return send_model(
-        ModelList(models=tuple(i.model_copy(update={"broken": broken.get(i.name)}) for i in infos))
-    )
+    models = tuple(info.model_copy(update={"broken": broken.get(info.name)}) for info in infos)
+    return send_model(ModelList(models=models, data=openai_models()))
+
+
+def openai_models() -> tuple[OpenAIModel, ...]:
+    """The models in OpenAI's shape, the default one first, because programs take the first."""
+    entries = sorted(context().catalog.entries(), key=lambda entry: not entry.info.default)
+    return tuple(openai_model(entry) for entry in entries)
+
+
+def openai_model(entry: ModelEntry) -> OpenAIModel:
+    """A model in OpenAI's shape."""
+    try:
+        changed = int(entry.path.stat().st_mtime)
+    except OSError:  # it was removed just now
+        changed = 0
+    return OpenAIModel(id=entry.info.name, created=changed)
 
 
 @route(

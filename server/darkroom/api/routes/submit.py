@@ -231,6 +231,7 @@ def accept(
         is_retry=is_retry,
         wanted_s=wanted_s,
         webhook=taken.webhook,
+        notes=taken.notes,
         old_fingerprint=old_fingerprint,
     )
     fresh = False

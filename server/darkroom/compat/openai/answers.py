@@ -11,7 +11,7 @@ from darkroom.api.errors import CANCELLED, STOPPED_S, ProblemError, invalid
 from darkroom.api.errors import STOPPING as STOPPING_FOR_ALL
 from darkroom.images import codec
 from darkroom.requests import OutputFormat
-from darkroom.responses import Event, EventType, FieldError, Job, JobStatus, Problem
+from darkroom.responses import Event, EventType, Job, JobStatus, Problem
 from darkroom.storage.files import Files
 from darkroom.storage.records import DATA_URI
 
@@ -81,11 +81,12 @@ def translated_errors() -> Iterator[None]:
     except ProblemError as error:
         if error.problem.status != 422:
             raise
-        renamed = [
-            FieldError(pointer=_renamed(wrong.pointer), detail=wrong.detail)
+        renamed = {
+            (pointer, wrong.detail): wrong.model_copy(update={"pointer": pointer})
             for wrong in error.problem.errors
-        ]
-        raise invalid(dict.fromkeys(renamed), 400) from None
+            for pointer in [_renamed(wrong.pointer)]
+        }
+        raise invalid(renamed.values(), 400) from None
 
 
 def _renamed(pointer: str) -> str:

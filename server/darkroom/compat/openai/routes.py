@@ -13,8 +13,9 @@ from darkroom.api.context import context
 from darkroom.api.errors import ProblemError, invalid_field, respond
 from darkroom.api.routes import submit
 from darkroom.api.routes.images import read_file, signed_address
+from darkroom.api.routes.models import openai_model, openai_models
 from darkroom.asgi.wait import EventStream, suspend
-from darkroom.catalog.models import ModelEntry, UnknownModelError
+from darkroom.catalog.models import UnknownModelError
 from darkroom.compat.openai import answers
 from darkroom.compat.openai.answers import Kind, OpenAIEncoder
 from darkroom.compat.openai.translate import Translated, translate
@@ -145,29 +146,14 @@ def _pictures(jobs: Sequence[Job], asked: Translated) -> Response:
 
 @blueprint.get("/models")
 def list_models() -> dict[str, Any]:
-    """All models, the default one first, because programs take the first."""
-    entries = sorted(context().catalog.entries(), key=lambda entry: not entry.info.default)
-    return {"object": "list", "data": [_model(entry) for entry in entries]}
+    """All models."""
+    return {"object": "list", "data": [model.model_dump() for model in openai_models()]}
 
 
 @blueprint.get("/models/<name>")
 def show_model(name: str) -> dict[str, Any]:
     """One model."""
     try:
-        return _model(context().catalog.find(name))
+        return openai_model(context().catalog.find(name)).model_dump()
     except UnknownModelError as error:
         raise ProblemError(404, "model", "No such model", str(error)) from None
-
-
-def _model(entry: ModelEntry) -> dict[str, Any]:
-    """A model in OpenAI's shape."""
-    try:
-        changed = int(entry.path.stat().st_mtime)
-    except OSError:  # it was removed just now
-        changed = 0
-    return {
-        "id": entry.info.name,
-        "object": "model",
-        "created": changed,
-        "owned_by": "darkroom",
-    }

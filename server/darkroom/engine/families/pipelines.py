@@ -32,6 +32,7 @@ from darkroom.engine.families.traits import ALONE, TRAITS, Traits
 from darkroom.engine.memory import Offload
 from darkroom.engine.offload import Offloading
 from darkroom.engine.previews import Preview
+from darkroom.errors import message
 from darkroom.requests import Edit, Img2Img, Inpaint, MaskedContent, Task
 
 
@@ -161,7 +162,14 @@ class PipelineFamily:
             limit -= len(tokenizer(said).input_ids)
         if tokens <= limit:
             return []
-        return [f"the prompt has {tokens} tokens, of which this model reads the first {limit}"]
+        return [
+            message(
+                "prompt_long",
+                "the prompt has {tokens} tokens, of which this model reads the first {limit}",
+                tokens=tokens,
+                limit=limit,
+            )
+        ]
 
     # --- prepare ---------------------------------------------------------------------------
 
