@@ -92,12 +92,12 @@ def test_sdxl_takes_pairs_and_finds_the_end_of_the_text(folder: Path) -> None:
     prompt = embeddings.expand("a velvia fox")
 
     assert embeddings.names == ("velvia",)
-    assert prompt == "a velvia velvia_1 fox"
+    first, second = prompt.removeprefix("a ").removesuffix(" fox").split(" ")
     for encoder, tokenizer, key in (
         (pipeline.text_encoder, pipeline.tokenizer, "clip_l"),
         (pipeline.text_encoder_2, pipeline.tokenizer_2, "clip_g"),
     ):
-        ids = tokenizer.convert_tokens_to_ids(["velvia", "velvia_1"])
+        ids = tokenizer.convert_tokens_to_ids([first, second])
         rows = encoder.get_input_embeddings().weight[ids]
         assert torch.equal(rows, load_file(folder / "velvia.safetensors")[key])
     # The configuration says that the largest id is the end, which the new words' now are: the
@@ -144,16 +144,31 @@ def test_none_is_needed(tmp_path: Path) -> None:
     assert len(pipeline.text_encoder.get_input_embeddings().weight) == rows
 
 
-@pytest.mark.parametrize("name", ["fox", "Fox", "kodachrome"])
-def test_a_word_that_is_taken_is_left_out(folder: Path, name: str) -> None:
-    pipeline = tiny_sd()
-    assert "fox</w>" in pipeline.tokenizer.get_vocab()
-    save_file({"emb_params": vectors(1, 32)}, folder / f"{name}.safetensors")
+@pytest.mark.parametrize(
+    ("name", "count"), [("fox", 1), ("x", 3), ("bad-hands-5_1", 2), ("by (me)", 2), ("a.b!", 1)]
+)
+def test_any_name_may_be_a_files(folder: Path, name: str, count: int) -> None:
+    """A word of the vocabulary, what looks like another's second vector, and punctuation."""
+    save_file({"emb_params": vectors(count, 32)}, folder / f"{name}.safetensors")
+    alone = tiny_sd()
+    (folder / "alone").mkdir()
+    save_file({"emb_params": vectors(count, 32)}, folder / "alone" / "zzyzx.safetensors")
+    expected = said(alone, load(alone, folder / "alone"), "a house, zzyzx")
 
+    pipeline = tiny_sd()
     embeddings = load(pipeline, folder)
 
-    assert name not in embeddings.names
-    assert "Kodachrome" in embeddings.names
+    assert name in embeddings.names
+    assert torch.equal(said(pipeline, embeddings, f"a house, {name}"), expected)
+    other = said(pipeline, embeddings, "a house, bad-hands-5")
+    assert not torch.equal(other, expected)
+
+
+def test_of_two_names_that_differ_in_case_one_is_left_out(folder: Path) -> None:
+    save_file({"emb_params": vectors(1, 32)}, folder / "kodachrome.safetensors")
+
+    assert load(tiny_sd(), folder).names.count("Kodachrome") == 1
+    assert "kodachrome" not in load(tiny_sd(), folder).names
 
 
 def test_an_embedding_with_holes_is_left_out(folder: Path) -> None:

@@ -3,8 +3,12 @@
 diffusers' `load_textual_inversion` is not used because it finds a word inside others ("ink" in
 "drinking"), makes its vectors' words in the prompt by replacing text in the same way, and draws
 random rows for the vocabulary before it fills them. What both give for a prompt is the same.
+
+In the vocabulary each vector has a character for private use (The Unicode Standard, 23.5), so that
+embeddings may be called like words of the vocabulary, or like parts of one another.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +28,8 @@ log = structlog.get_logger()
 # added words break (transformers, modeling_clip.py).
 _LARGEST_ID = 2
 
+FIRST, LAST = 0xF0000, 0xFFFFD  # the characters of private use in plane 15
+
 
 class Embeddings:
     """The words that were added to a pipeline, each with those of all of its vectors."""
@@ -39,7 +45,7 @@ class Embeddings:
         self._pattern = re.compile(rf"(?<!\w)(?:{forms})(?!\w)", re.IGNORECASE)
 
     def expand(self, prompt: str) -> str:
-        """The prompt with every word of several vectors written out: "x" as "x x_1 x_2".
+        """The prompt with the words of every vector in place of the embedding's.
 
         What has been written out stays as it is, so that expanding twice does no harm.
         """
@@ -52,7 +58,7 @@ def load_embeddings(pipeline: Any, entries: Iterable[EmbeddingEntry]) -> Embeddi
     """Give a freshly loaded pipeline a word for every embedding that fits its text encoders.
 
     The words are the files' names, whatever their case. Files of another width are passed over. A
-    file that is broken, or whose name is a piece of the vocabulary already, is left out, and the
+    file that is broken, or whose name differs from another's in case alone, is left out, and the
     log says so.
     """
     encoders = [
@@ -61,28 +67,26 @@ def load_embeddings(pipeline: Any, entries: Iterable[EmbeddingEntry]) -> Embeddi
         if getattr(pipeline, f"text_encoder{suffix}", None) is not None
     ]
     widths = tuple(encoder.get_input_embeddings().embedding_dim for _, encoder in encoders)
-    taken = {
-        word.lower().removesuffix("</w>")  # how CLIP marks a whole word
-        for tokenizer, _ in encoders
-        for word in tokenizer.get_vocab()
-    }
+    left = map(chr, range(FIRST, LAST + 1))
+    taken: set[str] = set()
     words: dict[str, list[str]] = {}
     vectors: dict[str, list[torch.Tensor]] = {}  # one (n, width) an encoder
     for entry in entries:
         name = entry.info.name
         if entry.widths != widths:
             continue
-        parts = [name, *(f"{name}_{index}" for index in range(1, entry.info.vectors))]
-        known = next((part for part in parts if part.lower() in taken), None)
+        parts = list(itertools.islice(left, entry.info.vectors))
         try:
-            if known is not None:
-                raise ValueError(f"{known} is a word of the model already; call the file otherwise")
+            if name.lower() in taken:
+                raise ValueError("another one has this name, but for its case")
+            if len(parts) < entry.info.vectors:
+                raise ValueError("the others have too many vectors")
             vectors[name] = _read(entry.path, widths, len(parts))
         except ValueError as error:
             log.warning("embedding left out", embedding=name, reason=str(error))
             continue
         words[name] = parts
-        taken |= {part.lower() for part in parts}
+        taken.add(name.lower())
     if words:
         tokens = [part for parts in words.values() for part in parts]
         with torch.inference_mode(False), torch.no_grad():

@@ -59,7 +59,7 @@ class PromptEncoder:
     Args:
         pipeline: of StableDiffusion or StableDiffusionXL, for any task; text encoders are not
             exchanged, and what changes their weights is told as `variant`.
-        expand: rewrites text before it is tokenized, to name every vector of a textual inversion.
+        expand: rewrites a prompt, to name every vector of a textual inversion.
         capacity: windows of 77 tokens to remember, least recently used out first; one of SDXL
             takes 315 kB in fp16.
     """
@@ -119,8 +119,8 @@ class PromptEncoder:
 
     @torch.no_grad()
     def _encode(self, prompt: str, clip_skip: int) -> Conditioning:
-        passages = prompt_syntax.parse(prompt)
-        prompt_syntax.check(passages)
+        prompt_syntax.check(prompt_syntax.parse(prompt))
+        passages = prompt_syntax.parse(self._expand(prompt))  # names may have brackets
         cuts = [self._windows(text_model, passages) for text_model in self._text_models]
         # A textual inversion known to one tokenizer only can make the other need more windows.
         count = max(len(windows) for windows in cuts)
@@ -146,7 +146,7 @@ class PromptEncoder:
         """Tokenize, and cut into windows."""
         windows: list[Window] = []
         for index, passage in enumerate(passages):
-            texts = [self._expand(fragment.text) for fragment in passage]
+            texts = [fragment.text for fragment in passage]
             # `verbose` would warn of text longer than a window, which is why it is cut.
             options = {"add_special_tokens": False, "verbose": False}
             ids = text_model.tokenizer(texts, **options).input_ids if texts else []
