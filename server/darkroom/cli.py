@@ -160,7 +160,7 @@ def check_default_model(settings: Settings) -> None:
     from darkroom.catalog.models import BrokenModelError, ModelCatalog, UnknownModelError
 
     try:
-        ModelCatalog(settings.models_dir, settings.models.default).find(None)
+        ModelCatalog.of(settings).find(None)
     except (BrokenModelError, UnknownModelError) as error:
         fail(f"models.default: {error}")
 
@@ -370,16 +370,22 @@ def show_webhook_secret(settings: Settings) -> None:
 @command(models, name="list")
 def list_models(settings: Settings) -> None:
     """List the models, and what each can do."""
+    from darkroom.catalog.listing import SharedFolders
     from darkroom.catalog.models import ModelCatalog
 
-    catalog = ModelCatalog(settings.models_dir, settings.models.default)
-    for info in catalog.infos():
+    catalog = ModelCatalog.of(settings)
+    for entry in catalog.entries():
+        info = entry.info
         star = "*" if info.default else " "
         size = f"{info.defaults.width}×{info.defaults.height}"
         tasks = ", ".join(info.tasks)
         click.echo(f"{star} {info.name}  {info.family}  {size}  {tasks}  {info.description}")
+        for reason in entry.passed_over:
+            click.secho(f"    {reason}", fg="yellow")
     for broken in catalog.broken():
         click.secho(f"! {broken.name}  cannot be used: {broken.reason}", fg="yellow")
+    for path in SharedFolders(settings.models.paths).missing():
+        click.secho(f"! {path}  of models.paths is not there, or cannot be read", fg="yellow")
 
 
 @command(
@@ -420,9 +426,9 @@ def unload(settings: Settings, name: str) -> None:
     from darkroom.storage import database
 
     if name.startswith(UPSCALERS):
-        UpscalerCatalog(settings.upscalers_dir).find(name.removeprefix(UPSCALERS))
+        UpscalerCatalog.of(settings).find(name.removeprefix(UPSCALERS))
     else:
-        ModelCatalog(settings.models_dir, settings.models.default).find(name)
+        ModelCatalog.of(settings).find(name)
     prepare(settings)
     opened = database.Database(settings.database_path)
     try:

@@ -213,8 +213,13 @@ def signing_key(secret: str) -> bytes:
     return key
 
 
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
 class ModelSettings(Section):
     default: str = "tintype"
+    paths: tuple[Annotated[Path, AfterValidator(_absolute)], ...] = ()
 
 
 class InDataDir:

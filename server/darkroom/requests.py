@@ -15,6 +15,8 @@ MAX_PROMPT_CHARS = 8_000
 MAX_IMAGES_PER_JOB = 8
 MAX_CLIP_SKIP = 11
 MAX_REFERENCES = 16
+MAX_LORAS = 8
+MAX_LORA_SCALE = 4.0
 
 # To try the API with: 8×8 pixels, as PNG.
 WHITE_PICTURE = (
@@ -81,7 +83,18 @@ class Lora(Schema):
     """A low-rank adapter and how strongly it is applied."""
 
     name: str = Field(min_length=1, max_length=200)
-    scale: float = Field(1.0, ge=-4, le=4)
+    scale: float = Field(1.0, ge=-MAX_LORA_SCALE, le=MAX_LORA_SCALE)
+    text_scale: float | None = Field(
+        None,
+        ge=-MAX_LORA_SCALE,
+        le=MAX_LORA_SCALE,
+        exclude_if=lambda scale: scale is None,
+        description="How strongly it changes the text encoders; `scale` when left out.",
+    )
+
+    @property
+    def scale_of_text(self) -> float:
+        return self.scale if self.text_scale is None else self.text_scale
 
 
 # --- requests ------------------------------------------------------------------------------
@@ -148,7 +161,9 @@ class Txt2ImgRequest(Schema):
     scheduler: str | None = Field(None, description="A name from `GET /schedulers`.")
     model: str | None = Field(None, description="A name from `GET /models`.")
     loras: tuple[Lora, ...] = Field(
-        default_factory=tuple, max_length=8, description="Names from `GET /loras`, with scales."
+        default_factory=tuple,
+        max_length=MAX_LORAS,
+        description="Names from `GET /loras`, with scales; `<lora:NAME:SCALE>` in the prompt too.",
     )
     clip_skip: int = Field(
         0, ge=0, le=MAX_CLIP_SKIP, description="Number of last text-encoder layers to skip."

@@ -207,8 +207,13 @@ class ModelInfo(Schema):
     """A model that may be asked for."""
 
     name: str
+    title: str = Field("", description="What people call it; empty if its files do not say.")
     family: str
     description: str
+    trigger_words: tuple[str, ...] = Field(
+        (), description="What to write in the prompt for what it was trained on."
+    )
+    licence: str = Field("", description="As its files say; empty if they do not.")
     note: str = Field("", description="What to know before using it, such as: demo model.")
     examples: tuple[str, ...] = Field((), description="Prompts that show what it can draw.")
     sizes: tuple[PictureSize, ...] = Field(
@@ -227,6 +232,17 @@ class ModelInfo(Schema):
     broken: str | None = Field(
         None, description="Why it could not be loaded; it is tried again when its files change."
     )
+    size_bytes: int = Field(0, description="Of its weights on the disk.")
+    memory_bytes: int | None = Field(
+        None, description="What its weights take in memory; null while no worker runs."
+    )
+    fits: bool | None = Field(
+        None,
+        description="Whether they fit into the memory that models may take; else parts of it wait "
+        "outside, and it is slower. Null while no worker runs.",
+    )
+    resident: bool = Field(False, description="Whether it was in memory a few seconds ago.")
+    thumbnail_url: str | None = Field(None, description="A picture that shows what it draws.")
 
 
 class OpenAIModel(Schema):
@@ -279,6 +295,9 @@ class LoraInfo(Schema):
     title: str
     description: str
     trigger_words: tuple[str, ...] = Field(description="What to write in the prompt to wake it.")
+    aliases: tuple[str, ...] = Field(
+        (), description="Other names that requests and prompts may use if no other LoRA has them."
+    )
     models: tuple[str, ...] = Field((), description="Models on this server that it fits.")
 
 

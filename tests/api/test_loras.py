@@ -15,8 +15,9 @@ from tests.serving import RunningServer, running
 TO_K = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
 
 
-def save(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    save_file({key: np.zeros(shape, np.float16) for key, shape in shapes.items()}, path)
+def save(path: Path, shapes: dict[str, tuple[int, ...]], **metadata: str) -> None:
+    zeros = {key: np.zeros(shape, np.float16) for key, shape in shapes.items()}
+    save_file(zeros, path, metadata or None)
 
 
 def lora(width: int) -> dict[str, tuple[int, ...]]:

@@ -183,6 +183,15 @@ def test_embeddings_are_told_by_their_widths(
         (kohya(768) | {"lora_unet_mid_block_x.lora_mid.weight": (4, 4, 3, 3)}, "Tucker"),
         ({"base_model.model.mid_block.x.lora_A.weight": (4, 4)}, "saved by peft"),
         ({"emb_params": (3, 768)}, "among the embeddings"),
+        (kohya(768) | {"lora_unet_mid_block_x_norm.w_norm": (4,)}, "trained norms"),
+        (kohya(768) | {"lora_unet_mid_block_x.diff": (4, 4)}, "full differences"),
+        (kohya(768) | {"lora_unet_mid_block_x.diff_b": (4,)}, "differences of biases"),
+        (
+            {"lora_unet_mid_block_x.weight": (4,), "lora_unet_mid_block_x.on_input": ()},
+            "is an (IA)³",
+        ),
+        (kohya(768) | {"lora_unet_mid_block_x.oft_blocks": (4, 8, 8)}, "is an OFT"),
+        (kohya(768) | {"lora_unet_mid_block_x.a1.weight": (4, 8)}, "is a GLoRA"),
         ({"first_stage_model.encoder.conv_in.weight": (4, 3, 3, 3)}, "among the models"),
         ({"base_model.model.layers.0.attention.to_q.lora_A.weight": (4, 4)}, "saved by peft"),
         ({"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": (4, 9)}, "half of"),
@@ -214,6 +223,18 @@ def test_what_is_no_lora_is_listed_with_the_reason(
     assert catalog.loras.entries() == ()
     with pytest.raises(UnknownLoraError, match="cannot be used"):
         catalog.loras.find("odd")
+
+
+@pytest.mark.parametrize("kept", ["string_to_param.*", "emb_params", "clip_l"])
+def test_a_lora_may_have_embeddings_bundled_with_it(
+    catalog: AdapterCatalog, loras: Path, kept: str
+) -> None:
+    bundle = {f"bundle_emb.some one.{kept}": (2, 768)}
+    save(loras / "ink.safetensors", kohya(768) | bundle)
+
+    (entry,) = catalog.loras.entries()
+
+    assert entry.bundled == ("some one",)
 
 
 def test_a_file_without_layers_is_no_lora() -> None:
@@ -287,7 +308,7 @@ def test_an_unknown_name_is_met_with_a_hint(catalog: AdapterCatalog, loras: Path
         catalog.loras.find("watercolor")
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "", ".", "sub/ink"])
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "", ".", "sub/../sub/ink"])
 def test_a_name_is_no_path(catalog: AdapterCatalog, loras: Path, name: str) -> None:
     save(loras.parent / "outside.safetensors", kohya(768))
     (loras / "sub").mkdir()
@@ -310,7 +331,6 @@ def test_folders_need_not_exist(tmp_path: Path) -> None:
 def test_files_may_come_change_and_go(catalog: AdapterCatalog, loras: Path) -> None:
     path = save(loras / "ink.safetensors", kohya(768))
     (loras / "notes.txt").write_text("mine")
-    (loras / "gone.safetensors").symlink_to(loras / "nowhere")
     (first,) = catalog.loras.entries()
     assert catalog.loras.entries()[0] is first  # not read again
 
@@ -320,6 +340,37 @@ def test_files_may_come_change_and_go(catalog: AdapterCatalog, loras: Path) -> N
     path.unlink()
     assert catalog.loras.entries() == ()
     assert catalog.loras.broken() == ()
+
+
+def test_a_link_that_leads_nowhere_is_listed(catalog: AdapterCatalog, loras: Path) -> None:
+    (loras / "gone.safetensors").symlink_to(loras / "nowhere")
+
+    (broken,) = catalog.loras.broken()
+
+    assert (broken.file, "No such file" in broken.reason) == ("gone.safetensors", True)
+
+
+def test_a_lora_is_found_by_its_trainers_name_and_without_its_folder(
+    catalog: AdapterCatalog, loras: Path
+) -> None:
+    (loras / "style").mkdir()
+    save(loras / "style" / "ink.safetensors", kohya(768), ss_output_name="Ink Style")
+
+    (entry,) = catalog.loras.entries()
+
+    assert (entry.info.name, entry.info.aliases) == ("style/ink", ("ink", "Ink Style"))
+    for name in ("style/ink", "ink", "Ink Style"):
+        assert catalog.loras.find(name) is entry
+
+
+def test_a_name_that_several_have_is_refused_with_theirs(
+    catalog: AdapterCatalog, loras: Path
+) -> None:
+    for name in ("a", "b"):
+        save(loras / f"{name}.safetensors", kohya(768), ss_output_name="last")
+
+    with pytest.raises(UnknownLoraError, match="several LoRAs are called 'last': a, b"):
+        catalog.loras.find("last")
 
 
 # --- fitting a model -----------------------------------------------------------------------

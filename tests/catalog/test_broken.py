@@ -126,12 +126,6 @@ def without_index(path: Path) -> None:
     (path / "model_index.json").unlink()
 
 
-def with_checkpoints_inside(path: Path) -> None:
-    shutil.rmtree(path)
-    path.mkdir()
-    write(path / "v1.safetensors", tensors_of("sd1"))
-
-
 def with_unreadable_index(path: Path) -> None:
     (path / "model_index.json").write_text("{")
 
@@ -206,6 +200,14 @@ def with_eight_channels(path: Path) -> None:
     edit(path / "unet" / "config.json", in_channels=8)
 
 
+def quantised_by_an_absent_library(path: Path) -> None:
+    edit(path / "unet" / "config.json", quantization_config={"quant_method": "bitsandbytes"})
+
+
+def quantised_in_an_unknown_way(path: Path) -> None:
+    edit(path / "unet" / "config.json", quantization_config={"quant_method": "magic"})
+
+
 def with_nonsense_for_numbers(path: Path) -> None:
     edit(path / "text_encoder" / "config.json", num_hidden_layers="many")
 
@@ -214,7 +216,6 @@ def with_nonsense_for_numbers(path: Path) -> None:
     ("damage", "words"),
     [
         (without_index, "has no model_index.json"),
-        (with_checkpoints_inside, "a folder of checkpoints (v1.safetensors …)"),
         (with_unreadable_index, "model/model_index.json is not JSON"),
         (with_binary_config, "unet/config.json is not JSON"),
         (with_a_list_for_config, "vae/config.json does not hold a JSON object"),
@@ -232,6 +233,12 @@ def with_nonsense_for_numbers(path: Path) -> None:
         (of_an_unknown_class, "StableVideoDiffusionPipeline is not served"),
         (of_a_control_net, "needs a control picture"),
         (with_eight_channels, "reads a picture to edit"),
+        (quantised_in_an_unknown_way, "its part unet is quantised by magic, which is not read"),
+        pytest.param(
+            quantised_by_an_absent_library,
+            "its part unet is quantised by bitsandbytes, which is not installed",
+            marks=pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="it is here"),
+        ),
         (with_nonsense_for_numbers, "not as diffusers writes it"),
     ],
 )
@@ -246,7 +253,6 @@ def test_a_broken_folder_is_named_with_its_reason(
 @pytest.mark.parametrize(
     ("notes", "words"),
     [
-        ({"guidance": 3}, "guidance is no key of ours"),
         ({"defaults": {"num_inference_steps": 0}}, "defaults.num_inference_steps"),
         ({"defaults": {"scheduler": "dpmpp_2m_karas"}}, "did you mean dpmpp_2m_karras"),
         ({"limits": {"max_side": "large"}}, "limits.max_side"),
@@ -263,6 +269,38 @@ def test_wrong_notes_are_named(
     checkpoint(box, **notes)
 
     assert words in reason(catalog)
+
+
+def test_a_misspelt_key_is_named_where_notes_are_read(box: Path, catalog: ModelCatalog) -> None:
+    """In NAME.darkroom.json, and in a folder's darkroom.json, every key is ours or wrong."""
+    write(box / "models" / "model.safetensors", tensors_of("sd1"))
+    (box / "models" / "model.darkroom.json").write_text('{"guidance": 3}')
+
+    assert "guidance is no key of ours" in reason(catalog)
+
+
+def test_notes_of_our_own_name_go_before_another_programs_file(
+    box: Path, catalog: ModelCatalog
+) -> None:
+    checkpoint(box, description="theirs")
+    (box / "models" / "model.darkroom.json").write_text('{"description": "mine"}')
+
+    entry = catalog.find("model")
+
+    assert entry.info.description == "mine"
+    assert entry.passed_over == ("model.json is not read beside model.darkroom.json",)
+
+
+def test_a_file_with_a_key_that_is_not_ours_is_passed_over_and_named(
+    box: Path, catalog: ModelCatalog
+) -> None:
+    checkpoint(box, defaults={"num_inference_steps": 3}, descripton="x")
+
+    entry = catalog.find("model")
+
+    assert entry.info.defaults.num_inference_steps != 3
+    (line,) = entry.passed_over
+    assert "descripton is no key of ours; did you mean description?" in line
 
 
 @pytest.mark.parametrize("content", ['{"defaults": {', '{"limits": 1,}'])
@@ -300,7 +338,8 @@ def test_other_programs_files_beside_a_checkpoint_are_passed_over(
 ) -> None:
     checkpoint(box).with_suffix(".json").write_bytes(content.encode("latin-1"))
 
-    assert catalog.find("model").info.description == ""
+    assert "model.json" in catalog.find("model").passed_over[0]
+    assert catalog.find("model").info.defaults == catalog.find("model").spec.defaults
     assert not catalog.broken()
 
 

@@ -95,6 +95,48 @@ def test_a_checkpoint_marked_for_v_prediction_is_sampled_so(
     assert catalog.find("model").scheduler == expected
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        *(
+            ("modelspec.prediction_type", said)
+            for said in ("v", "V", "v_prediction", "v-prediction")
+        ),
+        *(
+            ("modelspec.prediction_type", said)
+            for said in ("vpred", "velocity", "v-parameterization")
+        ),
+        ("prediction_type", "v_prediction"),
+        ("modelspec.predict_key", "v"),
+        ("ss_v_parameterization", "True"),
+    ],
+)
+def test_v_prediction_is_known_in_all_words_for_it(
+    box: Path, catalog: ModelCatalog, key: str, said: str
+) -> None:
+    write(box / "models" / "model.safetensors", tensors_of("sd1"), **{key: said})
+
+    assert catalog.find("model").scheduler == {"prediction_type": "v_prediction"}
+
+
+@pytest.mark.parametrize("said", ["epsilon", "eps", "", "something"])
+def test_what_does_not_say_v_prediction_is_sampled_as_its_kind_is(
+    box: Path, catalog: ModelCatalog, said: str
+) -> None:
+    about = {"modelspec.prediction_type": said, "ss_v_parameterization": "False"}
+    write(box / "models" / "model.safetensors", tensors_of("sd1"), **about)
+
+    assert catalog.find("model").scheduler == {}
+
+
+def test_zero_terminal_noise_is_told_by_metadata_too(box: Path, catalog: ModelCatalog) -> None:
+    about = {"prediction_type": "v", "ss_zero_terminal_snr": "True"}
+    write(box / "models" / "model.safetensors", tensors_of("sdxl"), **about)
+
+    expected = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    assert catalog.find("model").scheduler == expected
+
+
 def test_a_latent_consistency_model_is_known_by_its_unet(box: Path, catalog: ModelCatalog) -> None:
     edit(folder(box) / "unet" / "config.json", time_cond_proj_dim=256)
 

@@ -351,6 +351,22 @@ def test_loras_come_in_the_forms_that_the_sdk_sends(
     idle_server.http.delete(f"/jobs/{newest['id']}")
 
 
+def test_loras_in_a_prompts_tags_are_applied_or_named(idle_server: RunningServer) -> None:
+    (idle_server.data_dir / "loras").mkdir(exist_ok=True)
+    save(idle_server.data_dir / "loras" / "tagged.safetensors", lora(192))
+    body = {"prompt": "a fox <lora:tagged:0.5> <lora:none:1>", "stream": True}
+    with (
+        client(idle_server, issue(idle_server, "painter")["token"]) as http,
+        http.stream("POST", "/v1/images/generations", json=body) as answer,
+    ):
+        (job,) = http.get("/jobs").json()["jobs"]
+        http.delete(f"/jobs/{job['id']}")
+
+    assert answer.headers["x-ignored-fields"] == "prompt <lora:none:1>"
+    assert job["request"]["prompt"] == "a fox"
+    assert job["request"]["loras"] == [{"name": "tagged", "scale": 0.5}]
+
+
 def test_loras_of_which_one_lacks_a_part_must_be_numbered(
     idle_server: RunningServer, photo: Path
 ) -> None:

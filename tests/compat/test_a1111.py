@@ -832,11 +832,29 @@ def test_the_settings_of_a_picture_name_its_loras() -> None:
     request = RESOLVED[Task.TXT2IMG](
         prompt="a fox\nat night", negative_prompt="x", width=64, height=64, guidance_scale=3,
         num_inference_steps=2, seed=7, scheduler="ddim", model="tintype",
-        loras=(Lora(name="ink", scale=0.75), Lora(name="a:b"), Lora(name="wash", scale=-1)),
+        loras=(
+            Lora(name="ink", scale=0.75),
+            Lora(name="a:b"),
+            Lora(name="style/wash", scale=-1, text_scale=0.5),
+        ),
     )  # fmt: skip
     found = metadata.parse_parameters(metadata.parameters(request, 0))
 
-    assert found["Prompt"] == "a fox\nat night <lora:ink:0.75> <lora:wash:-1>"
+    assert found["Prompt"] == "a fox\nat night <lora:ink:0.75> <lora:style/wash:0.5:-1>"
+
+
+def test_an_alias_is_the_trainers_name_where_one_lora_has_it(idle_server: RunningServer) -> None:
+    folder = idle_server.data_dir / "loras"
+    folder.mkdir(exist_ok=True)
+    files = {"aliased-1": "Pencil", "aliased-2": "last", "aliased-3": "last"}
+    for name, output_name in files.items():
+        save(folder / f"{name}.safetensors", lora(192), ss_output_name=output_name)
+    listed = idle_server.http.get(f"{API}/loras").json()
+    for name in files:
+        (folder / f"{name}.safetensors").unlink()
+
+    aliases = {entry["name"]: entry["alias"] for entry in listed if entry["name"] in files}
+    assert aliases == {"aliased-1": "Pencil", "aliased-2": "aliased-2", "aliased-3": "aliased-3"}
 
 
 def test_loras_and_embeddings_are_listed(adapters: RunningServer) -> None:

@@ -116,6 +116,30 @@ def test_two_loras_add_up(loras_dir: Path, family: str) -> None:
     assert same_bytes(outputs(pipeline), ours)  # a set has no order
 
 
+@pytest.mark.parametrize("family", PIPELINES)
+def test_text_encoders_may_have_a_scale_of_their_own(loras_dir: Path, family: str) -> None:
+    pipeline, merged = PIPELINES[family](), PIPELINES[family]()
+    lora = draw(pipeline)
+    lora_files.kohya(loras_dir / "ink.safetensors", lora)
+
+    equip(pipeline, loras_dir).activate((Lora(name="ink", scale=0.7, text_scale=-0.2),))
+    merge(merged, {part: lora[part] for part in lora if part == "unet"}, 0.7)
+    merge(merged, {part: lora[part] for part in lora if part != "unet"}, -0.2)
+
+    assert_close(outputs(pipeline), outputs(merged))
+
+
+def test_a_lora_may_change_text_encoders_alone(loras_dir: Path) -> None:
+    pipeline, merged = tiny_sd(), tiny_sd()
+    lora = draw(pipeline)
+    lora_files.kohya(loras_dir / "ink.safetensors", lora)
+
+    equip(pipeline, loras_dir).activate((Lora(name="ink", scale=0.0, text_scale=0.5),))
+    merge(merged, {"text_encoder": lora["text_encoder"]}, 0.5)
+
+    assert_close(outputs(pipeline), outputs(merged))
+
+
 @pytest.mark.parametrize("naming", ["kohya", "peft"])
 @pytest.mark.parametrize("family", PIPELINES)
 def test_every_layer_of_a_locon_has_its_own_strength(

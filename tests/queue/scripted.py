@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 
 from PIL import Image
 
-from darkroom.engine.base import EngineEvent, EngineJob, ResidentModel
+from darkroom.catalog.models import NumberBytes
+from darkroom.engine.base import EngineEvent, EngineJob, EngineMemory, ResidentModel
 
 PICTURE = Image.new("RGB", (8, 8), "red")
 
@@ -45,6 +46,10 @@ class ScriptedEngine:
 
     def resident(self) -> dict[str, ResidentModel]:
         return self.models
+
+    def memory(self) -> EngineMemory:
+        resident = {name: model.bytes for name, model in self.models.items()}
+        return EngineMemory(0, NumberBytes(4, 4), resident)
 
     def fits(self, model: str) -> bool:
         return not self.models or model in self.models

@@ -1,6 +1,5 @@
 """An HTTP request as plain data."""
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,7 +59,7 @@ def submit(request: Request, key: str) -> Call:
                 numbered = enumerate(listed)
                 pictures |= {f"{name}[{index}]": picture for index, picture in numbered}
     if "loras" in given:
-        given["loras"] = [dataclasses.asdict(lora) for lora in given["loras"]]
+        given["loras"] = [lora.to_wire() for lora in given["loras"]]
     given |= {name: value for name, value in pictures.items() if isinstance(value, str)}
     files = {name: value for name, value in pictures.items() if isinstance(value, bytes)}
     path = f"/{request.task}"

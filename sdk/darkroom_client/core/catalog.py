@@ -61,6 +61,14 @@ class Model:
             tell.
         note: what to know before using it.
         examples: prompts that show what it can draw.
+        title: what people call it; empty if its files do not say.
+        trigger_words: what to write in the prompt for what it was trained on.
+        licence: as its files say; empty if they do not.
+        size_bytes: of its weights on the disk.
+        memory_bytes: what they take in memory; None while no worker runs.
+        fits: whether they fit into the memory that models may take; None while no worker runs.
+        resident: whether it was in memory a few seconds ago.
+        thumbnail_url: path of a picture that shows what it draws, or None.
     """
 
     name: str
@@ -73,6 +81,14 @@ class Model:
     fields: tuple[str, ...] = ()
     note: str = ""
     examples: tuple[str, ...] = ()
+    title: str = ""
+    trigger_words: tuple[str, ...] = ()
+    licence: str = ""
+    size_bytes: int = 0
+    memory_bytes: int | None = None
+    fits: bool | None = None
+    resident: bool = False
+    thumbnail_url: str | None = None
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
@@ -87,6 +103,14 @@ class Model:
             fields=tuple(data.get("fields", ())),
             note=data.get("note", ""),
             examples=tuple(data.get("examples", ())),
+            title=data.get("title", ""),
+            trigger_words=tuple(data.get("trigger_words", ())),
+            licence=data.get("licence", ""),
+            size_bytes=data.get("size_bytes", 0),
+            memory_bytes=data.get("memory_bytes"),
+            fits=data.get("fits"),
+            resident=data.get("resident", False),
+            thumbnail_url=data.get("thumbnail_url"),
         )
 
 
@@ -117,6 +141,7 @@ class LoraInfo:
         text_dim: width of the text it was trained on; None where the file does not say.
         trigger_words: what to write in the prompt to wake it.
         models: names of the models that it fits.
+        aliases: other names that requests and prompts may use if no other LoRA has them.
     """
 
     name: str
@@ -126,6 +151,7 @@ class LoraInfo:
     description: str
     trigger_words: tuple[str, ...]
     models: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
@@ -137,6 +163,7 @@ class LoraInfo:
             description=data["description"],
             trigger_words=tuple(data["trigger_words"]),
             models=tuple(data["models"]),
+            aliases=tuple(data.get("aliases", ())),
         )
 
 

@@ -49,7 +49,7 @@ class Txt2Img(Request):
         seed: Random when left out. 0 to 4294967295.
         scheduler: A name from `Client.schedulers`.
         model: A name from `Client.models`.
-        loras: Names from `Client.loras`, with scales.
+        loras: Names from `Client.loras`, with scales; `<lora:NAME:SCALE>` in the prompt too.
         clip_skip: Number of last text-encoder layers to skip. 0 to 11. 0 by default.
         output_format: Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
             png by default.

@@ -70,9 +70,9 @@ def create_app(settings: Settings) -> Application:
         settings.web.decode_memory_bytes,
         settings.web.max_upload_pixels,
     )
-    catalog = ModelCatalog(settings.models_dir, settings.models.default)
-    adapters = AdapterCatalog(settings.loras_dir, settings.embeddings_dir)
-    upscalers = UpscalerCatalog(settings.upscalers_dir)
+    catalog = ModelCatalog.of(settings)
+    adapters = AdapterCatalog.of(settings)
+    upscalers = UpscalerCatalog.of(settings)
     sources = Sources(store, decoders, settings.web.max_upload_bytes)
     here = context.Context(
         settings=settings,

@@ -40,6 +40,7 @@ PATTERNS = {
     "image_id": f"^(up{HASH}|{HASH}-[0-9])$",
     "token_id": "^[0-9a-f]{12}$",
     "device_id": "^[0-9a-f]{12}$",
+    "name": "^[^/].*$",
 }
 
 EVERYWHERE = (401, 403, 422, 429, 500, 503)  # problems of every route

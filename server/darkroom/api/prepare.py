@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from urllib.parse import unquote
 
-from darkroom.api import checks
+from darkroom.api import checks, lora_tags
 from darkroom.api.checks import Source
 from darkroom.api.errors import ProblemError, invalid, invalid_field, pointer
 from darkroom.api.parse import check_bytes, digest
@@ -222,6 +222,7 @@ class Preparer:
         named = "output_format" in asked.model_fields_set
         output_format = asked.output_format if named else accepted or OutputFormat.PNG
         request: ResolvedRequest
+        notes: tuple[str, ...] = ()
         if isinstance(asked, UpscaleRequest):
             upscaler = self._find_upscaler(asked)
             sources, webhook, errors = self._look_up(asked, files, client)
@@ -230,7 +231,9 @@ class Preparer:
             request, workload = _resolve_upscaling(asked, upscaler, sources["image"], output_format)
         else:
             model = self._find_model(asked)
+            asked, refused = self._with_tags(asked, model)
             sources, webhook, errors = self._look_up(asked, files, client)
+            errors += refused
             errors += checks.check(asked, model, sources, self.adapters)
             if errors:
                 raise invalid(errors)
@@ -238,8 +241,9 @@ class Preparer:
             sizes = [source.size for source in sources.values()]
             shown = model.spec.family.shown_pixels(asked.task, sizes)
             workload = replace(request.workload, pixels=request.workload.pixels + shown)
+            notes = (*_picture_notes(sources), *self._lora_notes(request))
         found = tuple(sources.values())
-        return PreparedRequest(request, workload, found, fingerprint, webhook, _notes(sources))
+        return PreparedRequest(request, workload, found, fingerprint, webhook, notes)
 
     def _look_up(
         self, asked: AnyRequest, files: Mapping[str, bytes | Decoded], client: str | None
@@ -262,6 +266,43 @@ class Preparer:
             except DestinationError as error:
                 errors.append(FieldError(pointer="#/webhook", detail=str(error)))
         return sources, webhook, errors
+
+    def _with_tags(
+        self, asked: Txt2ImgRequest, model: ModelEntry
+    ) -> tuple[Txt2ImgRequest, list[FieldError]]:
+        """A request with the LoRAs of its prompt's tags in `loras`, and errors of these tags."""
+        prompt, tags = lora_tags.split(asked.prompt)
+        loras = lora_tags.by_own_names(asked.loras, self.adapters)
+        if not tags and loras == asked.loras:
+            return asked, []
+        refused: list[lora_tags.Refused] = []
+        if tags:
+            loras, refused = lora_tags.apply(tags, loras, model, self.adapters)
+        given = {name: getattr(asked, name) for name in asked.model_fields_set}
+        details = (
+            message("lora_tag", "{tag}: {reason}", tag=each.tag.text, reason=each.reason)
+            for each in refused
+        )
+        errors = [FieldError(pointer="#/prompt", detail=detail) for detail in details]
+        return type(asked)(**{**given, "prompt": prompt, "loras": loras}), errors
+
+    def _lora_notes(self, request: Txt2Img) -> Iterator[str]:
+        """Notes on what is left out of LoRAs, and on tags that are read as words."""
+        for lora in request.loras:
+            bundled = ", ".join(self.adapters.loras.find(lora.name).bundled)
+            if bundled:
+                yield message(
+                    "lora_bundled",
+                    "{lora} is used without the embeddings that are bundled with it: {embeddings}",
+                    lora=lora.name,
+                    embeddings=bundled,
+                )
+        for tag in lora_tags.split(request.negative_prompt)[1]:
+            yield message(
+                "lora_negative",
+                "{tag} in the negative prompt is read as words; LoRAs are named in the prompt",
+                tag=tag.text,
+            )
 
     def _find_model(self, asked: Txt2ImgRequest) -> ModelEntry:
         """The model asked for, or the default one, if it supports the task.
@@ -313,7 +354,7 @@ class Preparer:
         return found
 
 
-def _notes(sources: Mapping[str, Source]) -> tuple[str, ...]:
+def _picture_notes(sources: Mapping[str, Source]) -> tuple[str, ...]:
     """Notes on a request's pictures: that transparent parts are lost. A mask covers them."""
     if "mask_image" in sources:
         return ()

@@ -5,6 +5,7 @@ The tensor names are those of the original repositories, by which diffusers reco
 the kind of text encoder is compared here, so that models of other sizes are recognised as well.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,15 @@ SDXL_CLIP_L = "conditioner.embedders.0.transformer.text_model.embeddings.positio
 SDXL_CLIP_G = "conditioner.embedders.1.model.positional_embedding"
 REFINER_CLIP_G = "conditioner.embedders.0.model.text_projection"
 
+# Metadata in which trainers and converters say what a UNet predicts, and their words for it, in
+# lower case without signs (https://github.com/Stability-AI/ModelSpec).
+PREDICTION_KEYS = ("modelspec.prediction_type", "prediction_type", "modelspec.predict_key")
+PREDICTIONS = {
+    **dict.fromkeys(("v", "vpred", "vprediction", "vparameterization", "velocity"), "v_prediction"),
+    **dict.fromkeys(("epsilon", "eps", "epsprediction", "noise"), "epsilon"),
+}
+ZERO_SNR_KEYS = ("ztsnr", "modelspec.zsnr", "ss_zero_terminal_snr", "zero_terminal_snr")
+
 # Prefix or part of a tensor's name → what the file is.
 FOREIGN = (
     (("lora_", ".lora", "hada_w", "lokr_w"), "is a LoRA, not a model"),
@@ -51,11 +61,13 @@ class Checkpoint:
     Attributes:
         config: name of the embedded configuration that describes it.
         scheduler: settings from its metadata that override the configuration's scheduler.
+        metadata: as it stands in the file.
     """
 
     config: str
     has_vae: bool
     scheduler: Mapping[str, Any]
+    metadata: Mapping[str, str]
 
 
 def recognise(path: Path) -> Checkpoint:
@@ -85,7 +97,8 @@ def recognise(path: Path) -> Checkpoint:
         config = f"{config}-inpaint"
     elif config == "sd2":
         config = _second_version(header)
-    return Checkpoint(config, any(name.startswith(VAE) for name in header.shapes), scheduler)
+    has_vae = any(name.startswith(VAE) for name in header.shapes)
+    return Checkpoint(config, has_vae, scheduler, header.metadata)
 
 
 def numbers(path: Path) -> dict[str, int]:
@@ -126,18 +139,36 @@ def _second_version(header: Header) -> str:
     (https://github.com/Stability-AI/ModelSpec); the default is 768, as in diffusers.
     """
     says_512 = header.metadata.get("modelspec.architecture") == "stable-diffusion-v2-512"
-    predicts_noise = header.metadata.get("modelspec.prediction_type") == "epsilon"
+    predicts_noise = _prediction(header) == "epsilon"
     return "sd2-512" if says_512 or predicts_noise else "sd2-768"
 
 
 def _scheduler(header: Header) -> dict[str, Any]:
     if "edm_mean" in header.shapes or "edm_vpred.sigma_max" in header.shapes:
         raise UnusableError("it was trained on EDM's noise levels, for which no scheduler is here")
-    # Empty tensors by which trainers of SDXL mark v-prediction and zero terminal SNR.
-    if "v_pred" not in header.shapes and header.metadata.get("modelspec.prediction_type") != "v":
+    metadata = header.metadata
+    if _prediction(header) != "v_prediction":
         return {}
-    zero_snr = {"rescale_betas_zero_snr": True} if "ztsnr" in header.shapes else {}
-    return {"prediction_type": "v_prediction", **zero_snr}
+    zero_snr = "ztsnr" in header.shapes or any(_is_set(metadata.get(key)) for key in ZERO_SNR_KEYS)
+    return {"prediction_type": "v_prediction"} | (
+        {"rescale_betas_zero_snr": True} if zero_snr else {}
+    )
+
+
+def _prediction(header: Header) -> str | None:
+    """What a checkpoint says that its UNet predicts, in diffusers' word; None if it does not."""
+    if "v_pred" in header.shapes:  # an empty tensor by which trainers of SDXL mark it
+        return "v_prediction"
+    for key in PREDICTION_KEYS:
+        said = PREDICTIONS.get(re.sub(r"[^a-z]", "", header.metadata.get(key, "").lower()))
+        if said is not None:
+            return said
+    return "v_prediction" if _is_set(header.metadata.get("ss_v_parameterization")) else None
+
+
+def _is_set(text: str | None) -> bool:
+    """Whether a setting in metadata, written by Python or JSON, is on."""
+    return (text or "").strip().lower() in ("true", "1", "yes")
 
 
 def _foreign(header: Header) -> str:

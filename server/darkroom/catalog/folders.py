@@ -7,14 +7,17 @@ shards with an index.
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from darkroom.catalog import weight_files
 from darkroom.catalog.families import UNETS, Family
 from darkroom.catalog.weight_files import UnusableError, read_json
 
 INDEX = "model_index.json"
+DENOISERS = ("unet", "transformer")  # names of the parts that are called at every step
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # parts of SD, never loaded
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model")
 PICKLES = (*weight_files.PICKLES, ".msgpack", ".h5")
@@ -30,8 +33,34 @@ _INDEX = re.compile(
     r"(?:diffusion_pytorch_model|model)\.safetensors\.index(?:\.(?P<variant>\w+))?\.json"
 )
 
+# How a part's config says that it is quantised → the package that reads it.
+LIBRARIES: Mapping[str, str] = {
+    "bitsandbytes": "bitsandbytes",
+    "gguf": "gguf",
+    "quanto": "optimum",
+    "torchao": "torchao",
+}
+_LICENCE = re.compile(r"^(license(?:_name)?): *[\"']?([\w .+-]{1,100})", re.MULTILINE)
+CARD_CHARS = 4096  # of a card that are read: those that describe it come first
+
 Variant = str | None  # None: the plain files
 Variants = Mapping[Variant, tuple[str, ...]]
+
+
+def is_model(names: Collection[str]) -> bool:
+    """Whether a folder that holds these is meant as a model, or as a part of one."""
+    return INDEX in names or "config.json" in names or any(part in names for part in DENOISERS)
+
+
+def card(folder: Path) -> dict[str, str]:
+    """What a model's card says of its licence, by the name of that in the card."""
+    try:
+        with (folder / "README.md").open(encoding="utf-8") as file:
+            head = file.read(CARD_CHARS)
+    except (OSError, UnicodeDecodeError):
+        return {}
+    found = dict(_LICENCE.findall(head.partition("\n---")[0])) if head.startswith("---") else {}
+    return {"license": found["license_name"]} if "license_name" in found else found
 
 
 def parts(folder: Path, family: Family) -> dict[str, str]:
@@ -72,7 +101,7 @@ def check(folder: Path, family: Family, check_header: Callable[[Path], object]) 
             if not set(names) & set(TOKENIZER_FILES):
                 raise UnusableError(f"its part {name} lacks its vocabulary, {TOKENIZER_FILES[0]}")
         elif "config.json" in names:
-            read_json(part / "config.json")
+            _check_quantisation(name, read_json(part / "config.json"))
             weights[name] = variants(names)
             if not weights[name]:
                 raise UnusableError(f"its part {name} {_why_no_weights(names)}")
@@ -87,6 +116,19 @@ def check(folder: Path, family: Family, check_header: Callable[[Path], object]) 
             except UnusableError as error:
                 raise UnusableError(f"its part {name}: {error}") from None
     return variant
+
+
+def _check_quantisation(name: str, config: Mapping[str, Any]) -> None:
+    """Raise `UnusableError` for a part whose weights need a library that is not installed."""
+    quantised = config.get("quantization_config")
+    if not isinstance(quantised, dict):
+        return
+    method = str(quantised.get("quant_method", "an unknown program"))
+    library = LIBRARIES.get(method)
+    if library is None:
+        raise UnusableError(f"its part {name} is quantised by {method}, which is not read")
+    if find_spec(library) is None:
+        raise UnusableError(f"its part {name} is quantised by {method}, which is not installed")
 
 
 def weights(folder: Path, family: Family, variant: Variant) -> dict[str, list[Path]]:

@@ -1,7 +1,7 @@
 """The LoRAs and textual-inversion embeddings on this server, described by their files' headers.
 
-Only safetensors are read; other files in the folders are listed with the reason why they cannot be
-used.
+Only safetensors are read; other weights in the folders are listed with the reason why they cannot
+be used.
 """
 
 import json
@@ -11,17 +11,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkroom.catalog import lora_kinds
+from darkroom.catalog import lora_kinds, sidecars
+from darkroom.catalog.addons import NO_FOLDERS, AddonEntry, AddonFolder
+from darkroom.catalog.listing import Listed, SharedFolders
 from darkroom.catalog.lora_kinds import UNET
 from darkroom.catalog.models import ModelEntry
 from darkroom.catalog.weight_files import (
-    AddonEntry,
-    AddonFolder,
     Header,
     UnusableAddonError,
     UnusableError,
     read_json,
 )
+from darkroom.config import Settings
 from darkroom.errors import DarkroomError, message
 from darkroom.responses import EmbeddingInfo, LoraInfo
 
@@ -39,6 +40,12 @@ FOREIGN = {
         r"\.lokr_w1": "is a LoKr; only LoRA and LoCon can be used",
         r"dora_scale|lora_magnitude_vector": "is a DoRA; only LoRA and LoCon can be used",
         r"\.lora_mid\.": "is a LoCon with Tucker cores, which cannot be used",
+        r"\.(?:w_norm|b_norm)$": "holds trained norms (LyCORIS); only LoRA and LoCon can be used",
+        r"\.diff$": "holds full differences of weights; only LoRA and LoCon can be used",
+        r"\.diff_b$": "holds differences of biases; only LoRA and LoCon can be used",
+        r"\.on_input$|\.ia3_l$": "is an (IA)³; only LoRA and LoCon can be used",
+        r"\.oft_(?:blocks|diag)|\.oft_R\.": "is an OFT; only LoRA and LoCon can be used",
+        r"\.[ab][12]\.weight$": "is a GLoRA; only LoRA and LoCon can be used",
         # Of FLUX some are published so, with strengths of 1.
         r"^base_model\.model\.(?!double_|single_|img_|txt_|time_|vector_|guidance_|final_)": (
             "was saved by peft, which keeps its strength in another file; save it with diffusers' "
@@ -49,6 +56,7 @@ FOREIGN = {
     }.items()
 }
 MAX_TRIGGER_WORDS = 8
+BUNDLED = "bundle_emb."  # how keys of embeddings begin that kohya and OneTrainer put into LoRAs
 
 # Width of the text embeddings that the UNet's cross attention reads → family, and its name.
 FAMILIES = {
@@ -69,11 +77,17 @@ class LoraEntry(AddonEntry):
     Attributes:
         kinds: of network that it may be for, see `lora_kinds`.
         width: of the transformer that it was trained for; None if its layers do not show it.
+        bundled: names of the embeddings in its file, which are not read.
     """
 
     info: LoraInfo
     kinds: tuple[str, ...]
     width: int | None
+    bundled: tuple[str, ...] = ()
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        return self.info.aliases
 
 
 @dataclass(frozen=True)
@@ -91,9 +105,19 @@ class EmbeddingEntry(AddonEntry):
 class AdapterCatalog:
     """The LoRAs and embeddings on this server, by name."""
 
-    def __init__(self, loras_dir: Path, embeddings_dir: Path) -> None:
-        self.loras = AddonFolder(loras_dir, _describe_lora, "LoRA", UnknownLoraError)
-        self.embeddings = AddonFolder(embeddings_dir, _describe_embedding, "embedding")
+    def __init__(
+        self, loras_dir: Path, embeddings_dir: Path, shared: SharedFolders = NO_FOLDERS
+    ) -> None:
+        self.loras = AddonFolder(loras_dir, _describe_lora, "LoRA", UnknownLoraError, shared)
+        self.embeddings = AddonFolder(
+            embeddings_dir, _describe_embedding, "embedding", shared=shared
+        )
+
+    @classmethod
+    def of(cls, settings: Settings) -> "AdapterCatalog":
+        """The LoRAs and embeddings that the settings name."""
+        shared = SharedFolders(settings.models.paths)
+        return cls(settings.loras_dir, settings.embeddings_dir, shared)
 
 
 @dataclass
@@ -117,15 +141,20 @@ def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
     Every layer has a `down` of (rank, in, …) and an `up` of (out, rank, …), and changes its weight
     by alpha / rank · up · down.
 
+    Embeddings that are bundled with them are left out.
+
     Raises:
         UnusableAddonError: a key is of something else, or half of a layer is missing.
     """
     layers: dict[str, Layer] = {}
-    for key in keys:
-        match = _KEY.fullmatch(key)
-        foreign = [reason for part, reason in FOREIGN.items() if part.search(key)]
-        if match is None or foreign:
-            raise UnusableAddonError(foreign[0] if foreign else _unknown(key))
+    held = [key for key in keys if not key.startswith(BUNDLED)]
+    known = {key: _KEY.fullmatch(key) for key in held}
+    for part, reason in FOREIGN.items():
+        if any(part.search(key) for key in held):
+            raise UnusableAddonError(reason)
+    for key, match in known.items():
+        if match is None:
+            raise UnusableAddonError(_unknown(key))
         layer = layers.setdefault(match["layer"], Layer())
         match match["side"]:
             case "down" | "A":
@@ -148,7 +177,7 @@ def _unknown(held: str) -> str:
     )
 
 
-def _describe_lora(path: Path, header: Header) -> LoraEntry:
+def _describe_lora(listed: Listed, header: Header) -> LoraEntry:
     layers = group_by_layer(header.shapes)
     try:
         kinds = lora_kinds.kinds(layers)
@@ -166,16 +195,20 @@ def _describe_lora(path: Path, header: Header) -> LoraEntry:
         width = lora_kinds.inner_width(
             {name: header.shapes[layer.down] for name, layer in layers.items()}
         )
-    about = header.metadata
+    about = sidecars.about(listed, header.metadata)
+    output_name = header.metadata.get("ss_output_name", "").strip()[:200]
+    aliases = dict.fromkeys(alias for alias in (listed.stem, output_name) if alias)
     info = LoraInfo(
-        name=path.stem,
+        name=listed.key,
+        aliases=tuple(alias for alias in aliases if alias != listed.key),
         family=kind,
         text_dim=text_dim,
-        title=about.get("modelspec.title", about.get("ss_output_name", ""))[:200],
-        description=about.get("modelspec.description", "")[:2000],
-        trigger_words=_trigger_words(about),
+        title=about.title or output_name,
+        description=about.description,
+        trigger_words=about.trigger_words or _frequent_tags(header.metadata),
     )
-    return LoraEntry(path, info, kinds, width)
+    bundled = {key.split(".")[1]: None for key in header.shapes if key.startswith(BUNDLED)}
+    return LoraEntry(listed.path, info, kinds, width, tuple(bundled))
 
 
 def _text_dim(layers: Mapping[str, Layer], shapes: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -195,11 +228,8 @@ def _text_dim(layers: Mapping[str, Layer], shapes: Mapping[str, tuple[int, ...]]
     return None
 
 
-def _trigger_words(about: Mapping[str, str]) -> tuple[str, ...]:
-    """The author's trigger phrase, else the most frequent tags of the training set."""
-    phrase = about.get("modelspec.trigger_phrase", "").strip()
-    if phrase:
-        return (phrase[:200],)
+def _frequent_tags(about: Mapping[str, str]) -> tuple[str, ...]:
+    """The most frequent tags of the training set."""
     try:
         folders = json.loads(about.get("ss_tag_frequency", "{}"))
         counts: Counter[str] = Counter()
@@ -210,7 +240,7 @@ def _trigger_words(about: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(tag[:200] for tag, _ in counts.most_common(MAX_TRIGGER_WORDS) if tag)
 
 
-def _describe_embedding(path: Path, header: Header) -> EmbeddingEntry:
+def _describe_embedding(listed: Listed, header: Header) -> EmbeddingEntry:
     shapes = [header.shapes[key] for key in _vectors(header)]
     if not shapes:
         raise UnusableAddonError("is no textual inversion: it holds neither emb_params nor clip_l")
@@ -220,9 +250,12 @@ def _describe_embedding(path: Path, header: Header) -> EmbeddingEntry:
     widths = tuple(shape[-1] for shape in shapes)
     text_dim = sum(widths)
     info = EmbeddingInfo(
-        name=path.stem, family=family(text_dim), text_dim=text_dim, vectors=counts.pop()
+        name=listed.stem,  # the word in prompts, in which folder it is
+        family=family(text_dim),
+        text_dim=text_dim,
+        vectors=counts.pop(),
     )
-    return EmbeddingEntry(path, info, widths)
+    return EmbeddingEntry(listed.path, info, widths)
 
 
 def _vectors(header: Header) -> tuple[str, ...]:

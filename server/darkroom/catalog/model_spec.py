@@ -1,6 +1,5 @@
 """Tasks, defaults and limits of a model, read from its configuration, and its owner's notes."""
 
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -12,8 +11,11 @@ from pydantic import Field, ValidationError
 
 from darkroom.catalog import families, schedulers, widths
 from darkroom.catalog.families import SDXL, UNETS, VARYING, Family, Guidance
+from darkroom.catalog.listing import Listed
 from darkroom.catalog.schedulers import NATIVE
+from darkroom.catalog.sidecars import OURS, SHARED
 from darkroom.catalog.weight_files import UnusableError, read_json
+from darkroom.errors import did_you_mean
 from darkroom.requests import (
     MAX_CLIP_SKIP,
     MAX_REFERENCES,
@@ -37,7 +39,6 @@ _DISTILLED = re.compile(
     re.IGNORECASE,
 )
 _STEPS = re.compile(r"(?<!\d)([1-9]\d?)[-_ ]?steps?(?![a-z])", re.IGNORECASE)
-CLOSE = 0.7  # a key at least so like one of ours is that one, misspelt
 TURBO_SHIFT = 3.0  # of Z-Image-Turbo's scheduler; Z-Image's own is 6
 
 
@@ -362,42 +363,54 @@ class Notes(Schema):
 
 
 # Keys of notes that other programs write too, into files of the same name.
-SHARED_KEYS = frozenset({"description", "vae"})
-THEIR_KEYS = frozenset({"notes"})  # of A1111, which `note` is like
+SHARED_KEYS = frozenset({"description", "vae", "notes"})
 
 
-def read_sidecar(path: Path) -> Notes:
-    """Read the owner's notes on a single file; empty ones if there are none.
+def read_sidecar(listed: Listed) -> tuple[Notes, tuple[str, ...]]:
+    """Read the owner's notes on a single file, and say which other files were passed over, and why.
 
-    A1111 and programs that download models write files of that name as well, with keys of their
-    own. Those are passed over.
+    `NAME.darkroom.json` is always the owner's. `NAME.json` is if all its keys are those of notes;
+    A1111 and programs that download models write files of that name as well.
 
     Raises:
-        UnusableError: it is meant as ours, and a key is wrong; names it.
+        UnusableError: it is the owner's, and something in it is wrong; names it.
     """
-    return read_notes(path) if _is_ours(path) else Notes()
+    ours, shared = (next(listed.beside(ending), None) for ending in (OURS, SHARED))
+    if ours is not None:
+        passed_over = () if shared is None else (f"{shared.name} is not read beside {ours.name}",)
+        return read_notes(ours), passed_over
+    if shared is None:
+        return Notes(), ()
+    reason = _why_not_ours(shared)
+    return (read_notes(shared), ()) if reason is None else (Notes(), (reason,))
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether a file has a key that only notes have, or none that is unlike those of notes."""
-    known = Notes.model_fields.keys()
-    inner = NotedDefaults.model_fields.keys() | NotedLimits.model_fields.keys()
+def _why_not_ours(path: Path) -> str | None:
+    """Why a file is another program's; None if it is ours.
+
+    One that is no JSON is ours if it has a key that only notes have.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, UnicodeDecodeError):
-        return False
-    except OSError:
-        return True
-    own = known - SHARED_KEYS
-    try:
         found = json.loads(text)
+    except (FileNotFoundError, UnicodeDecodeError):
+        return f"{path.name} is no text in UTF-8, and was passed over"
+    except OSError:
+        return None  # reading it says why
     except (ValueError, RecursionError):
-        return any(f'"{key}"' in text for key in own)
+        own = Notes.model_fields.keys() - SHARED_KEYS
+        ours = any(f'"{key}"' in text for key in own)
+        return None if ours else f"{path.name} is no JSON, and was passed over"
     if not isinstance(found, dict):
-        return False
-    alike = (difflib.get_close_matches(key, [*known, *inner], 1, CLOSE) for key in found)
-    theirs = not THEIR_KEYS.isdisjoint(found)
-    return not own.isdisjoint(found) or (not theirs and all(alike))
+        return f"{path.name} holds no JSON object, and was passed over"
+    strange = next((key for key in found if key not in Notes.model_fields), None)
+    if strange is None:
+        return None
+    close = did_you_mean(strange, Notes.model_fields)
+    return (
+        f"{path.name} is another program's, as {strange:.100} is no key of ours{close}; only what "
+        "describes the model is read of it"
+    )
 
 
 def read_notes(path: Path) -> Notes:

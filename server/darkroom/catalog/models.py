@@ -1,21 +1,25 @@
 """The models on this server, described by their JSON and headers without loading them.
 
 A model is a folder in the diffusers format or a single `.safetensors` file: the embedded tintype,
-and what is in the models directory. The owner's notes on it, `darkroom.json` in the folder or
-`<name>.json` beside the file, override what its files say; other programs' files of that name are
-passed over. Models that cannot be used are listed
-with the reason.
+what is in the models directory, and in folders of other programs. The owner's notes on it,
+`darkroom.json` in the folder or `<name>.json` beside the file, override what its files say; other
+programs' files of that name only describe it. Models that cannot be used are listed with the
+reason.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from darkroom.catalog import checkpoints, families, folders, model_spec
+from darkroom.catalog import addons, checkpoints, families, folders, listing, model_spec, sidecars
+from darkroom.catalog.addons import HARMLESS, NO_FOLDERS
 from darkroom.catalog.folders import PICKLED, PICKLES, Variant
+from darkroom.catalog.listing import Listed, SharedFolders
 from darkroom.catalog.model_spec import ModelSpec, Notes, read_notes, read_sidecar
+from darkroom.catalog.sidecars import About
 from darkroom.catalog.weight_files import (
     SAFETENSORS,
     UnusableError,
@@ -24,7 +28,9 @@ from darkroom.catalog.weight_files import (
     read_header,
     stamp,
 )
+from darkroom.config import Settings
 from darkroom.errors import DarkroomError, Message, did_you_mean, message
+from darkroom.requests import UPSCALERS
 from darkroom.responses import ModelInfo
 
 EMBEDDED = Path(__file__).parent.parent / "models"
@@ -50,6 +56,21 @@ class BrokenModelError(UnknownModelError):
 
 
 @dataclass(frozen=True)
+class NumberBytes:
+    """Bytes that each number of a model's weights takes in a worker's memory.
+
+    Attributes:
+        unet: of models with a UNet of Stable Diffusion.
+        transformer: of the others.
+        denoiser: of the network that is called at every step, if it is kept in less.
+    """
+
+    unet: int
+    transformer: int
+    denoiser: int | None = None
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """A model, its files and how to load it.
 
@@ -62,6 +83,8 @@ class ModelEntry:
         tiny_vae: file or folder of a small VAE for it.
         latent_rgb: colours of its latents for previews, see `Notes`.
         words: nouns that it knows, if it is a small model that knows few.
+        passed_over: files beside it that are not read as notes, each with the reason.
+        picture: a file that shows what it draws; its own file if that holds one.
     """
 
     info: ModelInfo
@@ -75,6 +98,8 @@ class ModelEntry:
     tiny_vae: Path | None = None
     latent_rgb: tuple[tuple[float, float, float], ...] | None = None
     words: frozenset[str] = frozenset()
+    passed_over: tuple[str, ...] = ()
+    picture: Path | None = None
 
     def notes_on(self, prompt: str) -> list[str]:
         """What a job with this prompt is told: that the model knows no word of it."""
@@ -88,11 +113,12 @@ class ModelEntry:
         Raises:
             UnusableError: a file is damaged, or gone.
         """
+        return self._numbers
+
+    @cached_property
+    def _numbers(self) -> Mapping[str, int]:
         if self.layout == "folder":
-            parts = folders.weights(self.path, self.spec.family, self.variant)
-            if self.vae is not None:
-                parts.pop("vae", None)
-            found = {part: sum(map(count_numbers, files)) for part, files in parts.items()}
+            found = {part: sum(map(count_numbers, files)) for part, files in self._files.items()}
         else:
             found = checkpoints.numbers(self.path)
         if self.vae is not None:
@@ -100,10 +126,39 @@ class ModelEntry:
             found["vae"] = found.get("vae", 0) + sum(map(count_numbers, files))
         return found
 
+    def expected_parts(self, number_bytes: NumberBytes) -> dict[str, int]:
+        """Bytes of each part in memory; raises as `numbers`."""
+        unet = self.spec.family in families.UNETS
+        size = number_bytes.unet if unet else number_bytes.transformer
+        denoiser = number_bytes.denoiser or size
+        return {
+            part: numbers * (denoiser if part in folders.DENOISERS else size)
+            for part, numbers in self.numbers().items()
+        }
+
+    @property
+    def _files(self) -> dict[str, list[Path]]:
+        """The files of a folder from which its parts are loaded."""
+        parts = folders.weights(self.path, self.spec.family, self.variant)
+        if self.vae is not None:
+            parts.pop("vae", None)
+        return parts
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """Of its own files from which it is loaded; 0 if they are gone."""
+        files = [self.path]
+        if self.layout == "folder":
+            files = [file for part in self._files.values() for file in part]
+        try:
+            return sum(file.stat().st_size for file in files)
+        except OSError:
+            return 0
+
 
 @dataclass(frozen=True)
 class BrokenModel:
-    """A folder or file in the models directory that cannot be used, and why."""
+    """A folder or file among the models that cannot be used, and why."""
 
     name: str
     reason: str
@@ -111,15 +166,15 @@ class BrokenModel:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A folder or file in the models directory, and how to read it."""
+    """A folder or file among the models, and how to read it."""
 
     name: str
-    path: Path
-    describe: Callable[[Path], ModelEntry]
+    listed: Listed
+    describe: Callable[[Listed], ModelEntry]
 
     def read(self) -> ModelEntry | BrokenModel:
         try:
-            return self.describe(self.path)
+            return self.describe(self.listed)
         except UnusableError as error:
             return BrokenModel(self.name, str(error))
         except OSError as error:
@@ -129,23 +184,32 @@ class _Candidate:
 class ModelCatalog:
     """The models on this server, by name.
 
-    The folder is listed at every call, and a model is read again when one of its files changes.
+    The folders are listed at every call, and a model is read again when one of its files changes.
 
     Args:
         models_dir: folder of models; may be missing. Its neighbours `vae/` and `configs/` have
             VAEs, and configurations of unusual single files.
         default: name of the model for requests without one.
+        shared: folders of other programs. Of two models with one name, the first has it.
     """
 
-    def __init__(self, models_dir: Path, default: str) -> None:
+    def __init__(self, models_dir: Path, default: str, shared: SharedFolders = NO_FOLDERS) -> None:
         self._models_dir = models_dir
+        self._shared = shared
         self._vae_dir = models_dir.parent / "vae"
         self._configs_dir = models_dir.parent / "configs"
         self._default = default
-        self._recognise = cached(checkpoints.recognise)
-        self._check_header = cached(lambda path: bool(read_header(path)))
+        self._recognise = cached(checkpoints.recognise, stamp)
+        self._check_header = cached(_has_header, stamp)
         self._folder = cached(self._read_folder, self._stamp)
         self._file = cached(self._read_file, self._stamp)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "ModelCatalog":
+        """The models that the settings name."""
+        return cls(
+            settings.models_dir, settings.models.default, SharedFolders(settings.models.paths)
+        )
 
     def entries(self) -> list[ModelEntry]:
         """All usable models."""
@@ -189,56 +253,82 @@ class ModelCatalog:
 
     def _candidates(self) -> Iterator[_Candidate]:
         """All models, folders before files, so that of two with one name the folder has it."""
-        found = sorted(_listed(self._models_dir), key=lambda p: (p.is_file(), p.suffix in PICKLES))
-        taken = set()
-        for path in (*_listed(EMBEDDED), *found):
-            if path in (CONFIGS, INCLUDED_UPSCALERS):
-                continue
-            if path.is_dir():
-                model = _Candidate(path.name, path, self._folder)
-            elif path.suffix == SAFETENSORS:
-                model = _Candidate(path.stem, path, self._file)
-            elif path.suffix in PICKLES and path.stem not in taken:  # else there is a safe copy
-                model = _Candidate(path.stem, path, _refuse_pickle)
-            else:
-                continue
-            if model.name in taken:
-                model = _Candidate(path.name, path, _refuse_namesake)
-            taken.add(model.name)
-            yield model
+        taken: set[str] = set()
+        for root in self._roots():
+            found = [
+                listed
+                for listed in root
+                if listed.path.suffix.lower() not in HARMLESS or listed.is_folder
+            ]
+            for listed in sorted(found, key=_rank):
+                name, describe = listed.key, self._describe(listed)
+                if describe is _refuse_pickle and name in taken:  # there is a safe copy
+                    continue
+                if name in taken:
+                    name, describe = listed.file, _refuse_namesake
+                taken.add(name)
+                yield _Candidate(name, listed, describe)
 
-    def _stamp(self, path: Path) -> list[object]:
+    def _roots(self) -> Iterator[Collection[Listed]]:
+        """What is in each folder of models, the server's own ones first."""
+        included = (path for path in _children(EMBEDDED) if (path / folders.INDEX).is_file())
+        yield [Listed(path, path.name, is_folder=True) for path in included]
+        for folder in (self._models_dir, *self._shared.of("models")):
+            yield list(listing.walk(folder, folders.is_model))
+        for hub in self._shared.hubs():
+            yield [each for each in listing.snapshots(hub) if (each.path / folders.INDEX).is_file()]
+
+    def _describe(self, listed: Listed) -> Callable[[Listed], ModelEntry]:
+        if listed.key.startswith(UPSCALERS):
+            return _refuse_upscaler
+        if listed.is_folder:
+            return self._folder
+        if listed.path.suffix.lower() in PICKLES:
+            return _refuse_pickle
+        return self._file if addons.why_not_read(listed.path) is None else _refuse_ending
+
+    def _stamp(self, listed: Listed) -> list[object]:
         """What changes when a model's files change, or the files that its notes may name."""
-        used = (path.with_suffix(".json"), self._vae_dir, self._configs_dir)
-        return [stamp(path), *(stamp(other) for other in used if other.exists())]
+        beside = [*listed.beside(*sidecars.ALL)]
+        found = [*stamp(listed.path), *(stamp(path) for path in beside)]
+        if listed.is_folder or beside:  # it may have notes
+            named = (self._configs_dir, *self._vae_dirs())
+            found += [stamp(folder) for folder in named if folder.exists()]
+        return found
 
-    def _read_folder(self, folder: Path) -> ModelEntry:
+    def _vae_dirs(self) -> list[Path]:
+        return [self._vae_dir, *self._shared.of("vae")]
+
+    def _read_folder(self, listed: Listed) -> ModelEntry:
+        folder = listed.path
         if not (folder / folders.INDEX).is_file():
             raise UnusableError(_no_index(folder))
         notes = read_notes(folder / NOTES)
         if notes.config is not None:
             raise UnusableError(f"its notes {NOTES}: config is for single files")
-        spec = model_spec.examine(folder, folder.name)
+        spec = model_spec.examine(folder, listed.stem)
         variant = folders.check(folder, spec.family, self._check_header)
-        return self._entry(folder.name, folder, folder, spec, notes, {}, variant)
+        about = sidecars.about(listed, folders.card(folder))
+        return self._entry(listed, folder, spec, notes, about, {}, variant)
 
-    def _read_file(self, file: Path) -> ModelEntry:
-        checkpoint = self._recognise(file)
-        notes = read_sidecar(file.with_suffix(".json"))
+    def _read_file(self, listed: Listed) -> ModelEntry:
+        checkpoint = self._recognise(listed.path)
+        notes, passed_over = read_sidecar(listed)
         config = self._config(notes.config or checkpoint.config)
-        spec = model_spec.examine(config, file.stem)
-        entry = self._entry(file.stem, file, config, spec, notes, checkpoint.scheduler)
+        spec = model_spec.examine(config, listed.stem)
+        about = sidecars.about(listed, checkpoint.metadata)
+        entry = self._entry(listed, config, spec, notes, about, checkpoint.scheduler)
         if entry.vae is None and not checkpoint.has_vae:
             raise UnusableError("it holds no VAE; name one as `vae` in its notes")
-        return entry
+        return replace(entry, passed_over=passed_over)
 
     def _entry(
         self,
-        name: str,
-        path: Path,
+        listed: Listed,
         config: Path,
         spec: ModelSpec,
         notes: Notes,
+        about: About,
         scheduler: Mapping[str, Any],
         variant: Variant = None,
     ) -> ModelEntry:
@@ -253,9 +343,12 @@ class ModelCatalog:
             )
         info = ModelInfo(
             schedulers=spec.schedulers,
-            name=name,
+            name=listed.key,
+            title=about.title,
             family=spec.family.name,
-            description=notes.description,
+            description=notes.description or about.description,
+            trigger_words=about.trigger_words,
+            licence=about.licence,
             note=notes.note,
             examples=notes.examples,
             sizes=notes.sizes,
@@ -263,14 +356,14 @@ class ModelCatalog:
             defaults=spec.defaults.model_copy(update=notes.defaults.model_dump(exclude_none=True)),
             limits=spec.limits.model_copy(update=notes.limits.model_dump(exclude_none=True)),
             fields=spec.fields,
-            default=name == self._default,
+            default=listed.key == self._default,
         )
         noted = notes.model_dump(include=set(SCHEDULER_KEYS), exclude_none=True)
         return ModelEntry(
             info=info,
-            path=path,
+            path=listed.path,
             config=config,
-            layout="folder" if path == config else "file",
+            layout="folder" if listed.is_folder else "file",
             spec=spec,
             variant=variant,
             scheduler={**scheduler, **noted},
@@ -278,10 +371,11 @@ class ModelCatalog:
             tiny_vae=self._vae(notes.tiny_vae),
             latent_rgb=notes.latent_rgb,
             words=frozenset(notes.words.split()),
+            picture=about.picture,
         )
 
     def _config(self, name: str) -> Path:
-        for path in (*_listed(CONFIGS), *_listed(self._configs_dir)):
+        for path in (*_children(CONFIGS), *_children(self._configs_dir)):
             if path.name == name and (path / folders.INDEX).is_file():
                 return path
         raise UnusableError(f"its notes name the configuration {name!r}, and there is none")
@@ -289,7 +383,7 @@ class ModelCatalog:
     def _vae(self, name: str | None) -> Path | None:
         if name is None:
             return None
-        for path in _listed(self._vae_dir):
+        for path in (path for folder in self._vae_dirs() for path in _children(folder)):
             if path.is_dir() and path.name == name and (path / "config.json").is_file():
                 return path
             if path.suffix == SAFETENSORS and path.stem == name:
@@ -298,24 +392,45 @@ class ModelCatalog:
         raise UnusableError(f"its notes name the VAE {name!r}, which is not in {self._vae_dir}")
 
 
-def _listed(folder: Path) -> list[Path]:
+def _has_header(path: Path) -> bool:
+    return bool(read_header(path))
+
+
+def _children(folder: Path) -> list[Path]:
     """The entries of a folder that are not hidden; none if there is no folder."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
+def _may_be_model(listed: Listed) -> bool:
+    return listed.is_folder or listed.path.suffix.lower() not in HARMLESS
+
+
+def _rank(listed: Listed) -> tuple[bool, bool]:
+    """Folders first, pickles last: of two with one name the first has it."""
+    return not listed.is_folder, listed.path.suffix.lower() in PICKLES
+
+
 def _no_index(folder: Path) -> str:
-    names = [path.name for path in _listed(folder)]
-    files = [name for name in names if name.endswith((SAFETENSORS, *PICKLES))]
-    if files:
-        return f"it is a folder of checkpoints ({files[0]} …); put them one level up"
+    list(folder.iterdir())  # says why, if it cannot be read
     return f"it has no {folders.INDEX}, so it is no folder in the diffusers format"
 
 
-def _refuse_pickle(path: Path) -> ModelEntry:
-    raise UnusableError(f"{path.name} is a pickled checkpoint: {PICKLED}")
+def _refuse_pickle(listed: Listed) -> ModelEntry:
+    raise UnusableError(f"{listed.name} is a pickled checkpoint: {PICKLED}")
 
 
-def _refuse_namesake(path: Path) -> ModelEntry:
-    raise UnusableError(f"another model has the name of {path.name}; rename one of them")
+def _refuse_namesake(listed: Listed) -> ModelEntry:
+    raise UnusableError(f"another model has the name of {listed.name}; rename one of them")
+
+
+def _refuse_upscaler(listed: Listed) -> ModelEntry:
+    raise UnusableError(
+        f"its name begins as those of networks that enlarge pictures do, with {UPSCALERS}; rename "
+        f"the folder of {listed.name}"
+    )
+
+
+def _refuse_ending(listed: Listed) -> ModelEntry:
+    raise UnusableError(f"{listed.name} {addons.why_not_read(listed.path)}")

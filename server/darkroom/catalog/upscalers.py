@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from darkroom.catalog.addons import NO_FOLDERS, AddonEntry, AddonFolder
+from darkroom.catalog.listing import Listed, SharedFolders
 from darkroom.catalog.models import UnknownModelError
-from darkroom.catalog.weight_files import AddonEntry, AddonFolder, Header, UnusableAddonError
+from darkroom.catalog.weight_files import Header, UnusableAddonError
+from darkroom.config import Settings
 from darkroom.responses import BrokenFile, UpscalerInfo
 
 LIBRARY = "spandrel"
@@ -37,18 +40,26 @@ class UpscalerEntry(AddonEntry):
 class UpscalerCatalog(AddonFolder[UpscalerEntry]):
     """The upscalers on this server, by name."""
 
-    def __init__(self, upscalers_dir: Path) -> None:
-        super().__init__(upscalers_dir, _describe, "upscaler", UnknownUpscalerError)
+    def __init__(self, upscalers_dir: Path, shared: SharedFolders = NO_FOLDERS) -> None:
+        super().__init__(upscalers_dir, _describe, "upscaler", UnknownUpscalerError, shared)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "UpscalerCatalog":
+        """The upscalers that the settings name."""
+        return cls(settings.upscalers_dir, SharedFolders(settings.models.paths))
 
     def read(self) -> tuple[tuple[UpscalerEntry, ...], tuple[BrokenFile, ...]]:
         entries, broken = super().read()
         if entries and find_spec(LIBRARY) is None:
-            lacking = (BrokenFile(file=entry.path.name, reason=NO_LIBRARY) for entry in entries)
+            lacking = (
+                BrokenFile(file=f"{entry.info.name}{entry.path.suffix}", reason=NO_LIBRARY)
+                for entry in entries
+            )
             return (), (*lacking, *broken)
         return entries, broken
 
 
-def _describe(path: Path, header: Header) -> UpscalerEntry:
+def _describe(listed: Listed, header: Header) -> UpscalerEntry:
     shapes = _without_prefix(header.shapes)
     if "conv_first.weight" in shapes and "conv_last.weight" in shapes:
         doublings = len({key for key in shapes if re.fullmatch(r"(upconv|conv_up)\d\.weight", key)})
@@ -68,7 +79,8 @@ def _describe(path: Path, header: Header) -> UpscalerEntry:
         raise UnusableAddonError("is no upscaler of the ESRGAN family")
     if scale < 2:
         raise UnusableAddonError("does not make pictures larger")
-    return UpscalerEntry(path, UpscalerInfo(name=path.stem, architecture=architecture, scale=scale))
+    info = UpscalerInfo(name=listed.key, architecture=architecture, scale=scale)
+    return UpscalerEntry(listed.path, info)
 
 
 def _without_prefix(shapes: Shapes) -> Shapes:

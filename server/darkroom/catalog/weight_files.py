@@ -1,4 +1,4 @@
-"""JSON and safetensors files, read without torch, and folders of add-ons: LoRAs, upscalers, …."""
+"""JSON and safetensors files, read without torch."""
 
 import json
 import math
@@ -8,19 +8,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Any, Generic, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from darkroom.errors import DarkroomError, Message, did_you_mean, message
-from darkroom.responses import BrokenFile
+from darkroom.errors import DarkroomError
 
 SAFETENSORS = ".safetensors"
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")  # loading these can run code stored in them
-PICKLED_ADDON = "is a pickle, which can run programs when it is opened; convert it to safetensors"
 
 AVERAGED = "model_ema."  # of a UNet: what checkpoints that go on training hold besides
 MAX_HEADER_BYTES = 32 * 2**20  # the largest seen, with all captions of a training set, is 10 MiB
+MAX_TENSORS = 50_000  # of one file; the largest models and LoRAs have some thousands
+# Of a header's texts that are not inside others: five for each tensor, two for each entry of the
+# metadata. Reading a header takes memory in proportion.
+MAX_TEXTS = 10 * MAX_TENSORS
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02")  # of torch.save's files, since and before 1.6
 
 # First bytes of other files that are often named like weights. Compared only if a file is not
@@ -110,8 +112,22 @@ def read_addon_header(path: Path) -> Header:
 
 
 def _parse(path: Path) -> Header:
-    with path.open("rb"):
-        pass  # says why it cannot be read, which the library does not
+    """The header of a safetensors file. The library checks its offsets against the file's size.
+
+    Raises:
+        OSError: it cannot be read; says why, which the library does not.
+        SafetensorError: it is damaged, or so large that it would take long to read.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER_BYTES and length <= os.fstat(file.fileno()).st_size:
+            raise SafetensorError(f"its header has {length} bytes")
+        header = file.read(length) if length <= MAX_HEADER_BYTES else b""
+    tensors = header.count(b'"data_offsets"')
+    if tensors > MAX_TENSORS:
+        raise SafetensorError(f"its header lists {tensors} tensors")
+    if header.count(b'"') - header.count(b'\\"') > 2 * MAX_TEXTS:
+        raise SafetensorError("its header has too many entries")
     # Of the frameworks that the library knows, numpy alone is light enough for the web process.
     with safe_open(path, framework="np") as opened:
         slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
@@ -131,7 +147,15 @@ def count_numbers(path: Path, prefix: str = "") -> int:
     return sum(math.prod(shapes[name]) for name in read)
 
 
+class Named(Protocol):
+    """A file or folder: a path, or what stands for one."""
+
+    @property
+    def name(self) -> str: ...
+
+
 Found = TypeVar("Found")
+Key = TypeVar("Key", bound=Named)
 
 
 def stamp(path: str | Path, levels: int = 2) -> list[object]:
@@ -154,120 +178,26 @@ def stamp(path: str | Path, levels: int = 2) -> list[object]:
     return found
 
 
-def cached(
-    look: Callable[[Path], Found], stamp: Callable[[Path], object] = stamp
-) -> Callable[[Path], Found]:
+def cached(look: Callable[[Key], Found], stamp: Callable[[Key], object]) -> Callable[[Key], Found]:
     """Cache a function of a file or folder until its stamp changes.
 
     An `UnusableError` that it raises is cached too. The result raises one if the file is gone.
     """
-    results: dict[Path, tuple[object, Found | UnusableError]] = {}
+    results: dict[Key, tuple[object, Found | UnusableError]] = {}
 
-    def cached_look(path: Path) -> Found:
+    def cached_look(key: Key) -> Found:
         try:
-            now = stamp(path)
+            now = stamp(key)
         except OSError as error:
-            raise UnusableError(f"{path.name} cannot be read: {error.strerror}") from None
-        if path not in results or results[path][0] != now:
+            raise UnusableError(f"{key.name} cannot be read: {error.strerror}") from None
+        if key not in results or results[key][0] != now:
             try:
-                results[path] = (now, look(path))
+                results[key] = (now, look(key))
             except UnusableError as error:
-                results[path] = (now, error)
-        found = results[path][1]
+                results[key] = (now, error)
+        found = results[key][1]
         if isinstance(found, UnusableError):
             raise UnusableError(str(found))  # a fresh one: raising adds to its traceback
         return found
 
     return cached_look
-
-
-@dataclass(frozen=True)
-class AddonEntry:
-    """An add-on's file. Its name is the file's, without the ending."""
-
-    path: Path
-
-    def expected_bytes(self, number_bytes: int) -> int:
-        """Bytes of its weights in memory, where each number takes so many."""
-        return number_bytes * count_numbers(self.path)
-
-
-Entry = TypeVar("Entry", bound=AddonEntry)
-
-
-class AddonFolder(Generic[Entry]):
-    """The add-ons in one folder, described by their headers. Thread-safe.
-
-    The folder is listed at every call, so that new files are found at once.
-
-    Args:
-        folder: may be missing.
-        describe: makes an entry from a file; raises `ValueError` with the reason if it cannot be
-            used.
-        noun: for one of them; in the plural it is the route that lists them.
-        unknown: the exception of `find`.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        describe: Callable[[Path, Header], Entry],
-        noun: str,
-        unknown: type[DarkroomError] = DarkroomError,
-    ) -> None:
-        self._folder = folder
-        self._describe = describe
-        self._noun = noun
-        self._unknown = unknown
-        self._judge = cached(self._read_file)
-
-    def entries(self) -> tuple[Entry, ...]:
-        return self.read()[0]
-
-    def broken(self) -> tuple[BrokenFile, ...]:
-        """The files that cannot be used."""
-        return self.read()[1]
-
-    def read(self) -> tuple[tuple[Entry, ...], tuple[BrokenFile, ...]]:
-        entries, broken = [], []
-        for path in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
-            if path.suffix.lower() in (SAFETENSORS, *PICKLES) and not path.name.startswith("."):
-                try:
-                    found = self._judge(path)
-                except UnusableError:  # a dangling link, or a file that was just removed
-                    continue
-                if isinstance(found, BrokenFile):
-                    broken.append(found)
-                else:
-                    entries.append(found)
-        return tuple(entries), tuple(broken)
-
-    def find(self, name: str) -> Entry:
-        """Look up an entry. The name is compared with files, never joined to a path.
-
-        Raises:
-            DarkroomError: of the class `unknown`; says what was probably meant, or what is wrong
-                with the file.
-        """
-        entries, broken = self.read()
-        for entry in entries:
-            if entry.path.stem == name:
-                return entry
-        for file in broken:
-            if Path(file.file).stem == name:
-                reason = f"{file.file} {file.reason}"
-                raise self._unknown(
-                    message("broken_file", "cannot be used: {reason}", reason=reason)
-                )
-        close = did_you_mean(name, (entry.path.stem for entry in entries))
-        route = f"/{self._noun.lower()}s"
-        detail = f"there is no {self._noun} {name!r} on this server{close} (see GET {route})"
-        raise self._unknown(Message(detail, "unknown_file", {"kind": self._noun, "name": name}))
-
-    def _read_file(self, path: Path) -> Entry | BrokenFile:
-        if path.suffix.lower() != SAFETENSORS:
-            return BrokenFile(file=path.name, reason=PICKLED_ADDON)
-        try:
-            return self._describe(path, read_addon_header(path))
-        except ValueError as error:
-            return BrokenFile(file=path.name, reason=str(error))

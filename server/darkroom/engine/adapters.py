@@ -45,7 +45,7 @@ class LoadedLora:
     Attributes:
         id: never used again, also when the file is read again.
         stamp: of the file when it was read.
-        reads_text: whether it changes a text encoder.
+        of_text: the layers of text encoders among them.
         apart: whether it changes a layer whose inputs have not one entry a row.
     """
 
@@ -53,26 +53,32 @@ class LoadedLora:
     path: Path
     stamp: Stamp
     layers: Mapping[Layer, LowRank]
+    of_text: frozenset[Layer]
     bytes: int
-    reads_text: bool
     apart: bool
 
 
 @dataclass(frozen=True, eq=False)
 class LoraSet:
-    """The LoRAs of one job, with their scales. They stay in memory as long as it is used."""
+    """The LoRAs of one job, with their scales. They stay in memory as long as it is used.
+
+    Attributes:
+        scales: of the denoiser.
+        text_scales: of the text encoders, of the same LoRAs.
+    """
 
     scales: Mapping[LoadedLora, float]
+    text_scales: Mapping[LoadedLora, float]
 
     @property
     def key(self) -> tuple[tuple[int, float], ...]:
-        """Equal for sets that have the same effect; keeps nothing in memory."""
+        """Equal for sets that have the same effect on a denoiser; keeps nothing in memory."""
         return tuple((lora.id, scale) for lora, scale in self.scales.items())
 
     @property
     def text_key(self) -> Hashable:
         """As `key`, of the effect on text encoders."""
-        return tuple((lora.id, scale) for lora, scale in self.scales.items() if lora.reads_text)
+        return tuple((lora.id, scale) for lora, scale in self.text_scales.items() if lora.of_text)
 
     @property
     def apart(self) -> Hashable:
@@ -80,7 +86,7 @@ class LoraSet:
         return self.key if any(lora.apart for lora in self.scales) else None
 
 
-NONE = LoraSet({})
+NONE = LoraSet({}, {})
 
 
 class Adapters:
@@ -121,7 +127,9 @@ class Adapters:
         self._alive: weakref.WeakSet[LoadedLora] = weakref.WeakSet()  # also those let go of
         self._sets: weakref.WeakSet[LoraSet] = weakref.WeakSet()
         self._hooks: dict[Layer, Any] = {}
-        self._shares: dict[LoadedLora, Share] = {}  # of the call that is made now
+        # Of the call that is made now, of its denoiser and of its text encoders.
+        self._shares: dict[LoadedLora, Share] = {}
+        self._text_shares: dict[LoadedLora, Share] = {}
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -147,13 +155,18 @@ class Adapters:
             torch.OutOfMemoryError: one does not fit into memory.
         """
         # Sums of floats depend on their order; a set must not.
-        wanted = sorted((lora for lora in asked if lora.scale), key=lambda lora: lora.name)
+        effective = (lora for lora in asked if lora.scale or lora.scale_of_text)
+        wanted = sorted(effective, key=lambda lora: lora.name)
         if not wanted:
             return NONE
         if self._refusal is not None:
             raise ValueError(self._refusal)
         names = {lora.name for lora in wanted}
-        made = LoraSet({self._get(lora.name, names): lora.scale for lora in wanted})
+        loaded = {lora.name: self._get(lora.name, names) for lora in wanted}
+        made = LoraSet(
+            {loaded[lora.name]: lora.scale for lora in wanted},
+            {loaded[lora.name]: lora.scale_of_text for lora in wanted},
+        )
         self._sets.add(made)
         return made
 
@@ -219,8 +232,10 @@ class Adapters:
             path=path,
             stamp=stamp,
             layers=layers,
+            of_text=frozenset(
+                layer for part in fitted if part not in DENOISERS for layer in fitted[part]
+            ),
             bytes=size,
-            reads_text=any(fitted[part] for part in fitted if part not in DENOISERS),
             apart=any(
                 layer.startswith(self._flat)
                 for part in DENOISERS
@@ -249,17 +264,20 @@ class Adapters:
     @contextmanager
     def applied(self, rows: Sequence[LoraSet]) -> Iterator[None]:
         """Apply to each row of the calls made inside its own LoRAs; of one set, to all rows."""
-        self._shares = lora_layers.shares([loras.scales for loras in rows]) if rows else {}
+        if rows:
+            self._shares = lora_layers.shares([loras.scales for loras in rows])
+            self._text_shares = lora_layers.shares([loras.text_scales for loras in rows])
         for lora in self._shares:
             for layer in lora.layers.keys() - self._hooks.keys():
                 self._hooks[layer] = layer.register_forward_hook(self._add)
         try:
             yield
         finally:
-            self._shares = {}
+            self._shares, self._text_shares = {}, {}
 
     def _add(self, layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        for lora, share in self._shares.items():
+        for lora in self._shares:
+            share = (self._text_shares if layer in lora.of_text else self._shares)[lora]
             update = lora.layers.get(layer)
             if update is not None:
                 share.add(layer, update, inputs[0], output)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from PIL.Image import Image
 
+from darkroom.catalog.models import NumberBytes
 from darkroom.requests import ResolvedRequest, Txt2Img
 
 
@@ -33,6 +34,21 @@ class ResidentModel:
 
     load_seconds: float
     bytes: int
+
+
+@dataclass(frozen=True)
+class EngineMemory:
+    """What models take of an engine's memory.
+
+    Attributes:
+        budget_bytes: what those in memory may take together.
+        number_bytes: what a model that is loaded would take.
+        resident: bytes of the models in memory.
+    """
+
+    budget_bytes: int
+    number_bytes: NumberBytes
+    resident: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -150,6 +166,9 @@ class Engine(Protocol):
 
     def resident(self) -> Mapping[str, ResidentModel]:
         """The models in memory by name, the least recently used first."""
+
+    def memory(self) -> EngineMemory:
+        """What models take of its memory. Thread-safe."""
 
     def fits(self, model: str) -> bool:
         """Whether a model is in memory, or can be loaded without unloading another one."""

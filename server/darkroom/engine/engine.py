@@ -15,6 +15,7 @@ from darkroom.engine.active_job import ActiveJob, LastPreview
 from darkroom.engine.base import (
     EngineEvent,
     EngineJob,
+    EngineMemory,
     Failed,
     Finished,
     ImageReady,
@@ -100,6 +101,9 @@ class DiffusersEngine:
 
     def resident(self) -> dict[str, ResidentModel]:
         return self._models.loaded()
+
+    def memory(self) -> EngineMemory:
+        return self._models.memory()
 
     def fits(self, model: str) -> bool:
         return self._models.fits(model)
@@ -292,9 +296,9 @@ def from_settings(
 ) -> DiffusersEngine:
     """The engine over the models, LoRAs and upscalers of the data folder."""
     models = ModelManager(
-        ModelCatalog(settings.models_dir, settings.models.default),
-        AdapterCatalog(settings.loras_dir, settings.embeddings_dir),
-        UpscalerCatalog(settings.upscalers_dir),
+        ModelCatalog.of(settings),
+        AdapterCatalog.of(settings),
+        UpscalerCatalog.of(settings),
         settings.engine,
         clock,
     )

@@ -28,7 +28,7 @@ MERGES = CONFIGS / "tokenizer" / "merges.txt.gz"
 START, END = "<|startoftext|>", "<|endoftext|>"
 CONTEXT = 77  # tokens
 READ_AHEAD_BYTES = 2**24  # at a time
-DENOISERS = ("unet", "transformer")  # names of the parts that are called at every step
+DENOISERS = folders.DENOISERS
 
 
 class ModelLoadError(DarkroomError, OSError):

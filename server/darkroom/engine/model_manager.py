@@ -17,12 +17,12 @@ from transformers.utils import logging as transformers_logging
 
 from darkroom.catalog.families import UNETS
 from darkroom.catalog.loras import AdapterCatalog
-from darkroom.catalog.models import ModelCatalog, ModelEntry, UnknownModelError
+from darkroom.catalog.models import ModelCatalog, ModelEntry, NumberBytes, UnknownModelError
 from darkroom.catalog.upscalers import UpscalerCatalog, UpscalerEntry
 from darkroom.config import EngineSettings
 from darkroom.engine import errors, loading, memory, warmup
 from darkroom.engine.adapters import Adapters
-from darkroom.engine.base import ResidentModel
+from darkroom.engine.base import EngineMemory, ResidentModel
 from darkroom.engine.costs import Costs
 from darkroom.engine.denoiser import Denoiser
 from darkroom.engine.embeddings import load_embeddings
@@ -104,6 +104,11 @@ class ModelManager:
         if self._storage is not None and self.device.type == "mps":
             log.warning("engine.layerwise_casting is ignored: this accelerator has no 8-bit floats")
             self._storage = None
+        self._number_bytes = NumberBytes(
+            unet=pick_dtype(settings.dtype, self.device, unet=True).itemsize,
+            transformer=pick_dtype(settings.dtype, self.device, unet=False).itemsize,
+            denoiser=None if self._storage is None else self._storage.itemsize,
+        )
         self._budget = memory.budget_bytes(settings.memory_budget_bytes, self.device)
         self._resident: dict[str, LoadedModel] = {}  # the most recently used last
         self._broken: dict[str, tuple[object, Exception]] = {}
@@ -119,6 +124,11 @@ class ModelManager:
             name: ResidentModel(model.load_seconds, model.weight_bytes)
             for name, model in self._resident.items()
         }
+
+    def memory(self) -> EngineMemory:
+        """What models take of the memory. Thread-safe: the models are copied at once."""
+        resident = {name: model.weight_bytes for name, model in self._resident.copy().items()}
+        return EngineMemory(self._budget, self._number_bytes, resident)
 
     def fits(self, name: str) -> bool:
         """Whether a model is in memory, or can be loaded without unloading another one.
@@ -273,14 +283,9 @@ class ModelManager:
 
     def _expected_parts(self, entry: ModelEntry | UpscalerEntry) -> dict[str, int]:
         """Bytes of each part in memory, by its files."""
-        size = self._dtype(entry).itemsize
         if isinstance(entry, UpscalerEntry):
-            return {"upscaler": entry.expected_bytes(size)}
-        denoiser = size if self._storage is None else self._storage.itemsize
-        return {
-            part: numbers * (denoiser if part in loading.DENOISERS else size)
-            for part, numbers in entry.numbers().items()
-        }
+            return {"upscaler": entry.expected_bytes(self._dtype(entry).itemsize)}
+        return entry.expected_parts(self._number_bytes)
 
     def _first_offload(self, parts: Mapping[str, int]) -> Offload:
         """What is offloaded from the start: what the settings say, or what does not fit."""

@@ -96,10 +96,14 @@ def parameters(request: ResolvedRequest, index: int) -> str:
 def _tags(loras: Sequence[Lora]) -> str:
     """The tags by which A1111's prompts name LoRAs."""
     return "".join(
-        f" <lora:{lora.name}:{lora.scale:.10g}>"
-        for lora in loras
-        if not UNNAMEABLE.search(lora.name)
+        f" <lora:{lora.name}:{_scales(lora)}>" for lora in loras if not UNNAMEABLE.search(lora.name)
     )
+
+
+def _scales(lora: Lora) -> str:
+    """The scale in a tag, behind that of the text encoders where it is another."""
+    text = "" if lora.scale_of_text == lora.scale else f"{lora.scale_of_text:.10g}:"
+    return f"{text}{lora.scale:.10g}"
 
 
 def quoted(value: str) -> str:

@@ -192,7 +192,7 @@ def check_locks(settings: Settings) -> Finding:
 
 
 def _model(settings: Settings) -> Finding:
-    catalog = ModelCatalog(settings.models_dir, settings.models.default)
+    catalog = ModelCatalog.of(settings)
     names = [info.name for info in catalog.infos()]
     ok = settings.models.default in names
     advice = f"set models.default to one of these, or put a model in {settings.models_dir}"
@@ -205,8 +205,8 @@ def _model(settings: Settings) -> Finding:
 
 def check_additions(settings: Settings) -> Finding:
     """LoRAs, embeddings and upscalers: how many there are, and which files cannot be used."""
-    adapters = AdapterCatalog(settings.loras_dir, settings.embeddings_dir)
-    upscalers = UpscalerCatalog(settings.upscalers_dir)
+    adapters = AdapterCatalog.of(settings)
+    upscalers = UpscalerCatalog.of(settings)
     found = {
         "LoRAs": (adapters.loras.entries(), adapters.loras.broken()),
         "embeddings": (adapters.embeddings.entries(), adapters.embeddings.broken()),
@@ -221,7 +221,7 @@ def check_additions(settings: Settings) -> Finding:
 def _picture(settings: Settings) -> Finding:
     from darkroom.engine import engine
 
-    info = ModelCatalog(settings.models_dir, settings.models.default).find(None).info
+    info = ModelCatalog.of(settings).find(None).info
     working = engine.from_settings(settings)
     began = time.monotonic()
     working.warm_up()

@@ -6,13 +6,14 @@ Every change is one transaction, which checks that the worker still holds the jo
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
+from darkroom.engine.base import EngineMemory
 from darkroom.errors import DarkroomError
 from darkroom.queue import fairness
 from darkroom.queue.affinity import Candidate
@@ -166,6 +167,7 @@ class Leases:
         max_in_flight: int,
         metrics: str = "",
         broken: Mapping[str, str] = MappingProxyType({}),
+        memory: EngineMemory | None = None,
     ) -> None:
         """Record that the worker is alive, and extend its leases; see `WorkerRow`."""
         lease_until = self.clock() + self.lease_s
@@ -179,6 +181,7 @@ class Leases:
                     lease_until=lease_until,
                     metrics=metrics,
                     broken=json.dumps(dict(broken)),
+                    memory="{}" if memory is None else json.dumps(asdict(memory)),
                 )
             )
             mine = update(JobRow).where(_runs_on(self.worker))

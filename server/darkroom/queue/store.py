@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from sqlalchemy import ColumnElement, bindparam, delete, exists, func, select, true
 from sqlalchemy.orm import Session
 
+from darkroom.catalog.models import NumberBytes
 from darkroom.config import QueueSettings
+from darkroom.engine.base import EngineMemory
 from darkroom.errors import DarkroomError
 from darkroom.images.codec import evenly
 from darkroom.queue import snapshot, transitions
@@ -256,6 +258,18 @@ class Store:
             for broken in session.scalars(select(WorkerRow.broken).where(alive)):
                 found |= json.loads(broken)
             return found
+
+    def memory(self) -> list[EngineMemory]:
+        """What models take of the memory of each worker whose lease has not expired."""
+        alive = WorkerRow.lease_until > self.clock()
+        with self.database.read() as session:
+            rows = session.scalars(select(WorkerRow.memory).where(alive).order_by(WorkerRow.id))
+            found = [json.loads(row) for row in rows]
+        return [
+            EngineMemory(**{**each, "number_bytes": NumberBytes(**each["number_bytes"])})
+            for each in found
+            if each
+        ]
 
     def has_ended(self, job_id: str) -> bool:
         """Whether a job is finished or deleted."""

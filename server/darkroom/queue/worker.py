@@ -165,6 +165,7 @@ class Dispatcher:
             max_in_flight=self.max_in_flight,
             metrics=self.meters.text(),
             broken=self.engine.broken(),
+            memory=self.engine.memory(),
         )
 
     def _turn(self) -> None:

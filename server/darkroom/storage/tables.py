@@ -168,7 +168,8 @@ class WorkerRow(Table):
     """A worker, alive until its lease expires.
 
     `metrics` are in Prometheus' text format. `broken` holds the models that it could not load, with
-    the reasons, as a JSON object.
+    the reasons, as a JSON object; `memory` what models take of its memory, as the JSON of an
+    `EngineMemory`, or an empty object.
     """
 
     __tablename__ = "workers"
@@ -180,6 +181,7 @@ class WorkerRow(Table):
     lease_until: Mapped[float]
     metrics: Mapped[str] = mapped_column(Text, default="")
     broken: Mapped[str] = mapped_column(Text, default="{}", server_default="{}")
+    memory: Mapped[str] = mapped_column(Text, default="{}", server_default="{}")
 
 
 class ClientRow(Table):

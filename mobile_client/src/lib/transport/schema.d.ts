@@ -260,6 +260,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/models/{name}/thumbnail": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A small picture of what a model draws, which the owner or a downloader put beside it. */
+        get: operations["show_thumbnail"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/models/unload": {
         parameters: {
             query?: never;
@@ -767,7 +784,7 @@ export interface components {
             model: string | null;
             /**
              * Loras
-             * @description Names from `GET /loras`, with scales.
+             * @description Names from `GET /loras`, with scales; `<lora:NAME:SCALE>` in the prompt too.
              */
             loras?: components["schemas"]["Lora"][];
             /**
@@ -1094,7 +1111,7 @@ export interface components {
             model: string | null;
             /**
              * Loras
-             * @description Names from `GET /loras`, with scales.
+             * @description Names from `GET /loras`, with scales; `<lora:NAME:SCALE>` in the prompt too.
              */
             loras?: components["schemas"]["Lora"][];
             /**
@@ -1352,7 +1369,7 @@ export interface components {
             model: string | null;
             /**
              * Loras
-             * @description Names from `GET /loras`, with scales.
+             * @description Names from `GET /loras`, with scales; `<lora:NAME:SCALE>` in the prompt too.
              */
             loras?: components["schemas"]["Lora"][];
             /**
@@ -1596,6 +1613,12 @@ export interface components {
              * @default 1
              */
             scale: number;
+            /**
+             * Text Scale
+             * @description How strongly it changes the text encoders; `scale` when left out.
+             * @default null
+             */
+            text_scale: number | null;
         };
         /**
          * LoraInfo
@@ -1623,6 +1646,12 @@ export interface components {
              * @description What to write in the prompt to wake it.
              */
             trigger_words: string[];
+            /**
+             * Aliases
+             * @description Other names that requests and prompts may use if no other LoRA has them.
+             * @default []
+             */
+            aliases: string[];
             /**
              * Models
              * @description Models on this server that it fits.
@@ -1690,10 +1719,28 @@ export interface components {
         ModelInfo: {
             /** Name */
             name: string;
+            /**
+             * Title
+             * @description What people call it; empty if its files do not say.
+             * @default
+             */
+            title: string;
             /** Family */
             family: string;
             /** Description */
             description: string;
+            /**
+             * Trigger Words
+             * @description What to write in the prompt for what it was trained on.
+             * @default []
+             */
+            trigger_words: string[];
+            /**
+             * Licence
+             * @description As its files say; empty if they do not.
+             * @default
+             */
+            licence: string;
             /**
              * Note
              * @description What to know before using it, such as: demo model.
@@ -1737,6 +1784,36 @@ export interface components {
              * @default null
              */
             broken: string | null;
+            /**
+             * Size Bytes
+             * @description Of its weights on the disk.
+             * @default 0
+             */
+            size_bytes: number;
+            /**
+             * Memory Bytes
+             * @description What its weights take in memory; null while no worker runs.
+             * @default null
+             */
+            memory_bytes: number | null;
+            /**
+             * Fits
+             * @description Whether they fit into the memory that models may take; else parts of it wait outside, and it is slower. Null while no worker runs.
+             * @default null
+             */
+            fits: boolean | null;
+            /**
+             * Resident
+             * @description Whether it was in memory a few seconds ago.
+             * @default false
+             */
+            resident: boolean;
+            /**
+             * Thumbnail Url
+             * @description A picture that shows what it draws.
+             * @default null
+             */
+            thumbnail_url: string | null;
         };
         /**
          * ModelLimits
@@ -2181,7 +2258,7 @@ export interface components {
             model: string | null;
             /**
              * Loras
-             * @description Names from `GET /loras`, with scales.
+             * @description Names from `GET /loras`, with scales; `<lora:NAME:SCALE>` in the prompt too.
              */
             loras?: components["schemas"]["Lora"][];
             /**
@@ -3207,6 +3284,51 @@ export interface operations {
             };
             401: components["responses"]["401"];
             403: components["responses"]["403"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    show_thumbnail: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An earlier `ETag`; 304 if it is still current. */
+                "If-None-Match"?: string;
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/webp": unknown;
+                };
+            };
+            /** @description Not Modified */
+            304: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
             422: components["responses"]["422"];
             429: components["responses"]["429"];
             500: components["responses"]["500"];

@@ -1,16 +1,25 @@
 """/models, /schedulers, /loras, /embeddings and /upscalers: to choose from, and to unload."""
 
-from flask import Blueprint, Response
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any
+from urllib.parse import quote
+
+from flask import Blueprint, Response, request
 
 from darkroom.api.auth import access
 from darkroom.api.context import context
-from darkroom.api.errors import ProblemError
+from darkroom.api.errors import ProblemError, not_found
 from darkroom.api.http import send_model
-from darkroom.api.openapi import Operation, route
-from darkroom.catalog import loras, schedulers
+from darkroom.api.openapi import IF_NONE_MATCH, Operation, route
+from darkroom.catalog import loras, schedulers, sidecars
 from darkroom.catalog.families import UNETS
 from darkroom.catalog.loras import EmbeddingEntry, LoraEntry
 from darkroom.catalog.models import ModelEntry, UnknownModelError
+from darkroom.catalog.weight_files import UnusableError, stamp
+from darkroom.engine.base import EngineMemory
+from darkroom.images import codec
+from darkroom.images.codec import PictureError
 from darkroom.queue.unloads import ModelInUseError
 from darkroom.requests import UPSCALERS, UnloadRequest
 from darkroom.responses import (
@@ -27,13 +36,25 @@ from darkroom.responses import (
 
 blueprint = Blueprint("models", __name__)
 
+THUMBNAIL_WIDTH = 512  # pixels
+
 
 @route(blueprint, "GET", "/models", Operation({200: ModelList}))
 def list_models() -> Response:
     """List the models, each with its defaults and limits."""
-    broken = context().store.broken_models()
-    infos = context().catalog.infos()
-    models = tuple(info.model_copy(update={"broken": broken.get(info.name)}) for info in infos)
+    here = context()
+    broken, memories = here.store.broken_models(), here.store.memory()
+    models = tuple(
+        entry.info.model_copy(
+            update={
+                "broken": broken.get(entry.info.name),
+                "size_bytes": entry.size_bytes,
+                "thumbnail_url": _thumbnail_url(entry),
+                **_in_memory(entry, memories),
+            }
+        )
+        for entry in here.catalog.entries()
+    )
     return send_model(ModelList(models=models, data=openai_models()))
 
 
@@ -50,6 +71,58 @@ def openai_model(entry: ModelEntry) -> OpenAIModel:
     except OSError:  # it was removed just now
         changed = 0
     return OpenAIModel(id=entry.info.name, created=changed)
+
+
+def _in_memory(entry: ModelEntry, memories: Sequence[EngineMemory]) -> dict[str, Any]:
+    """What is told of a model's weights in the workers' memory; of several the best."""
+    name = entry.info.name
+    resident = [memory.resident[name] for memory in memories if name in memory.resident]
+    try:
+        needed = [sum(entry.expected_parts(each.number_bytes).values()) for each in memories]
+    except UnusableError:  # a file was just removed
+        return {"resident": bool(resident)}
+    if not needed:
+        return {}
+    return {
+        "resident": bool(resident),
+        "memory_bytes": min(resident or needed),
+        "fits": any(
+            size <= memory.budget_bytes for size, memory in zip(needed, memories, strict=True)
+        ),
+    }
+
+
+def _thumbnail_url(entry: ModelEntry) -> str | None:
+    return None if entry.picture is None else f"/models/{quote(entry.info.name)}/thumbnail"
+
+
+@route(
+    blueprint,
+    "GET",
+    "/models/<path:name>/thumbnail",
+    Operation({200: None, 304: None, 404: Problem}, sends=("image/webp",), takes=(IF_NONE_MATCH,)),
+)
+def show_thumbnail(name: str) -> Response:
+    """A small picture of what a model draws, which the owner or a downloader put beside it."""
+    here = context()
+    try:
+        entry = here.catalog.find(name)
+    except UnknownModelError as error:
+        raise ProblemError(404, "not-found", "Not found", str(error)) from None
+    if entry.picture is None:
+        raise not_found(f"picture of model {name!r}")
+    response = Response(content_type="image/webp")
+    try:
+        response.set_etag(sha256(repr(stamp(entry.picture)).encode()).hexdigest())
+        response.headers["Cache-Control"] = "private, max-age=600"
+        if not request.if_none_match.contains(response.get_etag()[0] or ""):
+            decoded = here.sources.decode("image", sidecars.picture_of(entry.picture))
+            with here.rendering:
+                response.data = codec.thumbnail(decoded.png, THUMBNAIL_WIDTH)
+    except (OSError, PictureError, UnusableError):
+        raise not_found(f"readable picture of model {name!r}") from None
+    response.make_conditional(request)
+    return response
 
 
 @route(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from flask import request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from darkroom.api import checks
+from darkroom.api import lora_tags
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError, invalid, pointer
 from darkroom.api.parse import validate
@@ -17,12 +17,10 @@ from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelEntry
 from darkroom.compat.a1111 import infotext
 from darkroom.compat.ignored import Ignored
-from darkroom.requests import MAX_PROMPT_CHARS, MAX_SEED, Lora
+from darkroom.requests import MAX_PROMPT_CHARS, MAX_SEED
 from darkroom.responses import FieldError
 
 MAX_INIT_IMAGES = 16
-MAX_LORAS = 8
-MAX_LORA_SCALE = 4.0
 
 # Fields that never change the picture: where it is kept, and the server's state afterwards, are
 # not a client's to decide.
@@ -53,9 +51,7 @@ REPEATED = (
     }
 )
 
-EXTRA_NETWORK = re.compile(
-    r"<(?P<kind>[a-z]{1,20}):(?P<name>[^:<>]{1,200})(?::(?P<scale>[^:<>]*))?[^<>]*>"
-)
+EXTRA_NETWORK = re.compile(r"<[a-z]{1,20}:[^:<>]{1,200}(?::[^<>]*)?>")
 # Each match attempt starts at a bracket and ends at the next one, so time is linear in the length.
 SYNTAX = (
     ("[from:to:when]", re.compile(r"(?<!\\)\[[^\[\]]*:\s*[0-9.]+\s*\]")),
@@ -227,36 +223,20 @@ def translate_prompt(
     prompt: str, field: str, model: ModelEntry, adapters: AdapterCatalog, ignored: Ignored
 ) -> dict[str, Any]:
     """Our `prompt`, which has no tags, and `loras`: those in tags that exist and fit the model."""
-    scales: dict[str, float] = {}
-    for tag in EXTRA_NETWORK.finditer(prompt):
-        scale = _lora_scale(tag["scale"])
-        if tag["kind"] == "lora" and scale is not None:
-            scales[tag["name"]] = scales.get(tag["name"], 0.0) + scale
-        else:
-            ignored.add(f"{field} {tag[0]}")
-    loras: list[dict[str, Any]] = []
-    for name, scale in scales.items():
-        lora = Lora(name=name, scale=max(-MAX_LORA_SCALE, min(MAX_LORA_SCALE, scale)))
-        if len(loras) < MAX_LORAS and not checks.check_loras([lora], model, adapters):
-            loras.append(lora.model_dump())
-        else:
-            ignored.add(f"{field} <lora:{name}>")
-    text = EXTRA_NETWORK.sub("", prompt)
+    text, tags = lora_tags.split(prompt)
+    loras, refused = lora_tags.apply(tags, (), model, adapters)
+    for each in refused:
+        unread = each.tag.scale is None or each.tag.text_scale is None
+        ignored.add(f"{field} {each.tag.text if unread else f'<lora:{each.tag.name}>'}")
+    ignored.add(*(f"{field} {tag[0]}" for tag in EXTRA_NETWORK.finditer(text)))
+    text = EXTRA_NETWORK.sub("", text)
     note_unsupported(text, field, ignored)
-    return {"prompt": text.strip() if text != prompt else prompt, "loras": loras}
+    return {
+        "prompt": text.strip() if text != prompt else prompt,
+        "loras": [lora.model_dump() for lora in loras],
+    }
 
 
 def note_unsupported(text: str, field: str, ignored: Ignored) -> None:
     """Add A1111's syntax in a prompt that is read as plain text instead."""
     ignored.add(*(f"{field} {name}" for name, pattern in SYNTAX if pattern.search(text)))
-
-
-def _lora_scale(text: str | None) -> float | None:
-    """The scale in a tag, 1 if it has none; None if it is not a number of reasonable size."""
-    if text is None or not text.strip():
-        return 1.0
-    try:
-        scale = float(text)
-    except ValueError:
-        return None
-    return scale if abs(scale) <= 1e6 else None

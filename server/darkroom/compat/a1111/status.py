@@ -3,6 +3,7 @@
 Options and jobs are the client's own, where A1111 has one set for all.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -197,15 +198,20 @@ def models() -> list[Json]:
 
 @blueprint.get("/loras")
 def loras() -> list[Json]:
-    """The LoRAs, without the metadata in their files, which can be megabytes."""
+    """The LoRAs, without the metadata in their files, which can be megabytes.
+
+    An alias is the name that the trainer gave, where it is that of one LoRA alone.
+    """
+    entries = context().adapters.loras.entries()
+    uses = Counter(name for entry in entries for name in (entry.info.name, *entry.aliases))
     return [
         {
-            "name": entry.info.name,
-            "alias": entry.info.title or entry.info.name,
+            "name": name,
+            "alias": next((a for a in reversed(entry.aliases) if uses[a] == 1), name),
             "path": entry.path.name,
             "metadata": {},
         }
-        for entry in context().adapters.loras.entries()
+        for entry, name in ((entry, entry.info.name) for entry in entries)
     ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from darkroom.api import checks
+from darkroom.api import checks, lora_tags
 from darkroom.catalog.families import UNETS
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog, ModelEntry, UnknownModelError
@@ -83,6 +83,8 @@ def translate(
     ignored.add(*unused_fields(asked))
     prompt = translate_prompt(asked.prompt, "prompt", model, adapters, ignored)
     note_unsupported(asked.negative_prompt, "negative_prompt", ignored)
+    unread = lora_tags.split(asked.negative_prompt)[1]  # A1111 reads none there
+    ignored.add(*(f"negative_prompt {tag.text}" for tag in unread))
     sampler = samplers.choose(
         asked.sampler_name or asked.sampler_index, asked.scheduler, model.info
     )

@@ -18,7 +18,7 @@ from darkroom.asgi.wait import EventStream, suspend
 from darkroom.catalog.models import UnknownModelError
 from darkroom.compat.openai import answers
 from darkroom.compat.openai.answers import Kind, OpenAIEncoder
-from darkroom.compat.openai.translate import Translated, translate
+from darkroom.compat.openai.translate import Translated, apply_tags, translate
 from darkroom.requests import MAX_SEED, Task
 from darkroom.responses import Job
 
@@ -81,6 +81,7 @@ def _generate(task: Task, kind: Kind, **defaults: Any) -> Response:
     given = {name: value for name, value in sent.fields.items() if value is not None}
     digest = replace(sent, fields=given).digest(request.path)
     asked = translate(task, replace(sent, fields={**defaults, **given}), here.catalog, here.sources)
+    asked = apply_tags(asked, here.catalog, here.adapters)
     if asked.options.stream and asked.more:
         detail = f"is at most {asked.request.num_images} in a stream"
         raise invalid_field("n", detail)

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from darkroom.api import checks
+from darkroom.api import checks, lora_tags
 from darkroom.api.errors import ProblemError, invalid_field
 from darkroom.api.parse import FILE_PART, LISTED, Body, validate
 from darkroom.api.prepare import REFERENCE, Sources
+from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog, UnknownModelError
 from darkroom.compat.ignored import Ignored
 from darkroom.images import codec
@@ -156,6 +157,21 @@ def translate(task: Task, sent: Body, catalog: ModelCatalog, sources: Sources) -
     ]
     more = options.n - request.num_images
     return Translated(request, more, files, options, Ignored(*ignored))
+
+
+def apply_tags(asked: Translated, catalog: ModelCatalog, adapters: AdapterCatalog) -> Translated:
+    """A request whose prompt's tags are in `loras`; those that cannot be applied are ignored."""
+    request = asked.request
+    prompt, tags = lora_tags.split(request.prompt)
+    unread = lora_tags.split(request.negative_prompt)[1]
+    asked.ignored.add(*(f"negative_prompt {tag.text}" for tag in unread))
+    if not tags:
+        return asked
+    loras, refused = lora_tags.apply(
+        tags, lora_tags.by_own_names(request.loras, adapters), catalog.find(request.model), adapters
+    )
+    asked.ignored.add(*(f"prompt {each.tag.text}" for each in refused))
+    return replace(asked, request=request.model_copy(update={"prompt": prompt, "loras": loras}))
 
 
 def _honoured(request: Txt2ImgRequest, model: ModelInfo) -> tuple[Txt2ImgRequest, list[str]]:

@@ -1,0 +1,190 @@
+"""Folders of add-ons: LoRAs, embeddings, upscalers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from darkroom.catalog import sidecars
+from darkroom.catalog.listing import Listed, SharedFolders, walk
+from darkroom.catalog.weight_files import (
+    PICKLES,
+    SAFETENSORS,
+    Header,
+    Named,
+    UnusableError,
+    cached,
+    count_numbers,
+    read_addon_header,
+    stamp,
+)
+from darkroom.errors import DarkroomError, Message, did_you_mean, message
+from darkroom.responses import BrokenFile
+
+PICKLED_ADDON = "is a pickle, which can run programs when it is opened; convert it to safetensors"
+NAMESAKE = "has the name of a file before it; rename one of them"
+NO_FOLDERS = SharedFolders()
+
+# Endings of what is kept beside weights, and is no weights.
+HARMLESS = frozenset(
+    {"", *(".json", ".info", ".yaml", ".yml", ".toml", ".txt", ".md", ".html", ".csv", ".url")}
+    | {*(".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".mp4", ".webm", ".sha256", ".log")}
+    | {*(".py", ".cfg", ".ini", ".lock", ".db", ".metadata", ".jsonl", ".xml", ".pdf", ".ipynb")}
+)
+# Ending of another file → why it is not read.
+UNREAD: Mapping[str, str] = {
+    ".gguf": "is a GGUF file, which is not read; take the safetensors version",
+    ".sft": "is not read under this ending; rename it to .safetensors",
+    **dict.fromkeys(
+        (".part", ".partial", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp"),
+        "is a download that was not finished",
+    ),
+    **dict.fromkeys((".zip", ".7z", ".rar", ".tar", ".gz"), "is an archive; unpack it"),
+    **dict.fromkeys(
+        (".onnx", ".engine", ".trt", ".mlmodelc", ".mlpackage"),
+        "is compiled for another program; take the safetensors version",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class AddonEntry:
+    """An add-on's file."""
+
+    path: Path
+    info: Named
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other names by which it may be asked for, where no other has them."""
+        return ()
+
+    def expected_bytes(self, number_bytes: int) -> int:
+        """Bytes of its weights in memory, where each number takes so many."""
+        return number_bytes * count_numbers(self.path)
+
+
+Entry = TypeVar("Entry", bound=AddonEntry)
+
+
+class AddonFolder(Generic[Entry]):
+    """The add-ons of one kind, described by their headers. Thread-safe.
+
+    The folders are listed at every call, so that new files are found at once. Of two files with one
+    name the first has it; the server's own folder goes before those of other programs.
+
+    Args:
+        folder: the server's own; may be missing.
+        describe: makes an entry from a file; raises `ValueError` with the reason if it cannot be
+            used.
+        noun: for one of them; in the plural it is the route that lists them.
+        unknown: the exception of `find`.
+        shared: folders of other programs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        describe: Callable[[Listed, Header], Entry],
+        noun: str,
+        unknown: type[DarkroomError] = DarkroomError,
+        shared: SharedFolders = NO_FOLDERS,
+    ) -> None:
+        self._folder = folder
+        self._describe = describe
+        self._noun = noun
+        self._unknown = unknown
+        self._shared = shared
+        self._judge = cached(self._read_file, _stamp)
+
+    def entries(self) -> tuple[Entry, ...]:
+        return self.read()[0]
+
+    def broken(self) -> tuple[BrokenFile, ...]:
+        """The files that cannot be used."""
+        return self.read()[1]
+
+    def read(self) -> tuple[tuple[Entry, ...], tuple[BrokenFile, ...]]:
+        entries: list[Entry] = []
+        broken: list[BrokenFile] = []
+        taken: set[str] = set()
+        for folder in (self._folder, *self._shared.of(f"{self._noun.lower()}s")):
+            for listed in walk(folder):
+                if listed.path.suffix.lower() in HARMLESS or listed.is_folder:
+                    continue
+                try:
+                    found = self._judge(listed)
+                except UnusableError as error:  # a dangling link, or a file that was just removed
+                    found = BrokenFile(file=listed.file, reason=_without_name(error, listed))
+                if isinstance(found, BrokenFile):
+                    broken.append(found)
+                elif found.info.name in taken:
+                    broken.append(BrokenFile(file=listed.file, reason=NAMESAKE))
+                else:
+                    taken.add(found.info.name)
+                    entries.append(found)
+        return tuple(entries), tuple(broken)
+
+    def find(self, name: str) -> Entry:
+        """Look up an entry. The name is compared with files, never joined to a path.
+
+        Raises:
+            DarkroomError: of the class `unknown`; says what was probably meant, or what is wrong
+                with the file.
+        """
+        entries, broken = self.read()
+        for entry in entries:
+            if entry.info.name == name:
+                return entry
+        called = [entry for entry in entries if name in entry.aliases]
+        if len(called) == 1:
+            return called[0]
+        if called:
+            names = ", ".join(entry.info.name for entry in called)
+            raise self._unknown(
+                message(
+                    "ambiguous_file",
+                    "several {kind}s are called {name!r}: {names}",
+                    kind=self._noun,
+                    name=name,
+                    names=names,
+                )
+            )
+        for file in broken:
+            if str(Path(file.file).with_suffix("")) == name:
+                reason = f"{file.file} {file.reason}"
+                raise self._unknown(
+                    message("broken_file", "cannot be used: {reason}", reason=reason)
+                )
+        close = did_you_mean(name, (entry.info.name for entry in entries))
+        route = f"/{self._noun.lower()}s"
+        detail = f"there is no {self._noun} {name!r} on this server{close} (see GET {route})"
+        raise self._unknown(Message(detail, "unknown_file", {"kind": self._noun, "name": name}))
+
+    def _read_file(self, listed: Listed) -> Entry | BrokenFile:
+        reason = why_not_read(listed.path)
+        if reason is not None:
+            return BrokenFile(file=listed.file, reason=reason)
+        try:
+            return self._describe(listed, read_addon_header(listed.path))
+        except ValueError as error:
+            return BrokenFile(file=listed.file, reason=str(error))
+
+
+def _stamp(listed: Listed) -> list[object]:
+    """What changes with a file, and with what is known of it."""
+    return [*stamp(listed.path), *(stamp(path) for path in listed.beside(*sidecars.ALL))]
+
+
+def why_not_read(path: Path) -> str | None:
+    """Why a file is not read, by its ending; None for safetensors."""
+    ending = path.suffix.lower()
+    if ending == SAFETENSORS:
+        return None
+    if ending in PICKLES:
+        return PICKLED_ADDON
+    return UNREAD.get(ending, f"is no safetensors file, and {ending} is not read")
+
+
+def _without_name(error: UnusableError, listed: Listed) -> str:
+    return str(error).removeprefix(f"{listed.name} ")
