@@ -21,7 +21,7 @@ from darkroom.engine.loading import (
     load_pipeline,
     load_tiny_vae,
 )
-from darkroom.engine.model_manager import pick_dtype
+from darkroom.engine.model_manager import pick_device, pick_dtype
 from darkroom.engine.sample import build_scheduler
 from tests.engine import ldm, tiny, tiny_families
 
@@ -167,6 +167,35 @@ def test_a_single_file_may_be_loaded_in_half_precision(
     pipeline = load_pipeline(catalog(box).find("model"), CPU, torch.float16)
 
     assert {value.dtype for value in tensors(pipeline).values()} <= {torch.float16, torch.int64}
+
+
+@pytest.mark.parametrize("name", ["sd1", "sdxl"])
+@pytest.mark.parametrize("layout", ["folder", "single file"])
+def test_weights_of_8_bits_are_read_as_they_are(
+    box: Path, built: Callable[[str], Path], name: str, layout: str
+) -> None:
+    """Of all parts, as programs save them to halve a file; 8-bit floats without scales."""
+    if layout == "folder":
+        files = [*shutil.copytree(built(name), box / "models" / "model").rglob("*.safetensors")]
+    else:
+        as_single_file(built(name), box)
+        files = [box / "models" / "model.safetensors"]
+    for file in files:
+        save_file(
+            {
+                key: value.to(torch.float8_e4m3fn) if value.is_floating_point() else value
+                for key, value in load_file(file).items()
+            },
+            file,
+            {"format": "pt"},
+        )
+
+    ours, theirs = tensors(load(box)), tensors(load_pipeline_of(built(name)))
+
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        rounded = theirs[key].to(torch.float8_e4m3fn).to(value.dtype)
+        assert torch.equal(value, rounded if value.is_floating_point() else theirs[key])
 
 
 def test_the_carried_tokenizer_is_clips() -> None:
@@ -375,6 +404,18 @@ def test_a_configuration_that_makes_no_sense_is_one_named_error(
 )
 def test_a_models_dtype(setting: str, device: str, unet: bool, dtype: torch.dtype) -> None:
     assert pick_dtype(setting, torch.device(device), unet) is dtype
+
+
+@pytest.mark.parametrize("found", ["cuda", "xpu", "mps", None])
+def test_the_device_is_the_machines_accelerator_or_what_is_set(
+    monkeypatch: pytest.MonkeyPatch, found: str | None
+) -> None:
+    """ROCm's is `cuda`, as torch calls it."""
+    device = None if found is None else torch.device(found)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: device)
+
+    assert pick_device("auto").type == (found or "cpu")
+    assert pick_device("cpu").type == "cpu"
 
 
 # --- transformers --------------------------------------------------------------------------
