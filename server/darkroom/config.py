@@ -220,6 +220,7 @@ def _absolute(path: Path) -> Path:
 class ModelSettings(Section):
     default: str = "tintype"
     paths: tuple[Annotated[Path, AfterValidator(_absolute)], ...] = ()
+    hashes: bool = True
 
 
 class InDataDir:
@@ -261,6 +262,7 @@ class Settings(BaseSettings):
     pulse_path: ClassVar = InDataDir("worker.pulse")
     address_path: ClassVar = InDataDir("web.address")
     tls_dir: ClassVar = InDataDir("tls")
+    hashes_path: ClassVar = InDataDir("hashes.json")
     signing_key_path: ClassVar = InDataDir("signing.key")
     webhook_secret_path: ClassVar = InDataDir("webhooks.secret")
     orphans_dir: ClassVar = InDataDir("orphans")

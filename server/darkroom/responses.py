@@ -243,6 +243,10 @@ class ModelInfo(Schema):
     )
     resident: bool = Field(False, description="Whether it was in memory a few seconds ago.")
     thumbnail_url: str | None = Field(None, description="A picture that shows what it draws.")
+    sha256: str | None = Field(
+        None, description="Of its file; null of a folder, and until it was made in the background."
+    )
+    autov2: str | None = Field(None, description="The first ten digits of `sha256`.")
 
 
 class OpenAIModel(Schema):
@@ -299,6 +303,9 @@ class LoraInfo(Schema):
         (), description="Other names that requests and prompts may use if no other LoRA has them."
     )
     models: tuple[str, ...] = Field((), description="Models on this server that it fits.")
+    sha256: str | None = Field(
+        None, description="Of its file; null until it was made in the background."
+    )
 
 
 class LoraList(Schema):

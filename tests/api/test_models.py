@@ -1,7 +1,9 @@
 """Asking for models over HTTP: what each can do, and why some cannot be used."""
 
 import base64
+import shutil
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,56 @@ def test_guidance_is_rescaled_only_where_there_is_any(studio: RunningServer) -> 
             headers={"prefer": "respond-async"},
         )
         assert accepted.status_code == 202, accepted.text
+
+
+def test_a_model_of_one_file_is_told_by_its_hash(studio: RunningServer) -> None:
+    path = studio.data_dir / "models" / "repaint.safetensors"
+
+    def listed(name: str) -> dict[str, object]:
+        models = studio.http.get("/models").json()["models"]
+        (found,) = [model for model in models if model["name"] == name]
+        return dict(found)
+
+    eventually(lambda: listed("repaint")["sha256"] is not None)
+    digest = sha256(path.read_bytes()).hexdigest()
+    assert listed("repaint")["sha256"] == digest
+    assert listed("repaint")["autov2"] == digest[:10]
+    assert listed("foreign")["sha256"] is None
+    a1111 = studio.http.get("/sdapi/v1/sd-models").json()
+    hashes = {model["model_name"]: (model["hash"], model["sha256"]) for model in a1111}
+    assert hashes["repaint"] == (digest[:10], digest)
+
+
+def test_sizes_are_told_and_memory_while_a_worker_runs(studio: RunningServer) -> None:
+    for model in studio.http.get("/models").json()["models"]:
+        assert model["size_bytes"] > 0
+        assert (model["memory_bytes"], model["fits"], model["resident"]) == (None, None, False)
+
+
+def test_a_picture_beside_a_model_is_its_thumbnail(studio: RunningServer, photo: Path) -> None:
+    folder = studio.data_dir / "models" / "style"
+    folder.mkdir()
+    checkpoint(studio.data_dir, "style/pictured", "sd1-inpaint")
+    (folder / "pictured.preview.jpeg").write_bytes(photo.read_bytes())
+    checkpoint(studio.data_dir, "style/blank", "sd1-inpaint")
+    (folder / "blank.png").write_bytes(b"no picture")
+
+    listed = {m["name"]: m["thumbnail_url"] for m in studio.http.get("/models").json()["models"]}
+    answer = studio.http.get(listed["style/pictured"])
+    same = studio.http.get(
+        listed["style/pictured"], headers={"if-none-match": answer.headers["etag"]}
+    )
+    percent = studio.http.get("/models/style%2Fpictured/thumbnail")
+    missing = [
+        studio.http.get(f"/models/{n}/thumbnail") for n in ("none", "repaint", "style/blank")
+    ]
+    shutil.rmtree(folder)
+
+    assert answer.headers["content-type"] == "image/webp"
+    assert answer.content[8:12] == b"WEBP"
+    assert same.status_code == 304
+    assert percent.content == answer.content
+    assert [each.status_code for each in missing] == [404, 404, 404]
 
 
 @pytest.mark.parametrize(

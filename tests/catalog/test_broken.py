@@ -10,6 +10,7 @@ import pytest
 
 from darkroom.catalog import checkpoints
 from darkroom.catalog.models import BrokenModelError, ModelCatalog
+from darkroom.catalog.weight_files import UnusableAddonError, read_addon_header
 from tests.catalog.conftest import (
     QWEN_VAE,
     checkpoint,
@@ -118,6 +119,52 @@ def test_half_a_checkpoint_is_refused(
 ) -> None:
     kept = {n: s for n, s in tensors_of("sd1").items() if not n.startswith(missing)}
     write(box / "models" / "model.safetensors", kept)
+
+    assert words in reason(catalog)
+
+
+def hostile(header: bytes, data: bytes = b"") -> bytes:
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def many_tensors(count: int) -> bytes:
+    entry = '"{}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'
+    return ("{" + ",".join(entry.format(index) for index in range(count)) + "}").encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (hostile(b" " * (33 * 2**20)), "its header has 34603008 bytes"),
+        (hostile(many_tensors(100_000)), "its header lists 100000 tensors"),
+        (
+            hostile(b'{"__metadata__":{' + b'"":"",' * 600_000 + b'"":""}}'),
+            "its header has too many entries",
+        ),
+        (hostile(b"[" * 10**6), "cut short or damaged"),
+        (
+            hostile(b'{"x":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}', b"\0" * 8),
+            "cut short or damaged",
+        ),
+        (
+            hostile(b'{"x":{"dtype":"F32","shape":[4],"data_offsets":[-8,8]}}', b"\0" * 16),
+            "cut short or damaged",
+        ),
+        (
+            hostile(b'{"x":{"dtype":"F32","shape":[18446744073709551615,9],"data_offsets":[0,8]}}'),
+            "cut short or damaged",
+        ),
+        ((2**63).to_bytes(8, "little") + b"{}", "cut short or damaged"),
+    ],
+    ids=["size", "tensors", "metadata", "nested", "end", "start", "shape", "length"],
+)
+def test_a_header_that_would_take_long_or_lies_is_refused(
+    box: Path, catalog: ModelCatalog, content: bytes, words: str
+) -> None:
+    """As a model, and as an add-on, which is read in the same way."""
+    (box / "models" / "model.safetensors").write_bytes(content)
+    with pytest.raises(UnusableAddonError):
+        read_addon_header(box / "models" / "model.safetensors")
 
     assert words in reason(catalog)
 

@@ -69,6 +69,7 @@ class Model:
         fits: whether they fit into the memory that models may take; None while no worker runs.
         resident: whether it was in memory a few seconds ago.
         thumbnail_url: path of a picture that shows what it draws, or None.
+        sha256: of its file; None of a folder, and until the server has made it.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Model:
     fits: bool | None = None
     resident: bool = False
     thumbnail_url: str | None = None
+    sha256: str | None = None
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
@@ -111,6 +113,7 @@ class Model:
             fits=data.get("fits"),
             resident=data.get("resident", False),
             thumbnail_url=data.get("thumbnail_url"),
+            sha256=data.get("sha256"),
         )
 
 

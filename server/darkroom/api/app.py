@@ -1,6 +1,8 @@
 """The application factory: the one place that names the web process's concrete classes."""
 
 import secrets
+from collections.abc import Iterator
+from pathlib import Path
 from threading import Semaphore
 
 from flask import Flask
@@ -16,6 +18,7 @@ from darkroom.api.prepare import Preparer, Sources
 from darkroom.api.routes import images, jobs, models, pairing, submit, system
 from darkroom.asgi.streams import Streams
 from darkroom.asgi.wait import Application
+from darkroom.catalog.hashes import Hashes
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
@@ -84,6 +87,7 @@ def create_app(settings: Settings) -> Application:
         catalog=catalog,
         adapters=adapters,
         upscalers=upscalers,
+        hashes=Hashes(settings.hashes_path, lambda: _weight_files(catalog, adapters)),
         sources=sources,
         preparer=Preparer(catalog, adapters, upscalers, sources, settings.webhooks.allow),
         rendering=Semaphore(RENDERINGS),
@@ -108,6 +112,15 @@ def create_app(settings: Settings) -> Application:
     access.install(app, authenticator, settings.auth.requests_per_minute)
     add_routes(app)
     return app
+
+
+def _weight_files(catalog: ModelCatalog, adapters: AdapterCatalog) -> Iterator[Path]:
+    """The models that are one file, and the LoRAs."""
+    for entry in catalog.entries():
+        if entry.layout == "file":
+            yield entry.path
+    for lora in adapters.loras.entries():
+        yield lora.path
 
 
 def add_routes(app: Flask) -> None:

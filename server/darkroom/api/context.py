@@ -12,6 +12,7 @@ from darkroom.api.http import WebMeters
 from darkroom.api.parse import BodyReader
 from darkroom.api.prepare import Preparer, Sources
 from darkroom.asgi.streams import Streams
+from darkroom.catalog.hashes import Hashes
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
@@ -38,6 +39,7 @@ class Context:
     catalog: ModelCatalog
     adapters: AdapterCatalog
     upscalers: UpscalerCatalog
+    hashes: Hashes
     sources: Sources
     preparer: Preparer
     rendering: Semaphore  # held while a stored picture is decoded, which takes its pixels' memory

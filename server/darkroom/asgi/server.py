@@ -86,7 +86,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]
             runner.run(self._serve_events())
 
     async def _serve_events(self) -> None:
-        """Serve, with the event log followed and webhooks sent meanwhile."""
+        """Serve, with the event log followed, webhooks sent and files hashed meanwhile."""
         here = self._context
 
         def publish(events: Sequence[Event]) -> None:
@@ -98,10 +98,13 @@ class Worker(ASGIWorker):  # type: ignore[misc]
             tail = Tail(here.store, bell, self._settings.queue.poll_s, publish)
             tail.start()
             here.webhook_sender.start()
+            if self._settings.models.hashes:
+                here.hashes.start()
             async with self.asgi.running():
                 try:
                     await self._serve_connections()
                 finally:
+                    here.hashes.stop()
                     await asyncio.to_thread(tail.stop)
                     await asyncio.to_thread(here.webhook_sender.stop)
 

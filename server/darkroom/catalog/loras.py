@@ -56,6 +56,7 @@ FOREIGN = {
     }.items()
 }
 MAX_TRIGGER_WORDS = 8
+PEFT = "base_model.model."  # how peft's keys begin
 BUNDLED = "bundle_emb."  # how keys of embeddings begin that kohya and OneTrainer put into LoRAs
 
 # Width of the text embeddings that the UNet's cross attention reads → family, and its name.
@@ -149,8 +150,9 @@ def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
     layers: dict[str, Layer] = {}
     held = [key for key in keys if not key.startswith(BUNDLED)]
     known = {key: _KEY.fullmatch(key) for key in held}
+    odd = [key for key in held if known[key] is None or key.startswith(PEFT)]
     for part, reason in FOREIGN.items():
-        if any(part.search(key) for key in held):
+        if any(part.search(key) for key in odd):
             raise UnusableAddonError(reason)
     for key, match in known.items():
         if match is None:

@@ -1658,6 +1658,12 @@ export interface components {
              * @default []
              */
             models: string[];
+            /**
+             * Sha256
+             * @description Of its file; null until it was made in the background.
+             * @default null
+             */
+            sha256: string | null;
         };
         /** LoraList */
         LoraList: {
@@ -1814,6 +1820,18 @@ export interface components {
              * @default null
              */
             thumbnail_url: string | null;
+            /**
+             * Sha256
+             * @description Of its file; null of a folder, and until it was made in the background.
+             * @default null
+             */
+            sha256: string | null;
+            /**
+             * Autov2
+             * @description The first ten digits of `sha256`.
+             * @default null
+             */
+            autov2: string | null;
         };
         /**
          * ModelLimits

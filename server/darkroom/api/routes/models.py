@@ -14,6 +14,7 @@ from darkroom.api.http import send_model
 from darkroom.api.openapi import IF_NONE_MATCH, Operation, route
 from darkroom.catalog import loras, schedulers, sidecars
 from darkroom.catalog.families import UNETS
+from darkroom.catalog.hashes import AUTO_V2
 from darkroom.catalog.loras import EmbeddingEntry, LoraEntry
 from darkroom.catalog.models import ModelEntry, UnknownModelError
 from darkroom.catalog.weight_files import UnusableError, stamp
@@ -50,6 +51,7 @@ def list_models() -> Response:
                 "broken": broken.get(entry.info.name),
                 "size_bytes": entry.size_bytes,
                 "thumbnail_url": _thumbnail_url(entry),
+                **_hashes(here.hashes.of(entry.path)),
                 **_in_memory(entry, memories),
             }
         )
@@ -71,6 +73,10 @@ def openai_model(entry: ModelEntry) -> OpenAIModel:
     except OSError:  # it was removed just now
         changed = 0
     return OpenAIModel(id=entry.info.name, created=changed)
+
+
+def _hashes(sha256: str | None) -> dict[str, str | None]:
+    return {"sha256": sha256, "autov2": sha256 and sha256[:AUTO_V2]}
 
 
 def _in_memory(entry: ModelEntry, memories: Sequence[EngineMemory]) -> dict[str, Any]:
@@ -192,7 +198,8 @@ def _fitted_lora(lora: LoraEntry) -> LoraInfo:
         for entry in context().catalog.entries()
         if "loras" in entry.info.fields and loras.misfit(lora, entry) is None
     )
-    return lora.info.model_copy(update={"models": models})
+    digest = context().hashes.of(lora.path)
+    return lora.info.model_copy(update={"models": models, "sha256": digest})
 
 
 def _fitted_embedding(embedding: EmbeddingEntry) -> EmbeddingInfo:

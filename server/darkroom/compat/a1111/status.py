@@ -12,6 +12,7 @@ from flask import Blueprint, Response, jsonify, request
 from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError
+from darkroom.catalog.hashes import AUTO_V2
 from darkroom.compat.a1111 import samplers, translate
 from darkroom.compat.a1111.extras import FILTERS, LANCZOS, LATENT_UPSCALERS, upscaler_names
 from darkroom.compat.a1111.jobs import job_timestamp, last_preview
@@ -188,12 +189,16 @@ for _name in POST:
 
 @blueprint.get("/sd-models")
 def models() -> list[Json]:
-    """The models, without hashes, which would have to read gigabytes."""
-    unknown = {"hash": None, "sha256": None}
-    return [
-        {"title": name, "model_name": name, **unknown, "filename": name, "config": None}
-        for name in (info.name for info in context().catalog.infos())
-    ]
+    """The models, with the hashes that are known so far: of those that are one file."""
+    here = context()
+    found = []
+    for entry in here.catalog.entries():
+        name, digest = entry.info.name, here.hashes.of(entry.path)
+        hashes = {"hash": digest and digest[:AUTO_V2], "sha256": digest}
+        found.append(
+            {"title": name, "model_name": name, **hashes, "filename": name, "config": None}
+        )
+    return found
 
 
 @blueprint.get("/loras")
