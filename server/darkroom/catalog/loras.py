@@ -28,9 +28,10 @@ from darkroom.responses import EmbeddingInfo, LoraInfo
 
 # The end of a key. XLabs has two LoRAs on a layer, `…_lora1.down.weight` and `…_lora2.…`.
 _KEY = re.compile(
-    r"(?P<layer>.+?)(?:(?:[._]lora(?:\.|_|_linear_layer\.)|(?<=_lora[12])\.)"
-    r"(?P<side>down|up|A|B)(?:\.default)?\.weight|\.alpha)"
+    r"(?:(?:[._]lora(?:\.|_|_linear_layer\.)|(?<=_lora[12])\.)"
+    r"(?P<side>down|up|A|B)(?:\.default)?\.weight|\.alpha)\Z"
 )
+_KEY_CHARS = 48  # of a key's end that it can match
 
 # What is in a key → what the file is instead.
 FOREIGN = {
@@ -149,7 +150,7 @@ def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
     """
     layers: dict[str, Layer] = {}
     held = [key for key in keys if not key.startswith(BUNDLED)]
-    known = {key: _KEY.fullmatch(key) for key in held}
+    known = {key: _KEY.search(key, max(1, len(key) - _KEY_CHARS)) for key in held}
     odd = [key for key in held if known[key] is None or key.startswith(PEFT)]
     for part, reason in FOREIGN.items():
         if any(part.search(key) for key in odd):
@@ -157,7 +158,7 @@ def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
     for key, match in known.items():
         if match is None:
             raise UnusableAddonError(_unknown(key))
-        layer = layers.setdefault(match["layer"], Layer())
+        layer = layers.setdefault(key[: match.start()], Layer())
         match match["side"]:
             case "down" | "A":
                 layer.down = key
