@@ -41,8 +41,7 @@ class Made:
 def develop_some(server: RunningServer) -> Made:
     """Fill the gallery a little, and let two devices in."""
     for device in DEVICES:
-        code = server.http.post("/pair/codes", json={"scope": "use"}).json()["code"]
-        server.http.post("/pair", json={"code": code, "name": device}).raise_for_status()
+        server.http.post("/tokens", json={"name": device}).raise_for_status()
     made = [_develop(server, "txt2img", prompt=prompt) for prompt in PROMPTS]
     source = f"image:{made[0]}"
     remade = _develop(server, "img2img", prompt="a blue fox", image=source, strength=0.8)
