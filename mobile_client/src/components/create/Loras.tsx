@@ -13,7 +13,8 @@ export function Loras({ model }: { model: ModelInfo }) {
   if (fitting.length === 0) return null;
   const set = (name: string, scale: number | null) => {
     const others: Lora[] = chosen.filter((lora) => lora.name !== name);
-    draft.set({ loras: scale === null ? others : [...others, { name, scale }] });
+    const before = chosen.find((lora) => lora.name === name);
+    draft.set({ loras: scale === null ? others : [...others, { ...before, name, scale }] });
   };
   return (
     <fieldset class="field">

@@ -21,11 +21,14 @@ export type SchedulerInfo = Json<
 >["schedulers"][number];
 export type LoraInfo = Json<paths["/loras"]["get"]["responses"]["200"]>["loras"][number];
 
+type Fields = Partial<Body<"/txt2img"> & Body<"/img2img"> & Body<"/inpaint"> & Body<"/edit">>;
+type WholeLora = NonNullable<Fields["loras"]>[number];
+
+/** A LoRA of a request; without a `text_scale`, `scale` counts for the text encoders too. */
+export type Lora = Omit<WholeLora, "text_scale"> & Partial<Pick<WholeLora, "text_scale">>;
+
 /** The fields of all tasks; each task takes some of them. */
-export type PictureRequest = Partial<
-  Body<"/txt2img"> & Body<"/img2img"> & Body<"/inpaint"> & Body<"/edit">
->;
-export type Lora = NonNullable<PictureRequest["loras"]>[number];
+export type PictureRequest = Omit<Fields, "loras"> & { loras?: Lora[] };
 
 /** Files sent with a request. */
 export interface RequestFiles {
