@@ -62,8 +62,12 @@ def parallel(engine: DiffusersEngine, name: str | None = None) -> None:
 
 
 @contextmanager
-def accelerator(engine: DiffusersEngine, capacity: int) -> Iterator[MutableMapping[Any, int]]:
-    """An accelerator with room for so many bytes of weights; what is on it, and its bytes.
+def accelerator(
+    engine: DiffusersEngine, capacity: int
+) -> Iterator[tuple[MutableMapping[Any, int], list[str]]]:
+    """An accelerator with room for so many bytes of weights.
+
+    What is on it, with its bytes, and the classes of the networks that it had no room for.
 
     `cpu:0` stands for it: it is not the `cpu` that weights wait in. What accelerate brings for one
     call does not count.
@@ -71,6 +75,7 @@ def accelerator(engine: DiffusersEngine, capacity: int) -> Iterator[MutableMappi
     models = engine._models
     models.device, models._accelerated = torch.device("cpu", 0), True
     held: MutableMapping[Any, int] = WeakKeyDictionary()
+    refused: list[str] = []
     real = torch.nn.Module.to
 
     def to(module: Any, *args: Any, **kwargs: Any) -> Any:
@@ -80,13 +85,14 @@ def accelerator(engine: DiffusersEngine, capacity: int) -> Iterator[MutableMappi
         elif device == models.device and not hasattr(module, "_hf_hook"):
             size = memory.weight_bytes(module)
             if sum(held.values()) - held.get(module, 0) + size > capacity:
+                refused.append(type(module).__name__)
                 raise torch.OutOfMemoryError("out of memory")
             held[module] = size
         return real(module, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.Module, "to", to)
-        yield held
+        yield held, refused
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from diffusers.models.normalization import RMSNorm
 from PIL import Image
 
 from darkroom.catalog.models import ModelCatalog
-from darkroom.engine.base import EngineJob, Failed
+from darkroom.engine.base import EngineEvent, EngineJob, Failed
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.engine.memory import MemoryLimits, Offload, accelerator_bytes, offload_for
 from darkroom.engine.vae import factor_of
@@ -316,7 +316,7 @@ def test_a_model_that_does_not_fit_while_it_is_loaded_is_loaded_with_less(
     engine = make_engine(data_dir)
     room = sizes - 1 if offload is Offload.ENCODERS else 0
 
-    with hardware.accelerator(engine, room) as held:
+    with hardware.accelerator(engine, room) as (held, _):
         (ours,) = developed(run(engine, asked))
         (again,) = developed(run(engine, asked))
 
@@ -326,19 +326,35 @@ def test_a_model_that_does_not_fit_while_it_is_loaded_is_loaded_with_less(
 
 
 def test_idle_models_go_before_weights_wait(built: Callable[[str], Path]) -> None:
-    """Those in use do not: then the load is tried again when their jobs have ended."""
+    """Those in use do not: then the load is tried again when their jobs have ended, once."""
     data_dir = built("sd1")
     built("z_image")
     engine = make_engine(data_dir)
-    asked = [replace(job(data_dir, name), id=name) for name in ("sd1", "z_image", "sd1", "z_image")]
-    hardware.model(engine, "z_image")
-    room = engine.resident()["z_image"].bytes
-    engine.unload("z_image")
+    asked = [replace(job(data_dir, name), id=name) for name in ("sd1", "z_image")] * 2
+    asked[2] = replace(job(data_dir, "sd1", num_inference_steps=50), id="sd1")
+    for name in ("sd1", "z_image"):
+        hardware.model(engine, name)
+    room = max(model.bytes for model in engine.resident().values())
+    assert engine.unload("sd1")
+    assert engine.unload("z_image")
 
-    with hardware.accelerator(engine, room) as held:
+    with hardware.accelerator(engine, room) as (held, refused):
         one_by_one = [event for one in asked[:2] for event in run(engine, one)]
-        together = run(engine, *asked[2:])
+        assert engine.unload("z_image")
+        hardware.model(engine, "sd1")
+        refused.clear()
+        for one in asked[2:]:
+            engine.submit(one)
+        together: list[EngineEvent] = []
+        while not refused and engine.in_flight():
+            together += engine.tick()
+        while "sd1" in engine.resident():
+            assert engine.fits("z_image") == engine._models.loading
+            together += engine.tick()
+        while engine.in_flight():
+            together += engine.tick()
 
+        assert len(refused) == 1
         assert sum(held.values()) <= room
 
     for events in (one_by_one, together):

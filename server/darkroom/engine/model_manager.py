@@ -112,6 +112,7 @@ class ModelManager:
         self._budget = memory.budget_bytes(settings.memory_budget_bytes, self.device)
         self._resident: dict[str, LoadedModel] = {}  # the most recently used last
         self._broken: dict[str, tuple[object, Exception]] = {}
+        self._short: tuple[str, frozenset[str]] | None = None  # no memory for it beside these
         self._load: _Load | None = None
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self.gate = threading.Lock()
@@ -137,6 +138,8 @@ class ModelManager:
         """
         if name in self._resident or (self._load is not None and self._load.name == name):
             return True
+        if self._is_short(name):
+            return False
         try:
             wanted = self._expected_bytes(self._find(name))
         except UnknownModelError:
@@ -193,6 +196,12 @@ class ModelManager:
                     self._collect(self._load, in_use)
             return None
         self._check_not_broken(name, entry)
+        if self._is_short(name):
+            idle = self._idle(in_use)
+            for other in idle:
+                self._unload(other)
+            if not idle:
+                return None
         if self._make_room(self._expected_bytes(entry), in_use):
             self._begin(name, entry)
         return None
@@ -229,13 +238,24 @@ class ModelManager:
                     self._unload(other)
                 self._free()  # of what the attempt left, too
                 less = load.offload if idle else self._less(load)
+                self._short = None
                 if less is not None:
                     self._begin(load.name, load.entry, less)
+                elif self._resident:
+                    self._short = load.name, frozenset(self._resident)
                 if less is not None or self._resident:
                     return
             else:
                 self._broken = {**self._broken, load.name: (_stamp(load.entry.path), error)}
             raise
+
+    def _is_short(self, name: str) -> bool:
+        """Whether loading a model ran out of memory beside those in use, which are still there."""
+        return (
+            self._short is not None
+            and self._short[0] == name
+            and self._short[1] <= self._resident.keys()
+        )
 
     def _less(self, load: "_Load") -> Offload | None:
         """How to load a model with less memory, when no other one has to go for it."""
