@@ -12,7 +12,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST := OMP_NUM_THREADS=1 DARKROOM_TEST_SYSTEM=$(SYSTEM) $(BIN)/pytest
 CLIENT := $(BIN)/python mobile_client/build_client.py
 
-.PHONY: help serve client test test-all soak image-check lock check fmt generate bench gpu-check train evaluate install programs clean
+.PHONY: help serve client test test-all soak image-check lock check fmt generate bench gpu-check train train-upscaler evaluate install programs clean
 .DEFAULT_GOAL := serve
 
 help: ## list the targets

@@ -58,7 +58,7 @@ def test_additions_that_cannot_be_used_are_named(settings: Settings) -> None:
     found = doctor.check_additions(settings)
 
     assert not found.ok
-    assert found.detail.startswith("0 LoRAs, 0 embeddings, 1 upscalers; old.pth is a pickle")
+    assert found.detail.startswith("0 LoRAs, 0 embeddings, 3 upscalers; old.pth is a pickle")
     assert found.detail.count("old.pth") == 3
 
 

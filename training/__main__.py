@@ -41,7 +41,9 @@ def main() -> None:
     start = None if arguments.fresh else arguments.start
     explained = run(found, runs, arguments.to, start, arguments.budget_s)
     print(f"text encoder: R² of the layout {explained:.4f}")
-    print(json.dumps(evaluate.report(arguments.to, found, runs / "evaluation"), indent=2))
+    result = evaluate.report(arguments.to, found, runs / "evaluation")
+    evaluate.write_card(arguments.to, result, runs / "evaluation")
+    print(json.dumps(result, indent=2))
 
 
 def run(

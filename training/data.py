@@ -12,6 +12,7 @@ from PIL import Image
 PACK = Path(__file__).with_name("pictures.zip")
 TINTYPE = Path("server/darkroom/models/tintype")
 INDEX, SMALL, LARGER, PHOTOGRAPH = "index.json", "small/", "large/", "photographs/"
+HELD_OUT = "held_out/"
 SIDE = 110  # pixels of a thing's picture, which fills 86 % of a training picture
 SIZE = 128  # pixels a side of a training picture
 # Unicode's groups of what has a plain noun for a name, unlike faces, people and signs.
@@ -44,19 +45,21 @@ class Subject:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What tintype and its upscaler learn from.
+    """What tintype and its upscalers learn from.
 
     Attributes:
         subjects: what has a name.
         pictures: one of each, RGBA, 110×110.
         large: of some of them, RGBA, 256×256.
         photographs: RGB, 512 pixels on the shorter side.
+        held_out: of others, RGBA, 256×256; nothing learns from them.
     """
 
     subjects: tuple[Subject, ...]
     pictures: tuple[Image.Image, ...]
     large: tuple[Image.Image, ...]
     photographs: tuple[Image.Image, ...]
+    held_out: tuple[Image.Image, ...] = ()
 
     def number(self, name: str) -> int:
         """The position of the subject with a name.
@@ -92,4 +95,5 @@ def load(path: Path = PACK) -> DataSet:
             pictures(SMALL, "RGBA"),
             pictures(LARGER, "RGBA"),
             pictures(PHOTOGRAPH, "RGB"),
+            pictures(HELD_OUT, "RGBA"),
         )

@@ -1,6 +1,7 @@
 """Writing tintype to a folder: fp16 weights in diffusers' format, card, licence, notes."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,7 @@ BESIDE = Path(__file__).parent
 MAX_BYTES = 44_000_000
 MAX_SHARD = "15MB"
 
+KNOWN = "## What it knows"  # the heading of the card's list
 NOTE = "Demo model: it draws {count} emoji-like things at 128×128, and nothing else."
 EXAMPLES = ("a red apple", "a cat", "an octopus on a blue background", "a slice of pizza",
             "a rocket on a black background", "a snowman", "a strawberry",
@@ -68,6 +70,13 @@ def card(subjects: tuple[Subject, ...], parameters: dict[str, int]) -> str:
     for name, count in parameters.items():
         text = text.replace(f"{{{name}}}", f"{count / 1e6:.1f}")
     return text
+
+
+def names_known(folder: Path) -> set[str]:
+    """The names of the subjects that a model has learnt, from the list in its card."""
+    _, _, known = (folder / "README.md").read_text().partition(KNOWN)
+    listed = re.sub(r"\*\*.*?\*\*:", "", known)  # the groups
+    return {name.strip() for name in re.split(r"[,\n]|\.(?:\n|$)", listed) if name.strip()}
 
 
 def known_words(subjects: tuple[Subject, ...]) -> str:

@@ -11,7 +11,7 @@ import subprocess
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from training import colours
-from training.data import INDEX, LARGER, PACK, PHOTOGRAPH, SIDE, SMALL, THINGS, lines
+from training.data import HELD_OUT, INDEX, LARGER, PACK, PHOTOGRAPH, SIDE, SMALL, THINGS, lines
 
 PACKAGES = {
     "@lobehub/fluent-emoji-3d": "1.1.0",
@@ -28,13 +28,16 @@ PACKAGES = {
 }
 PHOTOGRAPHS = ("astronaut", "coffee", "rocket", "grass", "gravel", "brick", "hubble_deep_field")
 PHOTOGRAPH_SIDE = 512  # pixels, of the shorter side
-LARGE = 240  # pictures of common things are there in their full size too, for the upscaler
+LARGE = 240  # pictures of common things are there in their full size too, for the upscalers
+UNSEEN = 24  # of others, which the upscalers are measured with
 MAX_BYTES = 8_000_000
 QUALITY = 85  # of WebP; the pictures are 3D renderings without grain
 FLAGS = ("chequered flag", "triangular flag", "crossed flags", "black flag", "white flag",
          "rainbow flag", "pirate flag")  # fmt: skip
 
 UNWANTED = ("butt", "molester", "cute")
+
+Entry = tuple[str, str, Path, list[str]]  # name, group, picture, keywords
 
 LANCZOS = Image.Resampling.LANCZOS
 COMMON_WEIGHT = 4.0  # how much oftener what people ask for first is shown
@@ -62,7 +65,7 @@ def fetch(folder: Path) -> None:
         archive.unlink()
 
 
-def chosen(folder: Path) -> Iterator[tuple[str, str, Path, list[str]]]:
+def chosen(folder: Path) -> Iterator[Entry]:
     """Name, group, picture and keywords of each emoji that a person would ask for.
 
     One skin tone, no flags of countries, nothing of `left_out.txt`.
@@ -103,7 +106,7 @@ def frequent() -> set[str]:
     return {plain(name) for name in lines("common.txt")}
 
 
-def index(entries: list[tuple[str, str, Path, list[str]]]) -> list[dict[str, Any]]:
+def index(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """What `pictures.zip` says about each picture: name, group, words, weight, colours.
 
     Raises:
@@ -140,6 +143,12 @@ def index(entries: list[tuple[str, str, Path, list[str]]]) -> list[dict[str, Any
     return found
 
 
+def held_out(entries: Sequence[Entry]) -> list[Path]:
+    """Pictures from all groups that are in the data set in their small size alone."""
+    others = [path for name, _, path, _ in entries if name not in frequent()]
+    return others[:: len(others) // UNSEEN][:UNSEEN]
+
+
 def photographs() -> Iterator[Image.Image]:
     import skimage.data  # for this command alone
 
@@ -173,6 +182,9 @@ def write(folder: Path, target: Path = PACK) -> None:
             files[f"{LARGER}{number:04}.webp"] = encoded(picture.convert("RGBA"))
     for number, photograph in enumerate(photographs()):
         files[f"{PHOTOGRAPH}{number}.webp"] = encoded(photograph)
+    for number, path in enumerate(held_out(entries)):
+        with Image.open(path) as picture:
+            files[f"{HELD_OUT}{number:02}.webp"] = encoded(picture.convert("RGBA"))
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as pack:
         for name, data in files.items():
             pack.writestr(zipfile.ZipInfo(name), data)

@@ -22,6 +22,12 @@ def to_tensor(picture: Image.Image) -> torch.Tensor:
     return pixels.permute(2, 0, 1) / 127.5 - 1
 
 
+def to_image(picture: torch.Tensor) -> Image.Image:
+    """A picture of (3, H, W) in [-1, 1]."""
+    pixels = ((picture.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0)
+    return Image.fromarray(pixels.cpu().numpy())
+
+
 def rgb(colour: str) -> torch.Tensor:
     """A background's colour, (3, 1, 1) in [-1, 1]."""
     return torch.tensor(BACKGROUNDS[colour]).view(3, 1, 1) / 127.5 - 1

@@ -16,6 +16,7 @@ import type {
   RequestFiles,
   SchedulerInfo,
   Task,
+  UpscalerInfo,
 } from "../src/lib/transport/types";
 
 export const MODEL: ModelInfo = {
@@ -114,6 +115,10 @@ export class FakeApi implements Api {
   loaded = true;
   readonly list: ModelInfo[] = [MODEL, LARGE, EDITOR];
   readonly adapters: LoraInfo[] = [];
+  readonly networks: UpscalerInfo[] = [
+    { name: "tintype-x2", architecture: "Compact", scale: 2, max_pixels: 4_194_304 },
+    { name: "tintype-x4", architecture: "Compact", scale: 4, max_pixels: 1_048_576 },
+  ];
   readonly kept = new Map<string, Job>();
   readonly submissions: Submission[] = [];
   readonly streams: Stream[] = [];
@@ -203,6 +208,11 @@ export class FakeApi implements Api {
   async loras(): Promise<LoraInfo[]> {
     this.stumble();
     return this.adapters;
+  }
+
+  async upscalers(): Promise<UpscalerInfo[]> {
+    this.stumble();
+    return this.networks;
   }
 
   async submit(

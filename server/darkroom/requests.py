@@ -234,13 +234,20 @@ class UpscaleRequest(Schema):
     task: ClassVar[Task] = Task.UPSCALE
 
     image: ImageSource
-    upscaler: str = Field(min_length=1, max_length=200, description="A name from `GET /upscalers`.")
+    upscaler: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="A name from `GET /upscalers`. Left out, the server takes one that makes the "
+        "picture large enough: the owner's, or else tintype-x2 or tintype-x4.",
+    )
     scale: float | None = Field(
         None,
         ge=1,
         le=16,
         allow_inf_nan=False,
-        description="Factor, at most the upscaler's own, which is also the default.",
+        description="Factor, at most the upscaler's own, which is also the default. "
+        "2 if no upscaler is named.",
     )
     output_format: Format = OutputFormat.PNG
     webhook: WebhookUrl = None
@@ -248,6 +255,7 @@ class UpscaleRequest(Schema):
 
 # --- resolved requests ---------------------------------------------------------------------
 
+DEFAULT_SCALE = 2.0  # of an upscaling that names neither upscaler nor scale
 UPSCALERS = "upscalers/"  # in front of an upscaler's name where models' names stand
 
 
@@ -313,6 +321,7 @@ class Edit(Txt2Img, EditRequest):
 class Upscale(UpscaleRequest):
     """See `Txt2Img`. `image` is an `image:<id>` reference."""
 
+    upscaler: str
     scale: float
     webhook: None = None
 

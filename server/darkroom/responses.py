@@ -319,6 +319,7 @@ class UpscalerInfo(Schema):
     name: str
     architecture: str = Field(description="ESRGAN or Compact.")
     scale: int = Field(description="How many times larger a picture becomes, in each direction.")
+    max_pixels: int = Field(description="Width × height of the largest picture that it takes.")
 
 
 class UpscalerList(Schema):

@@ -79,7 +79,7 @@ def upscale(server: RunningServer, photo: Path, **fields: Any) -> httpx2.Respons
     values = {"upscaler": "tiny-x2", **fields}
     return server.http.post(
         "/upscale",
-        data={name: str(value) for name, value in values.items()},
+        data={name: str(value) for name, value in values.items() if value is not None},
         files={"image": photo.read_bytes()},
         headers=headers,
     )
@@ -94,8 +94,13 @@ def test_upscalers_are_told_and_what_cannot_be_used(upscaling: RunningServer) ->
     answer = upscaling.http.get("/upscalers").json()
 
     assert answer["upscalers"] == [
-        {"name": "tiny-x2", "architecture": "ESRGAN", "scale": 2},
-        {"name": "tiny-x4", "architecture": "ESRGAN", "scale": 4},
+        {"name": name, "architecture": architecture, "scale": scale, "max_pixels": pixels}
+        for name, architecture, scale, pixels in (
+            ("tiny-x2", "ESRGAN", 2, 2048**2),
+            ("tiny-x4", "ESRGAN", 4, 1024**2),
+            ("tintype-x2", "Compact", 2, 2048**2),
+            ("tintype-x4", "Compact", 4, 1024**2),
+        )
     ]
     reasons = {broken["file"]: broken["reason"] for broken in answer["broken"]}
     assert reasons.keys() == {
@@ -116,6 +121,30 @@ def test_a_picture_becomes_larger(upscaling: RunningServer, small: Path) -> None
     (image,) = job["images"]
     assert (image["width"], image["height"]) == (400, 300)
     assert job["request"].keys() == {"image", "upscaler", "scale", "output_format"}
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_drawing_of_the_demo_model_becomes_larger_without_any_file(
+    upscaling: RunningServer, scale: int
+) -> None:
+    drawn = upscaling.txt2img(prompt="a cat", num_inference_steps=2).json()["images"][0]
+
+    answer = upscaling.http.post(
+        "/upscale", json={"image": f"image:{drawn['id']}", "upscaler": f"tintype-x{scale}"}
+    )
+
+    (image,) = answer.json()["images"]
+    assert (image["width"], image["height"]) == (128 * scale, 128 * scale)
+
+
+def test_without_a_name_one_is_chosen_and_told(upscaling: RunningServer, small: Path) -> None:
+    plain = upscale(upscaling, small, upscaler=None).json()
+    larger = upscale(upscaling, small, upscaler=None, scale=3).json()
+
+    for job, chosen, scale in ((plain, "tiny-x2", 2), (larger, "tiny-x4", 3)):
+        assert (job["request"]["upscaler"], job["request"]["scale"]) == (chosen, scale)
+        assert (job["images"][0]["width"], job["images"][0]["height"]) == (200 * scale, 150 * scale)
+    assert "5 times larger" in refused(upscale(upscaling, small, upscaler=None, scale=5))["#/scale"]
 
 
 def test_a_request_sent_back_makes_the_same_picture(upscaling: RunningServer, small: Path) -> None:
@@ -228,7 +257,7 @@ def test_a1111_lists_them_behind_its_own(upscaling: RunningServer) -> None:
 
     assert [(each["name"], each["scale"]) for each in listed] == [
         *(("None", 4.0), ("Lanczos", 4.0), ("Nearest", 4.0)),
-        *(("tiny-x2", 2.0), ("tiny-x4", 4.0)),
+        *(("tiny-x2", 2.0), ("tiny-x4", 4.0), ("tintype-x2", 2.0), ("tintype-x4", 4.0)),
     ]
 
 
@@ -288,6 +317,21 @@ def test_hires_fix_draws_over_the_networks_picture(upscaling: RunningServer) -> 
     assert ours["info"]["all_seeds"] == [7, 8]
     assert ours["info"]["ignored"] == []
     assert ours["images"] != plain["images"]
+
+
+def test_hires_fix_and_extras_take_those_of_the_package(upscaling: RunningServer) -> None:
+    hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "tintype-x2"}
+
+    drawn = ask(upscaling, "txt2img", width=64, height=64, denoising_strength=0.4, **hires)
+    body = {"image": drawn["images"][0], "upscaler_1": "tintype-x4", "upscaling_resize": 4}
+    extra = upscaling.http.post(f"{API}/extra-single-image", json=body)
+
+    assert drawn["info"]["ignored"] == []
+    assert [picture.size for picture in drawn["pictures"]] == [(128, 128)]
+    assert extra.json()["html_info"] == ""
+    assert "x-ignored-fields" not in extra.headers
+    with Image.open(io.BytesIO(base64.b64decode(extra.json()["image"]))) as larger:
+        assert larger.size == (512, 512)
 
 
 @pytest.mark.slow
@@ -358,6 +402,8 @@ def test_the_sdk_upscales(upscaling: RunningServer, small: Path) -> None:
         assert [(found.name, found.scale) for found in client.upscalers()] == [
             ("tiny-x2", 2),
             ("tiny-x4", 4),
+            ("tintype-x2", 2),
+            ("tintype-x4", 4),
         ]
 
         job = client.upscale(image=small, upscaler="tiny-x4", scale=1.5).wait(60)
@@ -382,9 +428,16 @@ def test_a_terminal_upscales(upscaling: RunningServer, small: Path, tmp_path: Pa
 
     with Image.open(tmp_path / "large.png") as large, Image.open(tmp_path / same) as unchanged:
         assert (large.size, unchanged.size) == ((400, 300), (200, 150))
-    refused = terminal("upscale", str(small), **where)
+    (tmp_path / "scaled.csv").write_text(f"image,scale\n{small},1.5\n")
+    (scaled,) = made(terminal("batch", "scaled.csv", **where))
+    assert made(terminal("upscale", str(small), "-o", "plain.png", **where)) == ["plain.png"]
+    sizes = {scaled: (300, 225), "plain.png": (400, 300)}
+    for name, size in sizes.items():
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size == size
+    refused = terminal("upscale", str(small), "--upscaler", "tiny-x8", **where)
     assert refused.returncode == 2
-    assert b"--upscaler" in refused.stderr
+    assert b"did you mean tiny-x" in refused.stderr
 
 
 def pixels(file: bytes) -> bytes:

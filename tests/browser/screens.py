@@ -152,6 +152,12 @@ def edit(mobile: Phone, made: Made) -> None:
     mobile.page.get_by_role("dialog", name="Edit this picture").wait_for()
 
 
+def upscale(mobile: Phone, made: Made) -> None:
+    developed(mobile, made)
+    mobile.press("Upscale")
+    mobile.page.get_by_role("dialog", name="Make this picture larger").wait_for()
+
+
 def settings(mobile: Phone, _: Made) -> None:
     mobile.open("#/settings").page.get_by_role("heading", name="This server").wait_for()
 
@@ -183,6 +189,7 @@ SCREENS: dict[str, Callable[[Phone, Made], None]] = {
     "viewer-replay": viewer_replay,
     "details": details,
     "edit": edit,
+    "upscale": upscale,
     "settings": settings,
     "device": device,
     "pair": pair,

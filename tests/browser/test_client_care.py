@@ -1,6 +1,7 @@
 """The mobile client loses nothing that somebody made, and shows nothing that is not so."""
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,52 @@ def test_a_result_is_compared_with_its_start_picture(mobile: Phone) -> None:
     expect(mobile.page.get_by_role("img", name="Before")).to_have_attribute(
         "src", f"/images/{start}"
     )
+
+
+def test_a_picture_is_made_larger_from_the_result_and_from_the_viewer(mobile: Phone) -> None:
+    made = mobile.server.txt2img("a red fox", num_inference_steps=4).json()
+    mobile.open(f"#/job/{made['id']}")
+
+    mobile.press("Upscale")
+    mobile.press("×2: 256 × 256 pixels")
+    mobile.wait_for_picture()
+
+    job = mobile.job()
+    assert (job["task"], job["request"]["image"]) == ("upscale", f"image:{made['images'][0]['id']}")
+    assert (job["images"][0]["width"], job["images"][0]["height"]) == (256, 256)
+    expect(mobile.page.get_by_role("heading", name="Upscaled ×2")).to_be_visible()
+    # There is nothing else to be had from this request.
+    for name in ("Develop again", "Remix", "Replay"):
+        expect(mobile.button(name)).to_have_count(0)
+    mobile.press("Compare")
+    expect(mobile.page.get_by_role("img", name="Before")).to_have_attribute(
+        "src", f"/images/{made['images'][0]['id']}"
+    )
+
+    mobile.open(f"#/picture/{job['images'][0]['id']}")
+    mobile.press("Upscale")
+    mobile.press("×4: 1024 × 1024 pixels")
+    mobile.wait_for_picture()
+    mobile.tab("Gallery")
+
+    tiles = mobile.page.locator(".tile")
+    expect(tiles.first).to_have_accessible_name("Upscaled ×4")
+    expect(tiles.nth(1)).to_have_accessible_name("Upscaled ×2")
+
+
+def test_nothing_is_made_larger_where_no_upscaler_can(mobile: Phone) -> None:
+    folder = mobile.server.data_dir / "upscalers"
+    folder.mkdir()
+    for scale in (2, 4):  # they replace those of the package, and cannot be used
+        (folder / f"tintype-x{scale}.safetensors").write_bytes(b"<!doctype html>")
+    try:
+        made = mobile.server.txt2img("a red fox", num_inference_steps=2).json()
+        mobile.open(f"#/picture/{made['images'][0]['id']}")
+
+        expect(mobile.button("Edit")).to_be_visible()
+        expect(mobile.button("Upscale")).to_have_count(0)
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.mark.slow

@@ -1,14 +1,18 @@
 """What an upscaler is, told from its header as spandrel tells it from its weights."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image, ImageChops, ImageStat
 from safetensors.torch import save_file
 
-from darkroom.catalog.upscalers import UnknownUpscalerError, UpscalerCatalog
+from darkroom.catalog.upscalers import MAX_PIXELS, UnknownUpscalerError, UpscalerCatalog
 from darkroom.engine.families import upscaling
 from tests import upscalers
+from training.data import HELD_OUT, PACK
 
 Weights = dict[str, torch.Tensor]
 CONVOLUTIONS = ((8, 32), (40, 32), (72, 32), (104, 32), (136, 8))  # of a dense block
@@ -40,6 +44,10 @@ def compact(scale: int) -> Weights:
     }
     weights |= {f"body.{place}.bias": torch.zeros(s[0]) for place, s in convolutions.items()}
     return weights | {f"body.{place}.weight": torch.zeros(8) for place in (1, 3)}
+
+
+def names(catalog: UpscalerCatalog) -> list[str]:
+    return [entry.info.name for entry in catalog.entries()]
 
 
 FILES = {
@@ -90,9 +98,9 @@ def test_what_cannot_be_used_is_named_with_its_reason(
         catalog.find("odd")
 
 
-def test_an_empty_folder_or_none_has_no_upscalers(tmp_path: Path) -> None:
-    assert UpscalerCatalog(tmp_path).entries() == ()
-    assert UpscalerCatalog(tmp_path / "none").entries() == ()
+def test_an_empty_folder_or_none_has_those_of_the_package_alone(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        assert names(UpscalerCatalog(folder)) == ["tintype-x2", "tintype-x4"]
 
 
 def test_without_the_library_each_is_named_with_that_as_its_reason(
@@ -105,5 +113,63 @@ def test_without_the_library_each_is_named_with_that_as_its_reason(
 
     assert catalog.entries() == ()
     assert [(file.file, "spandrel" in file.reason) for file in catalog.broken()] == [
-        ("tiny.safetensors", True)
+        ("tiny.safetensors", True),
+        ("tintype-x2.safetensors", True),
+        ("tintype-x4.safetensors", True),
     ]
+    with pytest.raises(UnknownUpscalerError, match="pip install --no-deps spandrel"):
+        catalog.find_for(2, 100)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_those_of_the_package_are_small_and_nearer_to_the_picture_than_lanczos(
+    tmp_path: Path, scale: int
+) -> None:
+    """A picture that they were not trained on, made smaller and larger again."""
+    entry = UpscalerCatalog(tmp_path).find(f"tintype-x{scale}")
+    with zipfile.ZipFile(PACK) as pack:
+        drawn = Image.open(io.BytesIO(pack.read(f"{HELD_OUT}00.webp"))).convert("RGBA")
+    large = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")
+    small = large.reduce(scale)
+
+    made = upscaling.load(entry, torch.device("cpu"), torch.float32).enlarge(small)
+
+    assert entry.path.stat().st_size <= 2_500_000
+    assert made.size == large.size
+    lanczos = small.resize(large.size, Image.Resampling.LANCZOS)
+    assert error(made, large) < 0.8 * error(lanczos, large)
+
+
+def error(one: Image.Image, other: Image.Image) -> float:
+    return sum(ImageStat.Stat(ImageChops.difference(one, other)).rms)
+
+
+def test_a_file_of_the_same_name_replaces_an_upscaler_of_the_package(tmp_path: Path) -> None:
+    upscalers.save(tmp_path, "tintype-x2", scale=4)
+    (tmp_path / "tintype-x4.safetensors").write_bytes(b"<!doctype html>")
+
+    entries, broken = UpscalerCatalog(tmp_path).read()
+
+    assert [(entry.info.name, entry.info.scale) for entry in entries] == [("tintype-x2", 4)]
+    assert [file.file for file in broken] == ["tintype-x4.safetensors"]
+
+
+def test_where_none_is_named_the_owners_smallest_that_suffices_is_taken(tmp_path: Path) -> None:
+    catalog = UpscalerCatalog(tmp_path)
+
+    def taken(scale: float, pixels: int = 100) -> str:
+        return catalog.find_for(scale, pixels).info.name
+
+    assert [taken(1.5), taken(2), taken(2.5), taken(4)] == [
+        *("tintype-x2", "tintype-x2", "tintype-x4", "tintype-x4")
+    ]
+    upscalers.save(tmp_path, "zebra", scale=4)
+    assert [taken(2), taken(4)] == ["zebra", "zebra"]
+    upscalers.save(tmp_path, "yak", scale=2)
+    assert [taken(2), taken(4)] == ["yak", "zebra"]
+    (tmp_path / "yak.safetensors").unlink()
+    # It takes a sixteenth of what may be made; that of the package, a fourth.
+    assert taken(2, MAX_PIXELS // 4) == "tintype-x2"
+    assert taken(4, MAX_PIXELS) == "zebra"  # whose limit the caller is told
+    with pytest.raises(UnknownUpscalerError, match=r"5 times larger \(see GET /upscalers\)"):
+        taken(5)

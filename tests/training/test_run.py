@@ -1,11 +1,13 @@
 """A whole training, from the included model to one that a server could serve."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 
 from training import data, evaluate, export, noise_predictor, text, vae
 from training.__main__ import run
@@ -26,12 +28,14 @@ def few(monkeypatch: pytest.MonkeyPatch) -> data.DataSet:
         monkeypatch.setattr(stage, "BATCH", 2)
     monkeypatch.setattr(text, "MEASURED", 4)
     whole = data.load()
-    chosen = [number for number, subject in enumerate(whole.subjects) if subject.weight > 1][::40]
+    known = export.names_known(ROOT / TINTYPE)
+    chosen = [number for number, subject in enumerate(whole.subjects) if subject.name in known]
     return data.DataSet(
-        tuple(whole.subjects[n] for n in chosen[:8]),
-        tuple(whole.pictures[n] for n in chosen[:8]),
+        tuple(whole.subjects[n] for n in chosen[:320:40]),
+        tuple(whole.pictures[n] for n in chosen[:320:40]),
         whole.large[:1],
         whole.photographs[:1],
+        whole.held_out[:1],
     )
 
 
@@ -77,4 +81,38 @@ def test_an_evaluation_measures_and_draws_sheets(
 
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert (tmp_path / "sheet-1-steps.png").exists()
+    assert report["known"] == report["subjects"] == 8
     assert 0 <= report["1_steps"]["retrieval"]["top_1"] <= report["1_steps"]["retrieval"]["top_5"]
+
+
+def test_a_card_says_what_was_measured_last(
+    few: data.DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "STEPS", (1,))
+    model, card = tmp_path / "model", tmp_path / "model/README.md"
+    model.mkdir()
+    shutil.copy(ROOT / TINTYPE / "README.md", card)
+    known = export.names_known(model)
+    Image.new("RGB", (8, 8)).save(tmp_path / "sheet-1-steps.png")
+
+    def measured(share: float) -> str:
+        part = {
+            "retrieval": {"top_1": share, "top_5": 1.0, "missed": ["ghost"]},
+            "background_colour": 1.0,
+            "held_out_pairs": {"share": 0.0, "drawn": []},
+            "long_prompts": {"share": 1.0, "missed": []},
+            "frechet_distance": 3.0,
+        }
+        coded = {"l1": 0.02, "psnr_db": 32.0}
+        report = {"subjects": len(few.subjects), "autoencoder": coded, "1_steps": part}
+        evaluate.write_card(model, report, tmp_path)
+        return card.read_text()
+
+    first, second = measured(0.25), measured(0.5)
+
+    assert "25.0%" in first
+    assert "25.0%" not in second
+    assert second.replace("50.0%", "25.0%") == first
+    assert "Never among the nearest five: ghost." in second
+    assert export.names_known(model) == known
+    assert (model / "sheet-1-steps.webp").exists()

@@ -1,10 +1,11 @@
 /** File names of saved pictures. */
 
+import { titleOf } from "../strings";
 import type { Job, Picture } from "./transport/types";
 
-/** Like `red-fox-on-a-hill-7.png`: the beginning of the prompt, and the seed. */
+/** Like `red-fox-on-a-hill-7.png`: the beginning of the title, and the seed if there is one. */
 export function fileName(job: Job, picture: Picture): string {
-  const words = String(job.request.prompt ?? "")
+  const words = titleOf(job.request)
     .normalize("NFD")
     .replace(/\p{Diacritic}/gu, "")
     .replace(/đ/gi, "d")
@@ -13,5 +14,6 @@ export function fileName(job: Job, picture: Picture): string {
     .slice(0, 40)
     .replace(/^-+|-+$/g, "");
   const extension = picture.content_type.replace("image/", "").replace("jpeg", "jpg");
-  return `${words || "darkroom"}-${picture.seed}.${extension}`;
+  const seed = job.task === "upscale" ? "" : `-${picture.seed}`;
+  return `${words || "darkroom"}${seed}.${extension}`;
 }

@@ -56,6 +56,15 @@ function filled(form: string, values: Readonly<Record<string, string | number>>)
   return form.replace(/\{(\w+)\}/g, (all, name: string) => String(values[name] ?? all));
 }
 
+/** What a request is called: by its prompt, or by how much larger it makes a picture. */
+export function titleOf(request: Readonly<Record<string, unknown>>): string {
+  const { prompt, scale } = request;
+  if (prompt === undefined && typeof scale === "number") {
+    return t("upscale.name", { scale: number(scale) });
+  }
+  return String(prompt ?? "");
+}
+
 /** A number as people of the chosen language write it. */
 export function number(value: number, digits = 2): string {
   return new Intl.NumberFormat(chosen.value, { maximumFractionDigits: digits }).format(value);

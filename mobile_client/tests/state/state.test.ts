@@ -152,6 +152,22 @@ test("developing again sends the same request with another seed", async () => {
   expect(api.submissions[1]?.request).not.toHaveProperty("seed");
 });
 
+test("a picture is made larger without leaving its file on the way", async () => {
+  const state = open();
+  await state.start();
+
+  await state.upscale("job-1-0", 4);
+  await settle();
+
+  const { task, request, files } = api.submissions[0] ?? {};
+  expect({ task, request, files }).toEqual({
+    task: "upscale",
+    request: { image: "image:job-1-0", scale: 4 },
+    files: {},
+  });
+  expect(state.route.current.value).toEqual({ screen: "job", id: "job-1" });
+});
+
 test("a photo that another app shared is cropped first", async () => {
   const shared = new Blob(["photo"], { type: "image/jpeg" });
   await pictures.set("shared", shared);

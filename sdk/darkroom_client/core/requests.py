@@ -146,8 +146,10 @@ class Upscale(Request):
 
     Attributes:
         image: A path, bytes, a PIL image, a NumPy array, or an image of an earlier job.
-        upscaler: A name from `Client.upscalers`.
-        scale: Factor, at most the upscaler's own, which is also the default. 1 to 16.
+        upscaler: A name from `Client.upscalers`. Left out, the server takes one that makes the
+            picture large enough: the owner's, or else tintype-x2 or tintype-x4.
+        scale: Factor, at most the upscaler's own, which is also the default. 2 if no upscaler is
+            named. 1 to 16.
         output_format: Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
             png by default.
         webhook: URL that is called when the job has ended; the owner must allow it.
@@ -156,7 +158,7 @@ class Upscale(Request):
     task: ClassVar[Task] = Task.UPSCALE
 
     image: PictureSource
-    upscaler: str
+    upscaler: str | None = None
     scale: float | None = None
     output_format: ImageFormat | None = None
     webhook: str | None = None

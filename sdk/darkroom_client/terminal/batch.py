@@ -32,8 +32,8 @@ def read(text: str) -> list[Asked]:
     """All requests of a file. It is JSON lines if it begins with a brace, else CSV.
 
     A row is a txt2img; with `image` it is an img2img, with `mask_image` an inpaint, with
-    `references` an edit, and with `upscaler` an upscale. In CSV, `;` stands between references.
-    Empty cells, empty lines and null say nothing.
+    `references` an edit, and with `upscaler` or `scale` an upscale. In CSV, `;` stands between
+    references. Empty cells, empty lines and null say nothing.
 
     Raises:
         ValueError: a line is wrong; the message names it and what is wrong with it.
@@ -94,6 +94,7 @@ def _request(row: dict[str, Any], written: bool) -> Request:
 def _guess(row: Mapping[str, Any]) -> Task:
     marks = {
         "upscaler": Task.UPSCALE,
+        "scale": Task.UPSCALE,
         "mask_image": Task.INPAINT,
         "image": Task.IMG2IMG,
         "references": Task.EDIT,

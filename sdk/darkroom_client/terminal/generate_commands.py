@@ -209,7 +209,10 @@ def edit(prompt: str | None, **given: Any) -> None:
 @of_fields(Upscale)
 @with_exit_code
 def upscale(image: str | bytes, **given: Any) -> None:
-    """Make IMAGE larger by a network, one of `darkroom-client upscalers`."""
+    """Make IMAGE larger by a network, one of `darkroom-client upscalers`.
+
+    Without --upscaler the server chooses one, and without --scale it doubles width and height.
+    """
     options, output, url = _manner(given)
     if image == STDIN:
         image = sys.stdin.buffer.read()

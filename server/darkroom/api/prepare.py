@@ -25,6 +25,7 @@ from darkroom.images.decoder import Decoded, Purpose, Texts
 from darkroom.images.decoder_pool import BusyError, Decoders
 from darkroom.queue.store import Store
 from darkroom.requests import (
+    DEFAULT_SCALE,
     MAX_SEED,
     RESOLVED,
     AnyRequest,
@@ -47,7 +48,6 @@ LISTS = ("references",)  # those that hold several pictures
 REFERENCE = "image:"
 URL_SAFE = str.maketrans("-_", "+/")
 TRANSPARENT = message("transparent", "the transparent parts of the picture were made white")
-MAX_UPSCALED_PIXELS = 16_777_216  # 4096²; the worker takes two seconds for the PNG
 
 
 @dataclass(frozen=True)
@@ -219,16 +219,18 @@ class Preparer:
             client: whose stored pictures may be used; None is everybody's.
             accepted: the output format if the request names none.
         """
-        named = "output_format" in asked.model_fields_set
-        output_format = asked.output_format if named else accepted or OutputFormat.PNG
+        says = "output_format" in asked.model_fields_set
+        output_format = asked.output_format if says else accepted or OutputFormat.PNG
         request: ResolvedRequest
         notes: tuple[str, ...] = ()
         if isinstance(asked, UpscaleRequest):
-            upscaler = self._find_upscaler(asked)
+            named = self._find_upscaler(asked.upscaler, asked.scale) if asked.upscaler else None
             sources, webhook, errors = self._look_up(asked, files, client)
             if errors:
                 raise invalid(errors)
-            request, workload = _resolve_upscaling(asked, upscaler, sources["image"], output_format)
+            source = sources["image"]
+            upscaler = named or self._choose_upscaler(asked.scale, source.size)
+            request, workload = _resolve_upscaling(asked, upscaler, source, output_format)
         else:
             model = self._find_model(asked)
             asked, refused = self._with_tags(asked, model)
@@ -342,16 +344,23 @@ class Preparer:
             )
         return entry
 
-    def _find_upscaler(self, asked: UpscaleRequest) -> UpscalerInfo:
+    def _find_upscaler(self, name: str, scale: float | None) -> UpscalerInfo:
         """The upscaler asked for, if it reaches the scale."""
         try:
-            found = self.upscalers.find(asked.upscaler).info
+            found = self.upscalers.find(name).info
         except UnknownUpscalerError as error:
             raise invalid_field("upscaler", text_of(error)) from None
-        if asked.scale is not None and asked.scale > found.scale:
+        if scale is not None and scale > found.scale:
             detail = f"{found.name} makes pictures up to {found.scale} times larger"
             raise invalid_field("scale", f"{detail}; ask twice for more")
         return found
+
+    def _choose_upscaler(self, scale: float | None, size: tuple[int, int]) -> UpscalerInfo:
+        """The upscaler for a request that names none."""
+        try:
+            return self.upscalers.find_for(scale or DEFAULT_SCALE, size[0] * size[1]).info
+        except UnknownUpscalerError as error:
+            raise invalid_field("scale" if scale else "upscaler", text_of(error)) from None
 
 
 def _picture_notes(sources: Mapping[str, Source]) -> tuple[str, ...]:
@@ -401,14 +410,14 @@ def _resolve_upscaling(
     asked: UpscaleRequest, upscaler: UpscalerInfo, source: Source, output_format: OutputFormat
 ) -> tuple[Upscale, Workload]:
     width, height = source.size
-    limit = MAX_UPSCALED_PIXELS // upscaler.scale**2
-    if width * height > limit:
-        detail = f"is {width}×{height}; {upscaler.name} takes pictures of up to {limit} pixels"
+    if width * height > upscaler.max_pixels:
+        most = upscaler.max_pixels
+        detail = f"is {width}×{height}; {upscaler.name} takes pictures of up to {most} pixels"
         raise invalid_field("image", detail)
     request = Upscale(
         image=source.reference,
         upscaler=upscaler.name,
-        scale=float(upscaler.scale) if asked.scale is None else asked.scale,
+        scale=asked.scale or (float(upscaler.scale) if asked.upscaler else DEFAULT_SCALE),
         output_format=output_format,
     )
     wide, high = request.size(source.size)

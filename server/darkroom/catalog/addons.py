@@ -1,6 +1,6 @@
 """Folders of add-ons: LoRAs, embeddings, upscalers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -80,6 +80,7 @@ class AddonFolder(Generic[Entry]):
         noun: for one of them; in the plural it is the route that lists them.
         unknown: the exception of `find`.
         shared: folders of other programs.
+        included: the package's own; a file elsewhere with the name of one of its files replaces it.
     """
 
     def __init__(
@@ -89,8 +90,10 @@ class AddonFolder(Generic[Entry]):
         noun: str,
         unknown: type[DarkroomError] = DarkroomError,
         shared: SharedFolders = NO_FOLDERS,
+        included: Path | None = None,
     ) -> None:
         self._folder = folder
+        self._included = included
         self._describe = describe
         self._noun = noun
         self._unknown = unknown
@@ -108,22 +111,31 @@ class AddonFolder(Generic[Entry]):
         entries: list[Entry] = []
         broken: list[BrokenFile] = []
         taken: set[str] = set()
+        for listed in self._files():
+            try:
+                found = self._judge(listed)
+            except UnusableError as error:  # a dangling link, or a file that was just removed
+                found = BrokenFile(file=listed.file, reason=_without_name(error, listed))
+            if isinstance(found, BrokenFile):
+                broken.append(found)
+            elif found.info.name in taken:
+                broken.append(BrokenFile(file=listed.file, reason=NAMESAKE))
+            else:
+                taken.add(found.info.name)
+                entries.append(found)
+        return tuple(entries), tuple(broken)
+
+    def _files(self) -> Iterator[Listed]:
+        """The files of all folders, without those of the package that are replaced."""
+        seen: set[str] = set()
         for folder in (self._folder, *self._shared.of(f"{self._noun.lower()}s")):
             for listed in walk(folder):
-                if listed.path.suffix.lower() in HARMLESS or listed.is_folder:
-                    continue
-                try:
-                    found = self._judge(listed)
-                except UnusableError as error:  # a dangling link, or a file that was just removed
-                    found = BrokenFile(file=listed.file, reason=_without_name(error, listed))
-                if isinstance(found, BrokenFile):
-                    broken.append(found)
-                elif found.info.name in taken:
-                    broken.append(BrokenFile(file=listed.file, reason=NAMESAKE))
-                else:
-                    taken.add(found.info.name)
-                    entries.append(found)
-        return tuple(entries), tuple(broken)
+                if listed.path.suffix.lower() not in HARMLESS and not listed.is_folder:
+                    seen.add(listed.key)
+                    yield listed
+        for listed in walk(self._included) if self._included else ():
+            if listed.path.suffix.lower() not in HARMLESS and listed.key not in seen:
+                yield listed
 
     def find(self, name: str) -> Entry:
         """Look up an entry. The name is compared with files, never joined to a path.

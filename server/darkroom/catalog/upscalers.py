@@ -2,7 +2,8 @@
 
 They are of the ESRGAN family: RRDB networks with three naming schemes of their keys (ESRGAN,
 BSRGAN, Real-ESRGAN; arXiv 1809.00219, 2107.10833), and Real-ESRGAN's small networks, called
-Compact. They are recognised as in spandrel, which loads them, but from shapes alone.
+Compact. They are recognised as in spandrel, which loads them, but from shapes alone. Two Compact
+networks are part of the package: tintype-x2 and tintype-x4.
 """
 
 import math
@@ -14,12 +15,13 @@ from pathlib import Path
 
 from darkroom.catalog.addons import NO_FOLDERS, AddonEntry, AddonFolder
 from darkroom.catalog.listing import Listed, SharedFolders
-from darkroom.catalog.models import UnknownModelError
+from darkroom.catalog.models import INCLUDED_UPSCALERS, UnknownModelError
 from darkroom.catalog.weight_files import Header, UnusableAddonError
 from darkroom.config import Settings
 from darkroom.responses import BrokenFile, UpscalerInfo
 
 LIBRARY = "spandrel"
+MAX_PIXELS = 16_777_216  # of what is made: 4096²; the worker takes two seconds for the PNG
 NO_LIBRARY = (
     "cannot be loaded without spandrel; install it by `pip install --no-deps spandrel einops`"
 )
@@ -36,12 +38,19 @@ class UnknownUpscalerError(UnknownModelError):
 class UpscalerEntry(AddonEntry):
     info: UpscalerInfo
 
+    @property
+    def included(self) -> bool:
+        """Whether it is part of the package."""
+        return self.path.parent == INCLUDED_UPSCALERS
+
 
 class UpscalerCatalog(AddonFolder[UpscalerEntry]):
     """The upscalers on this server, by name."""
 
     def __init__(self, upscalers_dir: Path, shared: SharedFolders = NO_FOLDERS) -> None:
-        super().__init__(upscalers_dir, _describe, "upscaler", UnknownUpscalerError, shared)
+        super().__init__(
+            upscalers_dir, _describe, "upscaler", UnknownUpscalerError, shared, INCLUDED_UPSCALERS
+        )
 
     @classmethod
     def of(cls, settings: Settings) -> "UpscalerCatalog":
@@ -57,6 +66,29 @@ class UpscalerCatalog(AddonFolder[UpscalerEntry]):
             )
             return (), (*lacking, *broken)
         return entries, broken
+
+    def find_for(self, scale: float, pixels: int) -> UpscalerEntry:
+        """Choose an upscaler where the caller names none.
+
+        It makes pictures large enough. One that takes pictures of this size is preferred, then the
+        owner's to those of the package, then the smallest, then the first by name.
+
+        Args:
+            scale: that is asked for.
+            pixels: of the picture.
+
+        Raises:
+            UnknownUpscalerError: none reaches the scale.
+        """
+        entries, broken = self.read()
+        able = [entry for entry in entries if entry.info.scale >= scale]
+        if not able:
+            seen = f"{broken[0].file} {broken[0].reason}" if broken and not entries else None
+            raise UnknownUpscalerError(
+                f"there is no upscaler on this server that makes pictures {scale:g} times larger "
+                f"({seen or 'see GET /upscalers'})"
+            )
+        return min(able, key=lambda e: (pixels > e.info.max_pixels, e.included, e.info.scale))
 
 
 def _describe(listed: Listed, header: Header) -> UpscalerEntry:
@@ -79,7 +111,12 @@ def _describe(listed: Listed, header: Header) -> UpscalerEntry:
         raise UnusableAddonError("is no upscaler of the ESRGAN family")
     if scale < 2:
         raise UnusableAddonError("does not make pictures larger")
-    info = UpscalerInfo(name=listed.key, architecture=architecture, scale=scale)
+    info = UpscalerInfo(
+        name=listed.key,
+        architecture=architecture,
+        scale=scale,
+        max_pixels=MAX_PIXELS // scale**2,
+    )
     return UpscalerEntry(listed.path, info)
 
 

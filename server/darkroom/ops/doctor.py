@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.catalog.loras import AdapterCatalog
-from darkroom.catalog.models import ModelCatalog
+from darkroom.catalog.models import INCLUDED_UPSCALERS, ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import Settings
 from darkroom.engine.base import EngineEvent, EngineJob, Failed
@@ -207,10 +207,17 @@ def check_additions(settings: Settings) -> Finding:
     """LoRAs, embeddings and upscalers: how many there are, and which files cannot be used."""
     adapters = AdapterCatalog.of(settings)
     upscalers = UpscalerCatalog.of(settings)
+    # Those of the package cannot be used without spandrel, which is optional.
+    theirs = {path.name for path in INCLUDED_UPSCALERS.iterdir()}
+    own = [
+        f
+        for f in upscalers.broken()
+        if f.file not in theirs or (settings.upscalers_dir / f.file).exists()
+    ]
     found = {
         "LoRAs": (adapters.loras.entries(), adapters.loras.broken()),
         "embeddings": (adapters.embeddings.entries(), adapters.embeddings.broken()),
-        "upscalers": (upscalers.entries(), upscalers.broken()),
+        "upscalers": (upscalers.entries(), own),
     }
     detail = ", ".join(f"{len(usable)} {kind}" for kind, (usable, _) in found.items())
     broken = [f"{file.file} {file.reason}" for _, files in found.values() for file in files]

@@ -5,6 +5,7 @@ import { type Key, t } from "../../strings";
 import { Icon, type IconName } from "../common/Icon";
 import { Sheet } from "../common/Sheet";
 import { canShare, useShare } from "../common/share";
+import { Upscale } from "../common/Upscale";
 import { useApp } from "../context";
 
 interface ActionsProps {
@@ -29,8 +30,9 @@ export function Actions({ job, picture, onRemix, onUseAs, onDelete }: ActionsPro
         {t("common.save")}
       </a>
       {canShare() && <Action icon="share" name="common.share" onUse={() => void share()} />}
-      <Action icon="remix" name="viewer.remix" onUse={onRemix} />
+      {job.task !== "upscale" && <Action icon="remix" name="viewer.remix" onUse={onRemix} />}
       <Action icon="brush" name="viewer.edit" onUse={() => setChoosing(true)} />
+      <Upscale picture={picture} class="viewer-action" />
       <Action icon="trash" name="common.delete" onUse={onDelete} />
       {choosing && (
         <Sheet title={t("viewer.edit.title")} onClose={() => setChoosing(false)}>

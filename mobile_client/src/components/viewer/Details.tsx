@@ -1,7 +1,7 @@
 import { copy } from "../../lib/clipboard";
 import { NUMBERS, numbersOf } from "../../lib/state/numbers";
 import type { Job, Picture } from "../../lib/transport/types";
-import { type Key, moment, number, t } from "../../strings";
+import { type Key, moment, number, t, titleOf } from "../../strings";
 import { Icon } from "../common/Icon";
 import { Sheet } from "../common/Sheet";
 import { useApp } from "../context";
@@ -17,16 +17,18 @@ export function Details({ job, picture, onClose }: DetailsProps) {
   const { server } = useApp();
   const request = job.request;
   const prompt = String(request.prompt ?? "");
+  const title = titleOf(request) || t("gallery.untitled");
   const negative = String(request.negative_prompt ?? "");
   const isOwner = server.me.value?.scope === "own";
   return (
     <Sheet title={t("viewer.details")} onClose={onClose}>
-      <CopyableText name="create.prompt" text={prompt || t("gallery.untitled")} copied={prompt} />
+      <CopyableText name="create.prompt" text={title} copied={prompt} />
       {negative && <CopyableText name="create.negative" text={negative} copied={negative} />}
       <dl class="viewer-facts">
-        <Fact name="create.seed" value={String(picture.seed)} />
+        <Fact name="create.seed" value={job.task === "upscale" ? null : String(picture.seed)} />
         <Fact name="viewer.size" value={`${picture.width} × ${picture.height}`} />
         <Fact name="create.model" value={request.model} />
+        <Fact name="upscale.upscaler" value={request.upscaler} />
         <Fact name="create.steps" value={request.num_inference_steps} />
         <Fact name="create.guidance" value={request.guidance_scale} />
         {NUMBERS.map(({ name }) => (

@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Job, Picture, PictureRequest, Task } from "../../lib/transport/types";
-import { type Key, t } from "../../strings";
+import { type Key, t, titleOf } from "../../strings";
 import { Icon, type IconName } from "../common/Icon";
 import { useLayer } from "../common/useLayer";
 import { Compare } from "../compare/Compare";
@@ -45,6 +45,7 @@ export function Viewer(props: ViewerProps) {
   const { newer, older } = listed ? gallery.beside(pictureId) : siblings(job, pictureId);
   const isGone = found !== undefined && !picture && !("missing" in found && !found.missing);
   const source = sourceOf(job);
+  const title = listed?.prompt ?? titleOf(job?.request ?? {});
 
   // The arrow that was pressed goes at the end of the list, and the focus with it.
   useEffect(() => {
@@ -104,7 +105,7 @@ export function Viewer(props: ViewerProps) {
         <Stage
           id={pictureId}
           size={picture ?? listed}
-          prompt={listed?.prompt ?? String(job?.request.prompt ?? "")}
+          prompt={title}
           newer={newer}
           older={older}
           onOpen={open}
@@ -122,7 +123,7 @@ export function Viewer(props: ViewerProps) {
         >
           <Icon name="back" />
         </button>
-        <p class="viewer-prompt">{listed?.prompt ?? String(job?.request.prompt ?? "")}</p>
+        <p class="viewer-prompt">{title}</p>
         <button
           type="button"
           class="button bare icon"
@@ -176,7 +177,8 @@ function Modes({ job, mode, onMode }: ModesProps) {
   return (
     <div class="viewer-modes">
       {hasSource && chip("compare", "compare", "viewer.compare")}
-      {chip("timeline", "history", "viewer.replay")}
+      {/* Upscaling has no previews. */}
+      {job.task !== "upscale" && chip("timeline", "history", "viewer.replay")}
     </div>
   );
 }

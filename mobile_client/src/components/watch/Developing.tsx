@@ -1,9 +1,11 @@
+import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import type { Watched } from "../../lib/state/jobs";
 import type { Job } from "../../lib/transport/types";
-import { t } from "../../strings";
+import { t, titleOf } from "../../strings";
 import { sayNotes } from "../../strings/problems";
 import { useApp } from "../context";
+import { sourceOf } from "../picture";
 import { etaText, picturesOf, statusText } from "./status";
 
 export function Developing({ watched }: { watched: Watched }) {
@@ -13,7 +15,7 @@ export function Developing({ watched }: { watched: Watched }) {
   const now = useNow();
   const { step, steps } = job.progress;
   const count = picturesOf(job);
-  const prompt = String(job.request.prompt ?? "");
+  const prompt = titleOf(job.request);
   const cancel = () => {
     setCancelling(true);
     jobs.cancel(job.id).catch(() => {
@@ -58,7 +60,7 @@ function Frames(props: { count: number; job: Job; previews: Watched["previews"] 
   const { count, job, previews } = props;
   const columns = Math.ceil(Math.sqrt(count));
   const rows = Math.ceil(count / columns);
-  const prompt = String(job.request.prompt ?? "");
+  const prompt = titleOf(job.request);
   return (
     <div
       class="frames"
@@ -79,14 +81,30 @@ function Frames(props: { count: number; job: Job; previews: Watched["previews"] 
   );
 }
 
-/** An empty frame in the picture's aspect ratio, so that nothing moves when the picture comes. */
+/**
+ * A frame in the picture's aspect ratio, so that nothing moves when the picture comes. It is empty,
+ * or shows the picture that is made larger.
+ */
 export function Frame(props: {
   request: Readonly<Record<string, unknown>>;
-  children?: preact.ComponentChildren;
+  children?: ComponentChildren;
 }) {
+  const { request, children } = props;
+  const { api } = useApp();
+  const [ratio, setRatio] = useState(ratioOf(request));
+  const smaller = "scale" in request ? sourceOf({ request }) : undefined;
   return (
-    <div class="frame waiting" style={{ "--ratio": ratioOf(props.request) }}>
-      {props.children}
+    <div class="frame waiting" style={{ "--ratio": ratio }}>
+      {smaller && (
+        <img
+          src={api.imageUrl(smaller)}
+          alt={t("upscale.before")}
+          onLoad={({ currentTarget: { naturalWidth, naturalHeight } }) =>
+            setRatio(naturalWidth / naturalHeight)
+          }
+        />
+      )}
+      {children}
     </div>
   );
 }

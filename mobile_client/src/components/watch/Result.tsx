@@ -3,11 +3,12 @@ import { useState } from "preact/hooks";
 import { fileName } from "../../lib/file-name";
 import type { Watched } from "../../lib/state/jobs";
 import type { Job, Picture } from "../../lib/transport/types";
-import { duration, t } from "../../strings";
+import { duration, t, titleOf } from "../../strings";
 import { moreOf, sayProblem } from "../../strings/problems";
 import { Icon, type IconName } from "../common/Icon";
 import { Sheet } from "../common/Sheet";
 import { canShare, useShare } from "../common/share";
+import { Upscale } from "../common/Upscale";
 import { Compare } from "../compare/Compare";
 import { useApp } from "../context";
 import { sourceOf } from "../picture";
@@ -32,7 +33,6 @@ function Pictures({ job, previews }: { job: Job; previews: Watched["previews"] }
   const picture = images.find(({ index }) => index === at) ?? images[0];
   const preview = previews[picture?.index ?? 0];
   const source = sourceOf(job);
-  const prompt = String(job.request.prompt ?? "");
   if (!picture) {
     return (
       <>
@@ -62,7 +62,7 @@ function Pictures({ job, previews }: { job: Job; previews: Watched["previews"] }
           alt={t("watch.picture", {
             count: picture.index + 1,
             total: job.images.length,
-            prompt,
+            prompt: titleOf(job.request),
           })}
         />
         <button
@@ -99,9 +99,12 @@ function Pictures({ job, previews }: { job: Job; previews: Watched["previews"] }
               {t("viewer.compare")}
             </ModeButton>
           )}
-          <ModeButton its="replay" mode={mode} onMode={setMode} icon="history">
-            {t("viewer.replay")}
-          </ModeButton>
+          {/* Upscaling has no previews. */}
+          {job.task !== "upscale" && (
+            <ModeButton its="replay" mode={mode} onMode={setMode} icon="history">
+              {t("viewer.replay")}
+            </ModeButton>
+          )}
         </span>
       </Facts>
       <Actions job={job} picture={picture} />
@@ -143,7 +146,7 @@ function Facts({ job, picture, children }: FactsProps) {
   return (
     <div class="hint facts">
       <span>{t("create.shape.exact", { width: picture.width, height: picture.height })}</span>
-      <span>{t("watch.seed", { seed: picture.seed })}</span>
+      {job.task !== "upscale" && <span>{t("watch.seed", { seed: picture.seed })}</span>}
       {began !== null && ended !== null && <span>{duration((ended - began) / 1000)}</span>}
       {children}
     </div>
@@ -173,10 +176,17 @@ function Actions({ job, picture }: { job: Job; picture: Picture }) {
           <Icon name="brush" />
           {t("viewer.edit")}
         </button>
-        <button type="button" class="button" onClick={() => state.remix(job.request, picture.seed)}>
-          <Icon name="remix" />
-          {t("viewer.remix")}
-        </button>
+        <Upscale picture={picture} class="button" />
+        {job.task !== "upscale" && (
+          <button
+            type="button"
+            class="button"
+            onClick={() => state.remix(job.request, picture.seed)}
+          >
+            <Icon name="remix" />
+            {t("viewer.remix")}
+          </button>
+        )}
       </div>
       {editing && (
         <Sheet title={t("viewer.edit.title")} onClose={() => setEditing(false)}>
@@ -194,8 +204,10 @@ function Actions({ job, picture }: { job: Job; picture: Picture }) {
   );
 }
 
+/** Another picture from the same request; a picture is made larger in one way only. */
 function Again({ job }: { job: Job }) {
   const state = useApp();
+  if (job.task === "upscale") return null;
   return (
     <button type="button" class="button primary wide" onClick={() => void state.again(job)}>
       {t("watch.again")}
@@ -227,9 +239,11 @@ function NoPictures({ job }: { job: Job }) {
         <button type="button" class="button primary wide" onClick={() => void state.again(job)}>
           {t("common.retry")}
         </button>
-        <button type="button" class="button wide" onClick={() => state.remix(job.request)}>
-          {t("watch.amend")}
-        </button>
+        {job.task !== "upscale" && (
+          <button type="button" class="button wide" onClick={() => state.remix(job.request)}>
+            {t("watch.amend")}
+          </button>
+        )}
       </div>
     </>
   );

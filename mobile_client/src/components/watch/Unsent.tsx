@@ -19,9 +19,11 @@ export function Unsent({ entry }: { entry: Entry }) {
         <p>{sayProblem(entry.refusal)}</p>
         {moreOf(entry.refusal) && <p class="hint">{moreOf(entry.refusal)}</p>}
         <div class="actions">
-          <button type="button" class="button primary wide" onClick={() => state.amend(entry)}>
-            {t("watch.amend")}
-          </button>
+          {entry.task !== "upscale" && (
+            <button type="button" class="button primary wide" onClick={() => state.amend(entry)}>
+              {t("watch.amend")}
+            </button>
+          )}
           <button type="button" class="button wide" onClick={discard}>
             {t("watch.discard")}
           </button>

@@ -1,6 +1,6 @@
 import { useEffect } from "preact/hooks";
 import { isOver } from "../../lib/transport/types";
-import { t } from "../../strings";
+import { t, titleOf } from "../../strings";
 import { Icon } from "../common/Icon";
 import { useApp } from "../context";
 import { Developing } from "./Developing";
@@ -24,7 +24,7 @@ export function Watch({ id }: { id: string }) {
     return () => void jobs.focus(null);
   }, [id, unsent, state, jobs, route]);
   const watched = jobs.get(id);
-  const prompt = String((entry?.request ?? watched?.job.request)?.prompt ?? "");
+  const title = titleOf(entry?.request ?? watched?.job.request ?? {});
   return (
     <div class="watch stack">
       <header class="watch-head">
@@ -36,7 +36,7 @@ export function Watch({ id }: { id: string }) {
         >
           <Icon name="back" />
         </button>
-        <h1 class="watch-prompt">{prompt || t("watch.title")}</h1>
+        <h1 class="watch-prompt">{title || t("watch.title")}</h1>
       </header>
       <Body id={id} />
     </div>

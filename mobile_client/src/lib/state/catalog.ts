@@ -1,14 +1,15 @@
-/** Models, schedulers and LoRAs of the server. The last known ones are used until it answers. */
+/** Models, schedulers, LoRAs and upscalers of the server. The last known ones are used until it answers. */
 
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
 import type { Preferences } from "../storage";
 import type { Api } from "../transport/api";
-import type { LoraInfo, ModelInfo, SchedulerInfo } from "../transport/types";
+import type { LoraInfo, ModelInfo, SchedulerInfo, Size, UpscalerInfo } from "../transport/types";
 
 interface Known {
   models: ModelInfo[];
   schedulers: SchedulerInfo[];
   loras: LoraInfo[];
+  upscalers: UpscalerInfo[];
 }
 
 /** What a list that an older version of this page stored may lack. */
@@ -17,7 +18,10 @@ const ADDED = { note: "", examples: [], sizes: [] } satisfies Partial<ModelInfo>
 /** How long to wait after each failure; the last one is repeated. */
 const RETRY_MS = [2_000, 4_000, 8_000, 15_000];
 
-const NOTHING: Known = { models: [], schedulers: [], loras: [] };
+const NOTHING: Known = { models: [], schedulers: [], loras: [], upscalers: [] };
+
+/** How many times larger a picture can be asked for. */
+const SCALES = [2, 4];
 
 export class Catalog {
   private readonly known = signal<Known>(NOTHING);
@@ -35,7 +39,11 @@ export class Catalog {
     private readonly onTrouble: (error: unknown) => void = () => {},
   ) {
     const stored = preferences.get("catalog", NOTHING);
-    this.known.value = { ...stored, models: stored.models.map((m) => ({ ...ADDED, ...m })) };
+    this.known.value = {
+      ...NOTHING,
+      ...stored,
+      models: stored.models.map((m) => ({ ...ADDED, ...m })),
+    };
   }
 
   /** Asks until the server answers, unless lists from before are known. */
@@ -54,12 +62,13 @@ export class Catalog {
   }
 
   private async ask(): Promise<void> {
-    const [models, schedulers, loras] = await Promise.all([
+    const [models, schedulers, loras, upscalers] = await Promise.all([
       this.api.models(),
       this.api.schedulers(),
       this.api.loras(),
+      this.api.upscalers(),
     ]);
-    const fresh = { models, schedulers, loras };
+    const fresh = { models, schedulers, loras, upscalers };
     if (JSON.stringify(fresh) === JSON.stringify(this.known.value)) return; // spare a redraw
     this.known.value = fresh;
     this.preferences.set("catalog", fresh);
@@ -79,5 +88,13 @@ export class Catalog {
   /** The LoRAs that fit a model. */
   lorasFor(model: ModelInfo): LoraInfo[] {
     return this.known.value.loras.filter((lora) => lora.models.includes(model.name));
+  }
+
+  /** How many times larger an upscaler of the server can make a picture; perhaps no times. */
+  scalesFor({ width, height }: Size): number[] {
+    const fitting = this.known.value.upscalers.filter(
+      ({ max_pixels }) => width * height <= max_pixels,
+    );
+    return SCALES.filter((wanted) => fitting.some(({ scale }) => scale >= wanted));
   }
 }

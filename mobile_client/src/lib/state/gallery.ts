@@ -1,6 +1,7 @@
 /** The pictures, newest first, loaded as far as the gallery was scrolled. */
 
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
+import { titleOf } from "../../strings";
 import type { Api } from "../transport/api";
 import { Problem } from "../transport/http";
 import type { Job, Me } from "../transport/types";
@@ -13,7 +14,7 @@ export interface GalleryPicture {
   readonly createdAt: string;
   readonly width: number;
   readonly height: number;
-  /** Cut to its beginning. */
+  /** The prompt, cut to its beginning, or that it is an enlarged one. */
   readonly prompt: string;
   /** The device or program that requested it. */
   readonly clientId: string;
@@ -261,7 +262,7 @@ export function jobIdOf(pictureId: string): string {
 }
 
 function picturesOf(job: Job): GalleryPicture[] {
-  const prompt = String(job.request.prompt ?? "").slice(0, PROMPT_CHARS);
+  const prompt = titleOf(job.request).slice(0, PROMPT_CHARS);
   return job.images.map(({ id, width, height }) => ({
     id,
     jobId: job.id,

@@ -1,6 +1,6 @@
 /** All state of the client, made once in `main.tsx` and in tests. */
 
-import { t } from "../../strings";
+import { t, titleOf } from "../../strings";
 import type { KeyValue, Preferences } from "../storage";
 import type { Api } from "../transport/api";
 import type { Job, PictureRequest, Size, Task } from "../transport/types";
@@ -11,7 +11,7 @@ import { GalleryState } from "./gallery";
 import { Presets, PromptHistory } from "./history";
 import { Jobs } from "./jobs";
 import { type Entry, Outbox } from "./outbox";
-import type { Router } from "./route";
+import type { Route, Router } from "./route";
 import { Server } from "./server";
 import { type Notifier, Settings } from "./settings";
 import { Toasts } from "./toasts";
@@ -102,7 +102,13 @@ export class State {
     this.history.add({ prompt, negativePrompt });
     const key = await this.outbox.add(task, request, files);
     this.draft.forgetSeed();
-    this.route.go({ screen: "job", id: this.jobOf(key) ?? key });
+    this.route.go(this.screenOf(key));
+  }
+
+  /** Asks for a copy of a picture that is so many times larger. The server chooses the network. */
+  async upscale(pictureId: string, scale: number): Promise<void> {
+    const key = await this.outbox.add("upscale", { image: `image:${pictureId}`, scale }, {});
+    this.route.go(this.screenOf(key));
   }
 
   /** Puts all settings of a picture into the form, with its seed for the next request. */
@@ -129,7 +135,7 @@ export class State {
   async again(job: Job): Promise<void> {
     const { seed: _, ...request } = job.request as PictureRequest;
     const key = await this.outbox.add(job.task, request, {});
-    const next = { screen: "job", id: this.jobOf(key) ?? key } as const;
+    const next = this.screenOf(key);
     // "Back" leads to the pictures that there are.
     if (job.status === "succeeded") this.route.go(next);
     else this.route.replace(next);
@@ -138,6 +144,10 @@ export class State {
   /** The job of a request key, for history entries that were made before the job had an id. */
   jobOf(key: string): string | null {
     return this.sent.find(([sent]) => sent === key)?.[1] ?? null;
+  }
+
+  private screenOf(key: string): Route {
+    return { screen: "job", id: this.jobOf(key) ?? key };
   }
 
   /** Revokes this device's token and deletes its data. */
@@ -209,9 +219,9 @@ export class State {
     const watched = here.screen === "job" && here.id === job.id;
     const first = job.images[0];
     if (this.parts.hidden() && this.settings.notifications.value && first) {
-      const prompt = String(job.request.prompt ?? "");
       const icon = this.api.imageUrl(first.id, 256);
-      await this.settings.notifier.show(t("notify.done"), prompt, icon, `#/job/${job.id}`);
+      const title = titleOf(job.request);
+      await this.settings.notifier.show(t("notify.done"), title, icon, `#/job/${job.id}`);
     }
     if (here.screen === "gallery") void this.gallery.refresh();
     if (!watched) {

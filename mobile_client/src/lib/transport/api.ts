@@ -14,6 +14,7 @@ import type {
   RequestFiles,
   SchedulerInfo,
   Task,
+  UpscalerInfo,
 } from "./types";
 
 export interface Api {
@@ -38,6 +39,7 @@ export interface Api {
   models(): Promise<ModelInfo[]>;
   schedulers(): Promise<SchedulerInfo[]>;
   loras(): Promise<LoraInfo[]>;
+  upscalers(): Promise<UpscalerInfo[]>;
   /** Resolves when the job is on the server's disk. The same `key` again returns the same job. */
   submit(task: Task, request: PictureRequest, files: RequestFiles, key: string): Promise<Job>;
   job(id: string): Promise<Job>;
@@ -124,6 +126,10 @@ export class HttpApi implements Api {
 
   async loras(): Promise<LoraInfo[]> {
     return (await this.json<{ loras: LoraInfo[] }>(await this.get("/loras"))).loras;
+  }
+
+  async upscalers(): Promise<UpscalerInfo[]> {
+    return (await this.json<{ upscalers: UpscalerInfo[] }>(await this.get("/upscalers"))).upscalers;
   }
 
   async submit(task: Task, asked: PictureRequest, files: RequestFiles, key: string): Promise<Job> {

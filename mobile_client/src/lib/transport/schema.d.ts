@@ -2327,12 +2327,12 @@ export interface components {
             image: string;
             /**
              * Upscaler
-             * @description A name from `GET /upscalers`.
+             * @description A name from `GET /upscalers`. Left out, the server takes one that makes the picture large enough: the owner's, or else tintype-x2 or tintype-x4.
              */
-            upscaler: string;
+            upscaler?: string;
             /**
              * Scale
-             * @description Factor, at most the upscaler's own, which is also the default.
+             * @description Factor, at most the upscaler's own, which is also the default. 2 if no upscaler is named.
              */
             scale?: number;
             /**
@@ -2360,12 +2360,13 @@ export interface components {
             image: string;
             /**
              * Upscaler
-             * @description A name from `GET /upscalers`.
+             * @description A name from `GET /upscalers`. Left out, the server takes one that makes the picture large enough: the owner's, or else tintype-x2 or tintype-x4.
+             * @default null
              */
-            upscaler: string;
+            upscaler: string | null;
             /**
              * Scale
-             * @description Factor, at most the upscaler's own, which is also the default.
+             * @description Factor, at most the upscaler's own, which is also the default. 2 if no upscaler is named.
              * @default null
              */
             scale: number | null;
@@ -2398,6 +2399,11 @@ export interface components {
              * @description How many times larger a picture becomes, in each direction.
              */
             scale: number;
+            /**
+             * Max Pixels
+             * @description Width × height of the largest picture that it takes.
+             */
+            max_pixels: number;
         };
         /** UpscalerList */
         UpscalerList: {

@@ -3,7 +3,7 @@
 import type { paths } from "./schema";
 
 type Json<Answer> = Answer extends { content: { "application/json": infer Body } } ? Body : never;
-type Body<Path extends "/txt2img" | "/img2img" | "/inpaint" | "/edit"> = NonNullable<
+type Body<Path extends "/txt2img" | "/img2img" | "/inpaint" | "/edit" | "/upscale"> = NonNullable<
   paths[Path]["post"]["requestBody"]
 >["content"]["application/json"];
 
@@ -20,8 +20,13 @@ export type SchedulerInfo = Json<
   paths["/schedulers"]["get"]["responses"]["200"]
 >["schedulers"][number];
 export type LoraInfo = Json<paths["/loras"]["get"]["responses"]["200"]>["loras"][number];
+export type UpscalerInfo = Json<
+  paths["/upscalers"]["get"]["responses"]["200"]
+>["upscalers"][number];
 
-type Fields = Partial<Body<"/txt2img"> & Body<"/img2img"> & Body<"/inpaint"> & Body<"/edit">>;
+type Fields = Partial<
+  Body<"/txt2img"> & Body<"/img2img"> & Body<"/inpaint"> & Body<"/edit"> & Body<"/upscale">
+>;
 type WholeLora = NonNullable<Fields["loras"]>[number];
 
 /** A LoRA of a request; without a `text_scale`, `scale` counts for the text encoders too. */
