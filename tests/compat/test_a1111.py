@@ -277,7 +277,7 @@ def test_what_is_not_done_is_named(server: RunningServer) -> None:
         *("override_settings.sd_vae", "override_settings.unknown"),
         *("restore_faces", "tiling", "styles", "a_field_of_an_extension"),
         *("alwayson_scripts.ADetailer", "subseed", "subseed_strength"),
-        *("prompt <hypernet:x:1>", "prompt <lora:none>"),
+        *("prompt <lora:none>", "prompt <hypernet:x:1>"),
         *("prompt [from:to:when]", "prompt [a|b]", "prompt AND", "sampler_name"),
     ]
 

@@ -295,7 +295,9 @@ class PipelineFamily:
         """The pixels of latents; the VAE may be in another dtype than they."""
         latents = call.batched["z"]
         if not latents.isfinite().all():
-            raise NotFiniteError("denoiser")
+            # FLUX.2's pipeline scales latents by numbers that its VAE holds.
+            fault = "denoiser" if all(map(_is_finite, network.buffers())) else "VAE"
+            raise NotFiniteError(fault)
         return vae.decode_finite(
             network, lambda: network.decode(latents.to(network.dtype), **call.shared)
         )
@@ -315,6 +317,10 @@ class PipelineFamily:
     @property
     def _any(self) -> Any:
         return next(iter(self._pipelines.values()))
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return bool(tensor.isfinite().all())
 
 
 def build(
