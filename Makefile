@@ -16,7 +16,7 @@ CLIENT := $(BIN)/python mobile_client/build_client.py
 .DEFAULT_GOAL := serve
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 serve: install ## install, start the server, show its address and a QR code (ARGS="--port 8000")
 	@$(CLIENT) || echo "Serving without the page for phones."
@@ -70,6 +70,9 @@ gpu-check: install ## check the engine on this machine's GPU, and measure it (AR
 
 train: $(VENV)/.training ## train tintype, the demo model, further (ARGS="--budget-s 3600")
 	$(BIN)/python -m training $(ARGS)
+
+train-upscaler: $(VENV)/.training ## train tintype's upscalers further (ARGS="--scale 2")
+	$(BIN)/python -m training.upscaler $(ARGS)
 
 evaluate: $(VENV)/.training ## measure how well tintype draws, with contact sheets
 	$(BIN)/python -m training.evaluate $(ARGS)
