@@ -267,10 +267,10 @@ def web(settings: Settings, notice: bool) -> None:
 def worker(settings: Settings) -> None:
     """Start the worker process alone."""
     logs.configure(settings.log_format, "worker")
+    prepare(settings)  # before the seconds that the engine's libraries take to load
     with imports():
         from darkroom.ops import worker_process as process
 
-    prepare(settings)
     try:
         process.run(settings)
     except (OSError, ValueError) as error:
