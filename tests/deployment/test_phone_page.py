@@ -14,6 +14,7 @@ from jsonschema import Draft7Validator
 from darkroom.config import AuthSettings, Settings
 from tests.deployment.test_compose import SERVICES, Loader
 from tests.deployment.test_page import CHECKS
+from tests.security.doors import new_code, pair
 from tests.serving import RunningServer
 from tests.test_docs import ROOT, blocks
 
@@ -40,6 +41,8 @@ def test_commands_of_ours_run(server: RunningServer, tmp_path: Path, line: str) 
             check=True,
         ).stdout
 
+    if "--device" in arguments:
+        pair(server, new_code(server), arguments[-1])
     if "revoke" in arguments:
         run("token", "create", arguments[-1])
     assert run(*arguments).strip() or "list" in arguments

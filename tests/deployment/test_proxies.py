@@ -165,7 +165,7 @@ def test_a_phone_is_invited_to_the_proxy_and_gets_a_cookie_for_tls(
     with front.caller(origin=front.address) as phone:
         paired = phone.post("/pair", json={"code": invitation["code"], "name": "phone"})
         assert "Secure" in paired.headers["set-cookie"]
-        assert phone.get("/me").json()["name"] == "phone"
+        assert phone.get("/me").json()["name"] == paired.json()["name"]
 
 
 def test_a_foreign_page_is_refused(front: Front) -> None:

@@ -275,6 +275,24 @@ def test_a_vae_that_overflows_in_half_precision_goes_on_in_float32(data_dir: Pat
     assert developed(run(engine, EngineJob("again", again, grey)), "again")
 
 
+@pytest.mark.parametrize("model", ["sd1", "sd3"])
+def test_an_encoder_that_overflows_in_half_precision_goes_on_in_float32(
+    data_dir: Path, model: str
+) -> None:
+    engine = make_engine(data_dir, dtype="bfloat16")
+    family = hardware.model(engine, model).family
+    vae = family.vae.model if model == "sd1" else family._any.vae
+    grey = Image.new("RGB", (tiny.SIZE, tiny.SIZE), "grey")
+
+    with changed(
+        vae.encoder, lambda made: made if made.dtype == torch.float32 else not_a_number(made)
+    ):
+        events = run(engine, EngineJob("job", small(model, task=Task.IMG2IMG).request, grey))
+
+    assert developed(events)
+    assert vae.dtype == torch.float32
+
+
 def test_a_picture_that_cannot_be_finished_fails_its_job_with_the_reason(
     engine: DiffusersEngine,
 ) -> None:

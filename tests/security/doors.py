@@ -37,12 +37,22 @@ def issue(server: RunningServer, name: str, scope: str = "use") -> dict[str, Any
     return issued
 
 
-def new_code(server: RunningServer, scope: str = "use") -> str:
-    """A pairing code, made by the owner."""
-    answer = server.http.post("/pair/codes", json={"scope": scope})
+def new_code(server: RunningServer, device: str | None = None, **fields: str) -> str:
+    """A pairing code, made by the owner, for a new device or one that is known."""
+    answer = server.http.post("/pair/codes", json={"device": device, **fields})
     assert answer.status_code == 201, answer.text
+    assert answer.json()["device"] == device
     code: str = answer.json()["code"]
     return code
+
+
+def pair(server: RunningServer, code: str, name: str = "iPhone") -> dict[str, Any]:
+    """What a phone gets for a code: id, device, name, scope, token."""
+    with client(server) as phone:
+        answer = phone.post("/pair", json={"code": code, "name": name})
+    assert answer.status_code == 200, answer.text
+    paired: dict[str, Any] = answer.json()
+    return paired
 
 
 @contextmanager

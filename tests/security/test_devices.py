@@ -14,28 +14,10 @@ from darkroom.requests import MAX_NAME_CHARS, Scope
 from darkroom.storage import database
 from darkroom.storage.clients import Tokens
 from darkroom.storage.database import Database
-from tests.security.doors import assert_refused, client, issue, tokens_in
+from tests.security.doors import assert_refused, client, issue, new_code, pair, tokens_in
 from tests.serving import RunningServer
 
 SMALL = {"prompt": "a red fox", "seed": 7, "num_inference_steps": 2}
-
-
-def code_for(server: RunningServer, device: str | None = None, **fields: str) -> str:
-    """A pairing code, made by the owner."""
-    answer = server.http.post("/pair/codes", json={"device": device, **fields})
-    assert answer.status_code == 201, answer.text
-    assert answer.json()["device"] == device
-    code: str = answer.json()["code"]
-    return code
-
-
-def pair(server: RunningServer, code: str, name: str = "iPhone") -> dict[str, Any]:
-    """What a phone gets for a code: id, device, name, scope, token."""
-    with client(server) as phone:
-        answer = phone.post("/pair", json={"code": code, "name": name})
-    assert answer.status_code == 200, answer.text
-    paired: dict[str, Any] = answer.json()
-    return paired
 
 
 def listed(server: RunningServer, device: str) -> dict[str, Any]:
@@ -55,7 +37,7 @@ def ids(answer: httpx2.Response) -> list[str]:
 
 
 def test_a_phone_that_is_paired_again_finds_everything(server: RunningServer, photo: Path) -> None:
-    first = pair(server, code_for(server))
+    first = pair(server, new_code(server))
     key = {"idempotency-key": "monday"}
     with client(server, first["token"]) as phone:
         files = {"image": photo.read_bytes()}
@@ -65,7 +47,7 @@ def test_a_phone_that_is_paired_again_finds_everything(server: RunningServer, ph
         client_id = phone.get("/me").json()["client_id"]
     server.http.delete(f"/tokens/{first['id']}")
 
-    second = pair(server, code_for(server, first["device"]), "another name")
+    second = pair(server, new_code(server, first["device"]), "another name")
 
     assert second["token"] != first["token"]
     assert (second["device"], second["name"]) == (first["device"], first["name"])
@@ -80,8 +62,8 @@ def test_a_phone_that_is_paired_again_finds_everything(server: RunningServer, ph
 
 
 def test_a_home_screen_app_and_its_browser_are_one_device(server: RunningServer) -> None:
-    browser = pair(server, code_for(server))
-    app = pair(server, code_for(server, browser["device"]))
+    browser = pair(server, new_code(server))
+    app = pair(server, new_code(server, browser["device"]))
 
     with client(server, browser["token"]) as one, client(server, app["token"]) as other:
         job = one.post("/txt2img", json=SMALL).json()
@@ -96,10 +78,10 @@ def test_a_home_screen_app_and_its_browser_are_one_device(server: RunningServer)
 def test_a_device_gets_the_scope_that_it_had(
     server: RunningServer, asked: dict[str, str], granted: str
 ) -> None:
-    first = pair(server, code_for(server, scope="own"))
+    first = pair(server, new_code(server, scope="own"))
     server.http.delete(f"/devices/{first['device']}/tokens")
 
-    assert pair(server, code_for(server, first["device"], **asked))["scope"] == granted
+    assert pair(server, new_code(server, first["device"], **asked))["scope"] == granted
     assert listed(server, first["device"])["scope"] == granted
 
 
@@ -111,8 +93,8 @@ def test_a_code_for_a_device_that_is_not_there_is_refused(server: RunningServer)
 
 
 def test_revoking_one_token_leaves_the_others(server: RunningServer) -> None:
-    lost = pair(server, code_for(server))
-    kept = pair(server, code_for(server, lost["device"]))
+    lost = pair(server, new_code(server))
+    kept = pair(server, new_code(server, lost["device"]))
     small = {"prompt": "a red fox", "response_format": "url", "num_inference_steps": 2}
 
     def signed(token: str) -> str:
@@ -135,8 +117,8 @@ def test_revoking_one_token_leaves_the_others(server: RunningServer) -> None:
 
 @pytest.mark.slow
 def test_a_stream_ends_with_the_token_that_opened_it(server: RunningServer) -> None:
-    lost = pair(server, code_for(server))
-    pair(server, code_for(server, lost["device"]))
+    lost = pair(server, new_code(server))
+    pair(server, new_code(server, lost["device"]))
     with (
         client(server, lost["token"]) as program,
         program.stream("GET", "/events") as answer,
@@ -177,7 +159,7 @@ def test_the_name_of_a_device_that_was_sent_away_stays_its_own(tokens: Tokens) -
 
 
 def test_the_owner_renames_a_device_and_its_jobs(server: RunningServer) -> None:
-    phone = pair(server, code_for(server), "a phone without a name")
+    phone = pair(server, new_code(server), "a phone without a name")
     with client(server, phone["token"]) as http:
         job = http.post("/txt2img", json=SMALL).json()
         answer = server.http.patch(f"/devices/{phone['device']}", json={"name": "Zoe's phone"})
@@ -191,7 +173,7 @@ def test_the_owner_renames_a_device_and_its_jobs(server: RunningServer) -> None:
 
 
 def test_a_name_that_is_taken_is_refused(server: RunningServer) -> None:
-    one, other = (pair(server, code_for(server), name) for name in ("Bob's phone", "tablet"))
+    one, other = (pair(server, new_code(server), name) for name in ("Bob's phone", "tablet"))
     answer = server.http.patch(f"/devices/{other['device']}", json={"name": "bob's PHONE"})
 
     assert_refused(answer, 409, "name-taken")
@@ -203,7 +185,7 @@ def test_a_name_that_is_taken_is_refused(server: RunningServer) -> None:
 
 
 def test_the_owner_sees_devices_and_what_they_have(server: RunningServer) -> None:
-    phone = pair(server, code_for(server), "Eve's phone")
+    phone = pair(server, new_code(server), "Eve's phone")
     with client(server, phone["token"]) as http:
         http.post("/txt2img", json=SMALL)
     before = listed(server, phone["device"])
@@ -221,7 +203,7 @@ def test_the_owner_sees_devices_and_what_they_have(server: RunningServer) -> Non
 
 
 def test_the_owners_list_is_filtered_by_who_asked_not_by_name(server: RunningServer) -> None:
-    one, other = (pair(server, code_for(server), "Linux") for _ in range(2))
+    one, other = (pair(server, new_code(server), "Linux") for _ in range(2))
     made = {}
     for phone in (one, other):
         with client(server, phone["token"]) as http:

@@ -165,7 +165,7 @@ def test_a_page_from_elsewhere_does_and_reads_nothing(
 ) -> None:
     port = httpx2.URL(idle_server.url).port
     servers = [f"http://127.0.0.1:{port}", f"http://localhost:{port}"]
-    code = new_code(idle_server, "own")
+    code = new_code(idle_server, scope="own")
     tokens = idle_server.http.get("/tokens").json()
     jobs = jobs_in(idle_server.data_dir)
     script = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.security.test_devices import code_for, pair
+from tests.security.doors import new_code, pair
 from tests.serving import RunningServer
 from tests.test_docs import ROOT, at, blocks, shell
 
@@ -18,7 +18,7 @@ PAGE = (ROOT / "docs" / "security.md").read_text()
 @pytest.mark.parametrize("block", blocks("sh", PAGE))
 def test_each_command_runs(server: RunningServer, tmp_path: Path, block: str) -> None:
     if "--device" in block:
-        pair(server, code_for(server), "iPhone")  # the known device that the page speaks of
+        pair(server, new_code(server), "iPhone")  # the known device that the page speaks of
     binaries = Path(sys.executable).parent
     shell(
         at(server, block),

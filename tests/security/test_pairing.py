@@ -139,7 +139,7 @@ def test_after_all_codes_died_counting_begins_again() -> None:
 
 def test_an_owners_code_makes_an_owner(server: RunningServer) -> None:
     with client(server) as phone:
-        code = new_code(server, "own")
+        code = new_code(server, scope="own")
         assert phone.post("/pair", json={"code": code, "name": "mine"}).json()["scope"] == "own"
         made = phone.post("/pair/codes", json={"scope": "use"})
 

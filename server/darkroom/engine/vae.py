@@ -38,18 +38,18 @@ def factor_of(vae: Any) -> int:
     return int(known or 2 ** (len(vae.config.block_out_channels) - 1))
 
 
-def decode_finite(vae: Any, decode: Callable[[], Any]) -> Any:
-    """What `decode` makes of latents: a tensor, a tuple of one, or an output of diffusers.
+def finite(vae: Any, code: Callable[[], Any]) -> Any:
+    """What `code` makes with a VAE: a tensor, a tuple of one, or an output of diffusers.
 
     If it is not finite in half precision, the VAE works in float32 from now on.
 
     Raises:
         NotFiniteError: it is not finite in float32 either.
     """
-    made = decode()
+    made = code()
     if not _is_finite(made) and vae.dtype != torch.float32:
         vae.to(torch.float32)
-        made = decode()
+        made = code()
     if not _is_finite(made):
         raise NotFiniteError("VAE")
     return made
@@ -58,8 +58,11 @@ def decode_finite(vae: Any, decode: Callable[[], Any]) -> Any:
 def _is_finite(made: Any) -> bool:
     if isinstance(made, tuple):
         made = made[0]
-    pixels: torch.Tensor = getattr(made, "sample", made) if not torch.is_tensor(made) else made
-    return bool(pixels.isfinite().all())
+    if hasattr(made, "latent_dist"):
+        made = made.latent_dist.parameters
+    for name in ("sample", "latent"):
+        made = made if torch.is_tensor(made) else getattr(made, name, made)
+    return bool(made.isfinite().all())
 
 
 class Vae:
@@ -101,10 +104,9 @@ class Vae:
 
     def moments(self, pixels: torch.Tensor) -> torch.Tensor:
         """Mean and log variance of the latents, (n, 2C, h, w); pixels (n, 3, H, W) in [-1, 1]."""
-        pixels = pixels.to(self._device, self.model.dtype)
-        parameters: torch.Tensor = self.model.encode(pixels).latent_dist.parameters
-        if not parameters.isfinite().all():
-            raise NotFiniteError("VAE")
+        vae = self.model
+        encoded = finite(vae, lambda: vae.encode(pixels.to(self._device, vae.dtype)))
+        parameters: torch.Tensor = encoded.latent_dist.parameters
         return parameters
 
     def draw(self, moments: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -123,7 +125,7 @@ class Vae:
             NotFiniteError: they are not finite in float32 either.
         """
         vae = self.model if self.tiny is None else self.tiny
-        pixels: torch.Tensor = decode_finite(vae, lambda: self._decode(vae, latents))
+        pixels: torch.Tensor = finite(vae, lambda: self._decode(vae, latents))
         return pixels
 
     def _decode(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from darkroom.engine import calls
 from darkroom.engine.calls import Call
+from darkroom.engine.vae import finite
 
 DENOISERS = ("transformer", "unet", "prior", "decoder")  # what pipelines call their denoiser
 
@@ -63,7 +64,8 @@ class _Vae:
         return getattr(self._vae, name)
 
     def encode(self, pixels: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        made = self._vae.encode(pixels.to(self._vae.dtype), *args, **kwargs)
+        vae = self._vae
+        made = finite(vae, lambda: vae.encode(pixels.to(vae.dtype), *args, **kwargs))
         if self._vae.dtype != self.dtype and hasattr(made, "latent_dist"):
             parameters = made.latent_dist.parameters.to(self.dtype)
             made.latent_dist = DiagonalGaussianDistribution(parameters)

@@ -298,9 +298,7 @@ class PipelineFamily:
             # FLUX.2's pipeline scales latents by numbers that its VAE holds.
             fault = "denoiser" if all(map(_is_finite, network.buffers())) else "VAE"
             raise NotFiniteError(fault)
-        return vae.decode_finite(
-            network, lambda: network.decode(latents.to(network.dtype), **call.shared)
-        )
+        return vae.finite(network, lambda: network.decode(latents.to(network.dtype), **call.shared))
 
     # --- the rest --------------------------------------------------------------------------
 
