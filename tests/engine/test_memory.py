@@ -262,7 +262,7 @@ def test_text_encoders_that_wait_come_for_a_prompt_and_go_back(
     there = [found[i - 1] for i, move in enumerate(found) if move == "encodes" != found[i - 1]]
     assert there
     assert set(there) == {"to cpu:0"}
-    assert ours.tobytes() == expected.tobytes()
+    assert difference(ours, expected) <= 1
 
 
 @pytest.mark.parametrize("model", MODELS)
