@@ -112,26 +112,27 @@ def test_a_link_that_leads_nowhere_is_listed(box: Path, catalog: ModelCatalog) -
 # --- other programs --------------------------------------------------------------------------
 
 
+def fill(
+    models: Path, checkpoints: str, loras: str, vae: str, upscalers: str, embeddings: str
+) -> None:
+    """One file of each kind, in folders of these names."""
+    put(models / checkpoints / "sdxl" / "juggernaut.safetensors", "sdxl")
+    (models / loras / "style").mkdir(parents=True)
+    save(models / loras / "style" / "ink.safetensors", kohya(768))
+    put_vae(models / vae)
+    (models / embeddings).mkdir()
+    save(models / embeddings / "velvia.safetensors", {"emb_params": (2, 768)})
+    put_upscaler(models / upscalers)
+
+
 def a1111(root: Path) -> None:
-    put(root / "models" / "Stable-diffusion" / "sdxl" / "juggernaut.safetensors", "sdxl")
+    fill(root / "models", "Stable-diffusion", "Lora", "VAE", "ESRGAN", "../embeddings")
     (root / "models" / "Stable-diffusion" / "Put Stable Diffusion checkpoints here.txt").touch()
-    (root / "models" / "Lora" / "style").mkdir(parents=True)
-    save(root / "models" / "Lora" / "style" / "ink.safetensors", kohya(768))
-    put_vae(root / "models" / "VAE")
-    (root / "embeddings").mkdir()
-    save(root / "embeddings" / "velvia.safetensors", {"emb_params": (2, 768)})
-    put_upscaler(root / "models" / "ESRGAN")
 
 
 def comfyui(root: Path) -> None:
-    put(root / "models" / "checkpoints" / "sdxl" / "juggernaut.safetensors", "sdxl")
+    fill(root / "models", "checkpoints", "loras", "vae", "upscale_models", "embeddings")
     (root / "models" / "checkpoints" / "put_checkpoints_here").touch()
-    (root / "models" / "loras" / "style").mkdir(parents=True)
-    save(root / "models" / "loras" / "style" / "ink.safetensors", kohya(768))
-    put_vae(root / "models" / "vae")
-    (root / "models" / "embeddings").mkdir()
-    save(root / "models" / "embeddings" / "velvia.safetensors", {"emb_params": (2, 768)})
-    put_upscaler(root / "models" / "upscale_models")
 
 
 def swarmui(root: Path) -> None:

@@ -375,21 +375,26 @@ def chroma(folder: Path) -> Path:
     return tiny.save(pipeline, folder)
 
 
-def _klein(folder: Path, distilled: bool) -> Path:
-    transformer = Flux2Transformer2DModel(
-        patch_size=1,
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=3 * WIDTH,
-        timestep_guidance_channels=256,
-        axes_dims_rope=(4, 4, 4, 4),
-        guidance_embeds=False,
+def _flux2_transformer(guidance_embeds: bool) -> Flux2Transformer2DModel:
+    return _attentive(
+        Flux2Transformer2DModel(
+            patch_size=1,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=3 * WIDTH,
+            timestep_guidance_channels=256,
+            axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=guidance_embeds,
+        )
     )
+
+
+def _klein(folder: Path, distilled: bool) -> Path:
     pipeline = Flux2KleinPipeline(
-        transformer=_attentive(transformer),
+        transformer=_flux2_transformer(guidance_embeds=False),
         vae=klein_vae(),
         text_encoder=qwen3_encoder(Qwen3ForCausalLM, KLEIN_LAYERS),
         tokenizer=qwen_tokenizer(),
@@ -418,20 +423,8 @@ def flux2_dev(folder: Path) -> Path:
     transformers makes one only where torchvision is.
     """
     torch.manual_seed(31)
-    transformer = Flux2Transformer2DModel(
-        patch_size=1,
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=3 * WIDTH,
-        timestep_guidance_channels=256,
-        axes_dims_rope=(4, 4, 4, 4),
-        guidance_embeds=True,
-    )
     pipeline = Flux2Pipeline(
-        transformer=_attentive(transformer),
+        transformer=_flux2_transformer(guidance_embeds=True),
         vae=klein_vae(),
         text_encoder=mistral_encoder(),
         tokenizer=None,

@@ -129,12 +129,11 @@ class AddonFolder(Generic[Entry]):
         """The files of all folders, without those of the package that are replaced."""
         seen: set[str] = set()
         for folder in (self._folder, *self._shared.of(f"{self._noun.lower()}s")):
-            for listed in walk(folder):
-                if listed.path.suffix.lower() not in HARMLESS and not listed.is_folder:
-                    seen.add(listed.key)
-                    yield listed
-        for listed in walk(self._included) if self._included else ():
-            if listed.path.suffix.lower() not in HARMLESS and listed.key not in seen:
+            for listed in filter(may_be_weights, walk(folder)):
+                seen.add(listed.key)
+                yield listed
+        for listed in filter(may_be_weights, walk(self._included) if self._included else ()):
+            if listed.key not in seen:
                 yield listed
 
     def find(self, name: str) -> Entry:
@@ -186,6 +185,11 @@ class AddonFolder(Generic[Entry]):
 def _stamp(listed: Listed) -> list[object]:
     """What changes with a file, and with what is known of it."""
     return [*stamp(listed.path), *(stamp(path) for path in listed.beside(*sidecars.ALL))]
+
+
+def may_be_weights(listed: Listed) -> bool:
+    """Whether a file is to be read, or named if it cannot be; not what is kept beside weights."""
+    return not listed.is_folder and listed.path.suffix.lower() not in HARMLESS
 
 
 def why_not_read(path: Path) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from darkroom.catalog import addons, checkpoints, families, folders, listing, model_spec, sidecars
-from darkroom.catalog.addons import HARMLESS, NO_FOLDERS
+from darkroom.catalog.addons import NO_FOLDERS
 from darkroom.catalog.folders import PICKLED, PICKLES, Variant
 from darkroom.catalog.listing import Listed, SharedFolders
 from darkroom.catalog.model_spec import ModelSpec, Notes, read_notes, read_sidecar
@@ -255,11 +255,7 @@ class ModelCatalog:
         """All models, folders before files, so that of two with one name the folder has it."""
         taken: set[str] = set()
         for root in self._roots():
-            found = [
-                listed
-                for listed in root
-                if listed.path.suffix.lower() not in HARMLESS or listed.is_folder
-            ]
+            found = [each for each in root if each.is_folder or addons.may_be_weights(each)]
             for listed in sorted(found, key=_rank):
                 name, describe = listed.key, self._describe(listed)
                 if describe is _refuse_pickle and name in taken:  # there is a safe copy
@@ -401,10 +397,6 @@ def _children(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _may_be_model(listed: Listed) -> bool:
-    return listed.is_folder or listed.path.suffix.lower() not in HARMLESS
 
 
 def _rank(listed: Listed) -> tuple[bool, bool]:

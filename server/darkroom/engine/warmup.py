@@ -21,7 +21,7 @@ def warm_up(
 ) -> Costs | None:
     """The seconds of calls of the denoiser; None for a family that shares none.
 
-    They are of the model’s default size on an accelerator, and of a small one on a CPU: whoever
+    They are of the model's default size on an accelerator, and of a small one on a CPU: whoever
     waits for a picture does not wait for several large calls before it.
 
     Raises:
@@ -29,8 +29,8 @@ def warm_up(
         Exception: the model's parts do not work together.
     """
     native = (info.defaults.width, info.defaults.height)
-    least = max(CPU_SIDE, info.limits.min_side) if device.type == "cpu" else max(native)
-    size = (min(native[0], least), min(native[1], least))
+    most = max(CPU_SIDE, info.limits.min_side) if device.type == "cpu" else max(native)
+    size = (min(native[0], most), min(native[1], most))
     warm = family.warm_up(_job(info, size))
     if warm is None:
         return None

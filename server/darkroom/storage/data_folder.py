@@ -86,7 +86,7 @@ def concerns(settings: Settings) -> Iterator[tuple[str, str]]:
         with closing(sqlite3.connect(settings.database_path)) as connection:
             (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
         if mode != "wal":
-            detail = f"{settings.database_path} is in SQLite’s mode {mode}, not in its WAL mode"
+            detail = f"{settings.database_path} is in SQLite's mode {mode}, not in its WAL mode"
             yield detail, KEEP_LOCAL
 
 

@@ -1,6 +1,6 @@
 """/models, /schedulers, /loras, /embeddings and /upscalers: to choose from, and to unload."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
@@ -44,6 +44,7 @@ THUMBNAIL_WIDTH = 512  # pixels
 def list_models() -> Response:
     """List the models, each with its defaults and limits."""
     here = context()
+    entries = here.catalog.entries()
     broken, memories = here.store.broken_models(), here.store.memory()
     models = tuple(
         entry.info.model_copy(
@@ -55,15 +56,14 @@ def list_models() -> Response:
                 **_in_memory(entry, memories),
             }
         )
-        for entry in here.catalog.entries()
+        for entry in entries
     )
-    return send_model(ModelList(models=models, data=openai_models()))
+    return send_model(ModelList(models=models, data=openai_models(entries)))
 
 
-def openai_models() -> tuple[OpenAIModel, ...]:
-    """The models in OpenAI's shape, the default one first, because programs take the first."""
-    entries = sorted(context().catalog.entries(), key=lambda entry: not entry.info.default)
-    return tuple(openai_model(entry) for entry in entries)
+def openai_models(entries: Iterable[ModelEntry]) -> tuple[OpenAIModel, ...]:
+    """Models in OpenAI's shape, the default one first, because programs take the first."""
+    return tuple(map(openai_model, sorted(entries, key=lambda entry: not entry.info.default)))
 
 
 def openai_model(entry: ModelEntry) -> OpenAIModel:

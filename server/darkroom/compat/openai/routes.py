@@ -148,7 +148,10 @@ def _pictures(jobs: Sequence[Job], asked: Translated) -> Response:
 @blueprint.get("/models")
 def list_models() -> dict[str, Any]:
     """All models."""
-    return {"object": "list", "data": [model.model_dump() for model in openai_models()]}
+    return {
+        "object": "list",
+        "data": [model.model_dump() for model in openai_models(context().catalog.entries())],
+    }
 
 
 @blueprint.get("/models/<name>")

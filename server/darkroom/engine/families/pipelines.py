@@ -296,8 +296,8 @@ class PipelineFamily:
         latents = call.batched["z"]
         if not latents.isfinite().all():
             # FLUX.2's pipeline scales latents by numbers that its VAE holds.
-            fault = "denoiser" if all(map(_is_finite, network.buffers())) else "VAE"
-            raise NotFiniteError(fault)
+            known = all(buffer.isfinite().all() for buffer in network.buffers())
+            raise NotFiniteError("denoiser" if known else "VAE")
         return vae.finite(network, lambda: network.decode(latents.to(network.dtype), **call.shared))
 
     # --- the rest --------------------------------------------------------------------------
@@ -315,10 +315,6 @@ class PipelineFamily:
     @property
     def _any(self) -> Any:
         return next(iter(self._pipelines.values()))
-
-
-def _is_finite(tensor: torch.Tensor) -> bool:
-    return bool(tensor.isfinite().all())
 
 
 def build(
