@@ -521,6 +521,7 @@ def test_a_wrong_key_is_an_authentication_error(server: RunningServer) -> None:
 def test_an_unknown_model_is_not_found(ai: openai.OpenAI) -> None:
     for ask in (
         lambda: ai.models.retrieve("no-such-model"),
+        lambda: ai.models.retrieve("sdxl/no-such-model"),  # names have folders in them
         lambda: ai.images.generate(prompt="a red fox", model="no-such-model"),
     ):
         with pytest.raises(openai.NotFoundError) as caught:

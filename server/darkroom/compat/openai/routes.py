@@ -154,7 +154,7 @@ def list_models() -> dict[str, Any]:
     }
 
 
-@blueprint.get("/models/<name>")
+@blueprint.get("/models/<path:name>")
 def show_model(name: str) -> dict[str, Any]:
     """One model."""
     try:
