@@ -14,7 +14,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -27,18 +27,22 @@ from sqlalchemy import Engine, event, select
 import darkroom
 from darkroom.api import context
 from darkroom.api.auth import access
+from darkroom.api.callers import HOLD, Callers, Hold
+from darkroom.api.checks import Source
+from darkroom.api.prepare import PreparedRequest
 from darkroom.api.routes import submit
 from darkroom.config import Settings
-from darkroom.destinations import Destination, parse
+from darkroom.destinations import parse
+from darkroom.images.decoder import Decoded
 from darkroom.ops import logs
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
-from darkroom.requests import Img2Img, Workload
+from darkroom.requests import Img2Img
 from darkroom.responses import EventType, Job, JobStatus, WebhookState
 from darkroom.storage import database, reconcile
 from darkroom.storage.database import Database
 from darkroom.storage.files import Files
-from darkroom.storage.records import Claim, NewJob, NewUpload
+from darkroom.storage.records import Claim, NewJob
 from darkroom.storage.tables import ClientRow, ImageRow, JobRow, UploadRow
 
 CODE = Path(darkroom.__file__).parent
@@ -94,25 +98,16 @@ class House:
         return [found.type for found in self.store.events_after(0, job.id)]
 
 
-@dataclass(frozen=True)
-class Arrived:
-    """A request with an upload, as `api.prepare` returns it."""
-
-    workload: Workload = REQUEST.workload
-    fingerprint: str = "f"
-    webhook: Destination = WEBHOOK
-
-    @property
-    def upload_id(self) -> str:
-        return f"up{os.getpid()}"
-
-    @property
-    def request(self) -> Img2Img:
-        return REQUEST.model_copy(update={"image": f"image:{self.upload_id}"})
-
-    def store(self, files: Files) -> tuple[NewUpload, ...]:
-        files.write(self.upload_id, UPLOAD)
-        return (NewUpload(self.upload_id, sha256(UPLOAD).hexdigest(), 8, 8, len(UPLOAD)),)
+def arrived() -> PreparedRequest:
+    """A request with an upload, as `api.prepare` returns it. The upload is named by the process."""
+    reference = f"image:up{os.getpid()}"
+    return PreparedRequest(
+        REQUEST.model_copy(update={"image": reference}),
+        REQUEST.workload,
+        (Source(Decoded(UPLOAD, 8, 8, darkest=0, lightest=255), reference, (8, 8)),),
+        "f",
+        WEBHOOK,
+    )
 
 
 # --- what is interrupted -------------------------------------------------------------------
@@ -121,19 +116,25 @@ class Arrived:
 def accept(house: House) -> None:
     """As the route does it."""
     app = Flask("kill_points")
-    known = {"settings": house.settings, "store": house.store, "files": house.files}
+    known = {
+        "settings": house.settings,
+        "store": house.store,
+        "files": house.files,
+        "callers": Callers(house.store, house.settings.web.abandoned_s),
+    }
     unused = {field.name: None for field in fields(context.Context)}
     context.install(app, context.Context(**(unused | known)))  # type: ignore[arg-type]
-    with app.test_request_context("/img2img", method="POST"):
+    held = {HOLD: Hold()}
+    with app.test_request_context("/img2img", method="POST", environ_overrides=held):
         g.request_id, g.caller = "12345678", access.LOCAL
-        submit.accept(Arrived(), KEY)  # type: ignore[arg-type]
+        submit.accept(arrived(), KEY)
 
 
 def queue(house: House) -> None:
-    arrived = Arrived()
-    uploads = arrived.store(house.files)
+    taken = arrived()
+    uploads = taken.store(house.files)
     house.store.accept(
-        NewJob("local", "me", arrived.request, arrived.workload, uploads, "f", KEY, webhook=WEBHOOK)
+        NewJob("local", "me", taken.request, taken.workload, uploads, "f", KEY, webhook=WEBHOOK)
     )
 
 
