@@ -57,6 +57,7 @@ export const MODEL: ModelInfo = {
   fields: [
     ...["negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"],
     ...["guidance_rescale", "num_images", "seed", "scheduler", "model", "loras", "clip_skip"],
+    ...["model_hash", "lora_hashes"],
     ...["strength", "mask_blur", "padding_mask_crop", "invert_mask", "keep_unmasked"],
   ],
   default: true,

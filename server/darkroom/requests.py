@@ -160,6 +160,20 @@ class Txt2ImgRequest(Schema):
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Random when left out.")
     scheduler: str | None = Field(None, description="A name from `GET /schedulers`.")
     model: str | None = Field(None, description="A name from `GET /models`.")
+    model_hash: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{10,64}$",
+        exclude_if=lambda digits: digits is None,
+        description="SHA-256 of the model's file, or its first digits; jobs tell it once it is "
+        "known. If it is another one now, a note says so.",
+    )
+    lora_hashes: str | None = Field(
+        None,
+        max_length=2000,
+        exclude_if=lambda text: text is None,
+        description="AutoV3 of the LoRAs' files, the first 12 digits of the SHA-256 of the "
+        "tensors: `NAME: HASH, NAME: HASH`. As `model_hash`.",
+    )
     loras: tuple[Lora, ...] = Field(
         default_factory=tuple,
         max_length=MAX_LORAS,

@@ -1,6 +1,6 @@
 """The `parameters` chunk is what other tools parse."""
 
-from darkroom.images.metadata import parameters
+from darkroom.images.metadata import parameters, parse_parameters
 from darkroom.requests import Task
 from tests.engine.conftest import request
 
@@ -30,3 +30,13 @@ def test_each_image_has_its_own_seed() -> None:
 
 def test_a_model_with_a_scheduler_of_its_own_names_no_sampler() -> None:
     assert "Sampler" not in parameters(request(scheduler="native"), 0)
+
+
+def test_hashes_stand_where_a1111_has_them() -> None:
+    hashes = "ink: 0123456789ab, oil: bbbbbbbbbbbb"
+    text = parameters(request(model_hash="a" * 64, lora_hashes=hashes), 0)
+
+    assert "Model hash: aaaaaaaaaa, Model: tintype" in text
+    assert text.endswith(f'Lora hashes: "{hashes}"')
+    assert parse_parameters(text)["Lora hashes"] == hashes
+    assert "hash" not in parameters(request(), 0)

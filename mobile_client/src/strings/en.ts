@@ -75,6 +75,8 @@ export const en = {
   "create.prompt.clear": "Clear the prompt",
   "create.surprise": "Surprise me",
   "create.examples": "Prompts to try",
+  "create.modelchanged":
+    "The file of {model} is another one than when this picture was made, so the result can differ.",
   "create.addmodel": "For real pictures, add a model on the server:",
   "create.history": "Recent prompts",
   "create.history.empty": "Your prompts are kept here, on this device.",

@@ -77,6 +77,8 @@ export const vi: Dictionary = {
   "create.prompt.clear": "Xoá mô tả",
   "create.surprise": "Gợi ý cho tôi",
   "create.examples": "Mô tả để thử",
+  "create.modelchanged":
+    "Tệp của {model} không còn là tệp đã tạo ảnh này, nên kết quả có thể khác.",
   "create.addmodel": "Muốn có ảnh thật, hãy thêm một mô hình trên máy chủ:",
   "create.history": "Mô tả gần đây",
   "create.history.empty": "Các mô tả của bạn được giữ ở đây, trên thiết bị này.",
@@ -461,6 +463,10 @@ export const server: Readonly<Record<string, string>> = {
     "mô hình thử này không biết từ nào trong mô tả; hãy thử các ví dụ của nó, hoặc thêm một mô hình thật",
   prompt_long: "mô tả dài {tokens} token; mô hình này chỉ đọc {limit} token đầu",
   transparent: "phần trong suốt của ảnh đã thành màu trắng",
+  model_changed:
+    "tệp của {model} không còn là tệp đã tạo ảnh có các thiết lập này, nên kết quả có thể khác",
+  lora_changed:
+    "tệp của LoRA {lora} không còn là tệp đã tạo ảnh có các thiết lập này, nên kết quả có thể khác",
   memory_rows: "thiếu bộ nhớ: mỗi lần tính tối đa {rows} hàng cỡ này",
   memory_pictures: "thiếu bộ nhớ: mỗi lần {pictures} ảnh qua VAE",
   memory_tiles: "thiếu bộ nhớ: VAE chia ô {side} điểm ảnh",

@@ -190,6 +190,39 @@ test("remix brings back every setting, with the stored source and mask", () => {
   });
 });
 
+test("a remix sends the hashes of the files that made the picture, once", () => {
+  draft.remix({ prompt: "a fox", seed: 5, model_hash: "ab12", lora_hashes: "ink: 0123456789ab" });
+  expect(draft.request().request.model_hash).toBe("ab12");
+  expect(draft.request().request.lora_hashes).toBeUndefined(); // there is no LoRA to compare
+
+  draft.set({ loras: [{ name: "ink", scale: 1 }] });
+  expect(draft.request().request.lora_hashes).toBe("ink: 0123456789ab");
+
+  draft.forgetSeed();
+  expect(draft.request().request.model_hash).toBeUndefined();
+  expect(draft.request().request.lora_hashes).toBeUndefined();
+});
+
+test("a remix says whether the model's file has changed", async () => {
+  const listed = { ...MODEL, sha256: "ab12cd" };
+  const api = new FakeApi();
+  api.list[0] = listed;
+  catalog = new Catalog(api, preferences);
+  await catalog.load();
+  draft = new Draft(catalog, preferences, pictures);
+  const remixed = (model_hash?: string) => {
+    draft.remix({ prompt: "a fox", seed: 5, ...(model_hash && { model_hash }) });
+    return draft.modelChanged.value;
+  };
+
+  expect(remixed("ab12cd")).toBe(false);
+  expect(remixed("ab12")).toBe(false);
+  expect(remixed()).toBe(false);
+  expect(remixed("ffff")).toBe(true);
+  draft.setModel(listed.name);
+  expect(draft.modelChanged.value).toBe(false);
+});
+
 test("the form and its pictures outlive the page", async () => {
   draft.set({ prompt: "a fox", steps: 9 });
   draft.setSource({ picture: photo, width: 128, height: 96 });

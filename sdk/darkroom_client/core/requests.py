@@ -49,6 +49,10 @@ class Txt2Img(Request):
         seed: Random when left out. 0 to 4294967295.
         scheduler: A name from `Client.schedulers`.
         model: A name from `Client.models`.
+        model_hash: SHA-256 of the model's file, or its first digits; jobs tell it once it is
+            known. If it is another one now, a note says so.
+        lora_hashes: AutoV3 of the LoRAs' files, the first 12 digits of the SHA-256 of the
+            tensors: `NAME: HASH, NAME: HASH`. As `model_hash`.
         loras: Names from `Client.loras`, with scales; `<lora:NAME:SCALE>` in the prompt too.
         clip_skip: Number of last text-encoder layers to skip. 0 to 11. 0 by default.
         output_format: Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
@@ -71,6 +75,8 @@ class Txt2Img(Request):
     seed: int | None = None
     scheduler: str | None = None
     model: str | None = None
+    model_hash: str | None = None
+    lora_hashes: str | None = None
     loras: Sequence[Lora] | None = None
     clip_skip: int | None = None
     output_format: ImageFormat | None = None

@@ -1,8 +1,6 @@
 """The application factory: the one place that names the web process's concrete classes."""
 
 import secrets
-from collections.abc import Iterator
-from pathlib import Path
 from threading import Semaphore
 
 from flask import Flask
@@ -76,6 +74,11 @@ def create_app(settings: Settings) -> Application:
     catalog = ModelCatalog.of(settings)
     adapters = AdapterCatalog.of(settings)
     upscalers = UpscalerCatalog.of(settings)
+    hashes = Hashes(
+        settings.hashes_path,
+        lambda: (entry.path for entry in catalog.entries() if entry.layout == "file"),
+        lambda: (lora.path for lora in adapters.loras.entries()),
+    )
     sources = Sources(store, decoders, settings.web.max_upload_bytes)
     here = context.Context(
         settings=settings,
@@ -87,9 +90,9 @@ def create_app(settings: Settings) -> Application:
         catalog=catalog,
         adapters=adapters,
         upscalers=upscalers,
-        hashes=Hashes(settings.hashes_path, lambda: _weight_files(catalog, adapters)),
+        hashes=hashes,
         sources=sources,
-        preparer=Preparer(catalog, adapters, upscalers, sources, settings.webhooks.allow),
+        preparer=Preparer(catalog, adapters, upscalers, hashes, sources, settings.webhooks.allow),
         rendering=Semaphore(RENDERINGS),
         streams=streams,
         queue_metrics=QueueMetrics(database, store.eta_errors),
@@ -112,15 +115,6 @@ def create_app(settings: Settings) -> Application:
     access.install(app, authenticator, settings.auth.requests_per_minute)
     add_routes(app)
     return app
-
-
-def _weight_files(catalog: ModelCatalog, adapters: AdapterCatalog) -> Iterator[Path]:
-    """The models that are one file, and the LoRAs."""
-    for entry in catalog.entries():
-        if entry.layout == "file":
-            yield entry.path
-    for lora in adapters.loras.entries():
-        yield lora.path
 
 
 def add_routes(app: Flask) -> None:

@@ -4,6 +4,7 @@ import base64
 import binascii
 import contextlib
 import json
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from darkroom.api import checks, lora_tags
 from darkroom.api.checks import Source
 from darkroom.api.errors import ProblemError, invalid, invalid_field, pointer
 from darkroom.api.parse import check_bytes, digest
+from darkroom.catalog.hashes import Hashes
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog, ModelEntry, UnknownModelError
 from darkroom.catalog.upscalers import UnknownUpscalerError, UpscalerCatalog
@@ -46,6 +48,7 @@ from darkroom.storage.records import NewUpload
 FILE_FIELDS = ("image", "mask_image", "references")
 LISTS = ("references",)  # those that hold several pictures
 REFERENCE = "image:"
+LORA_HASH = re.compile(r"(?:^|, )(.+?): ([0-9a-f]{12})(?=, |$)")
 URL_SAFE = str.maketrans("-_", "+/")
 TRANSPARENT = message("transparent", "the transparent parts of the picture were made white")
 
@@ -195,6 +198,7 @@ class Preparer:
     models: ModelCatalog
     adapters: AdapterCatalog
     upscalers: UpscalerCatalog
+    hashes: Hashes
     sources: Sources
     webhooks: Sequence[str]
 
@@ -239,11 +243,13 @@ class Preparer:
             errors += checks.check(asked, model, sources, self.adapters)
             if errors:
                 raise invalid(errors)
-            request = _resolve(asked, model, sources, output_format)
+            resolved = _resolve(asked, model, sources, output_format)
+            request = self._with_hashes(resolved, model)
             sizes = [source.size for source in sources.values()]
             shown = model.spec.family.shown_pixels(asked.task, sizes)
             workload = replace(request.workload, pixels=request.workload.pixels + shown)
-            notes = (*_picture_notes(sources), *self._lora_notes(request))
+            changed = _change_notes(resolved, request)
+            notes = (*_picture_notes(sources), *changed, *self._lora_notes(request))
         found = tuple(sources.values())
         return PreparedRequest(request, workload, found, fingerprint, webhook, notes)
 
@@ -287,6 +293,14 @@ class Preparer:
         )
         errors = [FieldError(pointer="#/prompt", detail=detail) for detail in details]
         return type(asked)(**{**given, "prompt": prompt, "loras": loras}), errors
+
+    def _with_hashes(self, request: Txt2Img, model: ModelEntry) -> Txt2Img:
+        """A request with the hashes of its model and LoRAs as they are now, as far as known."""
+        paths = {lora.name: self.adapters.loras.find(lora.name).path for lora in request.loras}
+        known = {name: self.hashes.auto_v3(path) for name, path in paths.items()}
+        text = ", ".join(f"{name}: {digits}" for name, digits in known.items() if digits)
+        found = {"model_hash": self.hashes.of(model.path), "lora_hashes": text or None}
+        return request.model_copy(update=found)
 
     def _lora_notes(self, request: Txt2Img) -> Iterator[str]:
         """Notes on what is left out of LoRAs, and on tags that are read as words."""
@@ -369,6 +383,31 @@ def _picture_notes(sources: Mapping[str, Source]) -> tuple[str, ...]:
         return ()
     pictures = (source.upload for source in sources.values())
     return (TRANSPARENT,) if any(picture and picture.has_hole for picture in pictures) else ()
+
+
+def _change_notes(asked: Txt2Img, now: Txt2Img) -> Iterator[str]:
+    """Notes on files that are not those whose hashes were sent."""
+    if _differ(asked.model_hash, now.model_hash):
+        yield message(
+            "model_changed",
+            "the file of {model} is another one than that of the picture with these settings, so "
+            "the result can differ",
+            model=now.model,
+        )
+    said = dict(LORA_HASH.findall(asked.lora_hashes or ""))
+    for lora, digits in LORA_HASH.findall(now.lora_hashes or ""):
+        if _differ(said.get(lora), digits):
+            yield message(
+                "lora_changed",
+                "the file of the LoRA {lora} is another one than that of the picture with these "
+                "settings, so the result can differ",
+                lora=lora,
+            )
+
+
+def _differ(said: str | None, known: str | None) -> bool:
+    """Whether a hash, of which the first digits suffice, is surely not the one that is known."""
+    return said is not None and known is not None and not known.startswith(said)
 
 
 def _pictures(asked: AnyRequest) -> dict[str, str]:

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Sequence
 
 from darkroom.catalog import schedulers
+from darkroom.catalog.hashes import AUTO_V2
 from darkroom.errors import DarkroomError
 from darkroom.requests import MAX_PROMPT_CHARS, Img2Img, Inpaint, Lora, ResolvedRequest, Upscale
 
@@ -80,6 +81,7 @@ def parameters(request: ResolvedRequest, index: int) -> str:
         "CFG scale": f"{request.guidance_scale:g}",
         "Seed": request.seed_of(index),
         "Size": f"{request.width}x{request.height}",
+        **({"Model hash": request.model_hash[:AUTO_V2]} if request.model_hash else {}),
         "Model": request.model,
     }
     if isinstance(request, Img2Img | Inpaint):
@@ -88,6 +90,8 @@ def parameters(request: ResolvedRequest, index: int) -> str:
         settings["Clip skip"] = request.clip_skip + 1  # A1111 counts the last layer as 1
     if isinstance(request, Inpaint) and request.mask_blur:
         settings["Mask blur"] = request.mask_blur
+    if request.lora_hashes:
+        settings["Lora hashes"] = request.lora_hashes
     line = ", ".join(f"{key}: {quoted(str(value))}" for key, value in settings.items())
     negative = f"Negative prompt: {request.negative_prompt}\n" if request.negative_prompt else ""
     return f"{request.prompt}{_tags(request.loras)}\n{negative}{line}"

@@ -21,6 +21,11 @@ export function ModelNote() {
           ))}
         </fieldset>
       )}
+      {draft.modelChanged.value && (
+        <p class="hint" role="status">
+          {t("create.modelchanged", { model: model.title || model.name })}
+        </p>
+      )}
       {model.note && (
         <p class="hint">
           {model.note}

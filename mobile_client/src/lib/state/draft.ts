@@ -40,6 +40,9 @@ export interface Values {
   /** Whether the seed is for the next request alone, as after a remix. */
   seedOnce: boolean;
   loras: Lora[];
+  /** Hashes of the files that made the remixed picture, for a note if there are others now. */
+  modelHash: string | null;
+  loraHashes: string | null;
   clipSkip: number;
   strength: number | null;
   maskBlur: number;
@@ -109,6 +112,8 @@ const EMPTY: Values = {
   seed: null,
   seedOnce: false,
   loras: [],
+  modelHash: null,
+  loraHashes: null,
   clipSkip: 0,
   strength: null,
   maskBlur: 0,
@@ -177,6 +182,13 @@ export class Draft {
     this.catalog.model(this.chosen.value.model),
   );
 
+  /** Whether the model's file is another one than that of the remixed picture. */
+  readonly modelChanged: ReadonlySignal<boolean> = computed(() => {
+    const now = this.model.value?.sha256;
+    const { modelHash } = this.chosen.value;
+    return !!now && modelHash !== null && !now.startsWith(modelHash);
+  });
+
   readonly size: ReadonlySignal<Size | null> = computed(() => {
     const model = this.model.value;
     return this.chosen.value.size ?? (model && sizeFor(this.chosen.value.ratio, model));
@@ -224,6 +236,7 @@ export class Draft {
   setModel(name: string): void {
     this.set({
       model: name,
+      modelHash: null,
       steps: null,
       guidance: null,
       scheduler: null,
@@ -317,9 +330,10 @@ export class Draft {
     this.keep("strokes", strokes);
   }
 
-  /** A seed that was meant for one request is not used again. */
+  /** What was meant for one request, as a remix's seed, is not used again. */
   forgetSeed(): void {
-    if (this.chosen.value.seedOnce) this.set({ seed: null, seedOnce: false });
+    if (!this.chosen.value.seedOnce) return;
+    this.set({ seed: null, seedOnce: false, modelHash: null, loraHashes: null });
   }
 
   /** Takes all settings of a finished job. */
@@ -351,6 +365,8 @@ export class Draft {
       seed: request.seed ?? null,
       seedOnce: request.seed !== undefined && request.seed !== null,
       loras: request.loras ?? [],
+      modelHash: request.model_hash ?? null,
+      loraHashes: request.lora_hashes ?? null,
       clipSkip: request.clip_skip ?? 0,
       strength: request.strength ?? null,
       maskBlur: request.mask_blur ?? 0,
@@ -404,7 +420,11 @@ export class Draft {
     put("scheduler", values.scheduler);
     put("num_images", values.count, 1);
     put("seed", values.seed);
-    if (values.loras.length > 0) put("loras", values.loras);
+    if (values.loras.length > 0) {
+      put("loras", values.loras);
+      put("lora_hashes", values.loraHashes);
+    }
+    put("model_hash", values.modelHash);
     put("clip_skip", values.clipSkip, 0);
     for (const { name, usual } of NUMBERS) put(name, values.numbers[name] ?? usual, usual);
     const size = task === "txt2img" ? this.size.value : values.size;

@@ -678,6 +678,16 @@ export interface components {
              */
             model?: string;
             /**
+             * Model Hash
+             * @description SHA-256 of the model's file, or its first digits; jobs tell it once it is known. If it is another one now, a note says so.
+             */
+            model_hash?: string;
+            /**
+             * Lora Hashes
+             * @description AutoV3 of the LoRAs' files, the first 12 digits of the SHA-256 of the tensors: `NAME: HASH, NAME: HASH`. As `model_hash`.
+             */
+            lora_hashes?: string;
+            /**
              * Loras
              * @description A JSON list of `{name, scale}`.
              * @default []
@@ -782,6 +792,18 @@ export interface components {
              * @default null
              */
             model: string | null;
+            /**
+             * Model Hash
+             * @description SHA-256 of the model's file, or its first digits; jobs tell it once it is known. If it is another one now, a note says so.
+             * @default null
+             */
+            model_hash: string | null;
+            /**
+             * Lora Hashes
+             * @description AutoV3 of the LoRAs' files, the first 12 digits of the SHA-256 of the tensors: `NAME: HASH, NAME: HASH`. As `model_hash`.
+             * @default null
+             */
+            lora_hashes: string | null;
             /**
              * Loras
              * @description Names from `GET /loras`, with scales; `<lora:NAME:SCALE>` in the prompt too.
@@ -994,6 +1016,16 @@ export interface components {
              */
             model?: string;
             /**
+             * Model Hash
+             * @description SHA-256 of the model's file, or its first digits; jobs tell it once it is known. If it is another one now, a note says so.
+             */
+            model_hash?: string;
+            /**
+             * Lora Hashes
+             * @description AutoV3 of the LoRAs' files, the first 12 digits of the SHA-256 of the tensors: `NAME: HASH, NAME: HASH`. As `model_hash`.
+             */
+            lora_hashes?: string;
+            /**
              * Loras
              * @description A JSON list of `{name, scale}`.
              * @default []
@@ -1110,6 +1142,18 @@ export interface components {
              */
             model: string | null;
             /**
+             * Model Hash
+             * @description SHA-256 of the model's file, or its first digits; jobs tell it once it is known. If it is another one now, a note says so.
+             * @default null
+             */
+            model_hash: string | null;
+            /**
+             * Lora Hashes
+             * @description AutoV3 of the LoRAs' files, the first 12 digits of the SHA-256 of the tensors: `NAME: HASH, NAME: HASH`. As `model_hash`.
+             * @default null
+             */
+            lora_hashes: string | null;
+            /**
              * Loras
              * @description Names from `GET /loras`, with scales; `<lora:NAME:SCALE>` in the prompt too.
              */
@@ -1217,6 +1261,16 @@ export interface components {
              * @description A name from `GET /models`.
              */
             model?: string;
+            /**
+             * Model Hash
+             * @description SHA-256 of the model's file, or its first digits; jobs tell it once it is known. If it is another one now, a note says so.
+             */
+            model_hash?: string;
+            /**
+             * Lora Hashes
+             * @description AutoV3 of the LoRAs' files, the first 12 digits of the SHA-256 of the tensors: `NAME: HASH, NAME: HASH`. As `model_hash`.
+             */
+            lora_hashes?: string;
             /**
              * Loras
              * @description A JSON list of `{name, scale}`.
@@ -1367,6 +1421,18 @@ export interface components {
              * @default null
              */
             model: string | null;
+            /**
+             * Model Hash
+             * @description SHA-256 of the model's file, or its first digits; jobs tell it once it is known. If it is another one now, a note says so.
+             * @default null
+             */
+            model_hash: string | null;
+            /**
+             * Lora Hashes
+             * @description AutoV3 of the LoRAs' files, the first 12 digits of the SHA-256 of the tensors: `NAME: HASH, NAME: HASH`. As `model_hash`.
+             * @default null
+             */
+            lora_hashes: string | null;
             /**
              * Loras
              * @description Names from `GET /loras`, with scales; `<lora:NAME:SCALE>` in the prompt too.
@@ -2175,6 +2241,16 @@ export interface components {
              */
             model?: string;
             /**
+             * Model Hash
+             * @description SHA-256 of the model's file, or its first digits; jobs tell it once it is known. If it is another one now, a note says so.
+             */
+            model_hash?: string;
+            /**
+             * Lora Hashes
+             * @description AutoV3 of the LoRAs' files, the first 12 digits of the SHA-256 of the tensors: `NAME: HASH, NAME: HASH`. As `model_hash`.
+             */
+            lora_hashes?: string;
+            /**
              * Loras
              * @description A JSON list of `{name, scale}`.
              * @default []
@@ -2274,6 +2350,18 @@ export interface components {
              * @default null
              */
             model: string | null;
+            /**
+             * Model Hash
+             * @description SHA-256 of the model's file, or its first digits; jobs tell it once it is known. If it is another one now, a note says so.
+             * @default null
+             */
+            model_hash: string | null;
+            /**
+             * Lora Hashes
+             * @description AutoV3 of the LoRAs' files, the first 12 digits of the SHA-256 of the tensors: `NAME: HASH, NAME: HASH`. As `model_hash`.
+             * @default null
+             */
+            lora_hashes: string | null;
             /**
              * Loras
              * @description Names from `GET /loras`, with scales; `<lora:NAME:SCALE>` in the prompt too.

@@ -1,9 +1,12 @@
 """Fills a request from `infotext`: a line of settings as it stands in pictures."""
 
+import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from darkroom.api.context import context
+from darkroom.catalog.hashes import DIGITS
 from darkroom.catalog.models import UnknownModelError
 from darkroom.compat.ignored import Ignored
 from darkroom.images import metadata
@@ -35,6 +38,7 @@ FIELDS = {
     "Hires negative prompt": "hr_negative_prompt",
 }
 SECOND_PASS = ("Hires upscale", "Hires resize-1", "Hires upscaler")  # any of them turns it on
+TITLE = re.compile(rf"(?:.* \[)?(?P<hash>{DIGITS.pattern})\]?")
 MODEL, OVERRIDE = "sd_model_checkpoint", "override_settings"
 # Settings that say how a picture was made, and change nothing.
 SAID_ONLY = frozenset(
@@ -53,6 +57,7 @@ def fill(given: Mapping[str, Any], known: Collection[str], ignored: Ignored) -> 
         known: names of the fields that the route has.
         ignored: takes the names of what was ignored.
     """
+    given = _with_named_model(given)
     line = given.get("infotext")
     if not isinstance(line, str):
         ignored.add(*(["infotext"] if line else []))
@@ -68,11 +73,60 @@ def fill(given: Mapping[str, Any], known: Collection[str], ignored: Ignored) -> 
             ignored.add(f"infotext {setting}")
     if any(name in found for name in SECOND_PASS) and "enable_hr" in known:
         filled["enable_hr"] = True
-    model = found.get("Model")
-    if model and isinstance(override, dict) and not override.get(MODEL):
-        try:
-            name = context().catalog.find(model).info.name
-            given = {**given, OVERRIDE: {**override, MODEL: name}}
-        except UnknownModelError:
+    if isinstance(override, dict) and not override.get(MODEL):
+        model = find_model(found)
+        if model.name is not None:
+            given = {**given, OVERRIDE: {**override, MODEL: model.name}}
+            ignored.add(*(["infotext Model hash"] if model.changed else []))
+        elif found.get("Model"):
             ignored.add("infotext Model")
     return {**filled, **given}
+
+
+def _with_named_model(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of a request, with the model's name where it is called by its hash."""
+    override = given.get(OVERRIDE)
+    if not isinstance(override, dict) or not isinstance(override.get(MODEL), str):
+        return given
+    return {**given, OVERRIDE: {**override, MODEL: named(override[MODEL])}}
+
+
+def named(title: str) -> str:
+    """The name of the model of a hash or a title with one, such as `name [6ce0161689]`.
+
+    Other titles, and those of models that are not here, stay as they are.
+    """
+    found = TITLE.fullmatch(title.strip())
+    here = context()
+    same = here.hashes.find(found["hash"], here.catalog.entries()) if found else None
+    return title if same is None else same.info.name
+
+
+@dataclass(frozen=True)
+class Meant:
+    """The model that settings name, here.
+
+    Attributes:
+        name: of the model here; None if it is not here.
+        changed: whether its file is another one than that which the settings name.
+    """
+
+    name: str | None
+    changed: bool = False
+
+
+def find_model(settings: Mapping[str, str]) -> Meant:
+    """The model with the hash in settings, whatever its name is here, or else with the name."""
+    here, digits = context(), settings.get("Model hash", "").strip()
+    same = here.hashes.find(digits, here.catalog.entries()) if digits else None
+    if same is not None:
+        return Meant(same.info.name)
+    if not settings.get("Model"):
+        return Meant(None)
+    try:
+        entry = here.catalog.find(settings["Model"])
+    except UnknownModelError:
+        return Meant(None)
+    # Digits of other kinds and lengths, as of A1111 before 2023, cannot be compared.
+    known = here.hashes.of(entry.path)
+    return Meant(entry.info.name, known is not None and DIGITS.fullmatch(digits) is not None)

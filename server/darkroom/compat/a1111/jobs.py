@@ -16,6 +16,7 @@ from darkroom.api.parse import FILE_PART, validate
 from darkroom.api.prepare import FILE_FIELDS
 from darkroom.api.routes import submit
 from darkroom.catalog import schedulers
+from darkroom.catalog.hashes import AUTO_V2
 from darkroom.compat.a1111 import samplers
 from darkroom.compat.ignored import Ignored
 from darkroom.images import codec, metadata
@@ -175,7 +176,7 @@ class Answer:
             "batch_size": max(1, parameters["batch_size"]),
             "restore_faces": False,
             "face_restoration_model": None,
-            "sd_model_hash": None,
+            "sd_model_hash": (request.get("model_hash") or "")[:AUTO_V2] or None,
             "sd_vae_name": None,
             "sd_vae_hash": None,
             "seed_resize_from_w": -1,

@@ -11,7 +11,7 @@ from flask import Blueprint
 from darkroom.api.context import context
 from darkroom.api.parse import check_bytes
 from darkroom.api.prepare import from_base64
-from darkroom.compat.a1111 import samplers
+from darkroom.compat.a1111 import infotext, samplers
 from darkroom.compat.a1111.fields import wrong
 from darkroom.images import metadata
 from darkroom.images.codec import PictureError
@@ -44,7 +44,19 @@ def png_info() -> dict[str, Any]:
     check_bytes("image", len(data), context().settings.web.max_upload_bytes)
     found = _texts(data)
     info, parameters = describe(found.texts, found.size)
-    return {"info": info, "items": found.texts, "parameters": parameters}
+    answer = {"info": info, "items": found.texts, "parameters": parameters}
+    model = infotext.find_model(parameters)
+    if model.name is not None:
+        said = parameters.get("Model")
+        parameters["Model"] = model.name
+        if model.changed:
+            answer["notes"] = [
+                f"the file of {model.name} is another one than that of this picture, so the "
+                "result can differ"
+            ]
+        elif said not in (None, model.name):
+            answer["notes"] = [f"{said} is {model.name} on this server, by its hash"]
+    return answer
 
 
 def _texts(data: bytes) -> Texts:

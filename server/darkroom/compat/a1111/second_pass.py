@@ -8,7 +8,7 @@ from flask import Response
 
 from darkroom.api.context import context
 from darkroom.catalog.models import ModelEntry
-from darkroom.compat.a1111 import extras, samplers, translate
+from darkroom.compat.a1111 import extras, infotext, samplers, translate
 from darkroom.compat.a1111.extras import Original, Upscaler
 from darkroom.compat.a1111.fields import Img2Img, Txt2Img, translate_prompt, wrong
 from darkroom.compat.a1111.jobs import Answer, ChildJob, Size, Then, edits_only, read_image, run
@@ -80,7 +80,8 @@ def _translate_hires(
     """
     here, ignored, model = context(), translated.ignored, translated.model
     if asked.hr_checkpoint_name and asked.hr_checkpoint_name.lower() != "use same checkpoint":
-        model = translate.find_model(here.catalog, asked.hr_checkpoint_name, "hr_checkpoint_name")
+        named = infotext.named(asked.hr_checkpoint_name)
+        model = translate.find_model(here.catalog, named, "hr_checkpoint_name")
     latent = "latent_resize" in model.info.fields and extras.find_latent_upscaler(asked.hr_upscaler)
     upscaler = None if latent else extras.find_upscaler(asked.hr_upscaler, "hr_upscaler", ignored)
     wanted = _hires_size(asked, translated.size)

@@ -13,7 +13,7 @@ from darkroom.api.auth import access
 from darkroom.api.context import context
 from darkroom.api.errors import ProblemError
 from darkroom.catalog.hashes import AUTO_V2
-from darkroom.compat.a1111 import samplers, translate
+from darkroom.compat.a1111 import infotext, samplers, translate
 from darkroom.compat.a1111.extras import FILTERS, LANCZOS, LATENT_UPSCALERS, upscaler_names
 from darkroom.compat.a1111.jobs import job_timestamp, last_preview
 from darkroom.compat.a1111.options import (
@@ -69,7 +69,8 @@ def change_options() -> Response:
     ignored = Ignored(*without_effect(fields))
     changes = to_keep(fields, client_options())
     if fields.get(MODEL):
-        changes[MODEL] = translate.find_model(here.catalog, str(fields[MODEL]), MODEL).info.name
+        model = translate.find_model(here.catalog, infotext.named(str(fields[MODEL])), MODEL)
+        changes[MODEL] = model.info.name
     if CLIP_SKIP in fields:
         changes[CLIP_SKIP] = translate.parse_clip_skip(fields[CLIP_SKIP], CLIP_SKIP)
     if FORMAT in fields:
