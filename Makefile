@@ -33,7 +33,8 @@ test-all: test ## run the daily tests, then the slow ones
 	DARKROOM_TESTS=all $(PYTEST) $(PARALLEL) -m slow $(ARGS)
 
 soak: programs client ## run the tests that kill, flood and forge in their full numbers: two hours
-	DARKROOM_TESTS=soak $(PYTEST) tests/faults tests/security tests/queue $(ARGS)
+	DARKROOM_TESTS=soak $(PYTEST) tests/faults tests/security tests/queue \
+		tests/engine/test_faults_at_random.py $(ARGS)
 
 image-check: $(VENV)/.image ## build and test the container image: ten minutes, several gigabytes
 	$(BIN)/python -m tests.image

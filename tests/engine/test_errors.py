@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from darkroom.config import EngineSettings, ModelSettings, Settings
-from darkroom.engine.base import EngineJob, Failed, Finished, JobWarning
+from darkroom.engine.base import EngineJob, Failed, Finished, JobWarning, Started
 from darkroom.engine.engine import DiffusersEngine, from_settings
 from darkroom.engine.errors import Kind, classify
 from darkroom.requests import Lora, Task
@@ -44,10 +44,12 @@ def engine(data_dir: Path) -> DiffusersEngine:
     return make_engine(data_dir)
 
 
-def small(model: str = "sd1", name: str = "job", **fields: Any) -> EngineJob:
+def small(
+    model: str = "sd1", name: str = "job", task: Task = Task.TXT2IMG, **fields: Any
+) -> EngineJob:
     scheduler = {"scheduler": "native"} if model == "sd3" else {}
     size = {"width": tiny.SIZE, "height": tiny.SIZE, "num_inference_steps": 3}
-    return EngineJob(name, request(**{"model": model, **size, **scheduler, **fields}))
+    return EngineJob(name, request(task, **{"model": model, **size, **scheduler, **fields}))
 
 
 @contextmanager
@@ -326,6 +328,30 @@ def test_a_picture_without_memory_to_finish_it_is_made_again(engine: DiffusersEn
     assert any(isinstance(event, JobWarning) and "memory" in event.note for event in events)
     for ours, theirs in zip(developed(events), plenty, strict=True):
         assert_equal(ours, theirs)
+
+
+def test_sources_without_memory_to_encode_them_together_are_encoded_one_by_one(
+    engine: DiffusersEngine,
+) -> None:
+    """The warning comes first: the jobs start when their sources are encoded, and only once."""
+    grey = Image.new("RGB", (tiny.SIZE, tiny.SIZE), "grey")
+    asked = [
+        EngineJob(name, small(task=Task.IMG2IMG, seed=seed).request, grey)
+        for name, seed in (("a", 7), ("b", 8))
+    ]
+    plenty = run(engine, *asked)
+
+    with failing(AutoencoderKL, "encode", FULL, times=1):
+        events = run(engine, *asked)
+
+    for one in asked:
+        own = [event for event in events if event.job_id == one.id]
+        assert [type(event) for event in own[:2]] == [JobWarning, Started]
+        note = next(event.note for event in own if isinstance(event, JobWarning))
+        assert note == "memory was short: 1 picture(s) at a time through the VAE"
+        assert sum(isinstance(event, Started) for event in own) == 1
+        (ours,), (expected,) = developed(own, one.id), developed(plenty, one.id)
+        assert_equal(ours, expected)
 
 
 def test_the_vae_of_a_transformer_works_in_tiles_where_memory_is_short(data_dir: Path) -> None:

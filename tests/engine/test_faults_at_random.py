@@ -26,10 +26,8 @@ from tests.engine import tiny, tiny_families
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import difference
 
-JOBS = amount(60, 300, 3000)
-EACH = JOBS // 50  # faults of each class
 TOGETHER = 20  # jobs in flight
-MODELS = ("sd1", "z_image", "sdxl", "sd3", "flux_dev", "qwen_image")[: amount(2, 6, 6)]
+MODELS = ("sd1", "z_image", "sdxl", "sd3", "flux_dev", "qwen_image")
 NETWORKS = (  # and their name for the timesteps of the rows
     (diffusers.UNet2DConditionModel, "timestep"),
     (diffusers.SD3Transformer2DModel, "timestep"),
@@ -125,11 +123,15 @@ class Faults:
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    for name in MODELS:
-        builders = tiny_families.BUILDERS | tiny.BUILDERS
-        tiny.small_by_default(builders[name](folder / "models" / name))
-    return folder
+    return tmp_path_factory.mktemp("data")
+
+
+def build(data_dir: Path, models: Sequence[str]) -> None:
+    builders = tiny_families.BUILDERS | tiny.BUILDERS
+    for name in models:
+        folder = data_dir / "models" / name
+        if not folder.exists():
+            tiny.small_by_default(builders[name](folder))
 
 
 def started(data_dir: Path) -> DiffusersEngine:
@@ -213,13 +215,20 @@ def worked_on(data_dir: Path, jobs: Sequence[EngineJob], arm: Callable[[int], No
 
 
 @pytest.mark.timeout(3600)
-def test_each_job_ends_as_it_should(data_dir: Path) -> None:
+@pytest.mark.parametrize(
+    ("count", "models"),
+    [(60, MODELS[:2]), pytest.param(amount(300, 300, 3000), MODELS, marks=pytest.mark.slow)],
+)
+def test_each_job_ends_as_it_should(data_dir: Path, count: int, models: Sequence[str]) -> None:
+    """Two in a hundred have each kind of fault."""
     faults, chance = Faults(), random.Random(16)
+    each = max(1, count // 50)
+    build(data_dir, models)
     right: list[tuple[EngineJob, list[Image.Image]]] = []
     cursed: dict[str, list[EngineJob]] = {curse: [] for curse in CURSES}
     with faults.around():
         calm = started(data_dir)
-        for model in MODELS:
+        for model in models:
             faults.seen = set()
             right += [(one, developed(run(calm, one))) for one in pool(model)]
             known = faults.seen
@@ -233,19 +242,19 @@ def test_each_job_ends_as_it_should(data_dir: Path) -> None:
                 faults.curses |= dict.fromkeys(own, curse)
         del calm
 
-        chosen = [chance.choice(right) for _ in range(JOBS)]
+        chosen = [chance.choice(right) for _ in range(count)]
         jobs = [one for one, _ in chosen]
         curses: dict[int, str] = {}
         for curse in CURSES:
-            for number in chance.sample(sorted(set(range(JOBS)) - curses.keys()), EACH):
+            for number in chance.sample(sorted(set(range(count)) - curses.keys()), each):
                 curses[number] = curse
                 jobs[number] = chance.choice(cursed[curse])
         jobs = [
             replace(one, id=str(number), client="ab"[number % 2]) for number, one in enumerate(jobs)
         ]
         others = ("lost context", "memory", "preview")
-        early = range(JOBS - TOGETHER)  # so that each fault still finds a call
-        strikes = {what: set(chance.sample(early, EACH)) for what in others}
+        early = range(count - TOGETHER)  # so that each fault still finds a call
+        strikes = {what: set(chance.sample(early, each)) for what in others}
 
         def arm(number: int) -> None:
             faults.due.update(what for what in others if number in strikes[what])
@@ -264,6 +273,6 @@ def test_each_job_ends_as_it_should(data_dir: Path) -> None:
             if one.model_request.exact:
                 assert ours.tobytes() == expected.tobytes()
             assert difference(ours, expected) <= 1
-    assert faults.struck["lost context"] == faults.struck["preview"] == EACH
-    assert 0 < faults.struck["memory"] <= EACH  # a model that ran out makes no large calls for long
+    assert faults.struck["lost context"] == faults.struck["preview"] == each
+    assert 0 < faults.struck["memory"] <= each  # a model that ran out makes no large calls for long
     assert any(result.warnings for result in ran)

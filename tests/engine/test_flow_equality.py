@@ -8,6 +8,7 @@ Z-Image's transformer takes lists, and FLUX.2 klein shows its transformer the re
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -232,6 +233,39 @@ def test_unmasked_pixels_are_kept(
     assert_equal(ours, stock(model).picture(asked))
     assert asked.image is not None
     assert ours.getpixel((0, 0)) == asked.image.getpixel((0, 0))
+
+
+@pytest.mark.parametrize(
+    ("model", "task"),
+    each(
+        *(
+            (model, task)
+            for model, (tasks, _) in MODELS.items()
+            for task in (Task.IMG2IMG, Task.INPAINT)
+            if task in tasks
+        )
+    ),
+)
+def test_a_picture_and_a_mask_of_other_sizes_are_brought_to_the_asked_one(
+    engine: DiffusersEngine, stock: Callable[[str], FlowStock], model: str, task: Task
+) -> None:
+    """Also for Qwen-Image-Edit, whose pipeline brings them to a size of its own."""
+    more = {"keep_unmasked": True} if task is Task.INPAINT else {}
+    sized = job(model, task, **EVERY[MODELS[model][1][0]], **more)
+    assert sized.mask is not None
+    large, mask = picture(size=(100, 140)), sized.mask.resize((90, 70))
+    asked = replace(sized, image=large, mask=mask)
+    size = (tiny.SIZE, tiny.SIZE)
+    theirs = replace(
+        sized,
+        image=large.resize(size, Image.Resampling.LANCZOS),
+        mask=mask.resize(size, Image.Resampling.BILINEAR),
+    )
+
+    (ours,) = developed(run(engine, asked))
+
+    assert ours.size == size
+    assert_equal(ours, stock(model).picture(theirs))
 
 
 @pytest.mark.parametrize("model", ["sd3", "flux_dev", "qwen_image"])

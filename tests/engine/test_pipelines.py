@@ -1,5 +1,7 @@
 """Models that their own pipelines run: in steps, in turns, stoppable, by several schedulers."""
 
+import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from darkroom.engine.base import EngineJob, Failed, Finished, JobWarning, Starte
 from darkroom.requests import LatentResize, MaskedContent, Task
 from tests.engine import tiny
 from tests.engine.conftest import developed, make_engine, request, run
-from tests.engine.stock import assert_equal
+from tests.engine.stock import FlowStock, assert_equal
 from tests.engine.tiny_families import BUILDERS
 
 FLOWS = ("flux_dev", "z_image", "qwen_image")
@@ -23,6 +25,15 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     tiny.sd3(folder / "models" / "sd3")
     return folder
+
+
+def tensors(made: Any) -> Iterator[torch.Tensor]:
+    """Those in what an encoder gives, however deep."""
+    if isinstance(made, torch.Tensor):
+        yield made
+    elif isinstance(made, list | tuple):
+        for each in made:
+            yield from tensors(each)
 
 
 def job(name: str = "job", task: Task = Task.TXT2IMG, **fields: object) -> EngineJob:
@@ -183,18 +194,68 @@ def test_progress_of_an_edit_counts_all_its_steps(tmp_path: Path, name: str) -> 
     assert steps[-1] == 8
 
 
-@pytest.mark.parametrize(("name", "reads"), [("z_image", 512), ("flux2_dev", 343)])
-def test_a_prompt_that_is_too_long_is_noted(flows: Path, name: str, reads: int) -> None:
-    """By its tokens, which are letters in these models; FLUX.2 dev reads a text before them."""
-    if name not in FLOWS:
-        tiny.small_by_default(BUILDERS[name](flows / "models" / name))
+@pytest.mark.parametrize(
+    "name",
+    [
+        "z_image",
+        "flux_dev",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("flux2_dev", "flux2_klein", "qwen_image", "sd3", "chroma")
+        ),
+    ],
+)
+def test_a_prompt_that_is_too_long_is_noted_to_the_token(tmp_path: Path, name: str) -> None:
+    """A letter is a token in these models, and T5 has one before each text.
+
+    What stands around a prompt counts towards the limit. SD3 is without its T5 here.
+    """
+    folder = tmp_path / "models" / name
+    tiny.small_by_default((BUILDERS | tiny.BUILDERS)[name](folder))
+    stock = FlowStock(folder).pipeline(Task.TXT2IMG, "native")
+    limit = inspect.signature(stock.__call__).parameters["max_sequence_length"].default
+    given = inspect.signature(stock.encode_prompt).parameters
+
+    def encoded(prompt: str) -> list[torch.Tensor]:
+        more = {also: prompt for also in ("prompt_2", "prompt_3") if also in given}
+        return list(tensors(stock.encode_prompt(prompt, max_sequence_length=limit, **more)))
+
+    def read(count: int) -> bool:
+        """Whether the last of so many letters makes a difference."""
+        one, other = encoded("a" * count), encoded("a" * (count - 1) + "b")
+        return not all(map(torch.equal, one, other))
+
+    reads = next(count for count in range(limit, 0, -1) if read(count))
     asked = [
-        job(f"{more}", model=name, prompt="a" * (reads + more), num_inference_steps=1)
-        for more in (-9, 9)
+        job(f"{count}", model=name, prompt="a" * count, num_inference_steps=1)
+        for count in (reads, reads + 1)
     ]
 
-    events = run(make_engine(flows), *asked)
+    events = run(make_engine(tmp_path), *asked)
 
     (noted,) = [event for event in events if isinstance(event, JobWarning)]
-    assert noted.job_id == "9"
-    assert f"of which this model reads the first {reads}" in noted.note
+    assert noted.job_id == f"{reads + 1}"
+    begins = name in ("flux_dev", "chroma")
+    said = f"the prompt has {reads + 1 + begins} tokens, of which this model reads the first "
+    assert noted.note == f"{said}{reads + begins}"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_references")
+@pytest.mark.parametrize("name", ["qwen_image_edit", "qwen_image_edit_plus"])
+def test_an_instruction_to_edit_with_qwen_may_have_any_length(tmp_path: Path, name: str) -> None:
+    tiny.small_by_default(BUILDERS[name](tmp_path / "models" / name))
+    grey = Image.new("RGB", (tiny.SIZE, tiny.SIZE), "grey")
+    asked = [
+        job(end, task=Task.EDIT, model=name, prompt="a" * 1200 + end, num_inference_steps=1).request
+        for end in "bc"
+    ]
+
+    events = run(
+        make_engine(tmp_path),
+        *(EngineJob(f"{n}", one, references=(grey,)) for n, one in enumerate(asked)),
+    )
+
+    assert not [event for event in events if isinstance(event, JobWarning)]
+    (one,), (other,) = developed(events, "0"), developed(events, "1")
+    assert one.tobytes() != other.tobytes()  # its end is read

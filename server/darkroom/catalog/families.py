@@ -115,7 +115,8 @@ class Family:
             diffusers calls that img2img.
         takes: those of `VARYING` that its pipelines honour, each for the tasks that have it.
         guidance: how `guidance_scale` and `negative_prompt` reach the pipeline.
-        max_tokens: of a prompt, the pipeline's `max_sequence_length`; None if it has none.
+        max_tokens: after which the pipeline cuts a prompt, its `max_sequence_length`; None if it
+            cuts none.
         side: pixels a side that a model is made for whose configuration does not say it.
         packing: latent pixels a side that make one token; None is the transformer's `patch_size`.
         rounds_up: whether ⌈steps · strength⌉ steps are done, instead of ⌊steps · strength⌋.
@@ -381,7 +382,6 @@ FAMILIES: Mapping[str, Family] = {
         takes=GUIDED | {"strength"},
         guidance=Guidance.TRUE_CFG,
         widths=QWEN_WIDTHS,
-        max_tokens=512,
         max_references=1,
         area=MEGAPIXEL,
         loras="qwen-image",
@@ -396,7 +396,6 @@ FAMILIES: Mapping[str, Family] = {
         edit="QwenImageEditPlus",
         guidance=Guidance.TRUE_CFG,
         widths=QWEN_WIDTHS,
-        max_tokens=512,
         max_references=3,
         area=MEGAPIXEL,
         loras="qwen-image",

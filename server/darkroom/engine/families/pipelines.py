@@ -24,7 +24,7 @@ from darkroom.engine.adapters import NONE, Adapters, LoraSet
 from darkroom.engine.base import EngineJob
 from darkroom.engine.calls import Call
 from darkroom.engine.errors import NotFiniteError
-from darkroom.engine.families import sources
+from darkroom.engine.families import prompt_length, sources
 from darkroom.engine.families.base import WarmedUp
 from darkroom.engine.families.pipeline_run import PipelineRun, Suspended
 from darkroom.engine.families.text_cache import TextCache
@@ -152,22 +152,18 @@ class PipelineFamily:
     def notes(self, job: EngineJob) -> list[str]:
         """That a prompt is longer than what the model reads, if so."""
         limit, pipeline = self._spec.family.max_tokens, self._pipelines[job.model_request.task]
-        names = ("tokenizer_3", "tokenizer_2", "tokenizer")  # the longest text's comes last
-        tokenizer = next((t for n in names if (t := getattr(pipeline, n, None)) is not None), None)
-        if limit is None or tokenizer is None:
+        if limit is None:
             return []
-        tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor
-        tokens = len(tokenizer(job.model_request.prompt, verbose=False).input_ids)
-        if said := getattr(pipeline, "system_message", None):  # before each prompt, by FLUX.2
-            limit -= len(tokenizer(said).input_ids)
-        if tokens <= limit:
+        prompt = job.model_request.prompt
+        length = prompt_length.measure(pipeline, prompt, limit, self._traits.chat)
+        if length is None or length.tokens <= length.read:
             return []
         return [
             message(
                 "prompt_long",
                 "the prompt has {tokens} tokens, of which this model reads the first {limit}",
-                tokens=tokens,
-                limit=limit,
+                tokens=length.tokens,
+                limit=length.read,
             )
         ]
 

@@ -16,12 +16,14 @@ class Traits:
         latents: whose latents it makes; a key of `previews.FACTORS`.
         flat: beginnings of the names of the denoiser's layers that see the tokens of all pictures
             in one row. Pictures with different LoRAs on these share no call.
+        chat: whether its pipeline sends the prompt as a chat's first message.
     """
 
     batched: bool = True
     text: tuple[str, str] | None = None
     latents: str | None = None
     flat: tuple[str, ...] = ()
+    chat: bool = False
 
 
 ALONE = Traits(batched=False)
@@ -31,9 +33,9 @@ TRAITS: Mapping[str, Traits] = {
     "sd3": Traits(latents="sd3"),
     "flux": Traits(latents="flux"),
     "flux-kontext": Traits(latents="flux"),
-    "flux2-klein": Traits(latents="flux2"),
+    "flux2-klein": Traits(latents="flux2", chat=True),
     "flux2": Traits(latents="flux2"),
-    "z-image": Traits(latents="flux", flat=("all_x_embedder.", "cap_embedder.")),
+    "z-image": Traits(latents="flux", flat=("all_x_embedder.", "cap_embedder."), chat=True),
     "qwen-image": QWEN,
     "qwen-image-edit": QWEN,
     "qwen-image-edit-plus": QWEN,
