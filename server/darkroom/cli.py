@@ -266,15 +266,23 @@ def web(settings: Settings, notice: bool) -> None:
 @command(main)
 def worker(settings: Settings) -> None:
     """Start the worker process alone."""
-    logs.configure(settings.log_format, "worker")
-    prepare(settings)  # before the seconds that the engine's libraries take to load
-    with imports():
-        from darkroom.ops import worker_process as process
+    from darkroom.storage import database
 
-    try:
-        process.run(settings)
-    except (OSError, ValueError) as error:
-        fail(str(error))
+    logs.configure(settings.log_format, "worker")
+    prepare(settings)
+    # The lock proves that no other process has this worker's id, so jobs that are still leased to
+    # the id belonged to a dead process and can be taken back at once. It is taken before the
+    # seconds that the engine's libraries take to load.
+    with database.exclusively(settings.data_dir / "worker.lock") as alone:
+        if not alone:
+            fail(f"a worker already works on {settings.data_dir}; stop it or choose --data-dir")
+        with imports():
+            from darkroom.ops import worker_process
+
+        try:
+            worker_process.run(settings)
+        except (OSError, ValueError) as error:
+            fail(str(error))
 
 
 @command(

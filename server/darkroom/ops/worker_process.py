@@ -11,7 +11,6 @@ from prometheus_client import disable_created_metrics
 
 from darkroom.config import Settings
 from darkroom.engine import engine
-from darkroom.errors import DarkroomError
 from darkroom.ops.watchdog import Pulse, allowed_silence_s
 from darkroom.queue import doorbell
 from darkroom.queue.doorbell import Doorbell
@@ -22,28 +21,17 @@ from darkroom.storage import database, reconcile
 from darkroom.storage.files import Files
 
 
-class AlreadyRunningError(DarkroomError, RuntimeError):
-    """Another worker uses this data folder."""
-
-
 def run(settings: Settings) -> None:
-    """Run the worker until SIGTERM or SIGINT.
+    """Run the worker until SIGTERM or SIGINT. The caller holds the data folder's worker lock.
 
     Raises:
-        AlreadyRunningError: another worker uses the data folder.
         OSError: the default model cannot be loaded.
     """
-    database.migrate(settings.database_path)
-    # The lock proves that no other process has this worker's id, so jobs that are still leased to
-    # the id belonged to a dead process and can be taken back at once.
-    with database.exclusively(settings.data_dir / "worker.lock") as alone:
-        if not alone:
-            raise AlreadyRunningError(f"a worker already works on {settings.data_dir}")
-        # A core file would be as large as the models, and hold what people asked for.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        with Pulse(settings.pulse_path, allowed_silence_s(settings)) as pulse:
-            _work(settings, pulse)
+    # A core file would be as large as the models, and hold what people asked for.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    with Pulse(settings.pulse_path, allowed_silence_s(settings)) as pulse:
+        _work(settings, pulse)
 
 
 def _work(settings: Settings, pulse: Pulse) -> None:
