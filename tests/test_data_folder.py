@@ -48,6 +48,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sampled(["images", "orphans", "darkroom.db", "worker.pulse"]))
 def test_what_is_roots_in_a_folder_ends_the_start(folder: Path, name: str) -> None:
     """Docker makes such folders; pictures would be drawn and lost."""
@@ -62,6 +63,7 @@ def test_what_is_roots_in_a_folder_ends_the_start(folder: Path, name: str) -> No
         assert f"chown -R {NOBODY}" in line
 
 
+@pytest.mark.slow
 def test_doctor_says_whose_folder_it_is(folder: Path) -> None:
     os.chown(folder, 0, 0)
     told = as_nobody("doctor", "--data-dir", str(folder)).stdout

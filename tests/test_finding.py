@@ -56,6 +56,7 @@ def test_the_folder_alone_says_the_port(found: RunningServer, tmp_path: Path) ->
     assert f"{found.url}/#pair=" in printed
 
 
+@pytest.mark.slow
 def test_tokens_are_those_of_the_server(found: RunningServer, home: Path, tmp_path: Path) -> None:
     secret = run_in(tmp_path, home, "token", "create", "laptop").stdout.strip()
     headers = {"authorization": f"Bearer {secret}"}
@@ -91,6 +92,7 @@ def test_without_a_server_nothing_is_made(tmp_path: Path, command: list[str]) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_several_servers_are_named(found: RunningServer, home: Path, tmp_path: Path) -> None:
     other = tmp_path / "another"
     with running(other, process="web", XDG_STATE_HOME=str(home)):

@@ -116,6 +116,7 @@ def pytest_without_systemd(tmp_path: Path, path: Path, system: str) -> tuple[int
     return done.returncode, done.stdout
 
 
+@pytest.mark.slow
 def test_the_end_says_what_was_skipped_and_how_to_install_it(tmp_path: Path, path: Path) -> None:
     status, said = pytest_without_systemd(tmp_path, path, "no")
 

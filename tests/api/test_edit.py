@@ -293,6 +293,7 @@ def test_wrong_files_of_a_form_are_named_by_their_number(waiting: RunningServer)
     assert list(wrong(broken)) == ["#/references/1"]
 
 
+@pytest.mark.slow
 def test_too_many_bytes_are_refused(models: Path, tmp_path: Path) -> None:
     shutil.copytree(models, tmp_path / "models")
     limits = {"DARKROOM_WEB__MAX_UPLOAD_BYTES": "65536", "DARKROOM_WEB__MAX_UPLOAD_PIXELS": "16384"}

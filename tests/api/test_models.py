@@ -149,6 +149,7 @@ def test_a_foreign_model_keeps_its_own_scheduler(studio: RunningServer) -> None:
     assert "native" in refused(studio, scheduler="native")["#/scheduler"]
 
 
+@pytest.mark.slow
 def test_a_model_that_could_not_be_loaded_says_why_and_restarts_nobody(tmp_path: Path) -> None:
     """Its files look whole, but a tensor is missing."""
     tiny.sd1(tmp_path / "models" / "sd1")

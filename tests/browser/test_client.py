@@ -63,6 +63,7 @@ def test_a_photo_becomes_the_beginning_of_another_picture(mobile: Phone, photo: 
         assert np.mean(_difference(sent, original.convert("RGB").resize(sent.size))) < 12
 
 
+@pytest.mark.slow
 def test_two_photos_are_edited_as_the_words_say(
     browser: Browser, photo: Path, tmp_path: Path
 ) -> None:

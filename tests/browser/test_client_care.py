@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Locator, expect
 
 from darkroom.images.decoder import load_readers
 from tests.browser.phone import DEVELOPING_MS, Phone, phone
+from tests.effort import sampled
 from tests.serving import RunningServer
 
 
@@ -44,6 +45,7 @@ def sent(mobile: Phone, field: str = "image") -> Image.Image:
 # --- pictures of a job ---
 
 
+@pytest.mark.slow
 def test_each_picture_is_replayed_as_itself(mobile: Phone) -> None:
     job = mobile.server.txt2img("a red fox", num_images=3, num_inference_steps=8).json()
     previews = [
@@ -186,6 +188,7 @@ def test_strokes_are_kept_when_the_editor_is_left(mobile: Phone, way: str) -> No
     expect(mobile.button("Done")).to_be_disabled()
 
 
+@pytest.mark.slow
 def test_a_removed_start_picture_comes_back_with_its_mask(mobile: Phone) -> None:
     repaint(mobile)
     paint(mobile)
@@ -202,6 +205,7 @@ def test_a_removed_start_picture_comes_back_with_its_mask(mobile: Phone) -> None
     expect(mobile.button("Change mask")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_the_mask_of_a_remix_is_changed_and_not_begun_anew(mobile: Phone) -> None:
     job = _inpaint(mobile)
     old = np.asarray(mobile.stored(job["request"]["mask_image"]).convert("L")) > 127
@@ -353,7 +357,7 @@ def heic(size: tuple[int, int] = (640, 480)) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["image/heic", ""])
+@pytest.mark.parametrize("kind", sampled(["", "image/heic"]))
 def test_a_heic_photo_is_opened_by_the_server(mobile: Phone, kind: str) -> None:
     mobile.pick_photo({"name": "IMG_0001.HEIC", "mimeType": kind, "buffer": heic()})
 

@@ -63,6 +63,7 @@ def ask(page: Page, server: RunningServer, path: str, **options: Any) -> dict[st
     return answer
 
 
+@pytest.mark.slow
 def test_a_page_that_is_allowed_uses_the_server_with_a_token(
     page: Page, host: RunningServer
 ) -> None:

@@ -128,6 +128,7 @@ def test_a_single_file_becomes_a_model(
     assert [catalog.find(name).info.family for name in ("ink", "pen")] == ["sdxl", "sdxl"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "expected"), [((), "fp16"), (("--variant", "plain"), None)], ids=["default", "plain"]
 )
@@ -171,6 +172,7 @@ def test_an_interrupted_pull_goes_on_where_it_was(
     assert hub.ranges[UNET] == [f"bytes={chunk}-"]
 
 
+@pytest.mark.slow
 def test_a_file_that_arrives_damaged_is_fetched_again(
     hub: Hub, pull: Pull, published: Path, box: Path, catalog: ModelCatalog
 ) -> None:

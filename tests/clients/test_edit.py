@@ -102,6 +102,7 @@ def test_the_sdk_edits_pictures_in_every_form(
     assert again.images[0].bytes() == expected
 
 
+@pytest.mark.slow
 def test_stored_pictures_and_files_keep_their_order(client: Client, expected: bytes) -> None:
     first = client.edit(PROMPT, references=[RED, BLUE], model="klein", **FAST).wait(120)
     red, blue = first.request["references"]
@@ -244,6 +245,7 @@ def test_a_wrong_picture_is_a_bad_request(studio: RunningServer, ai: openai.Open
     assert (none.status_code, none.json()["error"]["param"]) == (400, "image")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # by OpenAI, not by us
 def test_a_variation_is_an_edit_without_words(ai: openai.OpenAI) -> None:
     made = ai.images.create_variation(model="kontext", image=("red.png", RED), extra_body=FAST)
@@ -254,6 +256,7 @@ def test_a_variation_is_an_edit_without_words(ai: openai.OpenAI) -> None:
 # --- A1111's API ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a1111s_img2img_is_an_edit_on_a_model_that_edits(studio: RunningServer) -> None:
     red = base64.b64encode(RED).decode()
     body = {

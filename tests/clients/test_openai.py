@@ -110,6 +110,7 @@ def test_several_pictures_come_with_their_seeds(ai: openai.OpenAI) -> None:
     assert len({image.b64_json for image in answer.data}) == 3
 
 
+@pytest.mark.slow
 def test_as_many_pictures_as_openai_makes_take_two_jobs(ai: openai.OpenAI) -> None:
     answer = ai.images.generate(prompt="a red fox", n=10, extra_body=SMALL)
 
@@ -582,6 +583,7 @@ def test_too_many_jobs_are_a_rate_limit_error(tmp_path: Path) -> None:
     assert caught.value.code == "rate_limit_exceeded"
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_server_error(tmp_path: Path) -> None:
     full = {"DARKROOM_QUEUE__MIN_FREE_BYTES": str(10**18)}
     with running(tmp_path, process="web", **full) as server:
@@ -712,6 +714,7 @@ def test_who_asks_alike_with_another_token_gets_a_job_of_their_own(
         assert len(eventually(lambda: jobs_of(idle_server, token))) == 1  # noqa: B023
 
 
+@pytest.mark.slow
 def test_pictures_of_retries_do_not_pile_up(idle_server: RunningServer, photo: Path) -> None:
     token = issue(idle_server, "an impatient editor")["token"]
     before = files_in(idle_server)

@@ -23,6 +23,7 @@ from darkroom.engine.base import EngineJob, Failed, Finished, JobWarning, Starte
 from darkroom.engine.engine import DiffusersEngine, from_settings
 from darkroom.engine.errors import Kind, classify
 from darkroom.requests import Lora, Task
+from tests.effort import sampled
 from tests.engine import hardware, lora_files, tiny, tiny_families
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import assert_equal
@@ -126,12 +127,15 @@ def test_the_cause_decides() -> None:
 
 @pytest.mark.parametrize(
     ("cls", "method", "model"),
-    [
-        (DDIMScheduler, "step", "sd1"),
-        (AutoencoderKL, "decode", "sd1"),
-        (FlowMatchEulerDiscreteScheduler, "step", "sd3"),
-        (AutoencoderKL, "decode", "sd3"),
-    ],
+    sampled(
+        [
+            (DDIMScheduler, "step", "sd1"),
+            (AutoencoderKL, "decode", "sd1"),
+            (FlowMatchEulerDiscreteScheduler, "step", "sd3"),
+            (AutoencoderKL, "decode", "sd3"),
+        ],
+        one_in=3,
+    ),
 )
 def test_a_lost_context_leaves_the_engine(
     data_dir: Path, cls: Any, method: str, model: str
@@ -202,6 +206,7 @@ def test_memory_that_stays_short_ends_the_job(data_dir: Path) -> None:
     assert developed(run(engine, small(name="next")), "next")
 
 
+@pytest.mark.slow
 def test_limits_are_of_pixels_and_are_raised_again(data_dir: Path) -> None:
     """One large job without memory does not cut the calls of small ones, nor for ever."""
     engine = make_engine(data_dir, max_batch_rows=64)
@@ -249,6 +254,7 @@ def test_numbers_that_are_not_finite_make_no_picture(
     assert developed(run(engine, small(model, "next")), "next")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["sd1", "sd3"])
 def test_a_vae_that_overflows_says_so(engine: DiffusersEngine, model: str) -> None:
     family = hardware.model(engine, model).family
@@ -421,6 +427,7 @@ def test_a_default_model_that_is_broken_stops_nobody_else(tmp_path: Path) -> Non
     assert developed(run(engine, small("sd1")))
 
 
+@pytest.mark.slow
 def test_a_lora_that_was_replaced_under_its_name_is_heard_in_the_prompt(tmp_path: Path) -> None:
     """Also by negative prompts, which were encoded with the other one."""
     tiny.sd1(tmp_path / "models" / "sd1")

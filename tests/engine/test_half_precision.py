@@ -115,6 +115,7 @@ def test_a_lora_in_half_precision(data_dir: Path) -> None:
     assert_almost_equal(ours, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offload", ["model", "group"])
 @pytest.mark.parametrize("model", ["sd1", "z_image"] if ON_GPU else ["sd1"])
 def test_weights_that_wait_in_the_cpus_memory_in_half_precision(

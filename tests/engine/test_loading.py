@@ -1,5 +1,6 @@
 """Loading: folders, single files, VAEs; and the one error for whatever is wrong with them."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from darkroom.engine.loading import (
 )
 from darkroom.engine.model_manager import pick_device, pick_dtype
 from darkroom.engine.sample import build_scheduler
+from tests.effort import sampled
 from tests.engine import ldm, tiny, tiny_families
 
 CPU = torch.device("cpu")
@@ -94,7 +96,7 @@ def assert_same(one: Any, other: Any) -> None:
 # --- folders -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(tiny.BUILDERS))
+@pytest.mark.parametrize("name", sampled(sorted(tiny.BUILDERS), one_in=4))
 def test_a_folder_is_loaded_as_diffusers_loads_it(
     box: Path, built: Callable[[str], Path], name: str
 ) -> None:
@@ -145,7 +147,7 @@ def test_parts_that_are_never_used_are_not_loaded(box: Path, built: Callable[[st
 # --- single files --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SINGLE_FILES)
+@pytest.mark.parametrize("name", sampled(SINGLE_FILES, one_in=3))
 def test_a_single_file_is_the_folder_that_it_was_made_of(
     box: Path, built: Callable[[str], Path], name: str
 ) -> None:
@@ -169,8 +171,10 @@ def test_a_single_file_may_be_loaded_in_half_precision(
     assert {value.dtype for value in tensors(pipeline).values()} <= {torch.float16, torch.int64}
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl"])
-@pytest.mark.parametrize("layout", ["folder", "single file"])
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    sampled(itertools.product(["sd1", "sdxl"], ["folder", "single file"]), one_in=3),
+)
 def test_weights_of_8_bits_are_read_as_they_are(
     box: Path, built: Callable[[str], Path], name: str, layout: str
 ) -> None:

@@ -90,7 +90,7 @@ def job(
     return EngineJob(name, asked, image, mask)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", sampled(MODELS))
 def test_each_set_makes_a_picture_of_its_own(stock: dict[str, Stock], model: str) -> None:
     """Else equality would say little."""
     pictures = [stock[model].picture(job(model, "x", loras)) for loras in sets(model)]
@@ -196,6 +196,7 @@ def test_calls_that_are_cut_keep_each_row_s_loras(folder: Path, stock: dict[str,
 # --- files that change, and memory ---------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_job_keeps_the_lora_that_it_began_with(tmp_path: Path) -> None:
     """Its file is replaced under it; jobs after it have the new one, and share its calls."""
     tiny.sd1(tmp_path / "models" / "sd1")
@@ -225,6 +226,7 @@ def test_a_job_keeps_the_lora_that_it_began_with(tmp_path: Path) -> None:
         assert_equal(ours, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tenths", "together"), [(25, 2), (5, 1)])
 def test_loras_of_jobs_in_flight_take_no_more_memory_than_they_may(
     tmp_path: Path, tenths: int, together: int
@@ -274,7 +276,8 @@ def _of_other_widths(path: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"), [(_not_finite, "infinite"), (_of_other_widths, "for another model")]
+    ("spoil", "reason"),
+    sampled([(_not_finite, "infinite"), (_of_other_widths, "for another model")]),
 )
 def test_a_lora_that_cannot_be_used_harms_nobody_else(
     folder: Path,

@@ -301,6 +301,7 @@ def test_groups_of_layers_that_wait_give_the_same_picture(
 # --- a model that does not fit while it is loaded ----------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", each("sd1"))
 @pytest.mark.parametrize("offload", [Offload.ENCODERS, Offload.MODEL])
 def test_a_model_that_does_not_fit_while_it_is_loaded_is_loaded_with_less(
@@ -326,6 +327,7 @@ def test_a_model_that_does_not_fit_while_it_is_loaded_is_loaded_with_less(
     assert difference(again, expected) <= 1
 
 
+@pytest.mark.slow
 def test_idle_models_go_before_weights_wait(built: Callable[[str], Path]) -> None:
     """Those in use do not: then the load is tried again when their jobs have ended, once."""
     data_dir = built("sd1")

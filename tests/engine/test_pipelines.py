@@ -12,6 +12,7 @@ from PIL import Image
 
 from darkroom.engine.base import EngineJob, Failed, Finished, JobWarning, Started, Stepped
 from darkroom.requests import LatentResize, MaskedContent, Task
+from tests.effort import sampled
 from tests.engine import tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import FlowStock, assert_equal
@@ -77,6 +78,7 @@ def test_every_step_is_told(data_dir: Path) -> None:
     assert events[-1] == Finished("job")
 
 
+@pytest.mark.slow
 def test_others_have_their_turns_between_its_steps(data_dir: Path) -> None:
     engine = make_engine(data_dir)
     engine.warm_up()
@@ -144,7 +146,7 @@ def flows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", sampled(FLOWS))
 def test_other_schedulers(flows: Path, name: str) -> None:
     """Each makes a picture of its own, of txt2img and img2img, at as many calls as it takes."""
     engine = make_engine(flows)

@@ -72,6 +72,7 @@ def test_the_outer_layers_are_called_as_the_unet_calls_them(data_dir: Path, mode
         assert torch.allclose(outer, whole, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_deep_cache_is_each_samples_own(data_dir: Path) -> None:
     """At different steps in one call, each uses what was kept for it."""
     engine = make_engine(data_dir, deep_cache_interval=3)
@@ -101,6 +102,7 @@ def test_deep_cache_does_less(data_dir: Path) -> None:
 # --- packed ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", sampled(MODEL_TASKS))
 def test_any_size_runs_on_weights_laid_out_for_another(data_dir: Path, task: Task) -> None:
     engine = make_engine(data_dir)

@@ -165,6 +165,7 @@ def test_what_does_not_fit_goes_through_in_parts(
             upscaler.enlarge(tile)
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_together_fail_the_job_alone(
     engine: DiffusersEngine, data_dir: Path, picture: Image.Image
 ) -> None:

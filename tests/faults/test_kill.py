@@ -21,9 +21,9 @@ def sha256(server: RunningServer, job: dict[str, object]) -> str:
 
 def test_a_job_whose_worker_is_killed_is_finished_by_the_next_one(tmp_path: Path) -> None:
     with running(tmp_path) as server:
-        undisturbed = server.finished(server.submit(num_inference_steps=30)["id"])
+        undisturbed = server.finished(server.submit(num_inference_steps=20)["id"])
         victim = server.child("worker")
-        job = server.submit(num_inference_steps=30)
+        job = server.submit(num_inference_steps=20)
         events = server.events(job["id"])
         next(event for event in events if event["event"] == "progress")
 

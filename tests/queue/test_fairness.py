@@ -158,6 +158,7 @@ def test_the_queued_event_tells_the_position(store: Store, worker: Leases) -> No
     assert (queued.type, queued.data["position"]) == (EventType.QUEUED, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("opened")
 @given(asked=st.lists(st.tuples(CLIENTS, st.integers(0, 7)), max_size=12), busy=st.integers(0, 3))
 @settings(

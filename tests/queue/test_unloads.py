@@ -127,6 +127,7 @@ def unloaded(server: RunningServer) -> int:
     return server.log.read_text().count("model unloaded")
 
 
+@pytest.mark.slow
 def test_a_model_is_unloaded_over_http_by_the_sdk_and_by_the_command(
     server: RunningServer,
 ) -> None:

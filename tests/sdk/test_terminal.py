@@ -89,6 +89,7 @@ def test_a_picture_is_changed_and_repainted(
         assert picture.format == "PNG"
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_how_it_comes_along(server: RunningServer, tmp_path: Path) -> None:
     arguments = ("txt2img", "a fox", "--steps", "6", "--watch", "-o", "fox.png")
     arguments += ("--url", server.url)
@@ -123,6 +124,7 @@ def test_each_line_of_standard_input_is_a_prompt(server: RunningServer, tmp_path
     assert prompts == ["ein Käfer", "a fox"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["json", "csv"])
 def test_a_file_of_many(server: RunningServer, photo: Path, tmp_path: Path, form: str) -> None:
     if form == "json":

@@ -290,6 +290,7 @@ def test_darkroom_pair_names_the_devices_there_are(tmp_path: Path) -> None:
     assert "there is no device 'phone'; there is iPhone, tablet" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_device_is_sent_away_by_its_name(tmp_path: Path) -> None:
     database.migrate(tmp_path / "darkroom.db")
     with tokens_in(tmp_path) as tokens:
@@ -307,6 +308,7 @@ def test_a_device_is_sent_away_by_its_name(tmp_path: Path) -> None:
     assert re.search(r"^revoked .*  phone$", listed, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_token_says_when_its_name_was_taken(tmp_path: Path) -> None:
     database.migrate(tmp_path / "darkroom.db")
 

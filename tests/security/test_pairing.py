@@ -96,6 +96,7 @@ def test_of_twenty_devices_with_one_code_one_is_paired(patient_server: RunningSe
     assert len(patient_server.http.get("/tokens").json()["tokens"]) == before + 1
 
 
+@pytest.mark.slow
 def test_guessing_ends_soon_even_with_the_right_code(tmp_path: Path) -> None:
     with (
         running(tmp_path, process="web", DARKROOM_AUTH__FAILURES_PER_MINUTE="5") as server,

@@ -213,6 +213,7 @@ def test_more_uploads_than_can_be_decoded_are_told_to_come_again(tmp_path: Path)
     assert int(late.headers["retry-after"]) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
 )
