@@ -40,16 +40,27 @@ class Message(str):
         made.code, made.values = code, dict(values)
         return made
 
+    def told_by(self, reason: str) -> "Message":
+        """This text with the code and values of the reason in it, if that has a code."""
+        if isinstance(reason, Message) and reason.code:
+            return Message(str(self), reason.code, reason.values)
+        return self
+
 
 def message(code: str, template: str, **values: Value) -> Message:
     """A sentence from a template with `{names}`. Codes never change their meaning."""
     return Message(template.format(**values), code, values)
 
 
-def text_of(error: Exception) -> str:
+def text_of(error: BaseException) -> str:
     """An exception's text: the `Message` that it was raised with, if it was."""
     first = error.args[0] if error.args else ""
     return first if isinstance(first, Message) else str(error)
+
+
+def fault(error: BaseException) -> Message:
+    """What is said of an exception that nobody expected."""
+    return message("fault", "{error}", error=f"{type(error).__name__}: {error}")
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -60,4 +71,10 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 def without_paths(text: str) -> str:
     """A message with only the last part of each absolute path: callers learn no folders."""
+    if isinstance(text, Message):
+        values = {
+            name: without_paths(value) if isinstance(value, str) else value
+            for name, value in text.values.items()
+        }
+        return Message(without_paths(str(text)), text.code, values)
     return _PATH.sub(lambda found: found["quoted"] or found["bare"] or "…", text)

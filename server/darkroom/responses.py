@@ -25,7 +25,19 @@ class JobStatus(enum.StrEnum):
         return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
-class FieldError(Schema):
+class _Coded(Schema):
+    """Takes `code` and `values` from a detail that is a `Message`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_message(cls, data: Any) -> Any:
+        detail = data.get("detail") if isinstance(data, dict) else None
+        if isinstance(detail, Message) and detail.code:
+            return {"code": detail.code, "values": detail.values, **data}
+        return data
+
+
+class FieldError(_Coded):
     """One thing wrong with one field.
 
     A `Message` as detail gives `code`, what it says, and `values`, the numbers and names in it.
@@ -36,22 +48,16 @@ class FieldError(Schema):
     code: str | None = None
     values: dict[str, Value] = Field(default_factory=dict)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read_message(cls, data: Any) -> Any:
-        detail = data.get("detail") if isinstance(data, dict) else None
-        if isinstance(detail, Message):
-            return {"code": detail.code, "values": detail.values, **data}
-        return data
 
-
-class Problem(Schema):
+class Problem(_Coded):
     """RFC 9457 problem details."""
 
     type: str = Field(examples=["urn:darkroom:problem:validation"])
     title: str
     status: int
     detail: str
+    code: str | None = Field(None, description="What `detail` says, for programs that translate.")
+    values: dict[str, Value] = Field(default_factory=dict)
     errors: tuple[FieldError, ...] = ()
     request_id: str | None = None
 

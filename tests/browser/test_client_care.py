@@ -416,3 +416,12 @@ def test_the_servers_words_come_in_the_users_language(
         expect(refused).to_contain_text("Máy chủ không làm được với thiết lập này")
         expect(refused).to_contain_text("không còn ảnh này")
         expect(refused).not_to_contain_text("there is no picture")
+
+        failed = server.submit(prompt="a (fox:9)", num_inference_steps=1)
+        server.finished(failed["id"])
+        opened.open(f"#/job/{failed['id']}")
+        why = opened.page.locator(".failed")
+        expect(why).to_contain_text("Máy chủ không tạo được ảnh với thiết lập này")
+        expect(why).to_contain_text("trọng số của “fox” là 9, phải từ 0 đến 5")
+        expect(why).to_contain_text(r"hãy viết \( và \)")
+        expect(why).not_to_contain_text("the weight of")

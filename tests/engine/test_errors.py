@@ -22,6 +22,7 @@ from darkroom.config import EngineSettings, ModelSettings, Settings
 from darkroom.engine.base import EngineJob, Failed, Finished, JobWarning, Started
 from darkroom.engine.engine import DiffusersEngine, from_settings
 from darkroom.engine.errors import Kind, classify
+from darkroom.errors import Message
 from darkroom.requests import Lora, Task
 from tests.effort import sampled
 from tests.engine import hardware, lora_files, tiny, tiny_families
@@ -30,6 +31,7 @@ from tests.engine.stock import assert_equal
 
 LOST = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 FULL = torch.OutOfMemoryError("out of memory")
+LOST_LORA = Lora(name="gone", scale=1)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,13 @@ def not_a_number(output: Any) -> Any:
 def failure(events: list[Any]) -> Failed:
     (found,) = [event for event in events if isinstance(event, Failed)]
     return found
+
+
+def said(events: list[Any]) -> tuple[str, dict[str, Any]]:
+    """What a failure says, for those who translate it."""
+    detail = failure(events).detail
+    assert isinstance(detail, Message), detail
+    return detail.code, dict(detail.values)
 
 
 # --- what is which -----------------------------------------------------------------------------
@@ -203,6 +212,7 @@ def test_memory_that_stays_short_ends_the_job(data_dir: Path) -> None:
         events = run(engine, small())
 
     assert failure(events).kind == "out-of-memory"
+    assert said(events) == ("out_of_memory", {})
     assert developed(run(engine, small(name="next")), "next")
 
 
@@ -236,6 +246,43 @@ def test_limits_are_of_pixels_and_are_raised_again(data_dir: Path) -> None:
     raise AssertionError("the limit was not raised")
 
 
+@pytest.mark.parametrize(
+    ("fields", "code", "values"),
+    [
+        ({"prompt": "(x:9)"}, "prompt_weight", {"words": "x", "weight": "9", "most": 5.0}),
+        ({"clip_skip": 11}, "clip_skip_range", {"given": 11, "most": 3}),
+        ({"model": "gone"}, "unknown_model", {"name": "gone"}),
+        (
+            {"loras": (Lora(name="gone", scale=1),)},
+            "unknown_file",
+            {"kind": "LoRA", "name": "gone"},
+        ),
+    ],
+)
+def test_a_reason_can_be_translated(
+    engine: DiffusersEngine, fields: dict[str, Any], code: str, values: dict[str, Any]
+) -> None:
+    assert said(run(engine, small(**fields))) == (code, values)
+
+
+@pytest.mark.parametrize(
+    ("tear", "code"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "broken_model"),
+        (lambda path: save_file(dict(list(load_file(path).items())[1:]), path), "part_lacks"),
+    ],
+)
+def test_what_is_wrong_with_a_model_can_be_translated(
+    tmp_path: Path, tear: Callable[[Path], None], code: str
+) -> None:
+    tiny.sd1(tmp_path / "models" / "sd1")
+    engine = make_engine(tmp_path)
+    tear(next((tmp_path / "models" / "sd1" / "unet").glob("*.safetensors")))
+
+    assert said(run(engine, small()))[0] == code
+    assert said(run(engine, small(name="again")))[0] == code
+
+
 # --- what is not finite ------------------------------------------------------------------------
 
 
@@ -251,6 +298,7 @@ def test_numbers_that_are_not_finite_make_no_picture(
         events = run(engine, small(model))
 
     assert "not finite" in failure(events).detail
+    assert said(events) == ("not_finite", {"network": "UNet" if model == "sd1" else "denoiser"})
     assert developed(run(engine, small(model, "next")), "next")
 
 

@@ -11,6 +11,7 @@ from darkroom.engine.base import (
     Started,
     Stepped,
 )
+from darkroom.errors import message
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.responses import Job, JobStatus
@@ -52,6 +53,20 @@ def test_every_way_to_break_has_its_status(
         title,
     )
     assert job.error.detail == "lcm was distilled for at most 50 steps"
+
+
+def test_why_a_job_failed_can_be_translated(store: Store, play: Play) -> None:
+    job_id = accept(store)
+    why = message("not_finite", "the {network} in /srv/models/x gave NaN", network="VAE")
+
+    play([Started(job_id, 6)], [Failed(job_id, "model", why)])
+
+    error = ended(store, job_id).error
+    assert error is not None
+    assert (error.detail, error.code) == ("the VAE in x gave NaN", "not_finite")
+    assert error.values == {"network": "VAE"}
+    *_, end = store.events_after(0, job_id)
+    assert end.data["problem"]["code"] == "not_finite"
 
 
 def test_no_caller_learns_where_the_servers_files_are(store: Store, play: Play) -> None:

@@ -4,7 +4,7 @@ import type { Coded, FieldError, Job } from "../lib/transport/types";
 import { en } from "./en";
 import { type Key, t, translated } from "./index";
 
-export interface Said {
+export interface Said extends Coded {
   status?: number | undefined;
   type?: string | undefined;
   title: string;
@@ -36,8 +36,9 @@ export function sayNotes(job: Job): string[] {
 /** What the server says besides; null where the sentence says it all. */
 export function moreOf(problem: Said): string | null {
   const isExplained = sayProblem(problem) !== problem.detail;
-  const tellsMore = /:(validation|request|model|engine)$/.test(problem.type ?? "");
+  const tellsMore = /:(validation|request|model|engine|source)$/.test(problem.type ?? "");
   if (!isExplained || !tellsMore) return null;
   const { errors = [] } = problem;
-  return errors.map((each) => sayCoded(each.detail, each)).join("; ") || problem.detail;
+  const fields = errors.map((each) => sayCoded(each.detail, each)).join("; ");
+  return fields || sayCoded(problem.detail, problem);
 }

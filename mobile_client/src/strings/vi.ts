@@ -373,9 +373,9 @@ export const vi: Dictionary = {
   "problem.scope": "Chỉ thiết bị của chủ máy được làm việc này.",
   "problem.validation": "Máy chủ không làm được với thiết lập này.",
   "problem.request": "Máy chủ không tạo được ảnh với thiết lập này.",
-  "problem.source": "Ảnh ban đầu không còn trên máy chủ.",
+  "problem.source": "Máy chủ không dùng được ảnh ban đầu.",
   "problem.out-of-memory": "Máy chủ không đủ bộ nhớ cho ảnh này.",
-  "problem.model": "Máy chủ không nạp được mô hình.",
+  "problem.model": "Mô hình này không chạy được trên máy chủ.",
   "problem.engine": "Máy chủ không tạo được ảnh.",
   "problem.storage": "Máy chủ không lưu được ảnh.",
   "problem.interrupted": "Máy chủ dừng quá nhiều lần khi đang tạo ảnh này.",
@@ -457,6 +457,30 @@ export const server: Readonly<Record<string, string>> = {
   too_short: "có ít nhất {min_length} mục",
   missing: "còn thiếu",
   extra_forbidden: "máy chủ không có trường này",
+
+  // Why jobs fail
+  out_of_memory: "máy chủ không đủ bộ nhớ cho yêu cầu này",
+  model_load: "mô hình “{name}”: {reason}",
+  not_finite:
+    "mạng “{network}” của mô hình cho ra số không hữu hạn: mô hình không chạy được với kiểu số này, hoặc tệp của nó bị hỏng (xem engine.dtype)",
+  parts_misfit: "các phần của mô hình không khớp nhau: {error}",
+  vae_channels: "VAE của mô hình có {has} kênh, UNet cần {needs}",
+  part_lacks: "phần {part} của mô hình thiếu {count} tensor, trong đó có {tensor}",
+  weights_damaged: "tệp trọng số của mô hình bị cắt cụt hoặc hỏng ({cause})",
+  weights_lack: "tệp trọng số thiếu những tensor mà cấu hình của mô hình cần",
+  lora_load: "LoRA “{name}”: {reason}",
+  lora_gone: "không còn tệp của LoRA “{name}”",
+  upscaler_load: "không nạp được bộ phóng to {name}: {reason}",
+  prompt_weight:
+    "trọng số của “{words}” là {weight}, phải từ 0 đến {most}; nếu ngoặc là chữ thường, hãy viết \\( và \\), \\[ và \\]",
+  prompt_windows:
+    "mô tả cần {count} đoạn {size} token; tối đa {most} đoạn: hãy viết ngắn hơn hoặc bớt BREAK",
+  clip_skip_range: "clip skip là {given}; với mô hình này phải từ 0 đến {most}",
+  source_gone: "không còn tệp của ảnh ban đầu",
+  source_unreadable: "không đọc được ảnh ban đầu: {reason}",
+  not_stored: "không lưu được ảnh: {reason}",
+  interrupted: "máy chủ dừng {attempts} lần khi đang làm yêu cầu này",
+  fault: "lỗi trong chương trình: {error}",
 
   // Notes on jobs
   unknown_words:

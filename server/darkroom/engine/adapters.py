@@ -21,7 +21,7 @@ from darkroom.engine import lora_file, lora_layers
 from darkroom.engine.loading import DENOISERS
 from darkroom.engine.lora_file import LowRank
 from darkroom.engine.lora_layers import Layer, Share
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, message, text_of
 from darkroom.requests import Lora
 
 log = structlog.get_logger()
@@ -34,7 +34,8 @@ class AdapterError(DarkroomError, OSError):
     """A LoRA that cannot be used with the loaded model; the message says why."""
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"LoRA {name!r}: {reason}")
+        said = message("lora_load", "LoRA {name!r}: {reason}", name=name, reason=reason)
+        super().__init__(said.told_by(reason))
         self.name = name
 
 
@@ -205,10 +206,10 @@ class Adapters:
         try:
             path = self._catalog.loras.find(name).path
         except UnknownLoraError as error:
-            raise AdapterError(name, str(error)) from None
+            raise AdapterError(name, text_of(error)) from None
         stamp = _stamp(path)
         if stamp is None:
-            raise AdapterError(name, "its file went away")
+            raise AdapterError(name, message("lora_gone", "its file went away", name=name))
         self._make_room(self._expected_bytes(name), wanted)
         # Tensors made in inference mode could not be used outside of it.
         with torch.inference_mode(False), torch.no_grad():

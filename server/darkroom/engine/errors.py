@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 
 from darkroom.catalog.models import UnknownModelError
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, fault, message, text_of
 
 
 class Kind(enum.StrEnum):
@@ -33,8 +33,12 @@ class NotFiniteError(DarkroomError, ArithmeticError):
 
     def __init__(self, network: str) -> None:
         super().__init__(
-            f"the {network} gave numbers that are not finite: this model does not work in this "
-            "dtype, or its files are damaged (see `engine.dtype`)"
+            message(
+                "not_finite",
+                "the {network} gave numbers that are not finite: this model does not work in this "
+                "dtype, or its files are damaged (see `engine.dtype`)",
+                network=network,
+            )
         )
 
 
@@ -82,15 +86,19 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def describe(error: BaseException, kind: Kind) -> str:
-    """A sentence for the user."""
+    """A sentence for the user, as a `Message` where it is one of ours."""
     match kind:
         case Kind.MEMORY:
-            return "there is not enough memory for this job"
+            return message("out_of_memory", "there is not enough memory for this job")
         case Kind.FAULT:
-            return f"{type(error).__name__}: {error}"
+            return fault(error)
         case Kind.MODEL if isinstance(error, RuntimeError):
-            return f"the model's parts do not fit each other: {error}"
-    return str(error)
+            return message(
+                "parts_misfit",
+                "the model's parts do not fit each other: {error}",
+                error=str(error),
+            )
+    return text_of(error)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

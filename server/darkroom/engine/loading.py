@@ -20,7 +20,7 @@ from darkroom.catalog.families import UNETS
 from darkroom.catalog.models import CONFIGS, ModelEntry
 from darkroom.engine import errors, processors
 from darkroom.engine.errors import Kind
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, Message, message
 
 MAX_REASON_CHARS = 300
 # CLIP's vocabulary, with its licence, for single files, which have none of their own.
@@ -35,7 +35,8 @@ class ModelLoadError(DarkroomError, OSError):
     """A model cannot be loaded; `reason` is for the operator."""
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"model {name!r}: {reason}")
+        said = message("model_load", "model {name!r}: {reason}", name=name, reason=reason)
+        super().__init__(said.told_by(reason))
         self.name = name
         self.reason = reason
 
@@ -132,7 +133,8 @@ def _errors_named(entry: ModelEntry, part: str = "") -> Iterator[None]:
             raise
         # Damaged files make the libraries stumble wherever they happen to: KeyError for a tensor
         # that is missing, ValueError for a shape, SafetensorError, JSONDecodeError, …
-        raise ModelLoadError(entry.info.name, part + _reason(entry, error)) from error
+        reason = _reason(entry, error)
+        raise ModelLoadError(entry.info.name, part + reason if part else reason) from error
 
 
 def _load(entry: ModelEntry, dtype: torch.dtype) -> Any:
@@ -164,7 +166,12 @@ def _load(entry: ModelEntry, dtype: torch.dtype) -> Any:
     if unet is not None and vae is not None:
         has, needs = vae.config.latent_channels, unet.config.out_channels
         if has != needs:
-            reason = f"its VAE has {has} latent channels, its UNet {needs}"
+            reason = message(
+                "vae_channels",
+                "its VAE has {has} latent channels, its UNet {needs}",
+                has=has,
+                needs=needs,
+            )
             raise ModelLoadError(entry.info.name, reason)
     if entry.scheduler:
         pipeline.scheduler = _retrained(pipeline.scheduler, entry.scheduler)
@@ -266,7 +273,8 @@ def _retrained(scheduler: Any, said: Any) -> Any:
 
 def _lacks(part: str, keys: list[str]) -> str:
     more = f" and {len(keys) - 1} more tensors" if len(keys) > 1 else ""
-    return f"its part {part} lacks {keys[0]}{more}"
+    text = f"its part {part} lacks {keys[0]}{more}"
+    return Message(text, "part_lacks", {"part": part, "tensor": keys[0], "count": len(keys)})
 
 
 def _reason(entry: ModelEntry, error: BaseException) -> str:
@@ -277,10 +285,13 @@ def _reason(entry: ModelEntry, error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, SafetensorError):
-            return f"its weights are cut short or damaged ({cause})"
+            said = "its weights are cut short or damaged ({cause})"
+            return message("weights_damaged", said, cause=str(cause))
         cause = cause.__cause__ or cause.__context__
     if "meta tensor" in str(error):  # how diffusers says that no file filled it
-        return f"its weights lack tensors that its configuration asks for{hint}"
+        return Message(
+            f"its weights lack tensors that its configuration asks for{hint}", "weights_lack"
+        )
     text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     for path in (entry.path, entry.config):
         text = text.replace(f"{path.parent}/", "")

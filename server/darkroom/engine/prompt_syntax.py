@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, groupby
 
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, message
 
 EMPHASIS = 1.1  # what one bracket without a number does
 MAX_WEIGHT = 5.0  # pictures fall apart from about 2 on
@@ -122,6 +122,12 @@ def check(passages: Iterable[Passage]) -> None:
             shown = words if len(words) <= 40 else f"{words[:40]}…"
             weight = f"{fragment.weight:g}" if math.isfinite(fragment.weight) else "beyond counting"
             raise PromptError(
-                f"the weight of {shown!r} is {weight}, and must be from 0 to {MAX_WEIGHT:g}; "
-                rf"where brackets are meant as text, write \( and \), \[ and \]"
+                message(
+                    "prompt_weight",
+                    "the weight of {words!r} is {weight}, and must be from 0 to {most:g}; "
+                    r"where brackets are meant as text, write \( and \), \[ and \]",
+                    words=shown,
+                    weight=weight,
+                    most=MAX_WEIGHT,
+                )
             )

@@ -21,6 +21,7 @@ import torch
 from darkroom.engine import prompt_syntax
 from darkroom.engine.errors import NotFiniteError
 from darkroom.engine.prompt_syntax import MAX_WEIGHT, Passage, PromptError
+from darkroom.errors import message
 
 MAX_WINDOWS = 128  # 8,000 characters of English take about 27
 COMMA_REACH = 20  # tokens; A1111's default for "Prompt word wrap length limit"
@@ -127,8 +128,14 @@ class PromptEncoder:
         if count > MAX_WINDOWS:
             size = self._text_models[0].window_size
             raise PromptError(
-                f"the prompt takes {count} windows of {size} tokens; at most "
-                f"{MAX_WINDOWS} are allowed: shorten it, or use BREAK less"
+                message(
+                    "prompt_windows",
+                    "the prompt takes {count} windows of {size} tokens; at most {most} are "
+                    "allowed: shorten it, or use BREAK less",
+                    count=count,
+                    size=size,
+                    most=MAX_WINDOWS,
+                )
             )
         embeds, pooled = [], None
         for text_model, windows in zip(self._text_models, cuts, strict=True):
@@ -196,7 +203,12 @@ def _layer(output: Any, clip_skip: int, start: int) -> torch.Tensor:
     states = output.hidden_states  # of the input, then of every layer
     if not 0 <= clip_skip <= len(states) - start:
         raise PromptError(
-            f"clip_skip is {clip_skip}, and must be from 0 to {len(states) - start} with this model"
+            message(
+                "clip_skip_range",
+                "clip_skip is {given}, and must be from 0 to {most} with this model",
+                given=clip_skip,
+                most=len(states) - start,
+            )
         )
     hidden: torch.Tensor = states[-(clip_skip + start)]
     return hidden

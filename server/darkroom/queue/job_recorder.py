@@ -18,7 +18,7 @@ from darkroom.engine.base import (
     Started,
     Stepped,
 )
-from darkroom.errors import Message, without_paths
+from darkroom.errors import Message, fault, message, without_paths
 from darkroom.queue.leases import LeaseLostError, Leases
 from darkroom.queue.picture_writer import PictureWriter
 from darkroom.queue.running_job import Running
@@ -146,11 +146,16 @@ class JobRecorder:
             self._lost(running)
         except OSError as error:
             log.exception("picture not stored", **running.ids)
-            self.fail(running, "storage", f"the picture could not be stored: {error.strerror}")
+            detail = message(
+                "not_stored",
+                "the picture could not be stored: {reason}",
+                reason=str(error.strerror),
+            )
+            self.fail(running, "storage", detail)
         except (ValueError, TypeError, LookupError) as error:
             # A bug in the handling of this job must not end the other jobs.
             log.exception("job failed", **running.ids)
-            self.fail(running, "engine", f"{type(error).__name__}: {error}")
+            self.fail(running, "engine", fault(error))
 
     def _pass_on(self, event: EngineEvent, running: Running) -> None:
         job_id = event.job_id

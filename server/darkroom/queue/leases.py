@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from darkroom.engine.base import EngineMemory
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, message
 from darkroom.queue import fairness
 from darkroom.queue.affinity import Candidate
 from darkroom.queue.estimate import Kind, Speed
@@ -361,5 +361,9 @@ def _interrupted(attempts: int) -> Problem:
         type="urn:darkroom:problem:interrupted",
         title="The job was interrupted too often",
         status=500,
-        detail=f"The worker stopped {attempts} times while it worked on this job.",
+        detail=message(
+            "interrupted",
+            "The worker stopped {attempts} times while it worked on this job.",
+            attempts=attempts,
+        ),
     )

@@ -9,6 +9,7 @@ import structlog
 
 from darkroom.config import QueueSettings
 from darkroom.engine.base import Engine
+from darkroom.errors import Message, message, text_of
 from darkroom.images.codec import PNG_LEVEL
 from darkroom.queue.affinity import Affinity
 from darkroom.queue.doorbell import Doorbell
@@ -237,12 +238,18 @@ class Dispatcher:
             try:
                 job = running.load(self.files)
             except FileNotFoundError:
-                self._jobs.fail(running, "source", "the file of a source picture is gone")
+                detail = message("source_gone", "the file of a source picture is gone")
+                self._jobs.fail(running, "source", detail)
             except OSError as error:
-                reason = error.strerror or "it is not a picture"
-                self._jobs.fail(running, "source", f"a source picture cannot be read: {reason}")
+                detail = _unreadable(error.strerror or "it is not a picture")
+                self._jobs.fail(running, "source", detail)
             except ValueError as error:
-                self._jobs.fail(running, "source", f"a source picture cannot be read: {error}")
+                self._jobs.fail(running, "source", _unreadable(text_of(error)))
             else:
                 log.info("job claimed", attempt=claim.attempt, **running.ids)
                 self.engine.submit(job)
+
+
+def _unreadable(reason: str) -> Message:
+    said = message("source_unreadable", "a source picture cannot be read: {reason}", reason=reason)
+    return said.told_by(reason)

@@ -2056,6 +2056,16 @@ export interface components {
             /** Detail */
             detail: string;
             /**
+             * Code
+             * @description What `detail` says, for programs that translate.
+             * @default null
+             */
+            code: string | null;
+            /** Values */
+            values?: {
+                [key: string]: string | number;
+            };
+            /**
              * Errors
              * @default []
              */

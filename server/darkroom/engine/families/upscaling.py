@@ -31,6 +31,7 @@ from darkroom.engine import memory
 from darkroom.engine.base import EngineJob
 from darkroom.engine.errors import NotFiniteError, is_out_of_memory
 from darkroom.engine.memory import Offload
+from darkroom.errors import message
 from darkroom.images import tiling
 from darkroom.requests import Upscale
 
@@ -192,20 +193,24 @@ def load(entry: UpscalerEntry, device: torch.device, dtype: torch.dtype) -> Upsc
     try:
         network = build(load_file(entry.path))
     except (ValueError, SafetensorError) as error:
-        raise OSError(f"upscaler {name} cannot be loaded: {error}") from None
+        raise _unloadable(name, str(error)) from None
     except (RuntimeError, LookupError, TypeError) as error:
         if is_out_of_memory(error):
             raise
         log.warning("upscaler not loaded", file=name, exc_info=error)
-        reason = "its tensors do not fit together"
-        raise OSError(f"upscaler {name} cannot be loaded: {reason}") from None
+        raise _unloadable(name, "its tensors do not fit together") from None
     if network.scale != entry.info.scale:
-        raise OSError(f"upscaler {name} cannot be loaded: it is not what its header says")
+        raise _unloadable(name, "it is not what its header says")
     able = {torch.float16: network.supports_half, torch.bfloat16: network.supports_bfloat16}
     chosen = dtype if able.get(dtype, True) else torch.float32
     network.model.eval().requires_grad_(requires_grad=False)
     network.to(device, chosen)
     return Upscaler(network, device, chosen)
+
+
+def _unloadable(name: str, reason: str) -> OSError:
+    said = "upscaler {name} cannot be loaded: {reason}"
+    return OSError(message("upscaler_load", said, name=name, reason=reason))
 
 
 def build(weights: dict[str, torch.Tensor]) -> Any:
