@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,8 @@ from darkroom.catalog.loras import (
     UnknownLoraError,
     group_by_layer,
     misfit,
-    model_text_dim,
 )
-from darkroom.catalog.models import EMBEDDED, ModelCatalog
+from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.weight_files import UnusableAddonError
 from tests.catalog.conftest import QWEN_VAE, folder, transformer_folder
 
@@ -376,16 +376,19 @@ def test_a_name_that_several_have_is_refused_with_theirs(
 # --- fitting a model -----------------------------------------------------------------------
 
 
-def test_tintype_has_a_width_of_its_own() -> None:
-    assert model_text_dim(EMBEDDED / "tintype") == 192
+def test_tintype_has_a_width_of_its_own(models: ModelCatalog) -> None:
+    assert models.find("tintype").text_dim == 192
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"cross_attention_dim": [768, 768]}'])
-def test_a_model_that_does_not_tell_has_no_known_width(tmp_path: Path, text: str) -> None:
-    assert model_text_dim(tmp_path) is None
+def test_a_model_that_does_not_tell_has_no_known_width(
+    models: ModelCatalog, tmp_path: Path, text: str
+) -> None:
+    tintype = models.find("tintype")
+    assert replace(tintype, config=tmp_path).text_dim is None
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text(text)
-    assert model_text_dim(tmp_path) is None
+    assert replace(tintype, config=tmp_path).text_dim is None
 
 
 @pytest.fixture

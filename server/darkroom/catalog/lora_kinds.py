@@ -2,9 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-
-from darkroom.catalog.weight_files import UnusableError, read_json
 
 UNET = "unet"
 # Kind, as in `families.Family.loras` → what people call it.
@@ -106,21 +103,6 @@ def inner_width(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """The width of a transformer by the shape (rank, in) of its layers; None if none shows it."""
     widths = (shape[1] for name, shape in shapes.items() if _INNER.fullmatch(_plain(name)))
     return next(widths, None)
-
-
-def model_width(config: Path) -> int | None:
-    """The width of a model's transformer; None if its config does not tell."""
-    try:
-        said = read_json(config / "transformer" / "config.json")
-    except UnusableError:
-        return None
-    sizes = [said.get("dim"), said.get("num_attention_heads"), said.get("attention_head_dim")]
-    match sizes:
-        case [int(width), _, _]:
-            return width
-        case [_, int(heads), int(size)]:
-            return heads * size
-    return None
 
 
 def _plain(layer: str) -> str:

@@ -19,8 +19,6 @@ from darkroom.catalog.models import ModelEntry
 from darkroom.catalog.weight_files import (
     Header,
     UnusableAddonError,
-    UnusableError,
-    read_json,
 )
 from darkroom.config import Settings
 from darkroom.errors import DarkroomError, message
@@ -280,20 +278,11 @@ def family(text_dim: int | None) -> str:
     return FAMILIES[text_dim][0] if text_dim in FAMILIES else f"width-{text_dim}"
 
 
-def model_text_dim(folder: Path) -> int | None:
-    """Width of the text embeddings that a model's UNet reads; None if its config lacks it."""
-    try:
-        width = read_json(folder / "unet" / "config.json").get("cross_attention_dim")
-    except UnusableError:
-        return None
-    return width if isinstance(width, int) else None
-
-
 def misfit(lora: LoraEntry, model: ModelEntry) -> str | None:
     """Why a LoRA does not fit a model; None if it fits, or if a width is unknown."""
     name, its, kind = lora.info.name, model.info.name, model.spec.family.loras
     if kind == UNET and UNET in lora.kinds:
-        has, wants = lora.info.text_dim, model_text_dim(model.config)
+        has, wants = lora.info.text_dim, model.text_dim
         if has is None or wants is None or has == wants:
             return None
         return message(
@@ -314,7 +303,7 @@ def misfit(lora: LoraEntry, model: ModelEntry) -> str | None:
             model=its,
             family=model.info.family,
         )
-    width = lora_kinds.model_width(model.config)
+    width = model.transformer_width
     if lora.width is None or width is None or lora.width == width:
         return None
     return message(

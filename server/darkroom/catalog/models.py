@@ -26,6 +26,7 @@ from darkroom.catalog.weight_files import (
     cached,
     count_numbers,
     read_header,
+    read_json,
     stamp,
 )
 from darkroom.config import Settings
@@ -135,6 +136,30 @@ class ModelEntry:
             part: numbers * (denoiser if part in folders.DENOISERS else size)
             for part, numbers in self.numbers().items()
         }
+
+    @cached_property
+    def text_dim(self) -> int | None:
+        """Width of the text embeddings that its UNet reads; None if its config lacks it."""
+        try:
+            width = read_json(self.config / "unet" / "config.json").get("cross_attention_dim")
+        except UnusableError:
+            return None
+        return width if isinstance(width, int) else None
+
+    @cached_property
+    def transformer_width(self) -> int | None:
+        """The width of its transformer; None if its config does not tell."""
+        try:
+            said = read_json(self.config / "transformer" / "config.json")
+        except UnusableError:
+            return None
+        sizes = [said.get("dim"), said.get("num_attention_heads"), said.get("attention_head_dim")]
+        match sizes:
+            case [int(width), _, _]:
+                return width
+            case [_, int(heads), int(size)]:
+                return heads * size
+        return None
 
     @property
     def _files(self) -> dict[str, list[Path]]:

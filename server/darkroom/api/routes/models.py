@@ -170,44 +170,48 @@ def list_schedulers() -> Response:
 @route(blueprint, "GET", "/loras", Operation({200: LoraList}))
 def list_loras() -> Response:
     """List the LoRAs, each with the models it fits, and files that cannot be used."""
-    catalog = context().adapters
-    fitted = tuple(map(_fitted_lora, catalog.loras.entries()))
-    return send_model(LoraList(loras=fitted, broken=catalog.loras.broken()))
+    here = context()
+    entries, broken = here.adapters.loras.read()
+    models = here.catalog.entries()
+    fitted = tuple(_fitted_lora(lora, models) for lora in entries)
+    return send_model(LoraList(loras=fitted, broken=broken))
 
 
 @route(blueprint, "GET", "/embeddings", Operation({200: EmbeddingList}))
 def list_embeddings() -> Response:
     """List the textual inversions, each with the models it fits, and files that cannot be used."""
-    catalog = context().adapters
-    fitted = tuple(map(_fitted_embedding, catalog.embeddings.entries()))
-    return send_model(EmbeddingList(embeddings=fitted, broken=catalog.embeddings.broken()))
+    here = context()
+    entries, broken = here.adapters.embeddings.read()
+    models = here.catalog.entries()
+    fitted = tuple(_fitted_embedding(embedding, models) for embedding in entries)
+    return send_model(EmbeddingList(embeddings=fitted, broken=broken))
 
 
 @route(blueprint, "GET", "/upscalers", Operation({200: UpscalerList}))
 def list_upscalers() -> Response:
     """List the networks that enlarge pictures, and files that cannot be used."""
-    catalog = context().upscalers
-    upscalers = tuple(entry.info for entry in catalog.entries())
-    return send_model(UpscalerList(upscalers=upscalers, broken=catalog.broken()))
+    entries, broken = context().upscalers.read()
+    upscalers = tuple(entry.info for entry in entries)
+    return send_model(UpscalerList(upscalers=upscalers, broken=broken))
 
 
-def _fitted_lora(lora: LoraEntry) -> LoraInfo:
-    """A LoRA with the models that take it."""
+def _fitted_lora(lora: LoraEntry, entries: Sequence[ModelEntry]) -> LoraInfo:
+    """A LoRA with those of the models that take it."""
     models = tuple(
         entry.info.name
-        for entry in context().catalog.entries()
+        for entry in entries
         if "loras" in entry.info.fields and loras.misfit(lora, entry) is None
     )
     digest = context().hashes.of(lora.path)
     return lora.info.model_copy(update={"models": models, "sha256": digest})
 
 
-def _fitted_embedding(embedding: EmbeddingEntry) -> EmbeddingInfo:
-    """A textual inversion with the models whose text encoder has its width."""
+def _fitted_embedding(embedding: EmbeddingEntry, entries: Sequence[ModelEntry]) -> EmbeddingInfo:
+    """A textual inversion with those of the models whose text encoder has its width."""
     models = tuple(
         entry.info.name
-        for entry in context().catalog.entries()
+        for entry in entries
         if entry.spec.family in UNETS  # others read none
-        and loras.model_text_dim(entry.config) in (embedding.info.text_dim, None)
+        and entry.text_dim in (embedding.info.text_dim, None)
     )
     return embedding.info.model_copy(update={"models": models})
