@@ -245,6 +245,8 @@ def test_the_picture_arrives_although_the_server_is_killed(
         for child in children:
             child.kill()  # the supervisor starts them again
 
+        again = mobile.page.get_by_text("The server was interrupted")
+        expect(again).to_be_visible(timeout=DEVELOPING_MS)
         mobile.wait_for_picture()
         assert mobile.job_id == job_id
         assert mobile.job()["attempts"] == 2

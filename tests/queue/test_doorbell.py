@@ -29,6 +29,13 @@ def test_the_folder_may_have_any_length(tmp_path: Path) -> None:
         assert bell.wait(60)
 
 
+def test_the_folders_file_system_need_not_take_sockets() -> None:
+    path = doorbell.address(Path("/sys"), "web")  # refuses them as SMB, SSHFS and exFAT do
+    with Doorbell(path) as bell:
+        doorbell.ring(path)
+        assert bell.wait(60)
+
+
 def test_a_bell_left_by_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     path = doorbell.address(tmp_path, "web")
     dead = Doorbell(path)

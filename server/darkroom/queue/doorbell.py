@@ -1,6 +1,7 @@
 """How one process learns of another's changes: a doorbell wakes it, and it reads the event log.
 
-The doorbell is a datagram socket in the data folder. No ring has to arrive: listeners also poll.
+The doorbell is a datagram socket in the data folder, or in /tmp where the folder's file system
+takes no sockets (SMB, SSHFS, exFAT). No ring has to arrive: listeners also poll.
 """
 
 import contextlib
@@ -27,19 +28,21 @@ _MAX_SOCKET_PATH = 100  # bytes; the kernel takes 108 with the terminator (man 7
 def address(data_dir: Path, name: str) -> Path:
     """The socket's path: in the data folder, or in /tmp if that path is too long."""
     path = data_dir / f"{name}.bell"
-    if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
-        return path
+    return path if len(os.fsencode(path)) <= _MAX_SOCKET_PATH else _elsewhere(path)
+
+
+def _elsewhere(path: Path) -> Path:
     digest = sha256(os.fsencode(path)).hexdigest()[:24]
     return Path(tempfile.gettempdir()) / f"darkroom-{digest}.bell"
 
 
 def ring(path: Path) -> None:
     """Wake the process that listens at `path`, if there is one."""
-    with (
-        contextlib.suppress(OSError),
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as bell,
-    ):
-        bell.sendto(b"!", str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as bell:
+        for place in (path, _elsewhere(path)):
+            with contextlib.suppress(OSError):
+                bell.sendto(b"!", str(place))
+                return
 
 
 class Doorbell:
@@ -50,10 +53,16 @@ class Doorbell:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            self._path = self._bind(path)
+        except OSError:
+            self._path = self._bind(_elsewhere(path))
+
+    def _bind(self, path: Path) -> Path:
+        path.unlink(missing_ok=True)
         self._socket.bind(str(path))
+        return path
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until a ring or the timeout. Returns whether there was a ring."""
