@@ -158,6 +158,7 @@ class EngineSettings(Section):
     memory_budget_bytes: Literal["auto"] | Annotated[int, Field(ge=2**20)] = "auto"
     offload: Annotated[Literal["none", "model", "group"], BeforeValidator(_offload)] = "none"
     layerwise_casting: Literal["none", "fp8"] = "none"
+    quantize: Literal["none", "int8", "fp8"] = "none"
     vae_tile_side: int = Field(1536, ge=256, multiple_of=64)
     tiny_vae: bool = False
     fuse_qkv: bool = False

@@ -410,11 +410,17 @@ def test_weights_that_have_scales_beside_them_are_named(
 
 @pytest.mark.parametrize("prefix", ["", "diffusion_model."])
 def test_a_unet_alone_is_named_as_such(box: Path, catalog: ModelCatalog, prefix: str) -> None:
-    names = ("input_blocks.0.0.weight", "input_blocks.1.1.transformer_blocks.0.norm1.weight")
-    shapes = {prefix + name: (2, 4, 3, 3) for name in names}
-    write(box / "models" / "model.safetensors", shapes)
+    attention = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    shapes = {"input_blocks.0.0.weight": (2, 4, 3, 3), attention: (2, 768)}
+    path = box / "models" / "model.safetensors"
+    write(path, {prefix + name: shape for name, shape in shapes.items()})
 
-    assert "a UNet alone, without the text encoder and VAE" in reason(catalog)
+    missing = "it is a UNet alone: its part text_encoder is missing. Put a file such as clip_l"
+    assert missing in reason(catalog)
+
+    write(path, {prefix + "input_blocks.0.0.weight": (2, 4, 3, 3)})
+
+    assert "it is a UNet alone, of a model that is not known here" in reason(catalog)
 
 
 def test_a_vae_that_is_cut_short_breaks_the_model_that_wants_it(

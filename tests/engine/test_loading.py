@@ -16,14 +16,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from darkroom.catalog.models import ModelCatalog
+from darkroom.engine import tokenizers
 from darkroom.engine.loading import (
     ModelLoadError,
-    clip_tokenizer,
     load_pipeline,
     load_tiny_vae,
 )
 from darkroom.engine.model_manager import pick_device, pick_dtype
 from darkroom.engine.sample import build_scheduler
+from darkroom.engine.tokenizers import clip_tokenizer
 from tests.effort import sampled
 from tests.engine import ldm, tiny, tiny_families
 
@@ -210,6 +211,31 @@ def test_the_carried_tokenizer_is_clips() -> None:
     assert tokenizer("", padding="max_length").input_ids == [49406, *[49407] * 76]
     assert clip_tokenizer("!")("", padding="max_length").input_ids[2:] == [0] * 75
     assert tokenizer.decode(tokenizer("Éluard’s 🦊!").input_ids[1:-1]) == "éluard ’ s 🦊!"
+
+
+def test_the_carried_tokenizer_of_qwen_is_its_own() -> None:
+    """By numbers of its authors' tokenizer."""
+    tokenizer = tokenizers.qwen_tokenizer(1024)
+
+    assert tokenizer("hello world").input_ids == [14990, 1879]
+    assert tokenizer("<|im_start|>user\n<think>").input_ids == [151644, 872, 198, 151667]
+    assert tokenizer.decode(tokenizer("Hà Nội, 你好 🦊").input_ids) == "Hà Nội, 你好 🦊"
+    assert tokenizer.pad_token_id == 151643
+    turns = [{"role": "user", "content": "a cat"}]
+    asked = "<|im_start|>user\na cat<|im_end|>\n<|im_start|>assistant\n"
+    for thinks, ends in ((True, ""), (False, "<think>\n\n</think>\n\n")):
+        template: Any = tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True, enable_thinking=thinks
+        )
+        assert template == asked + ends
+
+
+def test_the_carried_tokenizer_of_t5_is_its_own() -> None:
+    tokenizer = tokenizers.t5_tokenizer(512)
+
+    assert tokenizer("a photo of a cat").input_ids == [3, 9, 1202, 13, 3, 9, 1712, 1]
+    assert len(tokenizer) == 32100
+    assert tokenizer("", padding="max_length").input_ids == [1, *[0] * 511]
 
 
 def test_notes_change_what_a_model_was_trained_to_predict(

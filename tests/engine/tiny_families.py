@@ -263,19 +263,19 @@ def eighth_vae(latent_channels: int) -> Any:
     )
 
 
-def flux_transformer(guided: bool) -> FluxTransformer2DModel:
-    """Reads its guidance as a number where `guided`."""
+def flux_transformer(guided: bool, head: int = 16, heads: int = 2) -> FluxTransformer2DModel:
+    """Reads its guidance as a number where `guided`; `heads` of `head` numbers each."""
     return _attentive(
         FluxTransformer2DModel(
             patch_size=1,
             in_channels=16,
             num_layers=1,
             num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
+            attention_head_dim=head,
+            num_attention_heads=heads,
             joint_attention_dim=32,
             pooled_projection_dim=tiny.HIDDEN,
-            axes_dims_rope=(4, 4, 8),
+            axes_dims_rope=(head // 4, head // 4, head // 2),
             guidance_embeds=guided,
         )
     )
@@ -334,6 +334,13 @@ def flux_dev(folder: Path) -> Path:
     """FLUX.1-dev: guidance is a number that its transformer reads."""
     torch.manual_seed(20)
     return tiny.save(FluxPipeline(**_flux_parts(guided=True)), folder)
+
+
+def flux_wide(folder: Path) -> Path:
+    """As `flux_dev`, of 256 numbers a token: a block of the denser kinds of GGUF."""
+    torch.manual_seed(33)
+    transformer = flux_transformer(guided=True, head=64, heads=4)
+    return tiny.save(FluxPipeline(**_flux_parts(guided=True, transformer=transformer)), folder)
 
 
 def flux_schnell(folder: Path) -> Path:

@@ -76,7 +76,7 @@ def create_app(settings: Settings) -> Application:
     upscalers = UpscalerCatalog.of(settings)
     hashes = Hashes(
         settings.hashes_path,
-        lambda: (entry.path for entry in catalog.entries() if entry.layout == "file"),
+        lambda: (entry.path for entry in catalog.entries() if entry.layout != "folder"),
         lambda: (lora.path for lora in adapters.loras.entries()),
     )
     sources = Sources(store, decoders, settings.web.max_upload_bytes)

@@ -33,7 +33,7 @@ HARMLESS = frozenset(
 )
 # Ending of another file → why it is not read.
 UNREAD: Mapping[str, str] = {
-    ".gguf": "is a GGUF file, which is not read; take the safetensors version",
+    ".gguf": "is a GGUF file, which is not read here; take the safetensors version",
     ".sft": "is not read under this ending; rename it to .safetensors",
     **dict.fromkeys(
         (".part", ".partial", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp"),

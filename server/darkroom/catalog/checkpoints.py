@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.catalog.model_spec import INPAINTING, check_channels
-from darkroom.catalog.weight_files import Header, UnusableError, count_numbers, read_header
+from darkroom.catalog.weight_files import Header, UnusableError, count_numbers, read_floats
 
 UNET = "model.diffusion_model."
 FIRST_LAYER = UNET + "input_blocks.0.0.weight"
@@ -76,7 +76,7 @@ def recognise(path: Path) -> Checkpoint:
     Raises:
         UnusableError: it is not a checkpoint that can be served, or damaged.
     """
-    header = read_header(path)
+    header = read_floats(path)
     if any(name == SCALED or name.endswith(SCALES) for name in header.shapes):
         raise UnusableError(
             f"{path.name} is scaled fp8: each weight has a scale beside it, which is not read; "

@@ -82,12 +82,17 @@ def absent(folder: Path) -> Iterator[str]:
     return (name for name, value in read_json(folder / INDEX).items() if value == [None, None])
 
 
-def check(folder: Path, family: Family, check_header: Callable[[Path], object]) -> Variant:
+def check(
+    folder: Path,
+    family: Family,
+    check_floats: Callable[[Path], object] = weight_files.read_floats,
+    check_quantised: Callable[[Path], object] = weight_files.read_header,
+) -> Variant:
     """Check that a model can be loaded; returns the variant to load, if possible the plain one.
 
     Raises:
-        UnusableError: names the part that cannot be loaded. `check_header` raises it for weights
-            that are incomplete.
+        UnusableError: names the part that cannot be loaded. The functions raise it for weights
+            that are incomplete, or quantised where the part is not said to be.
     """
     weights: dict[str, Variants] = {}
     for name, cls in parts(folder, family).items():
@@ -105,17 +110,26 @@ def check(folder: Path, family: Family, check_header: Callable[[Path], object]) 
             weights[name] = variants(names)
             if not weights[name]:
                 raise UnusableError(f"its part {name} {_why_no_weights(names)}")
+    quantised = quantised_parts(folder, weights)
     known, variant = choose(weights.values(), (None, "fp16", "bf16"))
     if not known:
         raise UnusableError(f"its parts {', '.join(weights)} come in no variant common to all")
     for name, part_weights in weights.items():
         for file in weight_files_of(part_weights, variant):
             path = folder / name / file
+            check_header = check_quantised if name in quantised else check_floats
             try:
                 read_json(path) if path.suffix == ".json" else check_header(path)
             except UnusableError as error:
                 raise UnusableError(f"its part {name}: {error}") from None
     return variant
+
+
+def quantised_parts(folder: Path, names: Iterable[str]) -> frozenset[str]:
+    """Those of a model's parts whose weights another program has quantised."""
+    configs = ((name, folder / name / "config.json") for name in names)
+    found = ((name, read_json(path)) for name, path in configs if path.is_file())
+    return frozenset(name for name, config in found if "quantization_config" in config)
 
 
 def _check_quantisation(name: str, config: Mapping[str, Any]) -> None:

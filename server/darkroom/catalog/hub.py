@@ -27,7 +27,7 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # made late
 
 from darkroom.catalog import checkpoints, families, folders, model_spec
-from darkroom.catalog.weight_files import SAFETENSORS, UnusableError, read_header, read_json
+from darkroom.catalog.weight_files import SAFETENSORS, UnusableError, read_json
 from darkroom.errors import DarkroomError
 
 GIB = 2**30
@@ -116,7 +116,7 @@ def _pull(order: Download, workplace: Path, target: Path, echo: Callable[[str], 
     arrived = unfinished if order.file is None else unfinished / order.file
     try:
         if order.file is None:
-            folders.check(arrived, model_spec.examine(arrived).family, read_header)
+            folders.check(arrived, model_spec.examine(arrived).family)
         else:
             checkpoints.recognise(arrived)
     except UnusableError as error:

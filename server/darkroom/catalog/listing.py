@@ -23,6 +23,7 @@ FOLDERS: Mapping[str, frozenset[str]] = {
     "embeddings": frozenset({"embeddings", "textualinversion"}),
     "upscalers": frozenset({"upscalers", "upscale_models", "esrgan", "realesrgan"}),
     "vae": frozenset({"vae"}),
+    "text_encoders": frozenset({"text_encoders", "clip"}),
 }
 
 Entries = Sequence["os.DirEntry[str]"]

@@ -339,6 +339,10 @@ class Notes(Schema):
     Attributes:
         config: of a single file: an embedded one, or a folder in `configs/`.
         vae: file or folder in `vae/` that replaces the model's own.
+        parts: of a single file of one network, the files in `text_encoders/` and `vae/` that hold
+            its other parts, by the parts' names.
+        quantize: what its transformer is quantised to when it is loaded, instead of what the
+            settings say.
         tiny_vae: file or folder in `vae/` of a small VAE, used if the settings say so.
         latent_rgb: for previews, a row of red, green and blue for each latent channel, and one of
             offsets.
@@ -357,6 +361,8 @@ class Notes(Schema):
     timestep_spacing: Literal["leading", "linspace", "trailing"] | None = None
     config: str | None = None
     vae: str | None = None
+    quantize: Literal["none", "int8", "fp8"] | None = None
+    parts: Mapping[str, str] = Field({}, max_length=8)
     tiny_vae: str | None = None
     latent_rgb: tuple[tuple[float, float, float], ...] | None = None
     words: str = ""

@@ -11,20 +11,33 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from darkroom.catalog import addons, checkpoints, families, folders, listing, model_spec, sidecars
+from darkroom.catalog import (
+    addons,
+    checkpoints,
+    families,
+    folders,
+    listing,
+    model_spec,
+    sidecars,
+    single_files,
+)
 from darkroom.catalog.addons import NO_FOLDERS
 from darkroom.catalog.folders import PICKLED, PICKLES, Variant
+from darkroom.catalog.gguf_files import GGUF
 from darkroom.catalog.listing import Listed, SharedFolders
 from darkroom.catalog.model_spec import ModelSpec, Notes, read_notes, read_sidecar
 from darkroom.catalog.sidecars import About
+from darkroom.catalog.single_files import Denoiser, Part
 from darkroom.catalog.weight_files import (
     SAFETENSORS,
     UnusableError,
     cached,
     count_numbers,
+    read_floats,
     read_header,
     read_json,
     stamp,
@@ -38,6 +51,9 @@ EMBEDDED = Path(__file__).parent.parent / "models"
 CONFIGS = EMBEDDED / "configs"  # of the architectures of single files
 INCLUDED_UPSCALERS = EMBEDDED / "upscalers"
 NOTES = "darkroom.json"
+TRANSFORMER = "transformer"  # the part that can be quantised
+ENCODER_FOLDERS = ("text_encoders", "clip")  # beside the folder of models
+Quantized = Literal["int8", "fp8"]
 WORD = re.compile(r"[^\W\d_]+")
 UNKNOWN_WORDS = message(
     "unknown_words",
@@ -78,7 +94,10 @@ class ModelEntry:
     Attributes:
         config: the folder of JSON that describes it; `path` itself if that is a folder.
         spec: from its configuration, without the notes.
+        layout: a `file` is loaded whole by its pipeline; of `parts` each is loaded by itself.
         variant: of the weights of a folder, such as `fp16`; None for the plain ones.
+        quantize: what its transformer is quantised to when it is loaded; None for as it is.
+        parts: where the weights of each part are, of a model of `parts`.
         scheduler: overrides settings of the model's own scheduler.
         vae: file or folder of the VAE to load instead of its own.
         tiny_vae: file or folder of a small VAE for it.
@@ -91,9 +110,11 @@ class ModelEntry:
     info: ModelInfo
     path: Path
     config: Path
-    layout: Literal["folder", "file"]
+    layout: Literal["folder", "file", "parts"]
     spec: ModelSpec
     variant: Variant = None
+    quantize: Quantized | None = None
+    parts: Mapping[str, Part] = field(default_factory=dict)
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     vae: Path | None = None
     tiny_vae: Path | None = None
@@ -120,6 +141,8 @@ class ModelEntry:
     def _numbers(self) -> Mapping[str, int]:
         if self.layout == "folder":
             found = {part: sum(map(count_numbers, files)) for part, files in self._files.items()}
+        elif self.layout == "parts":
+            found = {name: part.numbers() for name, part in self.parts.items()}
         else:
             found = checkpoints.numbers(self.path)
         if self.vae is not None:
@@ -131,10 +154,21 @@ class ModelEntry:
         """Bytes of each part in memory; raises as `numbers`."""
         unet = self.spec.family in families.UNETS
         size = number_bytes.unet if unet else number_bytes.transformer
-        denoiser = number_bytes.denoiser or size
-        return {
+        denoiser = number_bytes.denoiser or size if self.quantize is None else 1
+        kept: dict[str, int] = {}  # as on the disk
+        if self.layout == "parts":
+            return {
+                name: part.expected_bytes(denoiser if name in folders.DENOISERS else size)
+                for name, part in self.parts.items()
+            }
+        if self.layout == "folder":
+            files = self._files
+            for part in folders.quantised_parts(self.path, files):
+                kept[part] = sum(file.stat().st_size for file in files[part])
+        return kept | {
             part: numbers * (denoiser if part in folders.DENOISERS else size)
             for part, numbers in self.numbers().items()
+            if part not in kept
         }
 
     @cached_property
@@ -172,7 +206,7 @@ class ModelEntry:
     @cached_property
     def size_bytes(self) -> int:
         """Of its own files from which it is loaded; 0 if they are gone."""
-        files = [self.path]
+        files = [self.path, *{part.path for part in self.parts.values()} - {self.path}]
         if self.layout == "folder":
             files = [file for part in self._files.values() for file in part]
         try:
@@ -216,15 +250,25 @@ class ModelCatalog:
             VAEs, and configurations of unusual single files.
         default: name of the model for requests without one.
         shared: folders of other programs. Of two models with one name, the first has it.
+        quantize: what transformers are quantised to when they are loaded, if notes do not say.
     """
 
-    def __init__(self, models_dir: Path, default: str, shared: SharedFolders = NO_FOLDERS) -> None:
+    def __init__(
+        self,
+        models_dir: Path,
+        default: str,
+        shared: SharedFolders = NO_FOLDERS,
+        quantize: Literal["none"] | Quantized = "none",
+    ) -> None:
+        self._quantize = quantize
         self._models_dir = models_dir
         self._shared = shared
         self._vae_dir = models_dir.parent / "vae"
         self._configs_dir = models_dir.parent / "configs"
         self._default = default
         self._recognise = cached(checkpoints.recognise, stamp)
+        self._header = cached(single_files.read_header, stamp)
+        self._check_floats = cached(_has_floats, stamp)
         self._check_header = cached(_has_header, stamp)
         self._folder = cached(self._read_folder, self._stamp)
         self._file = cached(self._read_file, self._stamp)
@@ -233,7 +277,10 @@ class ModelCatalog:
     def of(cls, settings: Settings) -> "ModelCatalog":
         """The models that the settings name."""
         return cls(
-            settings.models_dir, settings.models.default, SharedFolders(settings.models.paths)
+            settings.models_dir,
+            settings.models.default,
+            SharedFolders(settings.models.paths),
+            settings.engine.quantize,
         )
 
     def entries(self) -> list[ModelEntry]:
@@ -306,19 +353,42 @@ class ModelCatalog:
             return self._folder
         if listed.path.suffix.lower() in PICKLES:
             return _refuse_pickle
-        return self._file if addons.why_not_read(listed.path) is None else _refuse_ending
+        read = listed.path.suffix.lower() == GGUF or addons.why_not_read(listed.path) is None
+        return self._file if read else _refuse_ending
 
     def _stamp(self, listed: Listed) -> list[object]:
         """What changes when a model's files change, or the files that its notes may name."""
         beside = [*listed.beside(*sidecars.ALL)]
         found = [*stamp(listed.path), *(stamp(path) for path in beside)]
+        named: tuple[Path, ...] = ()
         if listed.is_folder or beside:  # it may have notes
             named = (self._configs_dir, *self._vae_dirs())
+        if not listed.is_folder and self._is_apart(listed):
+            named = (self._configs_dir, *self._vae_dirs(), *self._encoder_dirs())
+        if named:
             found += [stamp(folder) for folder in named if folder.exists()]
         return found
 
     def _vae_dirs(self) -> list[Path]:
         return [self._vae_dir, *self._shared.of("vae")]
+
+    def _encoder_dirs(self) -> list[Path]:
+        own = [self._models_dir.parent / name for name in ENCODER_FOLDERS]
+        return [*own, *self._shared.of("text_encoders")]
+
+    def _part_files(self, kind: str) -> Iterator[tuple[str, Path]]:
+        """The names and paths of the files in the folders of VAEs or of text encoders."""
+        for folder in self._vae_dirs() if kind == "vae" else self._encoder_dirs():
+            for listed in listing.walk(folder):
+                if listed.path.suffix.lower() in (SAFETENSORS, GGUF):
+                    yield listed.key, listed.path
+
+    def _is_apart(self, listed: Listed) -> bool:
+        """Whether a file holds a network that other files complete."""
+        try:
+            return single_files.recognise(self._header(listed.path), listed.stem) is not None
+        except UnusableError:
+            return False
 
     def _read_folder(self, listed: Listed) -> ModelEntry:
         folder = listed.path
@@ -328,11 +398,19 @@ class ModelCatalog:
         if notes.config is not None:
             raise UnusableError(f"its notes {NOTES}: config is for single files")
         spec = model_spec.examine(folder, listed.stem)
-        variant = folders.check(folder, spec.family, self._check_header)
+        variant = folders.check(folder, spec.family, self._check_floats, self._check_header)
         about = sidecars.about(listed, folders.card(folder))
-        return self._entry(listed, folder, spec, notes, about, {}, variant)
+        entry = self._entry(listed, folder, spec, notes, about, {}, variant)
+        fixed = folders.quantised_parts(folder, [TRANSFORMER])
+        return replace(entry, quantize=None if fixed else self._quantized(spec, notes))
 
     def _read_file(self, listed: Listed) -> ModelEntry:
+        header = self._header(listed.path)
+        denoiser = single_files.recognise(header, listed.stem)
+        if denoiser is not None:
+            return self._read_parts(listed, denoiser)
+        if listed.path.suffix.lower() == GGUF:
+            raise UnusableError(f"{listed.name} holds no diffusion transformer that is known here")
         checkpoint = self._recognise(listed.path)
         notes, passed_over = read_sidecar(listed)
         config = self._config(notes.config or checkpoint.config)
@@ -342,6 +420,49 @@ class ModelCatalog:
         if entry.vae is None and not checkpoint.has_vae:
             raise UnusableError("it holds no VAE; name one as `vae` in its notes")
         return replace(entry, passed_over=passed_over)
+
+    def _read_parts(self, listed: Listed, denoiser: Denoiser) -> ModelEntry:
+        """A file of one network, with the files that complete it."""
+        notes, passed_over = read_sidecar(listed)
+        described = notes.config or denoiser.config
+        if described is None:
+            raise UnusableError(f"it is a {denoiser.what} alone, of a model that is not known here")
+        config = self._config(described)
+        spec = model_spec.examine(config, listed.stem)
+        about = sidecars.about(listed, self._header(listed.path).metadata)
+        named = dict(notes.parts) | ({} if notes.vae is None else {"vae": notes.vae})
+        notes = notes.model_copy(update={"vae": None})
+        entry = self._entry(listed, config, spec, notes, about, {})
+        own = Part(listed.path, denoiser.prefix)
+        classes = folders.parts(config, spec.family)
+        others = single_files.complete(
+            own,
+            denoiser.what,
+            classes,
+            config,
+            spec.family.name,
+            self._part_files,
+            named,
+            self._header,
+        )
+        network = next(name for name in folders.DENOISERS if name in classes)
+        parts = {network: own, **others}
+        quantize = None if own.is_gguf else self._quantized(spec, notes)
+        return replace(
+            entry, layout="parts", parts=parts, passed_over=passed_over, quantize=quantize
+        )
+
+    def _quantized(self, spec: ModelSpec, notes: Notes) -> Quantized | None:
+        """What a model's transformer is quantised to; `UnusableError` if that is not possible."""
+        wanted = notes.quantize or self._quantize
+        if wanted == "none" or spec.family in families.UNETS:
+            return None
+        if find_spec("torchao") is None:
+            raise UnusableError(
+                f"it cannot be quantised to {wanted}, as the settings or its notes say, without "
+                "torchao: `pip install torchao`"
+            )
+        return wanted
 
     def _entry(
         self,
@@ -354,7 +475,11 @@ class ModelCatalog:
         variant: Variant = None,
     ) -> ModelEntry:
         sd_only = SCHEDULER_KEYS | {"vae", "tiny_vae"}
-        if spec.family not in families.UNETS and notes.model_fields_set & sd_only:
+        if spec.family in families.UNETS and notes.quantize is not None:
+            raise UnusableError("its notes: quantize is for transformers, and it has a UNet")
+        if spec.family not in families.UNETS and any(
+            getattr(notes, key) is not None for key in sd_only
+        ):
             raise UnusableError("its notes say what only SD and SDXL models know")
         channels, rows = spec.latent_channels, notes.latent_rgb
         if rows and channels is not None and len(rows) != channels + 1:
@@ -408,9 +533,13 @@ class ModelCatalog:
             if path.is_dir() and path.name == name and (path / "config.json").is_file():
                 return path
             if path.suffix == SAFETENSORS and path.stem == name:
-                self._check_header(path)
+                self._check_floats(path)
                 return path
         raise UnusableError(f"its notes name the VAE {name!r}, which is not in {self._vae_dir}")
+
+
+def _has_floats(path: Path) -> bool:
+    return bool(read_floats(path))
 
 
 def _has_header(path: Path) -> bool:

@@ -85,6 +85,12 @@ def read_header(path: Path) -> Header:
         raise UnusableError(f"{path.name} cannot be read: {error.strerror or error}") from None
     if not header.shapes:
         raise UnusableError(f"{path.name} holds no tensors")
+    return header
+
+
+def read_floats(path: Path) -> Header:
+    """As `read_header`, of a file whose weights are not quantised; `UnusableError` if they are."""
+    header = read_header(path)
     for name, dtype in header.dtypes.items():
         # diffusers would take them for the values of the weights.
         if name.endswith(".weight") and not dtype.startswith(("F", "BF")):

@@ -1,7 +1,5 @@
 """Loads a diffusers pipeline from disk; every failure is one error with the reason."""
 
-import gzip
-import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -13,21 +11,17 @@ import transformers
 from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import CLIPTokenizer
 
 from darkroom.catalog import folders
 from darkroom.catalog.families import UNETS
-from darkroom.catalog.models import CONFIGS, ModelEntry
-from darkroom.engine import errors, processors
+from darkroom.catalog.models import TRANSFORMER, ModelEntry
+from darkroom.engine import errors, part_files, processors, tokenizers
 from darkroom.engine.errors import Kind
 from darkroom.errors import DarkroomError, Message, message
 
 MAX_REASON_CHARS = 300
-# CLIP's vocabulary, with its licence, for single files, which have none of their own.
-MERGES = CONFIGS / "tokenizer" / "merges.txt.gz"
-START, END = "<|startoftext|>", "<|endoftext|>"
-CONTEXT = 77  # tokens
 READ_AHEAD_BYTES = 2**24  # at a time
+ALIGNMENT = 64  # bytes
 DENOISERS = folders.DENOISERS
 
 
@@ -79,10 +73,11 @@ def load_pipeline(
         if fuse_qkv and entry.spec.family in UNETS:
             pipeline.unet.fuse_qkv_projections()
         for name, part in pipeline.components.items():
-            if storage is not None and name in DENOISERS:
+            if storage is not None and name in DENOISERS and not _is_quantised(part):
                 part.enable_layerwise_casting(storage_dtype=storage, compute_dtype=dtype)
             if isinstance(part, torch.nn.Module) and not waits(name):
                 part.to(device)
+                _align(part)
         return pipeline
 
 
@@ -113,7 +108,9 @@ def load_tiny_vae(
 
 def _read_ahead(entry: ModelEntry) -> None:
     """Read the weights once, so that they come from the system's cache when they are loaded."""
-    files = [entry.path] if entry.path.is_file() else sorted(entry.path.rglob("*.safetensors"))
+    files = sorted({entry.path, *(part.path for part in entry.parts.values())})
+    if entry.layout == "folder":
+        files = sorted(entry.path.rglob("*.safetensors"))
     buffer = bytearray(READ_AHEAD_BYTES)
     for path in files:
         with path.open("rb", buffering=0) as file:
@@ -152,10 +149,15 @@ def _load(entry: ModelEntry, dtype: torch.dtype) -> Any:
     if entry.layout == "folder":
         ours = processors.load(entry)
         given |= _encoders(entry, dtype) | dict.fromkeys(ours)
+        if entry.quantize is not None:
+            given[TRANSFORMER] = _quantised(entry, dtype)
         pipeline = cls.from_pretrained(
             entry.path, variant=entry.variant, use_safetensors=True, **given
         )
         pipeline.register_modules(**ours)
+    elif entry.layout == "parts":
+        given |= _tokenizers(entry) | part_files.load(entry, dtype)
+        pipeline = cls.from_pretrained(entry.config, **given)
     else:
         given |= _tokenizers(entry)
         pipeline = cls.from_single_file(str(entry.path), config=str(entry.config), **given)
@@ -176,6 +178,40 @@ def _load(entry: ModelEntry, dtype: torch.dtype) -> Any:
     if entry.scheduler:
         pipeline.scheduler = _retrained(pipeline.scheduler, entry.scheduler)
     return pipeline
+
+
+def _align(part: torch.nn.Module) -> None:
+    """Move weights on the CPU to where its kernels want them.
+
+    They lie where they lay in the file, and products of one row are rounded otherwise there: the
+    same weights in another file would draw another picture.
+    """
+    for weight in part.parameters():
+        plain = type(weight) is torch.nn.Parameter and weight.device.type == "cpu"
+        if plain and weight.data_ptr() % ALIGNMENT:
+            weight.data = weight.data.clone()
+
+
+def _is_quantised(part: Any) -> bool:
+    """Whether a network's weights are in fewer bits already."""
+    return getattr(part, "hf_quantizer", None) is not None
+
+
+def _quantised(entry: ModelEntry, dtype: torch.dtype) -> Any:
+    """The transformer of a folder, quantised while it is loaded."""
+    assert entry.quantize is not None
+    class_name = folders.parts(entry.path, entry.spec.family)[TRANSFORMER]
+    part = entry.path / TRANSFORMER
+    has_variant = any(f".{entry.variant}" in file.name for file in part.iterdir())
+    cls: Any = getattr(diffusers, class_name)
+    return cls.from_pretrained(
+        part,
+        dtype=dtype,
+        variant=entry.variant if has_variant else None,
+        use_safetensors=True,
+        local_files_only=True,
+        quantization_config=part_files.quantization(entry.quantize),
+    )
 
 
 def _encoders(entry: ModelEntry, dtype: torch.dtype) -> dict[str, Any]:
@@ -211,33 +247,9 @@ def _tokenizers(entry: ModelEntry) -> dict[str, Any]:
     for name, class_name in folders.parts(entry.config, entry.spec.family).items():
         folder = entry.config / name
         bare = not any((folder / file).is_file() for file in folders.TOKENIZER_FILES)
-        if bare and class_name == "CLIPTokenizer":
-            said = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-            found[name] = clip_tokenizer(said["pad_token"])
+        if bare and class_name in tokenizers.CARRIED:
+            found[name] = tokenizers.carried(class_name, folder)
     return found
-
-
-def clip_tokenizer(pad_token: str = END) -> CLIPTokenizer:
-    """The tokenizer of SD 1, SD 2 and SDXL.
-
-    OpenAI's encoder was trained with the end token as padding, OpenCLIP's with `!`.
-    """
-    lines = gzip.decompress(MERGES.read_bytes()).decode().splitlines()
-    merges = [tuple(line.split()) for line in lines]
-    # A printable letter for each byte. Printable Latin-1 bytes come first and map to themselves,
-    # the others to the letters after Latin-1, as in `bytes_to_unicode` of
-    # https://github.com/openai/CLIP (clip/simple_tokenizer.py).
-    printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
-    printed += range(ord("®"), ord("ÿ") + 1)
-    letters = [chr(number) for number in (*printed, *range(256, 512 - len(printed)))]
-    words = [*letters, *(f"{letter}</w>" for letter in letters)]
-    words += [*("".join(merge) for merge in merges), START, END]
-    return CLIPTokenizer(
-        vocab={word: number for number, word in enumerate(words)},
-        merges=merges,  # type: ignore[arg-type]  # annotated as text; the backend takes pairs
-        pad_token=pad_token,
-        model_max_length=CONTEXT,
-    )
 
 
 def _vae(entry: ModelEntry, path: Path, dtype: torch.dtype) -> Any:

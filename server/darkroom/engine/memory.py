@@ -60,7 +60,15 @@ def accelerator_bytes(parts: Mapping[str, int], offload: Offload) -> int:
 
 
 def weight_bytes(module: torch.nn.Module) -> int:
-    return sum(weight.numel() * weight.element_size() for weight in module.parameters())
+    return sum(map(_bytes, module.parameters()))
+
+
+def _bytes(weight: torch.Tensor) -> int:
+    """Bytes of a tensor, which may be made of others: a quantised one of values and scales."""
+    if not hasattr(weight, "__tensor_flatten__"):
+        return weight.numel() * weight.element_size()
+    names, _ = weight.__tensor_flatten__()
+    return sum(_bytes(getattr(weight, name)) for name in names)
 
 
 def budget_bytes(setting: int | str, device: torch.device) -> int:
