@@ -22,6 +22,7 @@ from darkroom.catalog.folders import DENOISERS
 from tests.engine import originals, tiny, tiny_families
 from tests.serving import RunningServer, running
 from tests.test_docs import ROOT
+from tests.waiting import PATIENCE_S
 
 Form = Callable[[Path, Path, str], object]
 FP8_MOST = 448.0  # the largest number of float8_e4m3fn
@@ -204,7 +205,9 @@ def picture(server: RunningServer, model: str, **fields: Any) -> Any:
     """As numbers from 0 to 255."""
     asked = {"prompt": "a red fox", "seed": 7, "num_inference_steps": 2, "model": model, **fields}
     sizes = {"width": 64, "height": 64, "exact": True}
-    answer = server.http.post("/txt2img", json=asked | sizes, headers={"accept": "image/png"})
+    answer = server.http.post(
+        "/txt2img", json=asked | sizes, headers={"accept": "image/png"}, timeout=4 * PATIENCE_S
+    )
     assert answer.status_code == 200, answer.text
     with Image.open(io.BytesIO(answer.content)) as opened:
         return np.asarray(opened, dtype=np.float32)

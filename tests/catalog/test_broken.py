@@ -6,10 +6,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from darkroom.catalog import checkpoints
-from darkroom.catalog.models import BrokenModelError, ModelCatalog
+from darkroom.catalog.models import BrokenModelError, ModelCatalog, NumberBytes
 from darkroom.catalog.weight_files import UnusableAddonError, read_addon_header
 from tests.catalog.conftest import (
     QWEN_VAE,
@@ -406,6 +408,22 @@ def test_weights_that_have_scales_beside_them_are_named(
     write(box / "models" / "model.safetensors", tensors_of("sd1") | {extra: (1,)})
 
     assert "scaled fp8" in reason(catalog)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="it is not here")
+def test_weights_may_be_whole_numbers_where_the_part_says_how_it_is_quantised(
+    box: Path, catalog: ModelCatalog
+) -> None:
+    """As bitsandbytes saves them; in memory they take what they take on the disk."""
+    path = folder(box) / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({"x.weight": np.zeros((4, 1), dtype=np.uint8)}, path)
+
+    assert "whole numbers" in reason(catalog)
+
+    quantised_by_an_absent_library(box / "models" / "model")
+
+    expected = catalog.find("model").expected_parts(NumberBytes(4, 4))
+    assert expected["unet"] == path.stat().st_size
 
 
 @pytest.mark.parametrize("prefix", ["", "diffusion_model."])

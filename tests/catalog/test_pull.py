@@ -12,6 +12,8 @@ from darkroom.catalog.hub import PullError, choose
 from darkroom.catalog.models import ModelCatalog
 from tests.catalog.conftest import edit, folder, tensors_of, write
 from tests.catalog.hub_server import Hub, serving
+from tests.catalog.test_gguf import gguf, tensor
+from tests.catalog.test_single_files import Z_IMAGE
 from tests.effort import sampled
 from tests.test_docs import README, blocks
 
@@ -238,6 +240,19 @@ def test_a_model_of_the_name_stays_as_it_is(pull: Pull, published: Path, box: Pa
 
     assert result.returncode == 1
     assert "there is a model 'sketch' already" in result.stderr
+
+
+def test_a_transformer_is_pulled_though_its_other_parts_are_elsewhere(
+    hub: Hub, pull: Pull, box: Path
+) -> None:
+    lines = [tensor(name.encode(), shape) for name, shape in Z_IMAGE.items()]
+    hub.repositories["studio/files"] = {"split/z-turbo.gguf": gguf(lines, data=64)}
+
+    assert pull("studio/files:split/z-turbo.gguf").returncode == 0
+
+    (broken,) = ModelCatalog(box / "models", "tintype").broken()
+    assert broken.name == "z-turbo"
+    assert "a transformer alone: its part text_encoder is missing" in broken.reason
 
 
 def test_a_repository_of_checkpoints_says_which(hub: Hub, pull: Pull, box: Path) -> None:

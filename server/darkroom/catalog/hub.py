@@ -26,11 +26,13 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # made late
 
-from darkroom.catalog import checkpoints, families, folders, model_spec
+from darkroom.catalog import checkpoints, families, folders, model_spec, single_files
+from darkroom.catalog.gguf_files import GGUF
 from darkroom.catalog.weight_files import SAFETENSORS, UnusableError, read_json
 from darkroom.errors import DarkroomError
 
 GIB = 2**30
+SINGLE = (SAFETENSORS, GGUF)  # of models that are one file
 PLAIN_FILES = (".json", ".txt", ".model")  # of a model beside its weights
 
 
@@ -70,11 +72,11 @@ def pull(order: Download, models_dir: Path, echo: Callable[[str], None]) -> Path
         PullError: the model was not added.
     """
     name = order.name or PurePosixPath(order.file or order.repository).name
-    if order.file is not None:
-        name = name.removesuffix(SAFETENSORS)
+    ending = PurePosixPath(order.file or "").suffix
+    name = name.removesuffix(ending if ending in SINGLE else "")
     if name != Path(name).name or name.startswith("."):
         raise PullError(f"{name!r} cannot be a model's name; choose another with --name")
-    target = models_dir / (name if order.file is None else f"{name}{SAFETENSORS}")
+    target = models_dir / f"{name}{ending}"
     if target.exists():
         raise PullError(f"there is a model {name!r} already; remove {target} or choose a --name")
     try:
@@ -118,12 +120,18 @@ def _pull(order: Download, workplace: Path, target: Path, echo: Callable[[str], 
         if order.file is None:
             folders.check(arrived, model_spec.examine(arrived).family)
         else:
-            checkpoints.recognise(arrived)
+            _check_single(arrived)
     except UnusableError as error:
         shutil.rmtree(workplace)
         raise PullError(f"it arrived and cannot be used: {error}") from None
     arrived.rename(target)
     shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _check_single(path: Path) -> None:
+    """Raise `UnusableError` for a file that is no checkpoint, nor a network of one."""
+    if single_files.recognise(single_files.read_header(path), path.stem) is None:
+        checkpoints.recognise(path)
 
 
 def _stays_inside(file: str) -> bool:
@@ -134,14 +142,14 @@ def _stays_inside(file: str) -> bool:
 def _choose(order: Download, there: Files, commit: str, unfinished: Path) -> Files:
     """The files to download. `PullError` says what else the repository offers."""
     repository, file = order.repository, order.file
-    singles = sorted(name for name in there if name.endswith(SAFETENSORS) and "/" not in name)
+    singles = sorted(name for name in there if name.endswith(SINGLE) and "/" not in name)
     offer = f"; there is {', '.join(singles)}" if singles else ""
     if file is not None:
         if file.endswith(folders.PICKLES):
             raise PullError(
                 f"{file} is pickled: loading it could run code. Look for a safetensors one"
             )
-        if file not in there or not file.endswith(SAFETENSORS):
+        if file not in there or not file.endswith(SINGLE):
             raise PullError(f"{repository} has no checkpoint {file}{offer}")
         return {file: there[file]}
     if folders.INDEX in there:
