@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := server sdk training benchmarks deploy tests hatch_build.py mobile_client/build_client.py
+CODE := server sdk training inside benchmarks deploy tests hatch_build.py mobile_client/build_client.py
 # Programs that tests run and pip does not install, such as Chromium: `yes` installs what is missing
 # as root, `no` skips the tests that need it, `required` fails without it.
 SYSTEM ?= yes
@@ -12,7 +12,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST := OMP_NUM_THREADS=1 DARKROOM_TEST_SYSTEM=$(SYSTEM) $(BIN)/pytest
 CLIENT := $(BIN)/python mobile_client/build_client.py
 
-.PHONY: help serve client test test-all soak image-check lock check fmt generate bench gpu-check train train-upscaler evaluate install programs clean
+.PHONY: help serve client test test-all soak image-check lock check fmt generate bench gpu-check train train-upscaler evaluate inside install programs clean
 .DEFAULT_GOAL := serve
 
 help: ## list the targets
@@ -77,6 +77,9 @@ train-upscaler: $(VENV)/.training ## train tintype's upscalers further (ARGS="--
 
 evaluate: $(VENV)/.training ## measure how well tintype draws, with contact sheets
 	$(BIN)/python -m training.evaluate $(ARGS)
+
+inside: install ## make the pictures of docs/how-it-works.md: a minute
+	$(BIN)/python -m inside
 
 install: $(VENV)/.installed ## make .venv with everything that server and tests need
 

@@ -1,22 +1,28 @@
-"""Every command in README.md and docs/cookbook.md is run, as it stands there, on a real server.
+"""Every command in README.md, docs/cookbook.md and docs/how-it-works.md is run, as it stands there.
 
 That of `darkroom models pull` is run in tests/catalog/test_pull.py, which has a hub.
 """
 
+import itertools
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from tests.programs import program
 from tests.serving import RunningServer
+
+Pixels = NDArray[np.uint8]
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -82,6 +88,56 @@ def test_each_dish_of_the_cookbook_works(server: RunningServer, desk: Path, bloc
                 picture.load()
         else:
             assert path.stat().st_size
+
+
+HOW_IT_WORKS = (ROOT / "docs/how-it-works.md").read_text()
+# What each of the page's experiments says, by the names of the files that it makes.
+EXPERIMENTS: dict[str, Callable[[Callable[[str], Pixels]], bool]] = {
+    "seed": lambda made: (
+        np.array_equal(made("seed-7"), made("seed-7-again"))
+        and apart(made("seed-7"), made("seed-8")) > 0
+    ),
+    "steps": lambda made: decreases(
+        apart(made(f"steps-{steps}"), made("steps-20")) for steps in (1, 2, 4, 8)
+    ),
+    "guidance": lambda made: decreases(
+        apart(made("guidance-1"), made(f"guidance-{scale}")) for scale in (16, 8, 3)
+    ),
+    "strength": lambda made: all(
+        apart(made("start"), made("strength-0.05"))
+        < apart(made("start"), made(f"strength-{share}"))
+        for share in ("0.1", "0.3", "1")
+    ),
+    "mask": lambda made: (
+        np.array_equal(made("start")[:64], made("lower-half")[:64])
+        and apart(made("start")[64:], made("lower-half")[64:]) > 10
+    ),
+}
+
+
+def apart(one: Pixels, other: Pixels) -> float:
+    """The mean difference of two pictures, 0 to 255."""
+    return float(np.abs(np.subtract(one, other, dtype=np.float32)).mean())
+
+
+def decreases(values: Iterable[float]) -> bool:
+    return all(before > after for before, after in itertools.pairwise(values))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("block", "name"), list(zip(blocks("sh", HOW_IT_WORKS), EXPERIMENTS, strict=True))
+)
+def test_each_experiment_shows_what_the_page_says(
+    server: RunningServer, desk: Path, block: str, name: str
+) -> None:
+    shell(at(server, block), cwd=desk)
+
+    def made(file: str) -> Pixels:
+        with Image.open(desk / f"{file}.png") as picture:
+            return np.asarray(picture.convert("RGB"))
+
+    assert EXPERIMENTS[name](made)
 
 
 @pytest.mark.parametrize("block", blocks("python"))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from training import colours
 from training.captions import FULL, Scene, Thing
 from training.colours import BACKGROUNDS
-from training.data import SIZE, DataSet
+from training.data import SIDE, SIZE, DataSet
 
 PHOTOGRAPH_SHARE = 0.2  # of the autoencoder's pictures: img2img and inpaint encode photographs
 NAMED_SHARE = 0.7  # of the colours behind its things are those that captions name
@@ -68,12 +68,17 @@ class Pictures:
             picture = canvas[:, top : top + size, left : left + size]
         return picture.flip(-1) if rng.random() < 0.5 else picture
 
+    def alpha(self, thing: Thing) -> torch.Tensor:
+        """Where a thing covers what is behind it: (1, 128, 128) in [0, 1]."""
+        covered = torch.zeros(1, SIZE, SIZE)
+        alpha = self._cut_out(thing.subject, thing.side, thing.colour)[1]
+        _place(covered, thing).copy_(alpha)
+        return covered
+
     def _paste(self, canvas: torch.Tensor, thing: Thing) -> None:
         """Draw a thing onto (3, 128, 128)."""
         shape, alpha = self._cut_out(thing.subject, thing.side, thing.colour)
-        side = shape.shape[-1]
-        left, top = (round(SIZE * at - side / 2) for at in thing.centre)
-        place = canvas[:, top : top + side, left : left + side]
+        place = _place(canvas, thing)
         place.copy_(shape * alpha + place * (1 - alpha))
 
     def _cut_out_uncached(
@@ -88,6 +93,13 @@ class Pictures:
             picture = picture.resize((pixels, pixels), Image.Resampling.LANCZOS)
         pixels_tensor = to_tensor(picture)
         return pixels_tensor[:3], (pixels_tensor[3:] + 1) / 2
+
+
+def _place(canvas: torch.Tensor, thing: Thing) -> torch.Tensor:
+    """The part of (C, 128, 128) that a thing is drawn on, a view."""
+    side = SIDE if thing.side == FULL else round(SIZE * thing.side)
+    left, top = (round(SIZE * at - side / 2) for at in thing.centre)
+    return canvas[:, top : top + side, left : left + side]
 
 
 def backdrop(background: tuple[str, ...]) -> torch.Tensor:
