@@ -1,6 +1,7 @@
 """The mobile client's types and translations are those of the API."""
 
 import ast
+import json
 import re
 import string
 import subprocess
@@ -42,6 +43,13 @@ def test_every_sentence_with_a_code_is_translated() -> None:
     for code, values in ours.items():
         names = {name for _, name, _, _ in string.Formatter().parse(translated[code]) if name}
         assert names <= values, code
+
+
+def test_the_note_of_the_demo_model_is_translated() -> None:
+    note = json.loads((SERVER / "models/tintype/darkroom.json").read_text())["note"]
+
+    (known,) = re.findall(r'"create.demo": "(.*)",', (CLIENT / "src/strings/en.ts").read_text())
+    assert known == note
 
 
 def coded_sentences() -> Iterator[tuple[str, set[str]]]:

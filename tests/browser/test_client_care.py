@@ -401,6 +401,8 @@ def test_the_servers_words_come_in_the_users_language(
     with phone(browser, server) as opened:
         opened.context.add_init_script("""localStorage.setItem("darkroom.language", '"vi"')""")
         unknown = server.txt2img("qwrtzp", num_inference_steps=1).json()
+        opened.open()
+        expect(opened.page.get_by_text("Mô hình thử: vẽ được")).to_be_visible()
         opened.open(f"#/job/{unknown['id']}")
         expect(opened.page.locator(".notes")).to_contain_text("mô hình thử này không biết từ nào")
 

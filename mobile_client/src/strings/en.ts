@@ -77,6 +77,8 @@ export const en = {
   "create.examples": "Prompts to try",
   "create.modelchanged":
     "The file of {model} is another one than when this picture was made, so the result can differ.",
+  // The note of the demo model, word for word.
+  "create.demo": "Demo model: it draws 489 emoji-like things at 128×128, and nothing else.",
   "create.addmodel": "For real pictures, add a model on the server:",
   "create.history": "Recent prompts",
   "create.history.empty": "Your prompts are kept here, on this device.",

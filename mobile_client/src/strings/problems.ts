@@ -26,6 +26,11 @@ export function sayCoded(text: string, { code, values }: Coded): string {
   return translated(code ?? "", values) ?? text;
 }
 
+/** A model's note; that of the demo model in the user's language. */
+export function sayModelNote(note: string): string {
+  return note === en["create.demo"] ? t("create.demo") : note;
+}
+
 export function sayNotes(job: Job): string[] {
   // An older server's jobs have the texts alone.
   const notes: readonly ({ text: string } & Coded)[] =

@@ -1,4 +1,5 @@
 import { t } from "../../strings";
+import { sayModelNote } from "../../strings/problems";
 import { useApp } from "../context";
 
 const MORE = "darkroom models pull stabilityai/stable-diffusion-xl-base-1.0";
@@ -28,7 +29,7 @@ export function ModelNote() {
       )}
       {model.note && (
         <p class="hint">
-          {model.note}
+          {sayModelNote(model.note)}
           {alone && (
             <>
               {" "}
