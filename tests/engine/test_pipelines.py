@@ -261,3 +261,14 @@ def test_an_instruction_to_edit_with_qwen_may_have_any_length(tmp_path: Path, na
     assert not [event for event in events if isinstance(event, JobWarning)]
     (one,), (other,) = developed(events, "0"), developed(events, "1")
     assert one.tobytes() != other.tobytes()  # its end is read
+
+
+def test_a_step_of_two_calls_is_told_once_it_is_done(tmp_path: Path) -> None:
+    """FLUX.2 klein asks for the prompt and for its negative one in a call each."""
+    tiny.small_by_default(BUILDERS["flux2_klein"](tmp_path / "models" / "klein"))
+
+    events = run(make_engine(tmp_path), job(model="klein", num_inference_steps=2))
+
+    steps = [event.step for event in events if isinstance(event, Stepped)]
+    assert (min(steps), max(steps)) == (1, 2)
+    assert isinstance(events[-1], Finished)

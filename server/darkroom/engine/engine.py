@@ -170,7 +170,8 @@ class DiffusersEngine:
                 events += self._handle_own_failure(work, active, failures[0])
             else:
                 active.furthest = max(active.furthest, active.step)
-                events.append(Stepped(active.job.id, active.furthest, active.steps))
+                if active.furthest:  # a guided step may take two calls
+                    events.append(Stepped(active.job.id, active.furthest, active.steps))
                 stepped.append(active)
         return events + self._previews(work, stepped)
 
