@@ -194,6 +194,7 @@ def worked_on(data_dir: Path, jobs: Sequence[EngineJob], arm: Callable[[int], No
         try:
             events = engine.tick()
         except torch.AcceleratorError:
+            engine._models.wait(600)  # its process would end, and what it loads with it
             engine = started(data_dir)
             for number in running:
                 ran[number] = Ran()
