@@ -177,21 +177,22 @@ def test_embeddings_are_told_by_their_widths(
 @pytest.mark.parametrize(
     ("shapes", "reason"),
     [
-        ({"lora_unet_mid_block_x.hada_w1_a": (4, 4)}, "LoHa"),
-        ({"lora_unet_mid_block_x.lokr_w1": (4, 4)}, "LoKr"),
-        (kohya(768) | {"lora_unet_mid_block_x.dora_scale": (4, 1)}, "DoRA"),
-        (kohya(768) | {"lora_unet_mid_block_x.lora_mid.weight": (4, 4, 3, 3)}, "Tucker"),
+        ({"lora_unet_mid_block_x.hada_w1_a": (4, 4)}, "half of lora_unet_mid_block_x"),
+        ({"lora_unet_mid_block_x.lokr_w1": (4, 4)}, "half of"),
+        (kohya(768) | {"lora_unet_mid_block_x.dora_scale": (4, 1)}, "half of"),
+        (kohya(768) | {"lora_unet_mid_block_x.lora_mid.weight": (4, 4, 3, 3)}, "half of"),
+        (kohya(768) | {"lora_unet_mid_block_x.a1.weight": (4, 8)}, "half of"),
+        (
+            {
+                "lora_unet_mid_block_x.oft_blocks": (4, 8, 8),
+                "lora_unet_mid_block_x.dora_scale": (4,),
+            },
+            "is a DoRA of a kind",
+        ),
+        ({"base_model.model.mid_block.x.ia3_l": (4,)}, "is an (IA)³ that was saved by peft"),
+        ({"base_model.model.mid_block.x.oft_R.weight": (4, 8)}, "is an OFT that was saved by peft"),
         ({"base_model.model.mid_block.x.lora_A.weight": (4, 4)}, "saved by peft"),
         ({"emb_params": (3, 768)}, "among the embeddings"),
-        (kohya(768) | {"lora_unet_mid_block_x_norm.w_norm": (4,)}, "trained norms"),
-        (kohya(768) | {"lora_unet_mid_block_x.diff": (4, 4)}, "full differences"),
-        (kohya(768) | {"lora_unet_mid_block_x.diff_b": (4,)}, "differences of biases"),
-        (
-            {"lora_unet_mid_block_x.weight": (4,), "lora_unet_mid_block_x.on_input": ()},
-            "is an (IA)³",
-        ),
-        (kohya(768) | {"lora_unet_mid_block_x.oft_blocks": (4, 8, 8)}, "is an OFT"),
-        (kohya(768) | {"lora_unet_mid_block_x.a1.weight": (4, 8)}, "is a GLoRA"),
         ({"first_stage_model.encoder.conv_in.weight": (4, 3, 3, 3)}, "among the models"),
         ({"base_model.model.layers.0.attention.to_q.lora_A.weight": (4, 4)}, "saved by peft"),
         ({"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": (4, 9)}, "half of"),
@@ -223,6 +224,53 @@ def test_what_is_no_lora_is_listed_with_the_reason(
     assert catalog.loras.entries() == ()
     with pytest.raises(UnknownLoraError, match="cannot be used"):
         catalog.loras.find("odd")
+
+
+LAYER = f"lora_unet_{ATTN2.replace('.', '_')}_to_k"
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {
+            "hada_w1_a": (320, 4),
+            "hada_w1_b": (4, 768),
+            "hada_w2_a": (320, 4),
+            "hada_w2_b": (4, 768),
+        },
+        {"lokr_w1": (16, 24), "lokr_w2": (20, 32)},
+        {"lokr_w1": (16, 24), "lokr_w2_a": (20, 4), "lokr_w2_b": (4, 32), "alpha": ()},
+        {"lora_down.weight": (4, 768), "lora_up.weight": (320, 4), "dora_scale": (320, 1)},
+        {"diff": (320, 768), "diff_b": (320,)},
+        {
+            "a1.weight": (768, 4),
+            "a2.weight": (4, 768),
+            "b1.weight": (320, 4),
+            "b2.weight": (4, 768),
+        },
+    ],
+)
+def test_every_kind_of_change_is_listed_with_its_family(
+    catalog: AdapterCatalog, loras: Path, tensors: dict[str, tuple[int, ...]]
+) -> None:
+    norm = {"lora_unet_mid_block_attentions_0_norm.w_norm": (64,)}
+    save(loras / "ink.safetensors", {f"{LAYER}.{end}": s for end, s in tensors.items()} | norm)
+
+    (entry,) = catalog.loras.entries()
+
+    assert entry.info.family == "sd1"
+    assert entry.expected_bytes(2) >= 2 * 64
+
+
+@pytest.mark.parametrize("tensors", [{"oft_blocks": (4, 8, 8)}, {"weight": (4,), "on_input": ()}])
+def test_so_are_those_that_do_not_show_a_width(
+    catalog: AdapterCatalog, loras: Path, tensors: dict[str, tuple[int, ...]]
+) -> None:
+    save(loras / "ink.safetensors", {f"{LAYER}.{end}": shape for end, shape in tensors.items()})
+
+    (entry,) = catalog.loras.entries()
+
+    assert (entry.kinds, entry.info.family) == (("unet",), "unknown")
 
 
 @pytest.mark.parametrize("kept", ["string_to_param.*", "emb_params", "clip_l"])

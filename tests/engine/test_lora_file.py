@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from darkroom.engine import lora_file
+from tests.engine.lora_changes import KINDS, Draw
 
 RANK, ALPHA, WIDTH = 4, 2.0, 8
 
@@ -21,12 +22,12 @@ def _halves(outputs: int = WIDTH) -> tuple[torch.Tensor, torch.Tensor]:
 
 def read(path: Path, pipeline: str, tensors: dict[str, torch.Tensor]) -> lora_file.Updates:
     save_file({key: tensor.clone() for key, tensor in tensors.items()}, path)
-    return lora_file.read(path, getattr(diffusers, pipeline), {"transformer": None})
+    return lora_file.read(path, getattr(diffusers, pipeline), {"transformer": torch.nn.Module()})
 
 
 def changes(updates: lora_file.Updates, part: str = "transformer") -> dict[str, torch.Tensor]:
     """ΔW by layer."""
-    return {name: update.up @ update.down for name, update in updates[part].items()}
+    return {name: change.delta() for name, change in updates[part].items()}
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,25 @@ def test_projections_in_one_are_taken_apart(
 
     for letter, piece in zip("qkv", up.chunk(3), strict=True):
         torch.testing.assert_close(found.pop(layers.format(letter)), piece @ down)
+    assert not found
+
+
+@pytest.mark.parametrize("kind", ["loha", "lokr", "lokr_both", "full"])
+@pytest.mark.parametrize(
+    ("pipeline", "qkv"),
+    [
+        ("FluxPipeline", "lora_unet_double_blocks_0_img_attn_qkv"),
+        ("Flux2KleinPipeline", "diffusion_model.double_blocks.0.img_attn.qkv"),
+    ],
+)
+def test_so_are_changes_of_other_kinds(tmp_path: Path, pipeline: str, qkv: str, kind: str) -> None:
+    made, delta = KINDS[kind](Draw(1), torch.zeros(3 * WIDTH, WIDTH))
+
+    tensors = {f"{qkv}.{end}": tensor for end, tensor in made.items()}
+    found = changes(read(tmp_path / "ink.safetensors", pipeline, tensors))
+
+    for letter, piece in zip("qkv", delta.chunk(3), strict=True):
+        torch.testing.assert_close(found.pop(f"transformer_blocks.0.attn.to_{letter}"), piece)
     assert not found
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from darkroom.engine import lora_layers
 from darkroom.engine.base import EngineEvent, EngineJob, Failed, Finished, Stepped
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.engine.lora_file import LowRank
+from darkroom.engine.weight_changes import At, LowRank
 from darkroom.requests import Lora, Task
 from tests.conftest import DATA
 from tests.effort import sampled
@@ -323,7 +323,7 @@ def test_rows_that_a_network_repeats_keep_their_loras() -> None:
 
     output = base.clone()
     for name, share in lora_layers.shares(rows).items():
-        share.add(layer, updates[name], inputs, output)
+        share.add(updates[name], At(layer, inputs), output)
 
     for index, row in enumerate([*rows, *rows]):
         change = sum(
@@ -339,4 +339,4 @@ def test_rows_that_cannot_be_told_apart_are_no_guess() -> None:
     (share,) = lora_layers.shares([{"ink": 1.0}, {}]).values()
 
     with pytest.raises(ValueError, match="3 inputs"):
-        share.add(layer, update, torch.zeros(3, 6), torch.zeros(3, 5))
+        share.add(update, At(layer, torch.zeros(3, 6)), torch.zeros(3, 5))

@@ -14,16 +14,18 @@ TITLES: Mapping[str, str] = {
 }
 
 # A UNet's parts as diffusers names them, and as the original code does (kohya's SDXL files).
-_OURS = "down_blocks|mid_block|up_blocks|conv_in|conv_out|time_embedding|add_embedding"
+_OURS = (
+    "down_blocks|mid_block|up_blocks|conv_in|conv_out|conv_norm_out|time_embedding|add_embedding"
+)
 _SGM = "input_blocks|middle_block|output_blocks|time_embed|label_emb|out_2"
-_UNET = re.compile(rf"(?:lora_unet_(?:{_OURS}|{_SGM})|(?:unet\.)?(?:{_OURS})).*")
+_UNET = re.compile(rf"(?:lora_unet_(?:{_OURS}|{_SGM})|(?:unet\.|lycoris_)?(?:{_OURS})).*")
 _TEXT = re.compile(r"(?:lora_te[12]?_|text_encoder(?:_2)?\.).*")
 
 # Transformers' layers, with `_` for every dot, in diffusers' names and in the original code's.
 _PREFIX = re.compile(
-    r"(?:transformer|diffusion_model|base_model\.model)\.|lora_(?:unet|transformer)_"
+    r"(?:transformer|diffusion_model|base_model\.model)\.|lora_(?:unet|transformer)_|lycoris_"
 )
-_ATTENTION = "attn_(?:to_[qkv]|to_out_0|add_[qkv]_proj|to_add_out)"
+_ATTENTION = "attn_(?:to_[qkv]|to_out_0|add_[qkv]_proj|to_add_out|norm_(?:added_)?[qk])"
 _GATED = rf"{_ATTENTION}|ff(?:_context)?_net_(?:0_proj|2)|norm1(?:_context)?_linear"
 _TIME = "embedder_linear_[12]"
 _ENDS = "x_embedder|context_embedder|norm_out_linear|proj_out"
@@ -99,9 +101,9 @@ def kinds(layers: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
-def inner_width(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-    """The width of a transformer by the shape (rank, in) of its layers; None if none shows it."""
-    widths = (shape[1] for name, shape in shapes.items() if _INNER.fullmatch(_plain(name)))
+def inner_width(inputs: Mapping[str, int]) -> int | None:
+    """The width of a transformer by how many numbers its layers read; None if none shows it."""
+    widths = (width for name, width in inputs.items() if _INNER.fullmatch(_plain(name)))
     return next(widths, None)
 
 

@@ -5,9 +5,8 @@ be used.
 """
 
 import json
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from darkroom.catalog import lora_kinds, sidecars
 from darkroom.catalog.addons import NO_FOLDERS, AddonEntry, AddonFolder
 from darkroom.catalog.listing import Listed, SharedFolders
 from darkroom.catalog.lora_kinds import UNET
+from darkroom.catalog.lora_tensors import BUNDLED, Layer, group_by_layer, unknown
 from darkroom.catalog.models import ModelEntry
 from darkroom.catalog.weight_files import (
     Header,
@@ -24,39 +24,7 @@ from darkroom.config import Settings
 from darkroom.errors import DarkroomError, message
 from darkroom.responses import EmbeddingInfo, LoraInfo
 
-# The end of a key. XLabs has two LoRAs on a layer, `…_lora1.down.weight` and `…_lora2.…`.
-_KEY = re.compile(
-    r"(?:(?:[._]lora(?:\.|_|_linear_layer\.)|(?<=_lora[12])\.)"
-    r"(?P<side>down|up|A|B)(?:\.default)?\.weight|\.alpha)\Z"
-)
-_KEY_CHARS = 48  # of a key's end that it can match
-
-# What is in a key → what the file is instead.
-FOREIGN = {
-    re.compile(pattern): reason
-    for pattern, reason in {
-        r"\.hada_w1": "is a LoHa; only LoRA and LoCon can be used",
-        r"\.lokr_w1": "is a LoKr; only LoRA and LoCon can be used",
-        r"dora_scale|lora_magnitude_vector": "is a DoRA; only LoRA and LoCon can be used",
-        r"\.lora_mid\.": "is a LoCon with Tucker cores, which cannot be used",
-        r"\.(?:w_norm|b_norm)$": "holds trained norms (LyCORIS); only LoRA and LoCon can be used",
-        r"\.diff$": "holds full differences of weights; only LoRA and LoCon can be used",
-        r"\.diff_b$": "holds differences of biases; only LoRA and LoCon can be used",
-        r"\.on_input$|\.ia3_l$": "is an (IA)³; only LoRA and LoCon can be used",
-        r"\.oft_(?:blocks|diag)|\.oft_R\.": "is an OFT; only LoRA and LoCon can be used",
-        r"\.[ab][12]\.weight$": "is a GLoRA; only LoRA and LoCon can be used",
-        # Of FLUX some are published so, with strengths of 1.
-        r"^base_model\.model\.(?!double_|single_|img_|txt_|time_|vector_|guidance_|final_)": (
-            "was saved by peft, which keeps its strength in another file; save it with diffusers' "
-            "save_lora_weights"
-        ),
-        r"first_stage_model\.": "is a whole checkpoint; it belongs among the models",
-        r"emb_params|clip_g": "is a textual inversion; it belongs among the embeddings",
-    }.items()
-}
 MAX_TRIGGER_WORDS = 8
-PEFT = "base_model.model."  # how peft's keys begin
-BUNDLED = "bundle_emb."  # how keys of embeddings begin that kohya and OneTrainer put into LoRAs
 
 # Width of the text embeddings that the UNet's cross attention reads → family, and its name.
 FAMILIES = {
@@ -78,12 +46,17 @@ class LoraEntry(AddonEntry):
         kinds: of network that it may be for, see `lora_kinds`.
         width: of the transformer that it was trained for; None if its layers do not show it.
         bundled: names of the embeddings in its file, which are not read.
+        numbers: that its layers keep in memory.
     """
 
     info: LoraInfo
     kinds: tuple[str, ...]
     width: int | None
     bundled: tuple[str, ...] = ()
+    numbers: int = 0
+
+    def expected_bytes(self, number_bytes: int) -> int:
+        return number_bytes * self.numbers
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -120,82 +93,24 @@ class AdapterCatalog:
         return cls(settings.loras_dir, settings.embeddings_dir, shared)
 
 
-@dataclass
-class Layer:
-    """Keys of one layer. Only alpha may be missing."""
-
-    down: str = ""
-    up: str = ""
-    alpha: str | None = None
-
-
-def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
-    """Group the keys of a file by layer, in any of the naming schemes.
-
-        kohya            lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight, ….alpha
-        peft             unet.down_blocks.0.attentions.0.proj_in.lora_A.weight
-        ai-toolkit       diffusion_model.layers.0.attention.to_q.lora_A.weight
-        diffusers        unet.down_blocks.0.attentions.0.proj_in.lora.down.weight
-        old diffusers    down_blocks.0.….attn1.processor.to_q_lora.down.weight
-
-    Every layer has a `down` of (rank, in, …) and an `up` of (out, rank, …), and changes its weight
-    by alpha / rank · up · down.
-
-    Embeddings that are bundled with them are left out.
-
-    Raises:
-        UnusableAddonError: a key is of something else, or half of a layer is missing.
-    """
-    layers: dict[str, Layer] = {}
-    held = [key for key in keys if not key.startswith(BUNDLED)]
-    known = {key: _KEY.search(key, max(1, len(key) - _KEY_CHARS)) for key in held}
-    odd = [key for key in held if known[key] is None or key.startswith(PEFT)]
-    for part, reason in FOREIGN.items():
-        if any(part.search(key) for key in odd):
-            raise UnusableAddonError(reason)
-    for key, match in known.items():
-        if match is None:
-            raise UnusableAddonError(_unknown(key))
-        layer = layers.setdefault(key[: match.start()], Layer())
-        match match["side"]:
-            case "down" | "A":
-                layer.down = key
-            case "up" | "B":
-                layer.up = key
-            case _:
-                layer.alpha = key
-    for name, layer in layers.items():
-        if not (layer.down and layer.up):
-            raise UnusableAddonError(f"is not whole: half of {name} is missing")
-    if not layers:
-        raise UnusableAddonError("is empty")
-    return layers
-
-
-def _unknown(held: str) -> str:
-    return (
-        f"is no LoRA for Stable Diffusion or another family that takes them: it holds {held:.200}"
-    )
-
-
 def _describe_lora(listed: Listed, header: Header) -> LoraEntry:
     layers = group_by_layer(header.shapes)
     try:
         kinds = lora_kinds.kinds(layers)
     except ValueError as error:
-        raise UnusableAddonError(_unknown(str(error))) from None
+        raise UnusableAddonError(unknown(str(error))) from None
     for name, layer in layers.items():
-        down, up = header.shapes[layer.down], header.shapes[layer.up]
-        if len(down) not in (2, 4) or len(down) != len(up) or down[0] != up[1]:
-            raise UnusableAddonError(f"is damaged: the halves of {name} do not fit together")
+        if "LoRA" in layer.kinds:
+            down, up = header.shapes[layer.keys["down"]], header.shapes[layer.keys["up"]]
+            if len(down) not in (2, 4) or len(down) != len(up) or down[0] != up[1]:
+                raise UnusableAddonError(f"is damaged: the halves of {name} do not fit together")
     text_dim, width, kind = None, None, kinds[0] if len(kinds) == 1 else "unknown"
     if kinds == (UNET,):
         text_dim = _text_dim(layers, header.shapes)
         kind = family(text_dim)
     else:
-        width = lora_kinds.inner_width(
-            {name: header.shapes[layer.down] for name, layer in layers.items()}
-        )
+        inputs = {name: layer.inputs(header.shapes) for name, layer in layers.items()}
+        width = lora_kinds.inner_width({name: n for name, n in inputs.items() if n is not None})
     about = sidecars.about(listed, header.metadata)
     output_name = header.metadata.get("ss_output_name", "").strip()[:200]
     aliases = dict.fromkeys(alias for alias in (listed.stem, output_name) if alias)
@@ -209,23 +124,24 @@ def _describe_lora(listed: Listed, header: Header) -> LoraEntry:
         trigger_words=about.trigger_words or _frequent_tags(header.metadata),
     )
     bundled = {key.split(".")[1]: None for key in header.shapes if key.startswith(BUNDLED)}
-    return LoraEntry(listed.path, info, kinds, width, tuple(bundled))
+    numbers = sum(layer.numbers(header.shapes) for layer in layers.values())
+    return LoraEntry(listed.path, info, kinds, width, tuple(bundled), numbers)
 
 
 def _text_dim(layers: Mapping[str, Layer], shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Width of the text embeddings it was trained with; None if its layers do not show it."""
-    reading_text = [
-        shapes[layer.down][1]
+    reading_text = (
+        layer.inputs(shapes)
         for name, layer in layers.items()
         if "attn2" in name and name.endswith(("to_k", "to_v"))
-    ]
-    if reading_text:
-        return reading_text[0]
+    )
+    if width := next(filter(None, reading_text), None):
+        return width
     if any(n.startswith(("lora_te2_", "text_encoder_2.")) or "label_emb" in n for n in layers):
         return 2048
     for name, layer in layers.items():  # SD 1.x and 2.x: the encoder is as wide as its text
         if name.startswith(("lora_te_", "text_encoder.")) and name.endswith("q_proj"):
-            return shapes[layer.down][1]
+            return layer.inputs(shapes)
     return None
 
 

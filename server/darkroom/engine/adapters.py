@@ -19,8 +19,8 @@ import torch
 from darkroom.catalog.loras import AdapterCatalog, LoraEntry, UnknownLoraError
 from darkroom.engine import lora_file, lora_layers
 from darkroom.engine.loading import DENOISERS
-from darkroom.engine.lora_file import LowRank
 from darkroom.engine.lora_layers import Layer, Share
+from darkroom.engine.weight_changes import At, Change, without_bias
 from darkroom.errors import DarkroomError, message, text_of
 from darkroom.requests import Lora
 
@@ -53,7 +53,7 @@ class LoadedLora:
     id: int
     path: Path
     stamp: Stamp
-    layers: Mapping[Layer, LowRank]
+    layers: Mapping[Layer, Change]
     of_text: frozenset[Layer]
     bytes: int
     apart: bool
@@ -225,8 +225,8 @@ class Adapters:
             fitted = lora_layers.fit(self._parts, updates, self._device)
         except ValueError as error:
             raise AdapterError(name, str(error)) from error
-        layers = {layer: update for part in fitted.values() for layer, update in part.items()}
-        size = sum(half.nbytes for each in layers.values() for half in (each.down, each.up))
+        layers = {layer: change for part in fitted.values() for layer, change in part.items()}
+        size = sum(tensor.nbytes for change in layers.values() for tensor in change.tensors())
         log.info("LoRA loaded", lora=name, megabytes=round(size / 2**20, 1))
         return LoadedLora(
             id=next(self._ids),
@@ -277,11 +277,12 @@ class Adapters:
             self._shares, self._text_shares = {}, {}
 
     def _add(self, layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        for lora in self._shares:
+        here = [(lora, lora.layers[layer]) for lora in self._shares if layer in lora.layers]
+        based = any(change.needs_base for _, change in here)
+        at = At(layer, inputs[0], without_bias(layer, output) if based else None)
+        for lora, change in here:
             share = (self._text_shares if layer in lora.of_text else self._shares)[lora]
-            update = lora.layers.get(layer)
-            if update is not None:
-                share.add(layer, update, inputs[0], output)
+            share.add(change, at, output)
 
 
 def _stamp(path: Path) -> Stamp | None:

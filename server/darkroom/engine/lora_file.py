@@ -1,14 +1,14 @@
-"""A LoRA file as low-rank updates of layers, whichever program saved it.
+"""A LoRA file as changes of layers, whichever program saved it.
 
-diffusers renames the layers, as the loader of each pipeline does. Strengths (alpha) are put into
+diffusers renames the layers, as the loader of each pipeline does; so it does for changes of other
+kinds than LoRA, for each of which a small LoRA stands meanwhile. Strengths (alpha) are put into
 the weights here, because on diffusers' way from the file to peft those of a UNet's attention layers
 are lost where they differ between layers (`get_peft_kwargs` in 0.42 looks for them under names that
 the UNet does not have), as they do in every LoCon with a `conv_alpha` of its own.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from diffusers.utils.state_dict_utils import (
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from darkroom.catalog import loras, weight_files
+from darkroom.catalog import lora_tensors, weight_files
+from darkroom.engine import weight_changes
 from darkroom.engine.loading import DENOISERS
+from darkroom.engine.weight_changes import Change, LowRank
 
 PARTS = (*DENOISERS, "text_encoder", "text_encoder_2")
 FOREIGN_METADATA = "holds metadata that diffusers did not write"
@@ -32,20 +34,26 @@ FOREIGN_METADATA = "holds metadata that diffusers did not write"
 _UNET_ALONE = ("down_blocks.", "mid_block.", "up_blocks.")
 
 
-@dataclass(frozen=True)
-class LowRank:
-    """An update of one layer, ΔW = up · down, with its strength in `up`."""
+# Part of the pipeline → name of a layer in it → its change.
+Updates = Mapping[str, Mapping[str, Change]]
 
-    down: torch.Tensor  # (rank, in), or (rank, in, kernel, kernel) of a convolution
-    up: torch.Tensor  # (out, rank), or (out, rank, 1, 1)
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
-
-
-# Part of the pipeline → name of a layer in it → its update.
-Updates = Mapping[str, Mapping[str, LowRank]]
+# How names of layers begin, and the parts that they are in; `` is the network that denoises.
+_PREFIXES = {
+    "lora_unet_": "",
+    "lora_transformer_": "",
+    "lycoris_": "",
+    "diffusion_model.": "",
+    "unet.": "unet",
+    "transformer.": "transformer",
+    "lora_te2_": "text_encoder_2",
+    "lora_te1_": "text_encoder",
+    "lora_te_": "text_encoder",
+    "text_encoder_2.": "text_encoder_2",
+    "text_encoder.": "text_encoder",
+}
+# In place of a change that diffusers cannot rename stands a LoRA of rank 1: the number of the
+# change behind this one, and the numbers of its rows.
+_MARK = 2**22
 
 
 def read(path: Path, pipeline: Any, parts: Mapping[str, Any]) -> Updates:
@@ -66,29 +74,91 @@ def read(path: Path, pipeline: Any, parts: Mapping[str, Any]) -> Updates:
         tensors = load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise ValueError(f"cannot be read ({error})") from None
-    layers = loras.group_by_layer(tensors)
+    layers = lora_tensors.group_by_layer(tensors)
     config = _configuration(metadata)
     weights: dict[str, torch.Tensor] = {}
+    updates: dict[str, dict[str, Change]] = {part: {} for part in PARTS}
+    marked: list[Change] = []
+    names: dict[str, dict[str, str]] = {}  # made when they are needed
     for name, layer in layers.items():
-        down, up = tensors[layer.down].float(), tensors[layer.up].float()
-        if not (down.isfinite().all() and up.isfinite().all()):
+        held = {key: tensors[key].float() for key in layer.keys.values()}
+        if not all(tensor.isfinite().all() for tensor in held.values()):
             raise ValueError(f"holds numbers that are infinite or none at all, in {name}")
-        alpha = None if layer.alpha is None else float(tensors[layer.alpha])
-        prefix = "unet." if layer.down.startswith(_UNET_ALONE) else ""
-        weights[prefix + layer.down] = down
-        weights[prefix + layer.up] = up * _strength(config, name, down.shape[0], alpha)
-        if layer.alpha is not None and "transformer" in parts:
-            # Some converters ask for it, and some know by it what to convert. It says 1 now.
-            weights[layer.alpha] = torch.tensor(float(down.shape[0]))
+        strength = 1.0
+        if "down" in layer.keys:
+            alpha = float(held[layer.keys["alpha"]]) if "alpha" in layer.keys else None
+            strength = _strength(config, name, held[layer.keys["down"]].shape[0], alpha)
+        change = weight_changes.read(layer, held, strength)
+        if layer.low_rank:
+            assert isinstance(change, LowRank)
+            prefix = "unet." if layer.keys["down"].startswith(_UNET_ALONE) else ""
+            weights[prefix + layer.keys["down"]] = change.down
+            weights[prefix + layer.keys["up"]] = change.up
+            if "alpha" in layer.keys and "transformer" in parts:
+                # Some converters ask for it, and some know by it what to convert. It says 1 now.
+                weights[layer.keys["alpha"]] = torch.tensor(float(change.rank))
+            continue
+        names = names or {part: _names(model) for part, model in parts.items()}
+        part, known = _place(name, names)
+        if known is not None:
+            updates[part][known] = change
+            continue
+        weights |= _stand_in(name, change, _MARK + len(marked))
+        marked.append(change)
+    if not weights:
+        return updates
     try:
         renamed = _renamed(weights, pipeline, parts)
-        updates = {part: _updates(renamed, f"{part}.") for part in PARTS}
+        for part in PARTS:
+            for name, update in _updates(renamed, f"{part}.").items():
+                updates[part][name] = _change(update, marked)
         if not any(updates.values()):
             raise ValueError(next(iter(layers)))
         return updates
     except (KeyError, IndexError, AttributeError, AssertionError, ValueError) as error:
         # What diffusers' renaming raises on names that it cannot take apart.
         raise ValueError(f"names layers in a way that is not known ({error!s:.200})") from None
+
+
+def _names(model: Any) -> dict[str, str]:
+    """The names of a model's layers by those with `_` for every dot, as kohya writes them."""
+    return {name.replace(".", "_"): name for name, _ in model.named_modules()}
+
+
+def _place(name: str, names: Mapping[str, Mapping[str, str]]) -> tuple[str, str | None]:
+    """The part that a layer of a file is in, and its name there; None if it is not that."""
+    denoiser = next(part for part in DENOISERS if part in names)
+    for prefix, part in _PREFIXES.items():
+        if name.startswith(prefix):
+            plain = name.removeprefix(prefix).replace(".", "_")
+            found = names.get(part or denoiser, {})
+            return part or denoiser, found.get(plain, found.get(plain.removeprefix("text_model_")))
+    return denoiser, names[denoiser].get(name.replace(".", "_"))
+
+
+def _stand_in(name: str, change: Change, mark: int) -> dict[str, torch.Tensor]:
+    """A LoRA of rank 1 that diffusers renames in place of a change."""
+    made, _, *kernel = (*change.shape(), None)
+    if made is None:
+        raise ValueError(f"is for another model: this one has no layer {name}")
+    ends = (1,) * (2 if len([size for size in kernel if size is not None]) > 1 else 0)
+    down = torch.full((1, 1, *ends), float(mark))
+    up = torch.arange(float(made)).reshape(-1, 1, *ends)
+    if "." in name:
+        return {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
+    sides = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+    return {**sides, f"{name}.alpha": torch.tensor(1.0)}
+
+
+def _change(update: LowRank, marked: Sequence[Change]) -> Change:
+    """The change that a LoRA stands for, or itself."""
+    number = int(update.down.flatten()[0]) - _MARK
+    if update.rank != 1 or not 0 <= number < len(marked):
+        return update
+    change, index = marked[number], update.up.flatten().long()
+    whole = change.shape()[0]
+    assert whole is not None
+    return change if torch.equal(index, torch.arange(whole)) else change.rows(index)
 
 
 def _renamed(
@@ -145,14 +215,14 @@ def _configuration(metadata: Mapping[str, str]) -> dict[str, Any]:
     """peft's configuration, as diffusers saves it in a file's metadata; may be empty.
 
     Raises:
-        ValueError: diffusers did not write it, or it asks for more than LoRA.
+        ValueError: diffusers did not write it.
     """
     try:
-        config: dict[str, Any] = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}"))
-        if any(config.get(f"{part}.use_dora") for part in PARTS):
-            raise ValueError("is a DoRA; only LoRA and LoCon can be used")
-    except (json.JSONDecodeError, AttributeError):
-        raise ValueError(FOREIGN_METADATA) from None
+        config = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}"))
+    except json.JSONDecodeError:
+        config = None
+    if not isinstance(config, dict):
+        raise ValueError(FOREIGN_METADATA)
     return config
 
 

@@ -1,21 +1,22 @@
 """Which layers of a model a LoRA changes, and what it adds to their outputs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.nn import functional
 
-from darkroom.engine.lora_file import LowRank, Updates
+from darkroom.engine.lora_file import Updates
+from darkroom.engine.weight_changes import At, Bias, Change, Norm, layer_shape
 
-Layer = torch.nn.Linear | torch.nn.Conv2d
+Layer = torch.nn.Module
 
 
 def fit(
     parts: Mapping[str, torch.nn.Module], updates: Updates, device: torch.device
-) -> dict[str, dict[Layer, LowRank]]:
-    """The updates of the models' layers, for each part, on the device, in its part's dtype.
+) -> dict[str, dict[Layer, Change]]:
+    """The changes of the models' layers, for each part, on the device, in its part's dtype.
 
     transformers 5 took the level `text_model.` out of CLIPTextModel, and left it in
     CLIPTextModelWithProjection; files have it for both.
@@ -31,36 +32,40 @@ def fit(
     return {part: _fit(model, updates.get(part, {}), device) for part, model in parts.items()}
 
 
-def _fit(model: Any, updates: Mapping[str, LowRank], device: torch.device) -> dict[Layer, LowRank]:
+def _fit(model: Any, updates: Mapping[str, Change], device: torch.device) -> dict[Layer, Change]:
     modules = dict(model.named_modules())
-    found: dict[Layer, LowRank] = {}
-    for name, update in updates.items():
+    found: dict[Layer, Change] = {}
+    for name, change in updates.items():
         known = name if name in modules else name.removeprefix("text_model.")
         module = modules.get(known)
-        if not isinstance(module, Layer):
+        if module is None or not _takes(module, change):
             raise ValueError(f"is for another model: this one has no layer {name}")
-        have = (tuple(update.up.shape), tuple(update.down.shape))
-        want = _shapes(module, update.rank)
-        if have != want:
-            raise ValueError(
-                f"is for another model: its {name} is {have[0]}·{have[1]}, "
-                f"but this model's takes {want[0]}·{want[1]}"
-            )
-        halves = (update.down, update.up)
-        # Copies, which do not keep the bytes of the whole file in memory.
-        moved = LowRank(*(half.to(device, model.dtype, copy=True) for half in halves))
-        if not (moved.down.isfinite().all() and moved.up.isfinite().all()):
+        want = layer_shape(module)
+        _check(name, change, want)
+        placed = change.laid_out(want).to(device, torch.float32).fitted(module)
+        moved = placed.to(device, model.dtype)
+        if not all(tensor.isfinite().all() for tensor in moved.tensors()):
             raise ValueError(f"holds numbers that are too large for {model.dtype}, in {name}")
         found[module] = moved
     return found
 
 
-def _shapes(module: Layer, rank: int) -> tuple[Any, Any]:
-    """Shapes of up and down, without the layer's weight, which may be packed."""
-    if isinstance(module, torch.nn.Linear):
-        return (module.out_features, rank), (rank, module.in_features)
-    inputs = module.in_channels // module.groups
-    return (module.out_channels, rank, 1, 1), (rank, inputs, *module.kernel_size)
+def _takes(module: torch.nn.Module, change: Change) -> bool:
+    """Whether a module is of the kind that a change is for."""
+    if not isinstance(getattr(module, "weight", None), torch.Tensor):
+        return False
+    multiplies = isinstance(module, torch.nn.Linear | torch.nn.Conv2d)
+    return isinstance(change, Bias) or multiplies != isinstance(change, Norm)
+
+
+def _check(name: str, change: Change, want: tuple[int, ...]) -> None:
+    made, *read = change.shape()
+    known = [size for size in read if size is not None]
+    columns = math.prod(known) if len(known) == len(read) else None
+    if made not in (None, want[0]) or columns not in (None, math.prod(want[1:])):
+        raise ValueError(
+            f"is for another model: its {name} is {change.shape()}, but this model's is {want}"
+        )
 
 
 @dataclass(frozen=True)
@@ -78,28 +83,28 @@ class Share:
     scales: Sequence[float]
     _tensors: dict[Any, torch.Tensor] = field(default_factory=dict)  # made once for all layers
 
-    def add(
-        self, layer: Layer, update: LowRank, inputs: torch.Tensor, output: torch.Tensor
-    ) -> None:
-        """Add to a layer's output, in place, what an update makes of its inputs.
+    def add(self, change: Change, at: At, output: torch.Tensor) -> None:
+        """Add to a layer's output, in place, what a change makes of its inputs.
 
         Raises:
             ValueError: the inputs have not one entry a row, and the rows differ.
         """
         if self.rows is None:
-            output += self._scaled(_change(layer, update, inputs), 1)
+            output += self._scaled(change.of(at), 1)
             return
+        inputs = at.inputs
         # A network may repeat its rows, as Qwen-Image does for timesteps at which references are.
         times, rest = divmod(len(inputs), self.of)
         if rest:
             raise ValueError(f"a layer has {len(inputs)} inputs, but the call {self.of} rows")
         for turn in range(times):
             place = self._place(turn * self.of, inputs.device)
-            change = self._scaled(_change(layer, update, inputs[place]), inputs.ndim)
+            base = None if at.base is None else at.base[place]
+            added = self._scaled(change.of(At(at.layer, inputs[place], base)), inputs.ndim)
             if isinstance(place, slice):
-                output[place] += change
+                output[place] += added
             else:
-                output.index_add_(0, place, change.to(output.dtype))
+                output.index_add_(0, place, added.to(output.dtype).expand_as(output[place]))
 
     def _place(self, start: int, device: torch.device) -> slice | torch.Tensor:
         assert self.rows is not None
@@ -118,15 +123,6 @@ class Share:
             return change * self._tensors[change.dtype].reshape(-1, *(1,) * (dimensions - 1))
         (scale,) = self.scales
         return change if scale == 1 else change * scale
-
-
-def _change(layer: Layer, update: LowRank, inputs: torch.Tensor) -> torch.Tensor:
-    inputs = inputs.to(update.down.dtype)
-    if isinstance(layer, torch.nn.Linear):
-        return functional.linear(functional.linear(inputs, update.down), update.up)
-    geometry: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
-    down = functional.conv2d(inputs, update.down, None, *geometry)
-    return functional.conv2d(down, update.up)
 
 
 def shares(rows: Sequence[Mapping[Any, float]]) -> dict[Any, Share]:

@@ -63,11 +63,16 @@ class PackedConv2d(nn.Conv2d):
         )
         return convolved
 
+    def plain_weight(self) -> torch.Tensor:
+        """The weight as any layer has it."""
+        return next(iter(self._packed.values())).to_dense()
+
     def _packed_for(self, shape: torch.Size) -> torch.Tensor:
         """The weight for inputs of a new size; one that is kept already, if it is laid out so."""
-        kept = list(self._packed.values())
-        weight = self._reordered(kept[0].to_dense(), shape)
-        return next((each for each in kept if _layout(each) == _layout(weight)), weight)
+        weight = self._reordered(self.plain_weight(), shape)
+        return next(
+            (each for each in self._packed.values() if _layout(each) == _layout(weight)), weight
+        )
 
     def _reordered(self, weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         packed: torch.Tensor = torch.ops.mkldnn._reorder_convolution_weight(

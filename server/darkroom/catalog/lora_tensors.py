@@ -1,0 +1,194 @@
+"""What the tensors of a LoRA file are: of which layer, and of which kind of change of its weight.
+
+kohya's names for LoRA are those of sd-scripts, the other kinds' those of LyCORIS, in which Kohya's,
+OneTrainer's, ai-toolkit's and SimpleTuner's files have them too.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from darkroom.catalog.weight_files import UnusableAddonError
+
+PEFT = "base_model.model."  # how peft's keys begin
+BUNDLED = "bundle_emb."  # how keys of embeddings begin that kohya and OneTrainer put into LoRAs
+
+# The end of a key. XLabs has two LoRAs on a layer, `…_lora1.down.weight` and `…_lora2.…`.
+_KEY = re.compile(
+    r"(?:(?:[._]lora(?:\.|_|_linear_layer\.)|(?<=_lora[12])\.)"
+    r"(?P<side>down|up|mid|A|B)(?:\.default)?\.weight"
+    r"|\.(?:hada_(?P<loha>w[12]_[ab]|t[12])|lokr_(?P<lokr>w[12](?:_[ab])?|t2)"
+    r"|(?P<glora>[ab][12])\.weight"
+    r"|(?P<plain>alpha|scalar|dora_scale|diff|diff_b|w_norm|b_norm|on_input|oft_blocks|rescale)"
+    r"|(?P<magnitude>lora_magnitude_vector)(?:\.default)?(?:\.weight)?|(?P<weight>weight)))\Z"
+)
+_KEY_CHARS = 48  # of a key's end that it can match
+
+# The tensors that a kind has to have, by the names that `Layer.keys` gives them; and its name.
+KINDS: Mapping[str, tuple[frozenset[str], ...]] = {
+    "LoRA": (frozenset({"down", "up"}),),
+    "LoHa": (frozenset({"loha_w1_a", "loha_w1_b", "loha_w2_a", "loha_w2_b"}),),
+    "LoKr": tuple(
+        frozenset(first | second)
+        for first in ({"lokr_w1"}, {"lokr_w1_a", "lokr_w1_b"})
+        for second in ({"lokr_w2"}, {"lokr_w2_a", "lokr_w2_b"})
+    ),
+    "GLoRA": (frozenset({"glora_a1", "glora_a2", "glora_b1", "glora_b2"}),),
+    "OFT": (frozenset({"oft_blocks"}),),
+    "(IA)³": (frozenset({"weight", "on_input"}),),
+    "full difference": (frozenset({"diff"}),),
+    "difference of a bias": (frozenset({"diff_b"}),),
+    "trained norm": (frozenset({"w_norm"}),),
+}
+# What goes with a kind: it is nothing alone.
+_BESIDE = {
+    "mid": "LoRA",
+    "loha_t1": "LoHa",
+    "loha_t2": "LoHa",
+    "lokr_t2": "LoKr",
+    "rescale": "OFT",
+    "b_norm": "trained norm",
+}
+_ANY = {"alpha", "scalar", "dora_scale", "magnitude"}
+
+# What is in a key → what the file is instead.
+FOREIGN = {
+    re.compile(pattern): reason
+    for pattern, reason in {
+        r"\.ia3_l(?:\.|$)": "is an (IA)³ that was saved by peft, which is not read",
+        r"\.oft_R\.|\.boft_R": "is an OFT that was saved by peft, which is not read",
+        r"\.oft_diag$": "is an OFT of a kind that is not read",
+        # Of FLUX some are published so, with strengths of 1.
+        r"^base_model\.model\.(?!double_|single_|img_|txt_|time_|vector_|guidance_|final_)": (
+            "was saved by peft, which keeps its strength in another file; save it with diffusers' "
+            "save_lora_weights"
+        ),
+        r"first_stage_model\.": "is a whole checkpoint; it belongs among the models",
+        r"emb_params|clip_g": "is a textual inversion; it belongs among the embeddings",
+    }.items()
+}
+
+
+@dataclass
+class Layer:
+    """One layer of a file.
+
+    Attributes:
+        keys: of its tensors, by what they are: `down`, `loha_w1_a`, `alpha`, ….
+    """
+
+    keys: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of change that it has whole, names of `KINDS`."""
+        return tuple(
+            kind for kind, sets in KINDS.items() if any(parts <= self.keys.keys() for parts in sets)
+        )
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether it is a LoRA and nothing else."""
+        return self.keys.keys() <= {"down", "up", "mid", "alpha", "scalar"}
+
+    def inputs(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+        """How many numbers its layer reads, where it is linear; None if no tensor shows it.
+
+        Args:
+            shapes: of the file's tensors, by key.
+        """
+
+        def width(name: str) -> int:
+            shape = shapes[self.keys[name]]
+            return shape[1] if len(shape) > 1 else 0
+
+        for name in ("down", "loha_w1_b", "diff", "glora_a2"):
+            if name in self.keys:
+                return width(name) or None
+        if "LoKr" in self.kinds:
+            return math.prod(
+                width(side if side in self.keys else f"{side}_b") for side in ("lokr_w1", "lokr_w2")
+            )
+        return None
+
+    def numbers(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """How many numbers it keeps in memory; a LoHa is written out as a LoRA of rank r²."""
+        if "LoHa" not in self.kinds:
+            return sum(math.prod(shapes[key]) for key in self.keys.values())
+        rank, columns = shapes[self.keys["loha_w1_b"]]
+        out = math.prod(shapes[self.keys["loha_w1_a"]]) // max(1, rank)
+        core = shapes[self.keys["loha_t1"]][2:] if "loha_t1" in self.keys else ()
+        columns *= math.prod(core)
+        return min(rank**2 * (out + columns), out * columns)
+
+    def whole(self, name: str) -> None:
+        """Raises `UnusableAddonError` if tensors are missing beside those that it has."""
+        kinds = self.kinds
+        known = _ANY | {name for name, kind in _BESIDE.items() if kind in kinds}
+        for kind in kinds:
+            known |= {part for parts in KINDS[kind] for part in parts if parts <= self.keys.keys()}
+        if not kinds or self.keys.keys() - known:
+            raise UnusableAddonError(f"is not whole: half of {name} is missing")
+        scaled = {"dora_scale", "magnitude"} & self.keys.keys()
+        if scaled and not {"LoRA", "LoHa", "LoKr", "full difference"} & set(kinds):
+            raise UnusableAddonError(f"is a DoRA of a kind that is not known, in {name}")
+
+
+def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
+    """Group the keys of a file by layer, in any of the naming schemes.
+
+        kohya            lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight, ….alpha
+        LyCORIS          lora_unet_down_blocks_0_attentions_0_proj_in.hada_w1_a, ….lokr_w1, ….diff
+        peft             unet.down_blocks.0.attentions.0.proj_in.lora_A.weight
+        ai-toolkit       diffusion_model.layers.0.attention.to_q.lora_A.weight
+        diffusers        unet.down_blocks.0.attentions.0.proj_in.lora.down.weight
+        old diffusers    down_blocks.0.….attn1.processor.to_q_lora.down.weight
+
+    A LoRA has a `down` of (rank, in, …) and an `up` of (out, rank, …), and changes its layer's
+    weight by alpha / rank · up · down. `engine.weight_changes` has the other kinds.
+
+    Embeddings that are bundled with them are left out.
+
+    Raises:
+        UnusableAddonError: a key is of something else, or half of a layer is missing.
+    """
+    layers: dict[str, Layer] = {}
+    held = [key for key in keys if not key.startswith(BUNDLED)]
+    known = {key: _KEY.search(key, max(1, len(key) - _KEY_CHARS)) for key in held}
+    vectors = {key.removesuffix(".on_input") for key in held if key.endswith(".on_input")}
+    for key, match in known.items():  # else it is a layer of a model
+        if match and match["weight"] and key[: match.start()] not in vectors:
+            known[key] = None
+    odd = [key for key in held if known[key] is None or key.startswith(PEFT)]
+    for part, reason in FOREIGN.items():
+        if any(part.search(key) for key in odd):
+            raise UnusableAddonError(reason)
+    for key, match in known.items():
+        if match is None:
+            raise UnusableAddonError(unknown(key))
+        layers.setdefault(key[: match.start()], Layer()).keys[_role(match)] = key
+    if not layers:
+        raise UnusableAddonError("is empty")
+    for name, layer in layers.items():
+        layer.whole(name)
+    return layers
+
+
+def _role(match: re.Match[str]) -> str:
+    (group, said) = next((group, said) for group, said in match.groupdict().items() if said)
+    match group:
+        case "side":
+            return {"A": "down", "B": "up"}.get(said, said)
+        case "loha" | "lokr" | "glora":
+            return f"{group}_{said}"
+        case "magnitude":
+            return group
+        case _:
+            return said
+
+
+def unknown(held: str) -> str:
+    return (
+        f"is no LoRA for Stable Diffusion or another family that takes them: it holds {held:.200}"
+    )
