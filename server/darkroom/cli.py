@@ -408,12 +408,27 @@ def list_models(settings: Settings) -> None:
     name="pull",
 )
 def pull_model(settings: Settings, repository: str, file: str | None, **given: str | None) -> None:
-    """Download a model from Hugging Face. REPOSITORY is owner/name.
+    """Download a model from Hugging Face or Civitai.
 
-    After an interruption run it again: it continues where it stopped.
+    REPOSITORY is owner/name or owner/name:FILE on Hugging Face; or civitai:MODEL,
+    civitai:MODEL@VERSION, or a page's address on Civitai, where LoRAs, embeddings, upscalers and
+    VAEs are downloaded too. After an interruption run it again: it continues where it stopped.
     """
-    from darkroom.catalog import hub
+    from darkroom.catalog import civitai, hub
 
+    place = civitai.place(repository, settings.models.civitai_url)
+    if place is not None:
+        token = settings.models.civitai_token
+        source = civitai.Civitai(
+            settings.models.civitai_url,
+            token.get_secret_value() if token else None,
+            settings.data_dir,
+        )
+        arrived = civitai.pull(source, place, given["name"], given["variant"], click.echo)
+        click.echo(f"{arrived.stem} is in {arrived}")
+        return
+    if repository.startswith((civitai.PREFIX, "http://", "https://")):
+        fail(f"{repository} names no model on {settings.models.civitai_url}; see --help")
     identity, _, part = repository.partition(":")
     order = hub.Download(identity, file or part or None, **given)
     target = hub.pull(order, settings.models_dir, click.echo)

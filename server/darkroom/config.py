@@ -222,6 +222,8 @@ class ModelSettings(Section):
     default: str = "tintype"
     paths: tuple[Annotated[Path, AfterValidator(_absolute)], ...] = ()
     hashes: bool = True
+    civitai_url: Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+$")] = "https://civitai.com"
+    civitai_token: SecretStr | None = None
 
 
 class InDataDir:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from darkroom_client import Client
 from tests.catalog.conftest import checkpoint, folder
 from tests.engine import tiny
 from tests.serving import RunningServer, running
@@ -115,6 +116,8 @@ def test_a_picture_beside_a_model_is_its_thumbnail(studio: RunningServer, photo:
         listed["style/pictured"], headers={"if-none-match": answer.headers["etag"]}
     )
     percent = studio.http.get("/models/style%2Fpictured/thumbnail")
+    with Client(studio.url) as client:
+        of_sdk = client.thumbnail("style/pictured")
     missing = [
         studio.http.get(f"/models/{n}/thumbnail") for n in ("none", "repaint", "style/blank")
     ]
@@ -123,7 +126,7 @@ def test_a_picture_beside_a_model_is_its_thumbnail(studio: RunningServer, photo:
     assert answer.headers["content-type"] == "image/webp"
     assert answer.content[8:12] == b"WEBP"
     assert same.status_code == 304
-    assert percent.content == answer.content
+    assert percent.content == of_sdk == answer.content
     assert [each.status_code for each in missing] == [404, 404, 404]
 
 

@@ -405,6 +405,9 @@ def test_the_sdk_upscales(upscaling: RunningServer, small: Path) -> None:
             ("tintype-x2", 2),
             ("tintype-x4", 4),
         ]
+        listed = upscaling.http.get("/upscalers").json()["upscalers"]
+        told = [found.max_pixels for found in client.upscalers()]
+        assert told == [each["max_pixels"] for each in listed]
 
         job = client.upscale(image=small, upscaler="tiny-x4", scale=1.5).wait(60)
         again = client.upscale(**job.request).wait(60)

@@ -217,6 +217,14 @@ class AsyncClient:
         """What may be asked for as `model`."""
         return (await self._transport.send(call.list_models())).read(catalog.models)
 
+    async def thumbnail(self, model: str) -> bytes:
+        """A small picture, as WebP, that shows what a model draws.
+
+        Raises:
+            NotFoundError: there is no such model, or none with a picture (`Model.thumbnail_url`).
+        """
+        return (await self._transport.send(call.show_thumbnail(model))).body
+
     async def unload(self, model: str) -> None:
         """Take a model out of the server's memory; for owners. Its next job loads it again.
 

@@ -215,6 +215,14 @@ class Client:
         """What may be asked for as `model`."""
         return (self._transport.send(call.list_models())).read(catalog.models)
 
+    def thumbnail(self, model: str) -> bytes:
+        """A small picture, as WebP, that shows what a model draws.
+
+        Raises:
+            NotFoundError: there is no such model, or none with a picture (`Model.thumbnail_url`).
+        """
+        return (self._transport.send(call.show_thumbnail(model))).body
+
     def unload(self, model: str) -> None:
         """Take a model out of the server's memory; for owners. Its next job loads it again.
 

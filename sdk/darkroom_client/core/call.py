@@ -148,6 +148,10 @@ def unload(name: str) -> Call:
     return Call("POST", "/models/unload", json={"name": name})
 
 
+def show_thumbnail(model: str) -> Call:
+    return Call("GET", f"/models/{_segment(model)}/thumbnail")
+
+
 def list_upscalers() -> Call:
     return Call("GET", "/upscalers")
 

@@ -204,15 +204,18 @@ class UpscalerInfo:
 
     Attributes:
         scale: how many times larger it makes a picture, in each direction.
+        max_pixels: width times height of the largest picture that it takes; None if an older
+            server does not say.
     """
 
     name: str
     architecture: str
     scale: int
+    max_pixels: int | None = None
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
-        return cls(data["name"], data["architecture"], data["scale"])
+        return cls(data["name"], data["architecture"], data["scale"], data.get("max_pixels"))
 
 
 @dataclass(frozen=True)
