@@ -1,13 +1,17 @@
 """What `darkroom doctor` says of data folders that are not well, check by check."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
+from click.testing import CliRunner
 from filelock import FileLock
+from safetensors.torch import load_file, save_file
 
+from darkroom.catalog.models import UnknownModelError
+from darkroom.cli import main
 from darkroom.config import Settings
 from darkroom.ops import doctor
 from darkroom.ops.doctor import Finding
@@ -17,6 +21,7 @@ from darkroom.storage import database
 from darkroom.storage.database import Database
 from darkroom.storage.files import Files
 from tests import upscalers
+from tests.engine import tiny
 from tests.queue.conftest import accept
 from tests.queue.test_store import image
 from tests.serving import RunningServer
@@ -47,6 +52,33 @@ def findings(settings: Settings) -> dict[str, Finding]:
     """Of the checks that look into the data folder."""
     checks = (doctor.check_database, doctor.check_files, doctor.check_locks)
     return {finding.name: finding for finding in (check(settings) for check in checks)}
+
+
+@pytest.mark.parametrize("make", [tiny.sd1, tiny.sd1_inpaint, tiny.sdxl_refiner])
+def test_a_model_is_checked_by_drawing_with_it(
+    settings: Settings, make: Callable[[Path], Path]
+) -> None:
+    make(settings.models_dir / "tiny")
+
+    found = doctor.check_model(settings, "tiny")
+
+    assert found.ok
+    assert "to load the model" in found.detail
+
+
+def test_a_model_that_cannot_be_loaded_or_is_not_there_says_why(settings: Settings) -> None:
+    tiny.sd1(settings.models_dir / "tiny")
+    weights = settings.models_dir / "tiny" / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file(dict(list(load_file(weights).items())[1:]), weights)
+    arguments = ["models", "check", "tiny", "--data-dir", str(settings.data_dir)]
+
+    damaged = CliRunner().invoke(main, arguments)
+
+    assert damaged.exit_code == 1
+    assert "tiny cannot draw: " in damaged.output
+    assert "lacks" in damaged.output
+    with pytest.raises(UnknownModelError, match="there is no model 'nothing'"):
+        doctor.check_model(settings, "nothing")
 
 
 def test_additions_that_cannot_be_used_are_named(settings: Settings) -> None:

@@ -435,6 +435,21 @@ def pull_model(settings: Settings, repository: str, file: str | None, **given: s
     click.echo(f"model {target.name.removesuffix('.safetensors')} is in {target}")
 
 
+@command(models, click.argument("name"), name="check")
+def check_model(settings: Settings, name: str) -> None:
+    """Load a model and make one picture with it, and say how long that takes.
+
+    It runs beside a server that may run, and needs memory of its own.
+    """
+    from darkroom.ops import doctor
+
+    logs.configure(settings.log_format, "check")
+    found = doctor.check_model(settings, name)
+    if not found.ok:
+        fail(f"{name} cannot draw: {found.detail}")
+    click.echo(f"{name} draws: {found.detail}")
+
+
 @command(main, click.argument("name"))
 def unload(settings: Settings, name: str) -> None:
     """Take a model out of the worker's memory, for another program that needs it.

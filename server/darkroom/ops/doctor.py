@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import INCLUDED_UPSCALERS, ModelCatalog
@@ -18,7 +21,7 @@ from darkroom.engine.base import EngineEvent, EngineJob, Failed
 from darkroom.ops import supervisor
 from darkroom.ops.discovery import local_url
 from darkroom.ops.watchdog import answers
-from darkroom.requests import Txt2Img
+from darkroom.requests import RESOLVED, Task
 from darkroom.storage import data_folder, database, reconcile
 from darkroom.storage.data_folder import NotWritableError
 from darkroom.storage.database import Database, NewerDatabaseError
@@ -225,7 +228,19 @@ def check_additions(settings: Settings) -> Finding:
     return Finding("add-ons", not broken, "; ".join([detail, *broken]), advice)
 
 
+def check_model(settings: Settings, name: str) -> Finding:
+    """Load a model and make one picture with it, at its own size.
+
+    Raises:
+        UnknownModelError: there is no such model, or it cannot be used; says why.
+    """
+    ModelCatalog.of(settings).find(name)
+    models = settings.models.model_copy(update={"default": name})
+    return _picture(settings.model_copy(update={"models": models}))
+
+
 def _picture(settings: Settings) -> Finding:
+    """Make a picture with the default model: of nothing, or of a grey one if it starts from one."""
     from darkroom.engine import engine
 
     info = ModelCatalog.of(settings).find(None).info
@@ -233,15 +248,25 @@ def _picture(settings: Settings) -> Finding:
     began = time.monotonic()
     working.warm_up()
     loaded = time.monotonic()
-    request = Txt2Img(
-        model=info.name,
-        prompt="a red fox",
-        negative_prompt="",
-        num_images=1,
-        seed=7,
-        **info.defaults.model_dump(),
+    task = info.tasks[0]
+    sources: dict[Task, dict[str, Any]] = {
+        Task.TXT2IMG: {},
+        Task.IMG2IMG: {"image": "grey"},
+        Task.INPAINT: {"image": "grey", "mask_image": "grey"},
+        Task.EDIT: {"references": ("grey",)},
+    }
+    pictures = sources[task]
+    asked = {"model": info.name, "prompt": "a red fox", "seed": 7}
+    request = RESOLVED[task].model_validate({**asked, **info.defaults.model_dump(), **pictures})
+    grey = Image.new("RGB", (info.defaults.width, info.defaults.height), "grey")
+    job = EngineJob(
+        "doctor",
+        request,
+        image=grey if "image" in pictures else None,
+        mask=Image.new("L", grey.size, "white") if "mask_image" in pictures else None,
+        references=(grey,) if "references" in pictures else (),
     )
-    working.submit(EngineJob("doctor", request))
+    working.submit(job)
     last: EngineEvent | None = None
     while working.in_flight():
         for event in working.tick():
