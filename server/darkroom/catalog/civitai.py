@@ -21,8 +21,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import httpx2
 from filelock import FileLock, Timeout
 
-from darkroom.catalog import checkpoints
-from darkroom.catalog.hub import GIB, PullError
+from darkroom.catalog.hub import GIB, PullError, check_single
 from darkroom.catalog.weight_files import (
     SAFETENSORS,
     UnusableAddonError,
@@ -190,9 +189,10 @@ def _pull(
             unfinished.unlink()
             raise PullError(f"{file.get('name')} arrived damaged; run the same command again")
         try:
-            checkpoints.recognise(unfinished) if kind == "Checkpoint" else read_addon_header(
-                unfinished
+            check: Callable[[Path], object] = (
+                check_single if kind == "Checkpoint" else read_addon_header
             )
+            check(unfinished)
         except (UnusableError, UnusableAddonError) as error:
             unfinished.unlink()
             reason = str(error).replace(unfinished.name, target.name)

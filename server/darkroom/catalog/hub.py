@@ -120,7 +120,7 @@ def _pull(order: Download, workplace: Path, target: Path, echo: Callable[[str], 
         if order.file is None:
             folders.check(arrived, model_spec.examine(arrived).family)
         else:
-            _check_single(arrived)
+            check_single(arrived)
     except UnusableError as error:
         shutil.rmtree(workplace)
         raise PullError(f"it arrived and cannot be used: {error}") from None
@@ -128,7 +128,7 @@ def _pull(order: Download, workplace: Path, target: Path, echo: Callable[[str], 
     shutil.rmtree(workplace, ignore_errors=True)
 
 
-def _check_single(path: Path) -> None:
+def check_single(path: Path) -> None:
     """Raise `UnusableError` for a file that is no checkpoint, nor a network of one."""
     if single_files.recognise(single_files.read_header(path), path.stem) is None:
         checkpoints.recognise(path)
