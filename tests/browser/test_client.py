@@ -9,6 +9,7 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from tests.browser.phone import DEVELOPING_MS, TOO_WIDE, Phone, phone
+from tests.catalog.conftest import checkpoint
 from tests.engine import tiny_families
 from tests.serving import RunningServer, running
 
@@ -64,6 +65,26 @@ def test_a_photo_becomes_the_beginning_of_another_picture(mobile: Phone, photo: 
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_model_is_chosen_by_its_picture(browser: Browser, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    checkpoint(tmp_path, "ink")
+    (tmp_path / "models" / "ink.preview.jpg").write_bytes(photo.read_bytes())
+    with running(tmp_path, process="web") as server, phone(browser, server) as mobile:
+        mobile.open()
+        settings = mobile.page.locator("details.settings")
+        settings.locator("summary").click()
+        pictures = settings.get_by_role("group", name="Models by picture")
+        button = pictures.get_by_role("button", name="ink")
+        button.click()
+
+        expect(settings.get_by_role("combobox", name="Model")).to_have_value("ink")
+        expect(button).to_have_attribute("aria-pressed", "true")
+        shown = button.locator("img").evaluate("i => i.decode().then(() => i.naturalWidth)")
+        assert shown > 0
+        assert mobile.errors == []
+
+
 def test_two_photos_are_edited_as_the_words_say(
     browser: Browser, photo: Path, tmp_path: Path
 ) -> None:

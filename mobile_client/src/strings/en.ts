@@ -75,6 +75,7 @@ export const en = {
   "create.prompt.clear": "Clear the prompt",
   "create.surprise": "Surprise me",
   "create.examples": "Prompts to try",
+  "create.model.pictures": "Models by picture",
   "create.modelchanged":
     "The file of {model} is another one than when this picture was made, so the result can differ.",
   // The note of the demo model, word for word.

@@ -77,6 +77,7 @@ export const vi: Dictionary = {
   "create.prompt.clear": "Xoá mô tả",
   "create.surprise": "Gợi ý cho tôi",
   "create.examples": "Mô tả để thử",
+  "create.model.pictures": "Chọn mô hình theo ảnh",
   "create.modelchanged":
     "Tệp của {model} không còn là tệp đã tạo ảnh này, nên kết quả có thể khác.",
   "create.demo":

@@ -219,7 +219,7 @@ test("a remix says whether the model's file has changed", async () => {
   expect(remixed("ab12")).toBe(false);
   expect(remixed()).toBe(false);
   expect(remixed("ffff")).toBe(true);
-  draft.setModel(listed.name);
+  draft.set({ model: listed.name }); // as a preset does
   expect(draft.modelChanged.value).toBe(false);
 });
 

@@ -102,8 +102,33 @@ function Model({ chosen }: { chosen: ModelInfo }) {
           </option>
         ))}
       </select>
+      <ModelPictures models={able} chosen={chosen} />
       <p class={problem ? "problem" : "hint"}>{problem ?? chosen.description}</p>
     </div>
+  );
+}
+
+/** Pictures of what the models draw, to choose by; nothing where no model has one. */
+function ModelPictures({ models, chosen }: { models: readonly ModelInfo[]; chosen: ModelInfo }) {
+  const { draft } = useApp();
+  const pictured = models.filter((model) => model.thumbnail_url);
+  if (pictured.length === 0) return null;
+  return (
+    <fieldset class="model-pictures">
+      <legend class="visually-hidden">{t("create.model.pictures")}</legend>
+      {pictured.map(({ name, title, thumbnail_url: url }) => (
+        <button
+          key={name}
+          type="button"
+          class="model-picture"
+          aria-pressed={name === chosen.name}
+          onClick={() => draft.setModel(name)}
+        >
+          <img src={url ?? ""} alt="" loading="lazy" decoding="async" />
+          <span>{title || name}</span>
+        </button>
+      ))}
+    </fieldset>
   );
 }
 

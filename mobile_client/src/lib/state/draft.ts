@@ -227,7 +227,9 @@ export class Draft {
   set(change: Partial<Values>): void {
     // Choosing an aspect ratio replaces an exact size.
     const size = "ratio" in change ? { size: null } : {};
-    this.chosen.value = { ...this.chosen.value, ...size, ...change };
+    // Another model's hash says nothing of this one.
+    const hash = "model" in change ? { modelHash: null } : {};
+    this.chosen.value = { ...this.chosen.value, ...size, ...hash, ...change };
     this.refusals.value = {};
     this.preferences.set("draft", this.chosen.value);
   }
@@ -236,7 +238,6 @@ export class Draft {
   setModel(name: string): void {
     this.set({
       model: name,
-      modelHash: null,
       steps: null,
       guidance: null,
       scheduler: null,
