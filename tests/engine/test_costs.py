@@ -94,9 +94,18 @@ def test_a_machine_that_was_busy_at_loading_is_measured_by_later_calls() -> None
 
 def test_more_rows_are_tried_where_they_bring_nothing_but_not_for_long() -> None:
     linear = {rows: float(rows) for rows in QUICK}
-    slow = costs.Costs(((1, 1.0),), AREA)
+    slow = costs.Costs(((1, 1.0), (2, 2.0)), AREA)
 
-    assert run(slow, linear) == [2] * costs.TRIES + [1] * (50 - costs.TRIES)
+    assert run(slow, linear) == [4] * costs.TRIES + [2] * (50 - costs.TRIES)
+
+
+def test_a_guided_picture_is_never_cut_in_two_where_it_fits() -> None:
+    linear = {rows: float(rows) for rows in QUICK}
+
+    rows = run(costs.Costs(((1, 1.0),), AREA), linear)
+    assert rows[0] == rows[-1] == min(rows) == 2
+    assert costs.Costs(((1, 1.0),), AREA, most=1).limit(AREA) == 1  # two do not fit
+    assert costs.Costs(((1, 1.0),), AREA).limit(4 * AREA) == 1
 
 
 def test_calls_that_are_disturbed_change_nothing() -> None:

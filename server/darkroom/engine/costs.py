@@ -11,6 +11,7 @@ ROWS = (1, 2, 4, 8, 16, 32, 64)
 GROWING_S = 0.5  # spent on first calls before no larger one is tried
 REPEATING_S = 1.0  # spent on further calls
 GOOD_ENOUGH = 0.9  # of the best throughput: more rows would only make each call longer
+GUIDED = 2  # rows of one picture with guidance
 TRIES = 3  # calls of more rows before it is known whether they are better
 SMALLEST_PART = 0.5  # of the time of one row: what a call costs however little it does
 
@@ -53,10 +54,14 @@ class Costs:
         return low_s + (high_s - low_s) * (wanted - low) / (high - low)
 
     def knee(self, area: int) -> int:
-        """Rows of this area that nearly reach the best throughput; at least one."""
+        """Rows of this area that nearly reach the best throughput.
+
+        At least a guided picture's, if they fit: its call would be cut in two for nothing.
+        """
         best = max(rows / seconds for rows, seconds in self.points)
         enough = (rows for rows, seconds in self.points if rows / seconds >= GOOD_ENOUGH * best)
-        return max(1, next(enough) * self.area // area)
+        fewest = min(GUIDED, self.most) if area <= self.area else 1
+        return max(fewest, next(enough) * self.area // area)
 
     def limit(self, area: int) -> int:
         """Rows of this area that a call should have at most: the knee, or more to try them."""
