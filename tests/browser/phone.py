@@ -61,6 +61,10 @@ class Phone:
         self.page.wait_for_selector(".tabs")
         return self
 
+    def wait_for_models(self) -> None:
+        """Until the form for a new picture knows the model, and so its shapes."""
+        self.page.wait_for_selector(".shapes")
+
     def button(self, name: str, within: Locator | None = None) -> Locator:
         return (within or self.page).get_by_role("button", name=name, exact=True)
 

@@ -384,6 +384,7 @@ def test_what_is_no_photo_is_told_in_the_servers_words(mobile: Phone) -> None:
 
 
 def test_a_heic_photo_without_a_server_says_how_to_make_it_a_jpeg(mobile: Phone) -> None:
+    mobile.wait_for_models()
     mobile.context.set_offline(True)
     photo = {"name": "IMG_0001.HEIC", "mimeType": "image/heic", "buffer": heic()}
     mobile.page.locator("[data-testid=library]").set_input_files(photo)  # type: ignore[arg-type]

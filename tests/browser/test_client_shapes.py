@@ -42,6 +42,7 @@ def height_of(mobile: Phone, selector: str) -> float:
 
 
 def test_a_phone_on_its_side_has_room_for_the_form(lying: Phone) -> None:
+    lying.wait_for_models()
     assert height_of(lying, ".go") <= 64
     tabs = lying.page.locator(".tabs").bounding_box()
     assert tabs

@@ -6,6 +6,7 @@ import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -90,7 +91,9 @@ class Stock:
 
     def picture(self, job: EngineJob, index: int = 0) -> Image.Image:
         """Image `index` of the job; the same question is answered from memory."""
-        question = f"{index} {job.request.model_dump_json()}"
+        pictures = (job.image, job.mask, *job.references)
+        digests = [crc32(one.tobytes()) for one in pictures if one is not None]
+        question = f"{index} {job.request.model_dump_json()} {digests}"
         if question not in self._pictures:
             self._wear(job.model_request)
             self._pictures[question] = self._develop(job, index)
