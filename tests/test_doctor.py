@@ -21,6 +21,7 @@ from darkroom.storage import database
 from darkroom.storage.database import Database
 from darkroom.storage.files import Files
 from tests import upscalers
+from tests.effort import sampled
 from tests.engine import tiny
 from tests.queue.conftest import accept
 from tests.queue.test_store import image
@@ -54,7 +55,7 @@ def findings(settings: Settings) -> dict[str, Finding]:
     return {finding.name: finding for finding in (check(settings) for check in checks)}
 
 
-@pytest.mark.parametrize("make", [tiny.sd1, tiny.sd1_inpaint, tiny.sdxl_refiner])
+@pytest.mark.parametrize("make", sampled([tiny.sd1, tiny.sd1_inpaint, tiny.sdxl_refiner]))
 def test_a_model_is_checked_by_drawing_with_it(
     settings: Settings, make: Callable[[Path], Path]
 ) -> None:

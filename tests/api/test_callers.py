@@ -280,6 +280,7 @@ def test_with_0_jobs_go_on_for_ever(tmp_path: Path) -> None:
 # --- the server stops -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_whoever_waits_is_told_that_the_server_stops(tmp_path: Path) -> None:
     """A program that asked for a picture must not take anything else for one."""
     asked: tuple[tuple[str, dict[str, Any], dict[str, str]], ...] = (

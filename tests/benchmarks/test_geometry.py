@@ -44,6 +44,7 @@ def test_the_geometries_are_those_of_the_real_models(geometry: Geometry, paramet
     assert sum(parameter.numel() for parameter in unet.parameters()) == parameters
 
 
+@pytest.mark.slow
 def test_operations_are_counted_without_doing_them() -> None:
     one = unet_flops(SD15, 512, rows=1)
 

@@ -85,6 +85,7 @@ def test_a_model_is_chosen_by_its_picture(browser: Browser, photo: Path, tmp_pat
         assert mobile.errors == []
 
 
+@pytest.mark.slow
 def test_two_photos_are_edited_as_the_words_say(
     browser: Browser, photo: Path, tmp_path: Path
 ) -> None:

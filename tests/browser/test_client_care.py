@@ -272,6 +272,7 @@ def test_an_icon_is_enlarged_in_its_proportions(mobile: Phone) -> None:
 # --- settings ---
 
 
+@pytest.mark.slow
 def test_a_remixed_seed_is_shown_and_used_once(mobile: Phone) -> None:
     made = mobile.server.txt2img("a green frog", seed=1234).json()["images"][0]
     mobile.open(f"#/picture/{made['id']}")

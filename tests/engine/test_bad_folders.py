@@ -3,6 +3,7 @@
 For a tiny model of every family with calls that are shared; every day for two of them.
 """
 
+import itertools
 import json
 import re
 import shutil
@@ -136,8 +137,9 @@ def test_a_part_of_another_width(
         ModelCatalog(box / "models", "tintype").find(f"{family}-wide")
 
 
-@pytest.mark.parametrize("part", sampled(["denoiser", "text_encoder", "vae"]))
-@pytest.mark.parametrize("family", EACH)
+@pytest.mark.parametrize(
+    ("family", "part"), sampled(itertools.product(MODELS, ["denoiser", "text_encoder", "vae"]))
+)
 def test_a_tensor_of_another_shape(
     engine: DiffusersEngine,
     box: Path,

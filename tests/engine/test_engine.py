@@ -162,7 +162,7 @@ def test_a_job_of_many_pictures_and_steps_has_few_previews(tmp_path: Path) -> No
     engine = make_engine(tmp_path, clock, preview_every_s=1e-6)
     hardware.model(engine)
     clock.step = 0.0
-    engine.submit(EngineJob("job", request(num_inference_steps=50, num_images=4)))
+    engine.submit(EngineJob("job", request(num_inference_steps=60, num_images=3)))
 
     previews: list[Previewed] = []
     while engine.in_flight():
@@ -170,9 +170,9 @@ def test_a_job_of_many_pictures_and_steps_has_few_previews(tmp_path: Path) -> No
         previews += [event for event in engine.tick() if isinstance(event, Previewed)]
 
     of_each = Counter(event.index for event in previews)
-    assert of_each.keys() == set(range(4))
+    assert of_each.keys() == set(range(3))
     assert min(of_each.values()) >= 20
-    assert len(previews) <= MOST_PREVIEWS + 4
+    assert len(previews) <= MOST_PREVIEWS + 3
 
 
 def test_a_job_that_cannot_be_done_leaves_its_neighbours_alone(engine: DiffusersEngine) -> None:
@@ -311,6 +311,7 @@ def run_until(engine: DiffusersEngine, last: EngineEvent, *jobs: EngineJob) -> l
     return events
 
 
+@pytest.mark.slow
 def test_models_that_do_not_fit_follow_each_other(two_models: Path) -> None:
     """With room for one, the second waits, and nobody overtakes it to keep the first one there."""
     engine = make_engine(two_models, memory_budget_bytes=2**20)

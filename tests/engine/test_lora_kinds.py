@@ -209,6 +209,7 @@ def test_transformers_take_every_kind(tmp_path: Path, model: str) -> None:
         assert_equal(ours, pictures[one.id])
 
 
+@pytest.mark.slow
 def test_a_kind_for_another_model_fails_its_job_alone(tmp_path: Path) -> None:
     tiny.sd1(tmp_path / "models" / "sd1")
     (tmp_path / "loras").mkdir()

@@ -10,6 +10,7 @@ import torch
 
 from darkroom.catalog.models import ModelCatalog
 from darkroom.engine.loading import load_pipeline
+from tests.effort import sampled
 from tests.engine import originals, tiny, tiny_families
 
 CPU = torch.device("cpu")
@@ -70,7 +71,10 @@ def assert_same(ours: Any, theirs: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "form"),
-    [*itertools.product(FAMILIES, ["split", "whole"]), ("sd1", "split"), ("sdxl", "split")],
+    sampled(
+        [*itertools.product(FAMILIES, ["split", "whole"]), ("sd1", "split"), ("sdxl", "split")],
+        one_in=3,
+    ),
 )
 def test_a_file_is_the_folder_that_it_was_made_of(
     box: Path, built: Callable[[str], Path], name: str, form: str

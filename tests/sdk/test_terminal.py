@@ -204,6 +204,7 @@ def test_ctrl_c_cancels_and_says_so(idle_server: RunningServer, tmp_path: Path) 
     assert b"Traceback" not in told
 
 
+@pytest.mark.slow
 def test_a_job_may_be_left_to_itself_and_cancelled(
     idle_server: RunningServer, tmp_path: Path
 ) -> None:
