@@ -79,7 +79,7 @@ def read(path: Path, pipeline: Any, parts: Mapping[str, Any]) -> Updates:
     weights: dict[str, torch.Tensor] = {}
     updates: dict[str, dict[str, Change]] = {part: {} for part in PARTS}
     marked: list[Change] = []
-    names: dict[str, dict[str, str]] = {}  # made when they are needed
+    names = {part: _names(model) for part, model in parts.items()}
     for name, layer in layers.items():
         held = {key: tensors[key].float() for key in layer.keys.values()}
         if not all(tensor.isfinite().all() for tensor in held.values()):
@@ -89,6 +89,11 @@ def read(path: Path, pipeline: Any, parts: Mapping[str, Any]) -> Updates:
             alpha = float(held[layer.keys["alpha"]]) if "alpha" in layer.keys else None
             strength = _strength(config, name, held[layer.keys["down"]].shape[0], alpha)
         change = weight_changes.read(layer, held, strength)
+        part, known = _place(name, names)
+        # diffusers, which renames the rest, takes some of a UNet's own names for others.
+        if known is not None and (not layer.low_rank or part == "unet"):
+            updates[part][known] = change
+            continue
         if layer.low_rank:
             assert isinstance(change, LowRank)
             prefix = "unet." if layer.keys["down"].startswith(_UNET_ALONE) else ""
@@ -97,11 +102,6 @@ def read(path: Path, pipeline: Any, parts: Mapping[str, Any]) -> Updates:
             if "alpha" in layer.keys and "transformer" in parts:
                 # Some converters ask for it, and some know by it what to convert. It says 1 now.
                 weights[layer.keys["alpha"]] = torch.tensor(float(change.rank))
-            continue
-        names = names or {part: _names(model) for part, model in parts.items()}
-        part, known = _place(name, names)
-        if known is not None:
-            updates[part][known] = change
             continue
         weights |= _stand_in(name, change, _MARK + len(marked))
         marked.append(change)
