@@ -1,5 +1,6 @@
 """`darkroom worker`: builds the engine and the dispatcher, and runs them on this process's GPU."""
 
+import os
 import resource
 import signal
 import socket
@@ -73,8 +74,11 @@ def _work(settings: Settings, pulse: Pulse) -> None:
                 dispatcher.hurry()
             else:
                 dispatcher.stop()
-            if not dispatcher.ready:  # a model may load for minutes, and there is nothing to keep
-                sys.exit(0)
+            if not dispatcher.ready:
+                # A model may load for minutes in a thread of its own, and there is nothing to keep.
+                # `sys.exit` would wait for that thread.
+                sys.stdout.flush()
+                os._exit(0)
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
