@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import httpx2
 from filelock import FileLock, Timeout
 
-from darkroom.catalog.hub import GIB, PullError, check_single
+from darkroom.catalog.hub import GIB, PullError, check_room, check_single
 from darkroom.catalog.weight_files import (
     SAFETENSORS,
     UnusableAddonError,
@@ -234,10 +233,7 @@ def _check_room(file: Json, unfinished: Path, echo: Callable[[str], None]) -> No
     total = int(size * 1024) if isinstance(size, int | float) else 0
     here = unfinished.stat().st_size if unfinished.exists() else 0
     echo(f"{file.get('name')}: {total / GIB:.2f} GiB" + (", goes on" if here else ""))
-    free = shutil.disk_usage(unfinished.parent).free
-    if total - here > free:
-        needed = (total - here) / GIB
-        raise PullError(f"it needs {needed:.2f} GiB more, and {free / GIB:.2f} GiB are free")
+    check_room(total - here, unfinished.parent)
 
 
 def _fetch(

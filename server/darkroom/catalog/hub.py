@@ -110,9 +110,7 @@ def _pull(order: Download, workplace: Path, target: Path, echo: Callable[[str], 
             path.unlink()  # from a pull that asked for another variant
         elif path.is_file():
             here_bytes += path.stat().st_size
-    needed, free = total_bytes - here_bytes, shutil.disk_usage(target.parent).free
-    if needed > free:
-        raise PullError(f"it needs {needed / GIB:.2f} GiB more, and {free / GIB:.2f} GiB are free")
+    check_room(total_bytes - here_bytes, target.parent)
     for file in chosen.values():
         _fetch(order.repository, commit, file, unfinished)
     arrived = unfinished if order.file is None else unfinished / order.file
@@ -126,6 +124,13 @@ def _pull(order: Download, workplace: Path, target: Path, echo: Callable[[str], 
         raise PullError(f"it arrived and cannot be used: {error}") from None
     arrived.rename(target)
     shutil.rmtree(workplace, ignore_errors=True)
+
+
+def check_room(needed: int, folder: Path) -> None:
+    """Raise `PullError` if so many bytes more do not fit on a folder's disk."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise PullError(f"it needs {needed / GIB:.2f} GiB more, and {free / GIB:.2f} GiB are free")
 
 
 def check_single(path: Path) -> None:
