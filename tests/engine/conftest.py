@@ -22,6 +22,7 @@ from darkroom.engine.base import EngineEvent, EngineJob, Failed, ImageReady
 from darkroom.engine.engine import DiffusersEngine, from_settings
 from darkroom.requests import RESOLVED, Task, Txt2Img
 from tests.effort import DEVICE
+from tests.engine import tiny
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -61,6 +62,26 @@ def source_mask() -> Image.Image:
     mask = Image.new("L", (128, 128), 0)
     ImageDraw.Draw(mask).ellipse((30, 30, 100, 90), fill=255)
     return mask
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A tiny model's folder by its name, built once."""
+    root = tmp_path_factory.mktemp("built")
+
+    def build(name: str) -> Path:
+        folder = root / name
+        return folder if folder.is_dir() else tiny.BUILDERS[name](folder)
+
+    return build
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Path:
+    """An empty data folder."""
+    for name in ("models", "vae", "configs"):
+        (tmp_path / name).mkdir()
+    return tmp_path
 
 
 @pytest.fixture

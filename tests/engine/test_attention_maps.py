@@ -12,22 +12,9 @@ from torch.nn import functional
 from transformers import CLIPTextModel
 
 from darkroom.engine.attention_maps import CrossAttention, carried_back, grid, rollout
-from tests.engine import tiny
 
 PIPELINES = {"sd1": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
 LATENTS = (12, 20)  # whose halves are not square, and whose quarters are odd
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    folder = tmp_path_factory.mktemp("models")
-
-    def of(name: str) -> Path:
-        if not (folder / name).exists():
-            tiny.BUILDERS[name](folder / name)
-        return folder / name
-
-    return of
 
 
 def arguments(unet: UNet2DConditionModel) -> dict[str, object]:

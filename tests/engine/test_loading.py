@@ -35,26 +35,6 @@ ENCODER = "text_encoder/model.safetensors"
 SINGLE_FILES = ("sd1", "sd1_inpaint", "sd2", "sdxl", "sdxl_inpaint", "sdxl_refiner")
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A tiny model's folder by its name, built once."""
-    root = tmp_path_factory.mktemp("built")
-
-    def build(name: str) -> Path:
-        folder = root / name
-        return folder if folder.is_dir() else tiny.BUILDERS[name](folder)
-
-    return build
-
-
-@pytest.fixture
-def box(tmp_path: Path) -> Path:
-    """An empty data folder."""
-    for name in ("models", "vae", "configs"):
-        (tmp_path / name).mkdir()
-    return tmp_path
-
-
 def catalog(box: Path) -> ModelCatalog:
     return ModelCatalog(box / "models", "tintype")
 

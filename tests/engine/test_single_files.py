@@ -44,14 +44,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return build
 
 
-@pytest.fixture
-def box(tmp_path: Path) -> Path:
-    """An empty data folder."""
-    for name in ("models", "vae", "configs"):
-        (tmp_path / name).mkdir()
-    return tmp_path
-
-
 def load(box: Path, name: str = "model") -> Any:
     return load_pipeline(ModelCatalog(box / "models", "tintype").find(name), CPU, torch.float32)
 
