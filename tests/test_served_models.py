@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from darkroom.catalog.models import EMBEDDED
+from darkroom.catalog.listing import EMBEDDED
 from tests.engine import lora_files, tiny
 from tests.serving import RunningServer, running
 

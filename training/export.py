@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from darkroom.catalog.models import WORD
+from darkroom.catalog.model_entry import WORD
 from training import noise_predictor
 from training.captions import single
 from training.colours import BACKGROUNDS

@@ -10,7 +10,8 @@ import pytest
 from darkroom.api.parse import Body
 from darkroom.api.prepare import Sources
 from darkroom.catalog.loras import AdapterCatalog
-from darkroom.catalog.models import ModelCatalog, ModelEntry
+from darkroom.catalog.model_entry import ModelEntry
+from darkroom.catalog.models import ModelCatalog
 from darkroom.compat.a1111 import fields
 from darkroom.compat.a1111.translate import honoured, translate
 from darkroom.compat.ignored import Ignored

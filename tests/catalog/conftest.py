@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from darkroom.catalog import checkpoints
-from darkroom.catalog.models import CONFIGS, ModelCatalog
+from darkroom.catalog.listing import CONFIGS
+from darkroom.catalog.models import ModelCatalog
 
 
 @pytest.fixture

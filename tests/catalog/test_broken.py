@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from darkroom.catalog import checkpoints
-from darkroom.catalog.models import BrokenModelError, ModelCatalog, NumberBytes
+from darkroom.catalog.model_entry import NumberBytes
+from darkroom.catalog.models import BrokenModelError, ModelCatalog
 from darkroom.catalog.weight_files import UnusableAddonError, read_addon_header
 from tests.catalog.conftest import (
     QWEN_VAE,

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from darkroom.catalog import gguf_files
-from darkroom.catalog.models import ModelCatalog, NumberBytes
+from darkroom.catalog.model_entry import NumberBytes
+from darkroom.catalog.models import ModelCatalog
 from tests.catalog.test_broken import reason
 from tests.catalog.test_single_files import Z_IMAGE, Z_PARTS, furnish, parts
 

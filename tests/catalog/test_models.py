@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.catalog.models import ModelCatalog, ModelEntry, UnknownModelError
+from darkroom.catalog.model_entry import ModelEntry
+from darkroom.catalog.models import ModelCatalog, UnknownModelError
 from darkroom.requests import MODEL_TASKS, Task
 from tests.catalog.conftest import checkpoint, edit, folder, tensors_of, write
 

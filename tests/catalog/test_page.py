@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from darkroom.catalog.families import FAMILIES, UNETS, VARYING, WHOLE, Family
+from darkroom.catalog.listing import CONFIGS
 from darkroom.catalog.model_spec import NotedDefaults, NotedLimits, Notes
-from darkroom.catalog.models import CONFIGS
 from darkroom.engine.families.traits import ALONE, TRAITS
 from darkroom.requests import REQUESTS, Task
 

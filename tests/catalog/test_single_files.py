@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from darkroom.catalog.listing import SharedFolders
-from darkroom.catalog.models import ModelCatalog, NumberBytes
+from darkroom.catalog.model_entry import NumberBytes
+from darkroom.catalog.models import ModelCatalog
 from tests.catalog.conftest import write
 from tests.catalog.test_broken import reason
 

@@ -21,7 +21,7 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from darkroom.catalog.models import EMBEDDED
+from darkroom.catalog.listing import EMBEDDED
 from darkroom.engine.lora_file import DENOISERS
 
 TOKENIZER = EMBEDDED / "tintype" / "tokenizer"

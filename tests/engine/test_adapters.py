@@ -13,8 +13,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
+from darkroom.catalog.listing import EMBEDDED
 from darkroom.catalog.loras import AdapterCatalog
-from darkroom.catalog.models import EMBEDDED
 from darkroom.engine.adapters import AdapterError, Adapters
 from darkroom.requests import Lora
 from tests.effort import sampled

@@ -10,7 +10,7 @@ import torch
 import transformers
 from diffusers import DDIMScheduler
 
-from darkroom.catalog.models import CONFIGS
+from darkroom.catalog.listing import CONFIGS
 from darkroom.engine.memory import GPU_SHARE
 from tests.effort import sampled
 from tests.test_docs import README

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from darkroom.catalog.models import ModelEntry
+from darkroom.catalog.model_entry import ModelEntry
 from darkroom.engine import loading
 from darkroom.engine.base import (
     EngineEvent,

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from darkroom.catalog import schedulers as table
-from darkroom.catalog.models import EMBEDDED
+from darkroom.catalog.listing import EMBEDDED
 from darkroom.engine.base import EngineJob
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.requests import MODEL_TASKS, Task

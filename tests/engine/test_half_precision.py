@@ -14,7 +14,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw
 
-from darkroom.catalog.models import EMBEDDED
+from darkroom.catalog.listing import EMBEDDED
 from darkroom.engine.base import EngineJob
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.requests import MODEL_TASKS, Task

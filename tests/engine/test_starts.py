@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from darkroom.catalog.models import EMBEDDED
+from darkroom.catalog.listing import EMBEDDED
 from darkroom.engine.base import EngineJob
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.requests import LatentResize, MaskedContent, Task

@@ -38,7 +38,7 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from darkroom.catalog.models import EMBEDDED
+from darkroom.catalog.listing import EMBEDDED
 
 SIZE = 64  # pixels a side that each model is made for
 HIDDEN = 32  # width of a text encoder

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from PIL import Image
 
-from darkroom.catalog.models import NumberBytes
+from darkroom.catalog.model_entry import NumberBytes
 from darkroom.engine.base import EngineEvent, EngineJob, EngineMemory, ResidentModel
 
 PICTURE = Image.new("RGB", (8, 8), "red")

@@ -9,7 +9,7 @@ from darkroom import destinations
 from darkroom.api.errors import pointer
 from darkroom.catalog import loras, schedulers
 from darkroom.catalog.loras import AdapterCatalog
-from darkroom.catalog.models import ModelEntry
+from darkroom.catalog.model_entry import ModelEntry
 from darkroom.destinations import Destination, DestinationError
 from darkroom.errors import Message, message, text_of
 from darkroom.images.codec import MARKED

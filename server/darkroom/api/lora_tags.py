@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from darkroom.api import checks
 from darkroom.catalog.loras import AdapterCatalog, UnknownLoraError
-from darkroom.catalog.models import ModelEntry
+from darkroom.catalog.model_entry import ModelEntry
 from darkroom.requests import MAX_LORA_SCALE, MAX_LORAS, Lora
 
 TAG = re.compile(r"<(?:lora|lyco):(?P<name>[^:<>]{1,200})(?P<arguments>(?::[^:<>]*)*)>")

@@ -17,7 +17,8 @@ from darkroom.api.errors import ProblemError, invalid, invalid_field, pointer
 from darkroom.api.parse import check_bytes, digest
 from darkroom.catalog.hashes import Hashes
 from darkroom.catalog.loras import AdapterCatalog
-from darkroom.catalog.models import ModelCatalog, ModelEntry, UnknownModelError
+from darkroom.catalog.model_entry import ModelEntry
+from darkroom.catalog.models import ModelCatalog, UnknownModelError
 from darkroom.catalog.upscalers import UnknownUpscalerError, UpscalerCatalog
 from darkroom.destinations import Destination, DestinationError
 from darkroom.errors import Message, message, text_of

@@ -11,6 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+EMBEDDED = Path(__file__).parent.parent / "models"
+CONFIGS = EMBEDDED / "configs"  # of the architectures of single files
+INCLUDED_UPSCALERS = EMBEDDED / "upscalers"
 MAX_DEPTH = 8  # of folders in folders
 HUB_MODEL = "models--"  # how folders of Hugging Face's cache begin: models--owner--name
 
@@ -112,6 +115,13 @@ def _entries(folder: Path) -> Entries | None:
             return sorted(found, key=lambda entry: entry.name)
     except OSError:
         return None
+
+
+def children(folder: Path) -> list[Path]:
+    """The entries of a folder that are not hidden; none if there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 @dataclass(frozen=True)

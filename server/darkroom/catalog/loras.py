@@ -15,7 +15,7 @@ from darkroom.catalog.addons import NO_FOLDERS, AddonEntry, AddonFolder
 from darkroom.catalog.listing import Listed, SharedFolders
 from darkroom.catalog.lora_kinds import UNET
 from darkroom.catalog.lora_tensors import BUNDLED, Layer, group_by_layer, unknown
-from darkroom.catalog.models import ModelEntry
+from darkroom.catalog.model_entry import ModelEntry
 from darkroom.catalog.weight_files import (
     Header,
     UnusableAddonError,

@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from darkroom.catalog.addons import NO_FOLDERS, AddonEntry, AddonFolder
-from darkroom.catalog.listing import Listed, SharedFolders
-from darkroom.catalog.models import INCLUDED_UPSCALERS, UnknownModelError
+from darkroom.catalog.listing import INCLUDED_UPSCALERS, Listed, SharedFolders
+from darkroom.catalog.models import UnknownModelError
 from darkroom.catalog.weight_files import Header, UnusableAddonError
 from darkroom.config import Settings
 from darkroom.responses import BrokenFile, UpscalerInfo

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from PIL.Image import Image
 
-from darkroom.catalog.models import NumberBytes
+from darkroom.catalog.model_entry import NumberBytes
 from darkroom.requests import ResolvedRequest, Txt2Img
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from darkroom.catalog import folders
 from darkroom.catalog.families import UNETS
-from darkroom.catalog.models import TRANSFORMER, ModelEntry
+from darkroom.catalog.model_entry import TRANSFORMER, ModelEntry
 from darkroom.engine import errors, part_files, processors, tokenizers
 from darkroom.engine.errors import Kind
 from darkroom.errors import DarkroomError, Message, message

@@ -17,7 +17,8 @@ from transformers.utils import logging as transformers_logging
 
 from darkroom.catalog.families import UNETS
 from darkroom.catalog.loras import AdapterCatalog
-from darkroom.catalog.models import ModelCatalog, ModelEntry, NumberBytes, UnknownModelError
+from darkroom.catalog.model_entry import ModelEntry, NumberBytes
+from darkroom.catalog.models import ModelCatalog, UnknownModelError
 from darkroom.catalog.upscalers import UpscalerCatalog, UpscalerEntry
 from darkroom.config import EngineSettings
 from darkroom.engine import errors, loading, memory, warmup

@@ -21,7 +21,7 @@ from diffusers.models.model_loading_utils import load_gguf_checkpoint
 from safetensors import safe_open
 
 from darkroom.catalog import folders
-from darkroom.catalog.models import TRANSFORMER, ModelEntry, Quantized
+from darkroom.catalog.model_entry import TRANSFORMER, ModelEntry, Quantized
 from darkroom.catalog.single_files import SCALES, Part
 
 Weights = dict[str, torch.Tensor]

@@ -10,7 +10,7 @@ from typing import Any
 import transformers
 
 from darkroom.catalog import folders
-from darkroom.catalog.models import ModelEntry
+from darkroom.catalog.model_entry import ModelEntry
 
 
 class PixtralProcessor(transformers.ProcessorMixin):

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import CLIPTokenizer, Qwen2Tokenizer, T5Tokenizer
 
-from darkroom.catalog.models import CONFIGS
+from darkroom.catalog.listing import CONFIGS
 
 # Their sources and licences are beside them.
 CLIP = CONFIGS / "tokenizer" / "merges.txt.gz"

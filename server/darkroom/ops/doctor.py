@@ -13,8 +13,9 @@ from typing import Any
 
 from PIL import Image
 
+from darkroom.catalog.listing import INCLUDED_UPSCALERS
 from darkroom.catalog.loras import AdapterCatalog
-from darkroom.catalog.models import INCLUDED_UPSCALERS, ModelCatalog
+from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import Settings
 from darkroom.engine.base import EngineEvent, EngineJob, Failed

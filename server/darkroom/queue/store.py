@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import ColumnElement, bindparam, delete, exists, func, select, true
 from sqlalchemy.orm import Session
 
-from darkroom.catalog.models import NumberBytes
+from darkroom.catalog.model_entry import NumberBytes
 from darkroom.config import QueueSettings
 from darkroom.engine.base import EngineMemory
 from darkroom.errors import DarkroomError

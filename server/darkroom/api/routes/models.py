@@ -16,7 +16,8 @@ from darkroom.catalog import loras, schedulers, sidecars
 from darkroom.catalog.families import UNETS
 from darkroom.catalog.hashes import AUTO_V2
 from darkroom.catalog.loras import EmbeddingEntry, LoraEntry
-from darkroom.catalog.models import ModelEntry, UnknownModelError
+from darkroom.catalog.model_entry import ModelEntry
+from darkroom.catalog.models import UnknownModelError
 from darkroom.catalog.weight_files import UnusableError, stamp
 from darkroom.engine.base import EngineMemory
 from darkroom.images import codec

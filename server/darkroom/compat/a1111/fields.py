@@ -14,7 +14,7 @@ from darkroom.api.context import context
 from darkroom.api.errors import ProblemError, invalid, pointer
 from darkroom.api.parse import validate
 from darkroom.catalog.loras import AdapterCatalog
-from darkroom.catalog.models import ModelEntry
+from darkroom.catalog.model_entry import ModelEntry
 from darkroom.compat.a1111 import infotext
 from darkroom.compat.ignored import Ignored
 from darkroom.requests import MAX_PROMPT_CHARS, MAX_SEED

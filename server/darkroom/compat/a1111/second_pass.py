@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response
 
 from darkroom.api.context import context
-from darkroom.catalog.models import ModelEntry
+from darkroom.catalog.model_entry import ModelEntry
 from darkroom.compat.a1111 import extras, infotext, samplers, translate
 from darkroom.compat.a1111.extras import Original, Upscaler
 from darkroom.compat.a1111.fields import Img2Img, Txt2Img, translate_prompt, wrong

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from darkroom.api import checks, lora_tags
 from darkroom.catalog.families import UNETS
 from darkroom.catalog.loras import AdapterCatalog
-from darkroom.catalog.models import ModelCatalog, ModelEntry, UnknownModelError
+from darkroom.catalog.model_entry import ModelEntry
+from darkroom.catalog.models import ModelCatalog, UnknownModelError
 from darkroom.compat.a1111 import samplers
 from darkroom.compat.a1111.fields import (
     Settings,

@@ -17,8 +17,8 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from darkroom.catalog.loras import AdapterCatalog
+from darkroom.catalog.model_entry import ModelEntry
 from darkroom.catalog.model_spec import ModelSpec
-from darkroom.catalog.models import ModelEntry
 from darkroom.engine import calls, flow_schedulers, vae
 from darkroom.engine.adapters import NONE, Adapters, LoraSet
 from darkroom.engine.base import EngineJob
