@@ -146,7 +146,7 @@ def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
         old diffusers    down_blocks.0.….attn1.processor.to_q_lora.down.weight
 
     A LoRA has a `down` of (rank, in, …) and an `up` of (out, rank, …), and changes its layer's
-    weight by alpha / rank · up · down. `engine.weight_changes` has the other kinds.
+    weight by alpha / rank · up · down. `engine.change_reader` has the other kinds.
 
     Embeddings that are bundled with them are left out.
 

@@ -18,9 +18,10 @@ import torch
 
 from darkroom.catalog.loras import AdapterCatalog, LoraEntry, UnknownLoraError
 from darkroom.engine import lora_file, lora_layers
+from darkroom.engine.layer_weights import without_bias
 from darkroom.engine.loading import DENOISERS
 from darkroom.engine.lora_layers import Layer, Share
-from darkroom.engine.weight_changes import At, Change, without_bias
+from darkroom.engine.weight_changes import At, Change
 from darkroom.errors import DarkroomError, message, text_of
 from darkroom.requests import Lora
 

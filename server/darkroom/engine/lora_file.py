@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from darkroom.catalog import lora_tensors, weight_files
-from darkroom.engine import weight_changes
+from darkroom.engine import change_reader
 from darkroom.engine.loading import DENOISERS
 from darkroom.engine.weight_changes import Change, LowRank
 
@@ -88,7 +88,7 @@ def read(path: Path, pipeline: Any, parts: Mapping[str, Any]) -> Updates:
         if "down" in layer.keys:
             alpha = float(held[layer.keys["alpha"]]) if "alpha" in layer.keys else None
             strength = _strength(config, name, held[layer.keys["down"]].shape[0], alpha)
-        change = weight_changes.read(layer, held, strength)
+        change = change_reader.read(layer, held, strength)
         part, known = _place(name, names)
         # diffusers, which renames the rest, takes some of a UNet's own names for others.
         if known is not None and (not layer.low_rank or part == "unet"):

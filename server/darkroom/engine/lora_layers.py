@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from darkroom.engine.layer_weights import layer_shape
 from darkroom.engine.lora_file import Updates
-from darkroom.engine.weight_changes import At, Bias, Change, Norm, layer_shape
+from darkroom.engine.weight_changes import At, Bias, Change, Norm
 
 Layer = torch.nn.Module
 
