@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import diffusers
 import numpy as np
 import torch
 from diffusers import (
@@ -262,8 +263,11 @@ class FlowStock(Stock):
                 return {"guidance_scale": scale}
             case "ZImagePipeline":  # whose 0 is what 1 is elsewhere
                 return {"guidance_scale": scale if scale > 1 else 0, "negative_prompt": negative}
-            case "StableDiffusion3Pipeline" | "ChromaPipeline":
-                return {"guidance_scale": scale, "negative_prompt": negative}
+        if (
+            "true_cfg_scale"
+            not in inspect.signature(getattr(diffusers, self.kind).__call__).parameters
+        ):
+            return {"guidance_scale": scale, "negative_prompt": negative}
         if scale <= 1:  # Qwen's, and schnell's
             return {"true_cfg_scale": 1.0}
         return {"true_cfg_scale": scale, "negative_prompt": negative or " "}

@@ -17,6 +17,7 @@ import diffusers
 import pytest
 from PIL import Image, ImageDraw
 
+from darkroom.catalog.families import WHOLE
 from darkroom.engine.base import EngineJob
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.requests import Lora, Task
@@ -24,7 +25,7 @@ from tests.conftest import DATA
 from tests.engine import hardware, lora_files, tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import FlowStock, assert_equal, difference
-from tests.engine.tiny_families import BUILDERS, MODELS, SEVERAL, TRANSFORMERS
+from tests.engine.tiny_families import BUILDERS, FAMILIES, MODELS, SEVERAL, TRANSFORMERS
 
 GUIDED = {"guidance_scale": 4.0, "negative_prompt": ""}
 UNGUIDED = {"guidance_scale": 1.0, "negative_prompt": ""}
@@ -44,6 +45,7 @@ def each(*rows: Any) -> list[Any]:
 
 
 EACH_MODEL = each(*MODELS)
+SHARING = [model for model, family in FAMILIES.items() if family != WHOLE]  # calls
 EACH_TASK = each(*((model, task) for model, (tasks, _) in MODELS.items() for task in tasks))
 EACH_KIND = each(
     *(
@@ -344,7 +346,7 @@ def counted(model: str) -> Iterator[list[int]]:
         yield calls
 
 
-@pytest.mark.parametrize("model", each(*(model for model in MODELS if model != "chroma")))
+@pytest.mark.parametrize("model", each(*SHARING))
 def test_jobs_of_one_size_share_their_calls(
     engine: DiffusersEngine, stock: Callable[[str], FlowStock], model: str
 ) -> None:
@@ -444,7 +446,7 @@ def test_rows_of_a_call_have_their_own_loras(
         assert all(difference(one, other) > 4 for other in pictures[:number])
 
 
-@pytest.mark.parametrize("model", each(*(model for model in MODELS if model != "chroma")))
+@pytest.mark.parametrize("model", each(*SHARING))
 def test_jobs_of_five_sets_of_loras_share_their_calls(
     engine: DiffusersEngine,
     stock: Callable[[str], FlowStock],

@@ -26,9 +26,6 @@ from tests.engine.conftest import developed, make_engine, request, run
 DTYPE = "bfloat16" if DEVICE == "cpu" else "auto"
 ALMOST = 32  # of 255, the mean over a picture; NaN is black, which is four times as far
 UNETS: dict[str, tuple[Task, ...]] = {"sd1": MODEL_TASKS, "sdxl": MODEL_TASKS}
-EDITORS = ("flux_kontext", "flux2_klein", "flux2_dev", "qwen_image_edit", "qwen_image_edit_plus")
-ONLY_EDIT = ("qwen_image_edit", "qwen_image_edit_plus")
-ONE_TASK = (*EDITORS, "chroma", "flux2_klein_distilled")
 DAILY = (("sd1", Task.TXT2IMG),)
 ON_GPU = DEVICE != "cpu"
 LONG = () if ON_GPU else pytest.mark.slow
@@ -37,10 +34,8 @@ LONG = () if ON_GPU else pytest.mark.slow
 def cases() -> list[Any]:
     """A model and a task."""
     found = [(model, task) for model, tasks in UNETS.items() for task in tasks]
-    for model in tiny_families.BUILDERS if ON_GPU else ():
-        tasks = () if model in ONLY_EDIT else (Task.TXT2IMG,) if model in ONE_TASK else MODEL_TASKS
-        found += [(model, task) for task in tasks]
-        found += [(model, Task.EDIT)] if model in EDITORS else []
+    families = tiny_families.MODELS.items() if ON_GPU else ()
+    found += [(model, task) for model, (tasks, _) in families for task in tasks]
     return [pytest.param(*case, marks=() if case in DAILY else LONG) for case in found]
 
 
