@@ -203,7 +203,7 @@ def test_progress_of_an_edit_counts_all_its_steps(tmp_path: Path, name: str) -> 
         "flux_dev",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("flux2_dev", "flux2_klein", "qwen_image", "sd3", "chroma")
+            for name in ("flux2_dev", "flux2_klein", "qwen_image", "sd3", "chroma", "auraflow")
         ),
     ],
 )
@@ -237,7 +237,7 @@ def test_a_prompt_that_is_too_long_is_noted_to_the_token(tmp_path: Path, name: s
 
     (noted,) = [event for event in events if isinstance(event, JobWarning)]
     assert noted.job_id == f"{reads + 1}"
-    begins = name in ("flux_dev", "chroma")
+    begins = name in ("flux_dev", "chroma", "auraflow")
     said = f"the prompt has {reads + 1 + begins} tokens, of which this model reads the first "
     assert noted.note == f"{said}{reads + begins}"
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AuraFlowPipeline,
+    AuraFlowTransformer2DModel,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     ChromaPipeline,
@@ -48,6 +50,8 @@ from transformers import (
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
+    UMT5Config,
+    UMT5EncoderModel,
 )
 
 from darkroom.requests import MODEL_TASKS, Task
@@ -108,11 +112,18 @@ def qwen_tokenizer() -> Qwen2Tokenizer:
     return made
 
 
+T5_SIZES = {
+    "vocab_size": len(t5_tokenizer()),
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 37,
+    "num_layers": 2,
+    "num_heads": 4,
+}
+
+
 def t5_encoder() -> T5EncoderModel:
-    config = T5Config(
-        vocab_size=len(t5_tokenizer()), d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4
-    )
-    return _audible(T5EncoderModel(config))
+    return _audible(T5EncoderModel(T5Config(**T5_SIZES)))
 
 
 def qwen3_encoder(kind: type, layers: int) -> Any:
@@ -457,6 +468,34 @@ def flux2_dev(folder: Path) -> Path:
     return folder
 
 
+def auraflow(folder: Path) -> Path:
+    """AuraFlow: true guidance, by two rows in one call; latents as SDXL's."""
+    torch.manual_seed(34)
+    transformer = AuraFlowTransformer2DModel(
+        sample_size=16,
+        in_channels=4,
+        num_mmdit_layers=1,
+        num_single_dit_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        caption_projection_dim=32,
+    )
+    with torch.no_grad():  # its attention cannot be made sharper: queries and keys are normed
+        transformer.time_step_proj.linear_2.weight *= 8
+        for name, weight in transformer.named_parameters():
+            if "norm1" in name:  # how much a block adds
+                weight *= 4
+    pipeline = AuraFlowPipeline(
+        transformer=_attentive(transformer),
+        vae=tiny.vae(scaling_factor=0.13025),
+        text_encoder=_audible(UMT5EncoderModel(UMT5Config(**T5_SIZES))),
+        tokenizer=t5_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73),
+    )
+    return tiny.save(pipeline, folder)
+
+
 def _z_image(folder: Path, shift: float) -> Path:
     transformer = ZImageTransformer2DModel(
         in_channels=16,
@@ -563,6 +602,7 @@ BUILDERS: dict[str, tiny.Builder] = {
         flux_schnell,
         flux_kontext,
         chroma,
+        auraflow,
         flux2_klein,
         flux2_klein_distilled,
         flux2_dev,
@@ -585,6 +625,7 @@ MODELS: dict[str, tuple[tuple[Task, ...], tuple[str, ...]]] = {
     "flux_schnell": (MODEL_TASKS, ("unguided", "negative")),
     "flux_kontext": ((Task.TXT2IMG, Task.EDIT), KINDS),
     "chroma": ((Task.TXT2IMG,), KINDS),
+    "auraflow": ((Task.TXT2IMG,), KINDS),
     "flux2_klein": ((Task.TXT2IMG, Task.EDIT), ("guided", "unguided")),
     "flux2_klein_distilled": ((Task.TXT2IMG, Task.EDIT), ("unguided",)),
     "flux2_dev": ((Task.TXT2IMG, Task.EDIT), ("guided", "unguided")),
@@ -607,6 +648,7 @@ FAMILIES = {
     "flux_schnell": "flux",
     "flux_kontext": "flux-kontext",
     "chroma": "whole",
+    "auraflow": "auraflow",
     "flux2_klein": "flux2-klein",
     "flux2_klein_distilled": "flux2-klein",
     "flux2_dev": "flux2",
@@ -622,6 +664,7 @@ TRANSFORMERS = {
     "flux_schnell": "FluxTransformer2DModel",
     "flux_kontext": "FluxTransformer2DModel",
     "chroma": "ChromaTransformer2DModel",
+    "auraflow": "AuraFlowTransformer2DModel",
     "flux2_klein": "Flux2Transformer2DModel",
     "flux2_klein_distilled": "Flux2Transformer2DModel",
     "flux2_dev": "Flux2Transformer2DModel",

@@ -404,7 +404,17 @@ FAMILIES: Mapping[str, Family] = {
     "qwenimage21": Family(
         WHOLE, 40, 1.0, "QwenImage21", guidance=Guidance.TRUE_CFG, packing=4, few_steps=8
     ),
-    "auraflow": Family(WHOLE, 50, 3.5, "AuraFlow", max_tokens=256),
+    "auraflow": Family(
+        "auraflow",
+        50,
+        3.5,
+        "AuraFlow",
+        max_tokens=256,
+        widths=(
+            Width("joint_attention_dim", (("text_encoder", "d_model"),)),
+            Width("in_channels", (("vae", "latent_channels"),)),
+        ),
+    ),
     "chroma": Family(WHOLE, 35, 5.0, "Chroma", max_tokens=512, loras="flux"),
     "cogview3": Family(WHOLE, 50, 5.0, "CogView3Plus", max_tokens=224),
     "cogview4": Family(WHOLE, 50, 5.0, "CogView4", max_tokens=1024),

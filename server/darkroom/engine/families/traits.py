@@ -30,6 +30,7 @@ ALONE = Traits(batched=False)
 QWEN = Traits(text=("encoder_hidden_states", "encoder_hidden_states_mask"), latents="qwen")
 
 TRAITS: Mapping[str, Traits] = {
+    "auraflow": Traits(latents="sdxl"),
     "sd3": Traits(latents="sd3"),
     "flux": Traits(latents="flux"),
     "flux-kontext": Traits(latents="flux"),
