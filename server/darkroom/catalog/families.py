@@ -414,6 +414,7 @@ FAMILIES: Mapping[str, Family] = {
             Width("joint_attention_dim", (("text_encoder", "d_model"),)),
             Width("in_channels", (("vae", "latent_channels"),)),
         ),
+        loras="auraflow",
     ),
     "chroma": Family(WHOLE, 35, 5.0, "Chroma", max_tokens=512, loras="flux"),
     "cogview3": Family(WHOLE, 50, 5.0, "CogView3Plus", max_tokens=224),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 UNET = "unet"
 # Kind, as in `families.Family.loras` → what people call it.
 TITLES: Mapping[str, str] = {
+    "auraflow": "AuraFlow",
     "sd3": "Stable Diffusion 3",
     "flux": "FLUX.1",
     "flux2": "FLUX.2",
@@ -37,6 +38,11 @@ _ORIGINAL_ENDS = (
     "|final_layer_(?:linear|adaLN_modulation_1)"
 )
 _TRANSFORMERS: Mapping[str, re.Pattern[str]] = {
+    "auraflow": re.compile(
+        rf"(?:joint|single)_transformer_blocks_\d+_(?:{_ATTENTION}|norm1(?:_context)?_linear"
+        r"|ff(?:_context)?_(?:linear_[12]|out_projection))"
+        rf"|pos_embed_proj|time_step_proj_linear_[12]|{_ENDS}"
+    ),
     "sd3": re.compile(
         rf"transformer_blocks_\d+_(?:{_GATED}|attn2_to_(?:[qkv]|out_0))"
         rf"|pos_embed_proj|time_text_embed_(?:timestep|text)_{_TIME}|{_ENDS}"
