@@ -47,6 +47,28 @@ def test_sizes_are_those_that_the_pipeline_can_make(
     assert info.limits.max_pixels == 4 * 1024 * 1024
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "positions", "side", "largest"),
+    [
+        ("StableDiffusion3Pipeline", 192, 1024, 3072),  # of a side
+        ("StableDiffusion3Pipeline", 384, 1024, 4096),
+        ("AuraFlowPipeline", 4096, 1024, 1024),  # of a picture
+        ("AuraFlowPipeline", 9216, 1024, 1536),
+        ("AuraFlowPipeline", 1024, 512, 512),
+    ],
+)
+def test_sizes_end_where_the_network_knows_no_more_positions(
+    box: Path, catalog: ModelCatalog, pipeline: str, positions: int, side: int, largest: int
+) -> None:
+    """AuraFlow would read past the end of its table, which a GPU answers by stopping."""
+    parts = {"sample_size": 128, "patch_size": 2, "pos_embed_max_size": positions}
+    transformer_folder(box, pipeline, transformer=parts)
+
+    info = catalog.find("model").info
+
+    assert (info.defaults.width, info.limits.max_side) == (side, largest)
+
+
 OFF = [
     ("Flux2KleinPipeline", "model", {"is_distilled": True}, 4),
     ("FluxPipeline", "model", {"transformer": {"guidance_embeds": False}}, 4),

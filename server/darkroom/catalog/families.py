@@ -129,6 +129,8 @@ class Family:
         few_steps: default of num_inference_steps of models distilled to need no guidance.
         sizeless: tasks whose pipelines make a picture of the size that they are given.
         widths: by which the parts of a model must fit together.
+        positions_in_all: whether its transformer's `pos_embed_max_size` counts the positions of a
+            whole picture, not of a side. Such a model's `sample_size` is not what it is made for.
         needs: a Python package without which diffusers does not have its pipelines.
         loras: the kind of LoRAs that its models take, see `lora_kinds`; None if they take none.
         arguments: of every call.
@@ -155,6 +157,7 @@ class Family:
     few_steps: int = 8
     sizeless: frozenset[Task] = frozenset()
     widths: tuple[Width, ...] = ()
+    positions_in_all: bool = False
     needs: str | None = None
     loras: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -414,6 +417,7 @@ FAMILIES: Mapping[str, Family] = {
             Width("joint_attention_dim", (("text_encoder", "d_model"),)),
             Width("in_channels", (("vae", "latent_channels"),)),
         ),
+        positions_in_all=True,
         loras="auraflow",
     ),
     "chroma": Family(WHOLE, 35, 5.0, "Chroma", max_tokens=512, loras="flux"),

@@ -1,6 +1,7 @@
 """Tasks, defaults and limits of a model, read from its configuration, and its owner's notes."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ _DISTILLED = re.compile(
     re.IGNORECASE,
 )
 _STEPS = re.compile(r"(?<!\d)([1-9]\d?)[-_ ]?steps?(?![a-z])", re.IGNORECASE)
+MAX_SIDE = 8192  # of requests
 TURBO_SHIFT = 3.0  # of Z-Image-Turbo's scheduler; Z-Image's own is 6
 
 
@@ -227,8 +229,10 @@ def _by_its_pipeline(
         if (config / part / "config.json").is_file():
             core = read_json(config / part / "config.json")
     factor = _factor(config) if (config / "vae" / "config.json").is_file() else 8
-    native = _native(core, factor) if isinstance(core.get("sample_size"), int) else family.side
-    patch = core.get("patch_size", 2) if family.packing is None else family.packing
+    token = factor * int(core.get("patch_size", 2) if family.packing is None else family.packing)
+    largest = _largest(core, family, token)
+    sized = isinstance(core.get("sample_size"), int) and not family.positions_in_all
+    native = min(_native(core, factor) if sized else family.side, largest)
     steps, scale, guidance = family.steps, family.guidance_scale, family.guidance
     if guidance is Guidance.EMBEDDED and core.get("guidance_embeds") is False:
         guidance = Guidance.TRUE_CFG if "negative_prompt" in family.takes else Guidance.NONE
@@ -246,7 +250,7 @@ def _by_its_pipeline(
         pipelines=pipelines,
         pipeline=next(iter(pipelines.values())),
         defaults=_defaults(native, steps, scale, NATIVE),
-        limits=_limits(native, factor * int(patch), 0, family.max_references),
+        limits=_limits(native, token, 0, family.max_references, largest),
         guidance=guidance,
         rescales=False,
         schedulers=_schedulers(config, family),
@@ -301,10 +305,23 @@ def _defaults(native: int, steps: int, guidance: float, scheduler: str) -> Model
     )
 
 
-def _limits(native: int, multiple: int, layers: int, references: int = 0) -> ModelLimits:
+def _largest(core: dict[str, Any], family: Family, token: int) -> int:
+    """Pixels a side for which its network has positions; `MAX_SIDE` if it says none.
+
+    Args:
+        token: pixels a side of a token.
+    """
+    if (positions := core.get("pos_embed_max_size")) is None:
+        return MAX_SIDE
+    return token * (math.isqrt(positions) if family.positions_in_all else int(positions))
+
+
+def _limits(
+    native: int, multiple: int, layers: int, references: int = 0, largest: int = MAX_SIDE
+) -> ModelLimits:
     return ModelLimits(
         min_side=max(64, native // 4),
-        max_side=native * 4,
+        max_side=min(native * 4, largest),
         max_pixels=4 * native * native,
         multiple_of=max(multiple, 8),  # sizes in requests are multiples of 8
         max_clip_skip=min(layers, MAX_CLIP_SKIP),
