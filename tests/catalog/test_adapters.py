@@ -189,7 +189,8 @@ def test_embeddings_are_told_by_their_widths(
             },
             "is a DoRA of a kind",
         ),
-        ({"base_model.model.mid_block.x.ia3_l": (4,)}, "is an (IA)³ that was saved by peft"),
+        ({"base_model.model.mid_block.x.boft_R": (4, 8)}, "is a BOFT that was saved by peft"),
+        (kohya(768) | {"bundle_emb.a.clip_l": (2, 8), "bundle_emb.a.clip_g": (3, 8)}, "do not fit"),
         ({"base_model.model.mid_block.x.oft_R.weight": (4, 8)}, "is an OFT that was saved by peft"),
         ({"base_model.model.mid_block.x.lora_A.weight": (4, 4)}, "saved by peft"),
         ({"emb_params": (3, 768)}, "among the embeddings"),
@@ -273,7 +274,7 @@ def test_so_are_those_that_do_not_show_a_width(
     assert (entry.kinds, entry.info.family) == (("unet",), "unknown")
 
 
-@pytest.mark.parametrize("kept", ["string_to_param.*", "emb_params", "clip_l"])
+@pytest.mark.parametrize("kept", ["string_to_param.*", "emb_params", "clip_l", "<a word>"])
 def test_a_lora_may_have_embeddings_bundled_with_it(
     catalog: AdapterCatalog, loras: Path, kept: str
 ) -> None:
@@ -282,7 +283,15 @@ def test_a_lora_may_have_embeddings_bundled_with_it(
 
     (entry,) = catalog.loras.entries()
 
-    assert entry.bundled == ("some one",)
+    assert entry.bundled == {"some one": 768}
+    assert entry.info.trigger_words == ("some one",)
+
+
+def test_pairs_may_be_bundled_with_a_lora(catalog: AdapterCatalog, loras: Path) -> None:
+    pair = {"bundle_emb.some one.clip_g": (2, 1280), "bundle_emb.some one.clip_l": (2, 768)}
+    save(loras / "ink.safetensors", kohya(2048) | pair)
+
+    assert catalog.loras.find("ink").bundled == {"some one": 2048}
 
 
 def test_a_file_without_layers_is_no_lora() -> None:

@@ -191,11 +191,27 @@ def oft_rescaled(draw: Draw, weight: torch.Tensor) -> Drawn:
     return {**tensors, "rescale": rescale}, rescale * (weight + delta) - weight
 
 
+def boft(draw: Draw, weight: torch.Tensor) -> Drawn:
+    """Blocks turn numbers that lie ever farther from one another."""
+    out = len(weight)
+    size = out // (4 if out % 8 == 0 else 2)
+    stages = (out // size).bit_length()
+    blocks = draw(stages, out // size, size, size)
+    turned = weight.flatten(1).clone()
+    for stage in range(stages):
+        apart = 2**stage * size // 2
+        order = torch.arange(out).reshape(-1, 2, apart).transpose(1, 2).flatten()
+        turns = torch.block_diag(*(_turn(block - block.T) for block in blocks[stage]))
+        turned[order] = turns @ turned[order]
+    tensors = {"oft_blocks": blocks, "alpha": torch.tensor(0.0)}
+    return tensors, turned.reshape(weight.shape) - weight
+
+
 KINDS: dict[str, Callable[[Draw, torch.Tensor], Drawn]] = {
     each.__name__: each
     for each in (
         *(lora, tucker, loha, loha_tucker, lokr, lokr_second, lokr_both, full),
-        *(dora, dora_of_columns, dora_of_loha, ia3, ia3_of_inputs, glora, oft, oft_rescaled),
+        *(dora, dora_of_columns, dora_of_loha, ia3, ia3_of_inputs, glora, oft, oft_rescaled, boft),
     )
 }
 PREFIXES = {

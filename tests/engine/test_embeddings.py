@@ -5,11 +5,17 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from darkroom.catalog.loras import AdapterCatalog
+from darkroom.engine.base import EngineJob
 from darkroom.engine.embeddings import Embeddings, load_embeddings
+from darkroom.requests import Lora
+from tests.engine import lora_files, tiny
+from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.lora_files import outputs, tiny_sd, tiny_sdxl
+from tests.engine.stock import assert_equal, difference
 
 PROMPTS = ["a red fox", "", "drinking inkling, (ink:1.2)", "a fox " * 60]
 
@@ -175,3 +181,78 @@ def test_an_embedding_with_holes_is_left_out(folder: Path) -> None:
     save_file({"emb_params": vectors(1, 32) * torch.inf}, folder / "loud.safetensors")
 
     assert "loud" not in load(tiny_sd(), folder).names
+
+
+# --- bundled with LoRAs --------------------------------------------------------------------
+
+
+def zero_lora(path: Path, pipeline: Any, bundle: dict[str, torch.Tensor]) -> None:
+    """A LoRA that changes no layer, with embeddings."""
+    layers = lora_files.draw(pipeline, layers=r"attn1\.to_q$", parts=("unet",))
+    tensors = load_file(lora_files.kohya(path, layers))
+    still = {k: v * (0 if ".lora_up." in k else 1) for k, v in tensors.items()}
+    save_file(still | {f"bundle_emb.{key}": value for key, value in bundle.items()}, path)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models of both families, and for each the same embedding as a file and in a LoRA."""
+    box = tmp_path_factory.mktemp("bundles")
+    (box / "loras").mkdir()
+    (box / "embeddings").mkdir()
+    for name, widths in {"sd1": (tiny.HIDDEN,), "sdxl": (tiny.HIDDEN, tiny.HIDDEN_2)}.items():
+        folder = tiny.BUILDERS[name](box / "models" / name)
+        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+        rows = [vectors(2, width, 7) for width in widths]
+        keys = ("emb_params",) if name == "sd1" else ("clip_l", "clip_g")
+        save_file(
+            dict(zip(keys, rows, strict=True)), box / "embeddings" / f"{name}-word.safetensors"
+        )
+        ends = ("string_to_param.*",) if name == "sd1" else keys
+        bundle = {f"some (one).{end}": row for end, row in zip(ends, rows, strict=True)}
+        zero_lora(box / "loras" / f"{name}.safetensors", pipeline, bundle)
+    return box
+
+
+@pytest.mark.parametrize("model", ["sd1", "sdxl"])
+def test_embeddings_in_a_lora_are_words_of_the_jobs_that_use_it(bundles: Path, model: str) -> None:
+    def job(name: str, word: str, *loras: str, negative: str = "") -> EngineJob:
+        size = {"width": tiny.SIZE, "height": tiny.SIZE, "num_inference_steps": 2}
+        uses = tuple(Lora(name=lora) for lora in loras)
+        prompts = {"prompt": f"a fox, {word}", "negative_prompt": negative}
+        return EngineJob(name, request(model=model, loras=uses, **prompts, **size))
+
+    word = f"{model}-word"
+    jobs = [
+        job("file", word),
+        job("lora", "Some (one)", model),
+        job("without the lora", "some (one)"),
+        job("file, negative", "x", negative=word),
+        job("lora, negative", "x", model, negative="some (one)"),
+        job("neither", "x"),
+    ]
+
+    events = run(make_engine(bundles), *jobs)
+
+    pictures = {each.id: developed(events, each.id)[0] for each in jobs}
+    assert_equal(pictures["lora"], pictures["file"])
+    assert_equal(pictures["lora, negative"], pictures["file, negative"])
+    assert difference(pictures["without the lora"], pictures["file"]) > 2
+    assert difference(pictures["neither"], pictures["file, negative"]) > 2
+
+
+def test_an_embedding_of_ones_own_goes_before_a_loras(folder: Path) -> None:
+    pipeline = tiny_sd()
+    embeddings = load(pipeline, folder)
+
+    words = embeddings.learn("ink", {"kodachrome": [vectors(2, 32, 8)], "wide": [vectors(1, 40)]})
+
+    assert list(words) == ["kodachrome"]  # the other is of another encoder
+    assert embeddings.learn("ink", {}) is words
+    prompt = "a Kodachrome fox"
+    assert embeddings.expand(prompt, words) == embeddings.expand(prompt)
+
+
+def test_an_embedding_in_a_lora_with_holes_is_refused() -> None:
+    with pytest.raises(ValueError, match="infinite"):
+        load_embeddings(tiny_sd(), ()).learn("ink", {"loud": [vectors(1, 32) * torch.inf]})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from peft import LoHaConfig, LoKrConfig, inject_adapter_in_model
+from peft import IA3Config, LoHaConfig, LoKrConfig, get_peft_model, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 
 from darkroom.engine.base import EngineJob, Failed
@@ -84,6 +84,25 @@ def test_peft_computes_the_same(loras_dir: Path, kind: str) -> None:
     equip(pipeline, loras_dir).activate((Lora(name="ink"),))
 
     assert_close(outputs(pipeline)[-1:], outputs(theirs)[-1:])
+
+
+def test_what_peft_saves_of_ia3_does_what_it_does_in_peft(loras_dir: Path) -> None:
+    """Of what a layer gives with its bias, and in the layers behind attention of what it reads."""
+    pipeline, theirs = tiny_sd(), tiny_sd()
+    targets = r".*(attn[12]\.to_(k|v|out\.0)|ff\.net\.2)"
+    config = IA3Config(target_modules=targets, feedforward_modules=r".*ff\.net\.2")
+    adapted = get_peft_model(theirs.unet, config)
+    draw = Draw(4)
+    for name, vector in adapted.named_parameters():
+        if ".ia3_l." in name:
+            vector.data = 1 + draw(*vector.shape)
+    adapted.save_pretrained(loras_dir)
+    (loras_dir / "adapter_model.safetensors").rename(loras_dir / "ink.safetensors")
+
+    equip(pipeline, loras_dir).activate((Lora(name="ink"),))
+
+    assert_close(outputs(pipeline)[-1:], outputs(theirs)[-1:])
+    assert not torch.equal(outputs(pipeline)[-1], outputs(tiny_sd())[-1])
 
 
 def test_stock_diffusers_reads_a_dora_as_we_do(loras_dir: Path) -> None:

@@ -15,6 +15,7 @@ from darkroom.api import checks, lora_tags
 from darkroom.api.checks import Source
 from darkroom.api.errors import ProblemError, invalid, invalid_field, pointer
 from darkroom.api.parse import check_bytes, digest
+from darkroom.catalog import loras
 from darkroom.catalog.hashes import Hashes
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.model_entry import ModelEntry
@@ -250,7 +251,7 @@ class Preparer:
             shown = model.spec.family.shown_pixels(asked.task, sizes)
             workload = replace(request.workload, pixels=request.workload.pixels + shown)
             changed = _change_notes(resolved, request)
-            notes = (*_picture_notes(sources), *changed, *self._lora_notes(request))
+            notes = (*_picture_notes(sources), *changed, *self._lora_notes(request, model))
         found = tuple(sources.values())
         return PreparedRequest(request, workload, found, fingerprint, webhook, notes)
 
@@ -303,10 +304,10 @@ class Preparer:
         found = {"model_hash": self.hashes.of(model.path), "lora_hashes": text or None}
         return request.model_copy(update=found)
 
-    def _lora_notes(self, request: Txt2Img) -> Iterator[str]:
+    def _lora_notes(self, request: Txt2Img, model: ModelEntry) -> Iterator[str]:
         """Notes on what is left out of LoRAs, and on tags that are read as words."""
         for lora in request.loras:
-            bundled = ", ".join(self.adapters.loras.find(lora.name).bundled)
+            bundled = ", ".join(loras.unread(self.adapters.loras.find(lora.name), model))
             if bundled:
                 yield message(
                     "lora_bundled",

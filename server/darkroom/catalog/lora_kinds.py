@@ -19,7 +19,9 @@ _OURS = (
     "down_blocks|mid_block|up_blocks|conv_in|conv_out|conv_norm_out|time_embedding|add_embedding"
 )
 _SGM = "input_blocks|middle_block|output_blocks|time_embed|label_emb|out_2"
-_UNET = re.compile(rf"(?:lora_unet_(?:{_OURS}|{_SGM})|(?:unet\.|lycoris_)?(?:{_OURS})).*")
+_UNET = re.compile(
+    rf"(?:lora_unet_(?:{_OURS}|{_SGM})|(?:unet\.|lycoris_|base_model\.model\.)?(?:{_OURS})).*"
+)
 _TEXT = re.compile(r"(?:lora_te[12]?_|text_encoder(?:_2)?\.).*")
 
 # Transformers' layers, with `_` for every dot, in diffusers' names and in the original code's.

@@ -21,7 +21,8 @@ _KEY = re.compile(
     r"|\.(?:hada_(?P<loha>w[12]_[ab]|t[12])|lokr_(?P<lokr>w[12](?:_[ab])?|t2)"
     r"|(?P<glora>[ab][12])\.weight"
     r"|(?P<plain>alpha|scalar|dora_scale|diff|diff_b|w_norm|b_norm|on_input|oft_blocks|rescale)"
-    r"|(?P<magnitude>lora_magnitude_vector)(?:\.default)?(?:\.weight)?|(?P<weight>weight)))\Z"
+    r"|(?P<magnitude>lora_magnitude_vector)(?:\.default)?(?:\.weight)?|(?P<weight>weight)"
+    r"|(?P<peft>ia3_l)(?:\.default)?))\Z"
 )
 _KEY_CHARS = 48  # of a key's end that it can match
 
@@ -36,7 +37,7 @@ KINDS: Mapping[str, tuple[frozenset[str], ...]] = {
     ),
     "GLoRA": (frozenset({"glora_a1", "glora_a2", "glora_b1", "glora_b2"}),),
     "OFT": (frozenset({"oft_blocks"}),),
-    "(IA)³": (frozenset({"weight", "on_input"}),),
+    "(IA)³": (frozenset({"weight", "on_input"}), frozenset({"ia3_l"})),
     "full difference": (frozenset({"diff"}),),
     "difference of a bias": (frozenset({"diff_b"}),),
     "trained norm": (frozenset({"w_norm"}),),
@@ -56,8 +57,11 @@ _ANY = {"alpha", "scalar", "dora_scale", "magnitude"}
 FOREIGN = {
     re.compile(pattern): reason
     for pattern, reason in {
-        r"\.ia3_l(?:\.|$)": "is an (IA)³ that was saved by peft, which is not read",
-        r"\.oft_R\.|\.boft_R": "is an OFT that was saved by peft, which is not read",
+        r"\.boft_[Rs](?:\.|$)": "is a BOFT that was saved by peft, which is not read",
+        r"\.oft_[Rrs](?:\.|$)": (
+            "is an OFT that was saved by peft, which keeps in another file which way it turns; "
+            "such files are not read"
+        ),
         r"\.oft_diag$": "is an OFT of a kind that is not read",
         # Of FLUX some are published so, with strengths of 1.
         r"^base_model\.model\.(?!double_|single_|img_|txt_|time_|vector_|guidance_|final_)": (
@@ -148,7 +152,7 @@ def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
     A LoRA has a `down` of (rank, in, …) and an `up` of (out, rank, …), and changes its layer's
     weight by alpha / rank · up · down. `engine.change_reader` has the other kinds.
 
-    Embeddings that are bundled with them are left out.
+    Embeddings that are bundled with them are left out: see `bundled`.
 
     Raises:
         UnusableAddonError: a key is of something else, or half of a layer is missing.
@@ -160,7 +164,7 @@ def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
     for key, match in known.items():  # else it is a layer of a model
         if match and match["weight"] and key[: match.start()] not in vectors:
             known[key] = None
-    odd = [key for key in held if known[key] is None or key.startswith(PEFT)]
+    odd = [key for key, match in known.items() if not match or _lacks_strength(key, match)]
     for part, reason in FOREIGN.items():
         if any(part.search(key) for key in odd):
             raise UnusableAddonError(reason)
@@ -173,6 +177,37 @@ def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
     for name, layer in layers.items():
         layer.whole(name)
     return layers
+
+
+def bundled(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[str, ...]]:
+    """The keys of the vectors of each embedding in a file, by its name; SDXL's pairs in order.
+
+    They are below `bundle_emb.NAME.`: `emb_params`, `string_to_param.*` or one key of any name for
+    an encoder, `clip_l` and `clip_g` for SDXL.
+
+    Raises:
+        UnusableAddonError: an embedding's vectors do not fit together.
+    """
+    names: dict[str, dict[str, str]] = {}
+    for key in shapes:
+        if key.startswith(BUNDLED):
+            name, _, what = key.removeprefix(BUNDLED).partition(".")
+            names.setdefault(name, {})[what] = key
+    found = {}
+    for name, held in names.items():
+        pair = "clip_l" in held and "clip_g" in held
+        keys = (held["clip_l"], held["clip_g"]) if pair else tuple(held.values())
+        counts = {math.prod(shapes[key][:-1]) for key in keys}
+        if len(counts) != 1 or 0 in counts or not all(shapes[key] for key in keys):
+            raise UnusableAddonError(f"is damaged: vectors of its embedding {name} do not fit")
+        if len(keys) == (2 if pair else 1):
+            found[name] = keys
+    return found
+
+
+def _lacks_strength(key: str, match: re.Match[str]) -> bool:
+    """Whether it is of a change that peft saved, which has a strength that is not in the file."""
+    return key.startswith(PEFT) and not match["peft"]
 
 
 def _role(match: re.Match[str]) -> str:

@@ -7,14 +7,14 @@ be used.
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from darkroom.catalog import lora_kinds, sidecars
+from darkroom.catalog import lora_kinds, lora_tensors, sidecars
 from darkroom.catalog.addons import NO_FOLDERS, AddonEntry, AddonFolder
 from darkroom.catalog.listing import Listed, SharedFolders
 from darkroom.catalog.lora_kinds import UNET
-from darkroom.catalog.lora_tensors import BUNDLED, Layer, group_by_layer, unknown
+from darkroom.catalog.lora_tensors import Layer, group_by_layer, unknown
 from darkroom.catalog.model_entry import ModelEntry
 from darkroom.catalog.weight_files import (
     Header,
@@ -45,14 +45,14 @@ class LoraEntry(AddonEntry):
     Attributes:
         kinds: of network that it may be for, see `lora_kinds`.
         width: of the transformer that it was trained for; None if its layers do not show it.
-        bundled: names of the embeddings in its file, which are not read.
+        bundled: names of the embeddings in its file, each with the width of its text.
         numbers: that its layers keep in memory.
     """
 
     info: LoraInfo
     kinds: tuple[str, ...]
     width: int | None
-    bundled: tuple[str, ...] = ()
+    bundled: Mapping[str, int] = field(default_factory=dict)
     numbers: int = 0
 
     def expected_bytes(self, number_bytes: int) -> int:
@@ -111,6 +111,10 @@ def _describe_lora(listed: Listed, header: Header) -> LoraEntry:
     else:
         inputs = {name: layer.inputs(header.shapes) for name, layer in layers.items()}
         width = lora_kinds.inner_width({name: n for name, n in inputs.items() if n is not None})
+    bundled = {
+        name: sum(header.shapes[key][-1] for key in keys)
+        for name, keys in lora_tensors.bundled(header.shapes).items()
+    }
     about = sidecars.about(listed, header.metadata)
     output_name = header.metadata.get("ss_output_name", "").strip()[:200]
     aliases = dict.fromkeys(alias for alias in (listed.stem, output_name) if alias)
@@ -121,11 +125,10 @@ def _describe_lora(listed: Listed, header: Header) -> LoraEntry:
         text_dim=text_dim,
         title=about.title or output_name,
         description=about.description,
-        trigger_words=about.trigger_words or _frequent_tags(header.metadata),
+        trigger_words=(*bundled, *(about.trigger_words or _frequent_tags(header.metadata))),
     )
-    bundled = {key.split(".")[1]: None for key in header.shapes if key.startswith(BUNDLED)}
     numbers = sum(layer.numbers(header.shapes) for layer in layers.values())
-    return LoraEntry(listed.path, info, kinds, width, tuple(bundled), numbers)
+    return LoraEntry(listed.path, info, kinds, width, bundled, numbers)
 
 
 def _text_dim(layers: Mapping[str, Layer], shapes: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -230,6 +233,12 @@ def misfit(lora: LoraEntry, model: ModelEntry) -> str | None:
         model=its,
         ours=width,
     )
+
+
+def unread(lora: LoraEntry, model: ModelEntry) -> tuple[str, ...]:
+    """Names of the embeddings bundled with a LoRA that this model does not read."""
+    width = model.text_dim if model.spec.family.loras == UNET else None
+    return tuple(name for name, its in lora.bundled.items() if its != width)
 
 
 def _title(text_dim: int) -> str:

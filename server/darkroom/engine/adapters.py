@@ -7,7 +7,7 @@ which do the same in calls of one adapter a row, take neither several in a row n
 
 import itertools
 import weakref
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ import structlog
 import torch
 
 from darkroom.catalog.loras import AdapterCatalog, LoraEntry, UnknownLoraError
-from darkroom.engine import lora_file, lora_layers
+from darkroom.engine import embeddings, lora_file, lora_layers
+from darkroom.engine.embeddings import Vectors, Words
 from darkroom.engine.layer_weights import without_bias
 from darkroom.engine.loading import DENOISERS
 from darkroom.engine.lora_layers import Layer, Share
@@ -49,6 +50,7 @@ class LoadedLora:
         stamp: of the file when it was read.
         of_text: the layers of text encoders among them.
         apart: whether it changes a layer whose inputs have not one entry a row.
+        words: of the embeddings that are bundled with it.
     """
 
     id: int
@@ -58,6 +60,7 @@ class LoadedLora:
     of_text: frozenset[Layer]
     bytes: int
     apart: bool
+    words: Words
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +83,19 @@ class LoraSet:
     @property
     def text_key(self) -> Hashable:
         """As `key`, of the effect on text encoders."""
-        return tuple((lora.id, scale) for lora, scale in self.text_scales.items() if lora.of_text)
+        return tuple(
+            (lora.id, scale)
+            for lora, scale in self.text_scales.items()
+            if lora.of_text or lora.words
+        )
+
+    @property
+    def words(self) -> Words:
+        """Those that its LoRAs bring along; of two with one name, the first LoRA's."""
+        found: dict[str, Sequence[str]] = {}
+        for lora in self.scales:
+            found = {**lora.words, **found}
+        return found
 
     @property
     def apart(self) -> Hashable:
@@ -100,6 +115,7 @@ class Adapters:
     Args:
         pipeline: has a `unet` or a `transformer`, and text encoders.
         device: of the computation, also while weights are offloaded.
+        learn: gives embeddings that are bundled with LoRAs words, see `Embeddings.learn`.
         refusal: why it takes none; None if it takes some.
         flat: beginnings of the names of layers whose inputs have not one entry a row.
         budget_bytes: that LoRAs may take up in memory. Beyond it the least recently used ones are
@@ -112,6 +128,7 @@ class Adapters:
         catalog: AdapterCatalog,
         device: torch.device,
         *,
+        learn: Callable[[Hashable, Mapping[str, Vectors]], Words] | None = None,
         refusal: str | None = None,
         flat: tuple[str, ...] = (),
         budget_bytes: int = BUDGET_BYTES,
@@ -121,6 +138,7 @@ class Adapters:
         self._pipeline = type(pipeline)
         self._catalog = catalog
         self._device = device
+        self._learn = learn
         self._refusal = refusal
         self._flat = flat
         self._budget_bytes = budget_bytes
@@ -224,6 +242,7 @@ class Adapters:
         try:
             updates = lora_file.read(path, self._pipeline, self._parts)
             fitted = lora_layers.fit(self._parts, updates, self._device)
+            words = self._learn((path, stamp), embeddings.bundled(path)) if self._learn else {}
         except ValueError as error:
             raise AdapterError(name, str(error)) from error
         layers = {layer: change for part in fitted.values() for layer, change in part.items()}
@@ -243,6 +262,7 @@ class Adapters:
                 for part in DENOISERS
                 for layer in updates.get(part, ())
             ),
+            words=words,
         )
 
     def _make_room(self, size: int, wanted: Collection[str]) -> None:

@@ -84,10 +84,15 @@ class Generalised(Change):
 
 @dataclass(frozen=True)
 class Scaling(Change):
-    """(IA)³: ΔW = W scaled by a vector, along the numbers that the layer reads or makes."""
+    """(IA)³: ΔW = W scaled by a vector, along the numbers that the layer reads or makes.
+
+    Attributes:
+        with_bias: whether the layer's bias is scaled too, as peft does.
+    """
 
     vector: torch.Tensor
     of_inputs: bool
+    with_bias: bool = False
 
     @property
     def needs_base(self) -> bool:
@@ -99,13 +104,15 @@ class Scaling(Change):
             scaled = at.inputs * vector.to(at.inputs)
             return multiplied(at.layer, scaled).to(vector)
         assert at.base is not None
-        return at.base.to(vector) * vector
+        made = at.base.to(vector) * vector
+        bias: torch.Tensor | None = at.layer.bias if self.with_bias else None
+        return made if bias is None else made + at.along(bias).to(vector) * vector
 
     def shape(self) -> tuple[int | None, ...]:
         return (None, len(self.vector), None) if self.of_inputs else (len(self.vector), None)
 
     def rows(self, index: torch.Tensor) -> Change:
-        return self if self.of_inputs else Scaling(self.vector[index], False)
+        return self if self.of_inputs else replace(self, vector=self.vector[index])
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,22 @@ def _made(kind: str, has: Mapping[str, torch.Tensor], strength: float) -> Change
         case "OFT":
             return _rotation(has)
         case "(IA)³":
+            if "ia3_l" in has:
+                return _scaling_of_peft(has["ia3_l"])
             return Scaling(has["weight"].flatten(), bool(has["on_input"]))
         case "full difference":
             return Full(has["diff"] * scaled(1) if "scalar" in has else has["diff"])
         case "difference of a bias":
             return Bias(has["diff_b"].flatten())
     return Norm(has["w_norm"], has.get("b_norm"))
+
+
+def _scaling_of_peft(vector: torch.Tensor) -> Change:
+    """peft's (IA)³, which multiplies: (out, 1) what a layer gives, (1, in) what it reads."""
+    if vector.ndim != 2:
+        raise ValueError("is an (IA)³ of convolutions that was saved by peft, which is not read")
+    of_inputs = vector.shape[0] == 1
+    return Scaling(vector.flatten() - 1, of_inputs, with_bias=not of_inputs)
 
 
 def _hadamard(has: Mapping[str, torch.Tensor], factor: float) -> Change:

@@ -43,6 +43,7 @@ _PREFIXES = {
     "lora_transformer_": "",
     "lycoris_": "",
     "diffusion_model.": "",
+    lora_tensors.PEFT: "",
     "unet.": "unet",
     "transformer.": "transformer",
     "lora_te2_": "text_encoder_2",

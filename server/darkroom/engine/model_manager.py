@@ -410,7 +410,9 @@ class ModelManager:
         tiny = loading.load_tiny_vae(entry, *where) if settings.tiny_vae else None
         words = load_embeddings(pipeline, self._adapters.embeddings.entries())
         refusal = self._no_loras(entry)
-        adapters = Adapters(pipeline, self._adapters, self.device, refusal=refusal)
+        adapters = Adapters(
+            pipeline, self._adapters, self.device, learn=words.learn, refusal=refusal
+        )
         return stable_diffusion.FAMILIES[info.family](
             stable_diffusion.pipelines(pipeline, info.family, info.tasks),
             PromptEncoder(pipeline, self.device, words.expand),

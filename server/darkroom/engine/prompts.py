@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from darkroom.engine import prompt_syntax
+from darkroom.engine.embeddings import NO_WORDS, Words
 from darkroom.engine.errors import NotFiniteError
 from darkroom.engine.prompt_syntax import MAX_WEIGHT, Passage, PromptError
 from darkroom.errors import message
@@ -60,7 +61,8 @@ class PromptEncoder:
     Args:
         pipeline: of StableDiffusion or StableDiffusionXL, for any task; text encoders are not
             exchanged, and what changes their weights is told as `variant`.
-        expand: rewrites a prompt, to name every vector of a textual inversion.
+        expand: rewrites a prompt, to name every vector of a textual inversion, also of those words
+            that are given besides.
         capacity: windows of 77 tokens to remember, least recently used out first; one of SDXL
             takes 315 kB in fp16.
     """
@@ -69,7 +71,7 @@ class PromptEncoder:
         self,
         pipeline: Any,
         device: torch.device,
-        expand: Callable[[str], str] = lambda text: text,
+        expand: Callable[[str, Words], str] = lambda text, _words: text,
         capacity: int = 256,
     ) -> None:
         self._xl = hasattr(pipeline, "text_encoder_2")
@@ -86,7 +88,13 @@ class PromptEncoder:
         self._kept: dict[Hashable, Conditioning] = {}  # least recently used first
 
     def encode(
-        self, prompt: str, *, clip_skip: int = 0, negative: bool = False, variant: Hashable = ()
+        self,
+        prompt: str,
+        *,
+        clip_skip: int = 0,
+        negative: bool = False,
+        variant: Hashable = (),
+        words: Words = NO_WORDS,
     ) -> Conditioning:
         """Encode a prompt with markup, or remember it.
 
@@ -96,7 +104,8 @@ class PromptEncoder:
 
         Args:
             clip_skip: last encoder layers to leave out.
-            variant: what else the weights of the encoders depend on: the LoRAs that are applied.
+            variant: what else the encoding depends on: the LoRAs that are applied.
+            words: textual inversions that they bring along.
 
         Raises:
             PromptError: a weight is out of range, there are over `MAX_WINDOWS` windows, or
@@ -106,7 +115,7 @@ class PromptEncoder:
         key = (prompt, clip_skip, negative, variant)
         conditioning = self._kept.pop(key, None)
         if conditioning is None:
-            conditioning = self._encode(prompt, 0 if negative else clip_skip)
+            conditioning = self._encode(prompt, 0 if negative else clip_skip, words)
             if negative and prompt == "" and self._zeros_for_empty:
                 assert conditioning.pooled is not None
                 conditioning = Conditioning(
@@ -119,9 +128,9 @@ class PromptEncoder:
         return conditioning
 
     @torch.no_grad()
-    def _encode(self, prompt: str, clip_skip: int) -> Conditioning:
+    def _encode(self, prompt: str, clip_skip: int, words: Words) -> Conditioning:
         prompt_syntax.check(prompt_syntax.parse(prompt))
-        passages = prompt_syntax.parse(self._expand(prompt))  # names may have brackets
+        passages = prompt_syntax.parse(self._expand(prompt, words))  # names may have brackets
         cuts = [self._windows(text_model, passages) for text_model in self._text_models]
         # A textual inversion known to one tokenizer only can make the other need more windows.
         count = max(len(windows) for windows in cuts)

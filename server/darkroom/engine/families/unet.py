@@ -207,14 +207,13 @@ class UNetFamily:
 
     def _rows(self, request: Txt2Img, loras: LoraSet, guided: bool) -> tuple[Row, ...]:
         """The conditioning rows: with guidance the negative prompt's, then the prompt's."""
-        skip, variant = request.clip_skip, loras.text_key
-        positive = self._prompts.encode(request.prompt, clip_skip=skip, variant=variant)
+        its: dict[str, Any] = {"clip_skip": request.clip_skip, "variant": loras.text_key}
+        its["words"] = loras.words
+        positive = self._prompts.encode(request.prompt, **its)
         rows = (Row(positive, self._time_ids(request, False)),)
         if not guided:
             return rows
-        negative = self._prompts.encode(
-            request.negative_prompt, clip_skip=skip, negative=True, variant=variant
-        )
+        negative = self._prompts.encode(request.negative_prompt, negative=True, **its)
         return (Row(negative, self._time_ids(request, True)), *rows)
 
     def _timesteps(self, pipeline: Any, request: Txt2Img) -> torch.Tensor:
