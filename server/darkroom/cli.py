@@ -380,8 +380,9 @@ def list_models(settings: Settings) -> None:
     """List the models, and what each can do."""
     from darkroom.catalog.listing import SharedFolders
     from darkroom.catalog.models import ModelCatalog
+    from darkroom.ops import doctor
 
-    catalog = ModelCatalog.of(settings)
+    catalog = ModelCatalog.of(settings, lambda: doctor.has_gpu(settings))
     for entry in catalog.entries():
         info = entry.info
         star = "*" if info.default else " "

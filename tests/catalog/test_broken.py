@@ -286,7 +286,7 @@ def with_nonsense_for_numbers(path: Path) -> None:
         (quantised_in_an_unknown_way, "its part unet is quantised by magic, which is not read"),
         pytest.param(
             quantised_by_an_absent_library,
-            "its part unet is quantised by bitsandbytes, which is not installed",
+            "its part unet is quantised by bitsandbytes, which is not installed: `pip install",
             marks=pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="it is here"),
         ),
         (with_nonsense_for_numbers, "not as diffusers writes it"),
@@ -411,7 +411,28 @@ def test_weights_that_have_scales_beside_them_are_named(
     assert "scaled fp8" in reason(catalog)
 
 
-@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="it is not here")
+@pytest.fixture
+def bitsandbytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library is installed, as far as the catalog looks."""
+    (tmp_path / "bitsandbytes.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("bitsandbytes")
+def test_a_model_that_needs_a_gpu_is_listed_where_there_is_one(box: Path) -> None:
+    quantised_by_an_absent_library(folder(box))
+    gpus: list[str] = []
+    catalog = ModelCatalog(box / "models", "model", has_gpu=lambda: bool(gpus))
+
+    needs = "its part unet is quantised by bitsandbytes, which needs a GPU, and there is none here"
+    assert needs in reason(catalog)
+
+    gpus.append("cuda")
+
+    assert catalog.find("model").quantised == {"unet": "bitsandbytes"}
+
+
+@pytest.mark.usefixtures("bitsandbytes")
 def test_weights_may_be_whole_numbers_where_the_part_says_how_it_is_quantised(
     box: Path, catalog: ModelCatalog
 ) -> None:

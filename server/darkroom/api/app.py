@@ -71,7 +71,7 @@ def create_app(settings: Settings) -> Application:
         settings.web.decode_memory_bytes,
         settings.web.max_upload_pixels,
     )
-    catalog = ModelCatalog.of(settings)
+    catalog = ModelCatalog.of(settings, store.may_have_gpu)
     adapters = AdapterCatalog.of(settings)
     upscalers = UpscalerCatalog.of(settings)
     hashes = Hashes(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.catalog.model_spec import INPAINTING, check_channels
-from darkroom.catalog.weight_files import Header, UnusableError, count_numbers, read_floats
+from darkroom.catalog.weight_files import Header, UnusableError, count_numbers
 
 UNET = "model.diffusion_model."
 FIRST_LAYER = UNET + "input_blocks.0.0.weight"
@@ -61,33 +61,33 @@ class Checkpoint:
     Attributes:
         config: name of the embedded configuration that describes it.
         scheduler: settings from its metadata that override the configuration's scheduler.
-        metadata: as it stands in the file.
     """
 
     config: str
     has_vae: bool
     scheduler: Mapping[str, Any]
-    metadata: Mapping[str, str]
 
 
-def recognise(path: Path) -> Checkpoint:
+def recognise(header: Header, name: str) -> Checkpoint:
     """Recognise the architecture of a checkpoint.
+
+    Args:
+        name: of its file.
 
     Raises:
         UnusableError: it is not a checkpoint that can be served, or damaged.
     """
-    header = read_floats(path)
-    if any(name == SCALED or name.endswith(SCALES) for name in header.shapes):
+    if any(key == SCALED or key.endswith(SCALES) for key in header.shapes):
         raise UnusableError(
-            f"{path.name} is scaled fp8: each weight has a scale beside it, which is not read; "
+            f"{name} is scaled fp8: each weight has a scale beside it, which is not read; "
             "take the file in fp16, or in plain fp8"
         )
     if FIRST_LAYER not in header.shapes:
-        raise UnusableError(f"{path.name} {_foreign(header)}")
+        raise UnusableError(f"{name} {_foreign(header)}")
     try:
         channels = header.shapes[FIRST_LAYER][1]
     except IndexError:
-        raise UnusableError(f"{path.name} is damaged: its first layer is no convolution") from None
+        raise UnusableError(f"{name} is damaged: its first layer is no convolution") from None
     check_channels(channels)
     config = _kind(header)
     scheduler = _scheduler(header)
@@ -98,7 +98,7 @@ def recognise(path: Path) -> Checkpoint:
     elif config == "sd2":
         config = _second_version(header)
     has_vae = any(name.startswith(VAE) for name in header.shapes)
-    return Checkpoint(config, has_vae, scheduler, header.metadata)
+    return Checkpoint(config, has_vae, scheduler)
 
 
 def numbers(path: Path) -> dict[str, int]:

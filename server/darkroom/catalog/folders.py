@@ -33,13 +33,14 @@ _INDEX = re.compile(
     r"(?:diffusion_pytorch_model|model)\.safetensors\.index(?:\.(?P<variant>\w+))?\.json"
 )
 
-# How a part's config says that it is quantised → the package that reads it.
-LIBRARIES: Mapping[str, str] = {
-    "bitsandbytes": "bitsandbytes",
-    "gguf": "gguf",
-    "quanto": "optimum",
-    "torchao": "torchao",
+# How a part's config says that it is quantised → the module that reads it, and its package.
+LIBRARIES: Mapping[str, tuple[str, str]] = {
+    "bitsandbytes": ("bitsandbytes", "bitsandbytes"),
+    "gguf": ("gguf", "gguf"),
+    "quanto": ("optimum", "optimum-quanto"),
+    "torchao": ("torchao", "torchao"),
 }
+NEEDS_GPU = "bitsandbytes"  # diffusers unpacks its weights on a GPU only
 _LICENCE = re.compile(r"^(license(?:_name)?): *[\"']?([\w .+-]{1,100})", re.MULTILINE)
 CARD_CHARS = 4096  # of a card that are read: those that describe it come first
 
@@ -125,24 +126,33 @@ def check(
     return variant
 
 
-def quantised_parts(folder: Path, names: Iterable[str]) -> frozenset[str]:
-    """Those of a model's parts whose weights another program has quantised."""
+def quantised_parts(folder: Path, names: Iterable[str]) -> Mapping[str, str]:
+    """Those of a model's parts whose weights another program has quantised, and by what."""
     configs = ((name, folder / name / "config.json") for name in names)
-    found = ((name, read_json(path)) for name, path in configs if path.is_file())
-    return frozenset(name for name, config in found if "quantization_config" in config)
+    found = ((name, _quantised_by(read_json(path))) for name, path in configs if path.is_file())
+    return {name: method for name, method in found if method is not None}
+
+
+def _quantised_by(config: Mapping[str, Any]) -> str | None:
+    said = config.get("quantization_config")
+    if not isinstance(said, dict):
+        return None
+    return str(said.get("quant_method", "an unknown program"))
 
 
 def _check_quantisation(name: str, config: Mapping[str, Any]) -> None:
     """Raise `UnusableError` for a part whose weights need a library that is not installed."""
-    quantised = config.get("quantization_config")
-    if not isinstance(quantised, dict):
+    method = _quantised_by(config)
+    if method is None:
         return
-    method = str(quantised.get("quant_method", "an unknown program"))
-    library = LIBRARIES.get(method)
-    if library is None:
+    if method not in LIBRARIES:
         raise UnusableError(f"its part {name} is quantised by {method}, which is not read")
-    if find_spec(library) is None:
-        raise UnusableError(f"its part {name} is quantised by {method}, which is not installed")
+    module, package = LIBRARIES[method]
+    if find_spec(module) is None:
+        raise UnusableError(
+            f"its part {name} is quantised by {method}, which is not installed: "
+            f"`pip install {package}`"
+        )
 
 
 def weights(folder: Path, family: Family, variant: Variant) -> dict[str, list[Path]]:

@@ -135,8 +135,9 @@ def check_room(needed: int, folder: Path) -> None:
 
 def check_single(path: Path) -> None:
     """Raise `UnusableError` for a file that is no checkpoint, nor a network of one."""
-    if single_files.recognise(single_files.read_header(path), path.stem) is None:
-        checkpoints.recognise(path)
+    header = single_files.read_header(path)
+    if single_files.recognise(header, path.stem) is None:
+        checkpoints.recognise(header, path.name)
 
 
 def _stays_inside(file: str) -> bool:

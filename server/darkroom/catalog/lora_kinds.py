@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 UNET = "unet"
 # Kind, as in `families.Family.loras` → what people call it.
@@ -89,6 +90,11 @@ def kinds(layers: Iterable[str]) -> tuple[str, ...]:
     Raises:
         ValueError: no kind has all of them; says one that is not known.
     """
+    return _kinds(tuple(layers))
+
+
+@lru_cache(maxsize=8)  # most files of one trainer for one family have the same layers
+def _kinds(layers: tuple[str, ...]) -> tuple[str, ...]:
     others = [layer for layer in layers if not _TEXT.fullmatch(layer)]
     if all(map(_UNET.fullmatch, others)):
         return (UNET,)

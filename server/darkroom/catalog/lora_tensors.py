@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from darkroom.catalog.weight_files import UnusableAddonError
 
@@ -51,6 +52,7 @@ _BESIDE = {
     "rescale": "OFT",
     "b_norm": "trained norm",
 }
+DECOMPOSED = {"LoRA", "LoHa", "LoKr", "full difference"}  # the kinds of which there are DoRAs
 _ANY = {"alpha", "scalar", "dora_scale", "magnitude"}
 
 # What is in a key → what the file is instead.
@@ -79,7 +81,8 @@ class Layer:
     """One layer of a file.
 
     Attributes:
-        keys: of its tensors, by what they are: `down`, `loha_w1_a`, `alpha`, ….
+        keys: of its tensors, by what they are: `down`, `loha_w1_a`, `alpha`, …. Not to be changed
+            once a file is read: files with the same keys share their layers.
     """
 
     keys: dict[str, str] = field(default_factory=dict)
@@ -87,9 +90,7 @@ class Layer:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of change that it has whole, names of `KINDS`."""
-        return tuple(
-            kind for kind, sets in KINDS.items() if any(parts <= self.keys.keys() for parts in sets)
-        )
+        return _kinds(frozenset(self.keys))
 
     @property
     def low_rank(self) -> bool:
@@ -128,18 +129,32 @@ class Layer:
 
     def whole(self, name: str) -> None:
         """Raises `UnusableAddonError` if tensors are missing beside those that it has."""
-        kinds = self.kinds
-        known = _ANY | {name for name, kind in _BESIDE.items() if kind in kinds}
-        for kind in kinds:
-            known |= {part for parts in KINDS[kind] for part in parts if parts <= self.keys.keys()}
-        if not kinds or self.keys.keys() - known:
-            raise UnusableAddonError(f"is not whole: half of {name} is missing")
-        scaled = {"dora_scale", "magnitude"} & self.keys.keys()
-        if scaled and not {"LoRA", "LoHa", "LoKr", "full difference"} & set(kinds):
-            raise UnusableAddonError(f"is a DoRA of a kind that is not known, in {name}")
+        fault = _fault(frozenset(self.keys))
+        if fault is not None:
+            raise UnusableAddonError(fault.format(name))
 
 
-def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
+@lru_cache(maxsize=256)  # a file has few sorts of layers, and thousands of each
+def _kinds(names: frozenset[str]) -> tuple[str, ...]:
+    """The kinds that a layer with tensors of these names has whole."""
+    return tuple(kind for kind, sets in KINDS.items() if any(parts <= names for parts in sets))
+
+
+@lru_cache(maxsize=256)
+def _fault(names: frozenset[str]) -> str | None:
+    """What is wrong with a layer of such tensors, with a gap for its name; None if nothing is."""
+    kinds = _kinds(names)
+    known = _ANY | {name for name, kind in _BESIDE.items() if kind in kinds}
+    for kind in kinds:
+        known |= {part for parts in KINDS[kind] for part in parts if parts <= names}
+    if not kinds or names - known:
+        return "is not whole: half of {} is missing"
+    if {"dora_scale", "magnitude"} & names and not DECOMPOSED & set(kinds):
+        return "is a DoRA of a kind that is not known, in {}"
+    return None
+
+
+def group_by_layer(keys: Iterable[str]) -> Mapping[str, Layer]:
     """Group the keys of a file by layer, in any of the naming schemes.
 
         kohya            lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight, ….alpha
@@ -157,12 +172,21 @@ def group_by_layer(keys: Iterable[str]) -> dict[str, Layer]:
     Raises:
         UnusableAddonError: a key is of something else, or half of a layer is missing.
     """
+    return _grouped(tuple(keys))
+
+
+# Most files of one trainer for one family have the same keys. Few are kept: a file may have many.
+@lru_cache(maxsize=8)
+def _grouped(keys: tuple[str, ...]) -> Mapping[str, Layer]:
     layers: dict[str, Layer] = {}
-    held = [key for key in keys if not key.startswith(BUNDLED)]
-    known = {key: _KEY.search(key, max(1, len(key) - _KEY_CHARS)) for key in held}
-    vectors = {key.removesuffix(".on_input") for key in held if key.endswith(".on_input")}
+    known = {
+        key: _KEY.search(key, max(1, len(key) - _KEY_CHARS))
+        for key in keys
+        if not key.startswith(BUNDLED)
+    }
+    vectors = {key.removesuffix(".on_input") for key in known if key.endswith(".on_input")}
     for key, match in known.items():  # else it is a layer of a model
-        if match and match["weight"] and key[: match.start()] not in vectors:
+        if match and match.lastgroup == "weight" and key[: match.start()] not in vectors:
             known[key] = None
     odd = [key for key, match in known.items() if not match or _lacks_strength(key, match)]
     for part, reason in FOREIGN.items():
@@ -211,7 +235,9 @@ def _lacks_strength(key: str, match: re.Match[str]) -> bool:
 
 
 def _role(match: re.Match[str]) -> str:
-    (group, said) = next((group, said) for group, said in match.groupdict().items() if said)
+    group = match.lastgroup
+    assert group is not None
+    said: str = match[group]
     match group:
         case "side":
             return {"A": "down", "B": "up"}.get(said, said)

@@ -49,6 +49,7 @@ class ModelEntry:
         spec: from its configuration, without the notes.
         layout: a `file` is loaded whole by its pipeline; of `parts` each is loaded by itself.
         variant: of the weights of a folder, such as `fp16`; None for the plain ones.
+        quantised: the parts of a folder whose weights are quantised in its files, and by what.
         quantize: what its transformer is quantised to when it is loaded; None for as it is.
         parts: where the weights of each part are, of a model of `parts`.
         scheduler: overrides settings of the model's own scheduler.
@@ -66,6 +67,7 @@ class ModelEntry:
     layout: Literal["folder", "file", "parts"]
     spec: ModelSpec
     variant: Variant = None
+    quantised: Mapping[str, str] = field(default_factory=dict)
     quantize: Quantized | None = None
     parts: Mapping[str, Part] = field(default_factory=dict)
     scheduler: Mapping[str, Any] = field(default_factory=dict)
@@ -116,7 +118,7 @@ class ModelEntry:
             }
         if self.layout == "folder":
             files = self._files
-            for part in folders.quantised_parts(self.path, files):
+            for part in self.quantised:
                 kept[part] = sum(file.stat().st_size for file in files[part])
         return kept | {
             part: numbers * (denoiser if part in folders.DENOISERS else size)

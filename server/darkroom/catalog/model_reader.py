@@ -6,7 +6,7 @@ only describe it.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from darkroom.catalog import (
     sidecars,
     single_files,
 )
+from darkroom.catalog.checkpoints import Checkpoint
 from darkroom.catalog.folders import Variant
 from darkroom.catalog.gguf_files import GGUF
 from darkroom.catalog.listing import CONFIGS, Listed, SharedFolders
@@ -43,6 +44,14 @@ NOTES = "darkroom.json"
 ENCODER_FOLDERS = ("text_encoders", "clip")  # beside the folder of models
 # Keys of the notes that override settings of the model's own scheduler.
 SCHEDULER_KEYS = frozenset({"prediction_type", "rescale_betas_zero_snr", "timestep_spacing"})
+
+
+@dataclass(frozen=True)
+class _Recognised:
+    """What a file holds, and what its metadata say."""
+
+    found: Denoiser | Checkpoint
+    metadata: Mapping[str, str]
 
 
 class ModelReader:
@@ -69,7 +78,7 @@ class ModelReader:
         self._vae_dir = models_dir.parent / "vae"
         self._configs_dir = models_dir.parent / "configs"
         self._default = default
-        self._recognise = cached(checkpoints.recognise, stamp)
+        self._recognise = cached(_recognise, _stamp_of_file)
         self._header = cached(single_files.read_header, stamp)
         self._check_floats = cached(_has_floats, stamp)
         self._check_header = cached(_has_header, stamp)
@@ -106,7 +115,7 @@ class ModelReader:
     def _is_apart(self, listed: Listed) -> bool:
         """Whether a file holds a network that other files complete."""
         try:
-            return single_files.recognise(self._header(listed.path), listed.stem) is not None
+            return isinstance(self._recognise(listed).found, Denoiser)
         except UnusableError:
             return False
 
@@ -121,27 +130,27 @@ class ModelReader:
         variant = folders.check(folder, spec.family, self._check_floats, self._check_header)
         about = sidecars.about(listed, folders.card(folder))
         entry = self._entry(listed, folder, spec, notes, about, {}, variant)
-        fixed = folders.quantised_parts(folder, [TRANSFORMER])
-        return replace(entry, quantize=None if fixed else self._quantized(spec, notes))
+        quantised = folders.quantised_parts(folder, folders.parts(folder, spec.family))
+        quantize = None if TRANSFORMER in quantised else self._quantized(spec, notes)
+        return replace(entry, quantised=quantised, quantize=quantize)
 
     def _read_file(self, listed: Listed) -> ModelEntry:
-        header = self._header(listed.path)
-        denoiser = single_files.recognise(header, listed.stem)
-        if denoiser is not None:
-            return self._read_parts(listed, denoiser)
-        if listed.path.suffix.lower() == GGUF:
-            raise UnusableError(f"{listed.name} holds no diffusion transformer that is known here")
-        checkpoint = self._recognise(listed.path)
+        recognised = self._recognise(listed)
+        checkpoint = recognised.found
+        if isinstance(checkpoint, Denoiser):
+            return self._read_parts(listed, checkpoint, recognised.metadata)
         notes, passed_over = read_sidecar(listed)
         config = self._config(notes.config or checkpoint.config)
         spec = model_spec.examine(config, listed.stem)
-        about = sidecars.about(listed, checkpoint.metadata)
+        about = sidecars.about(listed, recognised.metadata)
         entry = self._entry(listed, config, spec, notes, about, checkpoint.scheduler)
         if entry.vae is None and not checkpoint.has_vae:
             raise UnusableError("it holds no VAE; name one as `vae` in its notes")
         return replace(entry, passed_over=passed_over)
 
-    def _read_parts(self, listed: Listed, denoiser: Denoiser) -> ModelEntry:
+    def _read_parts(
+        self, listed: Listed, denoiser: Denoiser, metadata: Mapping[str, str]
+    ) -> ModelEntry:
         """A file of one network, with the files that complete it."""
         notes, passed_over = read_sidecar(listed)
         described = notes.config or denoiser.config
@@ -149,7 +158,7 @@ class ModelReader:
             raise UnusableError(f"it is a {denoiser.what} alone, of a model that is not known here")
         config = self._config(described)
         spec = model_spec.examine(config, listed.stem)
-        about = sidecars.about(listed, self._header(listed.path).metadata)
+        about = sidecars.about(listed, metadata)
         named = dict(notes.parts) | ({} if notes.vae is None else {"vae": notes.vae})
         notes = notes.model_copy(update={"vae": None})
         entry = self._entry(listed, config, spec, notes, about, {})
@@ -256,6 +265,21 @@ class ModelReader:
                 self._check_floats(path)
                 return path
         raise UnusableError(f"its notes name the VAE {name!r}, which is not in {self._vae_dir}")
+
+
+def _recognise(listed: Listed) -> _Recognised:
+    """Read a file's header once, and keep no more of it than is needed: it may be large."""
+    header = single_files.read_header(listed.path)
+    denoiser = single_files.recognise(header, listed.stem)
+    if denoiser is not None:
+        return _Recognised(denoiser, header.metadata)
+    if listed.path.suffix.lower() == GGUF:
+        raise UnusableError(f"{listed.name} holds no diffusion transformer that is known here")
+    return _Recognised(checkpoints.recognise(header, listed.name), header.metadata)
+
+
+def _stamp_of_file(listed: Listed) -> list[object]:
+    return stamp(listed.path)
 
 
 def _has_floats(path: Path) -> bool:

@@ -67,6 +67,7 @@ class ModelCatalog:
         default: name of the model for requests without one.
         shared: folders of other programs. Of two models with one name, the first has it.
         quantize: what transformers are quantised to when they are loaded, if notes do not say.
+        has_gpu: whether a worker has one; asked only for models that need it.
     """
 
     def __init__(
@@ -75,20 +76,23 @@ class ModelCatalog:
         default: str,
         shared: SharedFolders = NO_FOLDERS,
         quantize: Quantization = "none",
+        has_gpu: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._has_gpu = has_gpu
         self._models_dir = models_dir
         self._default = default
         self._shared = shared
         self._reader = ModelReader(models_dir, default, shared, quantize)
 
     @classmethod
-    def of(cls, settings: Settings) -> "ModelCatalog":
+    def of(cls, settings: Settings, has_gpu: Callable[[], bool] = lambda: True) -> "ModelCatalog":
         """The models that the settings name."""
         return cls(
             settings.models_dir,
             settings.models.default,
             SharedFolders(settings.models.paths),
             settings.engine.quantize,
+            has_gpu,
         )
 
     def entries(self) -> list[ModelEntry]:
@@ -154,11 +158,21 @@ class ModelCatalog:
         for hub in self._shared.hubs():
             yield [each for each in listing.snapshots(hub) if (each.path / folders.INDEX).is_file()]
 
+    def _read_folder(self, listed: Listed) -> ModelEntry:
+        entry = self._reader.folder(listed)
+        part = next((part for part, by in entry.quantised.items() if by == folders.NEEDS_GPU), None)
+        if part is not None and not self._has_gpu():
+            raise UnusableError(
+                f"its part {part} is quantised by {folders.NEEDS_GPU}, which needs a GPU, and "
+                "there is none here"
+            )
+        return entry
+
     def _describe(self, listed: Listed) -> Callable[[Listed], ModelEntry]:
         if listed.key.startswith(UPSCALERS):
             return _refuse_upscaler
         if listed.is_folder:
-            return self._reader.folder
+            return self._read_folder
         if listed.path.suffix.lower() in PICKLES:
             return _refuse_pickle
         read = listed.path.suffix.lower() == GGUF or addons.why_not_read(listed.path) is None

@@ -28,7 +28,7 @@ from darkroom.engine.base import (
 )
 from darkroom.engine.errors import Kind
 from darkroom.engine.families.base import Sample
-from darkroom.engine.model_manager import LoadedModel, ModelManager
+from darkroom.engine.model_manager import LoadedModel, ModelManager, pick_device
 from darkroom.engine.runner import Result, Runner
 from darkroom.engine.scheduler import Call, Decode, Denoise, Prepare, Refuse, Scheduler
 
@@ -297,7 +297,7 @@ def from_settings(
 ) -> DiffusersEngine:
     """The engine over the models, LoRAs and upscalers of the data folder."""
     models = ModelManager(
-        ModelCatalog.of(settings),
+        ModelCatalog.of(settings, lambda: pick_device(settings.engine.device).type != "cpu"),
         AdapterCatalog.of(settings),
         UpscalerCatalog.of(settings),
         settings.engine,

@@ -99,6 +99,13 @@ def _gpu(settings: Settings) -> Finding:
     return Finding("gpu", not wanted, "none; the CPU does the work", advice)
 
 
+def has_gpu(settings: Settings) -> bool:
+    """Whether the engine's weights are on a GPU. Loads torch, which takes seconds."""
+    import torch
+
+    return settings.engine.device != "cpu" and torch.accelerator.is_available()
+
+
 def _memory(_settings: Settings) -> Finding:
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
@@ -196,7 +203,7 @@ def check_locks(settings: Settings) -> Finding:
 
 
 def _model(settings: Settings) -> Finding:
-    catalog = ModelCatalog.of(settings)
+    catalog = ModelCatalog.of(settings, lambda: has_gpu(settings))
     names = [info.name for info in catalog.infos()]
     ok = settings.models.default in names
     advice = f"set models.default to one of these, or put a model in {settings.models_dir}"
@@ -235,7 +242,7 @@ def check_model(settings: Settings, name: str) -> Finding:
     Raises:
         UnknownModelError: there is no such model, or it cannot be used; says why.
     """
-    ModelCatalog.of(settings).find(name)
+    ModelCatalog.of(settings, lambda: has_gpu(settings)).find(name)
     models = settings.models.model_copy(update={"default": name})
     return _picture(settings.model_copy(update={"models": models}))
 

@@ -250,6 +250,11 @@ class Store:
             rows = session.scalars(select(WorkerRow).where(alive).order_by(WorkerRow.id))
             return [(row.id, row.ready, row.device) for row in rows]
 
+    def may_have_gpu(self) -> bool:
+        """Whether a worker has a GPU; also true while there is no worker that would know."""
+        devices = [device for _, _, device in self.workers()]
+        return not devices or any(device != "cpu" for device in devices)
+
     def broken_models(self) -> dict[str, str]:
         """Models that a worker could not load, with the reason, until their files change."""
         alive = WorkerRow.lease_until > self.clock()
