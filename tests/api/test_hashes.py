@@ -159,3 +159,20 @@ def test_an_infotext_and_a_request_name_a_model_by_its_hash(shelf: RunningServer
     for body in ({"infotext": line}, {"override_settings": {"sd_model_checkpoint": autov2}}):
         answer = shelf.http.post(f"{API}/txt2img", json={"prompt": "a fox", **body})
         assert "refine does img2img, inpaint, not txt2img" in answer.text
+
+
+@pytest.mark.parametrize("kind", ["AutoV3", "AutoV2"])
+def test_a_picture_names_a_lora_by_its_hash_whatever_it_is_called(
+    shelf: RunningServer, kind: str
+) -> None:
+    engraved = shelf.submit(loras=[{"name": "engraving"}])["request"]["lora_hashes"]
+    autov2 = digest(shelf, "loras/engraving.safetensors")[:10]
+    known = engraved.removeprefix("engraving: ") if kind == "AutoV3" else autov2
+    hashes = f'Lora hashes: "old ink: {known}, fog: 0123456789ab"'
+    line = f"a fox <lora:old ink:0.5:0.8> <lora:fog:1>\nSteps: 4, Seed: 1, Size: 64x64, {hashes}"
+
+    found = shelf.http.post(f"{API}/png-info", json={"image": picture(line)}).json()
+
+    prompt = "a fox <lora:engraving:0.5:0.8> <lora:fog:1>"
+    assert found["parameters"]["Prompt"] == prompt
+    assert found["info"] == line

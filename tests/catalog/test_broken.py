@@ -400,15 +400,19 @@ def test_notes_may_begin_with_a_byte_order_mark(box: Path, catalog: ModelCatalog
 
 
 @pytest.mark.parametrize(
-    "extra", ["scaled_fp8", checkpoints.UNET + "out.2.scale_weight", "x.weight_scale"]
+    ("extra", "words"),
+    [
+        ({checkpoints.VAE + "x.weight_scale": (1,)}, "is scaled fp8 also outside of its UNet"),
+        ({checkpoints.UNET + "x.weight_scale": (4,)}, "many scales each"),
+    ],
 )
-def test_weights_that_have_scales_beside_them_are_named(
-    box: Path, catalog: ModelCatalog, extra: str
+def test_weights_whose_scales_are_not_read_are_named(
+    box: Path, catalog: ModelCatalog, extra: dict[str, tuple[int, ...]], words: str
 ) -> None:
     """Without its scales, such a file would draw noise."""
-    write(box / "models" / "model.safetensors", tensors_of("sd1") | {extra: (1,)})
+    write(box / "models" / "model.safetensors", tensors_of("sd1") | extra)
 
-    assert "scaled fp8" in reason(catalog)
+    assert words in reason(catalog)
 
 
 @pytest.fixture

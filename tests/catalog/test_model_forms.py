@@ -62,13 +62,21 @@ def fp8(source: Path, box: Path, name: str) -> None:
 
 
 def fp8_scaled(source: Path, box: Path, name: str) -> None:
-    path = originals.split(source, box, name)
+    scale(originals.split(source, box, name))
+
+
+def whole_scaled(source: Path, box: Path, name: str) -> None:
+    scale(originals.whole(source, box, name), originals.TRANSFORMER)
+
+
+def scale(path: Path, prefix: str = "") -> None:
+    """Multiply the weights below a prefix so that they fill fp8's range, and keep by what."""
     weights = load_file(path) | {"scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn)}
     for key, value in list(weights.items()):
-        if _packs(value):
-            scale = value.abs().max() / FP8_MOST
-            weights[key] = (value / scale).to(torch.float8_e4m3fn)
-            weights[key.removesuffix("weight") + "scale_weight"] = scale.reshape(1)
+        if _packs(value) and key.startswith(prefix):
+            factor = value.abs().max() / FP8_MOST
+            weights[key] = (value / factor).to(torch.float8_e4m3fn)
+            weights[key.removesuffix("weight") + "scale_weight"] = factor.reshape(1)
     save_file(weights, path)
 
 
@@ -122,6 +130,7 @@ FORMS: dict[str, tuple[Form, float]] = {
     "folder in shards": (shards, 0),
     "folder in fp16": (variant, 2),
     "single file": (originals.whole, 0),
+    "single file in scaled fp8": (whole_scaled, 40),
     "split files": (originals.split, 0),
     "split files in fp8": (fp8, 40),
     "split files in scaled fp8": (fp8_scaled, 40),
@@ -142,6 +151,8 @@ NEEDS = {
     "folder, `quantize: int8`": "torchao",
     "folder, `quantize: fp8`": "torchao",
 }
+# What a form needs → what the table says of it.
+WHERE = {None: "yes", "torchao": "with torchao", "bitsandbytes": "on a GPU"}
 # Family → a tiny model of it, and the forms in which its models come.
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "sd": ("sd1", UNETS),
@@ -164,7 +175,8 @@ def table() -> str:
     names = " | ".join(f"`{name}`" for name in FAMILIES)
     lines = [f"| form | off by | {names} |", "|---" * (len(FAMILIES) + 2) + "|"]
     for form, (_, distance) in FORMS.items():
-        cells = " | ".join("yes" if form in forms else "" for _, forms in FAMILIES.values())
+        tried = WHERE[NEEDS.get(form)]
+        cells = " | ".join(tried if form in forms else "" for _, forms in FAMILIES.values())
         off = f"{distance} of 255" if distance else "nothing"
         lines.append(f"| {form} | {off} | {cells} |")
     return "\n".join(lines)

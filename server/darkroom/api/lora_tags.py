@@ -10,7 +10,7 @@ A scale that is left out is 1, and that of the denoiser the one of the text enco
 import contextlib
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from darkroom.api import checks
@@ -48,6 +48,16 @@ def split(prompt: str) -> tuple[str, list[Tag]]:
     """A prompt without its tags, and these."""
     tags = list(_tags(prompt))
     return (TAG.sub("", prompt).strip() if tags else prompt), tags
+
+
+def renamed(prompt: str, names: Mapping[str, str]) -> str:
+    """A prompt whose tags name LoRAs by other names, where there are any."""
+
+    def with_name(found: re.Match[str]) -> str:
+        name = names.get(found["name"].strip())
+        return found[0] if name is None else found[0].replace(found["name"], name, 1)
+
+    return TAG.sub(with_name, prompt)
 
 
 def _tags(prompt: str) -> Iterator[Tag]:

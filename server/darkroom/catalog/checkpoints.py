@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darkroom.catalog import weight_files
 from darkroom.catalog.model_spec import INPAINTING, check_channels
-from darkroom.catalog.weight_files import Header, UnusableError, count_numbers
+from darkroom.catalog.weight_files import SCALES, Header, UnusableError, count_numbers
 
 UNET = "model.diffusion_model."
 FIRST_LAYER = UNET + "input_blocks.0.0.weight"
 VAE = "first_stage_model."
 
-# As ComfyUI marks files whose weights are multiplied by scales.
-SCALED, SCALES = "scaled_fp8", (".scale_weight", ".weight_scale", ".comfy_quant")
 # How a UNet's names begin in files of their own.
 BARE = ("diffusion_model.", "")
 
@@ -60,11 +59,13 @@ class Checkpoint:
 
     Attributes:
         config: name of the embedded configuration that describes it.
+        scaled: whether its UNet's weights are in fp8, each with a scale beside it.
         scheduler: settings from its metadata that override the configuration's scheduler.
     """
 
     config: str
     has_vae: bool
+    scaled: bool
     scheduler: Mapping[str, Any]
 
 
@@ -77,11 +78,6 @@ def recognise(header: Header, name: str) -> Checkpoint:
     Raises:
         UnusableError: it is not a checkpoint that can be served, or damaged.
     """
-    if any(key == SCALED or key.endswith(SCALES) for key in header.shapes):
-        raise UnusableError(
-            f"{name} is scaled fp8: each weight has a scale beside it, which is not read; "
-            "take the file in fp16, or in plain fp8"
-        )
     if FIRST_LAYER not in header.shapes:
         raise UnusableError(f"{name} {_foreign(header)}")
     try:
@@ -98,7 +94,20 @@ def recognise(header: Header, name: str) -> Checkpoint:
     elif config == "sd2":
         config = _second_version(header)
     has_vae = any(name.startswith(VAE) for name in header.shapes)
-    return Checkpoint(config, has_vae, scheduler)
+    return Checkpoint(config, has_vae, _is_scaled(header, name), scheduler)
+
+
+def _is_scaled(header: Header, name: str) -> bool:
+    """Whether the UNet's weights have scales; `UnusableError` if other weights have some."""
+    weight_files.check_scales(header)
+    scales = [key for key in header.shapes if key.endswith(SCALES)]
+    for key in scales:
+        if not key.startswith(UNET):
+            raise UnusableError(
+                f"{name} is scaled fp8 also outside of its UNet ({key}), which is not read; take "
+                "the file in fp16"
+            )
+    return bool(scales)
 
 
 def numbers(path: Path) -> dict[str, int]:

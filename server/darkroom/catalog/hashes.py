@@ -92,6 +92,14 @@ class Hashes:
         found = ((entry, self.of(entry.path)) for entry in entries)
         return next((entry for entry, has in found if has and has.startswith(digits.lower())), None)
 
+    def find_lora(self, digits: str, entries: Iterable[Hashed]) -> Hashed | None:
+        """The first LoRA with this AutoV3, or SHA-256 of which AutoV2 or more is given."""
+        if not DIGITS.fullmatch(digits):
+            return None
+        tried = list(entries)
+        called = (entry for entry in tried if self.auto_v3(entry.path) == digits.lower())
+        return next(called, None) or self.find(digits, tried)
+
     def auto_v3(self, path: Path) -> str | None:
         """AutoV3 of a LoRA's file, as `of`."""
         try:

@@ -53,6 +53,7 @@ class ModelEntry:
         quantize: what its transformer is quantised to when it is loaded; None for as it is.
         parts: where the weights of each part are, of a model of `parts`.
         scheduler: overrides settings of the model's own scheduler.
+        scaled: whether the UNet's weights in its file have scales.
         vae: file or folder of the VAE to load instead of its own.
         tiny_vae: file or folder of a small VAE for it.
         latent_rgb: colours of its latents for previews, see `Notes`.
@@ -71,6 +72,7 @@ class ModelEntry:
     quantize: Quantized | None = None
     parts: Mapping[str, Part] = field(default_factory=dict)
     scheduler: Mapping[str, Any] = field(default_factory=dict)
+    scaled: bool = False
     vae: Path | None = None
     tiny_vae: Path | None = None
     latent_rgb: tuple[tuple[float, float, float], ...] | None = None

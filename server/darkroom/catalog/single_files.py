@@ -19,7 +19,6 @@ from darkroom.catalog.weight_files import Header, UnusableError, read_json
 
 # Before the names of the network's tensors: in checkpoints, in files of their own, saved by others.
 PREFIXES = ("model.diffusion_model.", "", "diffusion_model.", "model.")
-SCALES = (".scale_weight", ".weight_scale")  # of fp8, beside `.weight`
 
 FIRST_LAYER = "input_blocks.0.0.weight"  # of a UNet
 # Numbers that a UNet reads of each word → its configuration.
@@ -118,12 +117,12 @@ def recognise(header: Header, name: str) -> Denoiser | None:
     for prefix in PREFIXES:
         config = _kind(_Names(shapes, prefix), said)
         if config is not None:
-            _check_scales(header)
+            weight_files.check_scales(header)
             return Denoiser(config, prefix, "transformer")
     for prefix in PREFIXES:
         names = _Names(shapes, prefix)
         if FIRST_LAYER in names and all(name.startswith(prefix) for name in shapes):
-            _check_scales(header)
+            weight_files.check_scales(header)
             return Denoiser(_unet(names), prefix, "UNet")
     return None
 
@@ -194,13 +193,6 @@ def _flux(names: _Names, said: str) -> str:
     if "guidance_in.in_layer.weight" not in names:
         return "flux-schnell"
     return "flux-kontext" if "kontext" in said else "flux-dev"
-
-
-def _check_scales(header: Header) -> None:
-    """Raise `UnusableError` for weights that are quantised in another way than scaled fp8."""
-    for name, shape in header.shapes.items():
-        if name.endswith(SCALES) and math.prod(shape) != 1:
-            raise UnusableError(f"its weights have many scales each ({name}), which are not read")
 
 
 def complete(

@@ -17,6 +17,7 @@ from darkroom.errors import DarkroomError
 SAFETENSORS = ".safetensors"
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")  # loading these can run code stored in them
 
+SCALES = (".scale_weight", ".weight_scale")  # of fp8, beside `.weight`
 AVERAGED = "model_ema."  # of a UNet: what checkpoints that go on training hold besides
 MAX_HEADER_BYTES = 32 * 2**20  # the largest seen, with all captions of a training set, is 10 MiB
 MAX_TENSORS = 50_000  # of one file; the largest models and LoRAs have some thousands
@@ -99,6 +100,13 @@ def read_floats(path: Path) -> Header:
                 "quantised in a way that is not read"
             )
     return header
+
+
+def check_scales(header: Header) -> None:
+    """Raise `UnusableError` for weights that are quantised in another way than scaled fp8."""
+    for name, shape in header.shapes.items():
+        if name.endswith(SCALES) and math.prod(shape) != 1:
+            raise UnusableError(f"its weights have many scales each ({name}), which are not read")
 
 
 def read_addon_header(path: Path) -> Header:

@@ -160,6 +160,8 @@ def _load(entry: ModelEntry, dtype: torch.dtype) -> Any:
         pipeline = cls.from_pretrained(entry.config, **given)
     else:
         given |= _tokenizers(entry)
+        if entry.scaled:
+            given["unet"] = part_files.scaled_unet(entry, dtype)
         pipeline = cls.from_single_file(str(entry.path), config=str(entry.config), **given)
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module):

@@ -20,9 +20,10 @@ from diffusers.loaders.single_file_utils import (
 from diffusers.models.model_loading_utils import load_gguf_checkpoint
 from safetensors import safe_open
 
-from darkroom.catalog import folders
+from darkroom.catalog import checkpoints, folders
 from darkroom.catalog.model_entry import TRANSFORMER, ModelEntry, Quantized
-from darkroom.catalog.single_files import SCALES, Part
+from darkroom.catalog.single_files import Part
+from darkroom.catalog.weight_files import SCALES
 
 Weights = dict[str, torch.Tensor]
 
@@ -80,6 +81,12 @@ def load(entry: ModelEntry, dtype: torch.dtype) -> dict[str, Any]:
         elif name.startswith("text_encoder"):
             made[name] = None
     return made
+
+
+def scaled_unet(entry: ModelEntry, dtype: torch.dtype) -> Any:
+    """The UNet of a checkpoint whose weights have scales; raises as `load`."""
+    part = Part(entry.path, checkpoints.UNET)
+    return _network("UNet2DConditionModel", part, entry.config / "unet", dtype, None)
 
 
 def quantization(how: Quantized) -> TorchAoConfig:

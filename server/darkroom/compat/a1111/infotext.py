@@ -1,10 +1,12 @@
 """Fills a request from `infotext`: a line of settings as it stands in pictures."""
 
+import itertools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from darkroom.api import lora_tags
 from darkroom.api.context import context
 from darkroom.catalog.hashes import DIGITS
 from darkroom.catalog.models import UnknownModelError
@@ -39,6 +41,8 @@ FIELDS = {
 }
 SECOND_PASS = ("Hires upscale", "Hires resize-1", "Hires upscaler")  # any of them turns it on
 TITLE = re.compile(rf"(?:.* \[)?(?P<hash>{DIGITS.pattern})\]?")
+PROMPTS = ("Prompt", "Hires prompt")
+MAX_HASHES = 64  # of LoRAs in one line
 MODEL, OVERRIDE = "sd_model_checkpoint", "override_settings"
 # Settings that say how a picture was made, and change nothing.
 SAID_ONLY = frozenset(
@@ -62,7 +66,7 @@ def fill(given: Mapping[str, Any], known: Collection[str], ignored: Ignored) -> 
     if not isinstance(line, str):
         ignored.add(*(["infotext"] if line else []))
         return dict(given)
-    found = metadata.parse_parameters(line)
+    found = with_loras(metadata.parse_parameters(line))
     filled: dict[str, Any] = {}
     override = given.get(OVERRIDE, {})
     for setting, value in found.items():
@@ -100,6 +104,22 @@ def named(title: str) -> str:
     here = context()
     same = here.hashes.find(found["hash"], here.catalog.entries()) if found else None
     return title if same is None else same.info.name
+
+
+def with_loras(settings: Mapping[str, str]) -> dict[str, str]:
+    """Settings whose prompt names LoRAs as they are called here, by their `Lora hashes`."""
+    hashes = settings.get("Lora hashes")
+    if not hashes:
+        return dict(settings)
+    here, names = context(), {}
+    entries = here.adapters.loras.entries()
+    for pair in itertools.islice(hashes.split(","), MAX_HASHES):
+        name, _, digits = pair.partition(":")
+        same = here.hashes.find_lora(digits.strip(), entries)
+        if same is not None:
+            names[name.strip()] = same.info.name
+    prompts = {key: settings[key] for key in PROMPTS if key in settings}
+    return {**settings, **{key: lora_tags.renamed(said, names) for key, said in prompts.items()}}
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def png_info() -> dict[str, Any]:
     check_bytes("image", len(data), context().settings.web.max_upload_bytes)
     found = _texts(data)
     info, parameters = describe(found.texts, found.size)
+    parameters = infotext.with_loras(parameters)
     answer = {"info": info, "items": found.texts, "parameters": parameters}
     model = infotext.find_model(parameters)
     if model.name is not None:
