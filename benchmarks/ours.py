@@ -10,7 +10,7 @@ from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import EngineSettings
-from darkroom.engine.base import EngineEvent, EngineJob, Failed, ImageReady
+from darkroom.engine.base import EngineEvent, EngineJob, Failed, Finished, ImageReady
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.engine.model_manager import ModelManager
 from darkroom.images.codec import encode
@@ -79,3 +79,25 @@ def events(engine: DiffusersEngine, requests: Sequence[Txt2Img]) -> Iterator[Eng
         engine.submit(EngineJob(f"bench-{number}", asked))
     while engine.in_flight():
         yield from engine.tick()
+
+
+def seconds_beside(engine: DiffusersEngine, asked: Txt2Img, others: Sequence[Txt2Img]) -> float:
+    """How long one client's picture takes beside jobs of another client that came before.
+
+    Raises:
+        RuntimeError: it broke.
+    """
+    for number, other in enumerate(others):
+        engine.submit(EngineJob(f"other-{number}", other, client="other"))
+    engine.submit(EngineJob("own", asked, client="own"))
+    began = time.perf_counter()
+    try:
+        while True:
+            for event in engine.tick():
+                if isinstance(event, Failed):
+                    raise RuntimeError(f"{event.kind}: {event.detail}")
+                if isinstance(event, Finished) and event.job_id == "own":
+                    return time.perf_counter() - began
+    finally:
+        for number in range(len(others)):
+            engine.cancel(f"other-{number}")

@@ -1,10 +1,12 @@
 """Python client of a Darkroom server: pictures from your own server, without torch."""
 
 from darkroom_client.asynchronous.client import AsyncClient
+from darkroom_client.asynchronous.explanation import AsyncExplanation
 from darkroom_client.asynchronous.job import AsyncJob
 from darkroom_client.asynchronous.picture import AsyncImage, AsyncPicture
 from darkroom_client.asynchronous.watch import AsyncEvent
 from darkroom_client.blocking.client import Client
+from darkroom_client.blocking.explanation import Explanation
 from darkroom_client.blocking.job import Job
 from darkroom_client.blocking.picture import Image, Picture
 from darkroom_client.blocking.watch import Event
@@ -44,6 +46,7 @@ from darkroom_client.core.events import (
     StartedEvent,
     SucceededEvent,
 )
+from darkroom_client.core.explanation import ExplainedImage
 from darkroom_client.core.lora import Lora
 from darkroom_client.core.problem import FieldError, Problem
 from darkroom_client.core.records import JobStatus, Progress, Task
@@ -59,6 +62,7 @@ __all__ = [
     "AsyncClient",
     "AsyncEffects",
     "AsyncEvent",
+    "AsyncExplanation",
     "AsyncImage",
     "AsyncJob",
     "AsyncPicture",
@@ -72,6 +76,8 @@ __all__ = [
     "Effects",
     "EmbeddingInfo",
     "Event",
+    "ExplainedImage",
+    "Explanation",
     "FailedEvent",
     "FieldError",
     "FoundServer",

@@ -186,6 +186,11 @@ class Txt2ImgRequest(Schema):
     exact: bool = Field(
         False, description="Never share a UNet call, so that bytes do not depend on other jobs."
     )
+    explain: bool = Field(
+        False,
+        exclude_if=operator.not_,  # so that pictures made without it keep their bytes
+        description="Keep what shows how each picture was made, for `GET /jobs/{job_id}/explain`.",
+    )
     webhook: WebhookUrl = None
 
 

@@ -149,6 +149,105 @@ class Job(Schema):
     webhook: Webhook | None = Field(description="Of a request with a webhook, else null.")
 
 
+class ExplainedArray(Schema):
+    """An array of numbers, row by row, base64."""
+
+    shape: tuple[int, ...]
+    dtype: Literal["uint8"] = "uint8"
+    data: str
+
+
+class TokenMaps(ExplainedArray):
+    """Where the network looked for each token: (tokens, height, width).
+
+    A byte of 255 stands for the token's peak: the number is byte / 255 × peak, the share of its
+    attention that a place of the picture gives to that token.
+    """
+
+    peaks: tuple[float, ...] = Field(description="The greatest number of each token's map.")
+
+
+class TokenKind(enum.StrEnum):
+    START = "start"
+    TEXT = "text"  # of the prompt
+    END = "end"
+    TEMPLATE = "template"  # of what the model puts around a prompt
+    PADDING = "padding"  # all of it in one
+
+
+class ExplainedToken(Schema):
+    """A token of the prompt, as the network is given it."""
+
+    text: str
+    kind: TokenKind
+    word: int | None = Field(None, description="Index in `words`.")
+
+
+class ExplainedWord(Schema):
+    """A word of the prompt. Its map is the sum of its tokens' maps."""
+
+    text: str
+    tokens: tuple[int, ...] = Field(description="Indices in `tokens`.")
+
+
+class ExplainedMaps(Schema):
+    """Means over layers, heads and steps."""
+
+    last_quarter: TokenMaps = Field(description="Of the last quarter of the steps.")
+    all_steps: TokenMaps
+    carried_back: TokenMaps | None = Field(
+        description="Those of all steps, carried back through the text encoder by attention "
+        "rollout (arXiv 2005.00928); null where the encoder is not CLIP's."
+    )
+
+
+class ExplainedStep(Schema):
+    """One denoising step. The pictures are WebP as data URIs, null where none can be shown."""
+
+    index: int = Field(description="Among the picture's own steps, from 0.")
+    timestep: float
+    signal: float = Field(description="How much of the latents is picture.")
+    noise: float = Field(description="How much of the latents is noise.")
+    latents: str | None = Field(description="What the network was given.")
+    predicted_noise: str | None = Field(description="The noise that it found there.")
+    guess: str | None = Field(description="The picture that would be left without that noise.")
+
+
+class ExplainedSeconds(Schema):
+    """The picture's share of the time of each part."""
+
+    prepare: float = Field(description="The prompt, the source, and the first noise.")
+    denoise: float = Field(description="All steps, and what it takes to explain them.")
+    decode: float
+
+
+class ExplainedImage(Schema):
+    """How a picture was made."""
+
+    index: int
+    seed: int
+    crop: tuple[int, int, int, int] | None = Field(
+        None,
+        description="Left, top, right and bottom of the part of the picture that maps and steps "
+        "show; null is all of it.",
+    )
+    tokens: tuple[ExplainedToken, ...]
+    words: tuple[ExplainedWord, ...]
+    maps: ExplainedMaps
+    steps: tuple[ExplainedStep, ...] = Field(description="At most eight, evenly chosen.")
+    seconds: ExplainedSeconds
+
+
+class Explanation(Schema):
+    """How a job's pictures were made, those that are ready."""
+
+    job_id: str
+    images: tuple[ExplainedImage, ...]
+
+
+MAX_EXPLANATION_BYTES = 8_000_000  # of a job, as JSON
+
+
 class JobPage(Schema):
     """Jobs newest first, and how to get the older ones."""
 

@@ -435,6 +435,13 @@ export const server: Readonly<Record<string, string>> = {
   no_latent_resize: "{model} không cho đổi cỡ ảnh đã mã hoá",
   no_padding_mask_crop: "{model} không vẽ lại riêng vùng chọn, chỉ vẽ cả ảnh",
   no_masked_content: "{model} không cho chọn nội dung ban đầu của vùng chọn",
+  no_explain: "không thể xem bên trong {model}",
+
+  // How a picture was made
+  explain_failed: "không giải thích được một ảnh: {reason}",
+  explain_not_asked: "công việc này không được yêu cầu giải thích ảnh; hãy gửi lại với explain",
+  explain_not_yet: "chưa có ảnh nào xong; trạng thái của công việc: {status}",
+  explain_gone: "không có ảnh đó, hoặc ảnh đã bị xoá; công việc đã kết thúc: {status}",
 
   // Numbers
   side_range: "{model} tạo ảnh có cạnh {least} đến {most} điểm ảnh, không phải {side}",

@@ -6,11 +6,13 @@ from datetime import datetime
 from typing import Any, Self
 
 from darkroom_client.asynchronous.display import DisplayedJob
+from darkroom_client.asynchronous.explanation import AsyncExplanation
 from darkroom_client.asynchronous.picture import AsyncImage
 from darkroom_client.asynchronous.transport import AsyncTransport
 from darkroom_client.asynchronous.watch import AsyncEvent, AsyncWatch
 from darkroom_client.core import call
 from darkroom_client.core.errors import JobCancelledError, JobFailedError
+from darkroom_client.core.explanation import images_of
 from darkroom_client.core.problem import Problem
 from darkroom_client.core.records import JobRecord, JobStatus, Progress, Task
 from darkroom_client.notebook.bar import shown
@@ -107,6 +109,20 @@ class AsyncJob(DisplayedJob):
             NotFoundError: there are no previews, or none yet; its detail says which.
         """
         return (await self._transport.send(call.show_timeline(self.id, index))).body
+
+    async def explain(self) -> AsyncExplanation:
+        """How its pictures were made, of a job that was asked for with `explain=True`.
+
+        Of a job that still runs, those pictures that are ready.
+
+        Raises:
+            NotFoundError: it was not asked to, or no picture is ready yet; its detail says which.
+        """
+        answer = await self._transport.send(call.explain_job(self.id))
+        images = answer.read(images_of)
+        if not {image.index for image in images} <= {image.index for image in self.record.images}:
+            await self.refresh()
+        return AsyncExplanation(self.id, images, self.images)
 
     async def cancel(self) -> Self:
         """Cancel the job: at once while it is queued, within a step when it runs.

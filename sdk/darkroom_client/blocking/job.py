@@ -6,11 +6,13 @@ from datetime import datetime
 from typing import Any, Self
 
 from darkroom_client.blocking.display import DisplayedJob
+from darkroom_client.blocking.explanation import Explanation
 from darkroom_client.blocking.picture import Image
 from darkroom_client.blocking.transport import Transport
 from darkroom_client.blocking.watch import Event, Watch
 from darkroom_client.core import call
 from darkroom_client.core.errors import JobCancelledError, JobFailedError
+from darkroom_client.core.explanation import images_of
 from darkroom_client.core.problem import Problem
 from darkroom_client.core.records import JobRecord, JobStatus, Progress, Task
 from darkroom_client.notebook.bar import shown
@@ -107,6 +109,20 @@ class Job(DisplayedJob):
             NotFoundError: there are no previews, or none yet; its detail says which.
         """
         return (self._transport.send(call.show_timeline(self.id, index))).body
+
+    def explain(self) -> Explanation:
+        """How its pictures were made, of a job that was asked for with `explain=True`.
+
+        Of a job that still runs, those pictures that are ready.
+
+        Raises:
+            NotFoundError: it was not asked to, or no picture is ready yet; its detail says which.
+        """
+        answer = self._transport.send(call.explain_job(self.id))
+        images = answer.read(images_of)
+        if not {image.index for image in images} <= {image.index for image in self.record.images}:
+            self.refresh()
+        return Explanation(self.id, images, self.images)
 
     def cancel(self) -> Self:
         """Cancel the job: at once while it is queued, within a step when it runs.

@@ -115,6 +115,10 @@ def show_timeline(job_id: str, index: int = 0) -> Call:
     return Call("GET", f"/jobs/{_segment(job_id)}/timeline", query)
 
 
+def explain_job(job_id: str) -> Call:
+    return Call("GET", f"/jobs/{_segment(job_id)}/explain")
+
+
 def show_image(
     picture_id: str, image_format: ImageFormat | None = None, width: int | None = None
 ) -> Call:

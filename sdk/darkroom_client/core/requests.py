@@ -58,6 +58,7 @@ class Txt2Img(Request):
         output_format: Each holds the settings of the image: PNG as text, JPEG and WebP in EXIF.
             png by default.
         exact: Never share a UNet call, so that bytes do not depend on other jobs.
+        explain: Keep what shows how each picture was made, for `GET /jobs/{job_id}/explain`.
         webhook: URL that is called when the job has ended; the owner must allow it.
     """
 
@@ -81,6 +82,7 @@ class Txt2Img(Request):
     clip_skip: int | None = None
     output_format: ImageFormat | None = None
     exact: bool | None = None
+    explain: bool | None = None
     webhook: str | None = None
 
 

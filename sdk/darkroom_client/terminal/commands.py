@@ -56,6 +56,7 @@ for command in (
     query_commands.jobs,
     query_commands.images,
     query_commands.image,
+    query_commands.explain,
     query_commands.cancel,
     query_commands.models,
     query_commands.schedulers,

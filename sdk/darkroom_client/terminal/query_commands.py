@@ -79,6 +79,21 @@ def image(picture: str, output: Path | None, url: str | None) -> None:
 
 
 @click.command()
+@click.argument("job")
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--url", help="Of the server; default is DARKROOM_URL, or who was paired.")
+@with_exit_code
+def explain(job: str, output: Path | None, url: str | None) -> None:
+    """Save how the pictures of a JOB were made, which was asked for with --explain.
+
+    The folder has each map of attention over the picture, the steps, and the rest as JSON.
+    """
+    with Client(url) as client:
+        folder = output or Path(f"{Path(job).name}-explain")
+        click.echo(client.job(job).explain().save(folder))
+
+
+@click.command()
 @click.argument("job", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All that have not ended.")
 @of_asking

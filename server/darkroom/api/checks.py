@@ -35,6 +35,7 @@ LACKS: Mapping[str, str] = MappingProxyType(
         "latent_resize": "gives no access to its latents",
         "padding_mask_crop": "repaints no crop around a mask, only whole pictures",
         "masked_content": "gives no access to its latents",
+        "explain": "cannot be looked into",
     }
 )
 

@@ -38,6 +38,7 @@ class ActiveJob:
     images: int = 0  # of the job; known once it is prepared
     restarts: int = 0  # its own step ran out of memory
     furthest: int = 0  # steps done, at most, before a restart
+    prepare_s: float = 0.0  # its share of the time that preparing took
 
     def begin(self, samples: Sequence[Sample]) -> None:
         """Take the prepared samples, but for images that are done already."""

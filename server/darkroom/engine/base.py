@@ -8,6 +8,7 @@ from PIL.Image import Image
 
 from darkroom.catalog.model_entry import NumberBytes
 from darkroom.requests import ResolvedRequest, Txt2Img
+from darkroom.responses import ExplainedImage
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class ImageReady:
     index: int
     seed: int
     picture: Image
+    explanation: ExplainedImage | None = None  # of a request with `explain`
 
 
 @dataclass(frozen=True)

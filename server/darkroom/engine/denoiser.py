@@ -8,6 +8,7 @@ import torch
 from darkroom.engine import calls
 from darkroom.engine.adapters import Adapters, LoraSet
 from darkroom.engine.calls import Call
+from darkroom.engine.explain.unets import explained
 from darkroom.engine.sample import UNetSample
 
 
@@ -113,7 +114,8 @@ class Denoiser:
             predicted = self._predict_cached(self._cache, inputs, max_rows)
         else:
             call = collate(samples, list(inputs.values()))
-            rows = self.predict(call, max_rows, _loras(samples))
+            with explained(self._unet, samples):
+                rows = self.predict(call, max_rows, _loras(samples))
             counts = [len(sample.rows) for sample in samples]
             predicted = dict(zip(samples, rows.split(counts), strict=True))
         failed: list[tuple[UNetSample, Exception]] = []
@@ -147,9 +149,10 @@ class Denoiser:
             call["deep"] = torch.cat(kept) if kept else None
             whole = Call(len(call["sample"]), call, {}, _loras(group))
             made = []
-            for part in whole.parts(max_rows):
-                with self._adapters.applied(part.loras):
-                    made.append(cache(part.batched))
+            with explained(self._unet, group):
+                for part in whole.parts(max_rows):
+                    with self._adapters.applied(part.loras):
+                        made.append(cache(part.batched))
             outputs, deeps = zip(*made, strict=True)
             counts = [len(sample.rows) for sample in group]
             predicted |= zip(group, torch.cat(outputs).split(counts), strict=True)

@@ -106,6 +106,18 @@ class Embeddings:
             self._learnt[bundle] = words
         return self._learnt[bundle]
 
+    def name(self, word: str) -> str:
+        """What people call an expanded word; others stay as they are."""
+        if not any(FIRST <= ord(letter) <= LAST for letter in word):
+            return word
+        known = {
+            part: name
+            for words in (self._words, *self._learnt.values())
+            for name, parts in words.items()
+            for part in parts
+        }
+        return " ".join(dict.fromkeys(known.get(part, part) for part in word.split(" ")))
+
 
 class _Encoder:
     """A text encoder with its tokenizer, and the vectors of words that its table lacks."""

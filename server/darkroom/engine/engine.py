@@ -27,10 +27,12 @@ from darkroom.engine.base import (
     Stepped,
 )
 from darkroom.engine.errors import Kind
+from darkroom.engine.explain.recorder import Recorder
 from darkroom.engine.families.base import Sample
 from darkroom.engine.model_manager import LoadedModel, ModelManager, pick_device
 from darkroom.engine.runner import Result, Runner
 from darkroom.engine.scheduler import Call, Decode, Denoise, Prepare, Refuse, Scheduler
+from darkroom.errors import message
 
 log = structlog.get_logger()
 
@@ -137,6 +139,7 @@ class DiffusersEngine:
     def _postprocess(self, work: Call, result: Result) -> list[EngineEvent]:
         for done, seconds in self._runner.measured():
             self._scheduler.charge(done, seconds)
+            _note_seconds(done, seconds)
         if result.error is not None:
             return self._handle_failure(work, result.error)
         if work.model.limits.worked():
@@ -222,7 +225,13 @@ class DiffusersEngine:
                 failures.setdefault(active, made)
                 continue
             active.decoded.add(sample.index)
-            events.append(ImageReady(active.job.id, sample.index, sample.seed, made))
+            explanation = None
+            if sample.recorder is not None:
+                explanation = sample.recorder.explanation(active.prepare_s / active.images)
+                if explanation is None:
+                    events.append(JobWarning(active.job.id, _why_not(sample.recorder)))
+            ready = ImageReady(active.job.id, sample.index, sample.seed, made, explanation)
+            events.append(ready)
             if len(active.decoded) == active.images:
                 events.append(Finished(active.job.id))
                 self.cancel(active.job.id)
@@ -288,6 +297,31 @@ class DiffusersEngine:
         log.error("job failed", job_id=active.job.id, kind=str(kind), exc_info=error)
         self.cancel(active.job.id)
         return Failed(active.job.id, str(kind), errors.describe(error, kind))
+
+
+def _note_seconds(work: Call, seconds: float) -> None:
+    """Note for those who asked to know it what their share of a call's time was."""
+    match work:
+        case Prepare(jobs=jobs):
+            for active in jobs:
+                active.prepare_s += seconds / len(jobs)
+        case Denoise(samples=samples):
+            for sample in samples:
+                if sample.recorder is not None:
+                    sample.recorder.denoise_s += seconds / len(samples)
+        case Decode(pairs=pairs):
+            for _, sample in pairs:
+                if sample.recorder is not None:
+                    sample.recorder.decode_s += seconds / len(pairs)
+
+
+def _why_not(recorder: Recorder) -> str:
+    error = recorder.failure
+    assert error is not None
+    reason = errors.describe(error, errors.classify(error))
+    return message(
+        "explain_failed", "a picture could not be explained: {reason}", reason=str(reason)
+    )
 
 
 def from_settings(

@@ -415,7 +415,7 @@ class ModelManager:
         )
         return stable_diffusion.FAMILIES[info.family](
             stable_diffusion.pipelines(pipeline, info.family, info.tasks),
-            PromptEncoder(pipeline, self.device, words.expand),
+            PromptEncoder(pipeline, self.device, words.expand, words.name),
             adapters,
             Vae(pipeline.vae, *where, settings.vae_tile_side, tiny),
             Denoiser(pipeline.unet, adapters, settings.deep_cache_interval),

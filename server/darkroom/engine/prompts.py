@@ -12,6 +12,7 @@ for the `text_model` that transformers 5 took out, so has no clip_skip, and neve
 than a layer; and it ends a window at its last comma even where that is the second token.
 """
 
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,12 @@ import torch
 from darkroom.engine import prompt_syntax
 from darkroom.engine.embeddings import NO_WORDS, Words
 from darkroom.engine.errors import NotFiniteError
+from darkroom.engine.explain.clip import shares
+from darkroom.engine.explain.recorder import Prompt
+from darkroom.engine.explain.tokens import Reading, WordSpans
 from darkroom.engine.prompt_syntax import MAX_WEIGHT, Passage, PromptError
 from darkroom.errors import message
+from darkroom.responses import TokenKind
 
 MAX_WINDOWS = 128  # 8,000 characters of English take about 27
 COMMA_REACH = 20  # tokens; A1111's default for "Prompt word wrap length limit"
@@ -63,6 +68,7 @@ class PromptEncoder:
             exchanged, and what changes their weights is told as `variant`.
         expand: rewrites a prompt, to name every vector of a textual inversion, also of those words
             that are given besides.
+        name: says what people call such a word.
         capacity: windows of 77 tokens to remember, least recently used out first; one of SDXL
             takes 315 kB in fp16.
     """
@@ -72,6 +78,7 @@ class PromptEncoder:
         pipeline: Any,
         device: torch.device,
         expand: Callable[[str, Words], str] = lambda text, _words: text,
+        name: Callable[[str], str] = str,
         capacity: int = 256,
     ) -> None:
         self._xl = hasattr(pipeline, "text_encoder_2")
@@ -84,6 +91,7 @@ class PromptEncoder:
         self._zeros_for_empty = self._xl and pipeline.config.force_zeros_for_empty_prompt
         self._device = device
         self._expand = expand
+        self._name = name
         self._capacity = capacity
         self._kept: dict[Hashable, Conditioning] = {}  # least recently used first
 
@@ -128,9 +136,58 @@ class PromptEncoder:
         return conditioning
 
     @torch.no_grad()
+    def explain(self, prompt: str, *, clip_skip: int = 0, words: Words = NO_WORDS) -> Prompt:
+        """The tokens of a prompt that was encoded, and how much each embedding has from each."""
+        passages = prompt_syntax.parse(self._expand(prompt, words))
+        cuts = self._cut(passages)
+        first = self._text_models[0].tokenizer
+        reading = Reading()
+        tokens = self._located(first, passages, reading)
+        for window in cuts[0]:
+            reading.mark(first.bos_token, TokenKind.START)
+            for text, span, spans in itertools.islice(tokens, len(window)):
+                reading.read(text, [span], spans, self._name)
+            reading.mark(first.eos_token, TokenKind.END)
+            reading.pad(self._text_models[0].window_size - len(window))
+        carries = []
+        for text_model, windows in zip(self._text_models, cuts, strict=True):
+            layers = text_model.encoder.config.num_hidden_layers - clip_skip - self._xl
+            runs = [self._given(text_model, window) for window in windows]
+            carries.append(
+                torch.stack(
+                    [shares(text_model.encoder, ids, layers, **options) for ids, options in runs]
+                )
+            )
+        return Prompt(reading, torch.stack(carries).mean(0))
+
+    def _located(
+        self, tokenizer: Any, passages: Sequence[Passage], reading: Reading
+    ) -> Iterator[tuple[str, tuple[int, int], WordSpans]]:
+        """Each token of the fragments: the text that it is in, where, and that text's words."""
+        options = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
+        for fragment in itertools.chain.from_iterable(passages):
+            spans = reading.words_of(fragment.text, self._name)
+            for span in tokenizer(fragment.text, **options).offset_mapping:
+                yield fragment.text, span, spans
+
+    @torch.no_grad()
     def _encode(self, prompt: str, clip_skip: int, words: Words) -> Conditioning:
         prompt_syntax.check(prompt_syntax.parse(prompt))
         passages = prompt_syntax.parse(self._expand(prompt, words))  # names may have brackets
+        cuts = self._cut(passages)
+        embeds, pooled = [], None
+        for text_model, windows in zip(self._text_models, cuts, strict=True):
+            # One at a time: in a batch, the bits of a window would depend on how many there are.
+            runs = [self._run(text_model, window, clip_skip) for window in windows]
+            embeds.append(torch.cat([hidden for hidden, _ in runs], dim=1))  # (1, tokens, dim)
+            pooled = runs[0][1]  # of the first window, as in A1111, and by the last encoder
+        joined = torch.cat(embeds, dim=-1)
+        if not joined.isfinite().all():
+            raise NotFiniteError("text encoder")
+        return Conditioning(joined.to(self._device, self._text_models[-1].encoder.dtype), pooled)
+
+    def _cut(self, passages: Sequence[Passage]) -> list[list[Window]]:
+        """The windows of each tokenizer; all have as many."""
         cuts = [self._windows(text_model, passages) for text_model in self._text_models]
         # A textual inversion known to one tokenizer only can make the other need more windows.
         count = max(len(windows) for windows in cuts)
@@ -146,17 +203,7 @@ class PromptEncoder:
                     most=MAX_WINDOWS,
                 )
             )
-        embeds, pooled = [], None
-        for text_model, windows in zip(self._text_models, cuts, strict=True):
-            windows += [()] * (count - len(windows))
-            # One at a time: in a batch, the bits of a window would depend on how many there are.
-            runs = [self._run(text_model, window, clip_skip) for window in windows]
-            embeds.append(torch.cat([hidden for hidden, _ in runs], dim=1))  # (1, tokens, dim)
-            pooled = runs[0][1]  # of the first window, as in A1111, and by the last encoder
-        joined = torch.cat(embeds, dim=-1)
-        if not joined.isfinite().all():
-            raise NotFiniteError("text encoder")
-        return Conditioning(joined.to(self._device, self._text_models[-1].encoder.dtype), pooled)
+        return [[*windows, *[()] * (count - len(windows))] for windows in cuts]
 
     def _windows(self, text_model: _TextModel, passages: Sequence[Passage]) -> list[Window]:
         """Tokenize, and cut into windows."""
@@ -182,17 +229,8 @@ class PromptEncoder:
 
         Returns hidden states, (1, 77, dim), and the pooled output, (1, dim), where there is one.
         """
-        tokenizer, encoder = text_model.tokenizer, text_model.encoder
-        padding = [tokenizer.pad_token_id] * (text_model.window_size - len(window))
-        numbers = [token.id for token in window]
-        ids = torch.tensor(
-            [[tokenizer.bos_token_id, *numbers, tokenizer.eos_token_id, *padding]],
-            device=self._device,
-        )  # (1, 77)
-        options: dict[str, Any] = {}
-        if not self._xl and getattr(encoder.config, "use_attention_mask", False):
-            mask = [1] * (len(window) + 2) + [0] * len(padding)
-            options["attention_mask"] = torch.tensor([mask], device=self._device)
+        encoder = text_model.encoder
+        ids, options = self._given(text_model, window)
         if self._xl or clip_skip:
             options["output_hidden_states"] = True
         output = encoder(ids, **options)
@@ -203,8 +241,24 @@ class PromptEncoder:
             # transformers 5 took the wrapper out that diffusers 0.42 still reaches through.
             model = getattr(encoder, "text_model", encoder)
             hidden = model.final_layer_norm(_layer(output, clip_skip, start=1))
-        weights = [1.0, *(token.weight for token in window), 1.0, *(1.0 for _ in padding)]
+        behind = [1.0] * (ids.shape[1] - len(window) - 1)
+        weights = [1.0, *(token.weight for token in window), *behind]
         return weigh(hidden, weights), getattr(output, "text_embeds", None)
+
+    def _given(self, text_model: _TextModel, window: Window) -> tuple[torch.Tensor, dict[str, Any]]:
+        """What an encoder is given of a window: ids, (1, 77), and options."""
+        tokenizer, encoder = text_model.tokenizer, text_model.encoder
+        padding = [tokenizer.pad_token_id] * (text_model.window_size - len(window))
+        numbers = [token.id for token in window]
+        ids = torch.tensor(
+            [[tokenizer.bos_token_id, *numbers, tokenizer.eos_token_id, *padding]],
+            device=self._device,
+        )
+        options: dict[str, Any] = {}
+        if not self._xl and getattr(encoder.config, "use_attention_mask", False):
+            mask = [1] * (len(window) + 2) + [0] * len(padding)
+            options["attention_mask"] = torch.tensor([mask], device=self._device)
+        return ids, options
 
 
 def _layer(output: Any, clip_skip: int, start: int) -> torch.Tensor:

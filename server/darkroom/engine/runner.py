@@ -38,7 +38,7 @@ class Runner:
 
     def run(self, work: Call) -> Result:
         """The result of a call; whatever it raises is in the result."""
-        stop = self._start()
+        stop = self._start(waits=isinstance(work, Decode))
         try:
             value = self._run(work)
         except Exception as error:
@@ -68,8 +68,12 @@ class Runner:
             case Decode(pairs=pairs):
                 return family.decode([sample for _, sample in pairs])
 
-    def _start(self) -> Callable[[], Callable[[], float | None]]:
-        """Start to take the time; the function that stops gives one that knows the seconds."""
+    def _start(self, *, waits: bool) -> Callable[[], Callable[[], float | None]]:
+        """Start to take the time; the function that stops gives one that knows the seconds.
+
+        Args:
+            waits: whether the call waits for the queue, so that its seconds are known at once.
+        """
         if self._device.type == "cpu":
             began = self._clock()
 
@@ -84,6 +88,8 @@ class Runner:
         def stop_queued() -> Callable[[], float | None]:
             last = torch.Event(self._device, enable_timing=True)
             last.record()
+            if waits:
+                last.synchronize()
             return lambda: first.elapsed_time(last) / 1000 if last.query() else None
 
         return stop_queued

@@ -11,6 +11,7 @@ from PIL.Image import Image
 
 from darkroom.catalog import schedulers
 from darkroom.engine.adapters import NONE, LoraSet
+from darkroom.engine.explain.recorder import Moment, Recorder
 from darkroom.engine.prompts import Conditioning
 
 
@@ -83,6 +84,7 @@ class UNetSample:
     prediction: Prediction | None = None  # the last one
     deep: torch.Tensor | None = None  # (1 or 2, C', h', w'), the UNet's deep part, for DeepCache
     skipped: int = 0  # calls of its key without it since its last step
+    recorder: Recorder | None = None  # of what explains the image, if that was asked for
 
     @property
     def steps(self) -> int:
@@ -98,7 +100,7 @@ class UNetSample:
 
     @property
     def form(self) -> Hashable:
-        return (tuple(self.latents.shape[1:]), self.loras.apart)
+        return (tuple(self.latents.shape[1:]), self.loras.apart, self.recorder is not None)
 
     @property
     def timestep(self) -> torch.Tensor:
@@ -127,6 +129,8 @@ class UNetSample:
         self.latents = self.scheduler.step(
             output, timestep, self.latents, **self.step_options, return_dict=False
         )[0].to(self.latents.dtype)
+        if self.recorder is not None:
+            self.recorder.step(self.step, self.steps, self._moment)
         self.step += 1
         self.skipped = 0
         inpainting = self.inpainting
@@ -146,9 +150,7 @@ class UNetSample:
         last = self.prediction
         if last is None:
             return None
-        alphas = self.scheduler.alphas_cumprod
-        position = int(last.timestep.round().clamp(0, len(alphas) - 1))
-        signal = alphas[position].to(last.output).clamp(min=1e-6)
+        signal = self._kept(last)
         noise = (1 - signal).sqrt() * last.output
         latents: torch.Tensor
         match self.scheduler.config.prediction_type:
@@ -159,3 +161,21 @@ class UNetSample:
             case _:
                 latents = (last.model_input - noise) / signal.sqrt()
         return latents
+
+    def _kept(self, last: Prediction) -> torch.Tensor:
+        """The share of the variance of the UNet's input that is the picture's (ā), ()."""
+        alphas = self.scheduler.alphas_cumprod
+        position = int(last.timestep.round().clamp(0, len(alphas) - 1))
+        kept: torch.Tensor = alphas[position].to(last.output).clamp(min=1e-6)
+        return kept
+
+    def _moment(self) -> Moment:
+        """What the last prediction says, to explain it."""
+        last, guess = self.prediction, self.predicted_latents()
+        assert last is not None
+        assert guess is not None
+        kept = self._kept(last)
+        signal, noise = kept.sqrt(), (1 - kept).sqrt()
+        found = (last.model_input - signal * guess) / noise.clamp(min=1e-6)
+        parts = (float(last.timestep), float(signal), float(noise))
+        return Moment(*parts, last.model_input, found, guess)

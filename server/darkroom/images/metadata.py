@@ -58,6 +58,7 @@ def text_chunks(
             native[f"{name}_sha256"] = digest
     if native.pop("references", None) is not None:
         native["references_sha256"] = list(references_sha256)
+    native.pop("explain", None)  # it changes no picture
     native |= {"task": request.task.value, "index": index}
     return {
         "parameters": parameters(request, index),

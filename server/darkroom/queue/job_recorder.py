@@ -20,14 +20,13 @@ from darkroom.engine.base import (
 )
 from darkroom.errors import Message, fault, message, without_paths
 from darkroom.queue.leases import LeaseLostError, Leases
-from darkroom.queue.picture_writer import PictureWriter
+from darkroom.queue.picture_writer import PictureWriter, Records
 from darkroom.queue.running_job import Running
 from darkroom.queue.worker_metrics import Meters
 from darkroom.queue.worker_models import WorkerModels
 from darkroom.responses import SOURCE_GONE, EventType, JobStatus, Problem
 from darkroom.storage.database import DatabaseUnavailableError
 from darkroom.storage.records import Claim, NewEvent, preview_data
-from darkroom.storage.tables import ImageRow
 
 log = structlog.get_logger()
 
@@ -202,10 +201,10 @@ class JobRecorder:
                 self._record(running, stored.result())
             self._finish_if_stored(running)
 
-    def _record(self, running: Running, row: ImageRow) -> None:
+    def _record(self, running: Running, records: Records) -> None:
         began = self.clock()
         self.progress.flush()
-        self._persist(lambda: self.leases.add_image(row))
+        self._persist(lambda: self.leases.add_image(*records))
         running.other_seconds += self.clock() - began
         self.ring_web()
 

@@ -34,7 +34,14 @@ from darkroom.storage.records import (
     request_of,
     workload_of,
 )
-from darkroom.storage.tables import ClientRow, ImageRow, JobRow, SpeedRow, WorkerRow
+from darkroom.storage.tables import (
+    ClientRow,
+    ExplanationRow,
+    ImageRow,
+    JobRow,
+    SpeedRow,
+    WorkerRow,
+)
 
 _QUEUES = (
     select(JobRow.client, func.count(), func.min(JobRow.sequence))
@@ -281,8 +288,12 @@ class Leases:
                 row.notes = notes_text([*notes, new])
                 log(session, self.clock(), NewEvent(job_id, EventType.NOTE, note_data(new)))
 
-    def add_image(self, image: ImageRow) -> None:
-        """Record an image whose file is on disk. A second attempt adds no second record."""
+    def add_image(self, image: ImageRow, explanation: ExplanationRow | None = None) -> None:
+        """Record an image whose file is on disk, and that of how it was made, if there is one.
+
+        A second attempt adds no second record. Its picture is the same; its explanation, which
+        has other seconds, took the first one's place.
+        """
         with self.database.write() as session:
             self._held(session, image.job_id)
             if session.get(ImageRow, image.id) is None:
@@ -292,6 +303,8 @@ class Leases:
                 data = image_of(image).model_dump(mode="json")
                 event = NewEvent(image.job_id, EventType.IMAGE, {"image": data})
                 log(session, self.clock(), event)
+            if explanation is not None:
+                session.merge(explanation)
 
     def finish(self, job_id: str, status: JobStatus, problem: Problem | None = None) -> None:
         """End a running job of this worker. It is on disk when this returns."""

@@ -7,7 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from darkroom.engine.base import ImageReady
 from darkroom.queue.running_job import Running
 from darkroom.storage.files import Files
-from darkroom.storage.tables import ImageRow
+from darkroom.storage.tables import ExplanationRow, ImageRow
+
+Records = tuple[ImageRow, ExplanationRow | None]
 
 MAX_WAITING = 4  # pictures; 4096² of one takes 50 MB and two seconds
 
@@ -29,7 +31,7 @@ class PictureWriter:
         self._png_level = png_level
         self._on_stored = on_stored
         self._thread = ThreadPoolExecutor(1, "pictures")
-        self._waiting: deque[tuple[Running, Future[ImageRow]]] = deque()  # the oldest first
+        self._waiting: deque[tuple[Running, Future[Records]]] = deque()  # the oldest first
 
     @property
     def is_behind(self) -> bool:
@@ -48,8 +50,8 @@ class PictureWriter:
         self._waiting.append((running, future))
         future.add_done_callback(lambda _: self._on_stored())
 
-    def stored(self) -> Iterator[tuple[Running, Future[ImageRow]]]:
-        """Each written picture once: its job, and its record or the error that hindered it."""
+    def stored(self) -> Iterator[tuple[Running, Future[Records]]]:
+        """Each written picture once: its job, and its records or the error that hindered them."""
         while self._waiting and self._waiting[0][1].done():
             yield self._waiting.popleft()
 

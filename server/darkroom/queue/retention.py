@@ -24,6 +24,7 @@ from darkroom.storage.database import Database
 from darkroom.storage.files import Files
 from darkroom.storage.tables import (
     EventRow,
+    ExplanationRow,
     ImageRow,
     JobRow,
     PairingCodeRow,
@@ -82,9 +83,9 @@ class Retention:
         """
         jobs = pictures = 0
         for batch in self._surplus():
-            deleted, names = self._forget(batch)
+            deleted, names, texts = self._forget(batch)
             jobs, pictures = jobs + deleted, pictures + len(names)
-            for name in names:
+            for name in (*names, *texts):
                 self.files.delete(name)
         uploads, previews, orphans = self._uploads(), self._previews(), 0
         now = self.clock()
@@ -126,9 +127,17 @@ class Retention:
                 .where(JobRow.status.not_in(UNFINISHED), JobRow.finished_at.is_not(None))
                 .order_by(JobRow.finished_at, JobRow.sequence)
             ).all()
+            explained = dict(
+                session.execute(
+                    select(ExplanationRow.job_id, func.sum(ExplanationRow.bytes)).group_by(
+                        ExplanationRow.job_id
+                    )
+                ).all()
+            )
         uses = Counter(name for names in sources.values() for name in names)
         pictures = sum(count for count, _ in made.values())
-        size = sum(size for _, size in made.values()) + sum(weights.values())
+        size = sum(size for _, size in made.values())
+        size += sum(weights.values()) + sum(explained.values())
         chosen = []
         for job_id, finished_at in ended:
             too_many = bool(settings.max_pictures) and pictures > settings.max_pictures
@@ -137,14 +146,14 @@ class Retention:
                 break
             chosen.append(job_id)
             count, weight = made.get(job_id, (0, 0))
-            pictures, size = pictures - count, size - weight
+            pictures, size = pictures - count, size - weight - explained.get(job_id, 0)
             for name in sources.get(job_id, ()):
                 uses[name] -= 1
                 size -= 0 if uses[name] else weights.get(name, 0)
         yield from _batches(chosen)
 
-    def _forget(self, job_ids: Sequence[str]) -> tuple[int, list[str]]:
-        """Delete the records of jobs. Returns their number, and the names of their images."""
+    def _forget(self, job_ids: Sequence[str]) -> tuple[int, list[str], Sequence[str]]:
+        """Delete the records of jobs; their number, and the names of images and explanations."""
         with self.database.write() as session:
             unfinished = select(JobRow.id, JobRow.request).where(JobRow.status.in_(UNFINISHED))
             needed = set().union(*_sources(session, unfinished).values())
@@ -153,11 +162,16 @@ class Retention:
             ).all()
             stay = {job_id for job_id, name in images if name in needed}
             go = [job_id for job_id in job_ids if job_id not in stay]
+            texts = session.scalars(
+                delete(ExplanationRow)
+                .where(ExplanationRow.job_id.in_(go))
+                .returning(ExplanationRow.id)
+            ).all()
             session.execute(delete(ImageRow).where(ImageRow.job_id.in_(go)))
             session.execute(delete(EventRow).where(EventRow.job_id.in_(go)))
             session.execute(delete(WebhookRow).where(WebhookRow.job_id.in_(go)))
             session.execute(delete(JobRow).where(JobRow.id.in_(go)))
-        return len(go), [name for job_id, name in images if job_id not in stay]
+        return len(go), [name for job_id, name in images if job_id not in stay], texts
 
     def _uploads(self) -> int:
         """Delete uploads that no job uses any more. Returns their number."""

@@ -13,8 +13,8 @@ from darkroom.queue.estimate import Kind, Speed, power_of_two
 from darkroom.requests import Edit, Img2Img, Inpaint, OutputFormat, Upscale
 from darkroom.responses import JobStatus, Problem
 from darkroom.storage.files import Files
-from darkroom.storage.records import Claim
-from darkroom.storage.tables import ImageRow
+from darkroom.storage.records import Claim, explanation_name
+from darkroom.storage.tables import ExplanationRow, ImageRow
 
 
 @dataclass
@@ -77,11 +77,15 @@ class Running:
         client = self.claim.client
         return EngineJob(self.claim.job_id, request, image, mask, client, tuple(references))
 
-    def store(self, event: ImageReady, files: Files, png_level: int) -> ImageRow:
-        """Write an image's file, with its metadata. Returns its record. Called in any thread.
+    def store(
+        self, event: ImageReady, files: Files, png_level: int
+    ) -> tuple[ImageRow, ExplanationRow | None]:
+        """Write an image's file, with its metadata, and how it was made, if that is known.
+
+        Returns their records. Called in any thread.
 
         Raises:
-            OSError: the file cannot be written.
+            OSError: a file cannot be written.
         """
         request = self.claim.request
         chunks = metadata.text_chunks(
@@ -90,7 +94,7 @@ class Running:
         data = codec.encode(event.picture, request.output_format, chunks, png_level)
         image_id = f"{event.job_id}-{event.index}"
         files.write(image_id, data)
-        return ImageRow(
+        image = ImageRow(
             id=image_id,
             job_id=event.job_id,
             index=event.index,
@@ -101,14 +105,26 @@ class Running:
             bytes=len(data),
             sha256=sha256(data).hexdigest(),
         )
+        if event.explanation is None:
+            return image, None
+        name, text = explanation_name(image_id), event.explanation.model_dump_json().encode()
+        files.write(name, text)
+        return image, ExplanationRow(
+            id=name,
+            image_id=image_id,
+            job_id=event.job_id,
+            index=event.index,
+            bytes=len(text),
+            sha256=sha256(text).hexdigest(),
+        )
 
     def eta_seconds(self, now: float) -> float:
         """Seconds to the end of its steps at the mean pace so far."""
         return round((now - self.started_at) / self.step * (self.steps - self.step), 2)
 
     def measured(self) -> tuple[Kind, Speed] | None:
-        """The speed measured, for estimates; None if it did no step."""
-        if not self.step:
+        """The speed measured, for estimates; None if it did no step, or explained them."""
+        if not self.step or getattr(self.claim.request, "explain", False):
             return None
         work = self.claim.workload
         in_flight = power_of_two(self.images_in_flight / self.step)

@@ -22,13 +22,22 @@ from darkroom.storage.records import (
     Estimate,
     NewJob,
     Preview,
+    StoredExplanation,
     StoredPicture,
     event_of,
     job_of,
     preview_of,
     shows,
 )
-from darkroom.storage.tables import EventRow, ImageRow, JobRow, UploadRow, WebhookRow, WorkerRow
+from darkroom.storage.tables import (
+    EventRow,
+    ExplanationRow,
+    ImageRow,
+    JobRow,
+    UploadRow,
+    WebhookRow,
+    WorkerRow,
+)
 
 _PENDING = select(func.count().filter(JobRow.client == bindparam("client")), func.count()).where(
     JobRow.status.in_(UNFINISHED)
@@ -305,10 +314,20 @@ class Store:
             content_type = row.content_type if isinstance(row, ImageRow) else "image/png"
             return StoredPicture(row.id, content_type, row.sha256, row.width, row.height)
 
-    def delete_picture(self, picture_id: str, client: str | None) -> bool:
-        """Delete the record of an image or upload; the caller deletes the file.
+    def explanations(self, job_id: str) -> list[StoredExplanation]:
+        """How the images of a job were made, those that say it, in the images' order."""
+        query = select(ExplanationRow).where(ExplanationRow.job_id == job_id)
+        with self.database.read() as session:
+            return [
+                StoredExplanation(row.id, row.index, row.sha256)
+                for row in session.scalars(query.order_by(ExplanationRow.index))
+            ]
 
-        An image's previews are deleted with it. Returns whether there was such a record.
+    def delete_picture(self, picture_id: str, client: str | None) -> tuple[str, ...]:
+        """Delete the record of an image or upload; the caller deletes the files.
+
+        An image's previews and its explanation are deleted with it. Returns the names of the
+        files, none if there was no such record.
 
         Raises:
             PictureInUseError: an unfinished job has it as a source.
@@ -316,7 +335,7 @@ class Store:
         with self.database.write() as session:
             row = _picture_row(session, picture_id, client)
             if row is None:
-                return False
+                return ()
             refers = JobRow.request.contains(f'"image:{picture_id}"', autoescape=True)
             users = select(JobRow.id).where(JobRow.status.in_(UNFINISHED), refers)
             if session.scalar(users.limit(1)) is not None:
@@ -324,8 +343,10 @@ class Store:
             if isinstance(row, ImageRow):
                 of_job = (EventRow.job_id == row.job_id, EventRow.type == EventType.PREVIEW)
                 session.execute(delete(EventRow).where(*of_job, shows(row.index)))
+            of_image = delete(ExplanationRow).where(ExplanationRow.image_id == picture_id)
+            texts = session.scalars(of_image.returning(ExplanationRow.id)).all()
             session.delete(row)
-            return True
+            return picture_id, *texts
 
     # --- events ----------------------------------------------------------------------------
 

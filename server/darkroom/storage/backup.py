@@ -87,7 +87,7 @@ def _all_or_nothing(partial: Path, target: Path) -> Iterator[None]:
 
 
 def _copy_records(source: Path, target: Path) -> tuple[int, frozenset[str]]:
-    """Copy a database in use. Returns the number of jobs, and the names of images and uploads."""
+    """Copy a database in use. Returns the number of jobs, and the names of all files."""
     with _copied(source, target) as copy:
         # State of the running server.
         copy.execute("DELETE FROM workers")
@@ -97,7 +97,10 @@ def _copy_records(source: Path, target: Path) -> tuple[int, frozenset[str]]:
         if verdict != "ok":
             raise BackupError(f"the database is damaged: {verdict}; see `darkroom doctor`")
         (jobs,) = copy.execute("SELECT count(*) FROM jobs").fetchone()
-        names = copy.execute("SELECT id FROM images UNION SELECT id FROM uploads").fetchall()
+        tables = {name for (name,) in copy.execute("SELECT name FROM sqlite_master")}
+        holders = [name for name in ("images", "uploads", "explanations") if name in tables]
+        found = " UNION ".join(f"SELECT id FROM {name}" for name in holders)
+        names = copy.execute(found).fetchall()
     return jobs, frozenset(name for (name,) in names)
 
 

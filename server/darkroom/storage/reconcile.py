@@ -8,7 +8,7 @@ are images that people want back.
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -19,13 +19,16 @@ from darkroom.config import Settings
 from darkroom.responses import JobStatus
 from darkroom.storage.database import Database, DatabaseUnavailableError
 from darkroom.storage.files import Files
-from darkroom.storage.tables import ImageRow, JobRow, UploadRow
+from darkroom.storage.tables import ExplanationRow, ImageRow, JobRow, UploadRow
 
 log = structlog.get_logger()
 
 SKIPPED = "files were not compared with records; the next start will do it"
 UPLOAD = re.compile(r"up[0-9a-f]+")
-OUTPUT = re.compile(r"[0-9a-zA-Z]+-\d+")  # the job's id, and the index
+OUTPUT = re.compile(r"[0-9a-zA-Z]+-\d+(-explain)?")  # the job's id, and the index
+
+Names = InstrumentedAttribute[str]
+OUTPUTS: tuple[Names, ...] = (ImageRow.id, ExplanationRow.id)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def at_worker_start(settings: Settings, database: Database, worker: str) -> None
 
 def uploads(database: Database, files: Files, orphans: Files) -> Reconciled:
     """Check uploads. Only for the web process of the data folder, before it accepts requests."""
-    return _reconcile(database, files, orphans, UPLOAD, UploadRow.id, false())
+    return _reconcile(database, files, orphans, UPLOAD, (UploadRow.id,), false())
 
 
 def outputs(
@@ -71,7 +74,7 @@ def outputs(
     worker: str,
     clock: Callable[[], float] = time.time,
 ) -> Reconciled:
-    """Check images. Only for the worker of this id, before it claims jobs.
+    """Check images and explanations. Only for the worker of this id, before it claims jobs.
 
     Images of jobs that other workers hold a lease on are left alone.
     """
@@ -80,15 +83,17 @@ def outputs(
         JobRow.worker != worker,
         JobRow.lease_until > clock(),
     )
-    return _reconcile(database, files, orphans, OUTPUT, ImageRow.id, held)
+    return _reconcile(database, files, orphans, OUTPUT, OUTPUTS, held)
 
 
 def missing(database: Database, files: Files) -> int:
-    """The number of records of uploads and images without a file."""
-    there = set(files.names())
+    """The number of records of uploads, images and explanations without a file."""
+    return len(_recorded(database, (UploadRow.id, *OUTPUTS)) - set(files.names()))
+
+
+def _recorded(database: Database, columns: Iterable[Names]) -> set[str]:
     with database.read() as session:
-        recorded = {*session.scalars(select(UploadRow.id)), *session.scalars(select(ImageRow.id))}
-    return len(recorded - there)
+        return {name for column in columns for name in session.scalars(select(column))}
 
 
 def _reconcile(
@@ -96,15 +101,15 @@ def _reconcile(
     files: Files,
     orphans: Files,
     kind: re.Pattern[str],
-    column: InstrumentedAttribute[str],
+    columns: Iterable[Names],
     held: ColumnElement[bool],
 ) -> Reconciled:
-    """Compare the files whose names are of a `kind` with a column, but for those of `held` jobs."""
+    """Compare the files whose names are of a `kind` with columns, but for those of `held` jobs."""
     # Files first: a file added while this runs must not count as an orphan.
     there = {name for name in files.names() if kind.fullmatch(name)}
     half = [(name, path) for name, path in files.temporaries() if kind.fullmatch(name)]
+    recorded = _recorded(database, columns)
     with database.read() as session:
-        recorded = set(session.scalars(select(column)))
         busy = set(session.scalars(select(JobRow.id).where(held)))
 
     def abandoned(name: str) -> bool:

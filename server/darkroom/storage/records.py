@@ -113,6 +113,20 @@ class StoredPicture:
 
 
 @dataclass(frozen=True)
+class StoredExplanation:
+    """The name of the file of an image's `ExplainedImage`, and its digest."""
+
+    name: str
+    index: int
+    sha256: str
+
+
+def explanation_name(image_id: str) -> str:
+    """The name of the file that says how an image was made."""
+    return f"{image_id}-explain"
+
+
+@dataclass(frozen=True)
 class Preview:
     """An image of an intermediate step: the id of its event, and a small WebP file."""
 

@@ -93,6 +93,19 @@ class ImageRow(Table):
     created_at: Mapped[float]
 
 
+class ExplanationRow(Table):
+    """How a generated image was made. Its id is the name of the file of JSON, see `records`."""
+
+    __tablename__ = "explanations"
+
+    id: Mapped[str] = mapped_column(String(96), primary_key=True)
+    image_id: Mapped[str] = mapped_column(ForeignKey("images.id"), unique=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    index: Mapped[int]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+
+
 class UploadRow(Table):
     """An image sent with a request, decoded and stored as PNG."""
 

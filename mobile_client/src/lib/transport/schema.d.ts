@@ -205,6 +205,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/jobs/{job_id}/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Explain how a job's pictures were made: tokens and their maps, steps, and seconds.
+         * @description For a job whose request has `explain`. While it runs, those pictures are explained that are
+         *     ready. 404 while there are none.
+         */
+        get: operations["explain_job"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/images/{image_id}": {
         parameters: {
             query?: never;
@@ -216,7 +237,7 @@ export interface paths {
         get: operations["show_image"];
         put?: never;
         post?: never;
-        /** Delete a picture, and its previews. */
+        /** Delete a picture, its previews, and how it was made. */
         delete: operations["delete_image"];
         options?: never;
         head?: never;
@@ -711,6 +732,12 @@ export interface components {
              */
             exact: boolean;
             /**
+             * Explain
+             * @description Keep what shows how each picture was made, for `GET /jobs/{job_id}/explain`.
+             * @default false
+             */
+            explain: boolean;
+            /**
              * Webhook
              * @description URL that is called when the job has ended; the owner must allow it.
              */
@@ -827,6 +854,12 @@ export interface components {
              */
             exact: boolean;
             /**
+             * Explain
+             * @description Keep what shows how each picture was made, for `GET /jobs/{job_id}/explain`.
+             * @default false
+             */
+            explain: boolean;
+            /**
              * Webhook
              * @description URL that is called when the job has ended; the owner must allow it.
              * @default null
@@ -873,6 +906,155 @@ export interface components {
             embeddings: components["schemas"]["EmbeddingInfo"][];
             /** Broken */
             broken: components["schemas"]["BrokenFile"][];
+        };
+        /**
+         * ExplainQuery
+         * @description Which of a job's pictures is explained.
+         */
+        ExplainQuery: {
+            /**
+             * Index
+             * @description `index` of the picture; all if absent.
+             * @default null
+             */
+            index: number | null;
+        };
+        /**
+         * ExplainedImage
+         * @description How a picture was made.
+         */
+        ExplainedImage: {
+            /** Index */
+            index: number;
+            /** Seed */
+            seed: number;
+            /**
+             * Crop
+             * @description Left, top, right and bottom of the part of the picture that maps and steps show; null is all of it.
+             * @default null
+             */
+            crop: [
+                number,
+                number,
+                number,
+                number
+            ] | null;
+            /** Tokens */
+            tokens: components["schemas"]["ExplainedToken"][];
+            /** Words */
+            words: components["schemas"]["ExplainedWord"][];
+            maps: components["schemas"]["ExplainedMaps"];
+            /**
+             * Steps
+             * @description At most eight, evenly chosen.
+             */
+            steps: components["schemas"]["ExplainedStep"][];
+            seconds: components["schemas"]["ExplainedSeconds"];
+        };
+        /**
+         * ExplainedMaps
+         * @description Means over layers, heads and steps.
+         */
+        ExplainedMaps: {
+            /** @description Of the last quarter of the steps. */
+            last_quarter: components["schemas"]["TokenMaps"];
+            all_steps: components["schemas"]["TokenMaps"];
+            /** @description Those of all steps, carried back through the text encoder by attention rollout (arXiv 2005.00928); null where the encoder is not CLIP's. */
+            carried_back: components["schemas"]["TokenMaps"] | null;
+        };
+        /**
+         * ExplainedSeconds
+         * @description The picture's share of the time of each part.
+         */
+        ExplainedSeconds: {
+            /**
+             * Prepare
+             * @description The prompt, the source, and the first noise.
+             */
+            prepare: number;
+            /**
+             * Denoise
+             * @description All steps, and what it takes to explain them.
+             */
+            denoise: number;
+            /** Decode */
+            decode: number;
+        };
+        /**
+         * ExplainedStep
+         * @description One denoising step. The pictures are WebP as data URIs, null where none can be shown.
+         */
+        ExplainedStep: {
+            /**
+             * Index
+             * @description Among the picture's own steps, from 0.
+             */
+            index: number;
+            /** Timestep */
+            timestep: number;
+            /**
+             * Signal
+             * @description How much of the latents is picture.
+             */
+            signal: number;
+            /**
+             * Noise
+             * @description How much of the latents is noise.
+             */
+            noise: number;
+            /**
+             * Latents
+             * @description What the network was given.
+             */
+            latents: string | null;
+            /**
+             * Predicted Noise
+             * @description The noise that it found there.
+             */
+            predicted_noise: string | null;
+            /**
+             * Guess
+             * @description The picture that would be left without that noise.
+             */
+            guess: string | null;
+        };
+        /**
+         * ExplainedToken
+         * @description A token of the prompt, as the network is given it.
+         */
+        ExplainedToken: {
+            /** Text */
+            text: string;
+            kind: components["schemas"]["TokenKind"];
+            /**
+             * Word
+             * @description Index in `words`.
+             * @default null
+             */
+            word: number | null;
+        };
+        /**
+         * ExplainedWord
+         * @description A word of the prompt. Its map is the sum of its tokens' maps.
+         */
+        ExplainedWord: {
+            /** Text */
+            text: string;
+            /**
+             * Tokens
+             * @description Indices in `tokens`.
+             */
+            tokens: number[];
+        };
+        /**
+         * Explanation
+         * @description How a job's pictures were made, those that are ready.
+         */
+        Explanation: {
+            /** Job Id */
+            job_id: string;
+            /** Images */
+            images: components["schemas"]["ExplainedImage"][];
         };
         /**
          * FieldError
@@ -1049,6 +1231,12 @@ export interface components {
              */
             exact: boolean;
             /**
+             * Explain
+             * @description Keep what shows how each picture was made, for `GET /jobs/{job_id}/explain`.
+             * @default false
+             */
+            explain: boolean;
+            /**
              * Webhook
              * @description URL that is called when the job has ended; the owner must allow it.
              */
@@ -1176,6 +1364,12 @@ export interface components {
              */
             exact: boolean;
             /**
+             * Explain
+             * @description Keep what shows how each picture was made, for `GET /jobs/{job_id}/explain`.
+             * @default false
+             */
+            explain: boolean;
+            /**
              * Webhook
              * @description URL that is called when the job has ended; the owner must allow it.
              * @default null
@@ -1294,6 +1488,12 @@ export interface components {
              * @default false
              */
             exact: boolean;
+            /**
+             * Explain
+             * @description Keep what shows how each picture was made, for `GET /jobs/{job_id}/explain`.
+             * @default false
+             */
+            explain: boolean;
             /**
              * Webhook
              * @description URL that is called when the job has ended; the owner must allow it.
@@ -1455,6 +1655,12 @@ export interface components {
              * @default false
              */
             exact: boolean;
+            /**
+             * Explain
+             * @description Keep what shows how each picture was made, for `GET /jobs/{job_id}/explain`.
+             * @default false
+             */
+            explain: boolean;
             /**
              * Webhook
              * @description URL that is called when the job has ended; the owner must allow it.
@@ -2170,10 +2376,39 @@ export interface components {
              */
             used_at: string | null;
         };
+        /**
+         * TokenKind
+         * @enum {string}
+         */
+        TokenKind: "start" | "text" | "end" | "template" | "padding";
         /** TokenList */
         TokenList: {
             /** Tokens */
             tokens: components["schemas"]["Token"][];
+        };
+        /**
+         * TokenMaps
+         * @description Where the network looked for each token: (tokens, height, width).
+         *
+         *     A byte of 255 stands for the token's peak: the number is byte / 255 × peak, the share of its
+         *     attention that a place of the picture gives to that token.
+         */
+        TokenMaps: {
+            /** Shape */
+            shape: number[];
+            /**
+             * Dtype
+             * @default uint8
+             * @constant
+             */
+            dtype: "uint8";
+            /** Data */
+            data: string;
+            /**
+             * Peaks
+             * @description The greatest number of each token's map.
+             */
+            peaks: number[];
         };
         /**
          * TokenRequest
@@ -2283,6 +2518,12 @@ export interface components {
              * @default false
              */
             exact: boolean;
+            /**
+             * Explain
+             * @description Keep what shows how each picture was made, for `GET /jobs/{job_id}/explain`.
+             * @default false
+             */
+            explain: boolean;
             /**
              * Webhook
              * @description URL that is called when the job has ended; the owner must allow it.
@@ -2394,6 +2635,12 @@ export interface components {
              * @default false
              */
             exact: boolean;
+            /**
+             * Explain
+             * @description Keep what shows how each picture was made, for `GET /jobs/{job_id}/explain`.
+             * @default false
+             */
+            explain: boolean;
             /**
              * Webhook
              * @description URL that is called when the job has ended; the owner must allow it.
@@ -3235,6 +3482,54 @@ export interface operations {
                 };
                 content: {
                     "image/webp": unknown;
+                };
+            };
+            /** @description Not Modified */
+            304: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    explain_job: {
+        parameters: {
+            query?: {
+                /** @description `index` of the picture; all if absent. */
+                index?: number;
+            };
+            header?: {
+                /** @description An earlier `ETag`; 304 if it is still current. */
+                "If-None-Match"?: string;
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Explanation"];
                 };
             };
             /** @description Not Modified */

@@ -70,17 +70,17 @@ def show_image(image_id: str) -> Response:
 
 @route(blueprint, "DELETE", "/images/<image_id>", Operation({204: None, 409: Problem}))
 def delete_image(image_id: str) -> Response:
-    """Delete a picture, and its previews."""
+    """Delete a picture, its previews, and how it was made."""
     here = context()
     find_picture(image_id, access.caller().sees)
     try:
-        deleted = here.store.delete_picture(image_id, access.caller().sees)
+        names = here.store.delete_picture(image_id, access.caller().sees)
     except PictureInUseError:
         raise ProblemError(
             409, "in-use", "In use", "a job that has not ended needs this picture; cancel it first"
         ) from None
-    if deleted:
-        here.files.delete(image_id)
+    for name in names:
+        here.files.delete(name)
     return Response(status=204)
 
 

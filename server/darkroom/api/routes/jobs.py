@@ -1,6 +1,7 @@
 """/jobs, their event streams and their timelines."""
 
 from functools import partial
+from hashlib import sha256
 
 from flask import Blueprint, Response, request
 from pydantic import Field
@@ -12,9 +13,10 @@ from darkroom.api.http import read_query, send_model
 from darkroom.api.openapi import IF_NONE_MATCH, Operation, header, route
 from darkroom.api.routes.images import CACHE, read_file
 from darkroom.asgi.wait import EventStream, suspend
+from darkroom.errors import Message, message
 from darkroom.images import codec
 from darkroom.requests import MAX_IMAGES_PER_JOB, Schema
-from darkroom.responses import Job, JobPage, JobStatus, Problem
+from darkroom.responses import Explanation, Job, JobPage, JobStatus, Problem
 
 blueprint = Blueprint("jobs", __name__)
 
@@ -42,6 +44,14 @@ class TimelineQuery(Schema):
     """Which of a job's pictures is shown."""
 
     index: int = Field(0, ge=0, le=MAX_IMAGES_PER_JOB - 1, description="`index` of the picture.")
+
+
+class ExplainQuery(Schema):
+    """Which of a job's pictures is explained."""
+
+    index: int | None = Field(
+        None, ge=0, le=MAX_IMAGES_PER_JOB - 1, description="`index` of the picture; all if absent."
+    )
 
 
 @route(blueprint, "GET", "/jobs", Operation({200: JobPage}, query=JobQuery))
@@ -154,6 +164,52 @@ def show_timeline(job_id: str) -> Response:
             response.data = codec.animate([preview.webp for preview in previews], finished)
     response.make_conditional(request)
     return response
+
+
+@route(
+    blueprint,
+    "GET",
+    "/jobs/<job_id>/explain",
+    Operation({200: Explanation, 304: None}, query=ExplainQuery, takes=(IF_NONE_MATCH,)),
+)
+def explain_job(job_id: str) -> Response:
+    """Explain how a job's pictures were made: tokens and their maps, steps, and seconds.
+
+    For a job whose request has `explain`. While it runs, those pictures are explained that are
+    ready. 404 while there are none.
+    """
+    index = read_query(ExplainQuery).index
+    job = _find_job(job_id)  # before its explanations: if it has ended, no more of them come
+    stored = [each for each in context().store.explanations(job_id) if index in (None, each.index)]
+    if not stored:
+        raise ProblemError(404, "no-explanation", "No explanation", _why_no_explanation(job))
+    etag = sha256("".join(each.sha256 for each in stored).encode()).hexdigest()
+    response = Response(content_type="application/json")
+    response.set_etag(etag)
+    response.headers["Cache-Control"] = CACHE if job.status.terminal else "private, no-cache"
+    if not request.if_none_match.contains(etag):
+        images = b",".join(read_file(each.name) for each in stored)
+        response.data = b'{"job_id":"%b","images":[%b]}' % (job_id.encode(), images)
+    response.make_conditional(request)
+    return response
+
+
+def _why_no_explanation(job: Job) -> Message:
+    if not job.request.get("explain"):
+        return message(
+            "explain_not_asked",
+            "this job was not asked to explain its pictures; send its request again with "
+            '"explain": true',
+        )
+    if not job.status.terminal:
+        return message(
+            "explain_not_yet", "no picture is ready yet; the job is {status}", status=job.status
+        )
+    return message(
+        "explain_gone",
+        "there is no such picture, or it was deleted; the job has ended: {status}",
+        status=job.status,
+    )
 
 
 def _find_job(job_id: str) -> Job:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from darkroom.engine.base import EngineJob
+from darkroom.engine.explain.recorder import Recorder
 from darkroom.engine.memory import Offload
 
 
@@ -17,6 +18,7 @@ class Sample(Protocol):
     seed: int
     area: int  # pixels that the denoiser sees: of the image, and of pictures beside it
     skipped: int  # calls of its key without it since its last step
+    recorder: Recorder | None  # of what explains it; None if that was not asked for
 
     @property
     def step(self) -> int:

@@ -24,6 +24,8 @@ from darkroom.engine.adapters import NONE, Adapters, LoraSet
 from darkroom.engine.base import EngineJob
 from darkroom.engine.calls import Call
 from darkroom.engine.errors import NotFiniteError
+from darkroom.engine.explain.joint import JOINTS, explained
+from darkroom.engine.explain.recorder import Moment, Prompt, Recorder
 from darkroom.engine.families import prompt_length, sources
 from darkroom.engine.families.base import WarmedUp
 from darkroom.engine.families.pipeline_run import PipelineRun, Suspended
@@ -54,6 +56,8 @@ class PipelineSample:
     prediction: torch.Tensor | None = None  # x₀ by the last step, as the denoiser sees latents
     alone: Hashable = None  # not None: it shares no calls
     loras: LoraSet = NONE
+    recorder: Recorder | None = None
+    guided: bool = False  # whether this step's call with the prompt was made
     run: PipelineRun = field(init=False)
 
     @property
@@ -80,7 +84,14 @@ class PipelineSample:
             return ("picture", self.alone)
         form = calls.form_without(self.suspended.call, *self.ragged)
         apart = None if self.suspended.decodes else self.loras.apart
-        return (id(self.suspended.network), self.geometry, form, apart, self.alone)
+        recorded = self.recorder is not None
+        return (id(self.suspended.network), self.geometry, form, apart, self.alone, recorded)
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Height and width of the grid of the transformer's positions."""
+        side = self.pipeline.vae_scale_factor * getattr(self.pipeline, "patch_size", 2)
+        return self.size[1] // side, self.size[0] // side
 
     def finished(self) -> Image.Image:
         """The picture, at the size that was asked for, RGB."""
@@ -90,16 +101,31 @@ class PipelineSample:
             made = made.resize(self.size, Image.Resampling.LANCZOS)
         return self.overlay(made).convert("RGB")
 
-    def stepped(self, output: torch.Tensor, _timestep: Any, latents: torch.Tensor) -> None:
+    def stepped(self, output: torch.Tensor, timestep: Any, latents: torch.Tensor) -> None:
         """Note a step of the scheduler, and what it predicts."""
         self.step += 1
+        self.guided = False
         scheduler = self.pipeline.scheduler
         sigmas = getattr(scheduler, "sigmas", None)
         index = getattr(scheduler, "step_index", None)
         flows = scheduler.config.get("prediction_type", "flow_prediction") == "flow_prediction"
         if flows and sigmas is not None and index is not None and output.shape == latents.shape:
             # x = (1 − σ)·x₀ + σ·ε, and the network says v = ε − x₀ (arXiv 2209.03003).
-            self.prediction = latents - sigmas[max(0, index - 1)].to(latents) * output
+            sigma = sigmas[max(0, index - 1)].to(latents)
+            guess = self.prediction = latents - sigma * output
+            if self.recorder is not None:
+                self.recorder.step(
+                    self.step - 1,
+                    self.steps,
+                    lambda: Moment(
+                        float(timestep),
+                        1 - float(sigma),
+                        float(sigma),
+                        latents,
+                        latents + (1 - sigma) * output,
+                        guess,
+                    ),
+                )
 
 
 class PipelineFamily:
@@ -127,6 +153,7 @@ class PipelineFamily:
         self._traits = traits
         self._preview = preview
         self._vae_dtype = getattr(getattr(self._any, "vae", None), "dtype", torch.float32)
+        self._joint = JOINTS.get(spec.family.name)
         self._texts = TextCache()
         self._offloading = Offloading(self._any, device)
 
@@ -217,11 +244,34 @@ class PipelineFamily:
             alone=None if self._traits.batched else (job.id, index),
             loras=loras,
         )
+        if request.explain:
+            sample.recorder = self._recorder(job, index, sample)
         accepted = inspect.signature(pipeline.__call__).parameters
         known = {name: value for name, value in arguments.items() if name in accepted}
         sample.run = PipelineRun(pipeline, known, sample.stepped, self._vae_dtype)
         sample.run.resume()
         return sample
+
+    def _recorder(self, job: EngineJob, index: int, sample: PipelineSample) -> Recorder:
+        """Of what explains a sample."""
+        request, joint = job.model_request, self._joint
+        if joint is None:
+            raise ValueError(f"{request.model} cannot be looked into")
+        crop = None
+        if isinstance(request, Inpaint) and request.padding_mask_crop is not None:
+            _, mask = sources.sized(job)
+            crop = sample.pipeline.mask_processor.get_crop_region(
+                mask, *sample.size, pad=request.padding_mask_crop
+            )
+        limit = self._spec.family.max_tokens
+        return Recorder(
+            index,
+            sample.seed,
+            request.num_images,
+            lambda: Prompt(joint.read(sample.pipeline, request.prompt, limit)),
+            functools.partial(self._render, sample.size),
+            crop,
+        )
 
     def _arguments(
         self, job: EngineJob, index: int
@@ -257,7 +307,11 @@ class PipelineFamily:
         if any(sample.loras.scales for sample in samples):
             loras = [sample.loras for sample in samples for _ in range(sample.row_count)]
             joined = replace(joined, loras=loras)
-        output = calls.make(suspended[0].network, joined, max_rows, self._adapters.applied)
+        network = suspended[0].network
+        with explained(network, samples, joined, self._joint):
+            output = calls.make(network, joined, max_rows, self._adapters.applied)
+        for sample in samples:
+            sample.guided = True
         return _hand_back(samples, output)
 
     def _padded(self, joined: Sequence[Call]) -> Sequence[Call]:
@@ -268,9 +322,12 @@ class PipelineFamily:
         return [calls.pad(call, *names, _longest(joined, names[0])) for call in joined]
 
     def preview(self, sample: PipelineSample) -> bytes | None:
-        if sample.prediction is None or self._preview is None:
+        return None if sample.prediction is None else self._render(sample.size, sample.prediction)
+
+    def _render(self, size: tuple[int, int], latents: torch.Tensor) -> bytes | None:
+        if self._preview is None:
             return None
-        latents = _planes(sample.prediction, sample.size)
+        latents = _planes(latents, size)
         if latents.shape[1] != self._preview.channels:
             return None
         return self._preview.render(latents)

@@ -5,6 +5,7 @@ image equals the stock pipeline's for the same seed. Only the loop around the UN
 the VAE encodes and decodes several images at once.
 """
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from darkroom.engine.adapters import NONE, Adapters, LoraSet
 from darkroom.engine.base import EngineJob
 from darkroom.engine.denoiser import Denoiser, collate
 from darkroom.engine.errors import NotFiniteError
+from darkroom.engine.explain.recorder import Recorder
 from darkroom.engine.families import sources
 from darkroom.engine.families.base import WarmedUp
 from darkroom.engine.families.sources import Source
@@ -128,11 +130,7 @@ class UNetFamily:
         try:
             with self._adapters.applied([loras]):  # to the text encoders
                 return {
-                    job.id: [
-                        self._sample(job.model_request, index, source, loras)
-                        for index in range(job.model_request.num_images)
-                    ]
-                    for job, source in read
+                    job.id: self._samples(job.model_request, source, loras) for job, source in read
                 }
         finally:
             self._offloading.encoded()
@@ -159,6 +157,23 @@ class UNetFamily:
             moments = self.vae.moments(torch.cat([pixels for _, _, pixels in alike]))
             for (source, name, _), one in zip(alike, moments.split(1), strict=True):
                 setattr(source, name, one)
+
+    def _samples(self, request: Txt2Img, source: Source | None, loras: LoraSet) -> list[UNetSample]:
+        """Those of a job."""
+        count = request.num_images
+        samples = [self._sample(request, index, source, loras) for index in range(count)]
+        if request.explain:
+            prompt = functools.cache(  # once for all images
+                lambda: self._prompts.explain(
+                    request.prompt, clip_skip=request.clip_skip, words=loras.words
+                )
+            )
+            crop = None if source is None else source.crop
+            for sample in samples:
+                sample.recorder = Recorder(
+                    sample.index, sample.seed, count, prompt, self._preview.render, crop
+                )
+        return samples
 
     def _sample(
         self, request: Txt2Img, index: int, source: Source | None, loras: LoraSet

@@ -149,6 +149,7 @@ class Enlargement:
     index = 0
     seed = 0
     row_count = 1
+    recorder = None
 
     def __init__(self, picture: Image.Image, size: tuple[int, int]) -> None:
         self._picture = picture
