@@ -451,7 +451,7 @@ def test_results_do_not_depend_on_what_was_encoded_before(catalog: ModelCatalog)
 
 
 def test_text_is_expanded_before_it_is_tokenized(small: Any) -> None:
-    encoder = PromptEncoder(small, CPU, lambda text: text.replace("style", "red fox"))
+    encoder = PromptEncoder(small, CPU, lambda text, _: text.replace("style", "red fox"))
 
     ours = encoder.encode("a (style:1.2) BREAK style")
 
