@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from darkroom.storage import database
-from tests import programs
+from tests import postgres, programs
 from tests.receiver import allowing
 from tests.serving import RunningServer, running
 
@@ -98,6 +98,13 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("empty") / "darkroom.db"
     database.migrate(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    """A PostgreSQL server of this run's own."""
+    with postgres.running() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

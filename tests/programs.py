@@ -25,6 +25,7 @@ PACKAGES = {  # Debian's
     "curl": "curl",
     "ip": "iproute2",
     "nginx": "nginx-light",
+    "pg_createcluster": "postgresql",
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "systemd-analyze": "systemd",

@@ -150,7 +150,7 @@ def prepare(settings: Settings) -> None:
 
     try:
         data_folder.check(settings)
-        database.migrate(settings.database_path)
+        database.migrate(database.place_of(settings))
     except OSError as error:
         fail(str(error))
 
@@ -191,7 +191,7 @@ def tokens_of(settings: Settings) -> "Iterator[Tokens]":
     from darkroom.storage.clients import Tokens
 
     prepare(settings)
-    opened = database.Database(settings.database_path)
+    opened = database.Database(database.place_of(settings))
     try:
         yield Tokens(opened)
     finally:
@@ -469,7 +469,7 @@ def unload(settings: Settings, name: str) -> None:
     else:
         ModelCatalog.of(settings).find(name)
     prepare(settings)
-    opened = database.Database(settings.database_path)
+    opened = database.Database(database.place_of(settings))
     try:
         Unloads(opened).ask(name)
     except ModelInUseError:

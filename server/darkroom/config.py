@@ -8,9 +8,11 @@ import difflib
 import os
 import re
 import warnings
+from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -177,6 +179,7 @@ class RetentionSettings(Section):
     every_s: float = Field(600.0, gt=0)
 
 
+DRIVER = "postgresql+psycopg"
 SECRET_PREFIX = "whsec_"  # Standard Webhooks, "Signature scheme": 24 to 64 bytes in base64
 
 
@@ -226,6 +229,22 @@ class ModelSettings(Section):
     civitai_token: SecretStr | None = None
 
 
+class StorageSettings(Section):
+    database_url: SecretStr | None = None
+
+    @field_validator("database_url")
+    @classmethod
+    def _of_a_server(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None:
+            return None
+        found = urlsplit(url.get_secret_value())
+        if found.scheme not in ("postgresql", DRIVER) or len(found.path) < 2:
+            raise ValueError(f"it has to be {DRIVER}://USER:PASSWORD@HOST/DATABASE")
+        if find_spec("psycopg") is None:
+            raise ValueError("it needs psycopg: `pip install 'darkroom[postgresql]'`")
+        return SecretStr(found._replace(scheme=DRIVER).geturl())
+
+
 class InDataDir:
     """Attribute of the settings: the path of a file or folder in the data folder."""
 
@@ -260,6 +279,7 @@ class Settings(BaseSettings):
     models: ModelSettings = ModelSettings()
     retention: RetentionSettings = RetentionSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    storage: StorageSettings = StorageSettings()
 
     database_path: ClassVar = InDataDir("darkroom.db")
     pulse_path: ClassVar = InDataDir("worker.pulse")

@@ -185,6 +185,7 @@ def test_the_same_twice_at_once_is_one_job(opened: Database, how: dict[str, obje
     assert fresh != also_fresh
 
 
+@pytest.mark.parametrize("another_place", ["sqlite"], indirect=True)
 def test_accepting_reads_no_queued_job_but_from_an_index(store: Store, opened: Database) -> None:
     """So that it takes no longer when many are queued."""
     accept(store)

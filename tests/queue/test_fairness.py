@@ -1,9 +1,7 @@
 """Turns: who queues much does not keep the others waiting."""
 
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +16,7 @@ from darkroom.queue.fairness import ClientQueue, in_turn, joining, order
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.responses import EventType
-from darkroom.storage.database import Database
+from darkroom.storage.database import Database, Place
 from darkroom.storage.tables import ClientRow
 from tests.queue.conftest import accept
 from tests.serving import RunningServer, running
@@ -159,17 +157,14 @@ def test_the_queued_event_tells_the_position(store: Store, worker: Leases) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("opened")
 @given(asked=st.lists(st.tuples(CLIENTS, st.integers(0, 7)), max_size=12), busy=st.integers(0, 3))
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_each_clients_jobs_are_claimed_by_urgency_then_age_at_their_positions(
-    tmp_path: Path, asked: list[tuple[str, int]], busy: int
+    another_place: Callable[[], Place], asked: list[tuple[str, int]], busy: int
 ) -> None:
-    path = Path(tempfile.mkdtemp(dir=tmp_path)) / "darkroom.db"
-    shutil.copy(tmp_path / "darkroom.db", path)  # empty, for each example
-    copy = Database(path)
+    copy = Database(another_place())  # for each example
     store = Store(copy)
     worker = Leases(copy, "w", lease_s=30, max_attempts=3, max_in_flight_per_client=100)
     worker.heartbeat(ready=True, device="cpu", max_in_flight=100)

@@ -53,7 +53,7 @@ STORED = {  # as version 0001 wrote a request down
 
 def bring(path: Path, revision: str) -> None:
     """Take the database at `path` up or down to a revision."""
-    engine = database.connect(path, "FULL")
+    engine = database.connect(path)
     config = Config()
     config.set_main_option("script_location", str(database.MIGRATIONS))
     with engine.begin() as connection:
@@ -68,7 +68,7 @@ def first(tmp_path: Path) -> Path:
     """A database as version 0001 left it: a job with its picture and its story, a speed."""
     path = tmp_path / "darkroom.db"
     bring(path, "0001")
-    engine = database.connect(path, "FULL")
+    engine = database.connect(path)
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -100,7 +100,7 @@ def test_the_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
     path = tmp_path / "darkroom.db"
     database.migrate(path)
 
-    engine = database.connect(path, "FULL")
+    engine = database.connect(path)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
     engine.dispose()
@@ -135,7 +135,7 @@ def test_the_way_back_keeps_what_the_first_version_knew(first: Path) -> None:
     database.migrate(first)
     bring(first, "0001")
 
-    engine = database.connect(first, "FULL")
+    engine = database.connect(first)
     with engine.begin() as connection:
         assert connection.scalar(text("SELECT id FROM jobs")) == "old"
         assert (

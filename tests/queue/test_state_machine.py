@@ -3,12 +3,10 @@
 More of it in `make test-all` and `make soak`.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,8 +24,7 @@ from darkroom.queue.leases import LeaseLostError, Leases
 from darkroom.queue.store import Store
 from darkroom.queue.transitions import IdempotencyConflictError, QueueFullError
 from darkroom.responses import EventType, Job, JobStatus, Problem
-from darkroom.storage import database
-from darkroom.storage.database import Database
+from darkroom.storage.database import Database, Place
 from darkroom.storage.records import NewEvent
 from darkroom.storage.tables import ImageRow
 from tests.effort import SOAK, amount
@@ -70,36 +67,21 @@ class Modelled:
         return not self.status.terminal
 
 
-class Backend:
-    """Where the queue is kept. Opened anew, it is the same queue."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "darkroom.db"
-        database.migrate(self._path)
-
-    def open(self) -> Database:
-        return Database(self._path)
-
-
-@contextmanager
-def sqlite() -> Iterator[Backend]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield Backend(Path(folder))
-
-
 class QueueMachine(RuleBasedStateMachine):
-    """Callers `a` and `b`, workers `one` and `two`, and clocks that go on or are set."""
+    """Callers `a` and `b`, workers `one` and `two`, and clocks that go on or are set.
 
-    backend: Callable[[], AbstractContextManager[Backend]]
+    `make_place` makes an empty database; opened anew, it is the same queue.
+    """
+
+    make_place: Callable[[], Place]
 
     def __init__(self) -> None:
         super().__init__()
-        self._kept = type(self).backend()
-        self.place = self._kept.__enter__()
+        self.place = type(self).make_place()
         self.clock = Clock()
         self.ids = count(1)
         self.model: dict[str, Modelled] = {}
-        self.opened = self.place.open()
+        self.opened = Database(self.place)
         self.hire()
 
     def hire(self) -> None:
@@ -120,7 +102,6 @@ class QueueMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.opened.close()
-        self._kept.__exit__(None, None, None)
 
     # --- callers -----------------------------------------------------------------------------
 
@@ -306,7 +287,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def everything_is_started_again(self) -> None:
         self.opened.close()
-        self.opened = self.place.open()
+        self.opened = Database(self.place)
         self.hire()
         for name, worker in self.workers.items():
             worker.recover_own()
@@ -394,10 +375,19 @@ class QueueMachine(RuleBasedStateMachine):
         return {job.id: job for job in jobs}
 
 
-@pytest.mark.parametrize("examples", [5, pytest.param(EXAMPLES, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("backend", [sqlite])
-def test_the_queue_does_what_its_model_does(backend: Callable[[], object], examples: int) -> None:
-    machine = type("Machine", (QueueMachine,), {"backend": staticmethod(backend)})
+@pytest.mark.parametrize(
+    ("another_place", "examples"),
+    [
+        ("sqlite", 5),
+        pytest.param("sqlite", EXAMPLES, marks=pytest.mark.slow),
+        pytest.param("postgresql", 5 if not SOAK else EXAMPLES, marks=pytest.mark.slow),
+    ],
+    indirect=["another_place"],
+)
+def test_the_queue_does_what_its_model_does(
+    another_place: Callable[[], Place], examples: int
+) -> None:
+    machine = type("Machine", (QueueMachine,), {"make_place": staticmethod(another_place)})
     run_state_machine_as_test(
         machine,
         settings=settings(

@@ -1,7 +1,6 @@
 """The queue in SQL, on a real database, with a clock and ids of the test's own."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from sqlalchemy import update
@@ -14,7 +13,7 @@ from darkroom.queue.transitions import IdempotencyConflictError, SourceGoneError
 from darkroom.requests import Task
 from darkroom.responses import EventType, JobStatus, Problem
 from darkroom.storage import database
-from darkroom.storage.database import Database
+from darkroom.storage.database import Database, Place
 from darkroom.storage.records import NewEvent, preview_data
 from darkroom.storage.tables import ImageRow, JobRow
 from tests.queue.conftest import ME, Clock, Hire, accept, new_job, upload_of
@@ -47,16 +46,16 @@ def image(job_id: str, index: int = 0) -> ImageRow:
     )
 
 
-def test_migrating_twice_changes_nothing(store: Store, tmp_path: Path) -> None:
+def test_migrating_twice_changes_nothing(store: Store, place: Place) -> None:
     job = accept(store)
-    database.migrate(tmp_path / "darkroom.db")
+    database.migrate(place)
 
     assert status(store, job) is JobStatus.QUEUED
 
 
-def test_an_accepted_job_outlives_the_process(tmp_path: Path, store: Store) -> None:
+def test_an_accepted_job_outlives_the_process(place: Place, store: Store) -> None:
     job = accept(store)
-    another = Database(tmp_path / "darkroom.db")
+    another = Database(place)
 
     assert status(Store(another), job) is JobStatus.QUEUED
     another.close()

@@ -31,7 +31,7 @@ from darkroom.queue.retention import Janitor, Retention
 from darkroom.queue.store import Store
 from darkroom.queue.unloads import Unloads
 from darkroom.storage.clients import Preferences, Tokens
-from darkroom.storage.database import Database
+from darkroom.storage.database import Database, place_of
 from darkroom.storage.files import Files
 from darkroom.webhooks import signing
 from darkroom.webhooks.deliveries import Outbox
@@ -50,7 +50,7 @@ def create_app(settings: Settings) -> Application:
     app.url_map.strict_slashes = False
 
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    database = Database(settings.database_path, settings.queue.database_timeout_s)
+    database = Database(place_of(settings), settings.queue.database_timeout_s)
     files = Files(settings.images_dir)
     store = Store(database, settings=settings.queue)
     orphans = Files(settings.orphans_dir)

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from sqlalchemy import func, select
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
 from darkroom.catalog.listing import INCLUDED_UPSCALERS
 from darkroom.catalog.loras import AdapterCatalog
@@ -25,8 +28,9 @@ from darkroom.ops.watchdog import answers
 from darkroom.requests import RESOLVED, Task
 from darkroom.storage import data_folder, database, reconcile
 from darkroom.storage.data_folder import NotWritableError
-from darkroom.storage.database import Database, NewerDatabaseError
+from darkroom.storage.database import Database, DatabaseUnavailableError, NewerDatabaseError
 from darkroom.storage.files import Files
+from darkroom.storage.tables import JobRow
 
 GIB = 2**30
 MIN_MEMORY_BYTES = 2 * GIB
@@ -138,6 +142,9 @@ def check_port(settings: Settings) -> Finding:
 
 
 def check_database(settings: Settings) -> Finding:
+    place = database.place_of(settings)
+    if isinstance(place, URL):
+        return _server_of(place)
     path = settings.database_path
     if not path.exists():
         for concern, remedy in data_folder.concerns(settings):
@@ -169,12 +176,30 @@ def check_database(settings: Settings) -> Finding:
     return Finding("database", verdict == "ok", f"{path}: {verdict}, {jobs} jobs", advice)
 
 
+def _server_of(url: URL) -> Finding:
+    """Whether the database server answers and has a schema that this version knows."""
+    advice = "is it running, and does storage.database_url name it rightly?"
+    try:
+        schema = database.schema(url)
+        if schema is None:
+            return Finding("database", True, f"{url}: empty; the first start makes its tables")
+        database.check_schema(url, schema)
+        with closing(Database(url)) as opened, opened.read() as session:
+            jobs = session.scalar(select(func.count()).select_from(JobRow))
+    except NewerDatabaseError as error:
+        return Finding("database", False, error.detail, error.advice)
+    except (DatabaseUnavailableError, SQLAlchemyError) as error:
+        return Finding("database", False, f"{url}: {error}", advice)
+    return Finding("database", True, f"{url}: {jobs} jobs")
+
+
 def check_files(settings: Settings) -> Finding:
     """Whether every recorded picture has its file, and how many files have no record."""
-    if not settings.database_path.exists():
+    place = database.place_of(settings)
+    if isinstance(place, Path) and not place.exists():
         return Finding("files", True, "none yet")
     data_folder.check_writable([settings.images_dir, settings.orphans_dir])
-    with closing(Database(settings.database_path)) as opened:
+    with closing(Database(place)) as opened:
         missing = reconcile.missing(opened, Files(settings.images_dir))
     orphans = sum(1 for _ in Files(settings.orphans_dir).names())
     detail = f"recorded pictures whose file is not there: {missing}"

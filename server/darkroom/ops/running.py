@@ -62,7 +62,7 @@ def find(settings: Settings, *, named: bool) -> Settings:
     found_settings = settings.model_copy(update={"data_dir": folder})
     if is_running(folder):
         return found_settings.model_copy(update=_address(found_settings))
-    if not settings.database_path.exists():
+    if settings.storage.database_url is None and not settings.database_path.exists():
         raise NoServerError(
             f"no server runs here, and {folder} holds no data of one; start it with `darkroom "
             "serve`, or name its folder by --data-dir"

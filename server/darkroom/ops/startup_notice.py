@@ -18,7 +18,7 @@ from darkroom.ops.watchdog import answers
 from darkroom.requests import Scope
 from darkroom.responses import Device
 from darkroom.storage.clients import Tokens
-from darkroom.storage.database import Database
+from darkroom.storage.database import Database, place_of
 
 log = structlog.get_logger()
 
@@ -70,7 +70,7 @@ def _welcome(settings: Settings, beacon: Beacon, say: Say) -> None:
     if discovery.is_wanted(settings):
         beacon.start()
     try:
-        with closing(Database(settings.database_path)) as database:
+        with closing(Database(place_of(settings))) as database:
             announce(settings, Tokens(database), say, terminal=sys.stdout.isatty())
     except Exception:  # a full disk has no room for a code; the server serves without
         log.exception("no pairing code can be made")

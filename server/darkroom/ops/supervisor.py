@@ -21,7 +21,7 @@ from darkroom.errors import DarkroomError
 from darkroom.ops.logs import print_line
 from darkroom.ops.watchdog import Watch, allowed_silence_s
 from darkroom.responses import JobStatus
-from darkroom.storage.database import Database, DatabaseUnavailableError
+from darkroom.storage.database import Database, DatabaseUnavailableError, place_of
 from darkroom.storage.tables import JobRow
 
 log = structlog.get_logger()
@@ -105,7 +105,7 @@ def stop_notice(jobs: int, settings: Settings, *, by_person: bool) -> str:
 
 def _running_jobs(settings: Settings) -> int:
     """How many jobs run; 0 if the database cannot say so at once."""
-    with closing(Database(settings.database_path, COUNT_S)) as database:
+    with closing(Database(place_of(settings), COUNT_S)) as database:
         try:
             with database.read() as session:
                 is_running = JobRow.status == JobStatus.RUNNING

@@ -40,7 +40,7 @@ def _work(settings: Settings, pulse: Pulse) -> None:
     working = engine.from_settings(settings, meter=meters)
     meters.describe(torch=torch.__version__, device=working.device, gpu_bytes=working.gpu_bytes)
     web_bell = doorbell.address(settings.data_dir, "web")
-    opened = database.Database(settings.database_path, settings.queue.database_timeout_s)
+    opened = database.Database(database.place_of(settings), settings.queue.database_timeout_s)
     name = socket.gethostname()
     reconcile.at_worker_start(settings, opened, name)
     leases = Leases(

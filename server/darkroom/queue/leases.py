@@ -98,6 +98,7 @@ class Leases:
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     _first_seen: dict[_Heartbeat, float] = field(default_factory=dict, init=False)  # monotonic
+    _in_doubt: int | None = field(default=None, init=False)  # number of a job
 
     # --- claim and recover ------------------------------------------------------------
 
@@ -112,32 +113,45 @@ class Leases:
             pick: may choose another job than the next one, or none; not in place of an isolated
                 one.
         """
+        if (claim := self._claimed_in_doubt()) is not None:
+            return claim
         while True:
             with self.database.read() as session:  # without the write lock
                 sequence = self._next(session, busy, pick)
             if sequence is None:
                 return None
+            self._in_doubt = sequence
             with self.database.write() as session:
                 row = session.get(JobRow, sequence)
                 if row is None or row.status != JobStatus.QUEUED:
-                    continue  # it was cancelled, or another worker fetched it
-                now = self.clock()
-                latest = session.scalar(select(func.max(ClientRow.served))) or 0
-                set_ticket(session, row.client, latest + 1)
-                row.status = JobStatus.RUNNING
-                row.worker = self.worker
-                row.lease_until = now + self.lease_s
-                row.attempts += 1
-                row.started_at = row.started_at or now
-                return Claim(
-                    row.id,
-                    row.client,
-                    request_of(row),
-                    workload_of(row),
-                    row.attempts,
-                    row.request_id,
-                    row.isolated,
-                )
+                    claim = None  # it was cancelled, or another worker fetched it
+                else:
+                    now = self.clock()
+                    latest = session.scalar(select(func.max(ClientRow.served))) or 0
+                    set_ticket(session, row.client, latest + 1)
+                    row.status = JobStatus.RUNNING
+                    row.worker = self.worker
+                    row.lease_until = now + self.lease_s
+                    row.attempts += 1
+                    row.started_at = row.started_at or now
+                    claim = _claim_of(row)
+            self._in_doubt = None
+            if claim is not None:
+                return claim
+
+    def _claimed_in_doubt(self) -> Claim | None:
+        """The claim whose commit was not known to succeed, if it did; None also if there is none.
+
+        Without it the job would be this worker's for good, and never run.
+        """
+        if self._in_doubt is None:
+            return None
+        with self.database.read() as session:
+            mine = (JobRow.sequence == self._in_doubt, _runs_on(self.worker))
+            row = session.scalar(select(JobRow).where(*mine))
+            claim = None if row is None else _claim_of(row)
+        self._in_doubt = None
+        return claim
 
     def _next(self, session: Session, busy: bool, pick: Pick | None) -> int | None:
         """The number of the job that this worker runs next."""
@@ -329,6 +343,18 @@ class Leases:
             else:
                 blended = Speed(row.step_seconds, row.other_seconds).blended(speed)
                 row.step_seconds, row.other_seconds = blended.step_seconds, blended.other_seconds
+
+
+def _claim_of(row: JobRow) -> Claim:
+    return Claim(
+        row.id,
+        row.client,
+        request_of(row),
+        workload_of(row),
+        row.attempts,
+        row.request_id,
+        row.isolated,
+    )
 
 
 def _candidates(session: Session, clients: Sequence[str]) -> list[Candidate]:

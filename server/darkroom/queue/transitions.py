@@ -199,9 +199,7 @@ def accept(session: Session, queue: QueueSnapshot, new: NewJob, job_id: str, now
 
 def set_ticket(session: Session, client: str, ticket: int) -> None:
     """Give a client a ticket in place of the one that it may have."""
-    session.execute(
-        insert(ClientRow).prefix_with("OR REPLACE").values(client=client, served=ticket)
-    )
+    session.merge(ClientRow(client=client, served=ticket))
 
 
 def _forget_idle_clients(session: Session, queue: QueueSnapshot) -> None:

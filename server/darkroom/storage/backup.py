@@ -38,6 +38,11 @@ def backup(settings: Settings, target: Path) -> BackedUp:
     Raises:
         BackupError: with the reason.
     """
+    if settings.storage.database_url is not None:
+        raise BackupError(
+            "the database is on a server: copy it with `pg_dump`, and then the folder "
+            f"{settings.images_dir}"
+        )
     if not settings.database_path.is_file():
         raise BackupError(f"there is no database at {settings.database_path}")
     partial = target.with_name(f"{target.name}.partial")

@@ -76,6 +76,8 @@ def check(settings: Settings) -> None:
 
 def concerns(settings: Settings) -> Iterator[tuple[str, str]]:
     """What makes the database unsafe where it is, and what to do about each."""
+    if settings.storage.database_url is not None:
+        return  # on a server
     kind = network_file_system(settings.data_dir)
     if kind is not None:
         detail = (

@@ -1,21 +1,23 @@
-"""The SQLite database: connections, durability, migrations, and locks between processes."""
+"""The database: transactions, migrations, and locks between processes of one machine."""
 
 import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
 
 import structlog
 from filelock import FileLock
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
+from darkroom.config import Settings
 from darkroom.errors import DarkroomError
+from darkroom.storage import postgresql, sqlite
 from darkroom.storage.backup import copy_before_migration, migration_copies
 from darkroom.storage.data_folder import check_writable
 
@@ -24,17 +26,13 @@ log = structlog.get_logger()
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 10.0
 
-# By SQLite's primary result code (https://sqlite.org/rescode.html).
-TEMPORARY = {
-    sqlite3.SQLITE_BUSY: "another process has locked the database",
-    sqlite3.SQLITE_LOCKED: "another process has locked the database",
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_IOERR: "the disk cannot be read or written",
-    sqlite3.SQLITE_CANTOPEN: "the database cannot be opened",
-    sqlite3.SQLITE_READONLY: "the database cannot be written",
-}
+Place = Path | URL  # an SQLite file, or a PostgreSQL database
 
-Durability = Literal["FULL", "NORMAL"]
+
+def place_of(settings: Settings) -> Place:
+    """Where the queue and all records are."""
+    url = settings.storage.database_url
+    return settings.database_path if url is None else make_url(url.get_secret_value())
 
 
 class DatabaseUnavailableError(DarkroomError):
@@ -54,17 +52,19 @@ class NewerDatabaseError(DarkroomError):
     `detail` says what was found, `advice` what to do.
     """
 
-    def __init__(self, path: Path, found: str) -> None:
+    def __init__(self, place: Place, found: str) -> None:
         self.detail = (
-            f"{path} has schema {found}, but this version of the program knows up to "
+            f"{place} has schema {found}, but this version of the program knows up to "
             f"{newest_schema()}"
         )
-        known = [copy for copy, schema in migration_copies(path) if schema in _known_schemas()]
-        copy = known[-1] if known else "a backup made by this version"
-        self.advice = (
-            f"upgrade the program; or stop it, delete {path}-wal and {path}-shm, and put {copy} "
-            f"in the place of {path}"
-        )
+        self.advice = "upgrade the program; or stop it, and restore a backup made by this version"
+        if isinstance(place, Path):
+            known = [copy for copy, name in migration_copies(place) if name in _known_schemas()]
+            copy = known[-1] if known else "a backup made by this version"
+            self.advice = (
+                f"upgrade the program; or stop it, delete {place}-wal and {place}-shm, and put "
+                f"{copy} in the place of {place}"
+            )
         super().__init__(f"{self.detail}: {self.advice}")
 
 
@@ -73,58 +73,40 @@ def _translated() -> Iterator[None]:
     """Raise DatabaseUnavailableError for conditions that may pass; other errors are bugs."""
     try:
         yield
-    except OperationalError as error:
-        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-        if code not in TEMPORARY:
+    except PoolTimeoutError as error:
+        raise DatabaseUnavailableError("all connections to it are in use", full=False) from error
+    except DBAPIError as error:
+        kind = sqlite if isinstance(error.orig, sqlite3.Error) else postgresql
+        found = kind.passing(error)
+        if found is None:
             raise
-        full = code == sqlite3.SQLITE_FULL
-        raise DatabaseUnavailableError(TEMPORARY[code], full=full) from error
+        reason, full = found
+        raise DatabaseUnavailableError(reason, full=full) from error
 
 
-def connect(path: Path, durability: Durability, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
-    """An SQLAlchemy engine for the SQLite file.
-
-    Every transaction begins IMMEDIATE: a reader that later writes could otherwise fail with
-    "database is locked" however long it is willing to wait
-    (https://sqlite.org/lang_transaction.html).
-
-    FULL durability survives a power cut after each commit; NORMAL, in WAL mode, may lose the last
-    commits but never corrupts.
-    """
-    engine = create_engine(
-        URL.create("sqlite+pysqlite", database=str(path)),
-        connect_args={"timeout": busy_timeout_s, "check_same_thread": False},
-        hide_parameters=True,  # errors are logged, and parameters contain prompts
-        pool_size=8,
-        max_overflow=64,
-    )
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions are begun explicitly, below
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(f"PRAGMA synchronous={durability}")
-        connection.execute("PRAGMA foreign_keys=ON")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Any) -> None:
-        read_only = connection.get_execution_options().get("read_only", False)
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-    return engine
+def connect(place: Place, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
+    """An SQLAlchemy engine. Its transactions are durable, and one at a time."""
+    if isinstance(place, URL):
+        return postgresql.connect(place, busy_timeout_s)
+    return sqlite.connect(place, True, busy_timeout_s)
 
 
 class Database:
-    """Sessions on one migrated SQLite file, from any thread or process.
+    """Sessions on one migrated database, from any thread or process.
 
-    Transactions wait up to `busy_timeout_s` while another process holds the lock. They raise
-    DatabaseUnavailableError if the database cannot be used; nothing was written then.
+    Transactions wait up to `busy_timeout_s` while another process writes. They raise
+    DatabaseUnavailableError if the database cannot be used. Nothing was written then, unless the
+    connection to a server was lost while it committed: then it is not known.
     """
 
-    def __init__(self, path: Path, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
-        self._path = path
-        self._durable = connect(path, "FULL", busy_timeout_s)
-        self._relaxed = connect(path, "NORMAL", busy_timeout_s)
+    def __init__(self, place: Place, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+        self._place = place
+        self._durable = connect(place, busy_timeout_s=busy_timeout_s)
+        self._relaxed: Engine
+        if isinstance(place, URL):
+            self._relaxed = self._durable.execution_options(relaxed=True)
+        else:
+            self._relaxed = sqlite.connect(place, False, busy_timeout_s)
         self._reading = self._relaxed.execution_options(read_only=True)
 
     @contextmanager
@@ -145,23 +127,20 @@ class Database:
             yield session
 
     def shrink_log(self) -> None:
-        """Checkpoint and truncate the write-ahead log, unless a reader is using it.
-
-        The database file itself does not shrink; free pages in it are reused.
-        """
-        with closing(sqlite3.connect(self._path, timeout=0.5)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Give the disk what SQLite's log took, unless it is used. A server does so itself."""
+        if isinstance(self._place, Path):
+            sqlite.shrink_log(self._place)
 
     def close(self) -> None:
         self._durable.dispose()
         self._relaxed.dispose()
 
 
-def migrate(path: Path) -> None:
-    """Create the database at `path` or migrate it to the newest schema.
+def migrate(place: Place) -> None:
+    """Create the tables of a database, or migrate them to the newest schema.
 
-    A copy of an older database is made first. A lock keeps processes that start together from
-    migrating at the same time.
+    A copy of an older SQLite database is made first. Processes that start together do not migrate
+    at the same time.
 
     Raises:
         BackupError: the copy cannot be made, for example for lack of space; nothing was changed.
@@ -169,22 +148,44 @@ def migrate(path: Path) -> None:
         DatabaseUnavailableError: the database cannot be used now.
         NotWritableError: the folder or the database cannot be written; says what to do.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    check_writable([path.parent, path])
-    with FileLock(path.with_suffix(".migrating")):
-        engine = connect(path, "FULL")
-        try:
-            with _translated(), engine.begin() as connection:
-                found = _schema(connection)
-                if found == newest_schema():
-                    return
-                if found is not None:
-                    check_schema(path, found)
-                    copy = copy_before_migration(path, found)
+    if isinstance(place, URL):
+        _migrate(place)
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    check_writable([place.parent, place])
+    with FileLock(place.with_suffix(".migrating")):
+        _migrate(place)
+
+
+def _migrate(place: Place) -> None:
+    engine = connect(place)
+    try:
+        with _translated(), engine.begin() as connection:
+            found = _schema(connection)
+            if found == newest_schema():
+                return
+            if found is not None:
+                check_schema(place, found)
+                if isinstance(place, Path):
+                    copy = copy_before_migration(place, found)
                     log.info("database copied before migration", schema=found, copy=str(copy))
-                _upgrade(connection)
-        finally:
-            engine.dispose()
+            _upgrade(connection)
+    finally:
+        engine.dispose()
+
+
+def schema(place: Place) -> str | None:
+    """The revision of a database's schema; None if it has no tables yet.
+
+    Raises:
+        DatabaseUnavailableError: it cannot be used now.
+    """
+    engine = connect(place)
+    try:
+        with _translated(), engine.execution_options(read_only=True).connect() as connection:
+            return _schema(connection)
+    finally:
+        engine.dispose()
 
 
 def newest_schema() -> str:
@@ -192,14 +193,14 @@ def newest_schema() -> str:
     return max(_known_schemas())
 
 
-def check_schema(path: Path, found: str) -> None:
-    """Check that the program knows the schema of the database at `path`, by its revision.
+def check_schema(place: Place, found: str) -> None:
+    """Check that the program knows the schema of a database, by its revision.
 
     Raises:
         NewerDatabaseError: it does not.
     """
     if found not in _known_schemas():
-        raise NewerDatabaseError(path, found)
+        raise NewerDatabaseError(place, found)
 
 
 def _known_schemas() -> set[str]:

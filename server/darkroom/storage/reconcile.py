@@ -17,7 +17,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from darkroom.config import Settings
 from darkroom.responses import JobStatus
-from darkroom.storage.database import Database, DatabaseUnavailableError
+from darkroom.storage.database import Database, DatabaseUnavailableError, place_of
 from darkroom.storage.files import Files
 from darkroom.storage.tables import ExplanationRow, ImageRow, JobRow, UploadRow
 
@@ -45,7 +45,7 @@ class Reconciled:
 
 def at_web_start(settings: Settings) -> None:
     """Check the uploads of a data folder; see `uploads`. Errors are logged."""
-    database = Database(settings.database_path)
+    database = Database(place_of(settings))
     try:
         uploads(database, Files(settings.images_dir), Files(settings.orphans_dir))
     except (OSError, DatabaseUnavailableError):

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, func, type_coerce
+from sqlalchemy import JSON, ColumnElement, func
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from darkroom.destinations import Destination
 from darkroom.errors import Message
@@ -194,9 +196,27 @@ def preview_data(webp: bytes, index: int = 0, step: int = 0, steps: int = 0) -> 
     return {"index": index, "step": step, "steps": steps, "image": image}
 
 
+class AsJson(FunctionElement[Any]):
+    """A column of text as JSON: SQLite reads text as it is, PostgreSQL has a type of its own."""
+
+    type = JSON()
+    inherit_cache = True
+
+
+@compiles(AsJson)
+def _as_it_is(element: AsJson, compiler: Any, **options: Any) -> str:
+    text: str = compiler.process(element.clauses, **options)
+    return text
+
+
+@compiles(AsJson, "postgresql")
+def _as_a_type(element: AsJson, compiler: Any, **options: Any) -> str:
+    return f"CAST({_as_it_is(element, compiler, **options)} AS JSON)"
+
+
 def shows(index: int) -> ColumnElement[bool]:
     """The condition that an event of a preview shows image `index` of its job."""
-    return func.coalesce(type_coerce(EventRow.data, JSON)["index"].as_integer(), 0) == index
+    return func.coalesce(AsJson(EventRow.data)["index"].as_integer(), 0) == index
 
 
 def preview_of(row: EventRow) -> Preview:

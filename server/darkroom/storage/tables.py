@@ -5,12 +5,17 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     Index,
+    Integer,
     String,
     Text,
     UniqueConstraint,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+QUEUED = text("status = 'queued'")
+# SQLite numbers rows by themselves where the type is INTEGER, which has 64 bits there.
+Number = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class Table(DeclarativeBase):
@@ -39,14 +44,15 @@ class JobRow(Table):
         Index(
             "jobs_queued",
             *("status", "client", "model", "pixels", "urgency", "images", "steps"),
-            sqlite_where=text("status = 'queued'"),
+            sqlite_where=QUEUED,
+            postgresql_where=QUEUED,
         ),
         Index("jobs_by_client", "client", "sequence"),
         Index("jobs_by_fingerprint", "client", "fingerprint"),
         {"sqlite_autoincrement": True},
     )
 
-    sequence: Mapped[int] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(Number, primary_key=True)
     id: Mapped[str] = mapped_column(String(64), unique=True)
     client: Mapped[str] = mapped_column(String(200))
     client_name: Mapped[str] = mapped_column(String(100), default="")
@@ -126,7 +132,7 @@ class EventRow(Table):
     __tablename__ = "events"
     __table_args__ = (Index("events_by_job", "job_id", "id"), {"sqlite_autoincrement": True})
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(Number, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     type: Mapped[str] = mapped_column(String(16))
     data: Mapped[str] = mapped_column(Text)
@@ -173,7 +179,7 @@ class UnloadRow(Table):
     __tablename__ = "unloads"
     __table_args__ = ({"sqlite_autoincrement": True},)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(Number, primary_key=True)
     model: Mapped[str] = mapped_column(String(210))
 
 

@@ -6,11 +6,13 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
     op.create_table(
         "jobs",
-        sa.Column("sequence", sa.Integer(), primary_key=True),
+        sa.Column("sequence", NUMBER, primary_key=True),
         sa.Column("id", sa.String(64), nullable=False),
         sa.Column("client", sa.String(200), nullable=False),
         sa.Column("task", sa.String(16), nullable=False),
@@ -62,7 +64,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "events",
-        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("id", NUMBER, primary_key=True),
         sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), nullable=False),
         sa.Column("type", sa.String(16), nullable=False),
         sa.Column("data", sa.Text(), nullable=False),

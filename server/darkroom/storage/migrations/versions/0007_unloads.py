@@ -10,7 +10,7 @@ down_revision = "0006"
 def upgrade() -> None:
     op.create_table(
         "unloads",
-        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True),
         sa.Column("model", sa.String(210), nullable=False),
         sqlite_autoincrement=True,
     )

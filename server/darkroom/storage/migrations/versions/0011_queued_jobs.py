@@ -9,7 +9,8 @@ down_revision = "0010"
 
 def upgrade() -> None:
     columns = ["status", "client", "model", "pixels", "urgency", "images", "steps"]
-    op.create_index("jobs_queued", "jobs", columns, sqlite_where=sa.text("status = 'queued'"))
+    queued = sa.text("status = 'queued'")
+    op.create_index("jobs_queued", "jobs", columns, sqlite_where=queued, postgresql_where=queued)
 
 
 def downgrade() -> None:

@@ -1,0 +1,72 @@
+"""The server with its records on PostgreSQL, which is killed and comes back."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import postgres
+from tests.serving import RunningServer, running
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.slow
+
+SETTING = "DARKROOM_STORAGE__DATABASE_URL"
+
+
+@pytest.fixture(scope="module")
+def url(postgres_server: postgres.Server) -> str:
+    """Of an empty database, without tables."""
+    postgres_server.execute("CREATE DATABASE served")
+    return postgres_server.url("served").render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="module")
+def server(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with running(tmp_path_factory.mktemp("served"), **{SETTING: url}) as started:
+        yield started
+
+
+def test_it_draws_and_lists(server: RunningServer) -> None:
+    job = server.finished(server.submit(num_inference_steps=2)["id"])
+
+    assert job["status"] == "succeeded"
+    assert server.http.get(job["images"][0]["url"]).content.startswith(b"\x89PNG")
+    assert job["id"] in [each["id"] for each in server.http.get("/jobs").json()["jobs"]]
+    assert not (server.data_dir / "darkroom.db").exists()
+
+
+def test_a_job_goes_on_when_the_database_server_comes_back(
+    server: RunningServer, postgres_server: postgres.Server
+) -> None:
+    """It is killed while the job is drawn. Who asks meanwhile is told to come again."""
+    job = server.submit(num_inference_steps=60)
+    events = server.events(job["id"])
+    next(event for event in events if event["event"] == "progress")
+
+    postgres_server.kill()
+    answer = server.http.post("/txt2img", json={"prompt": "a fox"})
+    assert answer.status_code == 503
+    assert "Retry-After" in answer.headers
+    postgres_server.start()
+
+    assert server.finished(job["id"])["status"] == "succeeded"
+    eventually(lambda: server.http.get("/readyz").status_code == 200)
+
+
+def test_doctor_and_backup_say_where_the_records_are(server: RunningServer, url: str) -> None:
+    def told(*command: str) -> str:
+        whole = [sys.executable, "-m", "darkroom", *command, "--data-dir", str(server.data_dir)]
+        done = subprocess.run(whole, capture_output=True, text=True, env=with_setting(url))
+        return done.stdout + done.stderr
+
+    assert "jobs" in next(line for line in told("doctor").splitlines() if "postgresql" in line)
+    assert "pg_dump" in told("backup", str(Path(server.data_dir, "copy")))
+
+
+def with_setting(url: str) -> dict[str, str]:
+    import os
+
+    return {**os.environ, SETTING: url}
