@@ -13,7 +13,13 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLQwenImage
 from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
+from gguf import (
+    GGML_QUANT_SIZES,
+    MODEL_ARCH,
+    GGMLQuantizationType,
+    GGUFWriter,
+    get_tensor_name_map,
+)
 from gguf.quants import quantize
 from safetensors.torch import load_file, save_file
 
@@ -329,6 +335,29 @@ def whole(folder: Path, box: Path, name: str = "model") -> Path:
     path = save(weights, box / "models" / f"{name}.safetensors")
     note(path, folder, name)
     return path
+
+
+def gguf_encoder(folder: Path, path: Path) -> None:
+    """A T5 or a Qwen3 as GGUF, in Q8_0, with llama.cpp's names as its own library has them."""
+    config = json.loads((folder / "config.json").read_text())
+    t5 = config["architectures"][0].startswith("T5")
+    layers = config["num_layers" if t5 else "num_hidden_layers"]
+    names = get_tensor_name_map(MODEL_ARCH.T5ENCODER if t5 else MODEL_ARCH.QWEN3, layers)
+    writer = GGUFWriter(path, arch="t5encoder" if t5 else "qwen3")
+    for key, value in loaded(folder).items():
+        full = key if t5 or key.startswith(("model.", "lm_head.")) else f"model.{key}"
+        name = names.get_name(full, try_suffixes=(".weight",))
+        assert name is not None, full
+        numbers = value.to(torch.float32).contiguous().numpy()
+        if value.ndim == 2 and value.shape[1] % 32 == 0:
+            packed = quantize(numbers, GGMLQuantizationType.Q8_0)
+            writer.add_tensor(name, packed, raw_dtype=GGMLQuantizationType.Q8_0)
+        else:
+            writer.add_tensor(name, numbers)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def note(path: Path, folder: Path, config: str, **more: Any) -> None:

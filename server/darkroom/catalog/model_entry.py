@@ -115,7 +115,9 @@ class ModelEntry:
         kept: dict[str, int] = {}  # as on the disk
         if self.layout == "parts":
             return {
-                name: part.expected_bytes(denoiser if name in folders.DENOISERS else size)
+                name: part.expected_bytes(denoiser, packed=True)
+                if name in folders.DENOISERS
+                else part.expected_bytes(size, packed=False)
                 for name, part in self.parts.items()
             }
         if self.layout == "folder":

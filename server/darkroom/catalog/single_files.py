@@ -24,6 +24,8 @@ FIRST_LAYER = "input_blocks.0.0.weight"  # of a UNet
 # Numbers that a UNet reads of each word → its configuration.
 UNETS: Mapping[int, str] = {768: "sd1", 2048: "sdxl", 1280: "sdxl-refiner"}
 
+# Tensors by which text encoders are recognised in llama.cpp's names.
+T5_GGUF, QWEN3_GGUF = "enc.blk.0.attn_rel_b.weight", "blk.0.attn_q_norm.weight"
 QWEN_VL = "Qwen2_5_VLForConditionalGeneration"
 # Class of a part → a file that holds it, as its authors or ComfyUI's call it.
 EXAMPLES: Mapping[str, str] = {
@@ -70,9 +72,11 @@ class Part:
         names = (name for name in header.shapes if name.startswith(self.prefix))
         return sum(math.prod(header.shapes[name]) for name in names)
 
-    def expected_bytes(self, number_bytes: int) -> int:
-        """Bytes in memory where a number takes so many; those of GGUF stay as they are."""
-        return self.path.stat().st_size if self.is_gguf else self.numbers() * number_bytes
+    def expected_bytes(self, number_bytes: int, *, packed: bool) -> int:
+        """Bytes in memory where a number takes so many; GGUF may be kept `packed`, as it is."""
+        if self.is_gguf and packed:
+            return self.path.stat().st_size
+        return self.numbers() * number_bytes
 
 
 @dataclass(frozen=True)
@@ -291,14 +295,19 @@ def _prefix(
         if name.endswith(mark) and shape == (config["vocab_size"], config["hidden_size"]):
             return name.removesuffix(mark).removesuffix("text_model.")
     elif class_name == "T5EncoderModel":
+        wanted = (config["vocab_size"], config["d_model"])
+        if name == T5_GGUF and names.get("token_embd.weight") == wanted:
+            return ""
         mark = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         if name.endswith(mark):
             prefix = name.removesuffix(mark)
-            if names.get(prefix + "shared.weight") == (config["vocab_size"], config["d_model"]):
+            if names.get(prefix + "shared.weight") == wanted:
                 return prefix
     elif class_name.startswith("Qwen"):
         mark, text = "embed_tokens.weight", config.get("text_config", config)
         wanted = (text["vocab_size"], text["hidden_size"])
+        if name == QWEN3_GGUF and names.get("token_embd.weight") == wanted:
+            return "" if class_name.startswith("Qwen3") else None
         if name.endswith(mark) and shape == wanted:
             prefix = name.removesuffix(mark)
             third = prefix + "layers.0.self_attn.q_norm.weight" in names

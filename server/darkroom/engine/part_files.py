@@ -1,7 +1,8 @@
 """Loads networks from files of single parts, as other programs keep them.
 
 diffusers and transformers build and fill them. Here names are brought to what they know, scaled fp8
-is multiplied out, and weights of GGUF stay as they are, to be unpacked layer by layer.
+is multiplied out, and weights of GGUF stay as they are, to be unpacked layer by layer; those of
+text encoders are unpacked.
 """
 
 import json
@@ -24,6 +25,7 @@ from darkroom.catalog import checkpoints, folders
 from darkroom.catalog.model_entry import TRANSFORMER, ModelEntry, Quantized
 from darkroom.catalog.single_files import Part
 from darkroom.catalog.weight_files import SCALES
+from darkroom.engine import gguf_encoders
 
 Weights = dict[str, torch.Tensor]
 
@@ -106,7 +108,9 @@ def _network(
 ) -> Any:
     cls: Any = getattr(diffusers, class_name, None)
     if cls is None:
-        return _encoder(getattr(transformers, class_name), read(part, dtype), config, dtype)
+        found = read(part, dtype)
+        weights = gguf_encoders.unpacked(found, dtype) if part.is_gguf else found
+        return _encoder(getattr(transformers, class_name), weights, config, dtype)
     if class_name in ("AutoencoderKLFlux2", "AutoencoderKLQwenImage"):
         return _vae(cls, read(part, dtype), config, dtype)
     options: dict[str, Any] = {
