@@ -18,6 +18,7 @@ from darkroom.catalog.loras import (
 from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.weight_files import UnusableAddonError
 from tests.catalog.conftest import QWEN_VAE, folder, transformer_folder
+from tests.catalog.test_broken import hostile, many_tensors
 
 ATTN2 = "down_blocks.1.attentions.0.transformer_blocks.0.attn2"
 
@@ -320,6 +321,28 @@ def test_what_is_no_safetensors_file_is_listed_with_the_reason(
     (broken,) = catalog.loras.broken()
 
     assert broken.file == name
+    assert reason in broken.reason
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (hostile(many_tensors(100_000)), "its header lists 100000 tensors"),
+        (hostile(b"[" * 10**6), "is cut off or damaged"),
+        (hostile(b'{"x":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}', b"\0" * 8), "damaged"),
+        ((2**62).to_bytes(8, "little") + b"{}", "is not a safetensors file"),
+    ],
+    ids=["tensors", "nested", "past the end", "length"],
+)
+@pytest.mark.parametrize("kind", ["loras", "embeddings"])
+def test_a_header_that_is_made_to_harm_is_listed_with_the_reason(
+    catalog: AdapterCatalog, loras: Path, kind: str, content: bytes, reason: str
+) -> None:
+    path = loras.with_name(kind) / "odd.safetensors"
+    path.write_bytes(content)
+
+    (broken,) = getattr(catalog, kind).broken()
+
     assert reason in broken.reason
 
 
