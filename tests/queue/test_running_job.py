@@ -66,7 +66,9 @@ def test_pictures_name_references_by_content(files: Files) -> None:
     claimed = running(files, RED, BLUE)
     claimed.load(files)
 
-    row = claimed.store(ImageReady("job", 0, 7, RED), files, png_level=6)
+    row, explanation = claimed.store(ImageReady("job", 0, 7, RED), files, png_level=6)
+
+    assert explanation is None
 
     with Image.open(io.BytesIO(files.read(row.id))) as made:
         native = json.loads(made.text["darkroom"])  # type: ignore[attr-defined]
