@@ -222,22 +222,21 @@ def models() -> None:
 @command(main, listens=True)
 def serve(settings: Settings) -> None:
     """Start the server: web and worker, each restarted if it dies."""
-    from darkroom.api.auth import tls
-    from darkroom.ops.supervisor import supervise
-    from darkroom.storage import database
+    from darkroom.ops import supervisor
 
     logs.configure(settings.log_format, "serve")
-    prepare(settings)
-    tls.certificate(settings)  # ends at once if something is wrong with it
-    check_default_model(settings)
+    with supervisor.early_worker(settings) as worker:
+        from darkroom.api.auth import tls
+        from darkroom.storage import database
 
-    arguments = ["--host", settings.host, "--port", str(settings.port)]
-    arguments += ["--data-dir", str(settings.data_dir)]
-    with database.exclusively(settings.data_dir / "serve.lock") as alone:
-        if not alone:
-            fail(f"a server already runs on {settings.data_dir}; stop it or choose --data-dir")
-        with startup_notice(settings):
-            supervise(settings, arguments)
+        prepare(settings)
+        tls.certificate(settings)  # ends at once if something is wrong with it
+        check_default_model(settings)
+        with database.exclusively(settings.data_dir / "serve.lock") as alone:
+            if not alone:
+                fail(f"a server already runs on {settings.data_dir}; stop it or choose --data-dir")
+            with startup_notice(settings):
+                supervisor.supervise(settings, worker)
 
 
 # `serve` prints the notice itself.
@@ -263,12 +262,25 @@ def web(settings: Settings, notice: bool) -> None:
             server.run(settings, certificate)
 
 
-@command(main)
-def worker(settings: Settings) -> None:
+def import_worker() -> Callable[[Settings], None]:
+    """Import the worker and the engine's libraries, which takes seconds. Returns what runs it."""
+    with imports():
+        from darkroom.engine import unneeded
+
+        unneeded.leave_out()
+        from darkroom.ops import worker_process
+    return worker_process.run
+
+
+# `serve` checks the data folder itself meanwhile.
+@command(main, click.option("--imports-first", is_flag=True, hidden=True))
+def worker(settings: Settings, imports_first: bool) -> None:
     """Start the worker process alone."""
+    logs.configure(settings.log_format, "worker")
+    if imports_first:
+        import_worker()
     from darkroom.storage import database
 
-    logs.configure(settings.log_format, "worker")
     prepare(settings)
     # The lock proves that no other process has this worker's id, so jobs that are still leased to
     # the id belonged to a dead process and can be taken back at once. It is taken before the
@@ -276,11 +288,9 @@ def worker(settings: Settings) -> None:
     with database.exclusively(settings.data_dir / "worker.lock") as alone:
         if not alone:
             fail(f"a worker already works on {settings.data_dir}; stop it or choose --data-dir")
-        with imports():
-            from darkroom.ops import worker_process
-
+        run = import_worker()
         try:
-            worker_process.run(settings)
+            run(settings)
         except (OSError, ValueError) as error:
             fail(str(error))
 

@@ -38,6 +38,7 @@ class Machine:
         return dict(costs.measure(self.call, self.clock, 256).points)
 
 
+AREA = 256
 QUICK = {1: 0.010, 2: 0.012, 4: 0.016, 8: 0.024, 16: 0.046, 32: 0.090, 64: 0.180}
 
 
@@ -59,6 +60,17 @@ def test_long_calls_are_not_doubled_for_long() -> None:
     assert slow.now <= 3
 
 
+def test_a_brief_measurement_takes_a_tenth_of_a_second() -> None:
+    machine = Machine(QUICK)
+
+    brief = costs.measure(machine.call, machine.clock, AREA, brief=True)
+
+    assert dict(brief.points) == pytest.approx({rows: QUICK[rows] for rows in (1, 2, 4, 8, 16)})
+    assert machine.now < 0.12
+    rows = run(brief, QUICK)  # pictures' calls teach the rest
+    assert rows[-1] == costs.Costs(tuple(QUICK.items()), AREA).knee(AREA)
+
+
 def test_what_does_not_fit_is_not_measured() -> None:
     assert max(Machine(QUICK, room=4).measure()) == 4
 
@@ -66,9 +78,6 @@ def test_what_does_not_fit_is_not_measured() -> None:
 def test_a_model_of_which_not_one_row_fits_is_told() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         Machine(QUICK, room=0).measure()
-
-
-AREA = 256
 
 
 def run(measured: costs.Costs, machine: dict[int, float], calls: int = 50) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 ROWS = (1, 2, 4, 8, 16, 32, 64)
-GROWING_S = 0.5  # spent on first calls before no larger one is tried
+GROWING_S, BRIEF_S = 0.5, 0.1  # spent on first calls before no larger one is tried
 REPEATING_S = 1.0  # spent on further calls
 GOOD_ENOUGH = 0.9  # of the best throughput: more rows would only make each call longer
 GUIDED = 2  # rows of one picture with guidance
@@ -98,7 +98,12 @@ class Costs:
 
 
 def measure(
-    call: Callable[[int], object], clock: Callable[[], float], area: int, *, native: bool = True
+    call: Callable[[int], object],
+    clock: Callable[[], float],
+    area: int,
+    *,
+    native: bool = True,
+    brief: bool = False,
 ) -> Costs:
     """Time calls of one, two, four … rows, within about two seconds if calls are short.
 
@@ -108,6 +113,7 @@ def measure(
         call: makes a call of so many rows and waits for its end.
         area: pixels of a row.
         native: whether that is the model's native size.
+        brief: whether few calls are made, once each. Later calls have to teach the rest.
 
     Raises:
         torch.OutOfMemoryError: not even one row fits.
@@ -128,9 +134,9 @@ def measure(
                 raise
             most = max(shortest)
             break
-        if sum(shortest.values()) > GROWING_S:
+        if sum(shortest.values()) > (BRIEF_S if brief else GROWING_S):
             break
-    until = clock() + REPEATING_S
+    until = clock() + (0.0 if brief else REPEATING_S)
     while clock() < until:
         for rows in shortest:
             shortest[rows] = min(shortest[rows], timed(rows))

@@ -21,8 +21,8 @@ def warm_up(
 ) -> Costs | None:
     """The seconds of calls of the denoiser; None for a family that shares none.
 
-    They are of the model's default size on an accelerator, and of a small one on a CPU: whoever
-    waits for a picture does not wait for several large calls before it.
+    They are of the model's default size on an accelerator. On a CPU they are few and of a small
+    size, because somebody may wait for a picture. On an accelerator a first call says little.
 
     Raises:
         torch.OutOfMemoryError: not even one row fits.
@@ -40,7 +40,8 @@ def warm_up(
         if device.type != "cpu":
             torch.accelerator.synchronize()
 
-    return costs.measure(denoise, clock, warm.area, native=size == native)
+    brief = device.type == "cpu"
+    return costs.measure(denoise, clock, warm.area, native=size == native, brief=brief)
 
 
 def _job(info: ModelInfo, size: tuple[int, int]) -> EngineJob:

@@ -8,21 +8,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
 import structlog
-from sqlalchemy import func, select
 
 from darkroom.config import Settings
 from darkroom.errors import DarkroomError
 from darkroom.ops.logs import print_line
 from darkroom.ops.watchdog import Watch, allowed_silence_s
 from darkroom.responses import JobStatus
-from darkroom.storage.database import Database, DatabaseUnavailableError, place_of
-from darkroom.storage.tables import JobRow
 
 log = structlog.get_logger()
 
@@ -61,18 +58,30 @@ def check_port(host: str, port: int) -> None:
         raise CannotListenError(host, port, error) from None
 
 
-def supervise(settings: Settings, arguments: list[str]) -> None:
-    """Keep web and worker running until SIGTERM or SIGINT. Both get these command-line options.
+@contextmanager
+def early_worker(settings: Settings) -> "Iterator[Child]":
+    """Context with a worker that imports the engine's libraries while `serve` checks the settings.
+
+    It does not touch the data folder meanwhile. It is killed if it still runs at the end.
+    """
+    watch = Watch(settings.pulse_path, allowed_silence_s(settings))
+    worker = Child("worker", _command(settings, "worker"), watch)
+    worker.start("--imports-first")
+    try:
+        yield worker
+    finally:
+        if worker.process is not None and worker.process.poll() is None:
+            worker.process.kill()
+            worker.process.wait()
+
+
+def supervise(settings: Settings, worker: "Child") -> None:
+    """Keep web and worker running until SIGTERM or SIGINT.
 
     Then the jobs that run have `queue.shutdown_timeout_s` to end, or until the second signal.
     """
     signals: list[int] = []
-    program = [sys.executable, "-m", "darkroom"]
-    watch = Watch(settings.pulse_path, allowed_silence_s(settings))
-    children = [
-        _Child("web", [*program, "web", "--no-notice", *arguments]),
-        _Child("worker", [*program, "worker", *arguments], watch),
-    ]
+    children = [Child("web", _command(settings, "web", "--no-notice")), worker]
 
     def stop(number: int, _frame: FrameType | None) -> None:
         signals.append(number)
@@ -93,6 +102,13 @@ def supervise(settings: Settings, arguments: list[str]) -> None:
         log.info("stopped")
 
 
+def _command(settings: Settings, *words: str) -> list[str]:
+    """The command line of a child; the configuration file is in the environment."""
+    where = ["--host", settings.host, "--port", str(settings.port)]
+    where += ["--data-dir", str(settings.data_dir)]
+    return [sys.executable, "-m", "darkroom", *words, *where]
+
+
 def stop_notice(jobs: int, settings: Settings, *, by_person: bool) -> str:
     """What a person or a log is told when so many jobs run and the server stops."""
     if not jobs:
@@ -105,6 +121,12 @@ def stop_notice(jobs: int, settings: Settings, *, by_person: bool) -> str:
 
 def _running_jobs(settings: Settings) -> int:
     """How many jobs run; 0 if the database cannot say so at once."""
+    # Here, so that the worker is started before SQLAlchemy is imported.
+    from sqlalchemy import func, select
+
+    from darkroom.storage.database import Database, DatabaseUnavailableError, place_of
+    from darkroom.storage.tables import JobRow
+
     with closing(Database(place_of(settings), COUNT_S)) as database:
         try:
             with database.read() as session:
@@ -136,7 +158,7 @@ def _end(
 
 
 @dataclass
-class _Child:
+class Child:
     """A process that is kept running."""
 
     name: str
@@ -159,12 +181,13 @@ class _Child:
                 self.start_at = now + self.pause_s
                 self.process = None
         if self.process is None and now >= self.start_at:
-            self._start()
+            self.start()
 
-    def _start(self) -> None:
+    def start(self, *options: str) -> None:
+        """Start it, with these options for this time."""
         self.started_at = time.monotonic()
         self.process = subprocess.Popen(
-            self.command,
+            [*self.command, *options],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends them in order
             preexec_fn=_die_with_parent,
