@@ -20,8 +20,9 @@ from darkroom.engine.base import (
     Started,
     Stepped,
 )
-from darkroom.engine.engine import MOST_PREVIEWS, DiffusersEngine
+from darkroom.engine.engine import DiffusersEngine
 from darkroom.requests import Task
+from tests.effort import sampled
 from tests.engine import hardware, tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import assert_equal
@@ -157,12 +158,15 @@ def test_every_picture_of_a_job_is_previewed(engine: DiffusersEngine) -> None:
     assert all(1 <= event.step <= event.steps == 3 for event in previews)
 
 
-def test_a_job_of_many_pictures_and_steps_has_few_previews(tmp_path: Path) -> None:
+def test_a_job_of_many_pictures_and_steps_has_few_previews(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darkroom.engine.engine.MOST_PREVIEWS", 15)  # as 150 of ten times the steps
     clock = Clock()
     engine = make_engine(tmp_path, clock, preview_every_s=1e-6)
     hardware.model(engine)
     clock.step = 0.0
-    engine.submit(EngineJob("job", request(num_inference_steps=60, num_images=3)))
+    engine.submit(EngineJob("job", request(num_inference_steps=6, num_images=3)))
 
     previews: list[Previewed] = []
     while engine.in_flight():
@@ -171,8 +175,8 @@ def test_a_job_of_many_pictures_and_steps_has_few_previews(tmp_path: Path) -> No
 
     of_each = Counter(event.index for event in previews)
     assert of_each.keys() == set(range(3))
-    assert min(of_each.values()) >= 20
-    assert len(previews) <= MOST_PREVIEWS + 3
+    assert min(of_each.values()) >= 2
+    assert len(previews) <= 15 + 3
 
 
 def test_a_job_that_cannot_be_done_leaves_its_neighbours_alone(engine: DiffusersEngine) -> None:
@@ -402,7 +406,7 @@ def test_with_no_memory_the_job_breaks_and_the_next_one_does_not(tmp_path: Path)
     assert developed(run(engine, EngineJob("next", request(num_inference_steps=1))), "next")
 
 
-@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("exact", sampled([False, True]))
 def test_one_job_does_not_wait_for_another_clients_twelve(tmp_path: Path, exact: bool) -> None:
     engine = make_engine(tmp_path, Clock())  # every call takes the same time
     engine.warm_up()

@@ -277,14 +277,14 @@ def test_exact_jobs_have_the_same_bytes_whatever_else_runs(
 ) -> None:
     exact = job("tintype", Task.IMG2IMG, "exact", exact=True, num_images=2, scheduler="euler_a")
     others = [
-        job("tintype", task, f"{task}-{scheduler}", scheduler=scheduler, num_inference_steps=9)
-        for scheduler in ("ddim", "dpmpp_2m_sde", "unipc")
+        job("tintype", task, f"{task}-{scheduler}", scheduler=scheduler, num_inference_steps=5)
+        for scheduler in ("ddim", "dpmpp_2m_sde")
         for task in MODEL_TASKS
     ]
     twins = [EngineJob(name, exact.request, exact.image) for name in ("twin", "other twin")]
 
     alone = developed(run(engine, exact), "exact")
-    in_company = run(engine, *others[:4], exact, *others[4:], *twins)
+    in_company = run(engine, *others[:3], exact, *others[3:], *twins)
 
     for name in ("exact", "twin", "other twin"):
         pictures = developed(in_company, name)
