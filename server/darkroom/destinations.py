@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import httpx2
-
 from darkroom.errors import DarkroomError
 
 PORTS = {"http": 80, "https": 443}
@@ -52,6 +50,8 @@ def parse(text: str) -> Destination:
     Raises:
         DestinationError: it is not a plain http or https address without credentials.
     """
+    import httpx2  # slow to import, and few commands parse an address
+
     if len(text) > MAX_CHARS:
         raise DestinationError(f"is longer than {MAX_CHARS} characters")
     if not PLAIN.fullmatch(text):

@@ -49,7 +49,7 @@ class _OnDemand(ModuleType):
         super().__init__(name)
         self.__spec__ = importlib.util.find_spec(name)
         assert self.__spec__ is not None
-        self.__path__ = self.__spec__.submodule_search_locations
+        self.__path__ = self.__spec__.submodule_search_locations or []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # whoever looks through all modules reads these

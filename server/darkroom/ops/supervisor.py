@@ -66,7 +66,7 @@ def early_worker(settings: Settings) -> "Iterator[Child]":
     """
     watch = Watch(settings.pulse_path, allowed_silence_s(settings))
     worker = Child("worker", _command(settings, "worker"), watch)
-    worker.start("--imports-first")
+    worker.launch("--imports-first")
     try:
         yield worker
     finally:
@@ -80,6 +80,7 @@ def supervise(settings: Settings, worker: "Child") -> None:
 
     Then the jobs that run have `queue.shutdown_timeout_s` to end, or until the second signal.
     """
+    worker.log_start()
     signals: list[int] = []
     children = [Child("web", _command(settings, "web", "--no-notice")), worker]
 
@@ -181,9 +182,10 @@ class Child:
                 self.start_at = now + self.pause_s
                 self.process = None
         if self.process is None and now >= self.start_at:
-            self.start()
+            self.launch()
+            self.log_start()
 
-    def start(self, *options: str) -> None:
+    def launch(self, *options: str) -> None:
         """Start it, with these options for this time."""
         self.started_at = time.monotonic()
         self.process = subprocess.Popen(
@@ -192,7 +194,9 @@ class Child:
             start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends them in order
             preexec_fn=_die_with_parent,
         )
-        log.info("started", child=self.name, pid=self.process.pid)
+
+    def log_start(self) -> None:
+        log.info("started", child=self.name, pid=self.process and self.process.pid)
 
     def _end_if_it_hangs(self, process: subprocess.Popen[bytes], now: float) -> None:
         if self.watch is None or process.poll() is not None:
