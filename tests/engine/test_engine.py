@@ -46,7 +46,7 @@ def sharing(tmp_path_factory: pytest.TempPathFactory) -> DiffusersEngine:
 
     By a real clock, a busy machine may find that more rows do not pay.
     """
-    return make_engine(tmp_path_factory.mktemp("data"), Clock(step=0.125))
+    return make_engine(tmp_path_factory.mktemp("data"), Clock(step=3 / 128))
 
 
 def test_events_come_in_order(engine: DiffusersEngine) -> None:
