@@ -4,6 +4,7 @@ import { useApp } from "./components/context";
 import { Create } from "./components/create/Create";
 import { Editor } from "./components/create/Editor";
 import { Gallery } from "./components/gallery/Gallery";
+import { ModelsScreen } from "./components/models/Models";
 import { Pair } from "./components/pair/Pair";
 import { SettingsScreen } from "./components/settings/Settings";
 import { Banner } from "./components/shell/Banner";
@@ -67,6 +68,13 @@ function Screen() {
         <main class="screen bleed">
           <Banner />
           <Gallery onOpen={(id) => route.go({ screen: "picture", id })} />
+        </main>
+      );
+    case "models":
+      return (
+        <main class="screen">
+          <Banner />
+          <ModelsScreen />
         </main>
       );
     case "job":

@@ -5,6 +5,7 @@ import "./styles/create.css";
 import "./styles/watch.css";
 import "./styles/pair.css";
 import "./styles/settings.css";
+import "./styles/models.css";
 import "./styles/gallery.css";
 import "./styles/mask.css";
 import "./styles/photo.css";

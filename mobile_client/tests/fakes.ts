@@ -11,8 +11,11 @@ import type {
   LoraInfo,
   Me,
   ModelInfo,
+  ModelKind,
   Picture,
   PictureRequest,
+  Pull,
+  PullPlan,
   RequestFiles,
   SchedulerInfo,
   Task,
@@ -54,6 +57,7 @@ export const MODEL: ModelInfo = {
   thumbnail_url: null,
   sha256: null,
   autov2: null,
+  deletable: false,
   fields: [
     ...["negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"],
     ...["guidance_rescale", "num_images", "seed", "scheduler", "model", "loras", "clip_skip"],
@@ -214,6 +218,67 @@ export class FakeApi implements Api {
   async upscalers(): Promise<UpscalerInfo[]> {
     this.stumble();
     return this.networks;
+  }
+
+  readonly downloads: Pull[] = [];
+
+  async planPull(source: string): Promise<PullPlan> {
+    this.stumble();
+    return {
+      source,
+      kind: "models",
+      name: "fox",
+      title: source,
+      family: "sd",
+      files: 1,
+      total_bytes: 2_000_000_000,
+      done_bytes: 0,
+      free_bytes: 5_000_000_000,
+      fits_on_disk: true,
+      memory_bytes: null,
+      fits: null,
+      lacks: null,
+    };
+  }
+
+  async pull(source: string, name = "fox"): Promise<Pull> {
+    this.stumble();
+    const pull: Pull = {
+      id: String(this.downloads.length),
+      source,
+      kind: "models",
+      name,
+      title: source,
+      status: "running",
+      done_bytes: 0,
+      total_bytes: 2_000_000_000,
+      bytes_per_second: null,
+      error: null,
+      created_at: "2026-01-01T00:00:00Z",
+      finished_at: null,
+      url: "/pulls/0",
+    };
+    this.downloads.unshift(pull);
+    return pull;
+  }
+
+  async pulls(): Promise<Pull[]> {
+    this.stumble();
+    return this.downloads.map((each) => ({ ...each }));
+  }
+
+  async stopPull(id: string): Promise<void> {
+    this.stumble();
+    const pull = this.downloads.find((each) => each.id === id);
+    if (pull) pull.status = "cancelled";
+  }
+
+  async deleteModel(_kind: ModelKind, name: string): Promise<void> {
+    this.stumble();
+    this.list.splice(
+      this.list.findIndex((each) => each.name === name),
+      1,
+    );
   }
 
   async submit(

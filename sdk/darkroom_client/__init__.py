@@ -23,6 +23,7 @@ from darkroom_client.core.catalog import (
 )
 from darkroom_client.core.errors import (
     APIError,
+    ConflictError,
     ConnectionFailedError,
     DarkroomError,
     InvalidRequestError,
@@ -49,6 +50,7 @@ from darkroom_client.core.events import (
 from darkroom_client.core.explanation import ExplainedImage
 from darkroom_client.core.lora import Lora
 from darkroom_client.core.problem import FieldError, Problem
+from darkroom_client.core.pulls import Pull, PullPlan
 from darkroom_client.core.records import JobStatus, Progress, Task
 from darkroom_client.core.requests import Edit, Img2Img, Inpaint, Txt2Img, Upscale
 from darkroom_client.core.sources import PictureSource
@@ -68,6 +70,7 @@ __all__ = [
     "AsyncPicture",
     "CancelledEvent",
     "Client",
+    "ConflictError",
     "ConnectionFailedError",
     "CredentialsError",
     "DarkroomError",
@@ -106,6 +109,8 @@ __all__ = [
     "Problem",
     "Progress",
     "ProgressEvent",
+    "Pull",
+    "PullPlan",
     "QueuedEvent",
     "RateLimitedError",
     "Scheduler",

@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +20,7 @@ from darkroom.errors import DarkroomError
 from darkroom.ops import logs
 
 if TYPE_CHECKING:
+    from darkroom.engine.base import EngineMemory
     from darkroom.responses import Device
     from darkroom.storage.clients import Tokens
 
@@ -425,25 +426,39 @@ def pull_model(settings: Settings, repository: str, file: str | None, **given: s
     civitai:MODEL@VERSION, or a page's address on Civitai, where LoRAs, embeddings, upscalers and
     VAEs are downloaded too. After an interruption run it again: it continues where it stopped.
     """
-    from darkroom.catalog import civitai, hub
+    from darkroom.catalog import downloads, pulls
+    from darkroom.catalog.downloads import GIB
 
-    place = civitai.place(repository, settings.models.civitai_url)
-    if place is not None:
-        token = settings.models.civitai_token
-        source = civitai.Civitai(
-            settings.models.civitai_url,
-            token.get_secret_value() if token else None,
-            settings.data_dir,
-        )
-        arrived = civitai.pull(source, place, given["name"], given["variant"], click.echo)
-        click.echo(f"{arrived.stem} is in {arrived}")
-        return
-    if repository.startswith((civitai.PREFIX, "http://", "https://")):
-        fail(f"{repository} names no model on {settings.models.civitai_url}; see --help")
-    identity, _, part = repository.partition(":")
-    order = hub.Download(identity, file or part or None, **given)
-    target = hub.pull(order, settings.models_dir, click.echo)
-    click.echo(f"model {target.name.removesuffix('.safetensors')} is in {target}")
+    source = f"{repository}:{file}" if file else repository
+    hubs = downloads.Hubs.of(settings)
+    download = pulls.look_up(downloads.Wanted(source, **given), hubs)
+    plan = download.plan
+    workers = workers_memory(settings)
+    judged = pulls.judge(download, hubs, [each.number_bytes for each in workers])
+    free = downloads.free_bytes(settings.data_dir) / GIB
+    click.echo(f"{plan.title}: {plan.total_bytes / GIB:.2f} GiB; the disk has {free:.2f} GiB free")
+    for needed, worker in zip(judged.memory_bytes, workers, strict=False):
+        fits = "fits" if needed <= worker.budget_bytes else "is slower, because it does not fit"
+        budget = f"{worker.budget_bytes / GIB:.2f} GiB"
+        click.echo(f"in memory it takes {needed / GIB:.2f} of {budget}: it {fits}")
+    if judged.lacks is not None:
+        click.secho(f"it cannot draw yet: {judged.lacks}", fg="yellow")
+    arrived = download.fetch(click.echo)
+    click.echo(f"{plan.name} is in {arrived}")
+
+
+def workers_memory(settings: Settings) -> "list[EngineMemory]":
+    """The memory of the workers that run now; none if the database cannot say."""
+    from darkroom.queue.store import Store
+    from darkroom.storage.database import Database, DatabaseUnavailableError
+
+    if not settings.database_path.exists():
+        return []
+    with closing(Database(settings.database_path)) as database:
+        try:
+            return Store(database).memory()
+        except DatabaseUnavailableError:
+            return []
 
 
 @command(models, click.argument("name"), name="check")

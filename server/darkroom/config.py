@@ -286,6 +286,7 @@ class Settings(BaseSettings):
     address_path: ClassVar = InDataDir("web.address")
     tls_dir: ClassVar = InDataDir("tls")
     hashes_path: ClassVar = InDataDir("hashes.json")
+    pulls_lock_path: ClassVar = InDataDir("pulls.lock")
     signing_key_path: ClassVar = InDataDir("signing.key")
     webhook_secret_path: ClassVar = InDataDir("webhooks.secret")
     orphans_dir: ClassVar = InDataDir("orphans")

@@ -410,6 +410,35 @@ class UnloadRequest(Schema):
     )
 
 
+class PullRequest(Schema):
+    """Download a model from a hub that the server's settings name."""
+
+    source: str = Field(
+        min_length=1,
+        max_length=500,
+        description="On Hugging Face: `owner/name`, or `owner/name:file` for one file. On Civitai: "
+        "`civitai:MODEL` or `civitai:MODEL@VERSION`. Or the address of a page of one of them.",
+        examples=["stabilityai/sdxl-turbo"],
+    )
+    name: str | None = Field(
+        None, min_length=1, max_length=120, description="Of the model here; null for its own."
+    )
+    revision: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="Of a repository: branch, tag or commit; null for the main branch.",
+    )
+    variant: str | None = Field(
+        None,
+        min_length=1,
+        max_length=40,
+        description="Of the weights, such as fp16, or plain; null for the smallest that loses "
+        "nothing on a GPU.",
+    )
+    dry_run: bool = Field(False, description="Only tell what would be downloaded.")
+
+
 class PairRequest(Schema):
     """Turn a pairing code into a token."""
 

@@ -352,6 +352,10 @@ class ModelInfo(Schema):
         None, description="Of its file; null of a folder, and until it was made in the background."
     )
     autov2: str | None = Field(None, description="The first ten digits of `sha256`.")
+    deletable: bool = Field(
+        False,
+        description="Whether its files are this server's own, so that an owner may delete it.",
+    )
 
 
 class OpenAIModel(Schema):
@@ -411,6 +415,7 @@ class LoraInfo(Schema):
     sha256: str | None = Field(
         None, description="Of its file; null until it was made in the background."
     )
+    thumbnail_url: str | None = Field(None, description="A picture that shows what it does.")
 
 
 class LoraList(Schema):
@@ -445,6 +450,61 @@ class EmbeddingInfo(Schema):
 class EmbeddingList(Schema):
     embeddings: tuple[EmbeddingInfo, ...]
     broken: tuple[BrokenFile, ...]
+
+
+# --- downloads -------------------------------------------------------------------------------
+
+
+class PullPlan(Schema):
+    """What would be downloaded, and whether there is room for it."""
+
+    source: str
+    kind: str = Field(description="models, loras, embeddings, upscalers or vae.")
+    name: str = Field(description="What it will be called here.")
+    title: str = Field(description="What the hub calls it.")
+    family: str = Field(description="Of a model, as in `GET /models`; empty if it is not known.")
+    files: int
+    total_bytes: int
+    done_bytes: int = Field(description="Those that an earlier try has brought.")
+    free_bytes: int = Field(description="That it may take of the disk.")
+    fits_on_disk: bool
+    memory_bytes: int | None = Field(
+        description="What its weights will take in memory; null if that is not known."
+    )
+    fits: bool | None = Field(
+        description="Whether they fit into the memory that models may take; else it is slower. "
+        "Null if that is not known."
+    )
+    lacks: str | None = Field(
+        description="Why it could not draw yet when it has arrived, such as a text encoder that is "
+        "missing; else null."
+    )
+
+
+class Pull(Schema):
+    """A download of a model, or of what goes with one."""
+
+    id: str
+    source: str
+    kind: str = Field(description="models, loras, embeddings, upscalers or vae.")
+    name: str
+    title: str = Field(description="What the hub calls it.")
+    status: JobStatus = Field(
+        description="One that failed keeps what has arrived: asked for again, it goes on there."
+    )
+    done_bytes: int
+    total_bytes: int
+    bytes_per_second: float | None = Field(description="Null until it is measured.")
+    error: Problem | None
+    created_at: datetime
+    finished_at: datetime | None
+    url: str
+
+
+class PullList(Schema):
+    """Downloads, the newest first."""
+
+    pulls: tuple[Pull, ...]
 
 
 # --- devices ---------------------------------------------------------------------------------

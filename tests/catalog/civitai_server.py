@@ -143,10 +143,14 @@ class _Files(_Quiet):
             return self.send(400, b"<Error><Code>InvalidRequest</Code></Error>")
         version = urlsplit(self.path).path.removeprefix("/")
         data = self.site.contents[version]
+        begin = 0
+        wanted = self.headers.get("Range", "")
+        if wanted and not wanted.endswith("-"):  # the beginning of a file
+            start = data[: int(wanted.rpartition("-")[2]) + 1]
+            return self.send(206, start, Content_Range=f"bytes 0-{len(start) - 1}/{len(data)}")
         if version in self.site.damaged:
             data = data[:-1] + b"\xff"
-        begin = 0
-        if wanted := self.headers.get("Range"):
+        if wanted:
             self.site.ranges.append(wanted)
             begin = int(wanted.removeprefix("bytes=").split("-")[0])
             if begin >= len(data):

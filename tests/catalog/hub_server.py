@@ -28,6 +28,7 @@ class Hub:
         damaged: files that come with a byte changed.
         sizes: what is claimed in listings instead of the truth, by file name.
         ranges: `Range` headers that came, by file name.
+        held: while it is clear, weights come without their last byte.
         url: for `HF_ENDPOINT`.
     """
 
@@ -37,7 +38,11 @@ class Hub:
     damaged: set[str] = field(default_factory=set)
     sizes: dict[str, int] = field(default_factory=dict)
     ranges: dict[str, list[str]] = field(default_factory=dict)
+    held: threading.Event = field(default_factory=threading.Event)
     url: str = ""
+
+    def __post_init__(self) -> None:
+        self.held.set()
 
     def add(self, repository: str, folder: Path) -> None:
         """Publish a folder."""
@@ -64,6 +69,7 @@ def serving() -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.held.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -119,8 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(404, "EntryNotFound")
         begin = 0
         if wanted := self.headers.get("Range"):
+            first, last = wanted.removeprefix("bytes=").split("-")
+            if last:
+                return self._head(data, int(last) + 1, body)
             self.holds.ranges.setdefault(name, []).append(wanted)
-            begin = int(wanted.removeprefix("bytes=").split("-")[0])
+            begin = int(first)
             if name in self.holds.cut:
                 return self._refuse(500, "")
         self.send_response(206 if begin else 200)
@@ -134,9 +143,27 @@ class _Handler(BaseHTTPRequestHandler):
         if body:
             end = self.holds.cut.get(name, len(data))
             sent = b"\xff" + data[1:] if name in self.holds.damaged else data
-            self.wfile.write(sent[begin:end])
+            self._write_slowly(name, sent[begin:end])
             self.close_connection = end < len(data)
         return None
+
+    def _write_slowly(self, name: str, data: bytes) -> None:
+        """Write a file; of weights the last byte when `held` allows it."""
+        self.wfile.write(data[:-1])
+        self.wfile.flush()
+        if name.endswith(".safetensors"):
+            self.holds.held.wait()
+        self.wfile.write(data[-1:])
+
+    def _head(self, data: bytes, length: int, body: bool) -> None:
+        """The beginning of a file."""
+        start = data[:length]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes 0-{len(start) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(start)))
+        self.end_headers()
+        if body:
+            self.wfile.write(start)
 
     def _refuse(self, status: int, code: str) -> None:
         self.send_response(status)

@@ -179,8 +179,8 @@ def test_a_file_for_accounts_says_how_to_get_it(
     [
         ({"name": "ink.ckpt"}, "no safetensors file"),
         ({"hashes": {}}, "publishes no SHA-256"),
-        ({"name": "../ink.safetensors"}, "cannot be a file's name"),
-        ({"name": ".safetensors"}, "cannot be a file's name"),
+        ({"name": "../ink.safetensors"}, "cannot be a name here"),
+        ({"name": ".safetensors"}, "cannot be a name here"),
         ({"sizeKB": 1e15}, "are free"),
         ({"type": "Training Data"}, "no weights"),
     ],

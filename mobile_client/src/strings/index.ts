@@ -87,3 +87,16 @@ export function duration(seconds: number): string {
   if (seconds < 3600) return t("time.minutes", { value: Math.round(seconds / 60) });
   return t("time.hours", { value: number(seconds / 3600, 1) });
 }
+
+const UNITS = ["kB", "MB", "GB", "TB"] as const;
+
+/** A number of bytes in words: "6.9 GB". */
+export function bytes(value: number): string {
+  let size = value / 1000;
+  let unit = 0;
+  while (size >= 999.5 && unit < UNITS.length - 1) {
+    size /= 1000;
+    unit += 1;
+  }
+  return `${number(size, size < 10 ? 1 : 0)} ${UNITS[unit]}`;
+}

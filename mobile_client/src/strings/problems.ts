@@ -1,5 +1,6 @@
 /** The server's problems and notes in the user's language. */
 
+import { Problem } from "../lib/transport/http";
 import type { Coded, FieldError, Job } from "../lib/transport/types";
 import { en } from "./en";
 import { type Key, t, translated } from "./index";
@@ -19,6 +20,12 @@ export function sayProblem(problem: Said): string {
   // A proxy, or a server that could not even say what happened.
   if (!problem.detail) return t("problem.other", { status: problem.status ?? 500 });
   return problem.detail;
+}
+
+/** Why something was not done, with what to do where the server says that. */
+export function sayReason(error: unknown): string {
+  if (!(error instanceof Problem)) return t("error.offline");
+  return translated(error.code ?? "", error.values) ?? sayProblem(error);
 }
 
 /** What the server says in English, or that in the user's language if the app has it. */

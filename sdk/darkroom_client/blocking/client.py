@@ -1,7 +1,7 @@
 """The way in."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,7 +13,7 @@ from darkroom_client.blocking.aside import aside
 from darkroom_client.blocking.job import Job
 from darkroom_client.blocking.picture import Picture
 from darkroom_client.blocking.transport import Transport
-from darkroom_client.core import call, catalog
+from darkroom_client.core import call, catalog, pulls
 from darkroom_client.core.catalog import (
     EmbeddingInfo,
     Health,
@@ -23,6 +23,7 @@ from darkroom_client.core.catalog import (
     UpscalerInfo,
 )
 from darkroom_client.core.errors import ServerError
+from darkroom_client.core.pulls import Pull, PullPlan
 from darkroom_client.core.records import JobPage, JobRecord, JobStatus
 from darkroom_client.core.requests import Edit, Img2Img, Inpaint, Request, Txt2Img, Upscale
 from darkroom_client.core.retries import RetryPolicy
@@ -231,6 +232,101 @@ class Client:
             ConflictError: jobs of it run now.
         """
         self._transport.send(call.unload(model))
+
+    def lora_thumbnail(self, lora: str) -> bytes:
+        """A small picture, as WebP, that shows what a LoRA does.
+
+        Raises:
+            NotFoundError: there is no such LoRA, or none with a picture (`LoraInfo.thumbnail_url`).
+        """
+        return (self._transport.send(call.show_lora_thumbnail(lora))).body
+
+    # --- the owner's models ----------------------------------------------------------------
+
+    def plan_pull(
+        self,
+        source: str,
+        *,
+        name: str | None = None,
+        variant: str | None = None,
+        revision: str | None = None,
+    ) -> PullPlan:
+        """What a download to the server would be, and whether it fits; see `pull`."""
+        asked = call.pull(source, name, variant, revision, dry_run=True)
+        return (self._transport.send(asked)).read(PullPlan.from_wire)
+
+    def pull(
+        self,
+        source: str,
+        *,
+        name: str | None = None,
+        variant: str | None = None,
+        revision: str | None = None,
+    ) -> Pull:
+        """Let the server download a model, LoRA, embedding, upscaler or VAE; for owners.
+
+        Returns when the download has begun; `wait_for_pull` waits for its end. One of the same
+        name that has not ended is returned instead of a second one.
+
+        Args:
+            source: `owner/name` or `owner/name:file` on Hugging Face, `civitai:MODEL` or
+                `civitai:MODEL@VERSION`, or the address of a page of one of them.
+            name: on the server; None for its own.
+            variant: of the weights, such as fp16; None for the smallest that loses nothing.
+            revision: of a repository: branch, tag or commit; None for the main branch.
+
+        Raises:
+            InvalidRequestError: it cannot be downloaded; says why.
+            ConflictError: there is a file of that name.
+            ServerError: the hub does not answer, or the server's disk is full.
+        """
+        asked = call.pull(source, name, variant, revision, dry_run=False)
+        return (self._transport.send(asked)).read(Pull.from_wire)
+
+    def pulls(self) -> tuple[Pull, ...]:
+        """The downloads to the server, the newest first; for owners."""
+        return (self._transport.send(call.list_pulls())).read(pulls.pulls)
+
+    def find_pull(self, pull_id: str) -> Pull:
+        """How far a download is; for owners."""
+        return (self._transport.send(call.show_pull(pull_id))).read(Pull.from_wire)
+
+    def stop_pull(self, pull_id: str) -> Pull:
+        """Cancel a download, or take one that has ended off the list; for owners.
+
+        What has arrived of it is removed, unless it is complete.
+        """
+        return (self._transport.send(call.stop_pull(pull_id))).read(Pull.from_wire)
+
+    def wait_for_pull(
+        self, pull: Pull, on_progress: Callable[[Pull], object] = lambda _: None
+    ) -> Pull:
+        """Wait until a download has ended, well or not. `on_progress` is called every second."""
+        while True:
+            pull = self.find_pull(pull.id)
+            on_progress(pull)
+            if pull.status.terminal:
+                return pull
+            self._transport.effects.sleep(pulls.LOOK_S)
+
+    def delete_model(self, name: str, kind: str = "models") -> None:
+        """Delete a model's files from the server's disk; for owners.
+
+        Args:
+            name: as in the list.
+            kind: models, loras, embeddings or upscalers.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: jobs need it, it is the default model, it comes with the server, or it is
+                in a folder of another program.
+            ValueError: there is no such kind.
+        """
+        if kind not in pulls.KINDS:
+            raise ValueError(f"there is no kind {kind!r}; there is {', '.join(pulls.KINDS)}")
+        self._transport.send(call.delete(kind, name))
+
+    # --- what may be asked for -------------------------------------------------------------
 
     def schedulers(self) -> tuple[Scheduler, ...]:
         """What may be asked for as `scheduler`."""

@@ -156,6 +156,36 @@ def show_thumbnail(model: str) -> Call:
     return Call("GET", f"/models/{_segment(model)}/thumbnail")
 
 
+def show_lora_thumbnail(lora: str) -> Call:
+    return Call("GET", f"/loras/{_segment(lora)}/thumbnail")
+
+
+def pull(
+    source: str, name: str | None, variant: str | None, revision: str | None, *, dry_run: bool
+) -> Call:
+    """Download a model, or only tell what that would be. A repeat finds the first download."""
+    given = {"source": source, "name": name, "variant": variant, "revision": revision}
+    body = {key: value for key, value in given.items() if value is not None}
+    return Call("POST", "/models/pull", json={**body, "dry_run": dry_run})
+
+
+def list_pulls() -> Call:
+    return Call("GET", "/pulls")
+
+
+def show_pull(pull_id: str) -> Call:
+    return Call("GET", f"/pulls/{_segment(pull_id)}")
+
+
+def stop_pull(pull_id: str) -> Call:
+    return Call("DELETE", f"/pulls/{_segment(pull_id)}")
+
+
+def delete(kind: str, name: str) -> Call:
+    """Delete a file of a kind: `models`, `loras`, `embeddings` or `upscalers`."""
+    return Call("DELETE", f"/{_segment(kind)}/{_segment(name)}")
+
+
 def list_upscalers() -> Call:
     return Call("GET", "/upscalers")
 

@@ -70,6 +70,7 @@ class Model:
         resident: whether it was in memory a few seconds ago.
         thumbnail_url: path of a picture that shows what it draws, or None.
         sha256: of its file; None of a folder, and until the server has made it.
+        deletable: whether its owner may delete it by `delete_model`.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Model:
     resident: bool = False
     thumbnail_url: str | None = None
     sha256: str | None = None
+    deletable: bool = False
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
@@ -114,6 +116,7 @@ class Model:
             resident=data.get("resident", False),
             thumbnail_url=data.get("thumbnail_url"),
             sha256=data.get("sha256"),
+            deletable=data.get("deletable", False),
         )
 
 
@@ -145,6 +148,7 @@ class LoraInfo:
         trigger_words: what to write in the prompt to wake it.
         models: names of the models that it fits.
         aliases: other names that requests and prompts may use if no other LoRA has them.
+        thumbnail_url: path of a picture that shows what it does, or None.
     """
 
     name: str
@@ -155,6 +159,7 @@ class LoraInfo:
     trigger_words: tuple[str, ...]
     models: tuple[str, ...]
     aliases: tuple[str, ...] = ()
+    thumbnail_url: str | None = None
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
@@ -167,6 +172,7 @@ class LoraInfo:
             trigger_words=tuple(data["trigger_words"]),
             models=tuple(data["models"]),
             aliases=tuple(data.get("aliases", ())),
+            thumbnail_url=data.get("thumbnail_url"),
         )
 
 

@@ -86,6 +86,12 @@ class NotFoundError(APIError):
     statuses = frozenset({404})
 
 
+class ConflictError(APIError):
+    """It conflicts with how things stand: jobs need the model, or the name is taken."""
+
+    statuses = frozenset({409})
+
+
 class RateLimitedError(APIError):
     """The queue has no room for more of this client's jobs now."""
 

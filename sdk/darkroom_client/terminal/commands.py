@@ -3,7 +3,7 @@
 import click
 from click.shell_completion import get_completion_class
 
-from darkroom_client.terminal import generate_commands, query_commands
+from darkroom_client.terminal import generate_commands, model_commands, query_commands
 from darkroom_client.terminal.exit_codes import Exit, with_exit_code
 
 VARIABLE = "_DARKROOM_CLIENT_COMPLETE"
@@ -61,6 +61,9 @@ for command in (
     query_commands.models,
     query_commands.schedulers,
     query_commands.upscalers,
+    model_commands.pull,
+    model_commands.pulls,
+    model_commands.delete_model,
     query_commands.pair,
     query_commands.discover,
 ):

@@ -13,9 +13,21 @@ from darkroom.api.auth.signed_urls import Signatures
 from darkroom.api.callers import LOOKS, Callers
 from darkroom.api.parse import BodyReader
 from darkroom.api.prepare import Preparer, Sources
-from darkroom.api.routes import images, jobs, models, pairing, submit, system
+from darkroom.api.routes import (
+    images,
+    jobs,
+    models,
+    pairing,
+    removal,
+    submit,
+    system,
+)
+from darkroom.api.routes import (
+    pulls as pull_routes,
+)
 from darkroom.asgi.streams import Streams
 from darkroom.asgi.wait import Application
+from darkroom.catalog.downloads import Hubs
 from darkroom.catalog.hashes import Hashes
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
@@ -27,6 +39,8 @@ from darkroom.compat.openai.answers import as_error as openai_error
 from darkroom.config import Settings, signing_key
 from darkroom.images.decoder_pool import Decoders
 from darkroom.ops.metrics import QueueMetrics
+from darkroom.ops.puller import Puller
+from darkroom.queue.pulls import Pulls
 from darkroom.queue.retention import Janitor, Retention
 from darkroom.queue.store import Store
 from darkroom.queue.unloads import Unloads
@@ -79,6 +93,7 @@ def create_app(settings: Settings) -> Application:
         lambda: (entry.path for entry in catalog.entries() if entry.layout != "folder"),
         lambda: (lora.path for lora in adapters.loras.entries()),
     )
+    pulls = Pulls(database, settings.data_dir)
     sources = Sources(store, decoders, settings.web.max_upload_bytes)
     here = context.Context(
         settings=settings,
@@ -86,6 +101,8 @@ def create_app(settings: Settings) -> Application:
         store=store,
         callers=Callers(store, settings.web.abandoned_s),
         unloads=Unloads(database),
+        pulls=pulls,
+        puller=Puller(pulls, Hubs.of(settings), settings.pulls_lock_path),
         files=files,
         catalog=catalog,
         adapters=adapters,
@@ -119,7 +136,7 @@ def create_app(settings: Settings) -> Application:
 
 def add_routes(app: Flask) -> None:
     """Register every route. The API document needs no more of an application."""
-    for module in (submit, jobs, images, models, pairing, system, openai):
+    for module in (submit, jobs, images, models, pull_routes, removal, pairing, system, openai):
         app.register_blueprint(module.blueprint)
     for blueprint in (openai.without_version, *a1111.blueprints):
         app.register_blueprint(blueprint)

@@ -18,7 +18,9 @@ from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import Settings
 from darkroom.ops.metrics import QueueMetrics
+from darkroom.ops.puller import Puller
 from darkroom.queue import doorbell
+from darkroom.queue.pulls import Pulls
 from darkroom.queue.store import Store
 from darkroom.queue.unloads import Unloads
 from darkroom.storage.clients import Preferences, Tokens
@@ -35,6 +37,8 @@ class Context:
     store: Store
     callers: Callers
     unloads: Unloads
+    pulls: Pulls
+    puller: Puller
     files: Files
     catalog: ModelCatalog
     adapters: AdapterCatalog

@@ -40,6 +40,7 @@ PATTERNS = {
     "image_id": f"^(up{HASH}|{HASH}-[0-9])$",
     "token_id": "^[0-9a-f]{12}$",
     "device_id": "^[0-9a-f]{12}$",
+    "pull_id": f"^{HASH}$",
     "name": "^[^/].*$",
 }
 
@@ -58,6 +59,7 @@ WHY = {
     422: "The request can be read but is not valid; `errors` names each field.",
     429: "Too many requests or jobs; `Retry-After` says when to retry.",
     500: "The server failed, or the job did.",
+    502: "A hub does not answer.",
     503: "Not available now; `Retry-After` says when to retry.",
     507: "The disk is full.",
 }

@@ -98,6 +98,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]
             tail = Tail(here.store, bell, self._settings.queue.poll_s, publish)
             tail.start()
             here.webhook_sender.start()
+            here.puller.start()
             if self._settings.models.hashes:
                 here.hashes.start()
             async with self.asgi.running():
@@ -105,6 +106,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]
                     await self._serve_connections()
                 finally:
                     here.hashes.stop()
+                    await asyncio.to_thread(here.puller.stop)
                     await asyncio.to_thread(tail.stop)
                     await asyncio.to_thread(here.webhook_sender.stop)
 

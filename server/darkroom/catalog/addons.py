@@ -17,6 +17,7 @@ from darkroom.catalog.weight_files import (
     count_numbers,
     read_addon_header,
     stamp,
+    stamps,
 )
 from darkroom.errors import DarkroomError, Message, did_you_mean, message
 from darkroom.responses import BrokenFile
@@ -184,7 +185,7 @@ class AddonFolder(Generic[Entry]):
 
 def _stamp(listed: Listed) -> list[object]:
     """What changes with a file, and with what is known of it."""
-    return [*stamp(listed.path), *(stamp(path) for path in listed.beside(*sidecars.ALL))]
+    return [*stamp(listed.path), *stamps(listed.beside(*sidecars.ALL))]
 
 
 def may_be_weights(listed: Listed) -> bool:

@@ -4,7 +4,6 @@ A file arrives in the folder of its kind, with what Civitai says of it beside it
 described at https://developer.civitai.com/docs/api/public-rest.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -20,13 +19,16 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import httpx2
 from filelock import FileLock, Timeout
 
-from darkroom.catalog.hub import GIB, PullError, check_room, check_single
+from darkroom.catalog import downloads
+from darkroom.catalog.downloads import GIB, UNFINISHED, HubError, Plan, PullError, Wanted
+from darkroom.catalog.hub import check_single, no_variant
 from darkroom.catalog.weight_files import (
     SAFETENSORS,
     UnusableAddonError,
     UnusableError,
     read_addon_header,
 )
+from darkroom.errors import Message, message
 
 PREFIX = "civitai:"
 # What Civitai calls a kind → the folder in the data folder.
@@ -95,29 +97,161 @@ def place(text: str, url: str) -> Place | None:
     return None
 
 
-def pull(
-    hub: Civitai, asked: Place, name: str | None, variant: str | None, echo: Callable[[str], None]
-) -> Path:
-    """Download a version's file and return its path. `echo` prints progress.
+@dataclass(frozen=True)
+class Version:
+    """A download of one file of a model's version.
 
-    An interrupted download continues at the byte where it stopped.
+    Attributes:
+        said: of the version, by the hub.
+        file: of the file, by the hub.
+        sha256: of the file, as it is published.
+    """
+
+    hub: Civitai
+    said: Json
+    file: Json
+    sha256: str
+    plan: Plan
+    reserve: int
+
+    def write_heads(self, folder: Path) -> None:
+        path = folder / self.plan.target.name
+        with _asking() as http:
+            _, whole = self._read_start(http, 1)
+            size = whole or self.plan.total_bytes  # the hub rounds what it says
+            downloads.write_head(path, size, lambda wanted: self._read_start(http, wanted)[0])
+
+    def _read_start(self, http: httpx2.Client, size: int) -> tuple[bytes, int]:
+        """The first bytes of the file, and how many it has; 0 if the host does not say."""
+        found = b""
+        with _stream(self.hub, http, self._url, {"Range": f"bytes=0-{size - 1}"}) as answer:
+            whole = answer.headers.get("content-range", "").rpartition("/")[2]
+            for part in answer.iter_raw():
+                found += part
+                if len(found) >= size:  # a host that sends whole files only
+                    break
+        return found[:size], int(whole) if whole.isdecimal() else 0
+
+    @property
+    def _url(self) -> str:
+        return _address(self.hub, self.file, self.said)
+
+    def fetch(self, echo: Callable[[str], None]) -> Path:
+        target, unfinished = self.plan.target, self.plan.unfinished
+        lock = target.parent / f"{UNFINISHED}{self.plan.name}.lock"
+        with _asking() as http:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(lock, blocking=False):
+                here = self.plan.here_bytes()
+                size = f"{self.plan.total_bytes / GIB:.2f} GiB"
+                echo(f"{self.file.get('name')}: {size}" + (", goes on" if here else ""))
+                downloads.check_room(self.plan.total_bytes - here, target.parent, self.reserve)
+                with unfinished.open("ab") as opened:
+                    _fetch(self.hub, http, self._url, opened, echo)
+                    opened.flush()
+                    os.fsync(opened.fileno())
+                self._check()
+                about = json.dumps(self.said, ensure_ascii=False)
+                described = target.with_name(f"{self.plan.name}.civitai.info")
+                described.write_text(about, encoding="utf-8")
+                unfinished.rename(target)
+        return target
+
+    def _check(self) -> None:
+        """Raise `PullError`, and drop what has arrived, if it is not what was published."""
+        unfinished = self.plan.unfinished
+        with unfinished.open("rb") as opened:
+            arrived = hashlib.file_digest(opened, "sha256").hexdigest()
+        if arrived != self.sha256:
+            unfinished.unlink()
+            raise downloads.damaged(str(self.file.get("name")))
+        try:
+            check(unfinished, self.plan.kind)
+        except PullError as error:
+            unfinished.unlink()
+            reason = str(error).replace(unfinished.name, self.plan.target.name)
+            raise downloads.unusable(reason) from None
+
+
+def check(path: Path, kind: str) -> None:
+    """Raise `PullError` for a file that is not of the kind in whose folder it would be."""
+    try:
+        if kind == "models":
+            check_single(path)
+        else:
+            read_addon_header(path)
+    except (UnusableError, UnusableAddonError) as error:
+        raise PullError(str(error)) from None
+
+
+def look_up(
+    hub: Civitai, asked: Place, name: str | None, variant: str | None, reserve: int = 0
+) -> Version:
+    """Plan the download of a version's file. Asks the hub; writes nothing.
 
     Args:
         hub: which one.
         asked: the model or version.
         name: of the file here, without its ending; None for its own.
         variant: `fp16`, `bf16`, `fp32` and so on; None for one that loses nothing on a GPU.
-        echo: prints a line.
+        reserve: bytes of the disk that stay free.
 
     Raises:
-        PullError: nothing was added.
+        PullError: it cannot be downloaded.
     """
+    with _asking() as http:
+        said, kind = _look_up(hub, http, asked)
+    if kind not in FOLDERS:
+        what = kind or "model of an unknown kind"
+        raise PullError(message("pull_kind", "it is a {kind}, which is not served here", kind=what))
+    file = _choose(said, variant)
+    folder = hub.data_dir / FOLDERS[kind]
+    name = name or str(file.get("name", "")).removesuffix(SAFETENSORS)
+    endings = downloads.ENDINGS if FOLDERS[kind] == "models" else (SAFETENSORS,)
+    downloads.check_name(name, folder, endings)
+    sha256 = str((file.get("hashes") or {}).get("SHA256", "")).lower()
+    if re.fullmatch(r"[0-9a-f]{64}", sha256) is None:
+        raise PullError(
+            message(
+                "pull_no_hash",
+                "the hub publishes no SHA-256 of {file}, so it is not taken",
+                file=str(file.get("name")),
+            )
+        )
+    size = file.get("sizeKB")
+    plan = Plan(
+        pinned=Wanted(f"{PREFIX}@{said.get('id')}", name, None, variant),
+        kind=FOLDERS[kind],
+        name=name,
+        title=_title(said),
+        target=folder / f"{name}{SAFETENSORS}",
+        # A download is known by what will be in it: another one under this name begins anew.
+        unfinished=folder / f"{UNFINISHED}{name}-{sha256[:16]}.part",
+        files=1,
+        total_bytes=round(size * 1024) if isinstance(size, int | float) else 0,
+    )
+    return Version(hub, said, file, sha256, plan, reserve)
+
+
+def _title(said: Json) -> str:
+    """What the hub calls a version: the model's name, and its own."""
+    model = said.get("model")
+    names = (model.get("name") if isinstance(model, dict) else None, said.get("name"))
+    return " ".join(" ".join(str(each).split()) for each in names if each)[:200]
+
+
+@contextmanager
+def _asking() -> Iterator[httpx2.Client]:
+    """Context with a client of the hub, which turns errors into `PullError`s."""
     try:
         with httpx2.Client(timeout=TIMEOUT_S) as http:
-            version, kind = _look_up(hub, http, asked)
-            return _pull(hub, http, version, kind, name, variant, echo)
-    except (OSError, httpx2.HTTPError, Timeout) as error:
-        raise PullError(_explain(error)) from None
+            yield http
+    except Timeout:
+        raise PullError(downloads.RUNNING) from None
+    except httpx2.HTTPError as error:
+        raise downloads.away(downloads.why(error)) from None
+    except OSError as error:
+        raise downloads.explain(error) from None
 
 
 def _look_up(hub: Civitai, http: httpx2.Client, asked: Place) -> tuple[Json, str]:
@@ -129,7 +263,13 @@ def _look_up(hub: Civitai, http: httpx2.Client, asked: Place) -> tuple[Json, str
     found = _ask(hub, http, f"/api/v1/models/{asked.model}")
     versions = found.get("modelVersions")
     if not isinstance(versions, list) or not versions or not isinstance(versions[0], dict):
-        raise PullError(f"model {asked.model} has no version that can be downloaded")
+        raise PullError(
+            message(
+                "hub_no_version",
+                "model {model} has no version that can be downloaded",
+                model=str(asked.model),
+            )
+        )
     about = {"name": found.get("name"), "type": found.get("type")}
     return {"model": about, **versions[0]}, str(found.get("type"))
 
@@ -151,57 +291,6 @@ def _ask(hub: Civitai, http: httpx2.Client, path: str) -> Json:
     return found
 
 
-def _pull(
-    hub: Civitai,
-    http: httpx2.Client,
-    version: Json,
-    kind: str,
-    name: str | None,
-    variant: str | None,
-    echo: Callable[[str], None],
-) -> Path:
-    if kind not in FOLDERS:
-        raise PullError(f"it is a {kind or 'model of an unknown kind'}, which is not served here")
-    file = _choose(version, variant)
-    folder = hub.data_dir / FOLDERS[kind]
-    name = name or str(file.get("name", "")).removesuffix(SAFETENSORS)
-    if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
-        raise PullError(f"{name!r} cannot be a file's name here; choose another with --name")
-    target = folder / f"{name}{SAFETENSORS}"
-    if target.exists():
-        raise PullError(f"there is {target} already; remove it or choose a --name")
-    sha256 = str((file.get("hashes") or {}).get("SHA256", "")).lower()
-    if re.fullmatch(r"[0-9a-f]{64}", sha256) is None:
-        raise PullError(f"the hub publishes no SHA-256 of {file.get('name')}, so it is not taken")
-    folder.mkdir(parents=True, exist_ok=True)
-    # A download is known by what will be in it: another one under this name begins anew.
-    unfinished = folder / f".pull-{name}-{sha256[:16]}.part"
-    with FileLock(folder / f".pull-{name}.lock", blocking=False):
-        _check_room(file, unfinished, echo)
-        with unfinished.open("ab") as opened:
-            _fetch(hub, http, _address(hub, file, version), opened, echo)
-            opened.flush()
-            os.fsync(opened.fileno())
-        with unfinished.open("rb") as opened:
-            arrived = hashlib.file_digest(opened, "sha256").hexdigest()
-        if arrived != sha256:
-            unfinished.unlink()
-            raise PullError(f"{file.get('name')} arrived damaged; run the same command again")
-        try:
-            check: Callable[[Path], object] = (
-                check_single if kind == "Checkpoint" else read_addon_header
-            )
-            check(unfinished)
-        except (UnusableError, UnusableAddonError) as error:
-            unfinished.unlink()
-            reason = str(error).replace(unfinished.name, target.name)
-            raise PullError(f"it arrived and cannot be used: {reason}") from None
-        about = json.dumps(version, ensure_ascii=False)
-        target.with_name(f"{name}.civitai.info").write_text(about, encoding="utf-8")
-        unfinished.rename(target)
-    return target
-
-
 def _choose(version: Json, variant: str | None) -> Json:
     """The file of a version that is read: safetensors, in half precision if there is that."""
     files = [each for each in version.get("files") or () if isinstance(each, dict)]
@@ -209,10 +298,16 @@ def _choose(version: Json, variant: str | None) -> Json:
     safe = [each for each in weights if str(each.get("name", "")).endswith(SAFETENSORS)]
     if not safe:
         held = ", ".join(str(each.get("name")) for each in weights) or "no weights"
-        raise PullError(f"this version holds {held}, and no safetensors file")
+        raise PullError(
+            message(
+                "pull_no_safetensors",
+                "this version holds {held}, and no safetensors file",
+                held=held,
+            )
+        )
     kinds = [str((each.get("metadata") or {}).get("fp")) for each in safe]
     if variant is not None and variant not in kinds:
-        raise PullError(f"there is no variant {variant!r} of it; there is {', '.join(kinds)}")
+        raise no_variant(variant, kinds)
     pairs = [(each, fp) for each, fp in zip(safe, kinds, strict=True) if variant in (None, fp)]
     half = [each for each, fp in pairs if fp in HALF]
     offered = half or [each for each, _ in pairs]
@@ -225,15 +320,6 @@ def _address(hub: Civitai, file: Json, version: Json) -> str:
     if not _DOWNLOAD.fullmatch(parts.path):
         return f"{hub.url}/api/download/models/{version.get('id')}"
     return f"{hub.url}{parts.path}{'?' if parts.query else ''}{parts.query}"
-
-
-def _check_room(file: Json, unfinished: Path, echo: Callable[[str], None]) -> None:
-    """Say how large a file is; `PullError` if it does not fit on the disk."""
-    size = file.get("sizeKB")
-    total = int(size * 1024) if isinstance(size, int | float) else 0
-    here = unfinished.stat().st_size if unfinished.exists() else 0
-    echo(f"{file.get('name')}: {total / GIB:.2f} GiB" + (", goes on" if here else ""))
-    check_room(total - here, unfinished.parent)
 
 
 def _fetch(
@@ -266,7 +352,9 @@ def _fetch(
                 raise
         tried = 0 if opened.tell() > before else tried + 1
         if tried >= TRIES:
-            raise PullError("the download was cut off; run the same command again to go on")
+            raise HubError(
+                message("pull_cut_off", "the download was cut off; try again to go on from there")
+            )
 
 
 @contextmanager
@@ -296,36 +384,32 @@ def _stream(
                 raise PullError(_refused(answer.status_code, hub))
             whole = answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
             if not whole and not answer.is_success:
-                raise PullError(
-                    f"the hub answered {answer.status_code}; run the same command again later"
+                raise HubError(
+                    message(
+                        "hub_answered",
+                        "the hub answered {reason}; try again later",
+                        reason=answer.status_code,
+                    )
                 )
             yield answer
             return
     raise PullError("the hub redirects without end")
 
 
-def _refused(status: int, hub: Civitai) -> str:
+def _refused(status: int, hub: Civitai) -> Message:
     where = urlsplit(hub.url).netloc
     if status == HTTPStatus.NOT_FOUND:
-        return f"{where} has no such model or version"
+        return message("hub_no_model", "{hub} has no such model or version", hub=where)
     if hub.token is None:
-        return (
-            f"{where} gives this file to accounts only: make an API key in your account's settings "
-            "there, and set models.civitai_token (DARKROOM_MODELS__CIVITAI_TOKEN)"
+        return message(
+            "hub_account",
+            "{hub} gives this file to accounts only: make an API key in your account's settings "
+            "there, and set models.civitai_token (DARKROOM_MODELS__CIVITAI_TOKEN) on the server",
+            hub=where,
         )
-    return (
-        f"{where} refuses this file to the account of models.civitai_token: the key may be old, or "
-        "the file is in early access, or its author's terms must be accepted on the page first"
+    return message(
+        "hub_refuses",
+        "{hub} refuses this file to the account of models.civitai_token: the key may be old, or "
+        "the file is in early access, or its author's terms must be accepted on the page first",
+        hub=where,
     )
-
-
-def _explain(error: Exception) -> str:
-    match error:
-        case Timeout():
-            return "this file is being pulled already"
-        case httpx2.HTTPError():
-            reason = str(error) or type(error).__name__
-            return f"the hub cannot be reached ({reason}); run the same command again later"
-        case OSError(errno=errno.ENOSPC):
-            return "the disk is full; what has arrived is kept for the next try"
-    return f"{error}; run the same command again"

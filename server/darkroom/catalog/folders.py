@@ -42,7 +42,7 @@ LIBRARIES: Mapping[str, tuple[str, str]] = {
 }
 NEEDS_GPU = "bitsandbytes"  # diffusers unpacks its weights on a GPU only
 _LICENCE = re.compile(r"^(license(?:_name)?): *[\"']?([\w .+-]{1,100})", re.MULTILINE)
-CARD_CHARS = 4096  # of a card that are read: those that describe it come first
+CARD_BYTES = 4096  # of a card that are read: those that describe it come first
 
 Variant = str | None  # None: the plain files
 Variants = Mapping[Variant, tuple[str, ...]]
@@ -56,9 +56,9 @@ def is_model(names: Collection[str]) -> bool:
 def card(folder: Path) -> dict[str, str]:
     """What a model's card says of its licence, by the name of that in the card."""
     try:
-        with (folder / "README.md").open(encoding="utf-8") as file:
-            head = file.read(CARD_CHARS)
-    except (OSError, UnicodeDecodeError):
+        with weight_files.open_file(folder / "README.md") as file:
+            head = file.read(CARD_BYTES).decode("utf-8", "ignore")
+    except OSError:
         return {}
     found = dict(_LICENCE.findall(head.partition("\n---")[0])) if head.startswith("---") else {}
     return {"license": found["license_name"]} if "license_name" in found else found

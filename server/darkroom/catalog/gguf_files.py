@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from darkroom.catalog.weight_files import MAX_HEADER_BYTES, MAX_TENSORS, Header, UnusableError
+from darkroom.catalog.weight_files import (
+    MAX_HEADER_BYTES,
+    MAX_TENSORS,
+    Header,
+    UnusableError,
+    open_file,
+)
 
 GGUF = ".gguf"
 MAGIC = b"GGUF"
@@ -110,7 +116,7 @@ def read_header(path: Path) -> Header:
         UnusableError: it is damaged or no GGUF, or has tensors of a type that is not read.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             size = file.seek(0, 2)
             file.seek(0)
             return _read(_Reader(file), size)

@@ -1,18 +1,21 @@
-"""`darkroom models pull`: downloads a model from Hugging Face, completely or not at all."""
+"""Downloads from Hugging Face: the files from which a model is loaded, completely or not at all."""
 
-import errno
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import httpx2
 from filelock import FileLock, Timeout
-from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub import HfApi, constants, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -24,25 +27,42 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import RepoSibling
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # made late
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # made late
+    build_hf_headers,
+    get_session,
+    hf_raise_for_status,
+)
 
-from darkroom.catalog import checkpoints, families, folders, model_spec, single_files
+from darkroom.catalog import checkpoints, downloads, families, folders, model_spec, single_files
+from darkroom.catalog.downloads import (
+    ENDINGS,
+    GIB,
+    MAX_JSON_BYTES,
+    UNFINISHED,
+    HubError,
+    Plan,
+    PullError,
+    Wanted,
+)
 from darkroom.catalog.gguf_files import GGUF
 from darkroom.catalog.weight_files import SAFETENSORS, UnusableError, read_json
-from darkroom.errors import DarkroomError
+from darkroom.errors import message
 
-GIB = 2**30
 SINGLE = (SAFETENSORS, GGUF)  # of models that are one file
 PLAIN_FILES = (".json", ".txt", ".model")  # of a model beside its weights
+HEADS_AT_ONCE = 8
 
+_PAGE = re.compile(
+    r"/(?P<repository>[^/]+/[^/]+)"
+    r"(?:/(?:tree|blob|resolve)/(?P<revision>[^/]+)(?:/(?P<file>.+))?)?/?"
+)
 
-class PullError(DarkroomError):
-    """A model cannot be downloaded. The message says why and what to do."""
+Files = Mapping[str, RepoSibling]  # by path within the repository
 
 
 @dataclass(frozen=True)
-class Download:
-    """What to download.
+class Order:
+    """What to download of a repository.
 
     Attributes:
         repository: `owner/name` on the hub.
@@ -60,77 +80,133 @@ class Download:
     variant: str | None = None
 
 
-Files = Mapping[str, RepoSibling]  # by path within the repository
+def order(wanted: Wanted) -> Order | None:
+    """What a source asks for; None if it is the address of something else.
+
+    It is `owner/name`, `owner/name:file`, or the address of a repository or file on the hub.
+    """
+    if not wanted.source.startswith(("http://", "https://")):
+        repository, _, named = wanted.source.partition(":")
+        return Order(repository, named or None, wanted.revision, wanted.name, wanted.variant)
+    parts = urlsplit(wanted.source)
+    found = _PAGE.fullmatch(unquote(parts.path))
+    if parts.netloc != urlsplit(constants.ENDPOINT).netloc or found is None:
+        return None
+    file: str | None = found["file"]
+    if file is not None and not file.endswith((*SINGLE, *folders.PICKLES)):
+        file = None  # a page within the repository
+    revision = wanted.revision or found["revision"]
+    return Order(found["repository"], file, revision, wanted.name, wanted.variant)
 
 
-def pull(order: Download, models_dir: Path, echo: Callable[[str], None]) -> Path:
-    """Download a model into `models_dir`, created if need be, and return its path.
+@dataclass(frozen=True)
+class Repository:
+    """A download of a model's files from a repository, in one commit of it."""
 
-    An interrupted download continues at the byte where it stopped. `echo` prints progress.
+    order: Order
+    commit: str
+    chosen: Files
+    plan: Plan
+    reserve: int
+
+    def write_heads(self, folder: Path) -> None:
+        root = folder / self.plan.target.name
+
+        def write(file: RepoSibling) -> None:
+            path = root if self.order.file is not None else root / file.rfilename
+            if path.suffix in SINGLE:
+                downloads.write_head(path, file.size or 0, lambda size: self._read(file, size))
+                return
+            small = path.suffix == ".json" and (file.size or 0) <= MAX_JSON_BYTES
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self._read(file, MAX_JSON_BYTES) if small else b"")
+
+        with _explained(self.order), ThreadPoolExecutor(HEADS_AT_ONCE) as pool:
+            list(pool.map(write, self.chosen.values()))
+
+    def _read(self, file: RepoSibling, size: int) -> bytes:
+        return _read_start(self.order.repository, self.commit, file.rfilename, size)
+
+    def fetch(self, echo: Callable[[str], None]) -> Path:
+        target = self.plan.target
+        lock = target.parent / f"{UNFINISHED}{self.plan.name}.lock"
+        with _explained(self.order):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(lock, blocking=False):
+                self._fetch(echo)
+        return target
+
+    def _fetch(self, echo: Callable[[str], None]) -> None:
+        workplace = self.plan.unfinished
+        unfinished = workplace / self.commit  # files of another commit do not belong to this one
+        echo(
+            f"{self.order.repository}: {self.plan.files} files, {self.plan.total_bytes / GIB:.2f} "
+            "GiB"
+        )
+        for path in workplace.rglob("*") if workplace.is_dir() else ():
+            inside = path.is_relative_to(unfinished)
+            if path.is_file() and not (
+                inside and path.relative_to(unfinished).as_posix() in self.chosen
+            ):
+                path.unlink()  # from a pull that asked for another variant or commit
+        missing = self.plan.total_bytes - downloads.size_of(unfinished)
+        downloads.check_room(missing, self.plan.target.parent, self.reserve)
+        for file in self.chosen.values():
+            _fetch(self.order.repository, self.commit, file, unfinished)
+        arrived = unfinished if self.order.file is None else unfinished / self.order.file
+        try:
+            check(arrived)
+        except UnusableError as error:
+            shutil.rmtree(workplace)
+            raise downloads.unusable(str(error)) from None
+        arrived.rename(self.plan.target)
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
+def look_up(order: Order, models_dir: Path, reserve: int = 0) -> Repository:
+    """Plan a download into `models_dir`. Asks the hub; writes nothing.
+
+    Args:
+        order: what to download.
+        models_dir: the folder of models; may be missing.
+        reserve: bytes of the disk that stay free.
 
     Raises:
-        PullError: the model was not added.
+        PullError: it cannot be downloaded.
     """
     name = order.name or PurePosixPath(order.file or order.repository).name
     ending = PurePosixPath(order.file or "").suffix
-    name = name.removesuffix(ending if ending in SINGLE else "")
-    if name != Path(name).name or name.startswith("."):
-        raise PullError(f"{name!r} cannot be a model's name; choose another with --name")
-    target = models_dir / f"{name}{ending}"
-    if target.exists():
-        raise PullError(f"there is a model {name!r} already; remove {target} or choose a --name")
-    try:
-        models_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(models_dir / f".pull-{name}.lock", blocking=False):
-            _pull(order, models_dir / f".pull-{name}", target, echo)
-    except (
-        OSError,
-        httpx2.HTTPError,
-        EntryNotFoundError,
-        HFValidationError,
-        UnusableError,
-    ) as error:
-        raise PullError(_explain(error, order)) from None
-    return target
+    ending = ending if ending in SINGLE else ""
+    name = name.removesuffix(ending)
+    downloads.check_name(name, models_dir, ENDINGS)
+    with _explained(order):
+        info = HfApi().model_info(order.repository, revision=order.revision, files_metadata=True)
+        commit = info.sha or ""
+        if re.fullmatch(r"[0-9a-f]{40,64}", commit) is None:
+            raise PullError(f"the hub does not say which commit of {order.repository} this is")
+        siblings = info.siblings or ()
+        there = {file.rfilename: file for file in siblings if _stays_inside(file.rfilename)}
+        chosen = _choose(order, there, commit)
+    source = order.repository if order.file is None else f"{order.repository}:{order.file}"
+    plan = Plan(
+        pinned=Wanted(source, name, commit, order.variant),
+        kind="models",
+        name=name,
+        title=source,
+        target=models_dir / f"{name}{ending}",
+        unfinished=models_dir / f"{UNFINISHED}{name}",
+        files=len(chosen),
+        total_bytes=sum(file.size or 0 for file in chosen.values()),
+    )
+    return Repository(replace(order, name=name), commit, chosen, plan, reserve)
 
 
-def _pull(order: Download, workplace: Path, target: Path, echo: Callable[[str], None]) -> None:
-    info = HfApi().model_info(order.repository, revision=order.revision, files_metadata=True)
-    there = {file.rfilename: file for file in info.siblings or () if _stays_inside(file.rfilename)}
-    commit = info.sha or ""
-    if re.fullmatch(r"[0-9a-f]{40,64}", commit) is None:
-        raise PullError(f"the hub does not say which commit of {order.repository} this is")
-    unfinished = workplace / commit  # files of another commit do not belong to this one
-    chosen = _choose(order, there, commit, unfinished)
-    total_bytes = sum(file.size or 0 for file in chosen.values())
-    echo(f"{order.repository}: {len(chosen)} files, {total_bytes / GIB:.2f} GiB")
-    here_bytes = 0
-    for path in unfinished.rglob("*") if unfinished.is_dir() else ():
-        if path.is_file() and path.relative_to(unfinished).as_posix() not in chosen:
-            path.unlink()  # from a pull that asked for another variant
-        elif path.is_file():
-            here_bytes += path.stat().st_size
-    check_room(total_bytes - here_bytes, target.parent)
-    for file in chosen.values():
-        _fetch(order.repository, commit, file, unfinished)
-    arrived = unfinished if order.file is None else unfinished / order.file
-    try:
-        if order.file is None:
-            folders.check(arrived, model_spec.examine(arrived).family)
-        else:
-            check_single(arrived)
-    except UnusableError as error:
-        shutil.rmtree(workplace)
-        raise PullError(f"it arrived and cannot be used: {error}") from None
-    arrived.rename(target)
-    shutil.rmtree(workplace, ignore_errors=True)
-
-
-def check_room(needed: int, folder: Path) -> None:
-    """Raise `PullError` if so many bytes more do not fit on a folder's disk."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise PullError(f"it needs {needed / GIB:.2f} GiB more, and {free / GIB:.2f} GiB are free")
+def check(path: Path) -> None:
+    """Raise `UnusableError` for what is no model; a network without its other parts is one."""
+    if path.is_dir():
+        folders.check(path, model_spec.examine(path).family)
+    else:
+        check_single(path)
 
 
 def check_single(path: Path) -> None:
@@ -145,7 +221,7 @@ def _stays_inside(file: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def _choose(order: Download, there: Files, commit: str, unfinished: Path) -> Files:
+def _choose(order: Order, there: Files, commit: str) -> Files:
     """The files to download. `PullError` says what else the repository offers."""
     repository, file = order.repository, order.file
     singles = sorted(name for name in there if name.endswith(SINGLE) and "/" not in name)
@@ -153,26 +229,61 @@ def _choose(order: Download, there: Files, commit: str, unfinished: Path) -> Fil
     if file is not None:
         if file.endswith(folders.PICKLES):
             raise PullError(
-                f"{file} is pickled: loading it could run code. Look for a safetensors one"
+                message(
+                    "pull_pickled",
+                    "{file} is pickled: loading it could run code. Look for a safetensors one",
+                    file=file,
+                )
             )
         if file not in there or not file.endswith(SINGLE):
-            raise PullError(f"{repository} has no checkpoint {file}{offer}")
+            raise PullError(
+                message(
+                    "pull_no_file",
+                    "{repository} has no checkpoint {file}{offer}",
+                    repository=repository,
+                    file=file,
+                    offer=offer,
+                )
+            )
         return {file: there[file]}
     if folders.INDEX in there:
-        _fetch(repository, commit, there[folders.INDEX], unfinished)
-        index = read_json(unfinished / folders.INDEX)
+        index = _read_index(repository, commit)
         return {name: there[name] for name in choose(there, index, order.variant)}
     if singles:
         raise PullError(
-            f"{repository} is not in the diffusers format{offer}; "
-            f"pull one with {repository}:{singles[0]}"
+            message(
+                "pull_name_a_file",
+                "{repository} is not in the diffusers format{offer}; pull one with "
+                "{repository}:{first}",
+                repository=repository,
+                offer=offer,
+                first=singles[0],
+            )
         )
     pickled = [name for name in there if name.endswith(folders.PICKLES)]
     if pickled:
         raise PullError(
-            f"{repository} holds pickles only ({pickled[0]}): loading one could run code"
+            message(
+                "pull_only_pickles",
+                "{repository} holds pickles only ({file}): loading one could run code",
+                repository=repository,
+                file=pickled[0],
+            )
         )
-    raise PullError(f"{repository} holds no model in the diffusers format")
+    raise PullError(
+        message(
+            "pull_no_model",
+            "{repository} holds no model in the diffusers format",
+            repository=repository,
+        )
+    )
+
+
+def _read_index(repository: str, commit: str) -> dict[str, Any]:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / folders.INDEX
+        path.write_bytes(_read_start(repository, commit, folders.INDEX, MAX_JSON_BYTES))
+        return read_json(path)
 
 
 def choose(files: Iterable[str], index: Mapping[str, Any], variant: str | None) -> list[str]:
@@ -184,7 +295,14 @@ def choose(files: Iterable[str], index: Mapping[str, Any], variant: str | None) 
     cls = index.get("_class_name")
     family = families.find(cls) if isinstance(cls, str) else None
     if family is None:
-        raise PullError(f"{cls} is not served: {families.why_not(str(cls))}")
+        raise PullError(
+            message(
+                "pull_not_served",
+                "{kind} is not served: {reason}",
+                kind=str(cls),
+                reason=families.why_not(str(cls)),
+            )
+        )
     if family.lacks is not None:
         raise PullError(family.lacks)
     paths = [PurePosixPath(file) for file in files]
@@ -215,10 +333,38 @@ def choose(files: Iterable[str], index: Mapping[str, Any], variant: str | None) 
     known, found = folders.choose(weights.values(), order)
     if not known or (variant is not None and found != order[0]):
         there = sorted({str(v or "plain") for variants in weights.values() for v in variants})
-        raise PullError(f"there is no variant {variant!r} of it; there is {', '.join(there)}")
+        raise no_variant(variant, there)
     for part, variants in weights.items():
         chosen += [f"{part}/{file}" for file in folders.weight_files_of(variants, found)]
     return chosen
+
+
+def no_variant(variant: str | None, there: Iterable[str]) -> PullError:
+    """The error for a variant that is not published."""
+    return PullError(
+        message(
+            "pull_no_variant",
+            "there is no variant {variant!r} of it; there is {others}",
+            variant=str(variant),
+            others=", ".join(there),
+        )
+    )
+
+
+def _read_start(repository: str, commit: str, file: str, size: int) -> bytes:
+    """The first bytes of a file, so many or all; raises as the hub's client."""
+    url = hf_hub_url(repository, file, revision=commit)
+    headers = {**build_hf_headers(), "Range": f"bytes=0-{size - 1}", "Accept-Encoding": "identity"}
+    found = b""
+    with get_session().stream("GET", url, headers=headers, follow_redirects=True) as answer:
+        if answer.is_error:
+            answer.read()  # what it says is part of the error
+        hf_raise_for_status(answer)
+        for part in answer.iter_raw():
+            found += part
+            if len(found) >= size:  # a host that sends whole files only
+                break
+    return found[:size]
 
 
 def _fetch(repository: str, commit: str, file: RepoSibling, folder: Path) -> None:
@@ -247,38 +393,74 @@ def _fetch(repository: str, commit: str, file: RepoSibling, folder: Path) -> Non
             intact = hashlib.file_digest(opened, "sha256").hexdigest() == file.lfs.sha256
     if not intact:
         path.unlink()
-        raise PullError(f"{file.rfilename} arrived damaged; run the same command again")
+        raise downloads.damaged(file.rfilename)
 
 
-def _explain(error: Exception, order: Download) -> str:
+@contextmanager
+def _explained(order: Order) -> Iterator[None]:
+    """Context that turns the hub's errors into `PullError`s."""
+    try:
+        yield
+    except (
+        OSError,
+        httpx2.HTTPError,
+        EntryNotFoundError,
+        HFValidationError,
+        UnusableError,
+    ) as error:
+        raise _explain(error, order) from None
+
+
+def _explain(error: Exception, order: Order) -> PullError:
     """What went wrong, and what to do."""
-    lines = (line for line in str(error).splitlines() if line.strip())
-    first_line = next(lines, type(error).__name__)
+    repository = order.repository
     match error:
         case GatedRepoError():
-            return (
-                f"{order.repository} is gated: accept its terms on the hub, then set HF_TOKEN to a "
-                "token of that account"
+            return PullError(
+                message(
+                    "pull_gated",
+                    "{repository} is gated: accept its terms on the hub, then set HF_TOKEN on the "
+                    "server to a token of that account",
+                    repository=repository,
+                )
             )
         case RevisionNotFoundError():
-            return f"{order.repository} has no revision {order.revision!r}"
+            return PullError(
+                message(
+                    "pull_no_revision",
+                    "{repository} has no revision {revision!r}",
+                    repository=repository,
+                    revision=str(order.revision),
+                )
+            )
         case RepositoryNotFoundError():
-            return (
-                f"there is no repository {order.repository} on the hub, or it is private and "
-                "HF_TOKEN is not of an account that may see it"
+            return PullError(
+                message(
+                    "pull_no_repository",
+                    "there is no repository {repository} on the hub, or it is private and HF_TOKEN "
+                    "is not of an account that may see it",
+                    repository=repository,
+                )
             )
         case HFValidationError():
-            return f"{order.repository!r} is no hub id; it looks like owner/name"
+            return PullError(
+                message(
+                    "pull_no_id",
+                    "{repository!r} is no hub id; it looks like owner/name",
+                    repository=repository,
+                )
+            )
         case Timeout():
-            return "this model is being pulled already"
+            return PullError(downloads.RUNNING)
         case OfflineModeIsEnabled():
-            return "HF_HUB_OFFLINE is set, so the hub is not asked"
+            return PullError("HF_HUB_OFFLINE is set, so the hub is not asked")
         case HfHubHTTPError() | EntryNotFoundError():
-            return f"the hub answered {first_line}; run the same command again later"
+            reason = downloads.why(error)
+            return HubError(
+                message("hub_answered", "the hub answered {reason}; try again later", reason=reason)
+            )
         case httpx2.HTTPError():
-            return f"the hub cannot be reached ({first_line}); run the same command again later"
+            return downloads.away(downloads.why(error))
         case UnusableError():
-            return str(error)
-        case OSError(errno=errno.ENOSPC):
-            return "the disk is full; what has arrived is kept for the next try"
-    return f"{first_line}; run the same command again"
+            return PullError(str(error))
+    return downloads.explain(error)

@@ -47,6 +47,7 @@ class LoraEntry(AddonEntry):
         width: of the transformer that it was trained for; None if its layers do not show it.
         bundled: names of the embeddings in its file, each with the width of its text.
         numbers: that its layers keep in memory.
+        picture: a file that shows what it does; its own file if that holds one.
     """
 
     info: LoraInfo
@@ -54,6 +55,7 @@ class LoraEntry(AddonEntry):
     width: int | None
     bundled: Mapping[str, int] = field(default_factory=dict)
     numbers: int = 0
+    picture: Path | None = None
 
     def expected_bytes(self, number_bytes: int) -> int:
         return number_bytes * self.numbers
@@ -128,7 +130,7 @@ def _describe_lora(listed: Listed, header: Header) -> LoraEntry:
         trigger_words=(*bundled, *(about.trigger_words or _frequent_tags(header.metadata))),
     )
     numbers = sum(layer.numbers(header.shapes) for layer in layers.values())
-    return LoraEntry(listed.path, info, kinds, width, bundled, numbers)
+    return LoraEntry(listed.path, info, kinds, width, bundled, numbers, about.picture)
 
 
 def _text_dim(layers: Mapping[str, Layer], shapes: Mapping[str, tuple[int, ...]]) -> int | None:

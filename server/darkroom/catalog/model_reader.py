@@ -35,6 +35,7 @@ from darkroom.catalog.weight_files import (
     read_floats,
     read_header,
     stamp,
+    stamps,
 )
 from darkroom.responses import ModelInfo
 
@@ -88,7 +89,7 @@ class ModelReader:
     def _stamp(self, listed: Listed) -> list[object]:
         """What changes when a model's files change, or the files that its notes may name."""
         beside = [*listed.beside(*sidecars.ALL)]
-        found = [*stamp(listed.path), *(stamp(path) for path in beside)]
+        found = [*stamp(listed.path), *stamps(beside)]
         named: tuple[Path, ...] = ()
         if listed.is_folder or beside:  # it may have notes
             named = (self._configs_dir, *self._vae_dirs())

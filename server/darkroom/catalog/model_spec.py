@@ -1,5 +1,6 @@
 """Tasks, defaults and limits of a model, read from its configuration, and its owner's notes."""
 
+import errno
 import json
 import math
 import re
@@ -8,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError
 
 from darkroom.catalog import families, schedulers, widths
 from darkroom.catalog.families import SDXL, UNETS, VARYING, Family, Guidance
 from darkroom.catalog.listing import Listed
 from darkroom.catalog.schedulers import NATIVE
-from darkroom.catalog.sidecars import OURS, SHARED
-from darkroom.catalog.weight_files import UnusableError, read_json
+from darkroom.catalog.sidecars import MAX_BYTES, OURS, SHARED
+from darkroom.catalog.weight_files import UnusableError, read_bytes, read_json
 from darkroom.errors import did_you_mean
 from darkroom.requests import (
     MAX_CLIP_SKIP,
@@ -381,7 +382,7 @@ class Notes(Schema):
     quantize: Literal["none", "int8", "fp8"] | None = None
     parts: Mapping[str, str] = Field({}, max_length=8)
     tiny_vae: str | None = None
-    latent_rgb: tuple[tuple[float, float, float], ...] | None = None
+    latent_rgb: tuple[tuple[FiniteFloat, FiniteFloat, FiniteFloat], ...] | None = None
     words: str = ""
 
 
@@ -414,11 +415,13 @@ def _why_not_ours(path: Path) -> str | None:
     One that is no JSON is ours if it has a key that only notes have.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
         found = json.loads(text)
     except (FileNotFoundError, UnicodeDecodeError):
         return f"{path.name} is no text in UTF-8, and was passed over"
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            return f"{path.name} is larger than notes are, and was passed over"
         return None  # reading it says why
     except (ValueError, RecursionError):
         own = Notes.model_fields.keys() - SHARED_KEYS

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.catalog.listing import Listed
-from darkroom.catalog.weight_files import SAFETENSORS, read_header
+from darkroom.catalog.weight_files import SAFETENSORS, read_bytes, read_header
 
 OURS = ".darkroom.json"  # the owner's notes, always
 SHARED = ".json"  # the owner's notes, or another program's
@@ -82,8 +82,7 @@ def picture_of(path: Path) -> bytes:
         UnusableError: the file that should hold it is damaged.
     """
     if path.suffix.lower() != SAFETENSORS:
-        with path.open("rb") as file:
-            return file.read(MAX_PICTURE_BYTES)
+        return read_bytes(path, MAX_PICTURE_BYTES)
     _, _, text = read_header(path).metadata.get(THUMBNAIL, "").partition(";base64,")
     try:
         return base64.b64decode(text)
@@ -94,9 +93,7 @@ def picture_of(path: Path) -> bytes:
 def read_object(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file; None if it holds something else, or cannot be read."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            return None
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        found = json.loads(read_bytes(path, MAX_BYTES).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -1,14 +1,15 @@
 """JSON and safetensors files, read without torch."""
 
+import errno
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISDIR
-from typing import Any, Protocol, TypeVar
+from stat import S_ISDIR, S_ISREG
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
@@ -19,6 +20,7 @@ PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")  # loading these can run code
 
 SCALES = (".scale_weight", ".weight_scale")  # of fp8, beside `.weight`
 AVERAGED = "model_ema."  # of a UNet: what checkpoints that go on training hold besides
+MAX_JSON_BYTES = 16 * 2**20  # of a configuration or index; the largest index has 1 MiB
 MAX_HEADER_BYTES = 32 * 2**20  # the largest seen, with all captions of a training set, is 10 MiB
 MAX_TENSORS = 50_000  # of one file; the largest models and LoRAs have some thousands
 # Of a header's texts that are not inside others: five for each tensor, two for each entry of the
@@ -60,7 +62,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; `UnusableError` if the file is missing or holds something else."""
     short = f"{path.parent.name}/{path.name}"  # finds the file in a model's folder
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors mark UTF-8
+        # Windows' editors mark UTF-8.
+        value = json.loads(read_bytes(path, MAX_JSON_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
         raise UnusableError(f"{short} is missing") from None
     except OSError as error:
@@ -72,12 +75,30 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read its bytes. OSError if it is none: a pipe would be waited for for ever."""
+    opened = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not S_ISREG(os.fstat(opened.fileno()).st_mode):
+        opened.close()
+        raise OSError(errno.EINVAL, "it is no file")
+    return opened
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Read a file; OSError if it has more than `limit` bytes, or as `open_file`."""
+    with open_file(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit} bytes")
+    return data
+
+
 def read_header(path: Path) -> Header:
     """Read the header of a model's file; `UnusableError` if that is damaged or not safetensors."""
     try:
         header = _parse(path)
     except SafetensorError as error:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(32)
         others = (reason for other, reason in OTHER_STARTS if start.startswith(other))
         reason = next(others, f"is cut short or damaged ({error})")
@@ -112,7 +133,7 @@ def check_scales(header: Header) -> None:
 def read_addon_header(path: Path) -> Header:
     """Read the header of an add-on's file; `UnusableAddonError` if that is damaged."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(8)
         if start.startswith(PICKLE_STARTS):
             raise UnusableAddonError("is a pickle under another name; convert it to safetensors")
@@ -132,7 +153,7 @@ def _parse(path: Path) -> Header:
         OSError: it cannot be read; says why, which the library does not.
         SafetensorError: it is damaged, or so large that it would take long to read.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER_BYTES and length <= os.fstat(file.fileno()).st_size:
             raise SafetensorError(f"its header has {length} bytes")
@@ -191,6 +212,15 @@ def stamp(path: str | Path, levels: int = 2) -> list[object]:
                 found.append(entry.name)
                 with suppress(OSError):  # a dangling link, or a file that was just removed
                     found += stamp(entry.path, levels - 1)
+    return found
+
+
+def stamps(paths: Iterable[Path]) -> list[object]:
+    """As `stamp`, of the files of which there are any; links may lead nowhere."""
+    found: list[object] = []
+    for path in paths:
+        with suppress(OSError):
+            found += [path.name, *stamp(path)]
     return found
 
 

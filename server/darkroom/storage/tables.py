@@ -183,6 +183,39 @@ class UnloadRow(Table):
     model: Mapped[str] = mapped_column(String(210))
 
 
+class PullRow(Table):
+    """A download; see `queue.pulls`.
+
+    Attributes:
+        source: names the same bytes again, without secrets.
+        wanted: JSON of what asks for the same bytes again.
+        target, unfinished: paths in the data folder, of what arrives and of what has arrived.
+        restarts: how often its process died without bringing anything.
+    """
+
+    __tablename__ = "pulls"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(String(64), unique=True)
+    source: Mapped[str] = mapped_column(String(500))
+    wanted: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(200))
+    title: Mapped[str] = mapped_column(String(1000))
+    target: Mapped[str] = mapped_column(Text)
+    unfinished: Mapped[str] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(String(16), index=True)
+    done_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    total_bytes: Mapped[int] = mapped_column(BigInteger)
+    bytes_per_second: Mapped[float | None]
+    restarts: Mapped[int] = mapped_column(default=0)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[float]
+    finished_at: Mapped[float | None]
+
+
 class WorkerRow(Table):
     """A worker, alive until its lease expires.
 

@@ -4,12 +4,14 @@ import { Icon } from "../common/Icon";
 import { useApp } from "../context";
 import { Abilities } from "./Abilities";
 import { Devices } from "./Devices";
+import { ModelsLink } from "./ModelsLink";
 
 export function SettingsScreen() {
   return (
     <div class="settings-screen stack">
       <h1>{t("settings.title")}</h1>
       <ThisServer />
+      <ModelsLink />
       <Devices />
       <OtherServers />
       <Preferences />

@@ -20,7 +20,7 @@ const TABS: readonly { route: Route; label: Key; icon: IconName; screens: Route[
     route: { screen: "settings" },
     label: "tab.settings",
     icon: "settings",
-    screens: ["settings", "pair"],
+    screens: ["settings", "models", "pair"],
   },
 ];
 

@@ -30,6 +30,9 @@ export class Catalog {
     () => this.known.value.schedulers,
   );
 
+  readonly loras: ReadonlySignal<LoraInfo[]> = computed(() => this.known.value.loras);
+  readonly upscalers: ReadonlySignal<UpscalerInfo[]> = computed(() => this.known.value.upscalers);
+
   private tries = 0;
   private timer: ReturnType<typeof setTimeout> | undefined;
 

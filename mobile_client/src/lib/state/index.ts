@@ -10,6 +10,7 @@ import { Draft } from "./draft";
 import { GalleryState } from "./gallery";
 import { Presets, PromptHistory } from "./history";
 import { Jobs } from "./jobs";
+import { Models } from "./models";
 import { type Entry, Outbox } from "./outbox";
 import type { Route, Router } from "./route";
 import { Server } from "./server";
@@ -47,6 +48,7 @@ export class State {
   readonly jobs: Jobs;
   readonly gallery: GalleryState;
   readonly devices: Devices;
+  readonly models: Models;
   /** Keys of accepted requests with the ids of their jobs; newest first. */
   private sent: readonly (readonly [string, string])[];
 
@@ -77,6 +79,13 @@ export class State {
       onDoubt: () => void this.server.check(),
     });
     this.devices = new Devices(api);
+    this.models = new Models(api, {
+      onArrived: ({ name }) => {
+        this.toasts.show({ text: t("models.arrived", { name }) });
+        void this.catalog.load();
+      },
+      onTrouble,
+    });
     this.gallery = new GalleryState(api, { me: this.server.me, onTrouble });
   }
 

@@ -11,6 +11,7 @@ export type Route =
   | { screen: "gallery" }
   | { screen: "picture"; id: string }
   | { screen: "settings" }
+  | { screen: "models" }
   | { screen: "pair"; code: string };
 
 export function parseRoute(hash: string): Route {
@@ -22,6 +23,7 @@ export function parseRoute(hash: string): Route {
     case "mask":
     case "gallery":
     case "settings":
+    case "models":
       return { screen };
     case "job":
     case "picture":

@@ -1,7 +1,7 @@
 /** Calls to the server. State takes an `Api`; tests pass a fake one. */
 
 import { type EventHandlers, type Watching, watchEvents } from "./events";
-import { type Fetch, json, Problem, request, UPLOAD_TIMEOUT_MS } from "./http";
+import { type Fetch, json, PLAN_TIMEOUT_MS, Problem, request, UPLOAD_TIMEOUT_MS } from "./http";
 import type {
   Device,
   Invitation,
@@ -10,7 +10,10 @@ import type {
   LoraInfo,
   Me,
   ModelInfo,
+  ModelKind,
   PictureRequest,
+  Pull,
+  PullPlan,
   RequestFiles,
   SchedulerInfo,
   Task,
@@ -40,6 +43,16 @@ export interface Api {
   schedulers(): Promise<SchedulerInfo[]>;
   loras(): Promise<LoraInfo[]>;
   upscalers(): Promise<UpscalerInfo[]>;
+  /** What a download to the server would be; takes seconds. For owners. */
+  planPull(source: string): Promise<PullPlan>;
+  /** Lets the server download a model, under a name of its own without `name`. For owners. */
+  pull(source: string, name?: string): Promise<Pull>;
+  /** Downloads to the server, newest first. For owners. */
+  pulls(): Promise<Pull[]>;
+  /** Cancels a download, or takes one that has ended off the list. */
+  stopPull(id: string): Promise<void>;
+  /** Deletes a model's files from the server's disk. For owners. */
+  deleteModel(kind: ModelKind, name: string): Promise<void>;
   /** Resolves when the job is on the server's disk. The same `key` again returns the same job. */
   submit(task: Task, request: PictureRequest, files: RequestFiles, key: string): Promise<Job>;
   job(id: string): Promise<Job>;
@@ -132,6 +145,32 @@ export class HttpApi implements Api {
     return (await this.json<{ upscalers: UpscalerInfo[] }>(await this.get("/upscalers"))).upscalers;
   }
 
+  async planPull(source: string): Promise<PullPlan> {
+    return this.json(await this.askForPull({ source, dry_run: true }));
+  }
+
+  async pull(source: string, name?: string): Promise<Pull> {
+    return this.json(await this.askForPull({ source, name }));
+  }
+
+  private askForPull(asked: { source: string; name?: string | undefined; dry_run?: boolean }) {
+    const body = JSON.stringify(asked);
+    const init = { method: "POST", body, headers: JSON_BODY };
+    return request(this.fetcher, `${this.base}/models/pull`, init, PLAN_TIMEOUT_MS);
+  }
+
+  async pulls(): Promise<Pull[]> {
+    return (await this.json<{ pulls: Pull[] }>(await this.get("/pulls"))).pulls;
+  }
+
+  async stopPull(id: string): Promise<void> {
+    await this.sendUnlessGone(`/pulls/${encodeURIComponent(id)}`);
+  }
+
+  async deleteModel(kind: ModelKind, name: string): Promise<void> {
+    await this.sendUnlessGone(`/${kind}/${encodeURIComponent(name)}`);
+  }
+
   async submit(task: Task, asked: PictureRequest, files: RequestFiles, key: string): Promise<Job> {
     const { body, headers } = encode(asked, files);
     const response = await this.send("POST", `/${task}`, {
@@ -166,10 +205,14 @@ export class HttpApi implements Api {
   }
 
   async deleteImage(id: string): Promise<void> {
+    await this.sendUnlessGone(`/images/${encodeURIComponent(id)}`);
+  }
+
+  /** Deletes what may be deleted already, perhaps by an earlier try whose answer was lost. */
+  private async sendUnlessGone(path: string): Promise<void> {
     try {
-      await this.send("DELETE", `/images/${encodeURIComponent(id)}`);
+      await this.send("DELETE", path);
     } catch (error) {
-      // Deleted already, perhaps by an earlier try whose answer was lost.
       if (!(error instanceof Problem && error.status === 404)) throw error;
     }
   }

@@ -1,10 +1,13 @@
 /** All fetches, with time limits. Every failure is thrown as one of the errors below. */
 
-import type { FieldError } from "./types";
+import type { Coded, FieldError } from "./types";
 
 export const TIMEOUT_MS = 15_000;
 /** Photos upload slowly over a bad connection. */
 export const UPLOAD_TIMEOUT_MS = 120_000;
+
+/** The server asks a hub, which may be slow. */
+export const PLAN_TIMEOUT_MS = 75_000;
 
 /** No answer: no network, no server, or too late. */
 export class Unreachable extends Error {
@@ -29,6 +32,9 @@ export class Problem extends Error {
     readonly requestId: string | null = null,
     /** Seconds to wait before asking again, where the server says. */
     readonly retryAfter: number | null = null,
+    /** What the detail says, for those who translate it. */
+    readonly code: string | null = null,
+    readonly values: NonNullable<Coded["values"]> = {},
   ) {
     super(detail || title);
   }
@@ -90,6 +96,8 @@ interface Details {
   detail?: string;
   errors?: FieldError[];
   request_id?: string;
+  code?: string;
+  values?: NonNullable<Coded["values"]>;
 }
 
 async function problemOf(response: Response): Promise<Problem | Foreign> {
@@ -111,6 +119,8 @@ function plainProblem(response: Response, details: Details): Problem {
     details.errors ?? [],
     details.request_id ?? response.headers.get("x-request-id"),
     seconds(response.headers.get("retry-after")),
+    details.code ?? null,
+    details.values ?? {},
   );
 }
 

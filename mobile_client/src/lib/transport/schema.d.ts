@@ -298,6 +298,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/loras/{name}/thumbnail": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A small picture of what a LoRA does, which the owner or a downloader put beside it. */
+        get: operations["show_lora_thumbnail"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/models/unload": {
         parameters: {
             query?: never;
@@ -382,6 +399,137 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/models/pull": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Download a model, LoRA, embedding, upscaler or VAE from a hub. For owners.
+         * @description With `dry_run` only tell what it is, how large, and whether it fits; that takes some seconds.
+         *     A download of the same name that has not ended is answered instead of a second one.
+         */
+        post: operations["pull_model"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/pulls": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the downloads, the newest first, with how far they are. For owners. */
+        get: operations["list_pulls"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/pulls/{pull_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show how far a download is. For owners. */
+        get: operations["show_pull"];
+        put?: never;
+        post?: never;
+        /**
+         * Cancel a download, or take one that has ended off the list. For owners.
+         * @description What has arrived is removed, unless it is complete. One that runs ends within a second.
+         */
+        delete: operations["stop_pull"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/models/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Delete a model's files from the server's disk. For owners.
+         * @description Not the default model, nor one that comes with the server, is in a folder of another program, or
+         *     that jobs need which have not ended.
+         */
+        delete: operations["delete_model"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/loras/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Delete a LoRA's file from the server's disk. For owners; as `DELETE /models/{name}`. */
+        delete: operations["delete_lora"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/embeddings/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Delete an embedding's file from the server's disk. For owners; as `DELETE /models/{name}`. */
+        delete: operations["delete_embedding"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/upscalers/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Delete an upscaler's file from the server's disk. For owners; as `DELETE /models/{name}`. */
+        delete: operations["delete_upscaler"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1936,6 +2084,12 @@ export interface components {
              * @default null
              */
             sha256: string | null;
+            /**
+             * Thumbnail Url
+             * @description A picture that shows what it does.
+             * @default null
+             */
+            thumbnail_url: string | null;
         };
         /** LoraList */
         LoraList: {
@@ -2104,6 +2258,12 @@ export interface components {
              * @default null
              */
             autov2: string | null;
+            /**
+             * Deletable
+             * @description Whether its files are this server's own, so that an owner may delete it.
+             * @default false
+             */
+            deletable: boolean;
         };
         /**
          * ModelLimits
@@ -2291,6 +2451,152 @@ export interface components {
             step: number;
             /** Steps */
             steps: number;
+        };
+        /**
+         * Pull
+         * @description A download of a model, or of what goes with one.
+         */
+        Pull: {
+            /** Id */
+            id: string;
+            /** Source */
+            source: string;
+            /**
+             * Kind
+             * @description models, loras, embeddings, upscalers or vae.
+             */
+            kind: string;
+            /** Name */
+            name: string;
+            /**
+             * Title
+             * @description What the hub calls it.
+             */
+            title: string;
+            /** @description One that failed keeps what has arrived: asked for again, it goes on there. */
+            status: components["schemas"]["JobStatus"];
+            /** Done Bytes */
+            done_bytes: number;
+            /** Total Bytes */
+            total_bytes: number;
+            /**
+             * Bytes Per Second
+             * @description Null until it is measured.
+             */
+            bytes_per_second: number | null;
+            error: components["schemas"]["Problem"] | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /** Finished At */
+            finished_at: string | null;
+            /** Url */
+            url: string;
+        };
+        /**
+         * PullList
+         * @description Downloads, the newest first.
+         */
+        PullList: {
+            /** Pulls */
+            pulls: components["schemas"]["Pull"][];
+        };
+        /**
+         * PullPlan
+         * @description What would be downloaded, and whether there is room for it.
+         */
+        PullPlan: {
+            /** Source */
+            source: string;
+            /**
+             * Kind
+             * @description models, loras, embeddings, upscalers or vae.
+             */
+            kind: string;
+            /**
+             * Name
+             * @description What it will be called here.
+             */
+            name: string;
+            /**
+             * Title
+             * @description What the hub calls it.
+             */
+            title: string;
+            /**
+             * Family
+             * @description Of a model, as in `GET /models`; empty if it is not known.
+             */
+            family: string;
+            /** Files */
+            files: number;
+            /** Total Bytes */
+            total_bytes: number;
+            /**
+             * Done Bytes
+             * @description Those that an earlier try has brought.
+             */
+            done_bytes: number;
+            /**
+             * Free Bytes
+             * @description That it may take of the disk.
+             */
+            free_bytes: number;
+            /** Fits On Disk */
+            fits_on_disk: boolean;
+            /**
+             * Memory Bytes
+             * @description What its weights will take in memory; null if that is not known.
+             */
+            memory_bytes: number | null;
+            /**
+             * Fits
+             * @description Whether they fit into the memory that models may take; else it is slower. Null if that is not known.
+             */
+            fits: boolean | null;
+            /**
+             * Lacks
+             * @description Why it could not draw yet when it has arrived, such as a text encoder that is missing; else null.
+             */
+            lacks: string | null;
+        };
+        /**
+         * PullRequest
+         * @description Download a model from a hub that the server's settings name.
+         */
+        PullRequest: {
+            /**
+             * Source
+             * @description On Hugging Face: `owner/name`, or `owner/name:file` for one file. On Civitai: `civitai:MODEL` or `civitai:MODEL@VERSION`. Or the address of a page of one of them.
+             * @example stabilityai/sdxl-turbo
+             */
+            source: string;
+            /**
+             * Name
+             * @description Of the model here; null for its own.
+             * @default null
+             */
+            name: string | null;
+            /**
+             * Revision
+             * @description Of a repository: branch, tag or commit; null for the main branch.
+             * @default null
+             */
+            revision: string | null;
+            /**
+             * Variant
+             * @description Of the weights, such as fp16, or plain; null for the smallest that loses nothing on a GPU.
+             * @default null
+             */
+            variant: string | null;
+            /**
+             * Dry Run
+             * @description Only tell what would be downloaded.
+             * @default false
+             */
+            dry_run: boolean;
         };
         /**
          * RenameRequest
@@ -2892,6 +3198,17 @@ export interface components {
         };
         /** @description The server failed, or the job did. */
         500: {
+            headers: {
+                /** @description The id of this request in the server's log. */
+                "X-Request-Id": string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description A hub does not answer. */
+        502: {
             headers: {
                 /** @description The id of this request in the server's log. */
                 "X-Request-Id": string;
@@ -3752,6 +4069,51 @@ export interface operations {
             503: components["responses"]["503"];
         };
     };
+    show_lora_thumbnail: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An earlier `ETag`; 304 if it is still current. */
+                "If-None-Match"?: string;
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/webp": unknown;
+                };
+            };
+            /** @description Not Modified */
+            304: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
     unload_model: {
         parameters: {
             query?: never;
@@ -3910,6 +4272,291 @@ export interface operations {
             };
             401: components["responses"]["401"];
             403: components["responses"]["403"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    pull_model: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PullRequest"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PullPlan"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    /** @description The URL of the job. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Pull"];
+                };
+            };
+            400: components["responses"]["400"];
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            409: components["responses"]["409"];
+            413: components["responses"]["413"];
+            415: components["responses"]["415"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            502: components["responses"]["502"];
+            503: components["responses"]["503"];
+            507: components["responses"]["507"];
+        };
+    };
+    list_pulls: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PullList"];
+                };
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    show_pull: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                pull_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Pull"];
+                };
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    stop_pull: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                pull_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Pull"];
+                };
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    delete_model: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
+            409: components["responses"]["409"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    delete_lora: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
+            409: components["responses"]["409"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    delete_embedding: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
+            409: components["responses"]["409"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    delete_upscaler: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
+            409: components["responses"]["409"];
             422: components["responses"]["422"];
             429: components["responses"]["429"];
             500: components["responses"]["500"];

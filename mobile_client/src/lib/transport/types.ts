@@ -24,6 +24,13 @@ export type UpscalerInfo = Json<
   paths["/upscalers"]["get"]["responses"]["200"]
 >["upscalers"][number];
 
+/** What a download to the server would be. */
+export type PullPlan = Json<paths["/models/pull"]["post"]["responses"]["200"]>;
+/** A download to the server. */
+export type Pull = Json<paths["/models/pull"]["post"]["responses"]["202"]>;
+/** What an owner may delete. */
+export type ModelKind = "models" | "loras" | "upscalers";
+
 type Fields = Partial<
   Body<"/txt2img"> & Body<"/img2img"> & Body<"/inpaint"> & Body<"/edit"> & Body<"/upscale">
 >;

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ from darkroom.api.openapi import IF_NONE_MATCH, Operation, route
 from darkroom.catalog import loras, schedulers, sidecars
 from darkroom.catalog.families import UNETS
 from darkroom.catalog.hashes import AUTO_V2
-from darkroom.catalog.loras import EmbeddingEntry, LoraEntry
+from darkroom.catalog.loras import EmbeddingEntry, LoraEntry, UnknownLoraError
 from darkroom.catalog.model_entry import ModelEntry
 from darkroom.catalog.models import UnknownModelError
 from darkroom.catalog.weight_files import UnusableError, stamp
@@ -52,7 +53,8 @@ def list_models() -> Response:
             update={
                 "broken": broken.get(entry.info.name),
                 "size_bytes": entry.size_bytes,
-                "thumbnail_url": _thumbnail_url(entry),
+                "thumbnail_url": _thumbnail_url("models", entry.info.name, entry.picture),
+                "deletable": _is_deletable(entry),
                 **_hashes(here.hashes.of(entry.path)),
                 **_in_memory(entry, memories),
             }
@@ -99,35 +101,53 @@ def _in_memory(entry: ModelEntry, memories: Sequence[EngineMemory]) -> dict[str,
     }
 
 
-def _thumbnail_url(entry: ModelEntry) -> str | None:
-    return None if entry.picture is None else f"/models/{quote(entry.info.name)}/thumbnail"
+def _is_deletable(entry: ModelEntry) -> bool:
+    return not entry.info.default and entry.path.is_relative_to(context().settings.models_dir)
 
 
-@route(
-    blueprint,
-    "GET",
-    "/models/<path:name>/thumbnail",
-    Operation({200: None, 304: None, 404: Problem}, sends=("image/webp",), takes=(IF_NONE_MATCH,)),
+def _thumbnail_url(kind: str, name: str, picture: Path | None) -> str | None:
+    return None if picture is None else f"/{kind}/{quote(name)}/thumbnail"
+
+
+THUMBNAIL = Operation(
+    {200: None, 304: None, 404: Problem}, sends=("image/webp",), takes=(IF_NONE_MATCH,)
 )
+
+
+@route(blueprint, "GET", "/models/<path:name>/thumbnail", THUMBNAIL)
 def show_thumbnail(name: str) -> Response:
     """A small picture of what a model draws, which the owner or a downloader put beside it."""
-    here = context()
     try:
-        entry = here.catalog.find(name)
+        entry = context().catalog.find(name)
     except UnknownModelError as error:
         raise ProblemError(404, "not-found", "Not found", str(error)) from None
-    if entry.picture is None:
-        raise not_found(f"picture of model {name!r}")
+    return _thumbnail(entry.picture, f"model {name!r}")
+
+
+@route(blueprint, "GET", "/loras/<path:name>/thumbnail", THUMBNAIL)
+def show_lora_thumbnail(name: str) -> Response:
+    """A small picture of what a LoRA does, which the owner or a downloader put beside it."""
+    try:
+        entry = context().adapters.loras.find(name)
+    except UnknownLoraError as error:
+        raise ProblemError(404, "not-found", "Not found", str(error)) from None
+    return _thumbnail(entry.picture, f"LoRA {name!r}")
+
+
+def _thumbnail(picture: Path | None, of: str) -> Response:
+    if picture is None:
+        raise not_found(f"picture of {of}")
+    here = context()
     response = Response(content_type="image/webp")
     try:
-        response.set_etag(sha256(repr(stamp(entry.picture)).encode()).hexdigest())
+        response.set_etag(sha256(repr(stamp(picture)).encode()).hexdigest())
         response.headers["Cache-Control"] = "private, max-age=600"
         if not request.if_none_match.contains(response.get_etag()[0] or ""):
-            decoded = here.sources.decode("image", sidecars.picture_of(entry.picture))
+            decoded = here.sources.decode("image", sidecars.picture_of(picture))
             with here.rendering:
                 response.data = codec.thumbnail(decoded.png, THUMBNAIL_WIDTH)
     except (OSError, PictureError, UnusableError):
-        raise not_found(f"readable picture of model {name!r}") from None
+        raise not_found(f"readable picture of {of}") from None
     response.make_conditional(request)
     return response
 
@@ -204,7 +224,8 @@ def _fitted_lora(lora: LoraEntry, entries: Sequence[ModelEntry]) -> LoraInfo:
         if "loras" in entry.info.fields and loras.misfit(lora, entry) is None
     )
     digest = context().hashes.of(lora.path)
-    return lora.info.model_copy(update={"models": models, "sha256": digest})
+    url = _thumbnail_url("loras", lora.info.name, lora.picture)
+    return lora.info.model_copy(update={"models": models, "sha256": digest, "thumbnail_url": url})
 
 
 def _fitted_embedding(embedding: EmbeddingEntry, entries: Sequence[ModelEntry]) -> EmbeddingInfo:
