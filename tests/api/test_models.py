@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
+import psutil
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from darkroom_client import Client
-from tests.catalog.conftest import checkpoint, folder
+from tests.catalog.conftest import checkpoint, folder, write
 from tests.engine import tiny
 from tests.serving import RunningServer, running
 from tests.waiting import eventually
@@ -175,3 +177,43 @@ def test_a_model_that_could_not_be_loaded_says_why_and_restarts_nobody(tmp_path:
         assert "lacks" in str(reason(server))
         assert server.txt2img().status_code == 200  # by another model
         assert server.child("worker").pid == worker
+
+
+def test_a_picture_beside_a_lora_is_its_thumbnail(studio: RunningServer, photo: Path) -> None:
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    shapes = {f"{layer}.lora_down.weight": (4, 768), f"{layer}.lora_up.weight": (320, 4)}
+    folder = studio.data_dir / "loras" / "by hand"
+    folder.mkdir(parents=True)
+    write(folder / "ink.safetensors", shapes)
+    write(folder / "plain.safetensors", shapes)
+    (folder / "ink.png").write_bytes(photo.read_bytes())
+
+    listed = studio.http.get("/loras").json()["loras"]
+    urls = {lora["name"]: lora["thumbnail_url"] for lora in listed}
+    answer = studio.http.get(urls["by hand/ink"])
+    with Client(studio.url) as client:
+        of_sdk = client.lora_thumbnail("by hand/ink")
+    none = studio.http.get("/loras/by%20hand%2Fplain/thumbnail")
+    shutil.rmtree(folder)
+
+    assert answer.content[8:12] == b"WEBP"
+    assert answer.content == of_sdk
+    assert urls["by hand/plain"] is None
+    assert none.status_code == 404
+
+
+def test_a_picture_of_100_megapixels_is_not_decoded(studio: RunningServer) -> None:
+    """A PNG of 100 kB, which would take 300 MB."""
+    folder = studio.data_dir / "models" / "bomb"
+    folder.mkdir()
+    checkpoint(studio.data_dir, "bomb/large", "sd1-inpaint")
+    Image.new("1", (10_000, 10_000)).save(folder / "large.png")
+    web = psutil.Process(studio.process.pid)
+    before = web.memory_info().rss
+
+    answer = studio.http.get("/models/bomb%2Flarge/thumbnail")
+    taken = web.memory_info().rss - before
+    shutil.rmtree(folder)
+
+    assert answer.status_code == 404
+    assert taken < 64 * 2**20

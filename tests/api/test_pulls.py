@@ -168,6 +168,7 @@ def test_a_plan_for_civitai_tells_the_same(house: House) -> None:
     assert plan["total_bytes"] == len(house.site.contents["1"])
 
 
+@pytest.mark.slow
 def test_a_plan_says_which_part_is_missing(house: House, tmp_path: Path) -> None:
     from tests.catalog.test_single_files import Z_IMAGE
 
@@ -179,6 +180,7 @@ def test_a_plan_says_which_part_is_missing(house: House, tmp_path: Path) -> None
     assert "its part text_encoder is missing" in plan["lacks"]
 
 
+@pytest.mark.slow
 def test_what_could_not_be_used_is_refused_before_it_is_downloaded(
     house: House, tmp_path: Path
 ) -> None:
@@ -224,6 +226,7 @@ def test_a_name_is_no_path_and_no_other_models(house: House, name: str) -> None:
     assert "choose another" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 def test_a_gated_model_says_what_to_do(house: House) -> None:
     house.hub.gated.add(FOX)
 
@@ -261,6 +264,7 @@ def test_a_model_is_listed_as_soon_as_it_has_arrived(house: House) -> None:
     assert house.pull(FOX).status_code == 409
 
 
+@pytest.mark.slow
 def test_loras_go_to_their_folder(house: House, tmp_path: Path) -> None:
     layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     data = write(
@@ -320,6 +324,7 @@ def test_a_pull_goes_on_when_its_process_is_killed(house: House) -> None:
     assert house.ended(path)["status"] == "succeeded"
 
 
+@pytest.mark.slow
 def test_a_failed_pull_keeps_what_has_arrived_and_goes_on(house: House) -> None:
     data = house.site.contents["1"]
     house.site.cut = [100] * 10

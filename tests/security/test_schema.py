@@ -19,6 +19,7 @@ from tests.serving import RunningServer, running
 EXAMPLES = amount(10, 20, 300)
 DEEP = "examples,coverage,fuzzing,stateful"
 HERE = Path(__file__).parent
+NOBODY = "http://127.0.0.1:9"  # listens there
 
 
 @pytest.mark.timeout(3600)
@@ -31,6 +32,7 @@ def test_every_answer_to_every_request_is_as_documented(tmp_path: Path, phases: 
     for it might be the one that this comes with.
     """
     closed = {"DARKROOM_AUTH__TRUST_LOOPBACK": "false", **UNLIMITED}
+    closed |= {"HF_ENDPOINT": NOBODY, "DARKROOM_MODELS__CIVITAI_URL": NOBODY}
     with running(tmp_path / "box", process="web", **closed) as server:
         with tokens_in(server.data_dir) as tokens:
             _, secret = tokens.create("schemathesis", Scope.OWN)
