@@ -97,7 +97,7 @@ def _walk(
         path, name = folder / entry.name, prefix + entry.name
         if entry.name.startswith("."):
             continue
-        if not entry.is_dir():
+        if not _is_folder(entry):
             yield Listed(path, prefix + path.stem, siblings=siblings)
             continue
         inside = _entries(path)
@@ -106,6 +106,14 @@ def _walk(
         else:
             with suppress(OSError):  # it was just removed
                 yield from _walk(path, inside, f"{name}/", is_one, (*above, place))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a folder, or a link to one. A link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _entries(folder: Path) -> Entries | None:
@@ -166,7 +174,7 @@ def _folders(path: Path) -> dict[str, list[Path]]:
     for folder in (path, *inner):
         for entry in _entries(folder) or ():
             for kind, names in FOLDERS.items():
-                if entry.name.lower() in names and entry.is_dir():
+                if entry.name.lower() in names and _is_folder(entry):
                     found.setdefault(kind, []).append(folder / entry.name)
     if "models" not in found and (inner or not found):
         found["models"] = inner or [path]
