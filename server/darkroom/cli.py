@@ -450,11 +450,12 @@ def pull_model(settings: Settings, repository: str, file: str | None, **given: s
 def workers_memory(settings: Settings) -> "list[EngineMemory]":
     """The memory of the workers that run now; none if the database cannot say."""
     from darkroom.queue.store import Store
-    from darkroom.storage.database import Database, DatabaseUnavailableError
+    from darkroom.storage.database import Database, DatabaseUnavailableError, place_of
 
-    if not settings.database_path.exists():
+    place = place_of(settings)
+    if isinstance(place, Path) and not place.exists():
         return []
-    with closing(Database(settings.database_path)) as database:
+    with closing(Database(place)) as database:
         try:
             return Store(database).memory()
         except DatabaseUnavailableError:

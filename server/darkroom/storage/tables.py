@@ -196,7 +196,7 @@ class PullRow(Table):
     __tablename__ = "pulls"
     __table_args__ = ({"sqlite_autoincrement": True},)
 
-    sequence: Mapped[int] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(Number, primary_key=True)
     id: Mapped[str] = mapped_column(String(64), unique=True)
     source: Mapped[str] = mapped_column(String(500))
     wanted: Mapped[str] = mapped_column(Text)
