@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PACKAGES = {  # Debian's
+    "WebKitWebDriver": "webkit2gtk-driver",
+    "Xvfb": "xvfb",
     "caddy": "caddy",
     "chromium": "chromium",
     "curl": "curl",
+    "firefox-esr": "firefox-esr",
     "ip": "iproute2",
     "nginx": "nginx-light",
     "pg_createcluster": "postgresql",

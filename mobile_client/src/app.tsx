@@ -4,6 +4,7 @@ import { useApp } from "./components/context";
 import { Create } from "./components/create/Create";
 import { Editor } from "./components/create/Editor";
 import { Gallery } from "./components/gallery/Gallery";
+import { Inside } from "./components/inside/Inside";
 import { ModelsScreen } from "./components/models/Models";
 import { Pair } from "./components/pair/Pair";
 import { SettingsScreen } from "./components/settings/Settings";
@@ -16,7 +17,7 @@ import type { Route } from "./lib/state/route";
 import { language, t } from "./strings";
 
 /** Screens that cover the others; keys and screen readers cannot reach those meanwhile. */
-const LAYERS: readonly Route["screen"][] = ["photo", "mask", "picture"];
+const LAYERS: readonly Route["screen"][] = ["photo", "mask", "picture", "inside"];
 
 export function App() {
   const { value: chosen } = language;
@@ -98,7 +99,8 @@ function Screen() {
 function useBelow(here: Route): Route {
   const below = useRef<Route>(undefined);
   if (!LAYERS.includes(here.screen)) below.current = here;
-  return below.current ?? { screen: here.screen === "picture" ? "gallery" : "create" };
+  const shows = here.screen === "picture" || here.screen === "inside";
+  return below.current ?? { screen: shows ? "gallery" : "create" };
 }
 
 /** Screens that cover the full page; "back" closes them. */
@@ -119,6 +121,8 @@ function Layer() {
           onUseAs={(task, picture) => state.useAs(task, picture)}
         />
       );
+    case "inside":
+      return <Inside key={here.id} pictureId={here.id} />;
     default:
       return null;
   }

@@ -10,10 +10,12 @@ import "./styles/gallery.css";
 import "./styles/mask.css";
 import "./styles/photo.css";
 import "./styles/viewer.css";
+import "./styles/inside.css";
 import { render } from "preact";
 import { App } from "./app";
 import { StateContext } from "./components/context";
 import { loadEditors } from "./components/create/Editor";
+import { loadInside } from "./components/inside/Inside";
 import { BrowserNotifier } from "./lib/notifier";
 import { State } from "./lib/state";
 import { Router } from "./lib/state/route";
@@ -26,6 +28,7 @@ const state = new State({
   preferences: new BrowserPreferences(),
   pictures: new BrowserKeyValue("draft"),
   unsent: new BrowserKeyValue("outbox"),
+  explanations: new BrowserKeyValue("explained"),
   notifier: new BrowserNotifier(),
   erase: async () => {
     localStorage.clear();
@@ -50,8 +53,14 @@ render(
   </StateContext.Provider>,
   root,
 );
-// The editors are loaded once the first screen is there: they open without a server then.
-void state.start().finally(() => loadEditors().catch(() => undefined));
+// The rest is loaded once the first screen is there: it opens without a server then.
+void state.start().finally(() => {
+  loadEditors().catch(() => undefined);
+  loadInside().then(
+    ({ Inside }) => state.inside(Inside).resume(),
+    () => undefined,
+  );
+});
 
 if (import.meta.env.PROD && window.isSecureContext) {
   // Opens the app without a network. Service workers need HTTPS or localhost.

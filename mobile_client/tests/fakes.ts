@@ -5,6 +5,8 @@ import type { EventHandlers, JobEvent, Watching } from "../src/lib/transport/eve
 import { Problem, Unreachable } from "../src/lib/transport/http";
 import type {
   Device,
+  Explained,
+  Explanation,
   Invitation,
   Job,
   JobPage,
@@ -61,7 +63,7 @@ export const MODEL: ModelInfo = {
   fields: [
     ...["negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"],
     ...["guidance_rescale", "num_images", "seed", "scheduler", "model", "loras", "clip_skip"],
-    ...["model_hash", "lora_hashes"],
+    ...["model_hash", "lora_hashes", "explain"],
     ...["strength", "mask_blur", "padding_mask_crop", "invert_mask", "keep_unmasked"],
   ],
   default: true,
@@ -125,6 +127,9 @@ export class FakeApi implements Api {
     { name: "tintype-x4", architecture: "Compact", scale: 4, max_pixels: 1_048_576 },
   ];
   readonly kept = new Map<string, Job>();
+  /** What each picture's file is; `picture` if it is not here. */
+  readonly files = new Map<string, string>();
+  readonly deleted: string[] = [];
   readonly submissions: Submission[] = [];
   readonly streams: Stream[] = [];
   private readonly byKey = new Map<string, string>();
@@ -313,8 +318,16 @@ export class FakeApi implements Api {
     return this.update(id, { status: "cancelled" });
   }
 
-  async deleteImage(): Promise<void> {
+  async deleteImage(id: string): Promise<void> {
     this.stumble();
+    this.deleted.push(id);
+  }
+
+  async explain(jobId: string, index: number): Promise<Explanation> {
+    this.stumble();
+    const { request } = this.find(jobId);
+    if (request.explain === true) return { job_id: jobId, images: [explained(index)] };
+    throw new Problem(404, "urn:darkroom:problem:no-explanation", "No", "it was not asked for");
   }
 
   async decode(file: Blob): Promise<Blob> {
@@ -322,9 +335,9 @@ export class FakeApi implements Api {
     return file;
   }
 
-  async image(): Promise<Blob> {
+  async image(id: string): Promise<Blob> {
     this.stumble();
-    return new Blob(["picture"], { type: "image/png" });
+    return new Blob([this.files.get(id) ?? "picture"], { type: "image/png" });
   }
 
   imageUrl(id: string, width?: number): string {
@@ -426,6 +439,37 @@ export function picture(jobId: string): Picture {
     sha256: "0",
     created_at: "2026-01-01T00:00:00Z",
     url: `/images/${jobId}-0`,
+  };
+}
+
+/** An explanation of "a fox", on a grid of 2×3: "a" is at the left, "fox" at the right below. */
+export function explained(index = 0, change: Partial<Explained> = {}): Explained {
+  const maps = [
+    [0, 0, 0, 0, 0, 0],
+    [255, 0, 0, 255, 0, 0],
+    [0, 51, 0, 0, 102, 255],
+    [255, 255, 255, 255, 255, 255],
+  ];
+  const data = btoa(String.fromCharCode(...maps.flat()));
+  const array = { shape: [4, 2, 3], dtype: "uint8" as const, data, peaks: [0, 0.1, 0.2, 0.5] };
+  return {
+    index,
+    seed: 7,
+    crop: null,
+    tokens: [
+      { text: "<|startoftext|>", kind: "start", word: null },
+      { text: "a", kind: "text", word: 0 },
+      { text: "fox", kind: "text", word: 1 },
+      { text: "", kind: "padding", word: null },
+    ],
+    words: [
+      { text: "a", tokens: [1] },
+      { text: "fox", tokens: [2] },
+    ],
+    maps: { all_steps: array, last_quarter: array, carried_back: array },
+    steps: [],
+    seconds: { prepare: 0.01, denoise: 1, decode: 0.02 },
+    ...change,
   };
 }
 

@@ -140,6 +140,22 @@ def viewer_replay(mobile: Phone, made: Made) -> None:
     mobile.page.get_by_role("slider", name="Replay").fill("0")
 
 
+def inside(mobile: Phone, made: Made) -> None:
+    mobile.open(f"#/inside/{made.picture}")
+    again = mobile.button("Make it again")
+    again.or_(mobile.button("fox")).wait_for()
+    if again.is_visible():
+        again.click()
+    mobile.press("fox")
+
+
+def inside_steps(mobile: Phone, made: Made) -> None:
+    inside(mobile, made)
+    mobile.page.get_by_role("application").click(position={"x": 60, "y": 60})
+    mobile.page.get_by_role("slider", name="Steps").fill("3")
+    mobile.page.locator(".inside").evaluate("e => e.scrollTo(0, e.scrollHeight)")
+
+
 def details(mobile: Phone, made: Made) -> None:
     viewer(mobile, made)
     mobile.press("Details")
@@ -187,6 +203,8 @@ SCREENS: dict[str, Callable[[Phone, Made], None]] = {
     "viewer": viewer,
     "compare": compare,
     "viewer-replay": viewer_replay,
+    "inside": inside,
+    "inside-steps": inside_steps,
     "details": details,
     "edit": edit,
     "upscale": upscale,

@@ -381,6 +381,70 @@ export const en = {
   "gallery.emptyHint": "The pictures you develop appear here. They are stored on your own server.",
   "gallery.emptyAction": "Create a picture",
 
+  // Look inside
+  "inside.title": "Look inside",
+  "inside.absent":
+    "To look inside, this picture is made once more with the same seed. The copy is compared with it, then deleted.",
+  "inside.again": "Make it again",
+  "inside.making": "The picture is made again.",
+  "inside.same.bytes": "Made again to look inside: the same file, byte for byte.",
+  "inside.same.pixels": "Made again to look inside: the same picture, pixel for pixel.",
+  "inside.same.near":
+    "Made again to look inside: the same picture; no pixel differs by more than 1/255.",
+  "inside.same.not":
+    "Made again to look inside, it came out different, by up to {most}/255: the model or its files have changed. This is the new one.",
+  "inside.same.size":
+    "Made again to look inside, it came out in another size: the model or its files have changed. This is the new one.",
+  "inside.offline":
+    "The server does not answer, and this device has not kept what is inside this picture.",
+  "inside.gone": "The server does not have this picture any more.",
+  "inside.cannot": "The server cannot look inside pictures that this model makes.",
+  "inside.modelGone":
+    "The server does not have the model “{model}” any more, so the picture cannot be made again.",
+  "inside.words": "Words",
+  "inside.words.hint":
+    "Touch a word to see where the model looked for it. Touch the picture to see for which words it looked there.",
+  "inside.picture": "Picture; arrow keys choose a place",
+  "inside.where": "“{word}”: most in the {place}.",
+  "inside.nowhere": "“{word}”: nowhere.",
+  "inside.and": "{one} and the {other}",
+  "inside.here": "In the {place}: {words}.",
+  "inside.here.none": "In the {place}: no word.",
+  "inside.percent": "{value} %",
+  "inside.at.top-left": "top left",
+  "inside.at.top-centre": "top centre",
+  "inside.at.top-right": "top right",
+  "inside.at.middle-left": "left",
+  "inside.at.middle-centre": "centre",
+  "inside.at.middle-right": "right",
+  "inside.at.bottom-left": "bottom left",
+  "inside.at.bottom-centre": "bottom centre",
+  "inside.at.bottom-right": "bottom right",
+  "inside.kind.start": "start",
+  "inside.kind.template": "template",
+  "inside.kind.end": "end",
+  "inside.kind.padding": "padding",
+  "inside.map": "Map",
+  "inside.map.carried_back": "Carried back",
+  "inside.map.carried_back.hint":
+    "The text encoder spreads what a word means over the positions behind it, the padding too. This map gives the attention to those back to the word.",
+  "inside.map.all_steps": "All steps",
+  "inside.map.all_steps.hint":
+    "The attention of the image network to the word’s own position, over all steps.",
+  "inside.map.last_quarter": "Last quarter",
+  "inside.map.last_quarter.hint":
+    "The same in the last quarter of the steps, in which details are drawn.",
+  "inside.steps": "Steps",
+  "inside.amounts": "signal {signal}, noise {noise}",
+  "inside.guess": "Guess",
+  "inside.noise": "Noise",
+  "inside.latents": "Latents",
+  "inside.steps.hint":
+    "The network is given the latents and finds the noise in them. The guess is what is left without it.",
+  "inside.steps.none": "The latents of this kind of model cannot be shown as colours.",
+  "inside.seconds": "Prompt {prepare} s · steps {denoise} s · decoding {decode} s",
+  "inside.kept": "Look inside without the server",
+
   // Mask and photo editors
   "photo.title": "Crop",
   "photo.turn": "Rotate right",
@@ -435,6 +499,7 @@ export const en = {
   "problem.out-of-memory": "The server does not have enough memory for this picture.",
   "problem.model": "The model does not work on the server.",
   "problem.engine": "The server could not make the picture.",
+  "problem.no-explanation": "The server could not look inside while it made the picture again.",
   "problem.storage": "The server could not store the picture.",
   "problem.interrupted": "The server stopped too often while it made this picture.",
 } as const;

@@ -382,6 +382,67 @@ export const vi: Dictionary = {
   "gallery.emptyHint": "Ảnh bạn tráng hiện ở đây. Chúng được lưu trên máy chủ của bạn.",
   "gallery.emptyAction": "Tạo ảnh",
 
+  // Look inside
+  "inside.title": "Xem bên trong",
+  "inside.absent":
+    "Để xem bên trong, ảnh này được tạo lại một lần với cùng seed. Bản tạo lại được so với ảnh này rồi xoá đi.",
+  "inside.again": "Tạo lại",
+  "inside.making": "Đang tạo lại ảnh.",
+  "inside.same.bytes": "Đã tạo lại để xem bên trong: cùng một tệp, giống từng byte.",
+  "inside.same.pixels": "Đã tạo lại để xem bên trong: cùng một ảnh, giống từng điểm ảnh.",
+  "inside.same.near":
+    "Đã tạo lại để xem bên trong: cùng một ảnh; không điểm ảnh nào lệch quá 1/255.",
+  "inside.same.not":
+    "Ảnh tạo lại để xem bên trong khác ảnh cũ, lệch tới {most}/255: mô hình hoặc tệp của nó đã thay đổi. Đây là ảnh mới.",
+  "inside.same.size":
+    "Ảnh tạo lại để xem bên trong có kích thước khác: mô hình hoặc tệp của nó đã thay đổi. Đây là ảnh mới.",
+  "inside.offline": "Máy chủ không trả lời, và thiết bị này chưa lưu phần bên trong của ảnh.",
+  "inside.gone": "Máy chủ không còn ảnh này.",
+  "inside.cannot": "Máy chủ không xem được bên trong ảnh do mô hình này tạo.",
+  "inside.modelGone": "Máy chủ không còn mô hình “{model}” nên không tạo lại được ảnh.",
+  "inside.words": "Các từ",
+  "inside.words.hint":
+    "Chạm một từ để biết mô hình tìm từ đó ở đâu. Chạm vào ảnh để biết ở đó mô hình tìm từ nào.",
+  "inside.picture": "Ảnh; phím mũi tên để chọn vị trí",
+  "inside.where": "“{word}”: nhiều nhất ở {place}.",
+  "inside.nowhere": "“{word}”: không ở đâu.",
+  "inside.and": "{one} và {other}",
+  "inside.here": "Ở {place}: {words}.",
+  "inside.here.none": "Ở {place}: không từ nào.",
+  "inside.percent": "{value} %",
+  "inside.at.top-left": "góc trên bên trái",
+  "inside.at.top-centre": "phía trên",
+  "inside.at.top-right": "góc trên bên phải",
+  "inside.at.middle-left": "bên trái",
+  "inside.at.middle-centre": "giữa ảnh",
+  "inside.at.middle-right": "bên phải",
+  "inside.at.bottom-left": "góc dưới bên trái",
+  "inside.at.bottom-centre": "phía dưới",
+  "inside.at.bottom-right": "góc dưới bên phải",
+  "inside.kind.start": "đầu câu",
+  "inside.kind.template": "mẫu câu",
+  "inside.kind.end": "cuối câu",
+  "inside.kind.padding": "phần đệm",
+  "inside.map": "Bản đồ",
+  "inside.map.carried_back": "Dồn về từ",
+  "inside.map.carried_back.hint":
+    "Bộ mã hoá chữ trải nghĩa của một từ ra các vị trí sau nó, kể cả phần đệm. Bản đồ này dồn sự chú ý ở các vị trí đó về lại cho từ.",
+  "inside.map.all_steps": "Mọi bước",
+  "inside.map.all_steps.hint": "Sự chú ý của mạng tạo ảnh vào đúng vị trí của từ, trong mọi bước.",
+  "inside.map.last_quarter": "Phần tư cuối",
+  "inside.map.last_quarter.hint":
+    "Cũng như vậy, nhưng chỉ trong phần tư cuối của các bước, khi chi tiết được vẽ.",
+  "inside.steps": "Các bước",
+  "inside.amounts": "tín hiệu {signal}, nhiễu {noise}",
+  "inside.guess": "Dự đoán",
+  "inside.noise": "Nhiễu",
+  "inside.latents": "Latent",
+  "inside.steps.hint":
+    "Mạng nhận latent và tìm nhiễu trong đó. Dự đoán là phần còn lại khi bỏ nhiễu đi.",
+  "inside.steps.none": "Không hiện được latent của loại mô hình này thành màu.",
+  "inside.seconds": "Mô tả {prepare} giây · các bước {denoise} giây · giải mã {decode} giây",
+  "inside.kept": "Xem bên trong khi không có máy chủ",
+
   // Mask and photo editors
   "photo.title": "Cắt ảnh",
   "photo.turn": "Xoay phải",
@@ -436,6 +497,7 @@ export const vi: Dictionary = {
   "problem.out-of-memory": "Máy chủ không đủ bộ nhớ cho ảnh này.",
   "problem.model": "Mô hình này không chạy được trên máy chủ.",
   "problem.engine": "Máy chủ không tạo được ảnh.",
+  "problem.no-explanation": "Máy chủ không xem được bên trong khi tạo lại ảnh.",
   "problem.storage": "Máy chủ không lưu được ảnh.",
   "problem.interrupted": "Máy chủ dừng quá nhiều lần khi đang tạo ảnh này.",
 };

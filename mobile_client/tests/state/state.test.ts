@@ -31,6 +31,7 @@ function open(place = new FakePlace()): State {
     preferences,
     pictures,
     unsent,
+    explanations: new MemoryKeyValue(),
     notifier: {
       supported: true,
       allow: async () => true,

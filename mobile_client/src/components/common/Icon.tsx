@@ -36,6 +36,7 @@ const PATHS = {
   compare: "M12 3v18M4 6h5M4 18h5M4 6v12M15 6h5v12h-5",
   play: "M8 5l11 7-11 7z",
   pause: "M8.5 5v14M15.5 5v14",
+  eye: "M3 12s3.5-6 9-6 9 6 9 6-3.5 6-9 6-9-6-9-6zM12 9.5a2.5 2.5 0 1 0 0 5 2.5 2.5 0 0 0 0-5z",
   next: "M9 5l7 7-7 7",
 } as const;
 

@@ -1,10 +1,11 @@
+import type { KeptEntry } from "../../lib/inside/store";
 import { t } from "../../strings";
 import { Icon } from "../common/Icon";
 import { useApp } from "../context";
 
 /** An empty gallery: loading, failed to load, or without pictures. */
 export function Empty() {
-  const { gallery, route } = useApp();
+  const { gallery, route, explanations } = useApp();
   if (gallery.failed.value) {
     return (
       <div class="gallery-empty" role="alert">
@@ -13,6 +14,7 @@ export function Empty() {
         <button type="button" class="button" onClick={() => void gallery.refresh()}>
           {t("common.retry")}
         </button>
+        <KeptExplanations entries={explanations.entries.value} />
       </div>
     );
   }
@@ -31,6 +33,28 @@ export function Empty() {
       <button type="button" class="button primary" onClick={() => route.go({ screen: "create" })}>
         {t("gallery.emptyAction")}
       </button>
+    </div>
+  );
+}
+
+/** What can be looked into without the server. */
+function KeptExplanations({ entries }: { entries: readonly KeptEntry[] }) {
+  const { route } = useApp();
+  if (entries.length === 0) return null;
+  return (
+    <div class="inside-list">
+      <h2 class="label">{t("inside.kept")}</h2>
+      {entries.map(({ pictureId, prompt }) => (
+        <button
+          key={pictureId}
+          type="button"
+          class="button"
+          onClick={() => route.go({ screen: "inside", id: pictureId })}
+        >
+          <Icon name="eye" />
+          {prompt || t("gallery.untitled")}
+        </button>
+      ))}
     </div>
   );
 }

@@ -30,7 +30,7 @@ type Mode = "picture" | "compare" | "timeline";
 /** One picture, as large as the screen. */
 export function Viewer(props: ViewerProps) {
   const { pictureId, onClose, onOpen } = props;
-  const { gallery, api } = useApp();
+  const { gallery, api, explanations } = useApp();
   const layer = useLayer<HTMLElement>();
   const found = useJob(pictureId);
   const remove = useDelete();
@@ -135,9 +135,15 @@ export function Viewer(props: ViewerProps) {
         </button>
       </header>
       <footer class="viewer-bottom">
+        {/* What is kept can be opened without the server. */}
+        {!job && explanations.has(pictureId) && (
+          <div class="viewer-modes">
+            <LookInside pictureId={pictureId} />
+          </div>
+        )}
         {job && picture && (
           <>
-            <Modes job={job} mode={mode} onMode={setMode} />
+            <Modes job={job} pictureId={pictureId} mode={mode} onMode={setMode} />
             <Actions
               job={job}
               picture={picture}
@@ -157,11 +163,12 @@ export function Viewer(props: ViewerProps) {
 
 interface ModesProps {
   job: Job;
+  pictureId: string;
   mode: Mode;
   onMode: (mode: Mode) => void;
 }
 
-function Modes({ job, mode, onMode }: ModesProps) {
+function Modes({ job, pictureId, mode, onMode }: ModesProps) {
   const hasSource = sourceOf(job) !== undefined;
   const chip = (its: Mode, icon: IconName, name: Key) => (
     <button
@@ -177,9 +184,28 @@ function Modes({ job, mode, onMode }: ModesProps) {
   return (
     <div class="viewer-modes">
       {hasSource && chip("compare", "compare", "viewer.compare")}
-      {/* Upscaling has no previews. */}
-      {job.task !== "upscale" && chip("timeline", "history", "viewer.replay")}
+      {/* Upscaling has no steps. */}
+      {job.task !== "upscale" && (
+        <>
+          {chip("timeline", "history", "viewer.replay")}
+          <LookInside pictureId={pictureId} />
+        </>
+      )}
     </div>
+  );
+}
+
+function LookInside({ pictureId }: { pictureId: string }) {
+  const { route } = useApp();
+  return (
+    <button
+      type="button"
+      class="chip"
+      onClick={() => route.go({ screen: "inside", id: pictureId })}
+    >
+      <Icon name="eye" />
+      {t("inside.title")}
+    </button>
   );
 }
 

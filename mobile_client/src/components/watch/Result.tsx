@@ -99,11 +99,21 @@ function Pictures({ job, previews }: { job: Job; previews: Watched["previews"] }
               {t("viewer.compare")}
             </ModeButton>
           )}
-          {/* Upscaling has no previews. */}
+          {/* Upscaling has no steps. */}
           {job.task !== "upscale" && (
-            <ModeButton its="replay" mode={mode} onMode={setMode} icon="history">
-              {t("viewer.replay")}
-            </ModeButton>
+            <>
+              <ModeButton its="replay" mode={mode} onMode={setMode} icon="history">
+                {t("viewer.replay")}
+              </ModeButton>
+              <button
+                type="button"
+                class="button bare replay"
+                onClick={() => route.go({ screen: "inside", id: picture.id })}
+              >
+                <Icon name="eye" />
+                {t("inside.title")}
+              </button>
+            </>
           )}
         </span>
       </Facts>

@@ -36,6 +36,7 @@ export type Whose = "everyone" | { readonly id: string; readonly name: string } 
 interface Options {
   readonly me?: ReadonlySignal<Me | null>;
   readonly onTrouble?: (error: unknown) => void;
+  readonly onDeleted?: (ids: readonly string[]) => void;
   readonly wait?: (run: () => void, ms: number) => () => void;
 }
 
@@ -246,6 +247,7 @@ export class GalleryState {
     }
     const gone = new Set(ids.filter((id) => !kept.includes(id)));
     this.loaded.value = this.loaded.value.filter(({ id }) => !gone.has(id));
+    this.options.onDeleted?.([...gone]);
     // Those that are gone stay hidden: a job that is on screen may still name them.
     this.unhide(kept);
     if (kept.length > 0) onKept({ count: kept.length, inUse });

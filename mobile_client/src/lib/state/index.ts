@@ -1,6 +1,7 @@
 /** All state of the client, made once in `main.tsx` and in tests. */
 
 import { t, titleOf } from "../../strings";
+import { ExplanationStore } from "../inside/store";
 import type { KeyValue, Preferences } from "../storage";
 import type { Api } from "../transport/api";
 import type { Job, PictureRequest, Size, Task } from "../transport/types";
@@ -9,6 +10,7 @@ import { Devices } from "./devices";
 import { Draft } from "./draft";
 import { GalleryState } from "./gallery";
 import { Presets, PromptHistory } from "./history";
+import type { Inside } from "./inside";
 import { Jobs } from "./jobs";
 import { Models } from "./models";
 import { type Entry, Outbox } from "./outbox";
@@ -25,6 +27,8 @@ export interface Parts {
   pictures: KeyValue;
   /** Stores requests that wait to be sent. */
   unsent: KeyValue;
+  /** Stores explanations of pictures. */
+  explanations: KeyValue;
   notifier: Notifier;
   /** Deletes all data on this device and reloads the app. */
   erase: () => Promise<void>;
@@ -47,11 +51,13 @@ export class State {
   readonly outbox: Outbox;
   readonly jobs: Jobs;
   readonly gallery: GalleryState;
+  readonly explanations: ExplanationStore;
   readonly devices: Devices;
   readonly models: Models;
   /** Keys of accepted requests with the ids of their jobs; newest first. */
   private sent: readonly (readonly [string, string])[];
 
+  private looks: Inside | undefined;
   /** Resolves when stored data has been read. */
   private restored: Promise<void> = Promise.resolve();
 
@@ -86,7 +92,9 @@ export class State {
       },
       onTrouble,
     });
-    this.gallery = new GalleryState(api, { me: this.server.me, onTrouble });
+    this.explanations = new ExplanationStore(preferences, parts.explanations);
+    const onDeleted = (ids: readonly string[]) => void this.explanations.forget(ids);
+    this.gallery = new GalleryState(api, { me: this.server.me, onTrouble, onDeleted });
   }
 
   /** Reads stored data and checks whether the server can be reached. */
@@ -148,6 +156,19 @@ export class State {
     // "Back" leads to the pictures that there are.
     if (job.status === "succeeded") this.route.go(next);
     else this.route.replace(next);
+  }
+
+  /** Looks into pictures, by a class that is not part of the first load. */
+  inside(Loaded: typeof Inside): Inside {
+    this.looks ??= new Loaded({
+      api: this.api,
+      preferences: this.parts.preferences,
+      store: this.explanations,
+      catalog: this.catalog,
+      gallery: this.gallery,
+      onTrouble: (error) => this.server.report(error),
+    });
+    return this.looks;
   }
 
   /** The job of a request key, for history entries that were made before the job had an id. */

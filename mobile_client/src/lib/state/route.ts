@@ -10,6 +10,7 @@ export type Route =
   | { screen: "job"; id: string }
   | { screen: "gallery" }
   | { screen: "picture"; id: string }
+  | { screen: "inside"; id: string }
   | { screen: "settings" }
   | { screen: "models" }
   | { screen: "pair"; code: string };
@@ -27,6 +28,7 @@ export function parseRoute(hash: string): Route {
       return { screen };
     case "job":
     case "picture":
+    case "inside":
       return id ? { screen, id: decode(id) } : { screen: "gallery" };
     case "pair":
       return { screen, code: "" };

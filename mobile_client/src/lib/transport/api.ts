@@ -4,6 +4,7 @@ import { type EventHandlers, type Watching, watchEvents } from "./events";
 import { type Fetch, json, PLAN_TIMEOUT_MS, Problem, request, UPLOAD_TIMEOUT_MS } from "./http";
 import type {
   Device,
+  Explanation,
   Invitation,
   Job,
   JobPage,
@@ -60,6 +61,8 @@ export interface Api {
   jobs(cursor?: string | null, limit?: number, client?: string | null): Promise<JobPage>;
   cancel(id: string): Promise<Job>;
   deleteImage(id: string): Promise<void>;
+  /** How one of a job's pictures was made. Throws a 404 Problem if that was not recorded. */
+  explain(jobId: string, index: number): Promise<Explanation>;
   /** A picture in a format that this browser cannot show, as JPEG. */
   decode(file: Blob): Promise<Blob>;
   /** A picture's bytes, for saving, sharing and editing. */
@@ -215,6 +218,10 @@ export class HttpApi implements Api {
     } catch (error) {
       if (!(error instanceof Problem && error.status === 404)) throw error;
     }
+  }
+
+  async explain(jobId: string, index: number): Promise<Explanation> {
+    return this.json(await this.get(`/jobs/${encodeURIComponent(jobId)}/explain?index=${index}`));
   }
 
   async decode(file: Blob): Promise<Blob> {

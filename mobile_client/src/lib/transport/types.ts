@@ -31,6 +31,13 @@ export type Pull = Json<paths["/models/pull"]["post"]["responses"]["202"]>;
 /** What an owner may delete. */
 export type ModelKind = "models" | "loras" | "upscalers";
 
+/** What one picture looks like inside, and all of a job's. */
+export type Explanation = Json<paths["/jobs/{job_id}/explain"]["get"]["responses"]["200"]>;
+export type Explained = Explanation["images"][number];
+export type TokenKind = Explained["tokens"][number]["kind"];
+export type MapName = keyof Explained["maps"];
+export type MapArray = Explained["maps"]["all_steps"];
+
 type Fields = Partial<
   Body<"/txt2img"> & Body<"/img2img"> & Body<"/inpaint"> & Body<"/edit"> & Body<"/upscale">
 >;
