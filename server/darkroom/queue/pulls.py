@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from darkroom.catalog.downloads import Plan, Wanted, discard
+from darkroom.catalog.downloads import Plan, Wanted, discard, size_of
 from darkroom.errors import DarkroomError
 from darkroom.responses import JobStatus, Problem, Pull
 from darkroom.storage.database import Database
@@ -153,6 +153,8 @@ class Pulls:
             row.error = None if error is None else error.model_dump_json(exclude_none=True)
             if status is JobStatus.SUCCEEDED:
                 row.done_bytes = row.total_bytes
+            elif status is JobStatus.FAILED:
+                row.done_bytes = size_of(self.data_dir / row.unfinished)
             session.flush()
             ended = select(PullRow.sequence).where(PullRow.status.not_in(ACTIVE))
             old = ended.order_by(PullRow.sequence.desc()).offset(KEPT)
