@@ -7,14 +7,16 @@ from typing import Any
 
 import httpx2
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
 
 from darkroom.responses import MAX_EXPLANATION_BYTES, Explanation
 from inside.words import area
+from tests.effort import amount
 from tests.security.doors import assert_refused, client, issue
-from tests.serving import RunningServer
+from tests.serving import RunningServer, running
 
 ASKED = {"prompt": "a fox on a blue background", "num_inference_steps": 12, "seed": 7}
 
@@ -207,3 +209,28 @@ def test_a_part_that_is_repainted_says_which(
     left, top, right, bottom = image["crop"]
     assert 0 <= left < 150 < 300 < right <= 451
     assert 0 <= top <= 75 < 225 <= bottom <= 300
+
+
+@pytest.mark.slow
+def test_many_that_are_asked_at_once_take_no_more_memory_than_few(tmp_path: Path) -> None:
+    """Those in flight have recorders, and no others; what is ready is on the disk."""
+    many, few = amount(100, 100, 1000), 16  # of which 12 are in flight
+    limits = {"DARKROOM_QUEUE__MAX_PENDING_PER_CLIENT": f"{2 * many}"}
+    with running(tmp_path, **limits) as server:
+
+        def ask(count: int) -> int:
+            """Bytes that worker and web hold when so many jobs have ended."""
+            asked = [server.submit(**ASKED, explain=True)["id"] for _ in range(count)]
+            jobs = [server.finished(job) for job in asked]
+            assert {job["status"] for job in jobs} == {"succeeded"}
+            assert all(explain(server, job).status_code == 200 for job in jobs)
+            return sum(held(server.child(name)) for name in ("worker", "web"))
+
+        ask(few)  # what is loaded and measured once
+        after_few = ask(few)
+
+        assert ask(many) - after_few < 64 * 2**20
+
+
+def held(process: psutil.Process) -> int:
+    return int(process.memory_info().rss)
