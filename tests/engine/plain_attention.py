@@ -15,7 +15,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 from torch import Tensor, nn
 
-JOINT = re.compile(r"((single_)?transformer_blocks|layers)\.\d+\.(attn|attention)")
+JOINT = re.compile(r"(((joint|single)_)?transformer_blocks|layers)\.\d+\.(attn|attention)")
 
 
 @dataclass

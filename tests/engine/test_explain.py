@@ -34,6 +34,7 @@ PROMPT = "a red fox"
 UNETS = ("sd1", "sdxl")
 TRANSFORMERS = (
     "sd3",
+    "auraflow",
     "flux_dev",
     "flux_kontext",
     "flux2_klein",
@@ -47,7 +48,8 @@ MODELS = [
     for name in (*UNETS, *TRANSFORMERS)
 ]
 COARSE = ("flux_kontext", "qwen_image")  # whose VAE has a latent pixel for 8×8, and not for 4×4
-SHOWN = ("sd1", "sdxl", "sd3", "z_image")  # whose latents have as many channels as real ones
+# Whose latents have as many channels as real ones.
+SHOWN = ("sd1", "sdxl", "sd3", "auraflow", "z_image")
 NEGATIVE = {"guidance_scale": 4.0, "negative_prompt": "a blue house"}
 
 
@@ -145,7 +147,7 @@ def expected(name: str, calls: list[list[Tensor]], tokens: Any) -> tuple[Tensor,
 def calls_of_prompt(name: str, calls: list[list[Tensor]]) -> list[list[Tensor]]:
     """Of each step, each layer's (queries, keys) in the row of the prompt."""
     guided_apart = name in ("flux_dev", "flux_kontext", "flux2_klein", "qwen_image")
-    row = -1 if name in ("sd1", "sdxl", "sd3") else 0
+    row = -1 if name in ("sd1", "sdxl", "sd3", "auraflow") else 0
     return [[layer[row] for layer in call] for call in calls[:: 2 if guided_apart else 1]]
 
 
@@ -166,6 +168,8 @@ def call_maps(name: str, layers: list[Tensor]) -> list[Tensor]:
         match name:
             case "sd3":
                 part = layer[:cells, cells:]
+            case "auraflow":  # behind eight positions of the network's own
+                part = layer[-cells:, 8:-cells]
             case "z_image":
                 filled = math.ceil(cells / 32) * 32
                 part = layer[:cells, filled:]

@@ -419,6 +419,7 @@ FAMILIES: Mapping[str, Family] = {
             Width("joint_attention_dim", (("text_encoder", "d_model"),)),
             Width("in_channels", (("vae", "latent_channels"),)),
         ),
+        takes=GUIDED | {"explain"},
         positions_in_all=True,
         loras="auraflow",
     ),

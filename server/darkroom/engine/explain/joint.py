@@ -17,7 +17,7 @@ from darkroom.engine.explain.recorder import Recorder
 from darkroom.engine.explain.tokens import Reading
 
 # Layers that see picture and text together; others refine one of them.
-_LAYERS = re.compile(r"((single_)?transformer_blocks|layers)\.\d+\.(attn|attention)")
+_LAYERS = re.compile(r"(((joint|single)_)?transformer_blocks|layers)\.\d+\.(attn|attention)")
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,14 @@ class Joint:
         text_first: whether the text's positions come before the picture's.
         last: whether the prompt's row is the last of a guided call, and not the first.
         multiple: the picture's positions are filled up to a multiple of this.
+        registers: positions of the network's own before the text.
     """
 
     read: Callable[[Any, str, int | None], Reading]
     text_first: bool = True
     last: bool = False
     multiple: int = 1
+    registers: int = 0
 
     def parts(self, attention: Attention, cells: int, shown: int, text: int) -> tuple[slice, slice]:
         """Where a picture of so many cells is in a row, and its text.
@@ -45,12 +47,13 @@ class Joint:
         """
         if self.text_first:
             start = attention.key.shape[1] - shown
-            return slice(start, start + cells), slice(text)
+            return slice(start, start + cells), slice(self.registers, self.registers + text)
         start = -(-cells // self.multiple) * self.multiple
         return slice(cells), slice(start, start + text)
 
 
 JOINTS: Mapping[str, Joint] = {
+    "auraflow": Joint(texts.t5, last=True, registers=8),
     "sd3": Joint(texts.clip_and_t5, text_first=False, last=True),
     "flux": Joint(texts.t5),
     "flux-kontext": Joint(texts.t5),
@@ -97,7 +100,9 @@ def explained(
             return
         with sample.recorder.attempt():
             height, width = sample.cells
-            shown = height * width if positions is None else positions.shape[1]
+            shown = height * width
+            if positions is not None and positions.ndim == 3:  # not a picture, (rows, C, h, w)
+                shown = positions.shape[1]
             parts = kind.parts(attention, height * width, shown, sample.recorder.positions)
             sample.recorder.see(attention, sample.cells, *parts)
 

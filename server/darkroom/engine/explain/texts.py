@@ -13,9 +13,10 @@ QWEN_TOKENS = 512  # that its pipeline reads, `max_sequence_length`
 
 
 def t5(pipeline: Any, prompt: str, limit: int | None) -> Reading:
-    """FLUX.1: T5's tokens."""
+    """FLUX.1 and AuraFlow: T5's tokens."""
     reading = Reading()
-    _read(reading, pipeline.tokenizer_2, prompt, prompt, limit)
+    tokenizer = getattr(pipeline, "tokenizer_2", pipeline.tokenizer)
+    _read(reading, tokenizer, prompt, prompt, limit)
     return reading
 
 
