@@ -18,7 +18,7 @@ import torch
 
 from darkroom.catalog.loras import AdapterCatalog, LoraEntry, UnknownLoraError
 from darkroom.engine import embeddings, lora_file, lora_layers
-from darkroom.engine.embeddings import Vectors, Words
+from darkroom.engine.embeddings import Expansions, Vectors
 from darkroom.engine.layer_weights import without_bias
 from darkroom.engine.loading import DENOISERS
 from darkroom.engine.lora_layers import Layer, Share
@@ -60,7 +60,7 @@ class LoadedLora:
     of_text: frozenset[Layer]
     bytes: int
     apart: bool
-    words: Words
+    words: Expansions
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ class LoraSet:
         )
 
     @property
-    def words(self) -> Words:
+    def words(self) -> Expansions:
         """Those that its LoRAs bring along; of two with one name, the first LoRA's."""
         found: dict[str, Sequence[str]] = {}
         for lora in self.scales:
@@ -128,7 +128,7 @@ class Adapters:
         catalog: AdapterCatalog,
         device: torch.device,
         *,
-        learn: Callable[[Hashable, Mapping[str, Vectors]], Words] | None = None,
+        learn: Callable[[Hashable, Mapping[str, Vectors]], Expansions] | None = None,
         refusal: str | None = None,
         flat: tuple[str, ...] = (),
         budget_bytes: int = BUDGET_BYTES,

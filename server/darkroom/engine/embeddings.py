@@ -38,8 +38,8 @@ _LARGEST_ID = 2
 FIRST, LAST = 0xF0000, 0xFFFFD  # the characters of private use in plane 15
 
 
-Words = Mapping[str, Sequence[str]]  # an embedding's name → the characters of its vectors
-NO_WORDS: Words = MappingProxyType({})
+Expansions = Mapping[str, Sequence[str]]  # an embedding's name → the characters of its vectors
+NO_EXPANSIONS: Expansions = MappingProxyType({})
 Vectors = list[torch.Tensor]  # of an embedding, (n, width) for each encoder
 
 
@@ -52,15 +52,15 @@ class Embeddings:
     """
 
     def __init__(
-        self, words: Words, models: Sequence["_Encoder"] = (), left: Iterable[str] = ()
+        self, words: Expansions, models: Sequence["_Encoder"] = (), left: Iterable[str] = ()
     ) -> None:
         self.names = tuple(words)
         self._words = words
         self._models = models
         self._left = iter(left)
-        self._learnt: dict[Hashable, Words] = {}
+        self._learnt: dict[Hashable, Expansions] = {}
 
-    def expand(self, prompt: str, more: Words = NO_WORDS) -> str:
+    def expand(self, prompt: str, more: Expansions = NO_EXPANSIONS) -> str:
         """The prompt with the words of every vector in place of the embedding's.
 
         What has been written out stays as it is, so that expanding twice does no harm.
@@ -79,8 +79,8 @@ class Embeddings:
         pattern = rf"(?<!\w)(?:{any_form})(?!\w)"
         return re.sub(pattern, lambda found: forms[found[0].lower()], prompt, flags=re.IGNORECASE)
 
-    def learn(self, bundle: Hashable, found: Mapping[str, Vectors]) -> Words:
-        """Words for the embeddings of a LoRA that fit the encoders, for `expand`.
+    def learn(self, bundle: Hashable, found: Mapping[str, Vectors]) -> Expansions:
+        """Expansions of the embeddings of a LoRA that fit the encoders, for `expand`.
 
         Args:
             bundle: the same for the same vectors, which get the same words again.

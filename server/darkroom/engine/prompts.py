@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from darkroom.engine import prompt_syntax
-from darkroom.engine.embeddings import NO_WORDS, Words
+from darkroom.engine.embeddings import NO_EXPANSIONS, Expansions
 from darkroom.engine.errors import NotFiniteError
 from darkroom.engine.explain.clip import shares
 from darkroom.engine.explain.recorder import Prompt
@@ -77,7 +77,7 @@ class PromptEncoder:
         self,
         pipeline: Any,
         device: torch.device,
-        expand: Callable[[str, Words], str] = lambda text, _words: text,
+        expand: Callable[[str, Expansions], str] = lambda text, _words: text,
         name: Callable[[str], str] = str,
         capacity: int = 256,
     ) -> None:
@@ -102,7 +102,7 @@ class PromptEncoder:
         clip_skip: int = 0,
         negative: bool = False,
         variant: Hashable = (),
-        words: Words = NO_WORDS,
+        words: Expansions = NO_EXPANSIONS,
     ) -> Conditioning:
         """Encode a prompt with markup, or remember it.
 
@@ -136,7 +136,9 @@ class PromptEncoder:
         return conditioning
 
     @torch.no_grad()
-    def explain(self, prompt: str, *, clip_skip: int = 0, words: Words = NO_WORDS) -> Prompt:
+    def explain(
+        self, prompt: str, *, clip_skip: int = 0, words: Expansions = NO_EXPANSIONS
+    ) -> Prompt:
         """The tokens of a prompt that was encoded, and how much each embedding has from each."""
         passages = prompt_syntax.parse(self._expand(prompt, words))
         cuts = self._cut(passages)
@@ -171,7 +173,7 @@ class PromptEncoder:
                 yield fragment.text, span, spans
 
     @torch.no_grad()
-    def _encode(self, prompt: str, clip_skip: int, words: Words) -> Conditioning:
+    def _encode(self, prompt: str, clip_skip: int, words: Expansions) -> Conditioning:
         prompt_syntax.check(prompt_syntax.parse(prompt))
         passages = prompt_syntax.parse(self._expand(prompt, words))  # names may have brackets
         cuts = self._cut(passages)
