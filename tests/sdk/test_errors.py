@@ -7,6 +7,7 @@ import pytest
 from darkroom_client import (
     APIError,
     Client,
+    ConflictError,
     ConnectionFailedError,
     DarkroomError,
     Effects,
@@ -32,7 +33,7 @@ HEALTH = json_reply({"status": "ok", "version": "1"})
         (401, PermissionDeniedError),
         (403, PermissionDeniedError),
         (404, NotFoundError),
-        (409, APIError),
+        (409, ConflictError),
         (413, InvalidRequestError),
         (415, InvalidRequestError),
         (422, InvalidRequestError),
