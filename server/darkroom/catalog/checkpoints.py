@@ -8,12 +8,11 @@ the kind of text encoder is compared here, so that models of other sizes are rec
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from darkroom.catalog import weight_files
 from darkroom.catalog.model_spec import INPAINTING, check_channels
-from darkroom.catalog.weight_files import SCALES, Header, UnusableError, count_numbers
+from darkroom.catalog.weight_files import SCALES, Header, UnusableError, numbers_of
 
 UNET = "model.diffusion_model."
 FIRST_LAYER = UNET + "input_blocks.0.0.weight"
@@ -61,12 +60,14 @@ class Checkpoint:
         config: name of the embedded configuration that describes it.
         scaled: whether its UNet's weights are in fp8, each with a scale beside it.
         scheduler: settings from its metadata that override the configuration's scheduler.
+        numbers: how many its parts have that are loaded; its text encoders are one.
     """
 
     config: str
     has_vae: bool
     scaled: bool
     scheduler: Mapping[str, Any]
+    numbers: Mapping[str, int]
 
 
 def recognise(header: Header, name: str) -> Checkpoint:
@@ -94,7 +95,7 @@ def recognise(header: Header, name: str) -> Checkpoint:
     elif config == "sd2":
         config = _second_version(header)
     has_vae = any(name.startswith(VAE) for name in header.shapes)
-    return Checkpoint(config, has_vae, _is_scaled(header, name), scheduler)
+    return Checkpoint(config, has_vae, _is_scaled(header, name), scheduler, _numbers(header))
 
 
 def _is_scaled(header: Header, name: str) -> bool:
@@ -110,14 +111,9 @@ def _is_scaled(header: Header, name: str) -> bool:
     return bool(scales)
 
 
-def numbers(path: Path) -> dict[str, int]:
-    """How many numbers each part of a checkpoint has; its text encoders are one.
-
-    Raises:
-        UnusableError: it is damaged, or gone.
-    """
-    found = {"unet": count_numbers(path, UNET), "vae": count_numbers(path, VAE)}
-    return {**found, "text_encoder": count_numbers(path) - sum(found.values())}
+def _numbers(header: Header) -> dict[str, int]:
+    found = {"unet": numbers_of(header, UNET), "vae": numbers_of(header, VAE)}
+    return {**found, "text_encoder": numbers_of(header) - sum(found.values())}
 
 
 def _kind(header: Header) -> str:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from darkroom.catalog import checkpoints, families, folders
+from darkroom.catalog import families, folders
 from darkroom.catalog.folders import Variant
 from darkroom.catalog.model_spec import ModelSpec
 from darkroom.catalog.single_files import Part
@@ -54,6 +54,7 @@ class ModelEntry:
         parts: where the weights of each part are, of a model of `parts`.
         scheduler: overrides settings of the model's own scheduler.
         scaled: whether the UNet's weights in its file have scales.
+        in_file: how many numbers the parts in its file have that are loaded.
         vae: file or folder of the VAE to load instead of its own.
         tiny_vae: file or folder of a small VAE for it.
         latent_rgb: colours of its latents for previews, see `Notes`.
@@ -73,6 +74,7 @@ class ModelEntry:
     parts: Mapping[str, Part] = field(default_factory=dict)
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     scaled: bool = False
+    in_file: Mapping[str, int] = field(default_factory=dict)
     vae: Path | None = None
     tiny_vae: Path | None = None
     latent_rgb: tuple[tuple[float, float, float], ...] | None = None
@@ -101,7 +103,7 @@ class ModelEntry:
         elif self.layout == "parts":
             found = {name: part.numbers() for name, part in self.parts.items()}
         else:
-            found = checkpoints.numbers(self.path)
+            found = dict(self.in_file)
         if self.vae is not None:
             files = self.vae.glob("*.safetensors") if self.vae.is_dir() else [self.vae]
             found["vae"] = found.get("vae", 0) + sum(map(count_numbers, files))

@@ -147,7 +147,12 @@ class ModelReader:
         entry = self._entry(listed, config, spec, notes, about, checkpoint.scheduler)
         if entry.vae is None and not checkpoint.has_vae:
             raise UnusableError("it holds no VAE; name one as `vae` in its notes")
-        return replace(entry, passed_over=passed_over, scaled=checkpoint.scaled)
+        return replace(
+            entry,
+            passed_over=passed_over,
+            scaled=checkpoint.scaled,
+            in_file=checkpoint.numbers,
+        )
 
     def _read_parts(
         self, listed: Listed, denoiser: Denoiser, metadata: Mapping[str, str]

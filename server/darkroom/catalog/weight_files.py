@@ -174,14 +174,21 @@ def _parse(path: Path) -> Header:
 
 
 def count_numbers(path: Path, prefix: str = "") -> int:
+    """As `numbers_of`, of a file; `UnusableError` as `read_header`."""
+    return numbers_of(read_header(path), prefix)
+
+
+def numbers_of(header: Header, prefix: str = "") -> int:
     """How many numbers the tensors of a model's file hold that are loaded from it.
 
     Those whose names begin with `prefix`. Checkpoints that go on training hold averaged weights
-    besides, which are not counted. `UnusableError` as `read_header`.
+    besides, which are not counted.
     """
-    shapes = read_header(path).shapes
-    read = (name for name in shapes if name.startswith(prefix) and not name.startswith(AVERAGED))
-    return sum(math.prod(shapes[name]) for name in read)
+    return sum(
+        math.prod(shape)
+        for name, shape in header.shapes.items()
+        if name.startswith(prefix) and not name.startswith(AVERAGED)
+    )
 
 
 class Named(Protocol):
