@@ -201,7 +201,7 @@ def test_what_could_not_be_used_is_refused_before_it_is_downloaded(
             ("http://127.0.0.1:1/a/b?token=abc", "names no model on the hubs"),
             ("studio/nothing", "no repository studio/nothing"),
             ("https://elsewhere.example/a/b", "names no model on the hubs"),
-            ("file:///etc/passwd", "is no hub id"),
+            ("file:///etc/passwd", "names no model on the hubs"),
             ("civitai:5", "no such model"),
             ("../../etc", "is no hub id"),
         ],

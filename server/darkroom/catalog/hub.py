@@ -85,7 +85,7 @@ def order(wanted: Wanted) -> Order | None:
 
     It is `owner/name`, `owner/name:file`, or the address of a repository or file on the hub.
     """
-    if not wanted.source.startswith(("http://", "https://")):
+    if "://" not in wanted.source:
         repository, _, named = wanted.source.partition(":")
         return Order(repository, named or None, wanted.revision, wanted.name, wanted.variant)
     parts = urlsplit(wanted.source)
