@@ -245,6 +245,7 @@ class Explanation(Schema):
     images: tuple[ExplainedImage, ...]
 
 
+DATA_URI = "data:image/webp;base64,"  # begins previews, and pictures of explanations
 MAX_EXPLANATION_BYTES = 8_000_000  # of a job, as JSON
 
 

@@ -15,6 +15,7 @@ from darkroom.destinations import Destination
 from darkroom.errors import Message
 from darkroom.requests import RESOLVED, ResolvedRequest, Task, Workload
 from darkroom.responses import (
+    DATA_URI,
     Event,
     EventType,
     Image,
@@ -28,7 +29,6 @@ from darkroom.responses import (
 from darkroom.storage.tables import EventRow, ImageRow, JobRow, WebhookRow
 
 DEFAULT_URGENCY = 3  # RFC 9218, section 4.1
-DATA_URI = "data:image/webp;base64,"
 
 
 @dataclass(frozen=True)

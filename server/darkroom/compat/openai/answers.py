@@ -11,9 +11,8 @@ from darkroom.api.errors import CANCELLED, STOPPED_S, ProblemError, invalid
 from darkroom.api.errors import STOPPING as STOPPING_FOR_ALL
 from darkroom.images import codec
 from darkroom.requests import OutputFormat
-from darkroom.responses import Event, EventType, Job, JobStatus, Problem
+from darkroom.responses import DATA_URI, Event, EventType, Job, JobStatus, Problem
 from darkroom.storage.files import Files
-from darkroom.storage.records import DATA_URI
 
 Kind = Literal["image_generation", "image_edit"]
 

@@ -12,8 +12,8 @@ from torch import nn
 from darkroom.engine.attention_maps import Size
 from darkroom.engine.calls import Call
 from darkroom.engine.explain import texts
-from darkroom.engine.explain.attention import Attention, watched
-from darkroom.engine.explain.recorder import Recorder
+from darkroom.engine.explain.attention import Attention
+from darkroom.engine.explain.recorder import Recorder, recorded
 from darkroom.engine.explain.tokens import Reading
 
 # Layers that see picture and text together; others refine one of them.
@@ -94,21 +94,13 @@ def explained(
     positions = call.batched.get("hidden_states")
     kind = joint
 
-    def see(row: int, attention: Attention) -> None:
-        sample = rows[row]
-        if sample is None or sample.recorder is None or sample.recorder.failure is not None:
-            return
-        with sample.recorder.attempt():
-            height, width = sample.cells
-            shown = height * width
-            if positions is not None and positions.ndim == 3:  # not a picture, (rows, C, h, w)
-                shown = positions.shape[1]
-            parts = kind.parts(attention, height * width, shown, sample.recorder.positions)
-            sample.recorder.see(attention, sample.cells, *parts)
+    def see(sample: Sample, recorder: Recorder, attention: Attention) -> None:
+        height, width = sample.cells
+        shown = height * width
+        if positions is not None and positions.ndim == 3:  # not a picture, (rows, C, h, w)
+            shown = positions.shape[1]
+        parts = kind.parts(attention, height * width, shown, recorder.positions)
+        recorder.see(attention, sample.cells, *parts)
 
-    for chosen in rows:
-        if chosen is not None and chosen.recorder is not None:
-            chosen.recorder.begin()
-    return watched(
-        [layer for name, layer in network.named_modules() if _LAYERS.fullmatch(name)], see
-    )
+    layers = [layer for name, layer in network.named_modules() if _LAYERS.fullmatch(name)]
+    return recorded(layers, rows, see)

@@ -3,19 +3,21 @@
 import base64
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import structlog
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from darkroom.engine import errors
 from darkroom.engine.attention_maps import Size, enlarged
-from darkroom.engine.explain.attention import Attention
+from darkroom.engine.explain.attention import Attention, watched
 from darkroom.engine.explain.tokens import Reading
 from darkroom.responses import (
+    DATA_URI,
     MAX_EXPLANATION_BYTES,
     ExplainedImage,
     ExplainedMaps,
@@ -31,7 +33,6 @@ LONGEST_SIDE = 64  # of a map
 # Of a picture's part of the JSON; what is left is for tokens and words.
 PICTURES_SHARE, MAPS_SHARE = 0.55, 0.3
 BASE64 = 4 / 3
-DATA_URI = "data:image/webp;base64,"
 
 Render = Callable[[Tensor], bytes | None]  # a small WebP of latents (1, C, h, w), if it can
 
@@ -306,3 +307,37 @@ def _thinned(steps: list[ExplainedStep], most: float) -> list[ExplainedStep]:
 def _size(step: ExplainedStep) -> int:
     pictures = (step.latents, step.predicted_noise, step.guess)
     return sum(len(picture) for picture in pictures if picture is not None)
+
+
+class Recording(Protocol):
+    """A sample that may be explained."""
+
+    recorder: Recorder | None
+
+
+One = TypeVar("One", bound=Recording)
+
+
+def recorded(
+    layers: Iterable[nn.Module],
+    rows: Sequence[One | None],
+    see: Callable[[One, Recorder, Attention], None],
+) -> AbstractContextManager[None]:
+    """Context of one call of a network, in which `see` records what its layers look at.
+
+    Args:
+        rows: of the call: the sample that a row explains, if it explains one.
+        see: for each of these rows and each layer; its errors leave no explanation.
+    """
+
+    def look(row: int, attention: Attention) -> None:
+        sample = rows[row]
+        if sample is None or sample.recorder is None or sample.recorder.failure is not None:
+            return
+        with sample.recorder.attempt():
+            see(sample, sample.recorder, attention)
+
+    for sample in rows:
+        if sample is not None and sample.recorder is not None:
+            sample.recorder.begin()
+    return watched(layers, look)
