@@ -21,10 +21,11 @@ NOBODY = 12345
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
 
 
-def as_nobody(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user of whom no file is."""
+def as_nobody(*arguments: str, processes: int = 100) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user of whom no file is, and who may have so many processes."""
     return subprocess.run(
         [
+            *("prlimit", f"--nproc={processes}:{processes}"),
             *("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"),
             *(sys.executable, "-m", "darkroom", *arguments),
         ],
@@ -61,6 +62,17 @@ def test_what_is_roots_in_a_folder_ends_the_start(folder: Path, name: str) -> No
         (line,) = result.stderr.splitlines()
         assert f"{folder / name} belongs to user 0" in line
         assert f"chown -R {NOBODY}" in line
+
+
+@pytest.mark.slow
+def test_a_folder_of_others_is_named_even_if_no_process_can_be_started(folder: Path) -> None:
+    """`serve` starts the worker before it looks at the folder."""
+    os.chown(folder, 0, 0)
+    result = as_nobody("serve", "--data-dir", str(folder), "--port", "1025", processes=1)
+
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert f"{folder} belongs to user 0" in line
 
 
 @pytest.mark.slow

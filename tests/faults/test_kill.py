@@ -1,6 +1,7 @@
 """Any process is killed at any moment, and no accepted job is lost."""
 
 import hashlib
+import resource
 import signal
 import subprocess
 import sys
@@ -36,6 +37,19 @@ def test_a_job_whose_worker_is_killed_is_finished_by_the_next_one(tmp_path: Path
         assert finished["attempts"] == 2
         assert sha256(server, finished) == sha256(server, undisturbed)
         assert server.child("worker").pid != victim.pid
+
+
+@pytest.mark.slow
+def test_serve_goes_on_when_the_machine_can_start_processes_again(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        server.child("web").send_signal(signal.SIGKILL)
+        server.wait_to_say("cannot be started, trying again")
+
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
+        server.wait_until_ready()
+        assert server.finished(server.submit()["id"])["status"] == "succeeded"
 
 
 LOSING = """

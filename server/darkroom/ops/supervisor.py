@@ -62,11 +62,13 @@ def check_port(host: str, port: int) -> None:
 def early_worker(settings: Settings) -> "Iterator[Child]":
     """Context with a worker that imports the engine's libraries while `serve` checks the settings.
 
-    It does not touch the data folder meanwhile. It is killed if it still runs at the end.
+    It does not touch the data folder meanwhile. It is killed if it still runs at the end. If it
+    cannot be started, `supervise` tries again, and says so.
     """
     watch = Watch(settings.pulse_path, allowed_silence_s(settings))
     worker = Child("worker", _command(settings, "worker"), watch)
-    worker.launch("--imports-first")
+    with contextlib.suppress(OSError):
+        worker.launch("--imports-first")
     try:
         yield worker
     finally:
@@ -80,7 +82,8 @@ def supervise(settings: Settings, worker: "Child") -> None:
 
     Then the jobs that run have `queue.shutdown_timeout_s` to end, or until the second signal.
     """
-    worker.log_start()
+    if worker.process is not None:
+        worker.log_start()
     signals: list[int] = []
     children = [Child("web", _command(settings, "web", "--no-notice")), worker]
 
@@ -176,17 +179,29 @@ class Child:
             self._end_if_it_hangs(self.process, now)
             if self.process.poll() is not None:
                 log.error("died, restarting it", child=self.name, code=self.process.returncode)
-                steady = now - self.started_at > STEADY_S
-                longer = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self.pause_s))
-                self.pause_s = FIRST_PAUSE_S if steady else longer
-                self.start_at = now + self.pause_s
+                if now - self.started_at > STEADY_S:
+                    self.pause_s = 0.0
+                self._start_later(now)
                 self.process = None
         if self.process is None and now >= self.start_at:
-            self.launch()
-            self.log_start()
+            try:
+                self.launch()
+            except OSError as error:  # no memory, or too many processes: both may pass
+                log.error("cannot be started, trying again", child=self.name, error=str(error))
+                self._start_later(now)
+            else:
+                self.log_start()
+
+    def _start_later(self, now: float) -> None:
+        self.pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self.pause_s))
+        self.start_at = now + self.pause_s
 
     def launch(self, *options: str) -> None:
-        """Start it, with these options for this time."""
+        """Start it, with these options for this time.
+
+        Raises:
+            OSError: the machine cannot start a process now.
+        """
         self.started_at = time.monotonic()
         self.process = subprocess.Popen(
             [*self.command, *options],
