@@ -13,7 +13,7 @@ import re
 import socket
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,37 +81,50 @@ class WebDriver(ABC):
         return eventually(lambda: self._look_for(role, name), about=self._page)
 
     def click(self, role: str, name: str | re.Pattern[str]) -> None:
-        element = self.find(role, name)
-        self.run("arguments[0].scrollIntoView({ block: 'center' })", {ELEMENT: element})
-        self.command(CLICK, id=element)
+        def act(element: str) -> None:
+            self.run("arguments[0].scrollIntoView({ block: 'center' })", {ELEMENT: element})
+            self.command(CLICK, id=element)
+
+        self._with(role, name, act)
 
     def press(self, role: str, name: str | re.Pattern[str], key: str) -> None:
         """A key while the element has the focus."""
-        element = self.find(role, name)
-        self.run("arguments[0].focus()", {ELEMENT: element})
-        self.command(SEND_KEYS, id=element, text=KEYS[key])
+
+        def act(element: str) -> None:
+            self.run("arguments[0].focus()", {ELEMENT: element})
+            self.command(SEND_KEYS, id=element, text=KEYS[key])
+
+        self._with(role, name, act)
 
     def text(self, role: str, name: str | re.Pattern[str] = "") -> str:
-        shown: str = self.run("return arguments[0].innerText", {ELEMENT: self.find(role, name)})
-        return shown
+        return self._read_of(role, name, "return arguments[0].innerText")
 
     def value_text(self, role: str, name: str) -> str:
         """What a slider is read out as."""
-        said: str = self.run(
-            "return arguments[0].getAttribute('aria-valuetext')", {ELEMENT: self.find(role, name)}
-        )
-        return said
+        return self._read_of(role, name, "return arguments[0].getAttribute('aria-valuetext')")
+
+    def _read_of(self, role: str, name: str | re.Pattern[str], script: str) -> str:
+        found: str = self._with(role, name, lambda element: self.run(script, {ELEMENT: element}))
+        return found
+
+    def _with(self, role: str, name: str | re.Pattern[str], act: Callable[[str], Any]) -> Any:
+        """What `act` returns for the element; the page may draw another in its place meanwhile."""
+        while True:
+            with suppress(StaleElementError):
+                return act(self.find(role, name))
 
     def _look_for(self, role: str, name: str | re.Pattern[str]) -> str:
         """The element's id; empty while there is none."""
-        found = self.run(
-            "return [...document.querySelectorAll(arguments[0])]"
-            ".filter(e => e.getClientRects().length > 0 && !e.closest('[inert]'))",
-            CANDIDATES[role],
-        )
+        found: list[dict[str, str]] = []
+        with suppress(StaleElementError):
+            found = self.run(
+                "return [...document.querySelectorAll(arguments[0])]"
+                ".filter(e => e.getClientRects().length > 0 && !e.closest('[inert]'))",
+                CANDIDATES[role],
+            )
         for each in found:
-            element: str = each[ELEMENT]
-            with suppress(WebDriverError):  # the page has drawn another in its place
+            element = each[ELEMENT]
+            with suppress(StaleElementError):
                 label = self.command(LABEL, id=element)
                 is_it = name.search(label) if isinstance(name, re.Pattern) else name in ("", label)
                 if is_it:
@@ -127,6 +140,20 @@ class WebDriver(ABC):
 
 class WebDriverError(Exception):
     """The browser refused a command."""
+
+
+class StaleElementError(WebDriverError):
+    """The page has drawn another element in the place of the one that was found; nothing is done.
+
+    A browser says so also of a script that returns elements which go in that moment.
+    """
+
+
+def refusal(error: dict[str, Any]) -> WebDriverError:
+    """The exception of an error in WebDriver's form (https://www.w3.org/TR/webdriver2/#errors)."""
+    stale = error["error"] in ("stale element reference", "no such element")
+    kind = StaleElementError if stale else WebDriverError
+    return kind(f"{error['error']}: {error['message']}")
 
 
 class Firefox(WebDriver):
@@ -161,7 +188,7 @@ class Firefox(WebDriver):
         self._file.flush()
         _, _, error, value = self._read()
         if error is not None:
-            raise WebDriverError(f"{name}: {error['error']}: {error['message']}")
+            raise refusal(error)
         return value
 
     def _read(self) -> Any:
@@ -274,5 +301,5 @@ def _running(
 def _value(answer: httpx2.Response) -> Any:
     value = answer.json()["value"]
     if answer.status_code != 200:
-        raise WebDriverError(f"{value['error']}: {value['message']}")
+        raise refusal(value)
     return value
