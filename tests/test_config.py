@@ -108,3 +108,24 @@ def test_the_projects_other_variables_are_known(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(f"DARKROOM_{name}", "1")
     config.load({})
     assert config.unknown_variables() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("bucket/prefix", "has to be a URL"),
+        ("s3://", "has to be a URL"),
+        ("memory://pictures", "cannot share"),
+    ],
+)
+def test_a_place_for_files_that_cannot_be_used_is_refused(url: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        config.StorageSettings.model_validate({"files_url": url})
+
+
+def test_a_place_for_files_is_shown_to_nobody_because_it_may_hold_a_password() -> None:
+    found = config.StorageSettings.model_validate(
+        {"files_url": "ftp://me:secret1@host/pictures", "files_options": {"key": "secret2"}}
+    )
+
+    assert "secret" not in f"{found!r} {found}"

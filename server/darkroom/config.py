@@ -229,8 +229,15 @@ class ModelSettings(Section):
     civitai_token: SecretStr | None = None
 
 
+# What a URL's scheme needs besides fsspec, and the extra that has it.
+SCHEMES = {scheme: ("s3fs", "s3") for scheme in ("s3", "s3a")}
+OF_ONE_PROCESS = ("memory", "data")  # web and worker would each have their own
+
+
 class StorageSettings(Section):
     database_url: SecretStr | None = None
+    files_url: SecretStr | None = None
+    files_options: dict[str, Any] = Field({}, repr=False)
 
     @field_validator("database_url")
     @classmethod
@@ -241,8 +248,23 @@ class StorageSettings(Section):
         if found.scheme not in ("postgresql", DRIVER) or len(found.path) < 2:
             raise ValueError(f"it has to be {DRIVER}://USER:PASSWORD@HOST/DATABASE")
         if find_spec("psycopg") is None:
-            raise ValueError("it needs psycopg: `pip install 'darkroom[postgresql]'`")
+            raise ValueError("it needs psycopg: `pip install 'darkroom-server[postgresql]'`")
         return SecretStr(found._replace(scheme=DRIVER).geturl())
+
+    @field_validator("files_url")
+    @classmethod
+    def _of_files(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None:
+            return None
+        scheme, separator, place = url.get_secret_value().partition("://")
+        if not separator or not scheme or not place.strip("/"):
+            raise ValueError("it has to be a URL such as s3://BUCKET/PREFIX")
+        if scheme in OF_ONE_PROCESS:
+            raise ValueError(f"web and workers cannot share {scheme}://")
+        module, extra = SCHEMES.get(scheme, ("fsspec", "s3"))
+        if find_spec(module) is None:
+            raise ValueError(f"it needs {module}: `pip install 'darkroom-server[{extra}]'`")
+        return SecretStr(url.get_secret_value().rstrip("/"))
 
 
 class InDataDir:
