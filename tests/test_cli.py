@@ -170,7 +170,7 @@ def test_a_data_folder_serves_one_server(server: RunningServer) -> None:
 
     for command, words in (
         ("serve", "a server already runs"),
-        ("worker", "a worker already works"),
+        ("worker", "already works on"),
     ):
         result = darkroom(command, *arguments)
         assert result.returncode == 1

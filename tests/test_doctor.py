@@ -149,7 +149,8 @@ def test_who_holds_the_locks_is_named(server: RunningServer) -> None:
     locks = findings(Settings(data_dir=server.data_dir))["locks"]
 
     assert locks.ok
-    assert f"worker (process {server.child('worker').pid})" in locks.detail
+    name = Settings().worker_lock_path.stem
+    assert f"{name} (process {server.child('worker').pid})" in locks.detail
 
 
 def test_the_port_of_the_running_server_is_no_fault(
@@ -170,7 +171,7 @@ def test_the_port_of_the_running_server_is_no_fault(
 
 def test_a_process_of_another_container_is_not_looked_for_here(settings: Settings) -> None:
     """Containers count their processes from 1, each for itself."""
-    path = settings.data_dir / "worker.lock"
+    path = settings.worker_lock_path
 
     with FileLock(path):  # as a worker there holds it
         path.write_text("4194999 pid:[1]")
@@ -179,5 +180,5 @@ def test_a_process_of_another_container_is_not_looked_for_here(settings: Setting
         of_ours = findings(settings)["locks"]
 
     assert locks.ok
-    assert "worker (process 4194999 of another container)" in locks.detail
+    assert f"{path.stem} (process 4194999 of another container)" in locks.detail
     assert not of_ours.ok

@@ -273,22 +273,30 @@ def import_worker() -> Callable[[Settings], None]:
     return worker_process.run
 
 
-# `serve` checks the data folder itself meanwhile.
-@command(main, click.option("--imports-first", is_flag=True, hidden=True))
-def worker(settings: Settings, imports_first: bool) -> None:
-    """Start the worker process alone."""
+# `serve` checks the data folder itself meanwhile, and counts the workers that it starts.
+@command(
+    main,
+    click.option("--imports-first", is_flag=True, hidden=True),
+    click.option("--number", type=int, default=0, hidden=True),
+)
+def worker(settings: Settings, imports_first: bool, number: int) -> None:
+    """Start one worker process alone."""
+    settings = settings.of_worker(number)
     logs.configure(settings.log_format, "worker")
     if imports_first:
         import_worker()
     from darkroom.storage import database
 
     prepare(settings)
-    # The lock proves that no other process has this worker's id, so jobs that are still leased to
-    # the id belonged to a dead process and can be taken back at once. It is taken before the
+    # The lock proves that no other process has this worker's name, so jobs that are still leased to
+    # the name belonged to a dead process and can be taken back at once. It is taken before the
     # seconds that the engine's libraries take to load.
-    with database.exclusively(settings.data_dir / "worker.lock") as alone:
+    with database.exclusively(settings.worker_lock_path) as alone:
         if not alone:
-            fail(f"a worker already works on {settings.data_dir}; stop it or choose --data-dir")
+            fail(
+                f"a worker called {settings.worker_name} already works on {settings.data_dir}; "
+                "stop it, choose --data-dir, or give this one a name: DARKROOM_WORKER__NAME"
+            )
         run = import_worker()
         try:
             run(settings)

@@ -7,6 +7,7 @@ import base64
 import difflib
 import os
 import re
+import socket
 import warnings
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -229,6 +230,13 @@ class ModelSettings(Section):
     civitai_token: SecretStr | None = None
 
 
+WORKER_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # in paths of files and of the API
+
+
+class WorkerSettings(Section):
+    name: Annotated[str, Field(pattern=f"^{WORKER_NAME}$")] | None = None
+
+
 # What a URL's scheme needs besides fsspec, and the extra that has it.
 SCHEMES = {scheme: ("s3fs", "s3") for scheme in ("s3", "s3a")}
 OF_ONE_PROCESS = ("memory", "data")  # web and worker would each have their own
@@ -268,13 +276,18 @@ class StorageSettings(Section):
 
 
 class InDataDir:
-    """Attribute of the settings: the path of a file or folder in the data folder."""
+    """Attribute of the settings: the path of a file or folder in the data folder.
+
+    In its name, {worker} is the name of the worker.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __get__(self, settings: "Settings", owner: type["Settings"]) -> Path:
-        return settings.data_dir / self._name
+        named = "{" in self._name
+        name = self._name.format(worker=settings.worker_name) if named else self._name
+        return settings.data_dir / name
 
 
 class Settings(BaseSettings):
@@ -302,9 +315,12 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     webhooks: WebhookSettings = WebhookSettings()
     storage: StorageSettings = StorageSettings()
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = 1
+    worker: WorkerSettings = WorkerSettings()
 
     database_path: ClassVar = InDataDir("darkroom.db")
-    pulse_path: ClassVar = InDataDir("worker.pulse")
+    pulse_path: ClassVar = InDataDir("worker-{worker}.pulse")
+    worker_lock_path: ClassVar = InDataDir("worker-{worker}.lock")
     address_path: ClassVar = InDataDir("web.address")
     tls_dir: ClassVar = InDataDir("tls")
     hashes_path: ClassVar = InDataDir("hashes.json")
@@ -318,6 +334,18 @@ class Settings(BaseSettings):
     embeddings_dir: ClassVar = InDataDir("embeddings")
     upscalers_dir: ClassVar = InDataDir("upscalers")
 
+    @property
+    def worker_name(self) -> str:
+        """The name of this process's worker, or of the first one of several."""
+        return self.worker.name or f"{host_name()}-0"
+
+    def of_worker(self, number: int) -> "Settings":
+        """The settings of one of several workers on this machine, the first of which is 0."""
+        if number == 0:
+            return self
+        name = f"{self.worker.name or host_name()}-{number}"
+        return self.model_copy(update={"worker": WorkerSettings(name=name)})
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -329,6 +357,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = YamlConfigSettingsSource(settings_cls, yaml_file=config_path())
         return (init_settings, env_settings, file)
+
+
+def host_name() -> str:
+    """The name of this machine, with the characters that a worker's name may have."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).lstrip("._-")
+    return name[:60] or "worker"
 
 
 def config_path() -> Path | None:

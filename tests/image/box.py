@@ -132,7 +132,7 @@ class Box:
         answer = self.http.post("/txt2img", json=body, headers={"prefer": "respond-async"})
         address = f"/jobs/{answer.json()['id']}"
         self._until(address, lambda job: (job["progress"] or {}).get("step", 0) > 0)
-        pid = self.inside("worker", "cat", "/data/worker.lock").split()[0]
+        pid = self.inside("worker", "cat", "/data/worker-worker-0.lock").split()[0]
         began = time.monotonic()
         self.inside("worker", "bash", "-c", f"kill -9 {pid}", check=False)
         job = self._until(address, lambda job: job["finished_at"] is not None)

@@ -36,7 +36,18 @@ def test_the_folders_file_system_need_not_take_sockets() -> None:
         assert bell.wait(60)
 
 
-def test_a_bell_left_by_a_dead_process_is_taken_over(tmp_path: Path) -> None:
+def test_a_ring_wakes_everyone_at_the_address_and_nobody_else(tmp_path: Path) -> None:
+    path = doorbell.address(tmp_path, "worker")
+    other = doorbell.address(tmp_path, "web")
+    with Doorbell(path) as one, Doorbell(path) as two, Doorbell(other) as web:
+        doorbell.ring(path)
+
+        assert one.wait(60)
+        assert two.wait(60)
+        assert not web.wait(0)
+
+
+def test_bells_left_by_dead_processes_are_taken_away(tmp_path: Path) -> None:
     path = doorbell.address(tmp_path, "web")
     dead = Doorbell(path)
     dead._socket.close()  # as the kernel does after kill -9; the file stays
@@ -44,3 +55,5 @@ def test_a_bell_left_by_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     with Doorbell(path) as bell:
         doorbell.ring(path)
         assert bell.wait(60)
+        assert len(list(tmp_path.iterdir())) == 1
+    assert not list(tmp_path.iterdir())

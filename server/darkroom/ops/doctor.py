@@ -212,7 +212,8 @@ def check_files(settings: Settings) -> Finding:
 def check_locks(settings: Settings) -> Finding:
     """Which processes of the server run, and whether a child of a dead one still holds its lock."""
     held, orphaned = [], []
-    for path in (settings.data_dir / f"{name}.lock" for name in ("serve", "web", "worker")):
+    workers = sorted(settings.data_dir.glob("worker-*.lock"))
+    for path in (settings.data_dir / "serve.lock", settings.data_dir / "web.lock", *workers):
         if not database.is_held(path):
             continue
         pid, _, namespace = path.read_text().strip().partition(" ")

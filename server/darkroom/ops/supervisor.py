@@ -1,22 +1,24 @@
-"""`darkroom serve`: runs web and worker as two processes, and restarts each when it dies."""
+"""`darkroom serve`: runs web and the workers as processes, and restarts each when it dies."""
 
 import contextlib
 import ctypes
 import errno
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 
 import structlog
 
 from darkroom.config import Settings
 from darkroom.errors import DarkroomError
+from darkroom.ops import gpus
 from darkroom.ops.logs import print_line
 from darkroom.ops.watchdog import Watch, allowed_silence_s
 from darkroom.responses import JobStatus
@@ -60,13 +62,12 @@ def check_port(host: str, port: int) -> None:
 
 @contextmanager
 def early_worker(settings: Settings) -> "Iterator[Child]":
-    """Context with a worker that imports the engine's libraries while `serve` checks the settings.
+    """Context with the first worker, which imports libraries while `serve` checks the settings.
 
     It does not touch the data folder meanwhile. It is killed if it still runs at the end. If it
     cannot be started, `supervise` tries again, and says so.
     """
-    watch = Watch(settings.pulse_path, allowed_silence_s(settings))
-    worker = Child("worker", _command(settings, "worker"), watch)
+    worker = _worker(settings, 0)
     with contextlib.suppress(OSError):
         worker.launch("--imports-first")
     try:
@@ -78,7 +79,7 @@ def early_worker(settings: Settings) -> "Iterator[Child]":
 
 
 def supervise(settings: Settings, worker: "Child") -> None:
-    """Keep web and worker running until SIGTERM or SIGINT.
+    """Keep web and the workers, of which one may run already, running until SIGTERM or SIGINT.
 
     Then the jobs that run have `queue.shutdown_timeout_s` to end, or until the second signal.
     """
@@ -86,6 +87,7 @@ def supervise(settings: Settings, worker: "Child") -> None:
         worker.log_start()
     signals: list[int] = []
     children = [Child("web", _command(settings, "web", "--no-notice")), worker]
+    others = OtherWorkers(settings)
 
     def stop(number: int, _frame: FrameType | None) -> None:
         signals.append(number)
@@ -96,14 +98,62 @@ def supervise(settings: Settings, worker: "Child") -> None:
         while not signals:
             for child in children:
                 child.look(time.monotonic())
+            children += others.new()
             time.sleep(LOOK_S)
         by_person = signals[0] == signal.SIGINT
         print_line(stop_notice(_running_jobs(settings), settings, by_person=by_person))
     finally:
+        others.stop()
         running = [child.process for child in children if child.process is not None]
         timeout_s = settings.queue.shutdown_timeout_s + GRACE_S
         _end(running, timeout_s, hurries=lambda: len(signals) > 1)
         log.info("stopped")
+
+
+class OtherWorkers:
+    """The workers besides the first one, once it is known how many, and on which GPU each works."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._are_made = settings.workers == 1
+        self._counting: gpus.GpuCount | None = None
+        if not self._are_made and settings.engine.device != "cpu":
+            with contextlib.suppress(OSError):
+                self._counting = gpus.GpuCount()
+
+    def new(self) -> "list[Child]":
+        """All of them, once; none at other calls."""
+        if self._are_made:
+            return []
+        found = self._counting.read() if self._counting else 0
+        if found is None:
+            return []
+        self._are_made = True
+        asked = self._settings.workers
+        number = max(1, found) if asked == "auto" else asked
+        log.info("workers", number=number, gpus=found)
+        return [_worker(self._settings, each, found) for each in range(1, number)]
+
+    def stop(self) -> None:
+        """Stop counting."""
+        if self._counting is not None:
+            self._counting.stop()
+
+
+def _worker(settings: Settings, number: int, count: int = 1) -> "Child":
+    """One of the workers. Of several, each sees one of so many GPUs, and has its part of the CPU.
+
+    Several that have no GPU, or the same one, share it.
+    """
+    variables = {}
+    if settings.workers != 1:
+        variables = gpus.only(number % max(1, count))
+        if settings.workers != "auto":
+            threads = max(1, (os.cpu_count() or 1) // settings.workers)
+            variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
+    watch = Watch(settings.of_worker(number).pulse_path, allowed_silence_s(settings))
+    command = _command(settings, "worker", *(("--number", str(number)) if number else ()))
+    return Child(f"worker {number}" if number else "worker", command, watch, variables)
 
 
 def _command(settings: Settings, *words: str) -> list[str]:
@@ -168,6 +218,7 @@ class Child:
     name: str
     command: list[str]
     watch: Watch | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)  # besides this process's own
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     pause_s: float = 0.0
@@ -206,6 +257,7 @@ class Child:
         self.process = subprocess.Popen(
             [*self.command, *options],
             stdin=subprocess.DEVNULL,
+            env={**os.environ, **self.variables} if self.variables else None,
             start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends them in order
             preexec_fn=_die_with_parent,
         )

@@ -3,7 +3,6 @@
 import os
 import resource
 import signal
-import socket
 import sys
 from types import FrameType
 
@@ -23,7 +22,7 @@ from darkroom.storage.files import Files
 
 
 def run(settings: Settings) -> None:
-    """Run the worker until SIGTERM or SIGINT. The caller holds the data folder's worker lock.
+    """Run the worker until SIGTERM or SIGINT. The caller holds the lock of its name.
 
     Raises:
         OSError: the default model cannot be loaded.
@@ -41,7 +40,7 @@ def _work(settings: Settings, pulse: Pulse) -> None:
     meters.describe(torch=torch.__version__, device=working.device, gpu_bytes=working.gpu_bytes)
     web_bell = doorbell.address(settings.data_dir, "web")
     opened = database.Database(database.place_of(settings), settings.queue.database_timeout_s)
-    name = socket.gethostname()
+    name = settings.worker_name
     reconcile.at_worker_start(settings, opened, name)
     leases = Leases(
         opened,

@@ -1,16 +1,19 @@
 """How one process learns of another's changes: a doorbell wakes it, and it reads the event log.
 
-The doorbell is a datagram socket in the data folder, or in /tmp where the folder's file system
-takes no sockets (SMB, SSHFS, exFAT). No ring has to arrive: listeners also poll.
+A doorbell is a datagram socket in the data folder, or in /tmp where the folder's file system takes
+no sockets (SMB, SSHFS, exFAT). Each process has its own, and a ring wakes all at one address: every
+worker, or every web process, of a data folder. No ring has to arrive: listeners also poll.
 """
 
 import contextlib
+import errno
 import os
+import secrets
 import select
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -26,43 +29,62 @@ _MAX_SOCKET_PATH = 100  # bytes; the kernel takes 108 with the terminator (man 7
 
 
 def address(data_dir: Path, name: str) -> Path:
-    """The socket's path: in the data folder, or in /tmp if that path is too long."""
-    path = data_dir / f"{name}.bell"
-    return path if len(os.fsencode(path)) <= _MAX_SOCKET_PATH else _elsewhere(path)
+    """Where the processes of a kind, `web` or `worker`, listen: how their sockets' paths begin."""
+    return data_dir / name
 
 
-def _elsewhere(path: Path) -> Path:
-    digest = sha256(os.fsencode(path)).hexdigest()[:24]
-    return Path(tempfile.gettempdir()) / f"darkroom-{digest}.bell"
+def _elsewhere(address: Path) -> Path:
+    """The folder of sockets that cannot be at an address."""
+    digest = sha256(os.fsencode(address)).hexdigest()[:24]
+    return Path(tempfile.gettempdir()) / f"darkroom-{digest}"
 
 
-def ring(path: Path) -> None:
-    """Wake the process that listens at `path`, if there is one."""
+def _bells(address: Path) -> Iterator[Path]:
+    """The sockets at an address, also those of processes that were killed."""
+    for folder, start in ((address.parent, f"{address.name}-"), (_elsewhere(address), "")):
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(start) and entry.name.endswith(".bell"):
+                    yield Path(entry.path)
+
+
+def ring(address: Path) -> None:
+    """Wake the processes that listen at an address, if there are any."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as bell:
-        for place in (path, _elsewhere(path)):
-            with contextlib.suppress(OSError):
-                bell.sendto(b"!", str(place))
-                return
+        for path in _bells(address):
+            _ring(bell, path)
+
+
+def _ring(bell: socket.socket, path: Path) -> None:
+    try:
+        bell.sendto(b"!", str(path))
+    except ConnectionRefusedError:  # its process was killed; no other has its name
+        with contextlib.suppress(OSError):
+            path.unlink()
+    except OSError:  # it was rung enough already, or has just ended
+        pass
 
 
 class Doorbell:
-    """Listens for rings. A second listener at the same path replaces the first.
+    """Listens for rings at an address, as other processes may too.
 
     Raises:
         OSError: the socket cannot be created.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, address: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        name = f"{secrets.token_hex(4)}.bell"
+        self._path = address.parent / f"{address.name}-{name}"
         try:
-            self._path = self._bind(path)
+            if len(os.fsencode(self._path)) > _MAX_SOCKET_PATH:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+            self._socket.bind(str(self._path))
         except OSError:
-            self._path = self._bind(_elsewhere(path))
-
-    def _bind(self, path: Path) -> Path:
-        path.unlink(missing_ok=True)
-        self._socket.bind(str(path))
-        return path
+            folder = _elsewhere(address)
+            folder.mkdir(exist_ok=True)
+            self._path = folder / name
+            self._socket.bind(str(self._path))
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until a ring or the timeout. Returns whether there was a ring."""
@@ -76,7 +98,8 @@ class Doorbell:
 
     def ring(self) -> None:
         """Wake the thread that waits here. From any thread."""
-        ring(self._path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as bell:
+            _ring(bell, self._path)
 
     def __enter__(self) -> "Doorbell":
         return self

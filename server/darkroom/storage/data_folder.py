@@ -65,7 +65,7 @@ def check(settings: Settings) -> None:
     """
     check_writable([settings.data_dir])
     written = [settings.images_dir, settings.orphans_dir, settings.tls_dir]
-    written += [settings.pulse_path, settings.address_path]
+    written += [settings.address_path, *settings.data_dir.glob("*.pulse")]
     written += settings.data_dir.glob("*.lock")
     written += settings.data_dir.glob(f"{settings.database_path.stem}.*")
     for folder in (settings.images_dir, settings.orphans_dir):
