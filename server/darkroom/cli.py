@@ -493,7 +493,7 @@ def unload(settings: Settings, name: str) -> None:
     """
     from darkroom.catalog.models import ModelCatalog
     from darkroom.catalog.upscalers import UpscalerCatalog
-    from darkroom.queue import doorbell
+    from darkroom.queue.doorbell import doorbells
     from darkroom.queue.unloads import ModelInUseError, Unloads
     from darkroom.requests import UPSCALERS
     from darkroom.storage import database
@@ -510,7 +510,9 @@ def unload(settings: Settings, name: str) -> None:
         fail(f"jobs of {name} run now; wait for them, or cancel them first")
     finally:
         opened.close()
-    doorbell.ring(doorbell.address(settings.data_dir, "worker"))
+    bells = doorbells(settings)
+    bells.ring("worker")
+    bells.close()
     click.echo(f"{name} leaves memory")
 
 

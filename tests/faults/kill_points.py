@@ -35,6 +35,7 @@ from darkroom.config import Settings
 from darkroom.destinations import parse
 from darkroom.images.decoder import Decoded
 from darkroom.ops import logs
+from darkroom.queue.doorbell import LocalDoorbells
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.requests import Img2Img
@@ -119,6 +120,7 @@ def accept(house: House) -> None:
     known = {
         "settings": house.settings,
         "store": house.store,
+        "doorbells": LocalDoorbells(house.settings.data_dir),
         "files": house.files,
         "callers": Callers(house.store, house.settings.web.abandoned_s),
     }

@@ -70,3 +70,18 @@ def with_setting(url: str) -> dict[str, str]:
     import os
 
     return {**os.environ, SETTING: url}
+
+
+def test_a_web_process_and_a_worker_on_two_hosts_wake_each_other(
+    postgres_server: postgres.Server, tmp_path: Path
+) -> None:
+    """They have folders of their own, and look by themselves only once in ten minutes."""
+    url = postgres_server.migrated().render_as_string(hide_password=False)
+    rarely = {SETTING: url, "DARKROOM_QUEUE__POLL_S": "600"}
+    with (
+        running(tmp_path / "a", process="web", **rarely) as web,
+        running(tmp_path / "b", process="worker", ready=None, **rarely),
+    ):
+        web.wait_until_ready()
+
+        assert web.finished(web.submit()["id"])["status"] == "succeeded"

@@ -40,7 +40,7 @@ logs.configure("console", "worker")
 database.migrate(folder / "darkroom.db")
 opened = Database(folder / "darkroom.db")
 job = accept(Store(opened))
-with Pulse(folder / "worker.pulse", 5) as pulse, Doorbell(folder / "worker") as bell:
+with Pulse(folder / "worker.pulse", 5) as pulse, Doorbell() as bell:
     Dispatcher(
         leases=Leases(opened, "w", lease_s=30, max_attempts=3),
         files=Files(folder / "images"),

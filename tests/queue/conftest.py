@@ -11,7 +11,6 @@ import pytest
 from darkroom.config import QueueSettings
 from darkroom.destinations import Destination
 from darkroom.engine.base import EngineEvent
-from darkroom.queue import doorbell
 from darkroom.queue.doorbell import Doorbell
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
@@ -133,7 +132,7 @@ def play(worker: Leases, clock: Clock, tmp_path: Path) -> Play:
                 waits(dispatcher, timeout_s)
                 return super().wait(timeout_s)
 
-        with Bell(doorbell.address(tmp_path, "worker")) as bell:
+        with Bell() as bell:
             dispatcher = Dispatcher(
                 leases=worker,
                 files=files or Files(tmp_path / "images"),

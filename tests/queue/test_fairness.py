@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from darkroom.queue import doorbell
+from darkroom.queue.doorbell import LocalDoorbells
 from darkroom.queue.fairness import ClientQueue, in_turn, joining, order
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
@@ -236,13 +236,13 @@ def queue_of(server: RunningServer) -> Iterator[Store]:
 def ended_before_b_began(server: RunningServer, steps: int) -> int:
     """A queues twenty jobs, then B one like them; how many of A's ended while B's waited."""
     with queue_of(server) as store:
-        bell = doorbell.address(server.data_dir, "worker")
+        bells = LocalDoorbells(server.data_dir)
         a = {accept(store, client="a", num_inference_steps=steps) for _ in range(20)}
-        doorbell.ring(bell)
+        bells.ring("worker")
         oldest = min(a, key=lambda job: store.events_after(0, job)[0].id)
         next(event for event in server.events(oldest) if event["event"] == "progress")
         b = accept(store, client="b", num_inference_steps=steps)
-        doorbell.ring(bell)
+        bells.ring("worker")
         server.finished(b)
         for job in a:
             store.cancel(job, None)

@@ -40,6 +40,7 @@ from darkroom.config import Settings, signing_key
 from darkroom.images.decoder_pool import Decoders
 from darkroom.ops.metrics import QueueMetrics
 from darkroom.ops.puller import Puller
+from darkroom.queue.doorbell import doorbells
 from darkroom.queue.pulls import Pulls
 from darkroom.queue.retention import Janitor, Retention
 from darkroom.queue.store import Store
@@ -100,6 +101,7 @@ def create_app(settings: Settings) -> Application:
         bodies=BodyReader(settings.web.max_upload_bytes, settings.data_dir),
         store=store,
         callers=Callers(store, settings.web.abandoned_s),
+        doorbells=doorbells(settings),
         unloads=Unloads(database),
         pulls=pulls,
         puller=Puller(pulls, Hubs.of(settings), settings.pulls_lock_path),

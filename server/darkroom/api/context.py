@@ -19,7 +19,7 @@ from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import Settings
 from darkroom.ops.metrics import QueueMetrics
 from darkroom.ops.puller import Puller
-from darkroom.queue import doorbell
+from darkroom.queue.doorbell import Doorbells
 from darkroom.queue.pulls import Pulls
 from darkroom.queue.store import Store
 from darkroom.queue.unloads import Unloads
@@ -36,6 +36,7 @@ class Context:
     bodies: BodyReader
     store: Store
     callers: Callers
+    doorbells: Doorbells
     unloads: Unloads
     pulls: Pulls
     puller: Puller
@@ -62,8 +63,8 @@ class Context:
             self.ring_worker()
 
     def ring_worker(self) -> None:
-        """Notify the worker that the queue has changed."""
-        doorbell.ring(doorbell.address(self.settings.data_dir, "worker"))
+        """Notify the workers that the queue has changed."""
+        self.doorbells.ring("worker")
 
 
 def context() -> Context:

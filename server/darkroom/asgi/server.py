@@ -24,8 +24,7 @@ from darkroom.api.context import context_of
 from darkroom.asgi.bridge import Bridge
 from darkroom.asgi.connection import SPARE_CONNECTIONS, Connection
 from darkroom.config import Settings
-from darkroom.queue import doorbell
-from darkroom.queue.doorbell import Doorbell, Tail
+from darkroom.queue.doorbell import Tail
 from darkroom.responses import Event
 
 BACKLOG = 2048
@@ -93,8 +92,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]
             here.streams.publish(events, self.loop)
             here.webhook_sender.hear(events)
 
-        data_dir = self._settings.data_dir
-        with Doorbell(doorbell.address(data_dir, "web")) as bell:
+        with here.doorbells.listen("web") as bell:
             tail = Tail(here.store, bell, self._settings.queue.poll_s, publish)
             tail.start()
             here.webhook_sender.start()
@@ -105,7 +103,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]
                 try:
                     await self._serve_connections()
                 finally:
-                    here.hashes.stop()
+                    await asyncio.to_thread(here.hashes.stop)
                     await asyncio.to_thread(here.puller.stop)
                     await asyncio.to_thread(tail.stop)
                     await asyncio.to_thread(here.webhook_sender.stop)

@@ -77,6 +77,7 @@ class Hashes:
         self._loras = loras
         self._known: dict[str, str] = self._read()
         self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hashes", daemon=True)
 
     def of(self, path: Path) -> str | None:
         """SHA-256 of a file as it is now; None if it is not made yet. Reads no file."""
@@ -110,10 +111,16 @@ class Hashes:
 
     def start(self) -> None:
         """Begin to hash what is not known yet, in a thread that does not keep the process alive."""
-        threading.Thread(target=self._run, name="hashes", daemon=True).start()
+        self._thread.start()
 
     def stop(self) -> None:
+        """Stop, after the block of a file that is read now. Needs no `start`.
+
+        A process that ends while a thread of it imports numpy may be aborted.
+        """
         self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
         while not self._stopped.is_set():

@@ -12,8 +12,7 @@ from prometheus_client import disable_created_metrics
 from darkroom.config import Settings
 from darkroom.engine import engine
 from darkroom.ops.watchdog import Pulse, allowed_silence_s
-from darkroom.queue import doorbell
-from darkroom.queue.doorbell import Doorbell
+from darkroom.queue.doorbell import doorbells
 from darkroom.queue.leases import Leases
 from darkroom.queue.worker import Dispatcher
 from darkroom.queue.worker_metrics import Meters
@@ -38,7 +37,7 @@ def _work(settings: Settings, pulse: Pulse) -> None:
     meters = Meters()
     working = engine.from_settings(settings, meter=meters)
     meters.describe(torch=torch.__version__, device=working.device, gpu_bytes=working.gpu_bytes)
-    web_bell = doorbell.address(settings.data_dir, "web")
+    bells = doorbells(settings)
     opened = database.Database(database.place_of(settings), settings.queue.database_timeout_s)
     name = settings.worker_name
     reconcile.at_worker_start(settings, opened, name)
@@ -49,13 +48,13 @@ def _work(settings: Settings, pulse: Pulse) -> None:
         max_attempts=settings.queue.max_attempts,
         max_in_flight_per_client=settings.queue.max_in_flight_per_client,
     )
-    with Doorbell(doorbell.address(settings.data_dir, "worker")) as bell:
+    with bells.listen("worker") as bell:
         dispatcher = Dispatcher(
             leases=leases,
             files=Files(settings.images_dir),
             engine=working,
             bell=bell,
-            ring_web=lambda: doorbell.ring(web_bell),
+            ring_web=lambda: bells.ring("web"),
             settings=settings.queue,
             device=working.device,
             max_in_flight=settings.engine.max_jobs_in_flight,
@@ -82,4 +81,5 @@ def _work(settings: Settings, pulse: Pulse) -> None:
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
         dispatcher.run()
+    bells.close()
     opened.close()

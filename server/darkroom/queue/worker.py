@@ -95,6 +95,7 @@ class Dispatcher:
         if not self._stopping.is_set():
             self._stop_by = self.clock() + self.settings.shutdown_timeout_s
         self._stopping.set()
+        self.bell.ring()
 
     def hurry(self) -> None:
         """Put jobs that are not done back in the queue now. After `stop`, from any thread."""

@@ -1,10 +1,13 @@
 """PostgreSQL: connections, durability, one writer at a time, and which errors may pass."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
+
+if TYPE_CHECKING:
+    import psycopg
 
 # Of the advisory lock that each writing transaction holds, as SQLite's are one at a time. So the
 # ids of events are in the order of commits, and a claim sees all claims before it.
@@ -42,27 +45,12 @@ def connect(url: URL, busy_timeout_s: float) -> Engine:
     Args:
         busy_timeout_s: how long a transaction waits for another writer, or for a connection.
     """
-    settings = {
-        "lock_timeout": f"{busy_timeout_s * 1000:.0f}",
-        "idle_in_transaction_session_timeout": f"{SILENT_S * 1000}",
-        "tcp_keepalives_idle": f"{SILENT_S}",
-        "tcp_keepalives_interval": "5",
-        "tcp_keepalives_count": "2",
-        "tcp_user_timeout": f"{SILENT_S * 1000}",
-        "timezone": "UTC",
-    }
     engine = create_engine(
         url,
-        connect_args={
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "application_name": "darkroom",
-            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
-            # The client's side of the same: a server that is out of reach.
-            "keepalives_idle": SILENT_S,
-            "keepalives_interval": 5,
-            "keepalives_count": 2,
-            "tcp_user_timeout": SILENT_S * 1000,
-        },
+        connect_args=_connect_args(
+            lock_timeout=f"{busy_timeout_s * 1000:.0f}",
+            idle_in_transaction_session_timeout=f"{SILENT_S * 1000}",
+        ),
         hide_parameters=True,  # errors are logged, and parameters contain prompts
         pool_pre_ping=True,  # a connection of before a restart of the server is replaced
         pool_size=8,
@@ -88,6 +76,39 @@ def connect(url: URL, busy_timeout_s: float) -> Engine:
         connection.exec_driver_sql(begun)
 
     return engine
+
+
+def connect_alone(url: URL) -> "psycopg.Connection":
+    """A connection outside all pools, each of whose statements is a transaction that is not synced.
+
+    Raises:
+        psycopg.Error: the database cannot be reached.
+    """
+    import psycopg
+
+    _, named = url.get_dialect()().create_connect_args(url)
+    return psycopg.connect(**{**named, **_connect_args(synchronous_commit="off")}, autocommit=True)
+
+
+def _connect_args(**settings: str) -> dict[str, Any]:
+    """How to connect, with settings of the session."""
+    settings |= {
+        "tcp_keepalives_idle": f"{SILENT_S}",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "2",
+        "tcp_user_timeout": f"{SILENT_S * 1000}",
+        "timezone": "UTC",
+    }
+    return {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "application_name": "darkroom",
+        "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+        # The client's side of the same: a server that is out of reach.
+        "keepalives_idle": SILENT_S,
+        "keepalives_interval": 5,
+        "keepalives_count": 2,
+        "tcp_user_timeout": SILENT_S * 1000,
+    }
 
 
 def passing(error: DBAPIError) -> tuple[str, bool] | None:

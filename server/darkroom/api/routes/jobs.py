@@ -82,6 +82,7 @@ def cancel_job(job_id: str) -> Response:
     if job is None:
         raise not_found(f"job {job_id!r}")
     here.ring_worker()
+    here.doorbells.ring("web")  # of which another may have those who follow the job
     return send_model(job)
 
 
