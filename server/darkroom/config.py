@@ -238,7 +238,7 @@ class WorkerSettings(Section):
 
 
 # What a URL's scheme needs besides fsspec, and the extra that has it.
-SCHEMES = {scheme: ("s3fs", "s3") for scheme in ("s3", "s3a")}
+SCHEMES = dict.fromkeys(("s3", "s3a"), ("s3fs", "s3"))
 OF_ONE_PROCESS = ("memory", "data")  # web and worker would each have their own
 
 
