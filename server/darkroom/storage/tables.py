@@ -40,8 +40,8 @@ class JobRow(Table):
         UniqueConstraint("client", "idempotency_key"),
         Index("jobs_by_status", "status", "sequence"),
         Index(
-            # Of queued jobs alone, which a migration says: here SQLAlchemy would import the dialects
-            # of both databases at each start.
+            # Of queued jobs alone, which a migration says: here, SQLAlchemy would import the
+            # dialects of both databases at each start.
             "jobs_queued",
             *("status", "client", "model", "pixels", "urgency", "images", "steps"),
         ),
