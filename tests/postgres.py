@@ -5,32 +5,38 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
+import psutil
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 
 from darkroom.storage import database
 from tests.programs import program
+from tests.serving import free_port
+from tests.waiting import PATIENCE_S
 
 USER = "postgres"  # Debian's; initdb refuses to run as root
 TEMPLATE = "migrated"
 
 
 class Server:
-    """A running server, on a socket of its own."""
+    """A running server, on a socket of its own, and on `port` of an address if it has one."""
 
-    def __init__(self, folder: Path, control: list[str]) -> None:
-        self.folder, self._control = folder, control
+    def __init__(self, folder: Path, control: list[str], port: int) -> None:
+        self.folder, self._control, self.port = folder, control, port
         self._numbers = count(1)
         self.execute(f"CREATE DATABASE {TEMPLATE}")
         database.migrate(self.url(TEMPLATE))
 
     def url(self, name: str = USER) -> URL:
         return URL.create(
-            "postgresql+psycopg", USER, database=name, query={"host": str(self.folder)}
+            "postgresql+psycopg",
+            USER,
+            database=name,
+            query={"host": str(self.folder), "port": str(self.port)},
         )
 
     def execute(self, statement: str) -> None:
@@ -62,10 +68,23 @@ class Server:
         """End all its processes at once, as after a crash."""
         self.control("-m", "immediate", "stop")
 
+    def kill_9(self) -> None:
+        """Kill all its processes, as the kernel does that runs out of memory."""
+        main = psutil.Process(int((self.folder / "data" / "postmaster.pid").read_text().split()[0]))
+        killed = [main, *main.children()]
+        for process in killed:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(killed, PATIENCE_S)
+
 
 @contextmanager
-def running() -> Iterator[Server]:
-    """Context with a server; the test is skipped where Debian's package is not installed."""
+def running(address: str | None = None) -> Iterator[Server]:
+    """Context with a server; the test is skipped where Debian's package is not installed.
+
+    Args:
+        address: of this machine, where it asks for passwords, besides the socket, where it does not.
+    """
     program("pg_createcluster")
     bin_dir = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     folder = Path(tempfile.mkdtemp(prefix="pg-"))  # of a short name: a socket's path is limited
@@ -75,14 +94,18 @@ def running() -> Iterator[Server]:
     init = [str(bin_dir / "initdb"), "--auth=trust", "--no-sync", f"--username={USER}"]
     init += ["--encoding=UTF8", "--locale=C.UTF-8", "-D", str(data)]
     control = [str(bin_dir / "pg_ctl"), "-D", str(data), "-w"]
+    port = free_port() if address else 5432
     try:
         subprocess.run(init, check=True, stdout=subprocess.DEVNULL, user=_user(), cwd=folder)
         with (data / "postgresql.conf").open("a") as config:
-            config.write(f"listen_addresses = ''\nunix_socket_directories = '{folder}'\n")
+            config.write(f"listen_addresses = '{address or ''}'\nport = {port}\n")
+            config.write(f"unix_socket_directories = '{folder}'\n")
             config.write("fsync = off\nmax_connections = 200\n")
+        with (data / "pg_hba.conf").open("a") as access:
+            access.write("host all all all scram-sha-256\n")
         command = [*control, "-l", str(folder / "log"), "start"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=_user())
-        yield Server(folder, control)
+        yield Server(folder, control, port)
     finally:
         if (data / "postmaster.pid").exists():
             stop = [*control, "-m", "immediate", "stop"]

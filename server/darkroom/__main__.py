@@ -6,6 +6,7 @@ Imports nothing by itself: processes that decode pictures import what their pare
 
 def main() -> None:
     """Run the command line."""
+    import darkroom.fleet_cli  # noqa: F401 - adds its commands
     from darkroom.cli import main as run
 
     run()

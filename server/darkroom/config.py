@@ -275,6 +275,31 @@ class StorageSettings(Section):
         return SecretStr(url.get_secret_value().rstrip("/"))
 
 
+EVERYWHERE = ("0.0.0.0", "::", "[::]")
+
+
+def _not_everywhere(host: str) -> str:
+    """An address on which only the boxes of a fleet are: whoever reaches Ray may run programs."""
+    if host.strip() in ("", *EVERYWHERE):
+        raise ValueError(
+            f"{host!r} is every network of this machine, and whoever joins Ray may run programs "
+            "here; name the address that only the fleet's boxes reach, such as one of a VPN"
+        )
+    return host
+
+
+class FleetSettings(Section):
+    address: Annotated[str, AfterValidator(_not_everywhere)] = "127.0.0.1"
+    port: int = Field(7870, ge=1024, le=65535 - 100)
+    database_host: Annotated[str, Field(pattern=r"^(/.+|[^/@\s]+)$")] | None = None
+    files_environment: dict[str, SecretStr] = {}
+    code_s: float = Field(600.0, gt=0)
+    min_workers: int = Field(1, ge=0)
+    max_workers: int = Field(1000, ge=1)
+    jobs_per_worker: int = Field(4, ge=1)
+    idle_s: float = Field(600.0, ge=0)
+
+
 class InDataDir:
     """Attribute of the settings: the path of a file or folder in the data folder.
 
@@ -317,6 +342,7 @@ class Settings(BaseSettings):
     storage: StorageSettings = StorageSettings()
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = 1
     worker: WorkerSettings = WorkerSettings()
+    fleet: FleetSettings = FleetSettings()
 
     database_path: ClassVar = InDataDir("darkroom.db")
     pulse_path: ClassVar = InDataDir("worker-{worker}.pulse")
@@ -326,6 +352,8 @@ class Settings(BaseSettings):
     hashes_path: ClassVar = InDataDir("hashes.json")
     pulls_lock_path: ClassVar = InDataDir("pulls.lock")
     signing_key_path: ClassVar = InDataDir("signing.key")
+    membership_path: ClassVar = InDataDir("fleet.json")
+    ray_token_path: ClassVar = InDataDir("ray.token")
     webhook_secret_path: ClassVar = InDataDir("webhooks.secret")
     orphans_dir: ClassVar = InDataDir("orphans")
     images_dir: ClassVar = InDataDir("images")

@@ -28,6 +28,7 @@ OPEN = {
     ("GET", "/assets/<name>"),
     ("GET", "/ca"),
     ("GET", "/favicon.ico"),
+    *(("GET", f"/fleet/{place}") for place in ("boxes/own", "digests", "files", "models")),
     ("GET", "/healthz"),
     ("GET", "/icons/<name>"),
     ("GET", "/manifest.webmanifest"),
@@ -35,6 +36,7 @@ OPEN = {
     ("GET", "/signed/<image_id>"),
     ("GET", "/static/<path:filename>"),
     ("GET", "/sw.js"),
+    ("POST", "/fleet/boxes"),
     ("POST", "/pair"),
 }
 

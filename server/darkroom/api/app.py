@@ -14,6 +14,7 @@ from darkroom.api.callers import LOOKS, Callers
 from darkroom.api.parse import BodyReader
 from darkroom.api.prepare import Preparer, Sources
 from darkroom.api.routes import (
+    fleet,
     images,
     jobs,
     models,
@@ -98,6 +99,7 @@ def create_app(settings: Settings) -> Application:
     sources = Sources(store, decoders, settings.web.max_upload_bytes)
     here = context.Context(
         settings=settings,
+        database=database,
         bodies=BodyReader(settings.web.max_upload_bytes, settings.data_dir),
         store=store,
         callers=Callers(store, settings.web.abandoned_s),
@@ -138,7 +140,8 @@ def create_app(settings: Settings) -> Application:
 
 def add_routes(app: Flask) -> None:
     """Register every route. The API document needs no more of an application."""
-    for module in (submit, jobs, images, models, pull_routes, removal, pairing, system, openai):
+    ours = (submit, jobs, images, models, pull_routes, removal, pairing, fleet, system, openai)
+    for module in ours:
         app.register_blueprint(module.blueprint)
     for blueprint in (openai.without_version, *a1111.blueprints):
         app.register_blueprint(blueprint)

@@ -24,6 +24,7 @@ from darkroom.queue.pulls import Pulls
 from darkroom.queue.store import Store
 from darkroom.queue.unloads import Unloads
 from darkroom.storage.clients import Preferences, Tokens
+from darkroom.storage.database import Database
 from darkroom.storage.files import Files
 from darkroom.webhooks.sender import WebhookSender
 
@@ -33,6 +34,7 @@ _KEY = "darkroom"
 @dataclass(frozen=True)
 class Context:
     settings: Settings
+    database: Database
     bodies: BodyReader
     store: Store
     callers: Callers

@@ -106,7 +106,7 @@ def supervise(settings: Settings, worker: "Child") -> None:
         others.stop()
         running = [child.process for child in children if child.process is not None]
         timeout_s = settings.queue.shutdown_timeout_s + GRACE_S
-        _end(running, timeout_s, hurries=lambda: len(signals) > 1)
+        end(running, timeout_s, hurries=lambda: len(signals) > 1)
         log.info("stopped")
 
 
@@ -190,7 +190,7 @@ def _running_jobs(settings: Settings) -> int:
             return 0
 
 
-def _end(
+def end(
     processes: list[subprocess.Popen[bytes]], timeout_s: float, hurries: Callable[[], bool]
 ) -> None:
     """Stop processes, at once if somebody hurries; kill those that take too long."""
@@ -259,7 +259,7 @@ class Child:
             stdin=subprocess.DEVNULL,
             env={**os.environ, **self.variables} if self.variables else None,
             start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends them in order
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
 
     def log_start(self) -> None:
@@ -281,7 +281,7 @@ class Child:
                 process.wait(ABORT_S)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Run in the child before exec: have it ended when the supervisor dies, even by SIGKILL."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

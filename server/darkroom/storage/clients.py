@@ -33,6 +33,7 @@ Setting = str | int | float | bool | None | list[Any] | dict[str, Any]  # what J
 
 USED_EVERY_S = 60.0  # resolution of a token's last use
 TOKEN_BYTES = 32  # 256 random bits cannot be guessed, so storing a plain digest is safe
+JOINS = "join"  # in place of a scope: of a code that lets a machine join the fleet
 CODE_LENGTH = 8  # only 40 random bits: a code expires in minutes, and wrong guesses are limited
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: no I, L, O, U
 TOKEN_PREFIX = "dk_"
@@ -192,6 +193,16 @@ class Tokens:
         Returns:
             The code, and when it expires, in seconds since the epoch.
         """
+        return self._add_code(scope, lifetime_s, device_id)
+
+    def new_join_code(self, lifetime_s: float) -> tuple[str, float]:
+        """Create a code that lets a machine join the fleet, see `boxes.Boxes.join`.
+
+        It pairs no device, and a pairing code lets no machine join.
+        """
+        return self._add_code(JOINS, lifetime_s, None)
+
+    def _add_code(self, grants: str, lifetime_s: float, device_id: str | None) -> tuple[str, float]:
         code = new_code()
         with self._database.write() as session:
             now = self._clock()
@@ -202,7 +213,7 @@ class Tokens:
                 PairingCodeRow(
                     digest=stored,
                     device_id=device_id,
-                    scope=scope,
+                    scope=grants,
                     created_at=now,
                     expires_at=expires_at,
                 )
@@ -223,7 +234,7 @@ class Tokens:
             _prune(session, now)
             found = session.execute(
                 delete(PairingCodeRow)
-                .where(PairingCodeRow.digest == digest(plain))
+                .where(PairingCodeRow.digest == digest(plain), PairingCodeRow.scope != JOINS)
                 .returning(PairingCodeRow.scope, PairingCodeRow.device_id)
             ).first()
             if found is None:
@@ -234,6 +245,21 @@ class Tokens:
         """Delete all pairing codes."""
         with self._database.write() as session:
             session.execute(delete(PairingCodeRow))
+
+
+def redeem_join_code(session: Session, code: str, now: float) -> bool:
+    """Delete a code that lets a machine join; whether it was right, unused and not expired.
+
+    If the transaction is rolled back, the code stays valid.
+    """
+    plain = read_code(code)
+    if plain is None:
+        return False
+    _prune(session, now)
+    wanted = delete(PairingCodeRow).where(
+        PairingCodeRow.digest == digest(plain), PairingCodeRow.scope == JOINS
+    )
+    return session.execute(wanted.returning(PairingCodeRow.digest)).first() is not None
 
 
 # Valid tokens and their devices.

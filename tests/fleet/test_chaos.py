@@ -1,0 +1,256 @@
+"""Two boxes, one queue, and everything that can die does. Every job gets its picture.
+
+Each box is a network and process namespace of its own, with a worker that Ray starts. The pictures
+have the bytes that they have without a disturbance.
+"""
+
+import base64
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL
+
+from tests import postgres
+from tests.effort import SOAK, amount
+from tests.fleet.boxes import Box, Bridge, Program, bridge, joining
+from tests.fleet.conftest import OWNER, darkroom
+from tests.serving import free_port
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(3600 if SOAK else 1500)]
+
+JOBS = amount(12, 24, 200)
+CUT_S = 60.0 if SOAK else 25.0
+STORE_AWAY_S = 10.0
+PASSWORD = "of-the-tests"
+SHARED = {
+    "DARKROOM_QUEUE__LEASE_S": "8",
+    "DARKROOM_QUEUE__MAX_ATTEMPTS": "10",  # deaths are ours, not the jobs' doing
+    "DARKROOM_QUEUE__MAX_PENDING_PER_CLIENT": "1000",
+    "DARKROOM_QUEUE__SHUTDOWN_TIMEOUT_S": "3",
+    "DARKROOM_FLEET__MIN_WORKERS": "2",
+    "DARKROOM_DISCOVERY__ENABLED": "false",
+}
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("/txt2img", {"num_inference_steps": 4}),
+    ("/txt2img", {"num_inference_steps": 12, "num_images": 2}),
+    ("/txt2img", {"num_inference_steps": 30, "width": 192, "height": 128}),
+    ("/img2img", {"num_inference_steps": 8, "strength": 0.6}),
+]
+
+
+class Fleet:
+    """The first box, two others, and what they share."""
+
+    def __init__(self, folder: Path, network: Bridge, server: postgres.Server) -> None:
+        self.folder, self.network, self.postgres = folder, network, server
+        server.execute(f"CREATE ROLE {OWNER} LOGIN CREATEROLE PASSWORD '{PASSWORD}'")
+        server.execute(f"CREATE DATABASE fleet OWNER {OWNER}")
+        url = URL.create(
+            "postgresql+psycopg", OWNER, PASSWORD, network.address, server.port, "fleet"
+        )
+        files = folder / "files"
+        files.mkdir()
+        self.settings = {
+            **SHARED,
+            "DARKROOM_STORAGE__DATABASE_URL": url.render_as_string(hide_password=False),
+            "DARKROOM_STORAGE__FILES_URL": f"file://{files}",
+            "DARKROOM_FLEET__ADDRESS": network.address,
+        }
+        self.port, self.inner_port = free_port(), free_port()
+        self.url = f"https://{network.address}:{self.port}"
+        self.head_dir = folder / "first"
+
+    def web(self) -> Program:
+        """The web process that boxes reach, with TLS."""
+        words = ("web", "--host", self.network.address, "--port", str(self.port))
+        return self._program("web", *words, data=self.head_dir, DARKROOM_TLS__MODE="local_ca")
+
+    def local_web(self) -> Program:
+        """Another web process, for programs on the first box: without TLS."""
+        words = ("web", "--host", "127.0.0.1", "--port", str(self.inner_port))
+        return self._program("local-web", *words, data=self.folder / "local")
+
+    def head(self) -> Program:
+        """Ray's head."""
+        return self._program("head", "fleet", "start", data=self.head_dir, hidden=True)
+
+    def code(self) -> str:
+        settings = {**self.settings, "DARKROOM_TLS__MODE": "local_ca"}
+        printed = darkroom(self.head_dir, "fleet", "code", **settings)
+        assert printed.returncode == 0, printed.stderr
+        return printed.stdout.split()[3]
+
+    def ready(self) -> int:
+        """How many workers have loaded their model."""
+        engine = create_engine(self.postgres.url("fleet"))
+        try:
+            with engine.connect() as connection:
+                query = "SELECT count(*) FROM workers WHERE ready"
+                return int(connection.exec_driver_sql(query).scalar_one())
+        finally:
+            engine.dispose()
+
+    def box(self, number: int) -> AbstractContextManager[Box]:
+        """Context with a box that joins."""
+        self._share(self.folder / f"box-{number}")
+        return joining(self.network, self.folder, number, self.url, self.code())
+
+    def _share(self, data: Path) -> None:
+        data.mkdir(exist_ok=True)
+        (data / "images").symlink_to(self.folder / "files")
+
+    def _program(
+        self, name: str, *words: str, data: Path, hidden: bool = False, **more: str
+    ) -> Program:
+        if not data.exists():
+            self._share(data)
+        where = ("--data-dir", str(data))
+        settings = {**self.settings, **more}
+        return Program(self.folder / f"{name}.log", *words, *where, hidden=hidden, **settings)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    folder = tmp_path_factory.mktemp("fleet")
+    with bridge() as network, postgres.running(network.address) as server:
+        yield Fleet(folder, network, server)
+
+
+def test_every_job_gets_its_picture_whatever_dies(fleet: Fleet, photo: Path) -> None:
+    with ExitStack() as stack:
+        programs = [fleet.web(), fleet.local_web(), fleet.head()]
+        for program in programs:
+            stack.callback(program.stop)
+        _, web, head = programs
+        url = f"http://127.0.0.1:{fleet.inner_port}"
+        _answers(f"{url}/healthz")
+        first, second = (stack.enter_context(fleet.box(number)) for number in (1, 2))
+        caller = Caller(url, photo)
+        eventually(lambda: fleet.ready() == 2, every_s=0.5, about=first.program.log.read_text)
+        undisturbed = [
+            caller.pictures(caller.accepted(kind, f"before-{kind}")) for kind in range(len(KINDS))
+        ]
+
+        with ThreadPoolExecutor(4) as pool:
+            asked = [
+                pool.submit(caller.done_job, number % len(KINDS), f"job-{number}")
+                for number in range(JOBS)
+            ]
+            for disturb in disturbances(fleet, first, second, web, head):
+                caller.wait_for_progress()
+                disturb()
+            jobs = [each.result() for each in asked]
+
+        for number, job in enumerate(jobs):
+            assert job["status"] == "succeeded", job
+            assert caller.pictures(job["id"]) == undisturbed[number % len(KINDS)]
+            assert caller.ends(job["id"]) == 1
+        assert caller.refusals <= {503}
+
+
+def disturbances(
+    fleet: Fleet, first: Box, second: Box, web: Program, head: Program
+) -> Iterator[Callable[[], None]]:
+    """What happens, in this order, each while jobs are worked on."""
+
+    def kill_web() -> None:
+        web.kill()
+        web.start()
+
+    def kill_database() -> None:
+        fleet.postgres.kill_9()
+        fleet.postgres.start()
+
+    def cut_second_off() -> None:
+        second.cut_off()
+        time.sleep(CUT_S)  # what is tested is that so long a time goes by
+        second.connect()
+
+    yield lambda: first.program.inner("raylet/raylet").kill()
+    yield kill_web
+    yield kill_database
+    yield lambda: head.inner("gcs_server").kill()
+    yield cut_second_off
+
+
+class Caller:
+    """A program that asks for pictures, and asks again while the answer is 503 or none."""
+
+    def __init__(self, url: str, photo: Path) -> None:
+        self._url, self._photo = url, photo
+        self.refusals: set[int] = set()
+        self._ended = 0
+        self._awaited = 0
+
+    def accepted(self, kind: int, key: str) -> str:
+        """Ask until it is accepted; the job's id."""
+        path, fields = KINDS[kind]
+        body = {"prompt": "a red fox", "seed": 100 + kind, "exact": True, **fields}
+        if path == "/img2img":
+            body["image"] = self._upload()
+        headers = {"prefer": "respond-async", "idempotency-key": key}
+        answer = self._patiently("POST", path, json=body, headers=headers)
+        return str(answer.json()["id"])
+
+    def done_job(self, kind: int, key: str) -> dict[str, Any]:
+        """Ask, and look until it has ended."""
+        job_id = self.accepted(kind, key)
+        while True:
+            job: dict[str, Any] = self._patiently("GET", f"/jobs/{job_id}").json()
+            if job["status"] not in ("queued", "running"):
+                self._ended += 1
+                return job
+            time.sleep(0.3)  # as a program does that polls
+
+    def wait_for_progress(self) -> None:
+        """Until another job has ended since the last call, so that workers are at work."""
+        self._awaited = max(self._awaited + 1, self._ended)
+        eventually(lambda: self._ended >= min(self._awaited, JOBS), every_s=0.1)
+
+    def pictures(self, job_id: str) -> list[str]:
+        """The digests of a job's pictures, once it has ended."""
+        while (job := self._patiently("GET", f"/jobs/{job_id}").json())["status"] in (
+            "queued",
+            "running",
+        ):
+            time.sleep(0.3)
+        assert job["status"] == "succeeded", job
+        found = [self._patiently("GET", f"/images/{image['id']}") for image in job["images"]]
+        return [hashlib.sha256(answer.content).hexdigest() for answer in found]
+
+    def ends(self, job_id: str) -> int:
+        """How many ends its event log has."""
+        text = self._patiently("GET", f"/jobs/{job_id}/events").text
+        return sum(line in ("event: succeeded", "event: failed") for line in text.splitlines())
+
+    def _upload(self) -> str:
+        return "data:image/jpeg;base64," + base64.b64encode(self._photo.read_bytes()).decode()
+
+    def _patiently(self, method: str, path: str, **more: Any) -> httpx2.Response:
+        while True:
+            with suppress(httpx2.TransportError), httpx2.Client(timeout=60) as http:
+                answer = http.request(method, f"{self._url}{path}", **more)
+                if answer.is_success:
+                    return answer
+                self.refusals.add(answer.status_code)
+                assert answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE, answer.text
+                assert answer.json()["detail"]
+            time.sleep(0.2)  # a server that starts, or whose database is away
+
+
+def _answers(url: str) -> None:
+    def look() -> bool:
+        with suppress(httpx2.TransportError):
+            return httpx2.get(url).is_success
+        return False
+
+    eventually(look, every_s=0.2)
