@@ -66,6 +66,15 @@ def test_who_has_the_root_reaches_the_server_by_name_and_by_address(
             assert http.get(f"https://{host}:{port}/healthz").status_code == 200
 
 
+def test_a_caller_that_leaves_is_no_error(tls_server: RunningServer) -> None:
+    host, port = tls_server.url.removeprefix("https://").split(":")
+    ssl.get_server_certificate((host, int(port)))  # and goes
+
+    assert tls_server.http.get("/healthz", headers={"connection": "close"}).status_code == 200
+    assert tls_server.http.get("/healthz").status_code == 200
+    assert "Traceback" not in tls_server.log.read_text()
+
+
 def test_who_has_not_is_warned(tls_server: RunningServer) -> None:
     with pytest.raises(httpx2.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx2.get(f"{tls_server.url}/healthz", timeout=60)

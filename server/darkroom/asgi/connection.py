@@ -107,7 +107,8 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
 
     def _close_transport(self) -> None:
         if not self._is_refused:  # else `_close_refused` will
-            super()._close_transport()
+            if not self.transport.is_closing():  # closed once more, TLS's forgets what it holds
+                super()._close_transport()
             self._watch_reader()
 
     # --- heads -----------------------------------------------------------------------------
@@ -237,7 +238,8 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         return b"" if found is None else found[1].strip()
 
     def _close_refused(self) -> None:
-        self.transport.close()
+        if not self.transport.is_closing():
+            self.transport.close()
         self._watch_reader()
 
     # --- readers ---------------------------------------------------------------------------

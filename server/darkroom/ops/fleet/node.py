@@ -85,6 +85,8 @@ def environment(token: str, storage: Path | None = None) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "RAY_enable_metrics_collection": "0",
+        # Else a node that is stopped first waits half a minute.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         # The worker watches its own memory; Ray would end it for that of other programs.
         "RAY_memory_monitor_refresh_ms": "0",
         "RAY_gcs_rpc_server_reconnect_timeout_s": str(RECONNECT_S),
