@@ -24,6 +24,20 @@ import type {
   UpscalerInfo,
 } from "../src/lib/transport/types";
 
+export const LORA: LoraInfo = {
+  name: "ink",
+  family: "width-192",
+  text_dim: 192,
+  title: "",
+  description: "",
+  trigger_words: [],
+  aliases: [],
+  models: [],
+  defaults: null,
+  sha256: null,
+  thumbnail_url: null,
+};
+
 export const MODEL: ModelInfo = {
   name: "tintype",
   family: "sd",

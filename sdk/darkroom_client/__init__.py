@@ -14,6 +14,7 @@ from darkroom_client.core.arrays import PixelArray
 from darkroom_client.core.catalog import (
     EmbeddingInfo,
     Health,
+    LoraDefaults,
     LoraInfo,
     Model,
     ModelDefaults,
@@ -95,6 +96,7 @@ __all__ = [
     "JobFailedError",
     "JobStatus",
     "Lora",
+    "LoraDefaults",
     "LoraInfo",
     "Model",
     "ModelDefaults",

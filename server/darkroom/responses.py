@@ -395,6 +395,14 @@ class BrokenFile(Schema):
     reason: str
 
 
+class LoraDefaults(Schema):
+    """What a request with the LoRA takes when it does not say; null is the model's default."""
+
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    scheduler: str | None
+
+
 class LoraInfo(Schema):
     """A LoRA that may be asked for."""
 
@@ -413,6 +421,9 @@ class LoraInfo(Schema):
         (), description="Other names that requests and prompts may use if no other LoRA has them."
     )
     models: tuple[str, ...] = Field((), description="Models on this server that it fits.")
+    defaults: LoraDefaults | None = Field(
+        None, description="Of a LoRA that distils a model to few steps; null for others."
+    )
     sha256: str | None = Field(
         None, description="Of its file; null until it was made in the background."
     )

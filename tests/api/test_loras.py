@@ -49,6 +49,55 @@ def refused(answer: httpx2.Response) -> dict[str, str]:
     return {error["pointer"]: error["detail"] for error in answer.json()["errors"]}
 
 
+DISTILLED = {
+    "lcm-lora-sdv1-5": (4, 0.0, "lcm"),
+    "Hyper-SD15-8steps-CFG-lora": (8, None, "euler_a_sgm_uniform"),
+    "sdxl_lightning_2step_lora": (2, 0.0, "euler_a_sgm_uniform"),
+    "dmd2_sdxl_4step_lora_fp16": (4, 0.0, "lcm"),
+    "tcd": (4, 0.0, "tcd"),
+    "porsche-911-turbo": None,
+    "lightning storm": None,
+    "hyperrealistic_eyes": None,
+}
+
+
+def test_loras_for_few_steps_tell_what_they_take(tmp_path: Path) -> None:
+    (tmp_path / "loras").mkdir()
+    for name in DISTILLED:
+        save(tmp_path / "loras" / f"{name}.safetensors", lora(192))
+    save(tmp_path / "loras" / "weights.safetensors", lora(192), ss_output_name="LCM_lora")
+    with running(tmp_path, process="web") as server:
+        found = {
+            lora["name"]: lora["defaults"] for lora in server.http.get("/loras").json()["loras"]
+        }
+
+        names = ("num_inference_steps", "guidance_scale", "scheduler")
+        told = {
+            name: defaults and tuple(defaults[each] for each in names)
+            for name, defaults in found.items()
+        }
+        assert told == {**DISTILLED, "weights": (4, 0.0, "lcm")}
+
+        chosen = ask(server, {"name": "lcm-lora-sdv1-5"}).json()
+        assert tuple(chosen["request"][name] for name in names) == (4, 0.0, "lcm")
+        assert chosen["notes"] == [
+            "lcm-lora-sdv1-5 is for few steps, and chose what the request left open: "
+            "num_inference_steps 4, guidance_scale 0.0, scheduler lcm"
+        ]
+
+        said = {"prompt": "a fox <lora:tcd>", "num_inference_steps": 9, "guidance_scale": 2}
+        headers = {"prefer": "respond-async"}
+        mixed = server.http.post("/txt2img", json=said, headers=headers).json()
+        assert tuple(mixed["request"][name] for name in names) == (9, 2.0, "tcd")
+        assert mixed["notes"][0].endswith("left open: scheduler tcd")
+
+        model = server.http.get("/models").json()["models"][0]["defaults"]
+        for other in ({"name": "porsche-911-turbo"}, {"name": "tcd", "scale": 0}):
+            plain = ask(server, other).json()
+            assert {name: plain["request"][name] for name in names}.items() <= model.items()
+            assert plain["notes"] == []
+
+
 def test_loras_tell_which_models_they_fit(shelf: RunningServer) -> None:
     answer = shelf.http.get("/loras").json()
 

@@ -536,6 +536,7 @@ export const server: Readonly<Record<string, string>> = {
   ambiguous_file: "nhiều {kind} có tên {name}: {names}",
   broken_file: "không dùng được: {reason}",
   lora_bundled: "{lora} được dùng mà không có các embedding đi kèm: {embeddings}",
+  lora_few_steps: "{lora} dành cho ít bước nên đã chọn những gì còn để trống: {choices}",
   lora_negative: "{tag} trong lời nhắc phủ định được đọc như chữ; LoRA được ghi trong lời nhắc",
   lora_tag: "{tag}: {reason}",
   lora_twice: "{name} được chọn hai lần; hãy cộng độ mạnh lại",

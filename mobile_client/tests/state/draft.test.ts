@@ -2,7 +2,8 @@ import { beforeEach, expect, test } from "vitest";
 import { Catalog } from "../../src/lib/state/catalog";
 import { Draft } from "../../src/lib/state/draft";
 import { MemoryKeyValue, MemoryPreferences } from "../../src/lib/storage";
-import { FakeApi, MODEL, settle } from "../fakes";
+import type { ModelInfo } from "../../src/lib/transport/types";
+import { FakeApi, LORA, MODEL, settle } from "../fakes";
 
 let catalog: Catalog;
 let preferences: MemoryPreferences;
@@ -235,6 +236,31 @@ test("the form and its pictures outlive the page", async () => {
   expect(next.values.value).toMatchObject({ prompt: "a fox", steps: 9 });
   expect(next.source.value).toEqual({ picture: photo, width: 128, height: 96 });
   expect(next.mask.value).toEqual(mask);
+});
+
+test("a LoRA for few steps brings its defaults, and what a picture had is taken over", async () => {
+  const api = new FakeApi();
+  const defaults = { num_inference_steps: 4, guidance_scale: 0, scheduler: "lcm" };
+  api.adapters.push({ ...LORA, name: "lcm", models: [MODEL.name], defaults });
+  catalog = new Catalog(api, preferences);
+  await catalog.load();
+  draft = new Draft(catalog, preferences, pictures);
+  const model = catalog.model(null) as ModelInfo;
+  const loras = [{ name: "lcm", scale: 1 }];
+  draft.set({ prompt: "a fox", loras });
+
+  expect(draft.defaults(model)).toMatchObject(defaults);
+  expect(draft.request().request.num_inference_steps).toBeUndefined();
+
+  const { num_inference_steps, guidance_scale, scheduler } = MODEL.defaults;
+  draft.remix({ prompt: "a fox", loras, num_inference_steps, guidance_scale, scheduler });
+  expect(draft.request().request).toMatchObject({ num_inference_steps, guidance_scale, scheduler });
+
+  draft.remix({ prompt: "a fox", loras, ...defaults });
+  expect(draft.values.value).toMatchObject({ steps: null, guidance: null, scheduler: null });
+
+  draft.set({ loras: [{ name: "lcm", scale: 0 }] });
+  expect(draft.defaults(model)).toBe(model.defaults);
 });
 
 test("reset to defaults keeps the prompt", () => {

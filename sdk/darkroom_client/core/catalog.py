@@ -139,6 +139,22 @@ class Scheduler:
 
 
 @dataclass(frozen=True)
+class LoraDefaults:
+    """What a request with a LoRA for few steps takes when it does not say.
+
+    None is the model's default.
+    """
+
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    scheduler: str | None
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        return cls(data["num_inference_steps"], data["guidance_scale"], data["scheduler"])
+
+
+@dataclass(frozen=True)
 class LoraInfo:
     """A LoRA that may be asked for by `name`.
 
@@ -149,6 +165,7 @@ class LoraInfo:
         models: names of the models that it fits.
         aliases: other names that requests and prompts may use if no other LoRA has them.
         thumbnail_url: path of a picture that shows what it does, or None.
+        defaults: of a LoRA that distils a model to few steps, else None.
     """
 
     name: str
@@ -160,9 +177,11 @@ class LoraInfo:
     models: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     thumbnail_url: str | None = None
+    defaults: LoraDefaults | None = None
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        defaults = data.get("defaults")
         return cls(
             name=data["name"],
             family=data["family"],
@@ -173,6 +192,7 @@ class LoraInfo:
             models=tuple(data["models"]),
             aliases=tuple(data.get("aliases", ())),
             thumbnail_url=data.get("thumbnail_url"),
+            defaults=None if defaults is None else LoraDefaults.from_wire(defaults),
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from urllib.parse import unquote
 
-from darkroom.api import checks, lora_tags
+from darkroom.api import checks, lora_defaults, lora_tags
 from darkroom.api.checks import Source
 from darkroom.api.errors import ProblemError, invalid, invalid_field, pointer
 from darkroom.api.parse import check_bytes, digest
@@ -240,6 +240,7 @@ class Preparer:
         else:
             model = self._find_model(asked)
             asked, refused = self._with_tags(asked, model)
+            asked, few_steps = lora_defaults.choose(asked, model, self.adapters)
             sources, webhook, errors = self._look_up(asked, files, client)
             errors += refused
             errors += checks.check(asked, model, sources, self.adapters)
@@ -251,7 +252,8 @@ class Preparer:
             shown = model.spec.family.shown_pixels(asked.task, sizes)
             workload = replace(request.workload, pixels=request.workload.pixels + shown)
             changed = _change_notes(resolved, request)
-            notes = (*_picture_notes(sources), *changed, *self._lora_notes(request, model))
+            about_loras = (*few_steps, *self._lora_notes(request, model))
+            notes = (*_picture_notes(sources), *changed, *about_loras)
         found = tuple(sources.values())
         return PreparedRequest(request, workload, found, fingerprint, webhook, notes)
 

@@ -483,6 +483,10 @@ FAMILIES: Mapping[str, Family] = {
 }
 SD, SDXL = FAMILIES["stable-diffusion"], FAMILIES["stable-diffusion-xl"]
 UNETS = (SD, SDXL)  # stepped by our own samples
+# Kinds of LoRAs of models that read the guidance, which distilling does not take away.
+EMBEDDED_LORAS = frozenset(
+    family.loras for family in FAMILIES.values() if family.guidance is Guidance.EMBEDDED
+)
 # Classes that draw the same models as a row's.
 ALIASES: Mapping[str, Family] = {"LatentConsistencyModelPipeline": SD}
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from darkroom.catalog import lora_kinds, lora_tensors, sidecars
+from darkroom.catalog import families, few_steps, lora_kinds, lora_tensors, sidecars
 from darkroom.catalog.addons import NO_FOLDERS, AddonEntry, AddonFolder
 from darkroom.catalog.listing import Listed, SharedFolders
 from darkroom.catalog.lora_kinds import UNET
@@ -22,7 +22,7 @@ from darkroom.catalog.weight_files import (
 )
 from darkroom.config import Settings
 from darkroom.errors import DarkroomError, message
-from darkroom.responses import EmbeddingInfo, LoraInfo
+from darkroom.responses import EmbeddingInfo, LoraDefaults, LoraInfo
 
 MAX_TRIGGER_WORDS = 8
 
@@ -127,10 +127,27 @@ def _describe_lora(listed: Listed, header: Header) -> LoraEntry:
         text_dim=text_dim,
         title=about.title or output_name,
         description=about.description,
+        defaults=_defaults(kinds, listed.key, output_name),
         trigger_words=(*bundled, *(about.trigger_words or _frequent_tags(header.metadata))),
     )
     numbers = sum(layer.numbers(header.shapes) for layer in layers.values())
     return LoraEntry(listed.path, info, kinds, width, bundled, numbers, about.picture)
+
+
+def _defaults(kinds: tuple[str, ...], *names: str) -> LoraDefaults | None:
+    """What a LoRA that distils a model asks for; None for others.
+
+    Transformers keep their scheduler, and those that read the guidance keep that.
+    """
+    found = few_steps.of_lora(*names)
+    if found is None:
+        return None
+    guided = found.guided or not families.EMBEDDED_LORAS.isdisjoint(kinds)
+    return LoraDefaults(
+        num_inference_steps=found.steps,
+        guidance_scale=None if guided else 0.0,
+        scheduler=found.scheduler if kinds == (UNET,) else None,
+    )
 
 
 def _text_dim(layers: Mapping[str, Layer], shapes: Mapping[str, tuple[int, ...]]) -> int | None:

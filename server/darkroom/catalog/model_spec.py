@@ -3,7 +3,6 @@
 import errno
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, ValidationError
 
-from darkroom.catalog import families, schedulers, widths
+from darkroom.catalog import families, few_steps, schedulers, widths
 from darkroom.catalog.families import SDXL, UNETS, VARYING, Family, Guidance
 from darkroom.catalog.listing import Listed
 from darkroom.catalog.schedulers import NATIVE
@@ -33,14 +32,6 @@ from darkroom.responses import ModelDefaults, ModelLimits, PictureSize
 PLAIN, INPAINTING = 4, 9
 OTHER_CHANNELS = {5: "depth", 7: "a picture to enlarge", 8: "a picture to edit"}
 
-
-# What a name says of a model distilled to few steps, which its files may not say.
-_DISTILLED = re.compile(
-    r"(?<!de)(?<!de[-_ ])(?:turbo|schnell|lightning|hyper(?:-?sd|(?![a-z])))"
-    r"|(?<![a-z])lcm(?![a-z])",
-    re.IGNORECASE,
-)
-_STEPS = re.compile(r"(?<!\d)([1-9]\d?)[-_ ]?steps?(?![a-z])", re.IGNORECASE)
 MAX_SIDE = 8192  # of requests
 TURBO_SHIFT = 3.0  # of Z-Image-Turbo's scheduler; Z-Image's own is 6
 
@@ -166,9 +157,9 @@ def _stable_diffusion(config: Path, family: Family, name: str) -> ModelSpec:
     guided = unet.get("time_cond_proj_dim") is None
     if not guided:  # a latent consistency model; the numbers of diffusers' pipeline for them
         steps, guidance, scheduler = 4, 8.5, "lcm"
-    elif (said := _DISTILLED.search(name)) or _is_turbo(config):
-        steps, guidance = _few_steps(name, family.few_steps), 0.0
-        scheduler = "lcm" if said and said[0].lower() == "lcm" else "euler_a_sgm_uniform"
+    elif (said := few_steps.scheduler_of(name)) or _is_turbo(config):
+        steps, guidance = few_steps.steps(name) or family.few_steps, 0.0
+        scheduler = said or few_steps.EULER
     return ModelSpec(
         family=family,
         pipelines={task: _class(family, task) for task in tasks},
@@ -215,12 +206,6 @@ def _is_turbo(config: Path) -> bool:
     )
 
 
-def _few_steps(name: str, steps: int) -> int:
-    """The number of steps in a distilled model's name, such as `lightning-4step`, else `steps`."""
-    said = _STEPS.search(name)
-    return int(said[1]) if said else steps
-
-
 def _by_its_pipeline(
     config: Path, index: Mapping[str, Any], family: Family, name: str
 ) -> ModelSpec:
@@ -242,8 +227,8 @@ def _by_its_pipeline(
         guidance = Guidance.NONE
     unguided = family.guidance is Guidance.EMBEDDED and guidance is not Guidance.EMBEDDED
     shifted = family.guidance is Guidance.CFG_ADDED and _shift(config) == TURBO_SHIFT
-    if distilled or unguided or shifted or _DISTILLED.search(name):
-        steps = _few_steps(name, family.few_steps)
+    if distilled or unguided or shifted or few_steps.scheduler_of(name):
+        steps = few_steps.steps(name) or family.few_steps
         scale = scale if guidance is Guidance.EMBEDDED else 0.0
     pipelines = {task: _class(family, task) for task in family.tasks}
     return ModelSpec(

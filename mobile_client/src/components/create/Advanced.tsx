@@ -134,7 +134,7 @@ function ModelPictures({ models, chosen }: { models: readonly ModelInfo[]; chose
 
 function Quality({ model }: { model: ModelInfo }) {
   const { draft } = useApp();
-  const own = model.defaults.num_inference_steps;
+  const own = draft.defaults(model).num_inference_steps;
   const steps = draft.values.value.steps ?? own;
   const choices = [
     { label: t("create.quality.quick"), steps: Math.max(1, Math.round(own / 2)) },
@@ -164,7 +164,7 @@ function Quality({ model }: { model: ModelInfo }) {
 
 function Steps({ model }: { model: ModelInfo }) {
   const { draft } = useApp();
-  const own = model.defaults.num_inference_steps;
+  const own = draft.defaults(model).num_inference_steps;
   const steps = draft.values.value.steps ?? own;
   return (
     <Slider
@@ -182,7 +182,7 @@ function Steps({ model }: { model: ModelInfo }) {
 
 function Guidance({ model }: { model: ModelInfo }) {
   const { draft } = useApp();
-  const own = model.defaults.guidance_scale;
+  const own = draft.defaults(model).guidance_scale;
   const guidance = draft.values.value.guidance ?? own;
   return (
     <Slider

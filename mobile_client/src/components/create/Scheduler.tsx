@@ -14,7 +14,7 @@ const SPACINGS: Readonly<Record<string, string>> = {
 /** The scheduler, and the schedule of its noise levels. */
 export function Scheduler({ model }: { model: ModelInfo }) {
   const { catalog, draft } = useApp();
-  const own = model.defaults.scheduler;
+  const own = draft.defaults(model).scheduler;
   const name = draft.values.value.scheduler ?? own;
   const known = catalog.schedulers.value;
   // A model that takes a few only says which; they have no other spacings than its own.

@@ -3,7 +3,15 @@
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
 import type { Preferences } from "../storage";
 import type { Api } from "../transport/api";
-import type { LoraInfo, ModelInfo, SchedulerInfo, Size, UpscalerInfo } from "../transport/types";
+import type {
+  Lora,
+  LoraInfo,
+  ModelDefaults,
+  ModelInfo,
+  SchedulerInfo,
+  Size,
+  UpscalerInfo,
+} from "../transport/types";
 
 interface Known {
   models: ModelInfo[];
@@ -91,6 +99,22 @@ export class Catalog {
   /** The LoRAs that fit a model. */
   lorasFor(model: ModelInfo): LoraInfo[] {
     return this.known.value.loras.filter((lora) => lora.models.includes(model.name));
+  }
+
+  /** What a request takes that does not say: the first LoRA for few steps goes before the model. */
+  defaults(model: ModelInfo, loras: readonly Lora[]): ModelDefaults {
+    const chosen = loras
+      .filter(({ scale = 1 }) => scale > 0)
+      .map(({ name }) => this.known.value.loras.find((lora) => lora.name === name)?.defaults)
+      .find((defaults) => defaults);
+    const own = model.defaults;
+    if (!chosen) return own;
+    return {
+      ...own,
+      num_inference_steps: chosen.num_inference_steps ?? own.num_inference_steps,
+      guidance_scale: chosen.guidance_scale ?? own.guidance_scale,
+      scheduler: (!model.schedulers?.length && chosen.scheduler) || own.scheduler,
+    };
   }
 
   /** How many times larger an upscaler of the server can make a picture; perhaps no times. */

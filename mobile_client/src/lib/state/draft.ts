@@ -8,6 +8,7 @@ import type {
   Coded,
   FieldError,
   Lora,
+  ModelDefaults,
   ModelInfo,
   PictureRequest,
   RequestFiles,
@@ -345,7 +346,8 @@ export class Draft {
       width && height ? { picture: stored(name), width, height } : null;
     this.setSource(image ? source(image) : null);
     this.setReferences(others.map(source).filter((each) => each !== null));
-    const own = this.catalog.model(request.model ?? null)?.defaults;
+    const model = this.catalog.model(request.model ?? null);
+    const own = model && this.catalog.defaults(model, request.loras ?? []);
     const unless = <Value>(value: Value | undefined, ofModel: Value | undefined): Value | null =>
       value === undefined || value === ofModel ? null : value;
     if (mask_image) {
@@ -399,6 +401,11 @@ export class Draft {
     // A catalog that was kept from an older server does not say it.
     const fields: readonly string[] | undefined = this.model.value?.fields;
     return fields?.includes(name) ?? true;
+  }
+
+  /** What the server takes for null values. */
+  defaults(model: ModelInfo): ModelDefaults {
+    return this.catalog.defaults(model, this.takes("loras") ? this.chosen.value.loras : []);
   }
 
   /** The request to send. Null values are left out, so that the server uses its defaults. */
@@ -461,7 +468,7 @@ export class Draft {
     const task = this.task.value;
     if (model && !model.tasks.includes(task)) found.model = { key: "task" };
     if (model && (task === "img2img" || task === "inpaint")) {
-      const all = steps ?? model.defaults.num_inference_steps;
+      const all = steps ?? this.defaults(model).num_inference_steps;
       if (Math.trunc(all * (strength ?? STRENGTH[task])) < 1) found.strength = { key: "steps" };
     }
     return found;

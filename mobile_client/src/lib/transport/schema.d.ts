@@ -2041,6 +2041,18 @@ export interface components {
             text_scale: number | null;
         };
         /**
+         * LoraDefaults
+         * @description What a request with the LoRA takes when it does not say; null is the model's default.
+         */
+        LoraDefaults: {
+            /** Num Inference Steps */
+            num_inference_steps: number | null;
+            /** Guidance Scale */
+            guidance_scale: number | null;
+            /** Scheduler */
+            scheduler: string | null;
+        };
+        /**
          * LoraInfo
          * @description A LoRA that may be asked for.
          */
@@ -2078,6 +2090,11 @@ export interface components {
              * @default []
              */
             models: string[];
+            /**
+             * @description Of a LoRA that distils a model to few steps; null for others.
+             * @default null
+             */
+            defaults: components["schemas"]["LoraDefaults"] | null;
             /**
              * Sha256
              * @description Of its file; null until it was made in the background.
