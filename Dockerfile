@@ -48,13 +48,15 @@ RUN /run/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir 
 
 FROM base AS runtime
 ARG DEVICE=cuda
+# What several boxes with one queue need besides, 260 MB: yes or no.
+ARG FLEET=no
 # torch on PyPI is built for CUDA; the much smaller build for CPUs has its own index.
 ARG CPU_INDEX=https://download.pytorch.org/whl/cpu
 
 # The most stable layers come first: a change of our code rebuilds only the last layer. pip, C++
 # headers, tests and compilers are not copied to the final image. The lock file lists all packages, so
 # dependencies are not resolved: spandrel would require torchvision.
-COPY requirements.lock /etc/darkroom/requirements.lock
+COPY requirements.lock requirements.fleet.lock /etc/darkroom/
 RUN --mount=type=bind,from=tools,source=/run/tools,target=/run/tools \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca \
@@ -63,7 +65,12 @@ RUN --mount=type=bind,from=tools,source=/run/tools,target=/run/tools \
         cpu) index="$CPU_INDEX" unwanted='^(nvidia|cuda|triton)' ;; \
         *) echo "DEVICE is cuda or cpu, not $DEVICE" >&2; exit 1 ;; \
     esac \
-    && grep -Ev "$unwanted" /etc/darkroom/requirements.lock > /tmp/requirements.txt \
+    && case "$FLEET" in \
+        yes) more=/etc/darkroom/requirements.fleet.lock ;; \
+        no) more= ;; \
+        *) echo "FLEET is yes or no, not $FLEET" >&2; exit 1 ;; \
+    esac \
+    && cat /etc/darkroom/requirements.lock $more | grep -Ev "$unwanted" > /tmp/requirements.txt \
     && python3 -m venv --without-pip /opt/darkroom \
     && /run/tools/bin/pip --python /opt/darkroom install --no-cache-dir --quiet --no-deps \
         ${index:+--extra-index-url "$index"} --requirement /tmp/requirements.txt \

@@ -33,17 +33,21 @@ test-all: test ## run the daily tests, then the slow ones
 	DARKROOM_TESTS=all $(PYTEST) $(PARALLEL) -m slow $(ARGS)
 
 soak: programs client ## run the tests that kill, flood and forge in their full numbers: two hours
-	DARKROOM_TESTS=soak $(PYTEST) tests/faults tests/security tests/queue \
+	DARKROOM_TESTS=soak $(PYTEST) tests/faults tests/security tests/queue tests/fleet \
 		tests/engine/test_faults_at_random.py tests/api/test_explain.py $(ARGS)
 
 image-check: $(VENV)/.image ## build and test the container image: ten minutes, several gigabytes
 	$(BIN)/python -m tests.image
 
 # Versions change only where pyproject.toml asks for others.
-lock: $(VENV)/.image ## write requirements.lock, the versions in the container image
+lock: $(VENV)/.image ## write requirements.lock and requirements.fleet.lock, the versions in the container image
 	$(BIN)/uv pip compile --quiet --no-annotate --python-version 3.11 --python-platform linux \
 		--custom-compile-command "make lock" --no-emit-package torchvision --group upscaling \
 		pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --no-annotate --python-version 3.11 --python-platform linux \
+		--custom-compile-command "make lock" --no-emit-package torchvision --extra fleet --extra s3 \
+		--constraint requirements.lock pyproject.toml --output-file $(VENV)/fleet.lock
+	grep -vxFf requirements.lock $(VENV)/fleet.lock > requirements.fleet.lock
 
 check: install ## lint, check formatting, types and import directions
 	$(BIN)/ruff check $(CODE)

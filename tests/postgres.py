@@ -83,7 +83,7 @@ def running(address: str | None = None) -> Iterator[Server]:
     """Context with a server; the test is skipped where Debian's package is not installed.
 
     Args:
-        address: of this machine, where it asks for passwords, besides the socket, where it does not.
+        address: of this machine, where it asks for passwords. Its socket asks for none.
     """
     program("pg_createcluster")
     bin_dir = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))

@@ -11,6 +11,9 @@ import pytest
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from jsonschema import Draft7Validator
+from sqlalchemy import create_engine
+
+from tests.postgres import Server
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = ("docker-compose.yml", "docker-compose.cpu.yml")
@@ -46,7 +49,7 @@ def test_files_are_what_the_compose_specification_says(name: str) -> None:
 def test_up_starts_web_and_worker_and_a_profile_the_rest() -> None:
     assert {"web", "worker"} == ALWAYS
     for name in SERVICES.keys() - ALWAYS:
-        assert SERVICES[name]["profiles"] == ["monitoring"]
+        assert SERVICES[name]["profiles"] in (["monitoring"], ["fleet"])
 
 
 def test_every_variable_is_on_the_page_with_its_default() -> None:
@@ -134,3 +137,45 @@ def test_grafana_does_not_begin_without_a_password() -> None:
     assert refused.returncode != 0
     assert refused.stdout == ""
     assert "write GRAFANA_PASSWORD=... into .env" in refused.stderr
+
+
+def test_what_boxes_share_listens_on_their_network_alone() -> None:
+    """They are on the machine's network, so nothing but the address keeps others out."""
+    for name, options in (("postgres", r"listen_addresses=(\S+)"), ("store", r"-ip\.bind=(\S+)")):
+        command = VARIABLE.sub(lambda found: found[3], " ".join(SERVICES[name]["command"]))
+        assert re.findall(options, command) == ["127.0.0.1"], name
+        assert "${FLEET_ADDRESS:-127.0.0.1}" in " ".join(SERVICES[name]["command"])
+
+
+def test_the_store_does_not_begin_without_a_password() -> None:
+    shell, option, guard, name = SERVICES["store"]["entrypoint"]
+    guarded = guard.replace("$$", "$").replace("exec weed", "echo")
+
+    def begin(password: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "AWS_SECRET_ACCESS_KEY": password}
+        return subprocess.run(
+            [shell, option, guarded, name, *SERVICES["store"]["command"][:2]],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert begin("secret").stdout == "server -dir=/data\n"
+    assert begin("").returncode != 0
+    assert "write FLEET_PASSWORD=... into .env" in begin("").stderr
+
+
+def test_the_first_boxs_role_makes_roles_and_is_no_superuser(postgres_server: Server) -> None:
+    """What the database's image runs once, here on a server of the tests' own."""
+    script = (ROOT / "deploy" / "fleet" / "role.sh").read_text()
+    environment = {**os.environ, "POSTGRES_PASSWORD": "it's", "PGHOST": str(postgres_server.folder)}
+    own = script.replace("darkroom", "of_compose")
+    subprocess.run(["sh", "-c", own], env=environment, check=True, capture_output=True)
+
+    engine = create_engine(postgres_server.url("of_compose"))
+    with engine.connect() as connection:
+        role = "SELECT rolcreaterole, rolsuper FROM pg_roles WHERE rolname = 'of_compose'"
+        assert tuple(connection.exec_driver_sql(role).one()) == (True, False)
+    engine.dispose()

@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 IMAGE = "darkroom:cpu"
 INGREDIENTS = (
     *("Dockerfile", ".dockerignore", "docker-compose.yml", "docker-compose.cpu.yml"),
-    *("hatch_build.py", "pyproject.toml", "requirements.lock", "README.md", "LICENSE"),
-    *("config.yaml", "mobile_client", "server"),
+    *("hatch_build.py", "pyproject.toml", "requirements.lock", "requirements.fleet.lock"),
+    *("README.md", "LICENSE", "config.yaml", "mobile_client", "server"),
 )
 # What would be left of building or of secrets: none may be in the image.
 LEFTOVERS = (

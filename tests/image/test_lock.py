@@ -20,5 +20,18 @@ def test_each_dependency_is_locked_to_a_version_that_it_allows() -> None:
         assert version in requirement.specifier, f"{requirement} is locked to {version}: make lock"
 
 
+def test_what_a_fleet_needs_is_locked_beside_the_rest() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    both = (ROOT / "requirements.lock").read_text() + (ROOT / "requirements.fleet.lock").read_text()
+    pairs = [line.split("==") for line in both.splitlines() if not line.startswith("#")]
+    locked = dict(pairs)
+
+    assert len(locked) == len(pairs)
+    for requirement in map(Requirement, (*extras["fleet"], *extras["s3"], *extras["postgresql"])):
+        assert locked[requirement.name] in requirement.specifier
+
+
 def test_a_torchvision_of_another_torch_is_not_in_the_image() -> None:
     assert "torchvision" not in (ROOT / "requirements.lock").read_text()
