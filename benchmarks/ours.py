@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from PIL import Image
+
 from benchmarks.stock import PROMPT, SEED
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
@@ -71,6 +73,22 @@ def seconds(
             if encoded and isinstance(event, ImageReady):
                 beside.submit(encode, event.picture, OutputFormat.PNG)
     return time.perf_counter() - began
+
+
+def picture(engine: DiffusersEngine, asked: Txt2Img) -> Image.Image:
+    """The one picture of a request.
+
+    Raises:
+        RuntimeError: it broke.
+    """
+    made: list[Image.Image] = []
+    for event in events(engine, [asked]):
+        if isinstance(event, Failed):
+            raise RuntimeError(f"{event.kind}: {event.detail}")
+        if isinstance(event, ImageReady):
+            made.append(event.picture)
+    (only,) = made
+    return only
 
 
 def events(engine: DiffusersEngine, requests: Sequence[Txt2Img]) -> Iterator[EngineEvent]:
