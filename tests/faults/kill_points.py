@@ -1,8 +1,9 @@
 """Runs one operation on a queue again and again, and is killed one statement later each time.
 
-`python -m tests.faults.kill_points FOLDER OPERATION STRIDE` kills at every STRIDE-th point, checks
-after each death that the queue is intact and the job can be brought to its picture, and prints at
-how many points it died. It loads no torch and starts no thread, so that it can fork.
+`python -m tests.faults.kill_points FOLDER OPERATION STRIDE [URL]` kills at every STRIDE-th point,
+checks after each death that the queue is intact and the job can be brought to its picture, and
+prints at how many points it died. It loads no torch and starts no thread, so that it can fork. The
+queue is a file, or on the PostgreSQL server whose superuser and database the URL names.
 
 A point is before and after every SQL statement, commit, fsync, rename and unlink, and before every
 line of the queue, of storage, of webhooks and of `api/routes/submit.py`.
@@ -22,7 +23,8 @@ from types import FrameType
 from typing import Any
 
 from flask import Flask, g
-from sqlalchemy import Engine, event, select
+from sqlalchemy import Engine, create_engine, event, select
+from sqlalchemy.engine import URL, make_url
 
 import darkroom
 from darkroom.api import context
@@ -75,12 +77,54 @@ REQUEST = Img2Img(
 )
 
 
+class Ground:
+    """Data folders, each with a database, that are copies of a prepared one.
+
+    Args:
+        folder: of all of them.
+        url: of a database on the server that has their databases, or None.
+    """
+
+    def __init__(self, folder: Path, url: URL | None) -> None:
+        self._folder, self._url = folder, url
+
+    def settings(self, name: str) -> Settings:
+        storage = {}
+        if self._url is not None:
+            storage["database_url"] = self._url.set(database=name).render_as_string(False)
+        return Settings(data_dir=self._folder / name, storage=storage)
+
+    def prepare(self) -> Settings:
+        self._execute("CREATE DATABASE prepared")
+        settings = self.settings("prepared")
+        database.migrate(database.place_of(settings))
+        settings.data_dir.mkdir(exist_ok=True)
+        return settings
+
+    def copy(self, name: str) -> Settings:
+        shutil.copytree(self._folder / "prepared", self._folder / name)
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE prepared')
+        return self.settings(name)
+
+    def remove(self, name: str) -> None:
+        shutil.rmtree(self._folder / name)
+        self._execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    def _execute(self, statement: str) -> None:
+        """On the server, if there is one. No connection stays open, for processes fork."""
+        if self._url is not None:
+            engine = create_engine(self._url, isolation_level="AUTOCOMMIT")
+            with engine.connect() as connection:
+                connection.exec_driver_sql(statement)
+            engine.dispose()
+
+
 class House:
     """A data folder, opened."""
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
-        self.settings = settings.model_copy(update={"data_dir": folder})
-        self.database = Database(self.settings.database_path)
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(database.place_of(settings))
         self.store = Store(self.database, settings=self.settings.queue)
         self.files = Files(self.settings.images_dir)
         self.worker = Leases(self.database, "w", lease_s=30, max_attempts=3)
@@ -176,8 +220,9 @@ def check_whole(house: House) -> None:
     """No file is half there, no record lacks its file, no job is in an illegal state."""
     with house.database.read() as session:
         connection = session.connection()
-        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
-        assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+        if connection.dialect.name == "sqlite":
+            assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
+            assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
         for row in session.scalars(select(JobRow)):
             running = row.status == JobStatus.RUNNING
             assert (row.worker is not None, row.lease_until is not None) == (running, running)
@@ -305,37 +350,33 @@ def forked(function: Callable[[], None]) -> int:
     os._exit(0)
 
 
-def main(folder: Path, name: str, stride: int) -> int:
+def main(ground: Ground, name: str, stride: int) -> int:
     """At how many points it was killed.
 
     Raises:
         SystemExit: what happened after one of the deaths, said on stderr already.
     """
     preparations, operation, check = OPERATIONS[name]
-    settings, prepared = Settings(), folder / "prepared"
-    database.migrate(prepared / "darkroom.db")
-    house = House(prepared, settings)
+    house = House(ground.prepare())
     for step in preparations:
         step(house)
     house.close()
     # Once undisturbed, so that every child finds loaded and built what all of them need.
-    shutil.copytree(prepared, folder / "rehearsal")
-    house = House(folder / "rehearsal", settings)
+    house = House(ground.copy("rehearsal"))
     operation(house)
     check_it_goes_on(house)
     house.close()
     for deaths, point in enumerate(range(1, sys.maxsize, stride)):
-        data = folder / f"{point}"
-        shutil.copytree(prepared, data)
+        settings = ground.copy(f"{point}")
 
-        def interrupted(data: Path = data, point: int = point) -> None:
-            house = House(data, settings)
+        def interrupted(settings: Settings = settings, point: int = point) -> None:
+            house = House(settings)
             kill_at(point)
             operation(house)
             sys.settrace(None)
 
-        def aftermath(data: Path = data, done: bool = False) -> None:
-            house = House(data, settings)
+        def aftermath(settings: Settings = settings, done: bool = False) -> None:
+            house = House(settings)
             check_whole(house)
             check(house, done)
             check_it_goes_on(house)
@@ -345,8 +386,8 @@ def main(folder: Path, name: str, stride: int) -> int:
         if os.WIFEXITED(ended) and os.WEXITSTATUS(ended):
             raise SystemExit(f"{name} failed by itself")
         if forked(lambda: aftermath(done=survived)):  # noqa: B023
-            raise SystemExit(f"killed at point {point} of {name}: see {data}")
-        shutil.rmtree(data)
+            raise SystemExit(f"killed at point {point} of {name}: see {settings.data_dir}")
+        ground.remove(f"{point}")
         if survived:
             return deaths
     raise AssertionError("unreachable")
@@ -354,4 +395,5 @@ def main(folder: Path, name: str, stride: int) -> int:
 
 if __name__ == "__main__":
     logs.configure("console", "kill_points")
-    print(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+    folder, operation, stride, *urls = sys.argv[1:]
+    print(main(Ground(Path(folder), make_url(urls[0]) if urls else None), operation, int(stride)))
