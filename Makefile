@@ -12,7 +12,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST := OMP_NUM_THREADS=1 DARKROOM_TEST_SYSTEM=$(SYSTEM) $(BIN)/pytest
 CLIENT := $(BIN)/python mobile_client/build_client.py
 
-.PHONY: help serve client test test-all soak image-check lock check fmt generate bench gpu-check train train-upscaler evaluate inside install programs clean
+.PHONY: help serve client test test-all soak image-check lock check fmt generate bench load gpu-check train train-upscaler evaluate inside install programs clean
 .DEFAULT_GOAL := serve
 
 help: ## list the targets
@@ -69,6 +69,9 @@ generate: install ## write the SDK's requests and blocking client, and the phone
 
 bench: install ## measure, and fail if a figure is over its limit (ARGS=--write)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+load: install ## load a running server with many clients (ARGS="--rate 5 --clients 50 --listeners 200")
+	$(BIN)/python -m benchmarks.load_tool $(ARGS)
 
 gpu-check: install ## check the engine on this machine's GPU, and measure it (ARGS="--budget-s 420")
 	$(BIN)/python -m benchmarks.gpu_check $(ARGS)

@@ -20,6 +20,7 @@ from benchmarks import (
     single,
     startup,
     storing,
+    streams,
     traffic,
 )
 from benchmarks.servers import ROOT
@@ -36,6 +37,7 @@ SUITES: dict[str, Suite] = {
         *traffic.SUITES,
         accepting.SUITE,
         listing.SUITE,
+        streams.SUITE,
         estimates.SUITE,
         previews.SUITE,
         explain.SUITE,

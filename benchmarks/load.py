@@ -9,8 +9,9 @@ import io
 import random
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from statistics import quantiles
 from typing import Any
 
 import httpx2
@@ -123,24 +124,11 @@ def warm_up(server: Server, ready: str, clients: int) -> None:
     server.pause()
 
 
-def open_loop(server: Server, jobs: Sequence[Job], moments: Sequence[float]) -> list[float]:
-    """Send each job at its moment, however many are still unanswered.
-
-    Returns:
-        Seconds from its moment to its picture, a job each; a late start counts as waiting.
-    """
-    began = time.perf_counter()
-
-    def latency(job: Job, moment: float) -> float:
-        develop(server.http, job)
-        return time.perf_counter() - began - moment
-
-    pending: list[Future[float]] = []
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        for job, moment in zip(jobs, moments, strict=True):
-            time.sleep(max(0.0, began + moment - time.perf_counter()))
-            pending.append(pool.submit(latency, job, moment))
-        return [future.result() for future in pending]
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Between the nearest two values, linearly, ends included."""
+    return (
+        values[0] if len(values) == 1 else quantiles(values, n=100, method="inclusive")[percent - 1]
+    )
 
 
 def one(server: Server, job: Job) -> float:

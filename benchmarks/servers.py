@@ -111,20 +111,26 @@ def darkroom(**environment: str) -> Iterator[Server]:
         environment: settings, as `DARKROOM_*` variables.
     """
     settings = {"DARKROOM_ENGINE__DTYPE": "float32", **PAUSABLE, **environment}
-    with _started(["darkroom", "serve"], settings, "/healthz") as server:
+    with started(["darkroom", "serve"], settings, "/healthz") as server:
         yield server
 
 
 @contextmanager
 def baseline() -> Iterator[Server]:
     """A fresh `benchmarks/baseline.py`."""
-    with _started(["benchmarks.baseline"], {}, "/healthz") as server:
+    with started(["benchmarks.baseline"], {}, "/healthz") as server:
         yield server
 
 
 @contextmanager
-def _started(module: list[str], environment: dict[str, str], alive: str) -> Iterator[Server]:
-    port = _free_port()
+def started(module: list[str], environment: dict[str, str], alive: str) -> Iterator[Server]:
+    """A process of a module, with an empty data folder unless `environment` names one.
+
+    Args:
+        module: its name and arguments, for `python -m`.
+        alive: see `Server`.
+    """
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="darkroom-bench-") as name:
         folder = Path(name)
         log = folder / "log"
@@ -174,7 +180,8 @@ def memory(process: psutil.Process) -> float:
     return float(sum(member.memory_full_info().pss for member in family)) / MIB
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from statistics import median, quantiles
+from statistics import median
 
-from benchmarks import load, servers
+from benchmarks import load, load_tool, servers
 from benchmarks.figure import Figure, at_least, at_most, ratios
 from benchmarks.load import Job
 from benchmarks.servers import Server
@@ -152,12 +152,12 @@ def arrivals(effort: Effort) -> list[Figure]:
             moments = load.poisson(len(jobs), OCCUPANCY * capacity, seed=200 + turn)
             for server in order((ours, theirs), turn):
                 with server.awake():
-                    latencies[server].append(load.open_loop(server, jobs, moments))
+                    latencies[server].append(load_tool.latencies(server, jobs, moments))
     bounds = {95: (at_most(0.6), at_most(0.35))}
     figures = []
     for percent in (50, 95, 99):
-        mine = tuple(percentile(found, percent) for found in latencies[ours])
-        their = tuple(percentile(found, percent) for found in latencies[theirs])
+        mine = tuple(load.percentile(found, percent) for found in latencies[ours])
+        their = tuple(load.percentile(found, percent) for found in latencies[theirs])
         limit, aim = bounds.get(percent, (None, None))
         name = f"p{percent} latency, Poisson arrivals"
         figures += [
@@ -166,11 +166,6 @@ def arrivals(effort: Effort) -> list[Figure]:
             Figure(f"{name}, baseline", their, "s"),
         ]
     return figures
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    """Between the nearest two values, linearly, ends included."""
-    return quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 SUITES = (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import programs
 from tests.programs import PACKAGES, SYSTEM
 
 ROOT = Path(__file__).parent.parent
@@ -134,3 +135,23 @@ def test_nothing_is_skipped_where_programs_are_required(tmp_path: Path, path: Pa
     assert "needs systemd-analyze, which is not installed" in said
     assert "3 failed" in said
     assert "skipped" not in said
+
+
+@pytest.mark.parametrize(
+    ("ci", "system", "outcome"),
+    [
+        ("true", "yes", pytest.fail.Exception),
+        ("true", "no", pytest.skip.Exception),
+        ("", "required", pytest.fail.Exception),
+        ("", "yes", pytest.skip.Exception),
+    ],
+)
+def test_a_missing_program_fails_in_ci_and_skips_elsewhere(
+    ci: str, system: str, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setenv(SYSTEM, system)
+    monkeypatch.setenv("PATH", "")
+
+    with pytest.raises(outcome, match="needs pg_createcluster, which is not installed"):
+        programs.program("pg_createcluster")
