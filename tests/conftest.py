@@ -3,15 +3,18 @@
 import fcntl
 import gc
 import os
+import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
 
 from darkroom.storage import database
+from darkroom.storage.database import Database, Place
 from tests import postgres, programs
 from tests.receiver import allowing
 from tests.serving import RunningServer, running
@@ -105,6 +108,37 @@ def postgres_server() -> Iterator[postgres.Server]:
     """A PostgreSQL server of this run's own."""
     with postgres.running() as server:
         yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def another_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Place]]:
+    """Makes empty databases of each kind."""
+    if request.param == "sqlite":
+        empty, numbers = request.getfixturevalue("empty_database"), count(1)
+        yield lambda: Path(shutil.copy(empty, tmp_path / f"{next(numbers)}.db"))
+        return
+    server, made = request.getfixturevalue("postgres_server"), []
+
+    def make() -> Place:
+        made.append(server.migrated())
+        return made[-1]
+
+    yield make
+    for url in made:
+        server.drop(url)
+
+
+@pytest.fixture
+def place(another_place: Callable[[], Place]) -> Place:
+    """An empty database of each kind."""
+    return another_place()
+
+
+@pytest.fixture
+def opened(place: Place) -> Iterator[Database]:
+    opened = Database(place)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def test_an_error_is_counted_by_its_name(server: RunningServer) -> None:
             job = load.Job("txt2img", {"prompt": "a fox", "num_inference_steps": 0})
             return await load_tool.open_loop([client], [job], [0.0])
 
-    assert asyncio.run(wrong()).errors == {"422 invalid-request": 1}
+    assert asyncio.run(wrong()).errors == {"422 validation": 1}
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """A real database with a clock and ids of the test's own, and a dispatcher over it."""
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from darkroom.queue.doorbell import Doorbell
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.queue.worker import Dispatcher
-from darkroom.storage.database import Database, Place
+from darkroom.storage.database import Database
 from darkroom.storage.files import Files
 from darkroom.storage.records import DEFAULT_URGENCY, NewJob, NewUpload
 from tests.engine.conftest import request
@@ -46,37 +45,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def another_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Place]]:
-    """Makes empty databases of each kind."""
-    if request.param == "sqlite":
-        empty, numbers = request.getfixturevalue("empty_database"), count(1)
-        yield lambda: Path(shutil.copy(empty, tmp_path / f"{next(numbers)}.db"))
-        return
-    server, made = request.getfixturevalue("postgres_server"), []
-
-    def make() -> Place:
-        made.append(server.migrated())
-        return made[-1]
-
-    yield make
-    for url in made:
-        server.drop(url)
-
-
-@pytest.fixture
-def place(another_place: Callable[[], Place]) -> Place:
-    """An empty database of each kind."""
-    return another_place()
-
-
-@pytest.fixture
-def opened(place: Place) -> Iterator[Database]:
-    opened = Database(place)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

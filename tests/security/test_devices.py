@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,11 +132,8 @@ def test_a_stream_ends_with_the_token_that_opened_it(server: RunningServer) -> N
 
 
 @pytest.fixture
-def tokens(tmp_path: Path) -> Iterator[Tokens]:
-    database.migrate(tmp_path / "darkroom.db")
-    opened = Database(tmp_path / "darkroom.db")
-    yield Tokens(opened)
-    opened.close()
+def tokens(opened: Database) -> Tokens:
+    return Tokens(opened)
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,12 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from darkroom.requests import Scope
 from darkroom.storage import clients as codes
-from darkroom.storage import database
 from darkroom.storage.clients import Tokens
 from darkroom.storage.database import Database
 from tests.security.doors import assert_refused, client, issue, new_code
@@ -31,11 +29,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def tokens(tmp_path: Path, clock: Clock) -> Iterator[Tokens]:
-    database.migrate(tmp_path / "darkroom.db")
-    opened = Database(tmp_path / "darkroom.db")
-    yield Tokens(opened, clock)
-    opened.close()
+def tokens(opened: Database, clock: Clock) -> Tokens:
+    return Tokens(opened, clock)
 
 
 def test_a_token_is_found_by_its_secret_alone(tokens: Tokens) -> None:
@@ -48,6 +43,7 @@ def test_a_token_is_found_by_its_secret_alone(tokens: Tokens) -> None:
         assert tokens.find(wrong) is None
 
 
+@pytest.mark.parametrize("another_place", ["sqlite"], indirect=True)
 def test_no_secret_is_in_any_file(tokens: Tokens, tmp_path: Path) -> None:
     _, secret = tokens.create("phone", Scope.USE)
     code, _ = tokens.new_code(Scope.USE, 300)
