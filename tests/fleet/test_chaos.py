@@ -6,6 +6,9 @@ have the bytes that they have without a disturbance.
 
 import base64
 import hashlib
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +21,14 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 
+from darkroom.config import Settings
+from darkroom.ops.fleet import node
 from tests import postgres
 from tests.effort import SOAK, amount
 from tests.fleet.boxes import Box, Bridge, Program, bridge, joining
 from tests.fleet.conftest import OWNER, darkroom
 from tests.serving import free_port
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_S, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(3600 if SOAK else 1500)]
 
@@ -83,18 +88,39 @@ class Fleet:
         """Ray's head."""
         return self._program("head", "fleet", "start", data=self.head_dir, hidden=True)
 
-    def code(self) -> str:
+    def owner(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command of the first box's owner."""
         settings = {**self.settings, "DARKROOM_TLS__MODE": "local_ca"}
-        printed = darkroom(self.head_dir, "fleet", "code", **settings)
-        assert printed.returncode == 0, printed.stderr
-        return printed.stdout.split()[3]
+        done = darkroom(self.head_dir, *words, **settings)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def code(self) -> str:
+        return self.owner("fleet", "code").stdout.split()[3]
+
+    def enter_ray(self, token: str) -> str:
+        """What a program is told that tries to get into Ray."""
+        head = f"{self.network.address}:{Settings().fleet.port}"
+        script = f"import ray; ray.init('{head}', _node_ip_address='{self.network.address}')"
+        environment = {**os.environ, **node.environment(token)}
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode != 0
+        return done.stderr
 
     def ready(self) -> int:
         """How many workers have loaded their model."""
         engine = create_engine(self.postgres.url("fleet"))
         try:
             with engine.connect() as connection:
-                query = "SELECT count(*) FROM workers WHERE ready"
+                alive = "lease_until > extract(epoch FROM now())"
+                query = f"SELECT count(*) FROM workers WHERE ready AND {alive}"
                 return int(connection.exec_driver_sql(query).scalar_one())
         finally:
             engine.dispose()
@@ -136,6 +162,7 @@ def test_every_job_gets_its_picture_whatever_dies(fleet: Fleet, photo: Path) -> 
         first, second = (stack.enter_context(fleet.box(number)) for number in (1, 2))
         caller = Caller(url, photo)
         eventually(lambda: fleet.ready() == 2, every_s=0.5, about=first.program.log.read_text)
+        assert "Unauthenticated" in fleet.enter_ray(token="0" * 64)
         undisturbed = [
             caller.pictures(caller.accepted(kind, f"before-{kind}")) for kind in range(len(KINDS))
         ]
@@ -150,11 +177,22 @@ def test_every_job_gets_its_picture_whatever_dies(fleet: Fleet, photo: Path) -> 
                 disturb()
             jobs = [each.result() for each in asked]
 
-        for number, job in enumerate(jobs):
-            assert job["status"] == "succeeded", job
-            assert caller.pictures(job["id"]) == undisturbed[number % len(KINDS)]
-            assert caller.ends(job["id"]) == 1
+        _check(caller, jobs, undisturbed)
+        # Ray starts anew with another token; who was removed does not get it.
+        assert "removed box-2" in fleet.owner("fleet", "remove", "box-2").stdout
+        assert second.program.process.wait(PATIENCE_S) == 1
+        assert "was removed" in second.program.log.read_text()
+        eventually(lambda: fleet.ready() == 1, every_s=0.5, about=head.log.read_text)
+        assert caller.pictures(caller.accepted(0, "after")) == undisturbed[0]
         assert caller.refusals <= {503}
+
+
+def _check(caller: "Caller", jobs: list[dict[str, Any]], undisturbed: list[list[str]]) -> None:
+    """Every job has succeeded, once, and with the bytes of an undisturbed run."""
+    for number, job in enumerate(jobs):
+        assert job["status"] == "succeeded", job
+        assert caller.pictures(job["id"]) == undisturbed[number % len(KINDS)]
+        assert caller.ends(job["id"]) == 1
 
 
 def disturbances(

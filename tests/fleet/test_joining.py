@@ -298,22 +298,19 @@ def test_who_is_no_box_is_told_nothing(first_box: FirstBox, joined: Membership) 
             assert answer.json()["type"] == "urn:darkroom:problem:no-box"
 
 
-@pytest.mark.parametrize(
-    ("variable", "said"),
-    [
-        ("DARKROOM_STORAGE__FILES_URL", "set storage.files_url"),
-        ("DARKROOM_TLS__MODE", "set tls.mode"),
-    ],
-)
-def test_what_a_fleet_needs_is_said(
-    first_box: FirstBox, tmp_path: Path, variable: str, said: str
-) -> None:
-    without = {name: value for name, value in first_box.settings.items() if name != variable}
+def test_a_server_without_tls_makes_no_codes(first_box: FirstBox, tmp_path: Path) -> None:
+    plain = {**first_box.settings, "DARKROOM_TLS__MODE": "off"}
 
-    refused = darkroom(tmp_path, "fleet", "code", **without)
+    refused = darkroom(tmp_path, "fleet", "code", **plain)
 
     assert refused.returncode == 1
-    assert said in refused.stderr
+    assert "set tls.mode" in refused.stderr
+
+
+def test_pictures_in_one_boxs_folder_are_no_fleets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_STORAGE__DATABASE_URL", "postgresql://me@db.lan/darkroom")
+    with pytest.raises(NoFleetError, match=r"set storage.files_url"):
+        handover.check(Settings())
 
 
 def test_one_box_alone_is_no_fleet() -> None:
