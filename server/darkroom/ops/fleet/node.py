@@ -85,6 +85,9 @@ def environment(token: str, storage: Path | None = None) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "RAY_enable_metrics_collection": "0",
+        # A busy machine takes long to start Ray's own processes, and those of actors.
+        "RAY_agent_register_timeout_ms": "120000",
+        "RAY_worker_register_timeout_seconds": "300",
         # Else a node that is stopped first waits half a minute.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         # The worker watches its own memory; Ray would end it for that of other programs.
