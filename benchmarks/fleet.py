@@ -23,7 +23,7 @@ from darkroom.storage.records import NewEvent, NewJob
 
 CLIENTS = 25
 WORKERS = (1, 2, 4, 8)
-BATCH = 16  # events of one write: of as many jobs in flight
+BATCH = 20  # events of one write
 PREVIEW = "data:image/webp;base64," + "A" * 800
 SEEDS = count(1)
 

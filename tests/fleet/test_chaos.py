@@ -161,7 +161,7 @@ def test_every_job_gets_its_picture_whatever_dies(fleet: Fleet, photo: Path) -> 
         _answers(f"{url}/healthz")
         first, second = (stack.enter_context(fleet.box(number)) for number in (1, 2))
         caller = Caller(url, photo)
-        eventually(lambda: fleet.ready() == 2, every_s=0.5, about=first.program.log.read_text)
+        _patiently(lambda: fleet.ready() == 2, first.program.log)
         assert "Unauthenticated" in fleet.enter_ray(token="0" * 64)
         undisturbed = [
             caller.pictures(caller.accepted(kind, f"before-{kind}")) for kind in range(len(KINDS))
@@ -180,9 +180,9 @@ def test_every_job_gets_its_picture_whatever_dies(fleet: Fleet, photo: Path) -> 
         _check(caller, jobs, undisturbed)
         # Ray starts anew with another token; who was removed does not get it.
         assert "removed box-2" in fleet.owner("fleet", "remove", "box-2").stdout
-        assert second.program.process.wait(PATIENCE_S) == 1
+        assert second.program.process.wait(4 * PATIENCE_S) == 1
         assert "was removed" in second.program.log.read_text()
-        eventually(lambda: fleet.ready() == 1, every_s=0.5, about=head.log.read_text)
+        _patiently(lambda: fleet.ready() == 1, head.log)
         assert caller.pictures(caller.accepted(0, "after")) == undisturbed[0]
         assert caller.refusals <= {503}
 
@@ -252,7 +252,7 @@ class Caller:
     def wait_for_progress(self) -> None:
         """Until another job has ended since the last call, so that workers are at work."""
         self._awaited = max(self._awaited + 1, self._ended)
-        eventually(lambda: self._ended >= min(self._awaited, JOBS), every_s=0.1)
+        _patiently(lambda: self._ended >= min(self._awaited, JOBS))
 
     def pictures(self, job_id: str) -> list[str]:
         """The digests of a job's pictures, once it has ended."""
@@ -283,6 +283,17 @@ class Caller:
                 assert answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE, answer.text
                 assert answer.json()["detail"]
             time.sleep(0.2)  # a server that starts, or whose database is away
+
+
+def _patiently(look: Callable[[], bool], log: Path | None = None) -> None:
+    """Wait as `eventually` does, longer: Ray and several workers start on one machine here."""
+    for last in (False, False, False, True):
+        try:
+            eventually(look, every_s=0.5, about=None if log is None else log.read_text)
+            return
+        except TimeoutError:
+            if last:
+                raise
 
 
 def _answers(url: str) -> None:

@@ -1,11 +1,14 @@
 """`darkroom fleet start` and `darkroom join`: keep Ray's processes of a box running."""
 
+import hashlib
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from pathlib import Path
 from types import FrameType
 
 import structlog
@@ -35,14 +38,25 @@ def run_head(settings: Settings) -> None:
     words = ["fleet", "manage", "--data-dir", str(settings.data_dir)]
 
     def children(token: str) -> list[Child]:
-        storage = settings.data_dir / "ray"
-        given = node.environment(token, storage)
+        given = node.environment(token, _storage(settings.data_dir / "ray", token))
         return [
             Child("ray", node.head_command(settings), variables=given),
             Child("manager", [sys.executable, "-m", "darkroom", *words], variables=given),
         ]
 
     _keep(settings, children, lambda: handover.ray_token(settings), every_s=1.0)
+
+
+def _storage(folder: Path, token: str) -> Path:
+    """Where Ray's head keeps what it knows: with another token it begins with nothing.
+
+    All nodes start again then, and nothing of the old ones is of use.
+    """
+    own = folder / hashlib.sha256(token.encode()).hexdigest()[:16]
+    for other in folder.glob("*"):
+        if other != own:
+            shutil.rmtree(other, ignore_errors=True)
+    return own
 
 
 def _grant_again(settings: Settings) -> None:
