@@ -69,7 +69,7 @@ def _nodes() -> dict[str, int]:
     """The boxes whose nodes are there, and their numbers of GPUs."""
     return {
         resource.removeprefix(BOX): int(node["Resources"].get("GPU", 0))
-        for node in ray.nodes()
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
         for resource in node["Resources"]
         if resource.startswith(BOX)
