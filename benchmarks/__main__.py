@@ -22,6 +22,7 @@ from benchmarks import (
     storing,
     streams,
     traffic,
+    workers,
 )
 from benchmarks.servers import ROOT
 from benchmarks.suite import FULL, QUICK, Suite
@@ -44,6 +45,7 @@ SUITES: dict[str, Suite] = {
         storing.SUITE,
         shortcuts.SUITE,
         large.SUITE,
+        workers.SUITE,
         *gpu.SUITES,
     )
 }

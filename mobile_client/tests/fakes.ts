@@ -73,6 +73,7 @@ export const MODEL: ModelInfo = {
   thumbnail_url: null,
   sha256: null,
   autov2: null,
+  workers: ["attic-0"],
   deletable: false,
   fields: [
     ...["negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"],
@@ -426,6 +427,8 @@ export function job(id: string, change: Partial<Job> = {}): Job {
     eta_seconds: 10,
     progress: { step: 0, steps: 20 },
     attempts: 0,
+    worker: null,
+    device: null,
     request: { prompt: "a fox" },
     images: [],
     notes: [],
@@ -451,6 +454,8 @@ export function picture(jobId: string): Picture {
     content_type: "image/png",
     bytes: 10,
     sha256: "0",
+    worker: "attic-0",
+    device: "cuda",
     created_at: "2026-01-01T00:00:00Z",
     url: `/images/${jobId}-0`,
   };

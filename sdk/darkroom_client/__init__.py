@@ -56,6 +56,7 @@ from darkroom_client.core.records import JobStatus, Progress, Task
 from darkroom_client.core.requests import Edit, Img2Img, Inpaint, Txt2Img, Upscale
 from darkroom_client.core.sources import PictureSource
 from darkroom_client.core.webhooks import WebhookError, WebhookMessage, verify_webhook
+from darkroom_client.core.workers import Worker
 from darkroom_client.credentials import CredentialsError
 from darkroom_client.discovery import DiscoveryError, FoundServer
 from darkroom_client.effects import AsyncEffects, Effects
@@ -127,5 +128,6 @@ __all__ = [
     "WaitTimeoutError",
     "WebhookError",
     "WebhookMessage",
+    "Worker",
     "verify_webhook",
 ]

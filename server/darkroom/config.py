@@ -348,6 +348,7 @@ class Settings(BaseSettings):
     pulse_path: ClassVar = InDataDir("worker-{worker}.pulse")
     worker_lock_path: ClassVar = InDataDir("worker-{worker}.lock")
     address_path: ClassVar = InDataDir("web.address")
+    folder_id_path: ClassVar = InDataDir("folder.id")
     tls_dir: ClassVar = InDataDir("tls")
     hashes_path: ClassVar = InDataDir("hashes.json")
     pulls_lock_path: ClassVar = InDataDir("pulls.lock")

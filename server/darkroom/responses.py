@@ -92,6 +92,8 @@ class Image(Schema):
     content_type: str
     bytes: int
     sha256: str
+    worker: str | None = Field(None, description="Name of the worker that made it, if known.")
+    device: str | None = Field(None, description="What it was made on, such as `cuda`.")
     created_at: datetime
     url: str
 
@@ -123,6 +125,8 @@ class Job(Schema):
     eta_seconds: float | None = Field(description="Measured estimate to the end, or null.")
     progress: Progress
     attempts: int
+    worker: str | None = Field(description="Name of the worker where it runs or ran last.")
+    device: str | None = Field(description="What that runs on, such as `cuda`.")
     request: dict[str, Any]
     images: tuple[Image, ...]
     notes: tuple[str, ...] = Field(
@@ -309,6 +313,28 @@ class PictureSize(Schema):
     height: int
 
 
+class WorkerInfo(Schema):
+    """A worker of this server's queue."""
+
+    name: str
+    alive: bool = Field(description="Whether it has been heard of lately.")
+    ready: bool = Field(description="Whether its default model is loaded.")
+    draining: bool = Field(description="Whether it only finishes what it has.")
+    device: str = Field(examples=["cuda"])
+    device_name: str = Field(description="What its GPU or CPU is called.")
+    torch: str = Field(description="The version of torch; pictures' bytes depend on it.")
+    free_bytes: int | None = Field(description="Of its GPU's memory, or its machine's.")
+    models: tuple[str, ...] = Field(description="Names of the models that it has.")
+    resident: tuple[str, ...] = Field(description="Of these, those in memory.")
+    jobs_in_flight: int
+    max_in_flight: int
+    seen_at: datetime = Field(description="When it was heard of last.")
+
+
+class WorkerList(Schema):
+    workers: tuple[WorkerInfo, ...]
+
+
 class ModelInfo(Schema):
     """A model that may be asked for."""
 
@@ -348,6 +374,7 @@ class ModelInfo(Schema):
         "outside, and it is slower. Null while no worker runs.",
     )
     resident: bool = Field(False, description="Whether it was in memory a few seconds ago.")
+    workers: tuple[str, ...] = Field((), description="Names of the workers that run and have it.")
     thumbnail_url: str | None = Field(None, description="A picture that shows what it draws.")
     sha256: str | None = Field(
         None, description="Of its file; null of a folder, and until it was made in the background."

@@ -347,6 +347,7 @@ export const en = {
   "viewer.size": "Size",
   "viewer.created": "Created",
   "viewer.duration": "Duration",
+  "viewer.worker": "Made on",
   "viewer.client": "Requested by",
   "compare.label": "Line between before and after",
   "compare.value": "{percent} percent before",

@@ -350,6 +350,7 @@ export const vi: Dictionary = {
   "viewer.size": "Kích thước",
   "viewer.created": "Tạo lúc",
   "viewer.duration": "Thời gian",
+  "viewer.worker": "Tạo trên máy",
   "viewer.client": "Người yêu cầu",
   "compare.label": "Vạch giữa trước và sau",
   "compare.value": "{percent} phần trăm trước",
@@ -526,6 +527,7 @@ export const server: Readonly<Record<string, string>> = {
   mask_colours: "vùng chọn có màu trên nền trắng; hãy tô trên nền đen hoặc trong suốt",
 
   // Models, schedulers, LoRAs
+  no_worker_has: "không có máy xử lý nào đang chạy có mô hình “{name}”; hãy bật một máy có nó",
   unknown_model: "không có mô hình “{name}”",
   broken_model: "không dùng được mô hình “{name}”: {reason}",
   model_task: "{model} làm được {tasks}, không làm được {task}",

@@ -167,6 +167,16 @@ class AsyncJob(DisplayedJob):
         return self.record.attempts
 
     @property
+    def worker(self) -> str | None:
+        """Name of the worker where it runs or ran last."""
+        return self.record.worker
+
+    @property
+    def device(self) -> str | None:
+        """What that worker runs on, such as `cuda`."""
+        return self.record.device
+
+    @property
     def request(self) -> Mapping[str, Any]:
         """Its fields with nothing left open.
 

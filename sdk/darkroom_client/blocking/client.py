@@ -13,7 +13,7 @@ from darkroom_client.blocking.aside import aside
 from darkroom_client.blocking.job import Job
 from darkroom_client.blocking.picture import Picture
 from darkroom_client.blocking.transport import Transport
-from darkroom_client.core import call, catalog, pulls
+from darkroom_client.core import call, catalog, pulls, workers
 from darkroom_client.core.catalog import (
     EmbeddingInfo,
     Health,
@@ -28,6 +28,7 @@ from darkroom_client.core.records import JobPage, JobRecord, JobStatus
 from darkroom_client.core.requests import Edit, Img2Img, Inpaint, Request, Txt2Img, Upscale
 from darkroom_client.core.retries import RetryPolicy
 from darkroom_client.core.signatures import takes_fields
+from darkroom_client.core.workers import Worker
 from darkroom_client.discovery import FoundServer
 from darkroom_client.effects import Effects
 from darkroom_client.notebook import bar
@@ -343,6 +344,26 @@ class Client:
     def upscalers(self) -> tuple[UpscalerInfo, ...]:
         """What may be asked for as `upscaler`."""
         return (self._transport.send(call.list_upscalers())).read(catalog.upscalers)
+
+    def workers(self) -> tuple[Worker, ...]:
+        """Who works on the queue; for owners."""
+        return (self._transport.send(call.list_workers())).read(workers.all_of)
+
+    def drain(self, worker: str) -> Worker:
+        """Have a worker finish its jobs and claim no others; for owners.
+
+        Raises:
+            NotFoundError: there is no such worker.
+        """
+        return (self._transport.send(call.drain(worker, True))).read(Worker.from_wire)
+
+    def resume(self, worker: str) -> Worker:
+        """Have a worker that was told to drain claim jobs again; for owners.
+
+        Raises:
+            NotFoundError: there is no such worker.
+        """
+        return (self._transport.send(call.drain(worker, False))).read(Worker.from_wire)
 
     def health(self) -> Health:
         """What the server says of itself if it lives."""

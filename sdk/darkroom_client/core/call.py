@@ -190,6 +190,14 @@ def list_upscalers() -> Call:
     return Call("GET", "/upscalers")
 
 
+def list_workers() -> Call:
+    return Call("GET", "/workers")
+
+
+def drain(worker: str, stops: bool) -> Call:
+    return Call("POST", f"/workers/{_segment(worker)}/{'drain' if stops else 'resume'}")
+
+
 def health() -> Call:
     return Call("GET", "/healthz")
 

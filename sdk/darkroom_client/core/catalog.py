@@ -70,6 +70,7 @@ class Model:
         resident: whether it was in memory a few seconds ago.
         thumbnail_url: path of a picture that shows what it draws, or None.
         sha256: of its file; None of a folder, and until the server has made it.
+        workers: names of those that run and have it.
         deletable: whether its owner may delete it by `delete_model`.
     """
 
@@ -93,6 +94,7 @@ class Model:
     thumbnail_url: str | None = None
     sha256: str | None = None
     deletable: bool = False
+    workers: tuple[str, ...] = ()
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
@@ -117,6 +119,7 @@ class Model:
             thumbnail_url=data.get("thumbnail_url"),
             sha256=data.get("sha256"),
             deletable=data.get("deletable", False),
+            workers=tuple(data.get("workers", ())),
         )
 
 

@@ -60,6 +60,7 @@ class ImageRecord:
         size_bytes: as stored.
         sha256: of the stored bytes, in hexadecimal.
         url: path on the server.
+        worker: name of the worker that made it, on a `device` such as `cuda`; None if not known.
     """
 
     id: str
@@ -73,6 +74,8 @@ class ImageRecord:
     sha256: str
     created_at: datetime
     url: str
+    worker: str | None = None
+    device: str | None = None
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
@@ -88,6 +91,8 @@ class ImageRecord:
             sha256=data["sha256"],
             created_at=datetime.fromisoformat(data["created_at"]),
             url=data["url"],
+            worker=data.get("worker"),
+            device=data.get("device"),
         )
 
 
@@ -104,6 +109,7 @@ class JobRecord:
         notes: what was done differently from what was asked, and what else to know.
         error: of a failed job.
         url: path on the server.
+        worker: name of the worker where it runs or ran last, on a `device` such as `cuda`.
     """
 
     id: str
@@ -121,6 +127,8 @@ class JobRecord:
     started_at: datetime | None
     finished_at: datetime | None
     url: str
+    worker: str | None = None
+    device: str | None = None
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
@@ -143,6 +151,8 @@ class JobRecord:
             started_at=_moment(data["started_at"]),
             finished_at=_moment(data["finished_at"]),
             url=data["url"],
+            worker=data.get("worker"),
+            device=data.get("device"),
         )
 
 

@@ -22,6 +22,7 @@ from darkroom.api.routes import (
     removal,
     submit,
     system,
+    workers,
 )
 from darkroom.api.routes import (
     pulls as pull_routes,
@@ -42,10 +43,12 @@ from darkroom.images.decoder_pool import Decoders
 from darkroom.ops.metrics import QueueMetrics
 from darkroom.ops.puller import Puller
 from darkroom.queue.doorbell import doorbells
+from darkroom.queue.presence import Fleets, Workers
 from darkroom.queue.pulls import Pulls
 from darkroom.queue.retention import Janitor, Retention
 from darkroom.queue.store import Store
 from darkroom.queue.unloads import Unloads
+from darkroom.storage import data_folder
 from darkroom.storage.clients import Preferences, Tokens
 from darkroom.storage.database import Database, place_of
 from darkroom.storage.files import Files
@@ -87,13 +90,26 @@ def create_app(settings: Settings) -> Application:
         settings.web.decode_memory_bytes,
         settings.web.max_upload_pixels,
     )
-    catalog = ModelCatalog.of(settings, store.may_have_gpu)
-    adapters = AdapterCatalog.of(settings)
+    folder = data_folder.identity(settings)
+    fleets = Fleets(database, folder)
+    local = catalog = ModelCatalog.of(settings, store.may_have_gpu)
+    local_adapters = adapters = AdapterCatalog.of(settings)
     upscalers = UpscalerCatalog.of(settings)
+    if folder:  # else all workers have what is in this folder
+        catalog = ModelCatalog.of(
+            settings,
+            store.may_have_gpu,
+            lambda: fleets.read().there.models,
+            lambda name: fleets.read().lacks(name),
+        )
+        adapters = AdapterCatalog.of(settings)
+        adapters.loras.elsewhere = lambda: fleets.read().there.loras
+        adapters.embeddings.elsewhere = lambda: fleets.read().there.embeddings
+        upscalers.elsewhere = lambda: fleets.read().there.upscalers
     hashes = Hashes(
         settings.hashes_path,
-        lambda: (entry.path for entry in catalog.entries() if entry.layout != "folder"),
-        lambda: (lora.path for lora in adapters.loras.entries()),
+        lambda: (entry.path for entry in local.entries() if entry.layout != "folder"),
+        lambda: (lora.path for lora in local_adapters.loras.entries()),
     )
     pulls = Pulls(database, settings.data_dir)
     sources = Sources(store, decoders, settings.web.max_upload_bytes)
@@ -109,6 +125,9 @@ def create_app(settings: Settings) -> Application:
         puller=Puller(pulls, Hubs.of(settings), settings.pulls_lock_path),
         files=files,
         catalog=catalog,
+        local_models=local,
+        workers=Workers(database),
+        fleet=fleets.read,
         adapters=adapters,
         upscalers=upscalers,
         hashes=hashes,
@@ -140,8 +159,8 @@ def create_app(settings: Settings) -> Application:
 
 def add_routes(app: Flask) -> None:
     """Register every route. The API document needs no more of an application."""
-    ours = (submit, jobs, images, models, pull_routes, removal, pairing, fleet, system, openai)
-    for module in ours:
+    ours = (submit, jobs, images, models, pull_routes, removal, workers, pairing, fleet, system)
+    for module in (*ours, openai):
         app.register_blueprint(module.blueprint)
     for blueprint in (openai.without_version, *a1111.blueprints):
         app.register_blueprint(blueprint)

@@ -1,5 +1,6 @@
 """The objects that handlers use, kept on the application instead of in module globals."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Semaphore
 
@@ -20,6 +21,7 @@ from darkroom.config import Settings
 from darkroom.ops.metrics import QueueMetrics
 from darkroom.ops.puller import Puller
 from darkroom.queue.doorbell import Doorbells
+from darkroom.queue.presence import Fleet, Workers
 from darkroom.queue.pulls import Pulls
 from darkroom.queue.store import Store
 from darkroom.queue.unloads import Unloads
@@ -44,6 +46,9 @@ class Context:
     puller: Puller
     files: Files
     catalog: ModelCatalog
+    local_models: ModelCatalog  # in this server's own folders
+    workers: Workers
+    fleet: Callable[[], Fleet]
     adapters: AdapterCatalog
     upscalers: UpscalerCatalog
     hashes: Hashes

@@ -82,6 +82,9 @@ class AddonFolder(Generic[Entry]):
         unknown: the exception of `find`.
         shared: folders of other programs.
         included: the package's own; a file elsewhere with the name of one of its files replaces it.
+
+    Attributes:
+        elsewhere: returns what workers on other machines have besides, by name.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class AddonFolder(Generic[Entry]):
         self._unknown = unknown
         self._shared = shared
         self._judge = cached(self._read_file, _stamp)
+        self.elsewhere: Callable[[], Mapping[str, Entry]] = dict
 
     def entries(self) -> tuple[Entry, ...]:
         return self.read()[0]
@@ -124,6 +128,7 @@ class AddonFolder(Generic[Entry]):
             else:
                 taken.add(found.info.name)
                 entries.append(found)
+        entries += [entry for name, entry in self.elsewhere().items() if name not in taken]
         return tuple(entries), tuple(broken)
 
     def _files(self) -> Iterator[Listed]:

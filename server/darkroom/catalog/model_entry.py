@@ -17,6 +17,7 @@ from darkroom.responses import ModelInfo
 
 TRANSFORMER = "transformer"  # the part that can be quantised
 Quantized = Literal["int8", "fp8"]
+NOWHERE = Path("/nonexistent")  # of files on another machine
 WORD = re.compile(r"[^\W\d_]+")
 UNKNOWN_WORDS = message(
     "unknown_words",
@@ -81,6 +82,11 @@ class ModelEntry:
     words: frozenset[str] = frozenset()
     passed_over: tuple[str, ...] = ()
     picture: Path | None = None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether its files are on another machine, where a worker has it."""
+        return self.path.is_relative_to(NOWHERE)
 
     def notes_on(self, prompt: str) -> list[str]:
         """What a job with this prompt is told: that the model knows no word of it."""

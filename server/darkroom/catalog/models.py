@@ -5,7 +5,7 @@ models directory, and in folders of other programs. Models that cannot be used a
 reason.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +68,8 @@ class ModelCatalog:
         shared: folders of other programs. Of two models with one name, the first has it.
         quantize: what transformers are quantised to when they are loaded, if notes do not say.
         has_gpu: whether a worker has one; asked only for models that need it.
+        elsewhere: returns models that workers on other machines have, by name.
+        lacks: whether no worker has a model of these folders.
     """
 
     def __init__(
@@ -77,7 +79,11 @@ class ModelCatalog:
         shared: SharedFolders = NO_FOLDERS,
         quantize: Quantization = "none",
         has_gpu: Callable[[], bool] = lambda: True,
+        elsewhere: Callable[[], Mapping[str, ModelEntry]] = dict,
+        lacks: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        self._elsewhere = elsewhere
+        self._lacks = lacks
         self._has_gpu = has_gpu
         self._models_dir = models_dir
         self._default = default
@@ -85,19 +91,29 @@ class ModelCatalog:
         self._reader = ModelReader(models_dir, default, shared, quantize)
 
     @classmethod
-    def of(cls, settings: Settings, has_gpu: Callable[[], bool] = lambda: True) -> "ModelCatalog":
-        """The models that the settings name."""
+    def of(
+        cls,
+        settings: Settings,
+        has_gpu: Callable[[], bool] = lambda: True,
+        elsewhere: Callable[[], Mapping[str, ModelEntry]] = dict,
+        lacks: Callable[[str], bool] = lambda _: False,
+    ) -> "ModelCatalog":
+        """The models that the settings name, and those elsewhere."""
         return cls(
             settings.models_dir,
             settings.models.default,
             SharedFolders(settings.models.paths),
             settings.engine.quantize,
             has_gpu,
+            elsewhere,
+            lacks,
         )
 
     def entries(self) -> list[ModelEntry]:
         """All usable models."""
-        return [found for found in self._all() if isinstance(found, ModelEntry)]
+        found = [each for each in self._all() if isinstance(each, ModelEntry)]
+        names = {entry.info.name for entry in found}
+        return found + [entry for name, entry in self._elsewhere().items() if name not in names]
 
     def broken(self) -> tuple[BrokenModel, ...]:
         """The models that cannot be used."""
@@ -117,6 +133,11 @@ class ModelCatalog:
         for candidate in self._candidates():  # names are compared, never joined to a path
             if candidate.name == wanted:
                 found = candidate.read()
+                if isinstance(found, BrokenModel) and wanted in self._elsewhere():
+                    break
+                if self._lacks(wanted):
+                    detail = "no worker that runs now has the model {name!r}; start one that has it"
+                    raise UnknownModelError(message("no_worker_has", detail, name=wanted))
                 if isinstance(found, BrokenModel):
                     raise BrokenModelError(
                         message(
@@ -127,6 +148,9 @@ class ModelCatalog:
                         )
                     )
                 return found
+        elsewhere = self._elsewhere().get(wanted)
+        if elsewhere is not None:
+            return elsewhere
         names = [info.name for info in self.infos()]
         others = did_you_mean(wanted, names) or f"; there is {', '.join(names)}"
         detail = f"there is no model {wanted!r}{others} (see GET /models)"

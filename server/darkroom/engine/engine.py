@@ -10,7 +10,7 @@ from darkroom.catalog.loras import AdapterCatalog
 from darkroom.catalog.models import ModelCatalog
 from darkroom.catalog.upscalers import UpscalerCatalog
 from darkroom.config import EngineSettings, Settings
-from darkroom.engine import errors
+from darkroom.engine import errors, memory
 from darkroom.engine.active_job import ActiveJob, LastPreview
 from darkroom.engine.base import (
     EngineEvent,
@@ -64,6 +64,15 @@ class DiffusersEngine:
     @property
     def device(self) -> str:
         return str(self._models.device)
+
+    @property
+    def device_name(self) -> str:
+        """What the GPU or the CPU is called."""
+        return memory.device_name(self._models.device)
+
+    def free_bytes(self) -> int | None:
+        """Of the device's memory, whoever uses the rest; None if not known. Thread-safe."""
+        return memory.free_bytes(self._models.device)
 
     def gpu_bytes(self) -> int:
         """Bytes that this process has reserved on the GPU; 0 without one. Thread-safe."""

@@ -1,7 +1,9 @@
 """The memory budget, and smaller limits after memory ran out."""
 
+import contextlib
 import enum
 import os
+import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ CPU_SHARE = 0.5
 SMALLEST_TILE = 256  # pixels; below this the seams show
 CALM_CALLS = 32  # without an error, before more is tried; doubles whenever that fails
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+CPUS, MEMORY = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 
 
 class Offload(enum.StrEnum):
@@ -78,6 +81,28 @@ def budget_bytes(setting: int | str, device: torch.device) -> int:
     if device.type == "cuda":
         return int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
     return int(CPU_SHARE * _machine_bytes())
+
+
+def device_name(device: torch.device) -> str:
+    """What the GPU or the CPU is called; empty if the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError):
+        for line in CPUS.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Of the device's memory, whoever uses the rest; None if the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    with contextlib.suppress(OSError, ValueError):
+        for line in MEMORY.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 def _machine_bytes() -> int:

@@ -9,6 +9,8 @@ from types import FrameType
 import torch
 from prometheus_client import disable_created_metrics
 
+from darkroom.catalog import published
+from darkroom.catalog.published import Has
 from darkroom.config import Settings
 from darkroom.engine import engine
 from darkroom.ops.watchdog import Pulse, allowed_silence_s
@@ -16,7 +18,7 @@ from darkroom.queue.doorbell import doorbells
 from darkroom.queue.leases import Leases
 from darkroom.queue.worker import Dispatcher
 from darkroom.queue.worker_metrics import Meters
-from darkroom.storage import database, reconcile
+from darkroom.storage import data_folder, database, reconcile
 from darkroom.storage.files import Files
 
 
@@ -39,15 +41,30 @@ def _work(settings: Settings, pulse: Pulse) -> None:
     meters.describe(torch=torch.__version__, device=working.device, gpu_bytes=working.gpu_bytes)
     bells = doorbells(settings)
     opened = database.Database(database.place_of(settings), settings.queue.database_timeout_s)
-    name = settings.worker_name
+    name, folder = settings.worker_name, data_folder.identity(settings)
+    has = Has(settings) if folder else None
     reconcile.at_worker_start(settings, opened, name)
     leases = Leases(
         opened,
         name,
+        device=working.device,
+        affinity_s=settings.queue.affinity_s,
+        has=has,
         lease_s=settings.queue.lease_s,
         max_attempts=settings.queue.max_attempts,
         max_in_flight_per_client=settings.queue.max_in_flight_per_client,
     )
+    leases.wait_for_name(folder)
+    device_name = working.device_name
+
+    def about() -> dict[str, object]:
+        return {
+            "folder": folder,
+            "device_name": device_name,
+            "torch": torch.__version__,
+            "free_bytes": working.free_bytes(),
+        }
+
     with bells.listen("worker") as bell:
         dispatcher = Dispatcher(
             leases=leases,
@@ -57,6 +74,8 @@ def _work(settings: Settings, pulse: Pulse) -> None:
             ring_web=lambda: bells.ring("web"),
             settings=settings.queue,
             device=working.device,
+            about=about,
+            catalog=has.text if has else lambda: published.UNKNOWN,
             max_in_flight=settings.engine.max_jobs_in_flight,
             keep_alive_s=settings.engine.keep_alive_s,
             png_level=settings.engine.png_level,

@@ -25,11 +25,18 @@ MAX_HELD = 1000  # jobs whose time is remembered; there is one a model change
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A queued job, by its number, that could be claimed next."""
+    """A queued job, by its number, that could be claimed next.
+
+    Attributes:
+        loras: names of those that it needs.
+        isolated: whether it was in flight when a worker died.
+    """
 
     sequence: int
     client: str
     model: str
+    loras: tuple[str, ...] = ()
+    isolated: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,9 +151,8 @@ class Affinity:
             unused_s=now - self._last_use(models.next_unloaded, due.client),
             affinity_s=self.affinity_s,
         )
-        if chosen == due:
-            self._held.pop(due.sequence, None)
-        elif not models.arriving:
+        # Kept when it is chosen: another worker may claim it first, or this is asked once more.
+        if chosen != due and not models.arriving:
             self._held.setdefault(due.sequence, now)
             if len(self._held) > MAX_HELD:
                 self._held.popitem(last=False)

@@ -2,7 +2,7 @@
 
 Work is counted in seconds of the engine. Jobs in flight share the engine, and the worker charges
 every second to the jobs it was spent on, so the engine does one second of work per second, however
-many jobs share it.
+many jobs share it. Of several workers each has an engine, and the jobs in flight are spread evenly.
 """
 
 import math
@@ -67,6 +67,7 @@ class Estimator:
         queued: by client; a client's queued jobs of one model and size are one `Work`.
         slots: jobs in flight together from now on.
         refill: how likely it is that a slot is filled again when no queued job is left, 0 to 1.
+        engines: that the slots belong to.
     """
 
     def __init__(
@@ -76,11 +77,16 @@ class Estimator:
         queued: Mapping[str, Sequence[Work]],
         slots: int,
         refill: float,
+        engines: int = 1,
     ) -> None:
         self._speeds = speeds
         self._models = {kind.model for kind in speeds}
         self._slots = max(1, slots, len(running))
         self._refill = refill
+        self._engines = engines = max(1, min(engines, self._slots))
+        # The part of the other jobs in flight that shares a job's engine.
+        others = max(1, self._slots - 1)
+        self._beside = 1.0 if engines == 1 else (self._slots / engines - 1) / others
         self._free = self._slots - len(running)
         rest = [work for works in queued.values() for work in works] or running
         jobs = max(1, sum(work.jobs for work in rest))
@@ -92,11 +98,15 @@ class Estimator:
         self._queued_s = {client: self._seconds(works) for client, works in queued.items()}
         self._running_s = self._seconds(running)
         self._all_s = (self._running_s or 0.0) + sum(filter(None, self._queued_s.values()))
+        self._running = running
         self._running_ends = [self._running_end(work) for work in running]
 
     def running_ends(self) -> list[float | None]:
         """Seconds until each running job ends; None if its model was never measured."""
-        return [None if end is None else self._expected(end) for end in self._running_ends]
+        return [
+            None if end is None else self._expected(end, self._seconds([work]) or 0.0)
+            for end, work in zip(self._running_ends, self._running, strict=True)
+        ]
 
     def queued_end(self, work: Work, ahead: Mapping[str, int]) -> float | None:
         """Seconds until a queued job ends.
@@ -113,7 +123,7 @@ class Estimator:
             queued_s = self._queued_s[client]
             if queued_s is None:
                 return None
-            ahead_s += queued_s * count / self._jobs[client]
+            ahead_s += queued_s * count / self._jobs[client] / self._engines
         if own_s is None or self._running_s is None:
             return None
         position = sum(ahead.values())
@@ -129,16 +139,17 @@ class Estimator:
             start_s = max(first_s, mean_s + ahead_s - early_s)
             all_weights = self._running_weight + self._free * self._mean_weight
             others = all_weights * (self._slots - 1) / self._slots
-        return self._expected(start_s + own_s * (1 + others / work.weight))
+        end_s = start_s + own_s * (1 + self._beside * others / work.weight)
+        return self._expected(end_s, own_s)
 
     def _running_end(self, work: Work) -> float | None:
         own_s = self._seconds([work])
         others = self._running_weight - work.weight + self._free * self._mean_weight
-        return None if own_s is None else own_s * (1 + others / work.weight)
+        return None if own_s is None else own_s * (1 + self._beside * others / work.weight)
 
-    def _expected(self, end_s: float) -> float:
+    def _expected(self, end_s: float, own_s: float) -> float:
         """Between the end if no more jobs come, and the end if all slots stay filled."""
-        alone_s = min(end_s, self._all_s)
+        alone_s = min(end_s, max(own_s, self._all_s / self._engines))
         return alone_s + self._refill * (end_s - alone_s)
 
     def _seconds(self, works: Sequence[Work]) -> float | None:
@@ -157,7 +168,7 @@ class Estimator:
             (kind for kind in self._speeds if kind.model == model),
             key=lambda kind: (
                 abs(math.log(kind.pixels / pixels)),
-                abs(math.log(kind.in_flight / max(1.0, self._images))),
+                abs(math.log(kind.in_flight / max(1.0, self._images / self._engines))),
             ),
         )
         larger, speed = pixels / nearest.pixels, self._speeds[nearest]

@@ -1,24 +1,30 @@
 """The worker's side of the queue: claim, report, finish and recover jobs.
 
-Every change is one transaction, which checks that the worker still holds the job's lease.
+Every change is one transaction, which checks that the worker still holds the job's lease. Leases
+belong to a process, not to a worker's name: a process that was cut off while another one got its
+name can change nothing that was taken over.
 """
 
 import json
+import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
+from hashlib import sha256
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, literal, select, update
 from sqlalchemy.orm import Session
 
+from darkroom.catalog import published
 from darkroom.engine.base import EngineMemory
 from darkroom.errors import DarkroomError, message
 from darkroom.queue import fairness
 from darkroom.queue.affinity import Candidate
 from darkroom.queue.estimate import Kind, Speed
 from darkroom.queue.fairness import ClientQueue
+from darkroom.queue.peers import Peers
 from darkroom.queue.snapshot import TICKETS
 from darkroom.queue.transitions import end, log, requeue, set_ticket
 from darkroom.responses import EventType, JobStatus, Problem
@@ -43,6 +49,8 @@ from darkroom.storage.tables import (
     WorkerRow,
 )
 
+LOOK_S = 0.5  # between two looks at who has a name
+
 _QUEUES = (
     select(JobRow.client, func.count(), func.min(JobRow.sequence))
     .where(JobRow.status == JobStatus.QUEUED)
@@ -50,59 +58,118 @@ _QUEUES = (
 )
 
 
+_ALIKE = (JobRow.client, JobRow.urgency, JobRow.model, JobRow.isolated)
 _FIRST_OF_MODEL = (
-    select(JobRow.client, JobRow.urgency, JobRow.model, JobRow.isolated, func.min(JobRow.sequence))
+    select(*_ALIKE, literal(""), func.min(JobRow.sequence))
     .where(JobRow.status == JobStatus.QUEUED)
-    .group_by(JobRow.client, JobRow.urgency, JobRow.model, JobRow.isolated)
+    .group_by(*_ALIKE)
+)
+_FIRST_OF_NEEDS = (
+    select(*_ALIKE, JobRow.loras, func.min(JobRow.sequence))
+    .where(JobRow.status == JobStatus.QUEUED)
+    .group_by(*_ALIKE, JobRow.loras)
 )
 
 # The next job and what returns the others that may go before it, to the job to claim.
 Pick = Callable[[Candidate, Callable[[], Sequence[Candidate]]], Candidate | None]
+# Whether this worker has a model and LoRAs.
+Has = Callable[[str, Sequence[str]], bool]
+
+
+class NameTakenError(DarkroomError):
+    """Another worker that lives has the name of this one."""
 
 
 class LeaseLostError(DarkroomError):
     """The worker no longer holds the job's lease, so its result is not recorded."""
 
 
-class _Heartbeat(NamedTuple):
-    """The trace of a worker's last heartbeat in its jobs; the next one changes it."""
+class _Found(NamedTuple):
+    """The next job, and the highest of all tickets then: each claim makes a higher one."""
 
-    worker: str
+    sequence: int
+    latest: int
+
+
+class _Heartbeat(NamedTuple):
+    """The trace of a process's last heartbeat in its jobs; the next one changes it."""
+
+    lease: str
     lease_until: float
     jobs: int
 
 
 @dataclass(eq=False)
 class Leases:
-    """The jobs leased to one worker. `heartbeat` may be called from another thread.
+    """The jobs leased to one worker process. `heartbeat` may be called from another thread.
 
     Every method raises DatabaseUnavailableError while the database cannot be used, and a method
     that changes one job raises LeaseLostError if this worker no longer holds it; nothing was
     written then. `record` skips such jobs.
 
     Attributes:
-        worker: an id, unique among live workers.
+        worker: its name, unique among live workers.
+        device: that it runs on, such as `cpu` or `cuda`.
         lease_s: how long a lease is valid after a heartbeat.
         max_attempts: a job fails after so many interrupted attempts.
         max_in_flight_per_client: None is all.
+        affinity_s: how long a job is left for an idle worker that has its model in memory.
+        has: which jobs it can do; None is all.
         clock: seconds since the epoch.
         monotonic: seconds on a clock that cannot be set.
+        lease: an id of this process, which no other has or had.
+        draining: whether it is known to be told to claim nothing new.
     """
 
     database: Database
     worker: str
     _: KW_ONLY
+    device: str = ""
     lease_s: float
     max_attempts: int
     max_in_flight_per_client: int | None = None
+    affinity_s: float = 0.0
+    has: Has | None = None
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    lease: str = field(default_factory=lambda: secrets.token_hex(16))
+    draining: bool = field(default=False, init=False)
+    _has_name: bool = field(default=False, init=False)
+    _peers: Peers = field(init=False)
     _first_seen: dict[_Heartbeat, float] = field(default_factory=dict, init=False)  # monotonic
     _in_doubt: int | None = field(default=None, init=False)  # number of a job
 
+    def __post_init__(self) -> None:
+        self._peers = Peers(self.lease, self.device, self.affinity_s, self.clock, self.monotonic)
+
+    def wait_for_name(self, folder: str, wait: Callable[[float], object] = time.sleep) -> None:
+        """Wait until no process with another data folder has this worker's name.
+
+        The lock file of a data folder proves that none with the same folder has it.
+
+        Raises:
+            NameTakenError: one has it, and lives.
+        """
+        query = select(WorkerRow.folder, WorkerRow.lease, WorkerRow.seen_at)
+        first, began = None, self.monotonic()
+        while True:
+            with self.database.read() as session:
+                found = session.execute(query.where(WorkerRow.id == self.worker)).one_or_none()
+            if found is None or found.folder == folder or self.monotonic() - began > self.lease_s:
+                return
+            if first is not None and found != first:
+                raise NameTakenError(
+                    f"a worker called {self.worker} already works on this queue elsewhere; give "
+                    "one of them another name: worker.name, or DARKROOM_WORKER__NAME"
+                )
+            first = found
+            wait(LOOK_S)
+
     # --- claim and recover ------------------------------------------------------------
 
-    def claim(self, *, busy: bool, pick: Pick | None = None) -> Claim | None:
+    def claim(
+        self, *, busy: bool, pick: Pick | None = None, here: Collection[str] = ()
+    ) -> Claim | None:
         """Fetch the next queued job and take a lease on it.
 
         A job that was in flight when a worker died is isolated: only an idle worker gets it, and
@@ -111,33 +178,49 @@ class Leases:
         Args:
             busy: whether the worker has other jobs in flight.
             pick: may choose another job than the next one, or none; not in place of an isolated
-                one.
+                one. It may be asked twice.
+            here: the models that are in memory, or are about to be.
         """
         if (claim := self._claimed_in_doubt()) is not None:
             return claim
-        while True:
-            with self.database.read() as session:  # without the write lock
-                sequence = self._next(session, busy, pick)
-            if sequence is None:
+        if self.draining:
+            return None
+        with self.database.read() as session:  # without the write lock
+            found = self._next(session, busy, pick, here)
+        if found is None:
+            return None
+        self._in_doubt = found.sequence
+        with self.database.write() as session:
+            claim = self._claim(session, found, lambda: self._next(session, busy, pick, here))
+        self._in_doubt = None
+        return claim
+
+    def _claim(
+        self, session: Session, found: "_Found", look: "Callable[[], _Found | None]"
+    ) -> Claim | None:
+        """Take a lease on the job that was found, or on the one that is next now."""
+        mine = select(WorkerRow.draining).where(WorkerRow.id == self.worker)
+        if session.scalar(mine):
+            self.draining = True
+            return None
+        latest = session.scalar(select(func.max(ClientRow.served))) or 0
+        row = session.get(JobRow, found.sequence)
+        if latest != found.latest or row is None or row.status != JobStatus.QUEUED:
+            # Another worker has claimed one since, or it was cancelled: who is next may have
+            # changed. Nobody claims while this looks again.
+            again = look()
+            if again is None:
                 return None
-            self._in_doubt = sequence
-            with self.database.write() as session:
-                row = session.get(JobRow, sequence)
-                if row is None or row.status != JobStatus.QUEUED:
-                    claim = None  # it was cancelled, or another worker fetched it
-                else:
-                    now = self.clock()
-                    latest = session.scalar(select(func.max(ClientRow.served))) or 0
-                    set_ticket(session, row.client, latest + 1)
-                    row.status = JobStatus.RUNNING
-                    row.worker = self.worker
-                    row.lease_until = now + self.lease_s
-                    row.attempts += 1
-                    row.started_at = row.started_at or now
-                    claim = _claim_of(row)
-            self._in_doubt = None
-            if claim is not None:
-                return claim
+            self._in_doubt = again.sequence
+            row = session.get_one(JobRow, again.sequence)
+        now = self.clock()
+        set_ticket(session, row.client, latest + 1)
+        row.status = JobStatus.RUNNING
+        row.worker, row.device, row.lease = self.worker, self.device, self.lease
+        row.lease_until = now + self.lease_s
+        row.attempts += 1
+        row.started_at = row.started_at or now
+        return _claim_of(row)
 
     def _claimed_in_doubt(self) -> Claim | None:
         """The claim whose commit was not known to succeed, if it did; None also if there is none.
@@ -147,25 +230,30 @@ class Leases:
         if self._in_doubt is None:
             return None
         with self.database.read() as session:
-            mine = (JobRow.sequence == self._in_doubt, _runs_on(self.worker))
+            mine = (JobRow.sequence == self._in_doubt, _held_by(self.lease))
             row = session.scalar(select(JobRow).where(*mine))
             claim = None if row is None else _claim_of(row)
         self._in_doubt = None
         return claim
 
-    def _next(self, session: Session, busy: bool, pick: Pick | None) -> int | None:
-        """The number of the job that this worker runs next."""
+    def _next(
+        self, session: Session, busy: bool, pick: Pick | None, here: Collection[str]
+    ) -> "_Found | None":
+        """The job that this worker runs next."""
         queues = {
             client: ClientQueue(jobs, oldest) for client, jobs, oldest in session.execute(_QUEUES)
         }
         if not queues:
             return None
         tickets = dict(session.execute(TICKETS).all())
-        mine = session.scalars(select(JobRow.client).where(_runs_on(self.worker))).all()
+        latest = max(tickets.values(), default=0)
+        mine = session.scalars(select(JobRow.client).where(_held_by(self.lease))).all()
         per_client = self.max_in_flight_per_client or len(mine) + 1
         clients = fairness.in_turn(queues, tickets, mine, per_client)
         if not clients:
             return None
+        if self.has is not None or self._peers:
+            return self._next_for_me(session, busy, pick, here, clients, latest)
         # The expression keeps SQLite from the index by client, which has all finished jobs too.
         theirs = (JobRow.status == JobStatus.QUEUED, JobRow.client + "" == clients[0])
         sequence, model, isolated = session.execute(
@@ -175,10 +263,32 @@ class Leases:
             .limit(1)
         ).one()
         if isolated or pick is None:
-            return None if isolated and busy else sequence
+            return None if isolated and busy else _Found(sequence, latest)
         due = Candidate(sequence, clients[0], model)
         picked = pick(due, lambda: _candidates(session, clients))
-        return None if picked is None else picked.sequence
+        return None if picked is None else _Found(picked.sequence, latest)
+
+    def _next_for_me(
+        self,
+        session: Session,
+        busy: bool,
+        pick: Pick | None,
+        here: Collection[str],
+        clients: Sequence[str],
+        latest: int,
+    ) -> "_Found | None":
+        """The same where this worker cannot do all jobs, or others had better do some."""
+
+        def is_mine(job: Candidate) -> bool:
+            able = self.has is None or self.has(job.model, job.loras)
+            return able and not self._peers.should_have(session, job, here)
+
+        jobs = _candidates(session, clients, is_mine)
+        due = next(iter(jobs), None)
+        if due is None or (due.isolated and busy):
+            return None
+        picked = due if due.isolated or pick is None else pick(due, lambda: jobs)
+        return None if picked is None else _Found(picked.sequence, latest)
 
     def heartbeat(
         self,
@@ -189,24 +299,51 @@ class Leases:
         metrics: str = "",
         broken: Mapping[str, str] = MappingProxyType({}),
         memory: EngineMemory | None = None,
-    ) -> None:
-        """Record that the worker is alive, and extend its leases; see `WorkerRow`."""
-        lease_until = self.clock() + self.lease_s
+        about: Mapping[str, Any] = MappingProxyType({}),
+        catalog: str = published.UNKNOWN,
+    ) -> bool:
+        """Record that the worker is alive, and extend its leases; see `WorkerRow`.
+
+        Args:
+            about: more columns of the worker's row.
+            catalog: what it has; written only if that has changed.
+
+        Returns:
+            Whether the name is still this process's; the first call makes it so.
+        """
+        now = self.clock()
+        lease_until = now + self.lease_s
+        values = {
+            "ready": ready,
+            "device": device,
+            "max_in_flight": max_in_flight,
+            "lease_until": lease_until,
+            "seen_at": now,
+            "metrics": metrics,
+            "broken": json.dumps(dict(broken)),
+            "memory": "{}" if memory is None else json.dumps(asdict(memory)),
+            **about,
+        }
+        digest = sha256(catalog.encode()).hexdigest() if catalog != published.UNKNOWN else ""
+        has = {"catalog": catalog, "catalog_digest": digest}
         with self.database.write(durable=False) as session:
-            session.merge(
-                WorkerRow(
-                    id=self.worker,
-                    ready=ready,
-                    device=device,
-                    max_in_flight=max_in_flight,
-                    lease_until=lease_until,
-                    metrics=metrics,
-                    broken=json.dumps(dict(broken)),
-                    memory="{}" if memory is None else json.dumps(asdict(memory)),
-                )
-            )
-            mine = update(JobRow).where(_runs_on(self.worker))
+            mine = update(JobRow).where(_held_by(self.lease))
             session.execute(mine.values(lease_until=lease_until))
+            known = select(WorkerRow.lease, WorkerRow.draining, WorkerRow.catalog_digest)
+            found = session.execute(known.where(WorkerRow.id == self.worker)).one_or_none()
+            if found is None or found.catalog_digest != digest:
+                values |= has
+            if found is None:
+                session.add(WorkerRow(id=self.worker, lease=self.lease, **values))
+            elif found.lease == self.lease or not self._has_name:
+                row = update(WorkerRow).where(WorkerRow.id == self.worker)
+                session.execute(row.values(lease=self.lease, **values))
+            else:
+                return False
+            self.draining = found is not None and found.draining
+            self._peers.read(session)
+        self._has_name = True
+        return True
 
     def give_back(self) -> int:
         """Put the jobs of this worker back in the queue when it stops; their number.
@@ -215,16 +352,22 @@ class Leases:
         """
         with self.database.write() as session:
             present = session.get(WorkerRow, self.worker)
-            if present is not None:
-                session.delete(present)
-            rows = session.scalars(select(JobRow).where(_runs_on(self.worker))).all()
+            if present is not None and present.lease in ("", self.lease):
+                if present.draining:  # it does so still when it comes back
+                    present.lease_until, present.ready = 0.0, False
+                else:
+                    session.delete(present)
+            rows = session.scalars(select(JobRow).where(_held_by(self.lease))).all()
             for row in rows:
                 row.attempts -= 1
             return requeue(session, rows, self.clock(), self.max_in_flight_per_client)
 
     def recover_own(self) -> int:
-        """Put back the jobs of a dead process that had this worker's id; their number."""
-        return self._recover(self.worker, None)
+        """Put back the jobs of dead processes that had this worker's name; their number."""
+        theirs = (JobRow.status == JobStatus.RUNNING, JobRow.worker == self.worker)
+        with self.database.read() as session:
+            leases = set(session.scalars(select(JobRow.lease).where(*theirs)))
+        return sum(self._recover(lease, None) for lease in leases if lease is not None)
 
     def recover_lapsed(self) -> int:
         """Put back the jobs of workers without a heartbeat for `lease_s`; their number.
@@ -234,13 +377,13 @@ class Leases:
         leaves those of a dead one. This worker's own jobs are left alone.
         """
         with self.database.read() as session:
-            others = [last for last in _heartbeats(session) if last.worker != self.worker]
+            others = [last for last in _heartbeats(session) if last.lease != self.lease]
         now = self.monotonic()
         self._first_seen = {last: self._first_seen.get(last, now) for last in others}
         stalled = [last for last, at in self._first_seen.items() if now - at > self.lease_s]
-        return sum(self._recover(last.worker, last) for last in stalled)
+        return sum(self._recover(last.lease, last) for last in stalled)
 
-    def _recover(self, worker: str, last: _Heartbeat | None) -> int:
+    def _recover(self, lease: str, last: _Heartbeat | None) -> int:
         """Put back the jobs of a dead worker; their number.
 
         Any of the jobs in flight may have crashed it, so each runs isolated from now on. The
@@ -249,7 +392,7 @@ class Leases:
         Args:
             last: its last known heartbeat; nothing is done if there was another one since.
         """
-        query = select(JobRow).where(_runs_on(worker))
+        query = select(JobRow).where(_held_by(lease))
         with self.database.read() as session:  # without the write lock
             if session.scalar(query.limit(1)) is None:
                 return 0
@@ -273,7 +416,7 @@ class Leases:
     def cancel_requests(self) -> list[str]:
         """The ids of this worker's running jobs that are to be cancelled."""
         with self.database.read() as session:
-            mine = (JobRow.worker == self.worker, JobRow.cancel_requested)
+            mine = (JobRow.lease == self.lease, JobRow.cancel_requested)
             return list(session.scalars(select(JobRow.id).where(*mine)))
 
     def record(self, events: Sequence[NewEvent], steps: dict[str, tuple[int, int]]) -> None:
@@ -283,7 +426,7 @@ class Leases:
         """
         jobs = {event.job_id for event in events} | steps.keys()
         with self.database.write(durable=False) as session:
-            rows = session.scalars(select(JobRow).where(JobRow.id.in_(jobs), _runs_on(self.worker)))
+            rows = session.scalars(select(JobRow).where(JobRow.id.in_(jobs), _held_by(self.lease)))
             held = {row.id: row for row in rows}
             log(session, self.clock(), *(event for event in events if event.job_id in held))
             for job_id in steps.keys() & held.keys():
@@ -312,6 +455,7 @@ class Leases:
             self._held(session, image.job_id)
             if session.get(ImageRow, image.id) is None:
                 image.created_at = self.clock()
+                image.worker, image.device = self.worker, self.device
                 session.add(image)
                 session.flush()
                 data = image_of(image).model_dump(mode="json")
@@ -330,7 +474,7 @@ class Leases:
 
     def _held(self, session: Session, job_id: str) -> JobRow:
         row = session.scalar(select(JobRow).where(JobRow.id == job_id))
-        if row is None or row.worker != self.worker or row.status != JobStatus.RUNNING:
+        if row is None or row.lease != self.lease or row.status != JobStatus.RUNNING:
             raise LeaseLostError(job_id)
         return row
 
@@ -357,41 +501,57 @@ def _claim_of(row: JobRow) -> Claim:
     )
 
 
-def _candidates(session: Session, clients: Sequence[str]) -> list[Candidate]:
+def _candidates(
+    session: Session,
+    clients: Sequence[str],
+    is_mine: Callable[[Candidate], bool] | None = None,
+) -> list[Candidate]:
     """Jobs that could go before the next one: of each model the oldest of each client.
 
     They are in the order of `clients`, which have queued jobs. A client's less urgent jobs, and
     those behind an isolated one, are not among them.
+
+    Args:
+        is_mine: whether this worker may have a job; the others are as if they were not there, and
+            an isolated one may come first of its client's.
     """
-    found: dict[str, list[tuple[int, int, str, bool]]] = {client: [] for client in clients}
-    for client, urgency, model, isolated, sequence in session.execute(_FIRST_OF_MODEL):
+    found: dict[str, list[tuple[int, int, Candidate]]] = {client: [] for client in clients}
+    query = _FIRST_OF_MODEL if is_mine is None else _FIRST_OF_NEEDS
+    for client, urgency, model, isolated, loras, sequence in session.execute(query):
         if client in found:
-            found[client].append((urgency, sequence, model, isolated))
+            job = Candidate(sequence, client, model, tuple(loras.splitlines()), isolated)
+            found[client].append((urgency, sequence, job))
     candidates = []
-    for client, jobs in found.items():
-        most_urgent = min(jobs)[0]
-        for urgency, sequence, model, isolated in sorted(jobs):
-            if urgency > most_urgent or isolated:
+    for jobs in found.values():
+        most_urgent, first = None, True
+        for urgency, _, job in sorted(jobs, key=lambda each: each[:2]):
+            if is_mine is not None and not is_mine(job):
+                continue
+            most_urgent = urgency if most_urgent is None else most_urgent
+            if urgency > most_urgent or (job.isolated and not (first and is_mine is not None)):
                 break
-            candidates.append(Candidate(sequence, client, model))
+            candidates.append(job)
+            if job.isolated:
+                break
+            first = False
     return candidates
 
 
-def _runs_on(worker: str) -> ColumnElement[bool]:
-    return (JobRow.worker == worker) & (JobRow.status == JobStatus.RUNNING)
+def _held_by(lease: str) -> ColumnElement[bool]:
+    return (JobRow.lease == lease) & (JobRow.status == JobStatus.RUNNING)
 
 
 def _heartbeats(session: Session) -> set[_Heartbeat]:
-    """The last heartbeat of each worker with jobs in flight."""
+    """The last heartbeat of each process with jobs in flight."""
     rows = session.execute(
-        select(JobRow.worker, func.max(JobRow.lease_until), func.count())
+        select(JobRow.lease, func.max(JobRow.lease_until), func.count())
         .where(JobRow.status == JobStatus.RUNNING)
-        .group_by(JobRow.worker)
+        .group_by(JobRow.lease)
     )
     return {
-        _Heartbeat(worker, lease_until, jobs)
-        for worker, lease_until, jobs in rows
-        if worker is not None and lease_until is not None
+        _Heartbeat(lease, lease_until, jobs)
+        for lease, lease_until, jobs in rows
+        if lease is not None and lease_until is not None
     }
 
 

@@ -69,7 +69,7 @@ _in_flight_lately = (
 )
 _WORKERS = select(
     func.count(), func.sum(WorkerRow.max_in_flight), _in_flight_lately.scalar_subquery()
-).where(WorkerRow.lease_until > bindparam("now"))
+).where(WorkerRow.lease_until > bindparam("now"), WorkerRow.draining.is_(False))
 
 _rank = func.row_number().over(
     partition_by=JobRow.client, order_by=(JobRow.urgency, JobRow.sequence)
@@ -112,6 +112,7 @@ class QueueSnapshot:
         ahead: the number of a client's queued jobs that go before a new one, by client.
         running: the jobs in flight, the oldest first.
         lately: the number of jobs that were in flight a moment ago.
+        workers: how many claim jobs, at least 1.
     """
 
     queues: Mapping[str, ClientQueue]
@@ -123,6 +124,7 @@ class QueueSnapshot:
     per_client: int
     speeds: Mapping[Kind, Speed]
     lately: int
+    workers: int = 1
 
     @cached_property
     def pending(self) -> Counter[str]:
@@ -145,6 +147,7 @@ class QueueSnapshot:
             self.queued,
             slots,
             refill=min(1.0, self.lately / max(1, slots)),
+            engines=self.workers,
         )
 
     def with_job(self, client: str, workload: Workload) -> tuple["QueueSnapshot", Estimate]:
@@ -272,6 +275,7 @@ def read(session: Session, now: float, per_client: int | None, urgency: int = 0)
         per_client=places if per_client is None else per_client * max(1, workers),
         speeds={Kind(*row[:3]): Speed(*row[3:]) for row in execute(_SPEEDS)},
         lately=lately,
+        workers=max(1, workers),
     )
 
 

@@ -256,7 +256,8 @@ class Store:
         """Id, readiness and device of the workers whose lease has not expired."""
         alive = WorkerRow.lease_until > self.clock()
         with self.database.read() as session:
-            rows = session.scalars(select(WorkerRow).where(alive).order_by(WorkerRow.id))
+            columns = select(WorkerRow.id, WorkerRow.ready, WorkerRow.device)
+            rows = session.execute(columns.where(alive).order_by(WorkerRow.id))
             return [(row.id, row.ready, row.device) for row in rows]
 
     def may_have_gpu(self) -> bool:

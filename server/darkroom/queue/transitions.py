@@ -171,6 +171,7 @@ def accept(session: Session, queue: QueueSnapshot, new: NewJob, job_id: str, now
         status=JobStatus.QUEUED,
         request=new.request.model_dump_json(exclude_none=True),
         **vars(new.workload),
+        loras="\n".join(lora.name for lora in getattr(new.request, "loras", ())),
         fingerprint=new.fingerprint,
         idempotency_key=new.idempotency_key,
         notes=notes_text(notes),
@@ -239,7 +240,7 @@ def requeue(session: Session, rows: Sequence[JobRow], now: float, per_client: in
             end(session, row, now, JobStatus.CANCELLED)
             continue
         row.status = JobStatus.QUEUED
-        row.worker = row.lease_until = None
+        row.lease = row.lease_until = None
         row.step = 0
         again.append(row)
     session.flush()
@@ -272,7 +273,7 @@ def end(
         problem: why it failed, if it did.
     """
     row.status = status
-    row.worker = row.lease_until = None
+    row.lease = row.lease_until = None
     row.cancel_requested = False
     row.finished_at = now
     row.error = None if problem is None else problem.model_dump_json()

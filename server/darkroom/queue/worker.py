@@ -2,11 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
+from darkroom.catalog import published
 from darkroom.config import QueueSettings
 from darkroom.engine.base import Engine
 from darkroom.errors import Message, message, text_of
@@ -37,6 +38,9 @@ class Dispatcher:
         bell: rings when the queue has changed.
         ring_web: wakes the web process to read new events.
         device: a description of what the engine runs on.
+        about: returns more that is told of it, see `WorkerRow`.
+        catalog: returns what the worker has, see `catalog.published`. Both are called in a thread
+            of their own.
         max_in_flight: the most jobs in the engine at a time.
         keep_alive_s: see `WorkerModels`.
         png_level: of stored PNG files, see `codec.encode`.
@@ -53,6 +57,8 @@ class Dispatcher:
     settings: QueueSettings
     device: str
     max_in_flight: int
+    about: Callable[[], Mapping[str, object]] = dict
+    catalog: Callable[[], str] = lambda: published.UNKNOWN
     png_level: int = PNG_LEVEL
     keep_alive_s: float = 0.0
     pulse: Callable[[], None] = lambda: None
@@ -161,14 +167,20 @@ class Dispatcher:
                 return
 
     def _heartbeat(self) -> None:
-        self.leases.heartbeat(
+        has_name = self.leases.heartbeat(
             ready=self.ready,
             device=self.device,
             max_in_flight=self.max_in_flight,
             metrics=self.meters.text(),
             broken=self.engine.broken(),
             memory=self.engine.memory(),
+            about=self.about(),
+            catalog=self.catalog(),
         )
+        if not has_name:
+            log.error("another process works under this name now", worker=self.leases.worker)
+            self.stop()
+            self.hurry()
 
     def _turn(self) -> None:
         """Poll the queue if it may have changed, run one tick, handle its events."""
@@ -230,8 +242,11 @@ class Dispatcher:
         while len(self._jobs.in_engine()) < self.max_in_flight:
             if any(running.claim.isolated for running in self._jobs.running.values()):
                 return
+            in_use = self._jobs.models_in_use()
             claim = self.leases.claim(
-                busy=bool(self._jobs.running), pick=self._models.pick(self._jobs.models_in_use())
+                busy=bool(self._jobs.running),
+                pick=self._models.pick(in_use),
+                here=in_use.union(self.engine.resident()),
             )
             if claim is None:
                 return

@@ -2,10 +2,13 @@
 
 import os
 import re
+import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+
+from filelock import FileLock
 
 from darkroom.config import Settings
 from darkroom.errors import DarkroomError
@@ -42,6 +45,21 @@ class NotWritableError(DarkroomError, PermissionError):
         elif user == owner:
             self.advice = f"allow it with `chmod u+rwX {path}`"
         super().__init__(f"{self.detail}: {self.advice}")
+
+
+def identity(settings: Settings) -> str:
+    """An id that all processes with this data folder have, and none with another.
+
+    It is empty if the database is in the folder: then all that share one share the other.
+    """
+    if settings.storage.database_url is None:
+        return ""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    path = settings.folder_id_path
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists() or not path.read_text().strip():
+            path.write_text(secrets.token_hex(16))
+        return path.read_text().strip()
 
 
 def check_writable(paths: Iterable[Path]) -> None:

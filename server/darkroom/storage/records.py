@@ -166,6 +166,8 @@ def image_of(row: ImageRow) -> Image:
         content_type=row.content_type,
         bytes=row.bytes,
         sha256=row.sha256,
+        worker=row.worker,
+        device=row.device,
         created_at=timestamp(row.created_at),
         url=f"/images/{row.id}",
     )
@@ -264,6 +266,8 @@ def job_of(
         eta_seconds=estimate.rounded_eta,
         progress=Progress(step=row.step, steps=row.steps),
         attempts=row.attempts,
+        worker=row.worker,
+        device=row.device,
         request=json.loads(row.request),
         images=tuple(image_of(image) for image in sorted(images, key=lambda image: image.index)),
         notes=tuple(note.text for note in notes),

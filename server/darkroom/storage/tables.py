@@ -9,6 +9,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -30,6 +31,8 @@ class JobRow(Table):
         model, pixels, images, steps: its `Workload`; the worker corrects `steps` when it starts.
         urgency: 0 to 7, the most urgent first, among one client's jobs (RFC 9218).
         isolated: whether it was in flight when a worker died, and must run alone from now on.
+        loras: names of those that it needs, a line each.
+        worker, device: where it runs or ran last. `lease` is the process there that holds it.
         predicted_s: from acceptance to the end, as foreseen when it was accepted.
         wanted_until: when it may be cancelled if its caller has not come back; later while the
             caller waits. None lets it go on without.
@@ -66,7 +69,10 @@ class JobRow(Table):
     attempts: Mapped[int] = mapped_column(default=0)
     isolated: Mapped[bool] = mapped_column(default=False)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
-    worker: Mapped[str | None] = mapped_column(String(200), index=True)
+    loras: Mapped[str] = mapped_column(Text, default="", server_default="")
+    worker: Mapped[str | None] = mapped_column(String(200))
+    device: Mapped[str | None] = mapped_column(String(64))
+    lease: Mapped[str | None] = mapped_column(String(32), index=True)
     lease_until: Mapped[float | None]
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     fingerprint: Mapped[str] = mapped_column(String(64))
@@ -81,7 +87,10 @@ class JobRow(Table):
 
 
 class ImageRow(Table):
-    """A generated image. Its id is the job's id and the index, so a second run adds none."""
+    """A generated image. Its id is the job's id and the index, so a second run adds none.
+
+    `worker` and `device` say where it was made.
+    """
 
     __tablename__ = "images"
 
@@ -94,6 +103,8 @@ class ImageRow(Table):
     content_type: Mapped[str] = mapped_column(String(32))
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
+    worker: Mapped[str | None] = mapped_column(String(200))
+    device: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[float]
 
 
@@ -217,9 +228,19 @@ class PullRow(Table):
 class WorkerRow(Table):
     """A worker, alive until its lease expires.
 
-    `metrics` are in Prometheus' text format. `broken` holds the models that it could not load, with
-    the reasons, as a JSON object; `memory` what models take of its memory, as the JSON of an
-    `EngineMemory`, or an empty object.
+    Attributes:
+        id: its name.
+        lease: the process that has the name now.
+        folder: identity of its data folder; empty if the database is in that folder.
+        device, device_name: such as `cuda`, and what the GPU or CPU is called.
+        free_bytes: of the GPU's memory, or the machine's; None if not known.
+        draining: whether it claims nothing new.
+        seen_at: when it sent its last heartbeat.
+        metrics: in Prometheus' text format.
+        broken: the models that it could not load, with the reasons, as a JSON object.
+        memory: what models take of its memory, as the JSON of an `EngineMemory`, or `{}`.
+        catalog: what it has, see `catalog.published`; `catalog_digest` is the text's SHA-256. Both
+            are empty if the database is in its data folder, which others can read themselves.
     """
 
     __tablename__ = "workers"
@@ -232,6 +253,15 @@ class WorkerRow(Table):
     metrics: Mapped[str] = mapped_column(Text, default="")
     broken: Mapped[str] = mapped_column(Text, default="{}", server_default="{}")
     memory: Mapped[str] = mapped_column(Text, default="{}", server_default="{}")
+    lease: Mapped[str] = mapped_column(String(32), default="", server_default="")
+    folder: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    device_name: Mapped[str] = mapped_column(String(200), default="", server_default="")
+    torch: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    free_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    draining: Mapped[bool] = mapped_column(default=False, server_default=false())
+    seen_at: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    catalog: Mapped[str] = mapped_column(Text, default="{}", server_default="{}")
+    catalog_digest: Mapped[str] = mapped_column(String(64), default="", server_default="")
 
 
 class ClientRow(Table):

@@ -42,6 +42,7 @@ export function Details({ job, picture, onClose }: DetailsProps) {
         <Fact name="create.mask.context" value={request.padding_mask_crop} />
         <Fact name="viewer.created" value={moment(picture.created_at)} />
         <Fact name="viewer.duration" value={durationOf(job)} />
+        <Fact name="viewer.worker" value={madeOn(picture)} />
         {isOwner && <Fact name="viewer.client" value={job.client} />}
       </dl>
       {job.notes.map((note) => (
@@ -92,6 +93,11 @@ function Fact({ name, value }: { name: Key; value: unknown }) {
 function lorasOf(loras: unknown): string {
   if (!Array.isArray(loras)) return "";
   return loras.map(({ name, scale }) => `${name} × ${number(scale)}`).join(", ");
+}
+
+/** The worker that made a picture, and what it runs on. */
+function madeOn({ worker, device }: Picture): string {
+  return worker && device ? `${worker} (${device})` : (worker ?? "");
 }
 
 function durationOf({ started_at, finished_at }: Job): string {

@@ -535,6 +535,57 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/workers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the workers, with what each runs on, has and does. For owners. */
+        get: operations["list_workers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workers/{name}/drain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Have a worker finish its jobs and claim no others, until it is resumed. For owners. */
+        post: operations["drain_worker"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/workers/{name}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Have a worker that was told to drain claim jobs again. For owners. */
+        post: operations["resume_worker"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/pair": {
         parameters: {
             query?: never;
@@ -1265,6 +1316,18 @@ export interface components {
             /** Sha256 */
             sha256: string;
             /**
+             * Worker
+             * @description Name of the worker that made it, if known.
+             * @default null
+             */
+            worker: string | null;
+            /**
+             * Device
+             * @description What it was made on, such as `cuda`.
+             * @default null
+             */
+            device: string | null;
+            /**
              * Created At
              * Format: date-time
              */
@@ -1932,6 +1995,16 @@ export interface components {
             progress: components["schemas"]["Progress"];
             /** Attempts */
             attempts: number;
+            /**
+             * Worker
+             * @description Name of the worker where it runs or ran last.
+             */
+            worker: string | null;
+            /**
+             * Device
+             * @description What that runs on, such as `cuda`.
+             */
+            device: string | null;
             /** Request */
             request: {
                 [key: string]: unknown;
@@ -2257,6 +2330,12 @@ export interface components {
              * @default false
              */
             resident: boolean;
+            /**
+             * Workers
+             * @description Names of the workers that run and have it.
+             * @default []
+             */
+            workers: string[];
             /**
              * Thumbnail Url
              * @description A picture that shows what it draws.
@@ -3099,6 +3178,74 @@ export interface components {
          * @enum {string}
          */
         WebhookState: "waiting" | "pending" | "delivered" | "failed";
+        /**
+         * WorkerInfo
+         * @description A worker of this server's queue.
+         */
+        WorkerInfo: {
+            /** Name */
+            name: string;
+            /**
+             * Alive
+             * @description Whether it has been heard of lately.
+             */
+            alive: boolean;
+            /**
+             * Ready
+             * @description Whether its default model is loaded.
+             */
+            ready: boolean;
+            /**
+             * Draining
+             * @description Whether it only finishes what it has.
+             */
+            draining: boolean;
+            /**
+             * Device
+             * @example cuda
+             */
+            device: string;
+            /**
+             * Device Name
+             * @description What its GPU or CPU is called.
+             */
+            device_name: string;
+            /**
+             * Torch
+             * @description The version of torch; pictures' bytes depend on it.
+             */
+            torch: string;
+            /**
+             * Free Bytes
+             * @description Of its GPU's memory, or its machine's.
+             */
+            free_bytes: number | null;
+            /**
+             * Models
+             * @description Names of the models that it has.
+             */
+            models: string[];
+            /**
+             * Resident
+             * @description Of these, those in memory.
+             */
+            resident: string[];
+            /** Jobs In Flight */
+            jobs_in_flight: number;
+            /** Max In Flight */
+            max_in_flight: number;
+            /**
+             * Seen At
+             * Format: date-time
+             * @description When it was heard of last.
+             */
+            seen_at: string;
+        };
+        /** WorkerList */
+        WorkerList: {
+            /** Workers */
+            workers: components["schemas"]["WorkerInfo"][];
+        };
     };
     responses: {
         /** @description The request cannot be read: not JSON, not a form, or a malformed header. */
@@ -4574,6 +4721,105 @@ export interface operations {
             403: components["responses"]["403"];
             404: components["responses"]["404"];
             409: components["responses"]["409"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    list_workers: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkerList"];
+                };
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    drain_worker: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkerInfo"];
+                };
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
+            422: components["responses"]["422"];
+            429: components["responses"]["429"];
+            500: components["responses"]["500"];
+            503: components["responses"]["503"];
+        };
+    };
+    resume_worker: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description An id for this request: 8 to 128 letters, digits, `-` and `_`. Others are ignored. */
+                "X-Request-Id"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description The id of this request in the server's log. */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkerInfo"];
+                };
+            };
+            401: components["responses"]["401"];
+            403: components["responses"]["403"];
+            404: components["responses"]["404"];
             422: components["responses"]["422"];
             429: components["responses"]["429"];
             500: components["responses"]["500"];

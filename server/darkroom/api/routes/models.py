@@ -46,13 +46,14 @@ THUMBNAIL_WIDTH = 512  # pixels
 def list_models() -> Response:
     """List the models, each with its defaults and limits."""
     here = context()
-    entries = here.catalog.entries()
+    entries, fleet = here.catalog.entries(), here.fleet()
     broken, memories = here.store.broken_models(), here.store.memory()
     models = tuple(
         entry.info.model_copy(
             update={
                 "broken": broken.get(entry.info.name),
                 "size_bytes": entry.size_bytes,
+                "workers": fleet.having(entry.info.name, is_here=not entry.is_elsewhere),
                 "thumbnail_url": _thumbnail_url("models", entry.info.name, entry.picture),
                 "deletable": _is_deletable(entry),
                 **_hashes(here.hashes.of(entry.path)),
