@@ -166,8 +166,7 @@ def names(text: str) -> Names:
 class Has:
     """What the folders of this process have. `text` is called in one thread, the rest in any."""
 
-    def __init__(self, settings: Settings) -> None:
-        has_gpu = settings.engine.device != "cpu"
+    def __init__(self, settings: Settings, *, has_gpu: bool) -> None:
         self._catalogs = (
             ModelCatalog.of(settings, lambda: has_gpu),
             AdapterCatalog.of(settings),

@@ -42,7 +42,7 @@ def _work(settings: Settings, pulse: Pulse) -> None:
     bells = doorbells(settings)
     opened = database.Database(database.place_of(settings), settings.queue.database_timeout_s)
     name, folder = settings.worker_name, data_folder.identity(settings)
-    has = Has(settings) if folder else None
+    has = Has(settings, has_gpu=working.device != "cpu") if folder else None
     reconcile.at_worker_start(settings, opened, name)
     leases = Leases(
         opened,
