@@ -110,12 +110,46 @@ manage.hidden = True
 
 @command(fleet, name="list", finds=True)
 def list_boxes(settings: Settings) -> None:
-    """List the boxes that have joined."""
-    with boxes_of(settings) as boxes:
-        found = boxes.all()
-    for box in found:
+    """List the boxes that have joined, their workers, and the models that each lacks."""
+    from darkroom.catalog.models import ModelCatalog
+    from darkroom.queue.presence import Workers
+
+    with opened(settings) as database:
+        from darkroom.storage.boxes import Boxes  # needs psycopg
+
+        boxes, workers = Boxes(database).all(), Workers(database).all()
+    ours = {entry.info.name for entry in ModelCatalog.of(settings).entries()}
+    for box in boxes:
         joined = time.strftime("%Y-%m-%d %H:%M", time.gmtime(box.joined_at))
         click.echo(f"{box.name}  joined {joined} UTC")
+        for worker in workers:
+            if worker.name.rpartition("-")[0] != box.name:
+                continue
+            state = "ready" if worker.ready else "starting" if worker.alive else "away"
+            draining = ", draining" if worker.draining else ""
+            click.echo(f"    {worker.name}  {worker.device}  {state}{draining}")
+            if lacking := sorted(ours - set(worker.models)):
+                click.secho(f"        lacks {', '.join(lacking)}", fg="yellow")
+
+
+@command(
+    fleet,
+    click.argument("name"),
+    click.option("--resume", is_flag=True, help="Let it have jobs again."),
+    finds=True,
+)
+def drain(settings: Settings, name: str, resume: bool) -> None:
+    """Have a box finish the jobs that it has, and get no others."""
+    from darkroom.queue.presence import Workers
+
+    with opened(settings) as database:
+        workers = Workers(database)
+        found = [each.name for each in workers.all() if each.name.rpartition("-")[0] == name]
+        if not found:
+            fail(f"no worker of a box {name!r} is known; `darkroom fleet list` shows them")
+        for worker in found:
+            workers.drain(worker, not resume)
+    click.echo(f"{', '.join(found)}: {'gets jobs again' if resume else 'gets no more jobs'}")
 
 
 @command(fleet, click.argument("name"), finds=True)

@@ -81,6 +81,17 @@ def test_a_box_that_has_joined_works_with_a_role_of_its_own(
             return str(found) if found in ("succeeded", "failed") else ""
 
         assert eventually(ended, about=worker.log.read_text) == "succeeded"
+        listed = first_box.run("fleet", "list").stdout
+        assert "second-0  cpu  ready" in listed
+        assert "lacks" not in listed
+
+        # What is drained gets nothing new, until it is resumed.
+        assert "gets no more jobs" in first_box.run("fleet", "drain", "second").stdout
+        assert "draining" in first_box.run("fleet", "list").stdout
+        job = first_box.server.submit()
+        assert "gets jobs again" in first_box.run("fleet", "drain", "second", "--resume").stdout
+        assert eventually(ended, about=worker.log.read_text) == "succeeded"
+    assert "no worker of a box" in first_box.run("fleet", "drain", "other").stderr
     assert "permission denied" not in worker.log.read_text()
 
 
