@@ -1,12 +1,14 @@
 """Folders of add-ons: LoRAs, embeddings, upscalers."""
 
-from collections.abc import Callable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from darkroom.catalog import sidecars
-from darkroom.catalog.listing import Listed, SharedFolders, walk
+from darkroom.catalog.listing import KeptWalk, Listed, SharedFolders
 from darkroom.catalog.weight_files import (
     PICKLES,
     SAFETENSORS,
@@ -68,11 +70,25 @@ class AddonEntry:
 Entry = TypeVar("Entry", bound=AddonEntry)
 
 
+@dataclass
+class _Index:
+    """The files that walks found, and those of each name and alias when they were read last."""
+
+    walks: list[tuple[Listed, ...]]
+    files: tuple[Listed, ...]
+    called: Mapping[str, Listed] | None = None
+
+    def is_of(self, walks: list[tuple[Listed, ...]]) -> bool:
+        """Whether it is made of these same walks."""
+        return len(walks) == len(self.walks) and all(map(operator.is_, walks, self.walks))
+
+
 class AddonFolder(Generic[Entry]):
     """The add-ons of one kind, described by their headers. Thread-safe.
 
-    The folders are listed at every call, so that new files are found at once. Of two files with one
-    name the first has it; the server's own folder goes before those of other programs.
+    At every call folders that have changed are listed again, so that new files are found at once.
+    Of two files with one name the first has it; the server's own folder goes before those of other
+    programs.
 
     Args:
         folder: the server's own; may be missing.
@@ -104,6 +120,8 @@ class AddonFolder(Generic[Entry]):
         self._shared = shared
         self._judge = cached(self._read_file, _stamp)
         self.elsewhere: Callable[[], Mapping[str, Entry]] = dict
+        self._walk = KeptWalk()
+        self._index: _Index | None = None
 
     def entries(self) -> tuple[Entry, ...]:
         return self.read()[0]
@@ -113,34 +131,60 @@ class AddonFolder(Generic[Entry]):
         return self.read()[1]
 
     def read(self) -> tuple[tuple[Entry, ...], tuple[BrokenFile, ...]]:
+        index = self._list()
         entries: list[Entry] = []
         broken: list[BrokenFile] = []
-        taken: set[str] = set()
-        for listed in self._files():
-            try:
-                found = self._judge(listed)
-            except UnusableError as error:  # a dangling link, or a file that was just removed
-                found = BrokenFile(file=listed.file, reason=_without_name(error, listed))
+        named: dict[str, Listed] = {}
+        aliases: dict[str, list[Listed]] = {}
+        for listed in index.files:
+            found = self._judged(listed)
             if isinstance(found, BrokenFile):
                 broken.append(found)
-            elif found.info.name in taken:
+            elif found.info.name in named:
                 broken.append(BrokenFile(file=listed.file, reason=NAMESAKE))
             else:
-                taken.add(found.info.name)
+                named[found.info.name] = listed
+                for alias in found.aliases:
+                    aliases.setdefault(alias, []).append(listed)
                 entries.append(found)
-        entries += [entry for name, entry in self.elsewhere().items() if name not in taken]
+        entries += [entry for name, entry in self.elsewhere().items() if name not in named]
+        sole = {alias: theirs[0] for alias, theirs in aliases.items() if len(theirs) == 1}
+        index.called = {**sole, **named}
         return tuple(entries), tuple(broken)
 
-    def _files(self) -> Iterator[Listed]:
+    def _list(self) -> "_Index":
         """The files of all folders, without those of the package that are replaced."""
-        seen: set[str] = set()
-        for folder in (self._folder, *self._shared.of(f"{self._noun.lower()}s")):
-            for listed in filter(may_be_weights, walk(folder)):
-                seen.add(listed.key)
-                yield listed
-        for listed in filter(may_be_weights, walk(self._included) if self._included else ()):
-            if listed.key not in seen:
-                yield listed
+        folders = [self._folder, *self._shared.of(f"{self._noun.lower()}s")]
+        walks = [self._walk(folder) for folder in folders]
+        included = self._walk(self._included) if self._included else ()
+        index = self._index
+        if index is None or not index.is_of([*walks, included]):
+            files = list(filter(may_be_weights, chain(*walks)))
+            replaced = {listed.key for listed in files}
+            own = (each for each in filter(may_be_weights, included) if each.key not in replaced)
+            index = self._index = _Index([*walks, included], (*files, *own))
+        return index
+
+    def _judged(self, listed: Listed) -> Entry | BrokenFile:
+        try:
+            return self._judge(listed)
+        except UnusableError as error:  # a dangling link, or a file that was just removed
+            return BrokenFile(file=listed.file, reason=_without_name(error, listed))
+
+    def _known(self, name: str) -> Entry | None:
+        """The entry that had a name or alias when the files were read last, if it still has it.
+
+        It takes the same time however many files there are.
+        """
+        called = self._list().called
+        if called is None:
+            return None
+        if name not in called:
+            return self.elsewhere().get(name)
+        found = self._judged(called[name])
+        if isinstance(found, BrokenFile):
+            return None
+        return found if name in (found.info.name, *found.aliases) else None
 
     def find(self, name: str) -> Entry:
         """Look up an entry. The name is compared with files, never joined to a path.
@@ -149,6 +193,8 @@ class AddonFolder(Generic[Entry]):
             DarkroomError: of the class `unknown`; says what was probably meant, or what is wrong
                 with the file.
         """
+        if (known := self._known(name)) is not None:
+            return known
         entries, broken = self.read()
         for entry in entries:
             if entry.info.name == name:

@@ -6,6 +6,7 @@ and Hugging Face's cache.
 """
 
 import os
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,7 +30,11 @@ FOLDERS: Mapping[str, frozenset[str]] = {
     "text_encoders": frozenset({"text_encoders", "clip"}),
 }
 
+# Two seconds on FAT (https://en.wikipedia.org/wiki/Design_of_the_FAT_file_system), less elsewhere.
+RESOLUTION_S = 3.0
+
 Entries = Sequence["os.DirEntry[str]"]
+Stamp = tuple[int, int, int, int] | None
 
 
 @dataclass(frozen=True)
@@ -68,44 +73,93 @@ class Listed:
                 yield self.path.with_name(f"{self.stem}{ending}")
 
 
-def walk(
-    root: Path, is_one: Callable[[Collection[str]], bool] = lambda _: False
-) -> Iterator[Listed]:
+IsOne = Callable[[Collection[str]], bool]
+
+
+def walk(root: Path, is_one: IsOne = lambda _: False) -> Iterator[Listed]:
     """All files below a folder, in the order of their names. Links are followed.
 
     Hidden ones are left out. A folder is listed instead of what is in it if `is_one` is true of the
     names of that, and if it cannot be read.
     """
-    found = _entries(root)
-    if found is not None:
-        yield from _walk(root, found, "", is_one, ())
+    return _Walk(is_one).of(root)
 
 
-def _walk(
-    folder: Path,
-    entries: Entries,
-    prefix: str,
-    is_one: Callable[[Collection[str]], bool],
-    above: tuple[tuple[int, int], ...],
-) -> Iterator[Listed]:
-    here = folder.stat()
-    place = (here.st_dev, here.st_ino)
-    if place in above or len(above) > MAX_DEPTH:  # links that lead in a circle
-        return
-    siblings = frozenset(entry.name for entry in entries)
-    for entry in entries:
-        path, name = folder / entry.name, prefix + entry.name
-        if entry.name.startswith("."):
-            continue
-        if not _is_folder(entry):
-            yield Listed(path, prefix + path.stem, siblings=siblings)
-            continue
-        inside = _entries(path)
-        if inside is None or is_one([each.name for each in inside]):
-            yield Listed(path, name, is_folder=True, siblings=siblings)
+class KeptWalk:
+    """`walk`, which reads folders again only when one of them has changed. Thread-safe.
+
+    A new, removed or renamed file changes its folder's time. What is in files does not.
+    """
+
+    def __init__(self, is_one: IsOne = lambda _: False) -> None:
+        self._is_one = is_one
+        self._kept: dict[Path, tuple[dict[Path, Stamp], tuple[Listed, ...]]] = {}
+
+    def __call__(self, root: Path) -> tuple[Listed, ...]:
+        """The files below a folder; the same object as long as nothing has changed."""
+        kept = self._kept.get(root)
+        if kept is not None and all(_stamp(path) == known for path, known in kept[0].items()):
+            return kept[1]
+        walked = _Walk(self._is_one)
+        began = time.time()
+        found = tuple(walked.of(root))
+        # A change within the resolution of a folder's time would not be seen.
+        changed = (stamp[0] / 1e9 for stamp in walked.seen.values() if stamp is not None)
+        if all(abs(began - at) > RESOLUTION_S for at in changed):
+            self._kept[root] = (walked.seen, found)
         else:
-            with suppress(OSError):  # it was just removed
-                yield from _walk(path, inside, f"{name}/", is_one, (*above, place))
+            self._kept.pop(root, None)
+        return found
+
+
+class _Walk:
+    """One walk. `seen` are its folders, and links that lead nowhere, as they were before."""
+
+    def __init__(self, is_one: IsOne) -> None:
+        self._is_one = is_one
+        self.seen: dict[Path, Stamp] = {}
+
+    def of(self, root: Path) -> Iterator[Listed]:
+        found = self._entries(root)
+        if found is not None:
+            yield from self._inside(root, found, "", ())
+
+    def _inside(
+        self, folder: Path, entries: Entries, prefix: str, above: tuple[tuple[int, int], ...]
+    ) -> Iterator[Listed]:
+        here = folder.stat()
+        place = (here.st_dev, here.st_ino)
+        if place in above or len(above) > MAX_DEPTH:  # links that lead in a circle
+            return
+        siblings = frozenset(entry.name for entry in entries)
+        for entry in entries:
+            path, name = folder / entry.name, prefix + entry.name
+            if entry.name.startswith("."):
+                continue
+            if not _is_folder(entry):
+                if entry.is_symlink() and not path.exists():
+                    self.seen[path] = None
+                yield Listed(path, prefix + path.stem, siblings=siblings)
+                continue
+            inside = self._entries(path)
+            if inside is None or self._is_one([each.name for each in inside]):
+                yield Listed(path, name, is_folder=True, siblings=siblings)
+            else:
+                with suppress(OSError):  # it was just removed
+                    yield from self._inside(path, inside, f"{name}/", (*above, place))
+
+    def _entries(self, folder: Path) -> Entries | None:
+        self.seen[folder] = _stamp(folder)
+        return _entries(folder)
+
+
+def _stamp(path: Path) -> Stamp:
+    """When a folder changed, and which it is; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_dev, found.st_ino, found.st_mode
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

@@ -59,7 +59,8 @@ class _Candidate:
 class ModelCatalog:
     """The models on this server, by name.
 
-    The folders are listed at every call, and a model is read again when one of its files changes.
+    At every call folders that have changed are listed again; a model is read again when one of its
+    files changes.
 
     Args:
         models_dir: folder of models; may be missing. Its neighbours `vae/` and `configs/` have
@@ -88,6 +89,7 @@ class ModelCatalog:
         self._models_dir = models_dir
         self._default = default
         self._shared = shared
+        self._walk = listing.KeptWalk(folders.is_model)
         self._reader = ModelReader(models_dir, default, shared, quantize)
 
     @classmethod
@@ -178,7 +180,7 @@ class ModelCatalog:
         included = (path for path in listing.children(EMBEDDED) if (path / folders.INDEX).is_file())
         yield [Listed(path, path.name, is_folder=True) for path in included]
         for folder in (self._models_dir, *self._shared.of("models")):
-            yield list(listing.walk(folder, folders.is_model))
+            yield self._walk(folder)
         for hub in self._shared.hubs():
             yield [each for each in listing.snapshots(hub) if (each.path / folders.INDEX).is_file()]
 
