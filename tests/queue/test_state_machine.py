@@ -3,6 +3,7 @@
 More of it in `make test-all` and `make soak`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from darkroom.queue.leases import LeaseLostError, Leases
 from darkroom.queue.store import Store
 from darkroom.queue.transitions import IdempotencyConflictError, QueueFullError
 from darkroom.responses import EventType, Job, JobStatus, Problem
+from darkroom.storage import totals
 from darkroom.storage.database import Database, Place
 from darkroom.storage.records import NewEvent
 from darkroom.storage.tables import ImageRow
@@ -345,6 +347,15 @@ class QueueMachine(RuleBasedStateMachine):
                 assert [image.index for image in seen.images] == [
                     index for index in (0, 1) if job.images >> index & 1
                 ]
+
+    @invariant()
+    def totals_are_what_counting_finds(self) -> None:
+        with self.opened.read() as session:
+            found = totals.read(session)
+        statuses = Counter(job.status.value for job in self.model.values())
+        assert Counter(dict(found.jobs)) == statuses  # missing ones and noughts are equal
+        assert Counter(dict(found.jobs_of)) == Counter(job.client for job in self.model.values())
+        assert found.pictures == sum(job.images.bit_count() for job in self.model.values())
 
     @invariant()
     def every_story_is_told_once(self) -> None:

@@ -20,8 +20,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from darkroom.responses import EventType, JobStatus, WebhookState
+from darkroom.storage import totals
 from darkroom.storage.database import Database
-from darkroom.storage.tables import EventRow, ImageRow, JobRow, WebhookRow, WorkerRow
+from darkroom.storage.tables import EventRow, JobRow, WebhookRow, WorkerRow
 
 log = structlog.get_logger()
 
@@ -113,10 +114,9 @@ class QueueMetrics(Collector):
 
     def _current(self, session: Session) -> Iterator[Metric]:
         jobs = GaugeMetricFamily("darkroom_jobs", "Jobs by status.", labels=["status"])
-        by_status = select(JobRow.status, func.count()).group_by(JobRow.status)
-        counts = dict(session.execute(by_status).all())
+        stored = totals.read(session)
         for status in JobStatus:
-            jobs.add_metric([status.value], counts.get(status.value, 0))
+            jobs.add_metric([status.value], stored.jobs.get(status.value, 0))
         yield jobs
         queued = JobRow.status == JobStatus.QUEUED
         oldest = session.scalar(select(func.min(JobRow.created_at)).where(queued))
@@ -124,11 +124,12 @@ class QueueMetrics(Collector):
         yield GaugeMetricFamily(
             "darkroom_oldest_queued_seconds", "Waiting time of the oldest queued job.", waited
         )
-        pictures, size = session.execute(
-            select(func.count(), func.coalesce(func.sum(ImageRow.bytes), 0)).select_from(ImageRow)
-        ).one()
-        yield GaugeMetricFamily("darkroom_pictures", "Developed pictures in storage.", pictures)
-        yield GaugeMetricFamily("darkroom_pictures_bytes", "Their size in bytes.", size)
+        yield GaugeMetricFamily(
+            "darkroom_pictures", "Developed pictures in storage.", stored.pictures
+        )
+        yield GaugeMetricFamily(
+            "darkroom_pictures_bytes", "Their size in bytes.", stored.picture_bytes
+        )
         pending = select(func.count()).where(WebhookRow.state == WebhookState.PENDING)
         yield GaugeMetricFamily(
             "darkroom_webhooks_pending",

@@ -10,19 +10,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import cached_property
+from typing import NamedTuple, TypeVar
 
 import structlog
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import Select, delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from darkroom.config import RetentionSettings
 from darkroom.queue.snapshot import UNFINISHED
-from darkroom.requests import Task
 from darkroom.responses import EventType
+from darkroom.storage import totals
 from darkroom.storage.database import Database
 from darkroom.storage.files import Files
 from darkroom.storage.tables import (
+    FROM_PICTURES,
     EventRow,
     ExplanationRow,
     ImageRow,
@@ -39,6 +41,7 @@ T = TypeVar("T")
 
 DAY_S = 86_400.0
 BATCH = 50  # jobs in one transaction: others wait for its end
+PAGE = 200  # jobs that are read at once, to see whether they are to go
 YOUNG_S = 3_600.0  # an upload younger than this may not have its job yet
 REFERENCE = re.compile(r'"image:([0-9a-zA-Z-]+)"')
 
@@ -111,45 +114,20 @@ class Retention:
         if not self._limited:
             return
         oldest = self.clock() - settings.max_age_days * DAY_S if settings.max_age_days else 0.0
-        with self.database.read() as session:
-            sources = _sources(session, select(JobRow.id, JobRow.request))
-            weights = dict(session.execute(select(UploadRow.id, UploadRow.bytes)).all())
-            made = {
-                job_id: (count, size)
-                for job_id, count, size in session.execute(
-                    select(ImageRow.job_id, func.count(), func.sum(ImageRow.bytes)).group_by(
-                        ImageRow.job_id
-                    )
-                )
-            }
-            ended = session.execute(
-                select(JobRow.id, JobRow.finished_at)
-                .where(JobRow.status.not_in(UNFINISHED), JobRow.finished_at.is_not(None))
-                .order_by(JobRow.finished_at, JobRow.sequence)
-            ).all()
-            explained = dict(
-                session.execute(
-                    select(ExplanationRow.job_id, func.sum(ExplanationRow.bytes)).group_by(
-                        ExplanationRow.job_id
-                    )
-                ).all()
-            )
-        uses = Counter(name for names in sources.values() for name in names)
-        pictures = sum(count for count, _ in made.values())
-        size = sum(size for _, size in made.values())
-        size += sum(weights.values()) + sum(explained.values())
         chosen = []
-        for job_id, finished_at in ended:
-            too_many = bool(settings.max_pictures) and pictures > settings.max_pictures
-            too_large = bool(settings.max_bytes) and size > settings.max_bytes
-            if not ((finished_at or 0.0) < oldest or too_many or too_large):
-                break
-            chosen.append(job_id)
-            count, weight = made.get(job_id, (0, 0))
-            pictures, size = pictures - count, size - weight - explained.get(job_id, 0)
-            for name in sources.get(job_id, ()):
-                uses[name] -= 1
-                size -= 0 if uses[name] else weights.get(name, 0)
+        with self.database.read() as session:
+            stored = totals.read(session)
+            pictures, size = stored.pictures, stored.bytes
+            uploads = _Uploads(session)
+            for job in _ended(session):
+                too_many = bool(settings.max_pictures) and pictures > settings.max_pictures
+                too_large = bool(settings.max_bytes) and size > settings.max_bytes
+                if not (job.finished_at < oldest or too_many or too_large):
+                    break
+                chosen.append(job.id)
+                pictures -= job.pictures
+                if settings.max_bytes:
+                    size -= job.bytes + uploads.freed_with(job.id)
         yield from _batches(chosen)
 
     def _forget(self, job_ids: Sequence[str]) -> tuple[int, list[str], Sequence[str]]:
@@ -178,10 +156,13 @@ class Retention:
         if not self._limited:
             return 0
         with self.database.read() as session:
+            old = select(UploadRow.id).where(UploadRow.created_at < self.clock() - YOUNG_S)
+            names = session.scalars(old).all()
+            if not names:
+                return 0
             last = session.scalar(select(func.max(JobRow.sequence))) or 0
             used = set().union(*_sources(session, select(JobRow.id, JobRow.request)).values())
-            old = select(UploadRow.id).where(UploadRow.created_at < self.clock() - YOUNG_S)
-            unused = [name for name in session.scalars(old) if name not in used]
+            unused = [name for name in names if name not in used]
         deleted = 0
         for batch in _batches(unused):
             with self.database.write() as session:
@@ -242,13 +223,75 @@ class Janitor(threading.Thread):
         self.join()
 
 
+class _Ended(NamedTuple):
+    """An ended job, and what its images and explanations take."""
+
+    id: str
+    finished_at: float
+    pictures: int
+    bytes: int
+
+
+def _ended(session: Session) -> Iterator[_Ended]:
+    """The ended jobs, the oldest first, read page by page."""
+    made = [
+        select(value).where(ImageRow.job_id == JobRow.id).scalar_subquery()
+        for value in (func.count(), func.coalesce(func.sum(ImageRow.bytes), 0))
+    ]
+    explained = (
+        select(func.coalesce(func.sum(ExplanationRow.bytes), 0))
+        .where(ExplanationRow.job_id == JobRow.id)
+        .scalar_subquery()
+    )
+    jobs = (
+        select(JobRow.id, JobRow.finished_at, JobRow.sequence, *made, explained)
+        .where(JobRow.finished_at.is_not(None))
+        .order_by(JobRow.finished_at, JobRow.sequence)
+        .limit(PAGE)
+    )
+    page = session.execute(jobs).all()
+    while page:
+        for job_id, finished_at, _, pictures, size, texts in page:
+            yield _Ended(job_id, finished_at or 0.0, pictures, size + texts)
+        last = tuple_(*page[-1][1:3])
+        after = jobs.where(tuple_(JobRow.finished_at, JobRow.sequence) > last)
+        page = session.execute(after).all()
+
+
+class _Uploads:
+    """Which uploads nobody uses any more as jobs go. Reads who uses them when it is first asked."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @cached_property
+    def _sources(self) -> dict[str, set[str]]:
+        return _sources(self._session, select(JobRow.id, JobRow.request))
+
+    @cached_property
+    def _uses(self) -> Counter[str]:
+        return Counter(name for names in self._sources.values() for name in names)
+
+    @cached_property
+    def _weights(self) -> dict[str, int]:
+        return dict(self._session.execute(select(UploadRow.id, UploadRow.bytes)).all())
+
+    def freed_with(self, job_id: str) -> int:
+        """Bytes of the uploads that this job was the last to use."""
+        freed = 0
+        for name in self._sources.get(job_id, ()):
+            self._uses[name] -= 1
+            freed += 0 if self._uses[name] else self._weights.get(name, 0)
+        return freed
+
+
 def _sources(session: Session, jobs: Select[str, str]) -> dict[str, set[str]]:
     """The names of the images that jobs use as source or mask, by job.
 
     Args:
         jobs: a query for ids and requests. Requests are not parsed, because there may be very many.
     """
-    from_pictures = jobs.where(JobRow.task != Task.TXT2IMG)
+    from_pictures = jobs.where(FROM_PICTURES)
     return {
         job_id: set(REFERENCE.findall(request))
         for job_id, request in session.execute(from_pictures)

@@ -10,13 +10,14 @@ from hashlib import sha256
 from typing import Any
 
 import structlog
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import Select, delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from darkroom.errors import DarkroomError
 from darkroom.requests import MAX_NAME_CHARS, Scope
 from darkroom.responses import Device, Token
+from darkroom.storage import totals
 from darkroom.storage.database import Database, DatabaseUnavailableError
 from darkroom.storage.records import timestamp
 from darkroom.storage.tables import (
@@ -312,14 +313,10 @@ def _devices(session: Session, device_id: str | None = None) -> list[Device]:
     """The device of this id, or all devices, oldest first."""
     query = select(DeviceRow).order_by(DeviceRow.created_at, DeviceRow.id)
     tokens = select(TokenRow).order_by(TokenRow.created_at)
-    jobs = select(JobRow.client, func.count()).group_by(JobRow.client)
-    if device_id is None:
-        jobs = jobs.where(JobRow.client.startswith(client_of("")))
-    else:
+    if device_id is not None:
         query = query.where(DeviceRow.id == device_id)
         tokens = tokens.where(TokenRow.device_id == device_id)
-        jobs = jobs.where(JobRow.client == client_of(device_id))
-    counts: dict[str, int] = dict(session.execute(jobs).all())
+    counts = totals.read(session).jobs_of
     of_device: dict[str, list[TokenRow]] = {}
     for token in session.scalars(tokens):
         of_device.setdefault(token.device_id, []).append(token)

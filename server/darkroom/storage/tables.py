@@ -10,9 +10,11 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+FROM_PICTURES = text("task <> 'txt2img'")  # jobs that may work from uploads
 # SQLite numbers rows by themselves where the type is INTEGER, which has 64 bits there.
 Number = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -43,12 +45,15 @@ class JobRow(Table):
         UniqueConstraint("client", "idempotency_key"),
         Index("jobs_by_status", "status", "sequence"),
         Index(
-            # Of queued jobs alone, which a migration says: here, SQLAlchemy would import the
-            # dialects of both databases at each start.
+            # Of queued jobs alone, which a migration says, as with `jobs_from_pictures`: here,
+            # SQLAlchemy would import the dialects of both databases at each start.
             "jobs_queued",
             *("status", "client", "model", "pixels", "urgency", "images", "steps"),
         ),
         Index("jobs_by_client", "client", "sequence"),
+        Index("jobs_by_client_status", "client", "status", "sequence"),
+        Index("jobs_by_end", "finished_at", "sequence"),
+        Index("jobs_from_pictures", "sequence"),
         Index("jobs_by_fingerprint", "client", "fingerprint"),
         {"sqlite_autoincrement": True},
     )
@@ -262,6 +267,15 @@ class WorkerRow(Table):
     seen_at: Mapped[float] = mapped_column(default=0.0, server_default="0")
     catalog: Mapped[str] = mapped_column(Text, default="{}", server_default="{}")
     catalog_digest: Mapped[str] = mapped_column(String(64), default="", server_default="")
+
+
+class TotalRow(Table):
+    """A number that triggers keep, see `totals`. Never written otherwise, nor copied."""
+
+    __tablename__ = "totals"
+
+    name: Mapped[str] = mapped_column(String(210), primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)
 
 
 class ClientRow(Table):
