@@ -27,7 +27,7 @@ from tests.queue.conftest import accept
 from tests.queue.test_store import image
 from tests.serving import RunningServer
 
-IN_DATA = {"database", "files", "locks"}
+IN_DATA = {"database", "files", "locks", "workers"}
 
 
 @pytest.fixture
@@ -51,7 +51,12 @@ def job(settings: Settings) -> Iterator[str]:
 
 def findings(settings: Settings) -> dict[str, Finding]:
     """Of the checks that look into the data folder."""
-    checks = (doctor.check_database, doctor.check_files, doctor.check_locks)
+    checks = (
+        doctor.check_database,
+        doctor.check_files,
+        doctor.check_locks,
+        doctor.check_workers,
+    )
     return {finding.name: finding for finding in (check(settings) for check in checks)}
 
 
@@ -143,6 +148,22 @@ def test_a_locked_database_is_said_to_be_locked(
 
     assert not found.ok
     assert "kept it locked" in found.detail
+
+
+def test_workers_are_named_and_versions_that_differ(settings: Settings) -> None:
+    assert findings(settings)["workers"].detail == "none runs"
+    opened = database.Database(settings.database_path)
+    for name, version in (("a", "2.13.0"), ("b", "2.12.0")):
+        about = {"torch": version, "device_name": "a GPU"}
+        worker = Leases(opened, name, lease_s=30, max_attempts=3)
+        worker.heartbeat(ready=True, device="cuda", max_in_flight=1, about=about)
+    opened.close()
+
+    found = findings(settings)["workers"]
+
+    assert "a (a GPU, torch 2.13.0; 0 jobs)" in found.detail
+    assert not found.ok
+    assert "differ: 2.12.0, 2.13.0" in found.detail
 
 
 def test_who_holds_the_locks_is_named(server: RunningServer) -> None:

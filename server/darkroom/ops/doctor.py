@@ -25,7 +25,9 @@ from darkroom.engine.base import EngineEvent, EngineJob, Failed
 from darkroom.ops import supervisor
 from darkroom.ops.discovery import local_url
 from darkroom.ops.watchdog import answers
+from darkroom.queue.presence import Workers
 from darkroom.requests import RESOLVED, Task
+from darkroom.responses import WorkerInfo
 from darkroom.storage import data_folder, database, reconcile
 from darkroom.storage.data_folder import NotWritableError
 from darkroom.storage.database import Database, DatabaseUnavailableError, NewerDatabaseError
@@ -60,6 +62,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         ("database", check_database),
         ("files", check_files),
         ("locks", check_locks),
+        ("workers", check_workers),
         ("model", _model),
         ("add-ons", check_additions),
         ("picture", _picture),
@@ -226,6 +229,36 @@ def check_locks(settings: Settings) -> Finding:
         advice = "a child of a process that was killed still runs; `fuser` on the file says which"
         return Finding("locks", False, detail, advice)
     return Finding("locks", True, f"held by {', '.join(held)}" if held else "none is held")
+
+
+def check_workers(settings: Settings) -> Finding:
+    """Which workers run, on what, and whether they make the same pictures."""
+    place = database.place_of(settings)
+    if isinstance(place, Path) and not place.exists():
+        return Finding("workers", True, "none yet")
+    if database.schema(place) != database.newest_schema():
+        return Finding("workers", True, "known once the database is migrated")
+    with closing(Database(place)) as opened:
+        alive = [worker for worker in Workers(opened).all() if worker.alive]
+    told = [
+        f"{worker.name} ({', '.join(_about(worker))}; {worker.jobs_in_flight} jobs)"
+        for worker in alive
+    ]
+    versions = {worker.torch for worker in alive}
+    advice = "install the same version of Darkroom on all: the same seed then makes one picture"
+    detail = ", ".join(told) or "none runs"
+    if len(versions) > 1:
+        detail += f"; their versions of torch differ: {', '.join(sorted(versions))}"
+    return Finding("workers", len(versions) <= 1, detail, advice)
+
+
+def _about(worker: WorkerInfo) -> Iterator[str]:
+    yield worker.device_name or worker.device
+    yield f"torch {worker.torch}"
+    if worker.draining:
+        yield "draining"
+    elif not worker.ready:
+        yield "loading its model"
 
 
 def _model(settings: Settings) -> Finding:
