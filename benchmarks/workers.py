@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from pathlib import Path
 
 from benchmarks import geometry, load
@@ -34,7 +35,7 @@ def workers(effort: Effort) -> list[Figure]:
         geometry.write_apart(SD15, Path(name))
         settings = {**SETTINGS, "DARKROOM_MODELS__PATHS": json.dumps([name])}
         with darkroom(**settings) as server:
-            server.until("/readyz")
+            _until_all_are_ready(server)
             tintype = tuple(load.txt2img(20, seed) for seed in range(effort.jobs))
             body = {"model": SD15.name, "width": SIDE, "height": SIDE, "prompt": "a red fox"}
             body |= {"num_inference_steps": STEPS}
@@ -62,6 +63,12 @@ def _figures(
         Figure(f"{what}: {WORKERS} workers", all_of_them, "images/s"),
         Figure(f"{what}: {WORKERS} workers ÷ one", ratios(all_of_them, one), "×", limit),
     ]
+
+
+def _until_all_are_ready(server: Server) -> None:
+    server.until("/readyz")
+    while sum(each["ready"] for each in server.http.get("/workers").json()["workers"]) < WORKERS:
+        time.sleep(0.1)
 
 
 class _Drained:
