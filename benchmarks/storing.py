@@ -20,7 +20,7 @@ from darkroom.queue.store import Store
 from darkroom.queue.worker import Dispatcher
 from darkroom.storage import database
 from darkroom.storage.database import Database
-from darkroom.storage.files import Files
+from darkroom.storage.files import FolderFiles
 from darkroom.storage.records import NewJob
 
 LARGE, SIDE, GUIDANCE = 2048, 128, 3.0
@@ -92,7 +92,7 @@ def _longest_pause(engine: DiffusersEngine, data_dir: Path, max_waiting: int) ->
     ):
         dispatcher = Dispatcher(
             leases=Leases(opened, "bench", lease_s=30, max_attempts=3),
-            files=Files(data_dir / "images"),
+            files=FolderFiles(data_dir / "images"),
             engine=engine,
             bell=bell,
             ring_web=lambda: None,

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from darkroom.storage import database
 from darkroom.storage.database import Database, Place
-from tests import postgres, programs
+from tests import postgres, programs, s3
 from tests.receiver import allowing
 from tests.serving import RunningServer, running
 
@@ -139,6 +139,13 @@ def opened(place: Place) -> Iterator[Database]:
     opened = Database(place)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[s3.Server]:
+    """An S3 server of this run's own."""
+    with s3.running() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 from darkroom.config import Settings
 from darkroom.storage import backup, database
 from darkroom.storage.backup import BackupError
-from darkroom.storage.files import Files
+from darkroom.storage.files import FolderFiles
 from tests.serving import running
 from tests.test_cli import darkroom
 
@@ -24,7 +24,7 @@ def data(tmp_path: Path) -> Path:
     """A data folder with an empty database, one picture that nobody knows, and an authority."""
     folder = tmp_path / "data"
     database.migrate(settings(folder).database_path)
-    Files(settings(folder).images_dir).write("job1-0", b"unknown")
+    FolderFiles(settings(folder).images_dir).write("job1-0", b"unknown")
     (folder / "webhooks.secret").write_text("whsec_")
     (folder / "tls").mkdir()
     (folder / "tls" / "ca.key").write_bytes(b"secret")
@@ -81,7 +81,7 @@ def test_a_backup_holds_what_is_recorded_and_nothing_else(data: Path, tmp_path: 
 
 
 def test_pictures_take_no_space_twice_on_one_disk(tmp_path: Path) -> None:
-    one, other = Files(tmp_path / "one"), Files(tmp_path / "other")
+    one, other = FolderFiles(tmp_path / "one"), FolderFiles(tmp_path / "other")
     one.write("job1-0", b"x")
 
     assert one.share("job1-0", other)
@@ -96,7 +96,7 @@ def test_pictures_are_copied_to_another_disk(
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
     monkeypatch.setattr("os.link", link)
-    one, other = Files(tmp_path / "one"), Files(tmp_path / "other")
+    one, other = FolderFiles(tmp_path / "one"), FolderFiles(tmp_path / "other")
     one.write("job1-0", b"x")
 
     assert one.share("job1-0", other)

@@ -19,7 +19,7 @@ from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.storage import database
 from darkroom.storage.database import Database
-from darkroom.storage.files import Files
+from darkroom.storage.files import FolderFiles
 from tests import upscalers
 from tests.effort import sampled
 from tests.engine import tiny
@@ -101,7 +101,7 @@ def test_additions_that_cannot_be_used_are_named(settings: Settings) -> None:
 
 
 def test_a_folder_where_all_is_well(settings: Settings, job: str) -> None:
-    Files(settings.images_dir).write(f"{job}-0", b"x")
+    FolderFiles(settings.images_dir).write(f"{job}-0", b"x")
 
     found = findings(settings)
 
@@ -118,7 +118,7 @@ def test_pictures_without_files_are_counted(settings: Settings, job: str) -> Non
 
 
 def test_files_that_belonged_to_nothing_are_mentioned(settings: Settings) -> None:
-    Files(settings.orphans_dir).write("job1-0", b"x")
+    FolderFiles(settings.orphans_dir).write("job1-0", b"x")
 
     assert findings(settings)["files"].detail.endswith(f"in {settings.orphans_dir}: 1")
 

@@ -9,7 +9,7 @@ from contextlib import closing
 import numpy as np
 from PIL import Image
 
-from darkroom.storage.files import Files
+from darkroom.storage.files import FolderFiles
 from tests.serving import RunningServer
 
 SIDE = 256
@@ -25,7 +25,7 @@ def fill(server: RunningServer, count: int) -> None:
         count: of pictures.
     """
     pattern = server.submit("pattern")["id"]
-    files = Files(server.data_dir / "images")
+    files = FolderFiles(server.data_dir / "images")
     now = time.time()
     with closing(sqlite3.connect(server.data_dir / "darkroom.db", timeout=30)) as database:
         database.row_factory = sqlite3.Row

@@ -44,7 +44,7 @@ from darkroom.requests import Img2Img
 from darkroom.responses import EventType, Job, JobStatus, WebhookState
 from darkroom.storage import database, reconcile
 from darkroom.storage.database import Database
-from darkroom.storage.files import Files
+from darkroom.storage.files import FolderFiles
 from darkroom.storage.records import Claim, NewJob
 from darkroom.storage.tables import ClientRow, ImageRow, JobRow, UploadRow
 
@@ -126,7 +126,7 @@ class House:
         self.settings = settings
         self.database = Database(database.place_of(settings))
         self.store = Store(self.database, settings=self.settings.queue)
-        self.files = Files(self.settings.images_dir)
+        self.files = FolderFiles(self.settings.images_dir)
         self.worker = Leases(self.database, "w", lease_s=30, max_attempts=3)
 
     def close(self) -> None:

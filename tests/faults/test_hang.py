@@ -23,7 +23,7 @@ from darkroom.storage import database
 from darkroom.storage.database import Database
 from darkroom.queue.worker import Dispatcher
 from darkroom.queue.doorbell import Doorbell
-from darkroom.storage.files import Files
+from darkroom.storage.files import FolderFiles
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.ops.watchdog import Pulse
@@ -43,7 +43,7 @@ job = accept(Store(opened))
 with Pulse(folder / "worker.pulse", 5) as pulse, Doorbell() as bell:
     Dispatcher(
         leases=Leases(opened, "w", lease_s=30, max_attempts=3),
-        files=Files(folder / "images"),
+        files=FolderFiles(folder / "images"),
         engine=ScriptedEngine([[Started(job, 6)], []], stuck_in_a_driver),
         bell=bell,
         ring_web=lambda: None,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.storage.files import Files
+from darkroom.storage.files import FolderFiles
 from tests.serving import running
 from tests.waiting import eventually
 
@@ -14,7 +14,7 @@ KEEP_ONE = {"DARKROOM_RETENTION__MAX_PICTURES": "1", "DARKROOM_RETENTION__EVERY_
 
 
 def test_leftovers_are_put_aside_and_the_oldest_jobs_deleted(tmp_path: Path) -> None:
-    images, orphans = Files(tmp_path / "images"), Files(tmp_path / "orphans")
+    images, orphans = FolderFiles(tmp_path / "images"), FolderFiles(tmp_path / "orphans")
     left = {"0123456789abcdef01234567-0", "up0123456789abcdef01234567"}
     for name in left:
         images.write(name, b"left by a process that died")

@@ -15,7 +15,7 @@ from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.queue.worker import Dispatcher
 from darkroom.storage.database import Database
-from darkroom.storage.files import Files
+from darkroom.storage.files import Files, FolderFiles
 from darkroom.storage.records import DEFAULT_URGENCY, NewJob, NewUpload
 from tests.engine.conftest import request
 from tests.queue.scripted import ScriptedEngine
@@ -103,7 +103,7 @@ def play(worker: Leases, clock: Clock, tmp_path: Path) -> Play:
         with Bell() as bell:
             dispatcher = Dispatcher(
                 leases=worker,
-                files=files or Files(tmp_path / "images"),
+                files=files or FolderFiles(tmp_path / "images"),
                 engine=engine,
                 bell=bell,
                 ring_web=lambda: None,

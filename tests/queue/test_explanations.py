@@ -12,7 +12,7 @@ from darkroom.queue.store import Store
 from darkroom.responses import JobStatus
 from darkroom.storage import reconcile
 from darkroom.storage.database import Database
-from darkroom.storage.files import Files
+from darkroom.storage.files import Files, FolderFiles
 from darkroom.storage.records import StoredExplanation, explanation_name
 from darkroom.storage.tables import ExplanationRow
 from tests.queue.conftest import ME, Clock, accept
@@ -21,12 +21,12 @@ from tests.queue.test_store import image
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    return Files(tmp_path / "images")
+    return FolderFiles(tmp_path / "images")
 
 
 @pytest.fixture
 def orphans(tmp_path: Path) -> Files:
-    return Files(tmp_path / "orphans")
+    return FolderFiles(tmp_path / "orphans")
 
 
 def explain(files: Files, job_id: str, text: bytes) -> ExplanationRow:

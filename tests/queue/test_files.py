@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.storage.files import Files
+from darkroom.storage.files import FolderFiles
 
 
 def names(root: Path) -> list[str]:
@@ -12,7 +12,7 @@ def names(root: Path) -> list[str]:
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
-    files = Files(tmp_path)
+    files = FolderFiles(tmp_path)
     files.write("abc-0", b"first")
     files.write("abc-0", b"second")
 
@@ -21,7 +21,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = Files(tmp_path)
+    files = FolderFiles(tmp_path)
     files.write("abc-0", b"before")
 
     def full(_descriptor: int) -> None:
@@ -36,7 +36,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_deleting_twice_is_fine(tmp_path: Path) -> None:
-    files = Files(tmp_path)
+    files = FolderFiles(tmp_path)
     files.write("abc-0", b"x")
     files.delete("abc-0")
     files.delete("abc-0")
@@ -48,4 +48,4 @@ def test_deleting_twice_is_fine(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "/etc/passwd"])
 def test_a_name_is_never_a_path(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="not a file name"):
-        Files(tmp_path).read(name)
+        FolderFiles(tmp_path).read(name)

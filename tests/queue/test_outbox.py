@@ -12,7 +12,7 @@ from darkroom.queue.retention import DAY_S, Retention
 from darkroom.queue.store import Store
 from darkroom.responses import JobStatus, WebhookState
 from darkroom.storage.database import Database
-from darkroom.storage.files import Files
+from darkroom.storage.files import FolderFiles
 from darkroom.webhooks.deliveries import LONGEST_WAIT_S, Outbox
 from tests.queue.conftest import ME, Clock, new_job
 
@@ -192,7 +192,9 @@ def test_a_letter_goes_with_its_job(
     outbox.postpone(delivery, 10, "answered 503")
     clock.now += 2 * DAY_S
     settings = RetentionSettings(max_age_days=1)
-    Retention(opened, Files(tmp_path / "i"), Files(tmp_path / "o"), settings, clock).sweep()
+    Retention(
+        opened, FolderFiles(tmp_path / "i"), FolderFiles(tmp_path / "o"), settings, clock
+    ).sweep()
 
     assert outbox.claim(2, {}) == []
     outbox.delivered(delivery)  # and whoever is at it just then does no harm

@@ -12,32 +12,42 @@ from sqlalchemy import select
 
 from darkroom.engine.base import EngineEvent, Finished, ImageReady, Started, Stepped
 from darkroom.images import codec
+from darkroom.queue import picture_writer
 from darkroom.queue.picture_writer import MAX_WAITING
 from darkroom.queue.store import Store
 from darkroom.queue.worker import Dispatcher
+from darkroom.requests import OutputFormat, Task
 from darkroom.responses import Job, JobStatus
 from darkroom.storage.database import Database
-from darkroom.storage.files import Files
+from darkroom.storage.files import FilesUnavailableError, FolderFiles
 from darkroom.storage.tables import SpeedRow
-from tests.queue.conftest import ME, Clock, Hire, Play, accept
+from tests.queue.conftest import ME, Clock, Hire, Play, accept, upload_of
 from tests.queue.scripted import PICTURE
 
 
-class SlowDisk(Files):
-    """Writes nothing until the gate is open; afterwards it fails for the names in `full`."""
+class SlowDisk(FolderFiles):
+    """Writes nothing until the gate is open; afterwards it fails for the names in `full`.
+
+    It may be away, and calls `on_away` when somebody writes then.
+    """
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.gate = threading.Event()
         self.gates: dict[str, threading.Event] = {}  # in place of it, for these names
         self.full: set[str] = set()
+        self.is_away = False
+        self.on_away: Callable[[], object] = lambda: None
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, may_replace: Callable[[], None] | None = None) -> None:
+        if self.is_away:
+            self.on_away()
+            raise FilesUnavailableError("the place of files cannot be reached")
         if not self.gates.get(name, self.gate).wait(20):
             raise TimeoutError("nobody opened the gate")
         if name in self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
-        super().write(name, data)
+        super().write(name, data, may_replace)
 
 
 @pytest.fixture
@@ -287,3 +297,98 @@ def test_png_level_changes_the_size_and_no_pixel(level: int) -> None:
 
     assert codec.encode(picture, "png", png_level=6) == usual
     assert (len(other) > len(usual)) == (level < 6)
+
+
+def test_a_picture_waits_for_the_place_of_files_to_come_back(
+    store: Store, play: Play, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture_writer, "RETRY_S", 0.01)
+    job = accept(store)
+    disk.gate.set()
+    disk.is_away = True
+    tries = count(1)
+
+    def come_back() -> None:
+        disk.is_away = next(tries) < 5
+
+    disk.on_away = come_back
+    play([Started(job, 1)], [ImageReady(job, 0, 7, PICTURE), Finished(job)], files=disk)
+
+    assert found(store, job).status is JobStatus.SUCCEEDED
+    assert next(tries) == 6
+    assert disk.read(f"{job}-0")
+
+
+def test_a_worker_that_stops_while_the_place_is_away_gives_the_job_back(
+    store: Store, play: Play, disk: SlowDisk
+) -> None:
+    job = accept(store)
+    disk.is_away = True
+    hurried = threading.Event()
+
+    def stop(dispatcher: Dispatcher, _seconds: float) -> None:
+        if not hurried.is_set():
+            hurried.set()
+            dispatcher.stop()
+            dispatcher.hurry()
+
+    play([Started(job, 1)], [ImageReady(job, 0, 7, PICTURE), Finished(job)], files=disk, waits=stop)
+
+    assert found(store, job).status is JobStatus.QUEUED
+    assert found(store, job).images == ()
+
+
+class Unreadable(FolderFiles):
+    """Is away for the first reads of a source, so many; `between` is called in each."""
+
+    SOURCE = "up0123456789abcdef01234567"
+
+    def __init__(self, root: Path, reads: int, between: Callable[[], object]) -> None:
+        super().__init__(root)
+        self.left, self._between = reads, between
+        self.write(self.SOURCE, codec.encode(PICTURE, OutputFormat.PNG))
+
+    def read(self, name: str) -> bytes:
+        if self.left:
+            self.left -= 1
+            self._between()
+            raise FilesUnavailableError("the place of files cannot be reached")
+        return super().read(name)
+
+    def accept(self, store: Store) -> str:
+        asked = {"task": Task.IMG2IMG, "image": f"image:{self.SOURCE}"}
+        return accept(store, uploads=(upload_of(self.SOURCE),), **asked)
+
+
+def test_a_job_waits_until_its_source_can_be_read(
+    store: Store, play: Play, clock: Clock, tmp_path: Path
+) -> None:
+    seen: list[Job] = []
+    away = Unreadable(tmp_path / "images", 5, lambda: seen.append(found(store, job)))
+    job = away.accept(store)
+
+    play(
+        [Started(job, 1)],
+        [ImageReady(job, 0, 7, PICTURE), Finished(job)],
+        files=away,
+        waits=lambda *_: passing(clock),
+    )
+
+    assert [look.status for look in seen] == [JobStatus.RUNNING] * 5
+    assert found(store, job).status is JobStatus.SUCCEEDED
+
+
+def test_a_job_whose_source_cannot_be_read_can_be_cancelled(
+    store: Store, play: Play, clock: Clock, tmp_path: Path
+) -> None:
+    away = Unreadable(tmp_path / "images", 1000, lambda: store.cancel(job, ME))
+    job = away.accept(store)
+
+    play(files=away, waits=lambda *_: passing(clock))
+
+    assert found(store, job).status is JobStatus.CANCELLED
+
+
+def passing(clock: Clock) -> None:
+    """Time for the next look at the queue."""
+    clock.now += 0.02

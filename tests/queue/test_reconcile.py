@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from darkroom.config import Settings
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
+from darkroom.responses import JobStatus
 from darkroom.storage import reconcile
 from darkroom.storage.database import Database
-from darkroom.storage.files import Files
-from darkroom.storage.reconcile import Reconciled
+from darkroom.storage.files import Files, FolderFiles
+from darkroom.storage.reconcile import MARGIN_S, Reconciled, Review
+from darkroom.storage.remote_files import RemoteFiles
 from tests.queue.conftest import Clock, Hire, accept, upload_of
 from tests.queue.test_store import image
 
@@ -18,12 +21,12 @@ UPLOAD = "up0123456789abcdef01234567"
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    return Files(tmp_path / "images")
+    return FolderFiles(tmp_path / "images")
 
 
 @pytest.fixture
 def orphans(tmp_path: Path) -> Files:
-    return Files(tmp_path / "orphans")
+    return FolderFiles(tmp_path / "orphans")
 
 
 def half_written(tmp_path: Path, files: Files, name: str) -> Path:
@@ -155,3 +158,107 @@ def test_orphans_can_be_put_back_with_a_copy(
     (after,) = (tmp_path / "orphans").rglob("job1-0")
 
     assert after.relative_to(tmp_path / "orphans") == before.relative_to(tmp_path / "images")
+
+
+# --- where several machines write ----------------------------------------------------------
+
+LONG_AGO = 10 * MARGIN_S
+
+
+@pytest.fixture(params=["folder", "s3"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Files, Files]:
+    """Where pictures are and where orphans are put, in one place."""
+    if request.param == "folder":
+        return FolderFiles(tmp_path / "images"), FolderFiles(tmp_path / "orphans")
+    server = request.getfixturevalue("s3_server")
+    url = server.bucket()
+    found = (RemoteFiles(url, name, server.options) for name in ("images", "orphans"))
+    return next(found), next(found)
+
+
+def review(
+    opened: Database, shared: tuple[Files, Files], monkeypatch: pytest.MonkeyPatch, later_s: float
+) -> Reconciled:
+    """Judge all files as if so much time had passed since they were written."""
+    files, orphans = shared
+    now = files.now() + later_s
+    monkeypatch.setattr(files, "now", lambda: now)
+    return Review(opened, files, orphans, lease_s=30, parts=256).sweep()
+
+
+def test_a_young_file_is_not_judged(
+    opened: Database, shared: tuple[Files, Files], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, _ = shared
+    files.write(UPLOAD, b"being accepted by another web process")
+    files.write("job1-0", b"being recorded by another worker")
+
+    assert review(opened, shared, monkeypatch, 0).orphans == 0
+    assert review(opened, shared, monkeypatch, MARGIN_S).orphans == 0
+    assert review(opened, shared, monkeypatch, LONG_AGO).orphans == 2
+
+
+def test_only_old_files_without_a_record_are_put_aside(
+    opened: Database,
+    store: Store,
+    worker: Leases,
+    shared: tuple[Files, Files],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files, orphans = shared
+    files.write(UPLOAD, b"accepted")
+    job = accept(store, uploads=(upload_of(UPLOAD),))
+    worker.claim(busy=False)
+    files.write(f"{job}-0", b"recorded")
+    worker.add_image(image(job))
+    worker.finish(job, JobStatus.SUCCEEDED)
+    files.write(f"{job}-1", b"written by a worker that had lost the job")
+    files.write("gone-0", b"of a job that was deleted")
+    files.write("strange", b"somebody else's")
+
+    found = review(opened, shared, monkeypatch, LONG_AGO)
+
+    assert found.orphans == 2
+    assert {UPLOAD, f"{job}-0", "strange"} <= set(files.names())
+    assert set(orphans.names()) == {f"{job}-1", "gone-0"}
+
+
+def test_a_file_of_an_unfinished_job_is_not_judged_however_old_it_is(
+    opened: Database,
+    store: Store,
+    worker: Leases,
+    shared: tuple[Files, Files],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its worker may have waited for the database all the time."""
+    job = accept(store)
+    worker.claim(busy=False)
+    shared[0].write(f"{job}-0", b"to be recorded when the database is back")
+
+    assert review(opened, shared, monkeypatch, 1000 * LONG_AGO).orphans == 0
+
+
+def test_a_review_lists_a_share_of_the_files_at_a_time_and_all_in_the_end(
+    opened: Database, files: Files, orphans: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {f"gone-{number}" for number in range(64)}
+    for name in names:
+        files.write(name, b"x")
+    now = files.now() + LONG_AGO
+    monkeypatch.setattr(files, "now", lambda: now)
+    judge = Review(opened, files, orphans, lease_s=30, parts=16)
+
+    moved = [judge.sweep().orphans for _ in range(16)]
+
+    assert set(orphans.names()) == names
+    assert max(moved) < len(names) / 2
+
+
+def test_nothing_is_judged_at_a_start_where_others_may_write(tmp_path: Path) -> None:
+    settings = Settings.model_validate(
+        {"data_dir": tmp_path, "storage": {"files_url": "s3://not-even-asked"}}
+    )
+
+    reconcile.at_web_start(settings)
+
+    assert list(tmp_path.iterdir()) == []

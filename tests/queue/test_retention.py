@@ -13,7 +13,7 @@ from darkroom.queue.store import Store
 from darkroom.requests import Task
 from darkroom.responses import EventType, JobStatus
 from darkroom.storage.database import Database
-from darkroom.storage.files import Files
+from darkroom.storage.files import Files, FolderFiles
 from darkroom.storage.records import NewEvent, preview_data
 from tests.queue.conftest import ME, Clock, accept, upload_of
 from tests.queue.test_store import image
@@ -25,12 +25,12 @@ NOTHING = Swept(jobs=0, pictures=0, uploads=0, previews=0, orphans=0)
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    return Files(tmp_path / "images")
+    return FolderFiles(tmp_path / "images")
 
 
 @pytest.fixture
 def orphans(tmp_path: Path) -> Files:
-    return Files(tmp_path / "orphans")
+    return FolderFiles(tmp_path / "orphans")
 
 
 Keep = Callable[..., Retention]

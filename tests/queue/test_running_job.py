@@ -11,7 +11,7 @@ from darkroom.engine.base import ImageReady
 from darkroom.images import codec
 from darkroom.queue.running_job import Running
 from darkroom.requests import OutputFormat, Task
-from darkroom.storage.files import Files
+from darkroom.storage.files import Files, FolderFiles
 from darkroom.storage.records import Claim
 from tests.engine.conftest import request
 
@@ -21,7 +21,7 @@ BLUE = Image.new("L", (8, 40), 99)
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    return Files(tmp_path / "images")
+    return FolderFiles(tmp_path / "images")
 
 
 def running(files: Files, *pictures: Image.Image) -> Running:
@@ -66,7 +66,7 @@ def test_pictures_name_references_by_content(files: Files) -> None:
     claimed = running(files, RED, BLUE)
     claimed.load(files)
 
-    row, explanation = claimed.store(ImageReady("job", 0, 7, RED), files, png_level=6)
+    row, explanation = claimed.store(ImageReady("job", 0, 7, RED), files.write, png_level=6)
 
     assert explanation is None
 

@@ -51,7 +51,8 @@ from darkroom.queue.unloads import Unloads
 from darkroom.storage import data_folder
 from darkroom.storage.clients import Preferences, Tokens
 from darkroom.storage.database import Database, place_of
-from darkroom.storage.files import Files
+from darkroom.storage.files import files_of, orphans_of
+from darkroom.storage.reconcile import Review, is_shared
 from darkroom.webhooks import signing
 from darkroom.webhooks.deliveries import Outbox
 from darkroom.webhooks.sender import WebhookSender
@@ -70,11 +71,14 @@ def create_app(settings: Settings) -> Application:
 
     disable_created_metrics()  # type: ignore[no-untyped-call]
     database = Database(place_of(settings), settings.queue.database_timeout_s)
-    files = Files(settings.images_dir)
+    files = files_of(settings)
     store = Store(database, settings=settings.queue)
-    orphans = Files(settings.orphans_dir)
+    orphans = orphans_of(settings)
     retention = Retention(database, files, orphans, settings.retention)
     Janitor(retention.sweep, settings.retention.every_s).start()
+    if is_shared(settings):
+        review = Review(database, files, orphans, settings.queue.lease_s)
+        Janitor(review.sweep, settings.retention.every_s).start()
     streams = Streams(store, settings.web.heartbeat_s)
     meters = http.WebMeters(lambda: streams.open)
     attempt_s = settings.webhooks.timeout_s + 2 * settings.queue.database_timeout_s

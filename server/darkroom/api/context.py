@@ -1,9 +1,11 @@
 """The objects that handlers use, kept on the application instead of in module globals."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from threading import Semaphore
 
+import structlog
 from flask import Flask, current_app
 
 from darkroom.api.auth.access import Guesses
@@ -27,8 +29,10 @@ from darkroom.queue.store import Store
 from darkroom.queue.unloads import Unloads
 from darkroom.storage.clients import Preferences, Tokens
 from darkroom.storage.database import Database
-from darkroom.storage.files import Files
+from darkroom.storage.files import Files, FilesUnavailableError
 from darkroom.webhooks.sender import WebhookSender
+
+log = structlog.get_logger()
 
 _KEY = "darkroom"
 
@@ -68,6 +72,22 @@ class Context:
         """Cancel the jobs whose callers left too long ago."""
         if self.callers.end_unwanted():
             self.ring_worker()
+
+    def free_bytes(self) -> int:
+        """Space left for pictures, or where bodies are kept if pictures are elsewhere."""
+        free = self.files.free_bytes()
+        return shutil.disk_usage(self.settings.data_dir).free if free is None else free
+
+    def delete_files(self, names: Iterable[str]) -> None:
+        """Delete files that have no records any more.
+
+        What cannot be deleted now is put aside and deleted later, as files without records are.
+        """
+        try:
+            for name in names:
+                self.files.delete(name)
+        except FilesUnavailableError as error:
+            log.warning("files of deleted records are left", reason=str(error))
 
     def ring_worker(self) -> None:
         """Notify the workers that the queue has changed."""

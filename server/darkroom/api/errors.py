@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 from darkroom.errors import DarkroomError, Message, Value
 from darkroom.responses import FieldError, Problem
 from darkroom.storage.database import DatabaseUnavailableError
+from darkroom.storage.files import FilesUnavailableError
 
 log = structlog.get_logger()
 
@@ -54,6 +55,12 @@ STOPPING = Problem(
     title="The server is stopping",
     status=503,
     detail="the server is stopping; your picture will be made when it is back",
+)
+FILES = Problem(
+    type="urn:darkroom:problem:files",
+    title="The pictures are not available",
+    status=503,
+    detail="the place of pictures cannot be used now; try again later",
 )
 STOPPED_S = 5  # in `Retry-After`: until a server that is restarted answers again
 
@@ -216,6 +223,9 @@ def install(app: Flask, shapes: ErrorShapes | None = None) -> None:
                     headers={"Retry-After": "5"},
                 )
             )
+        if isinstance(error, FilesUnavailableError):
+            log.error("files not available", reason=str(error))
+            return respond(FILES, {"Retry-After": str(STOPPED_S)})
         log.exception("request failed", request_id=g.request_id, path=request.path)
         detail = "The server made a mistake. Its log has more, under this request id."
         return on_problem(ProblemError(500, "internal", "Internal error", detail))

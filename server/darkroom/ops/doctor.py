@@ -31,7 +31,7 @@ from darkroom.responses import WorkerInfo
 from darkroom.storage import data_folder, database, reconcile
 from darkroom.storage.data_folder import NotWritableError
 from darkroom.storage.database import Database, DatabaseUnavailableError, NewerDatabaseError
-from darkroom.storage.files import Files
+from darkroom.storage.files import FilesUnavailableError, check_place, files_of, orphans_of
 from darkroom.storage.tables import JobRow
 
 GIB = 2**30
@@ -198,18 +198,25 @@ def _server_of(url: URL) -> Finding:
 
 def check_files(settings: Settings) -> Finding:
     """Whether every recorded picture has its file, and how many files have no record."""
+    try:
+        check_place(settings)
+    except FilesUnavailableError as error:
+        advice = error.advice or "is it running, and does storage.files_url name it rightly?"
+        return Finding("files", False, str(error), advice)
     place = database.place_of(settings)
     if isinstance(place, Path) and not place.exists():
         return Finding("files", True, "none yet")
     data_folder.check_writable([settings.images_dir, settings.orphans_dir])
     with closing(Database(place)) as opened:
-        missing = reconcile.missing(opened, Files(settings.images_dir))
-    orphans = sum(1 for _ in Files(settings.orphans_dir).names())
+        missing = reconcile.missing(opened, files_of(settings))
+    orphans = sum(1 for _ in orphans_of(settings).names())
     detail = f"recorded pictures whose file is not there: {missing}"
+    is_folder = settings.storage.files_url is None
     if orphans:
-        detail += f"; files that belonged to nothing, in {settings.orphans_dir}: {orphans}"
-    advice = f"is the disk of {settings.images_dir} there? a backup may have the files"
-    return Finding("files", missing == 0, detail, advice)
+        where = settings.orphans_dir if is_folder else "orphans"
+        detail += f"; files that belonged to nothing, in {where}: {orphans}"
+    where = f"is the disk of {settings.images_dir} there" if is_folder else "is it the right bucket"
+    return Finding("files", missing == 0, detail, f"{where}? a backup may have the files")
 
 
 def check_locks(settings: Settings) -> Finding:

@@ -19,7 +19,7 @@ from darkroom.queue.leases import Leases
 from darkroom.queue.worker import Dispatcher
 from darkroom.queue.worker_metrics import Meters
 from darkroom.storage import data_folder, database, reconcile
-from darkroom.storage.files import Files
+from darkroom.storage.files import files_of
 
 
 def run(settings: Settings) -> None:
@@ -68,7 +68,7 @@ def _work(settings: Settings, pulse: Pulse) -> None:
     with bells.listen("worker") as bell:
         dispatcher = Dispatcher(
             leases=leases,
-            files=Files(settings.images_dir),
+            files=files_of(settings),
             engine=working,
             bell=bell,
             ring_web=lambda: bells.ring("web"),

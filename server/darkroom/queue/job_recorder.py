@@ -26,6 +26,7 @@ from darkroom.queue.worker_metrics import Meters
 from darkroom.queue.worker_models import WorkerModels
 from darkroom.responses import SOURCE_GONE, EventType, JobStatus, Problem
 from darkroom.storage.database import DatabaseUnavailableError
+from darkroom.storage.files import FilesUnavailableError
 from darkroom.storage.records import Claim, NewEvent, preview_data
 
 log = structlog.get_logger()
@@ -124,7 +125,11 @@ class JobRecorder:
 
     def in_engine(self) -> dict[str, Running]:
         """The jobs that the engine works on, by id: not those whose pictures are only stored."""
-        return {id_: running for id_, running in self.running.items() if running.ending is None}
+        return {
+            id_: running
+            for id_, running in self.running.items()
+            if running.loaded and running.ending is None
+        }
 
     def models_in_use(self) -> set[str]:
         """The models of the jobs in the engine."""
@@ -196,6 +201,8 @@ class JobRecorder:
         for running, stored in self.pictures.stored():
             if self.running.get(running.claim.job_id) is not running:
                 continue  # its lease was lost
+            if isinstance(stored.exception(), FilesUnavailableError | DatabaseUnavailableError):
+                continue  # the worker ends, and the job runs again
             running.unstored -= 1
             with self._failing(running):
                 self._record(running, stored.result())

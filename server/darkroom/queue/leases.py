@@ -472,6 +472,11 @@ class Leases:
                 row.step = row.steps
             end(session, row, self.clock(), status, problem)
 
+    def check(self, job_id: str) -> None:
+        """Check that this worker still holds a job. Called in any thread."""
+        with self.database.read() as session:
+            self._held(session, job_id)
+
     def _held(self, session: Session, job_id: str) -> JobRow:
         row = session.scalar(select(JobRow).where(JobRow.id == job_id))
         if row is None or row.lease != self.lease or row.status != JobStatus.RUNNING:

@@ -1,7 +1,7 @@
 """A job that a worker runs: its source, its images, and its measured speed."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -29,6 +29,7 @@ class Running:
         other_seconds: its share of the time spent on everything else.
         images_in_flight: of all jobs, summed over its steps.
         unstored: pictures that the engine has made and that have no record yet.
+        loaded: whether the engine has it.
         ending: how it ends once these are recorded, with the reason if it failed. The engine no
             longer works on it then. None while it does.
     """
@@ -41,6 +42,7 @@ class Running:
     other_seconds: float = 0.0
     images_in_flight: int = 0
     unstored: int = 0
+    loaded: bool = False
     ending: tuple[JobStatus, Problem | None] | None = None
     source_sha256: str | None = None
     mask_sha256: str | None = None
@@ -55,11 +57,13 @@ class Running:
         """Read the source image, the mask and the references.
 
         Raises:
+            FilesUnavailableError: they cannot be read now.
             OSError: a file is missing, or is not an image.
             ValueError: an image cannot be decoded.
         """
         request = self.claim.request
         image = mask = None
+        self.references_sha256 = ()
         if isinstance(request, Img2Img | Inpaint | Upscale):
             data = files.read(request.image.removeprefix("image:"))
             self.source_sha256 = sha256(data).hexdigest()
@@ -78,14 +82,14 @@ class Running:
         return EngineJob(self.claim.job_id, request, image, mask, client, tuple(references))
 
     def store(
-        self, event: ImageReady, files: Files, png_level: int
+        self, event: ImageReady, write: Callable[[str, bytes], None], png_level: int
     ) -> tuple[ImageRow, ExplanationRow | None]:
         """Write an image's file, with its metadata, and how it was made, if that is known.
 
         Returns their records. Called in any thread.
 
-        Raises:
-            OSError: a file cannot be written.
+        Args:
+            write: stores bytes under a name; what it raises is raised.
         """
         request = self.claim.request
         chunks = metadata.text_chunks(
@@ -93,7 +97,7 @@ class Running:
         )
         data = codec.encode(event.picture, request.output_format, chunks, png_level)
         image_id = f"{event.job_id}-{event.index}"
-        files.write(image_id, data)
+        write(image_id, data)
         image = ImageRow(
             id=image_id,
             job_id=event.job_id,
@@ -108,7 +112,7 @@ class Running:
         if event.explanation is None:
             return image, None
         name, text = explanation_name(image_id), event.explanation.model_dump_json().encode()
-        files.write(name, text)
+        write(name, text)
         return image, ExplanationRow(
             id=name,
             image_id=image_id,

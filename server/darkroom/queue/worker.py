@@ -17,12 +17,12 @@ from darkroom.queue.doorbell import Doorbell
 from darkroom.queue.job_recorder import JobRecorder, Progress
 from darkroom.queue.leases import Leases
 from darkroom.queue.picture_writer import PictureWriter
-from darkroom.queue.running_job import share_out
+from darkroom.queue.running_job import Running, share_out
 from darkroom.queue.unloads import Unloads
 from darkroom.queue.worker_metrics import Meters
 from darkroom.queue.worker_models import WorkerModels
 from darkroom.storage.database import DatabaseUnavailableError
-from darkroom.storage.files import Files
+from darkroom.storage.files import Files, FilesUnavailableError
 
 log = structlog.get_logger()
 
@@ -75,7 +75,10 @@ class Dispatcher:
             Affinity(self.settings.affinity_s, self.clock),
             keep_alive_s=self.keep_alive_s,
         )
-        self._pictures = PictureWriter(self.files, self.png_level, self.bell.ring)
+        self._pictures = PictureWriter(
+            self.files, self.png_level, self.bell.ring, self.leases.check
+        )
+        self._unread: Running | None = None  # claimed, while its sources cannot be read
         self._progress = Progress(
             self.leases, ring_web=self.ring_web, every_s=self.settings.flush_s, clock=self.clock
         )
@@ -237,8 +240,14 @@ class Dispatcher:
             log.warning("the queue cannot be read", reason=str(error))  # polled again
 
     def _claim(self) -> None:
-        """Fetch jobs until the engine is full. An isolated job stays alone in it."""
+        """Fetch jobs until the engine is full. An isolated job stays alone in it.
+
+        None is fetched while the sources of the last one cannot be read.
+        """
         self.leases.recover_lapsed()
+        if self._unread is not None and not self._begin(self._unread):
+            return
+        self._unread = None
         while len(self._jobs.in_engine()) < self.max_in_flight:
             if any(running.claim.isolated for running in self._jobs.running.values()):
                 return
@@ -251,19 +260,35 @@ class Dispatcher:
             if claim is None:
                 return
             running = self._jobs.begin(claim)
-            try:
-                job = running.load(self.files)
-            except FileNotFoundError:
-                detail = message("source_gone", "the file of a source picture is gone")
-                self._jobs.fail(running, "source", detail)
-            except OSError as error:
-                detail = _unreadable(error.strerror or "it is not a picture")
-                self._jobs.fail(running, "source", detail)
-            except ValueError as error:
-                self._jobs.fail(running, "source", _unreadable(text_of(error)))
-            else:
-                log.info("job claimed", attempt=claim.attempt, **running.ids)
-                self.engine.submit(job)
+            if not self._begin(running):
+                self._unread = running
+                return
+
+    def _begin(self, running: Running) -> bool:
+        """Have the engine begin a claimed job, or fail it if its sources cannot be used.
+
+        Returns False if they cannot be read now.
+        """
+        if running.claim.job_id not in self._jobs.running:
+            return True  # it was cancelled meanwhile, or its lease was lost
+        try:
+            job = running.load(self.files)
+        except FilesUnavailableError as error:
+            log.warning("a source cannot be read yet", reason=str(error), **running.ids)
+            return False
+        except FileNotFoundError:
+            detail = message("source_gone", "the file of a source picture is gone")
+            self._jobs.fail(running, "source", detail)
+        except OSError as error:
+            detail = _unreadable(error.strerror or "it is not a picture")
+            self._jobs.fail(running, "source", detail)
+        except ValueError as error:
+            self._jobs.fail(running, "source", _unreadable(text_of(error)))
+        else:
+            log.info("job claimed", attempt=running.claim.attempt, **running.ids)
+            running.loaded = True
+            self.engine.submit(job)
+        return True
 
 
 def _unreadable(reason: str) -> Message:

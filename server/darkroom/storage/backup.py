@@ -11,7 +11,7 @@ from pathlib import Path
 
 from darkroom.config import Settings
 from darkroom.errors import DarkroomError
-from darkroom.storage.files import Files, sync
+from darkroom.storage.files import FilesUnavailableError, FolderFiles, files_of, sync
 
 COPIES_KEPT = 3  # of those that migrations make
 
@@ -33,7 +33,7 @@ def backup(settings: Settings, target: Path) -> BackedUp:
     """Copy a data folder's database, images, certificates and webhook key to a new folder.
 
     The server may be running. Images are hard-linked where the file system allows it, so that they
-    take no space. Models, LoRAs and embeddings are not copied.
+    take no space; those behind a URL are downloaded. Models, LoRAs and embeddings are not copied.
 
     Raises:
         BackupError: with the reason.
@@ -41,14 +41,14 @@ def backup(settings: Settings, target: Path) -> BackedUp:
     if settings.storage.database_url is not None:
         raise BackupError(
             "the database is on a server: copy it with `pg_dump`, and then the folder "
-            f"{settings.images_dir}"
+            f"{settings.images_dir}, or what is behind storage.files_url"
         )
     if not settings.database_path.is_file():
         raise BackupError(f"there is no database at {settings.database_path}")
     partial = target.with_name(f"{target.name}.partial")
     copy = settings.model_copy(update={"data_dir": partial})
     with _all_or_nothing(partial, target):
-        pictures, kept = Files(settings.images_dir), Files(copy.images_dir)
+        pictures, kept = files_of(settings), FolderFiles(copy.images_dir)
         # Before the database, so that images deleted meanwhile exist for the copied records.
         early = {name for name in pictures.names() if pictures.share(name, kept)}
         jobs, recorded = _copy_records(settings.database_path, copy.database_path)
@@ -86,6 +86,8 @@ def _all_or_nothing(partial: Path, target: Path) -> Iterator[None]:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError):
             raise BackupError(f"the backup was given up: {error.strerror or error}") from error
+        if isinstance(error, FilesUnavailableError):
+            raise BackupError(f"the backup was given up: {error}") from error
         if isinstance(error, sqlite3.Error):
             raise BackupError(f"the database cannot be copied: {error}") from error
         raise

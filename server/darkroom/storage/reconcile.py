@@ -1,15 +1,20 @@
-"""At start: move orphaned files aside, and count records whose file is missing.
+"""Moves orphaned files aside, and counts records whose file is missing.
 
-A process that dies between writing a file and recording it leaves an orphaned file. Each kind of
-file is checked by the only process that writes it, before it writes any: uploads by web, images by
-the worker. Orphans are moved, not deleted: after an older copy of the database was restored, they
-are images that people want back.
+A process that dies between writing a file and recording it leaves an orphaned file. Orphans are
+moved, not deleted: after an older copy of the database was restored, they are images that people
+want back.
+
+In a folder of one machine, each kind of file is checked at a start by the only process that writes
+it, before it writes any: uploads by web, images by the worker. Where several machines may write,
+`Review` checks files by their age, a few at a time.
 """
 
+import random
 import re
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
 import structlog
 from sqlalchemy import ColumnElement, and_, false, select
@@ -18,7 +23,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from darkroom.config import Settings
 from darkroom.responses import JobStatus
 from darkroom.storage.database import Database, DatabaseUnavailableError, place_of
-from darkroom.storage.files import Files
+from darkroom.storage.files import SUBFOLDERS, Files, FolderFiles
 from darkroom.storage.tables import ExplanationRow, ImageRow, JobRow, UploadRow
 
 log = structlog.get_logger()
@@ -29,6 +34,12 @@ OUTPUT = re.compile(r"[0-9a-zA-Z]+-\d+(-explain)?")  # the job's id, and the ind
 
 Names = InstrumentedAttribute[str]
 OUTPUTS: tuple[Names, ...] = (ImageRow.id, ExplanationRow.id)
+ALL: tuple[Names, ...] = (UploadRow.id, *OUTPUTS)
+UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING)
+
+MARGIN_S = 600.0  # on top of a lease: longer than a request takes from its file to its record
+PARTS = 16  # of 256, judged at a time
+ASKED = 500  # names in one query
 
 
 @dataclass(frozen=True)
@@ -43,11 +54,18 @@ class Reconciled:
     missing: int
 
 
+def is_shared(settings: Settings) -> bool:
+    """Whether other machines may write files, so that none can be judged at a start."""
+    return settings.storage.files_url is not None or settings.storage.database_url is not None
+
+
 def at_web_start(settings: Settings) -> None:
     """Check the uploads of a data folder; see `uploads`. Errors are logged."""
+    if is_shared(settings):
+        return
     database = Database(place_of(settings))
     try:
-        uploads(database, Files(settings.images_dir), Files(settings.orphans_dir))
+        uploads(database, FolderFiles(settings.images_dir), FolderFiles(settings.orphans_dir))
     except (OSError, DatabaseUnavailableError):
         log.exception(SKIPPED)
     finally:
@@ -56,21 +74,24 @@ def at_web_start(settings: Settings) -> None:
 
 def at_worker_start(settings: Settings, database: Database, worker: str) -> None:
     """Check the images of a data folder; see `outputs`. Errors are logged."""
+    if is_shared(settings):
+        return
     try:
-        outputs(database, Files(settings.images_dir), Files(settings.orphans_dir), worker)
+        files, orphans = FolderFiles(settings.images_dir), FolderFiles(settings.orphans_dir)
+        outputs(database, files, orphans, worker)
     except (OSError, DatabaseUnavailableError):
         log.exception(SKIPPED)
 
 
-def uploads(database: Database, files: Files, orphans: Files) -> Reconciled:
+def uploads(database: Database, files: FolderFiles, orphans: FolderFiles) -> Reconciled:
     """Check uploads. Only for the web process of the data folder, before it accepts requests."""
     return _reconcile(database, files, orphans, UPLOAD, (UploadRow.id,), false())
 
 
 def outputs(
     database: Database,
-    files: Files,
-    orphans: Files,
+    files: FolderFiles,
+    orphans: FolderFiles,
     worker: str,
     clock: Callable[[], float] = time.time,
 ) -> Reconciled:
@@ -88,7 +109,7 @@ def outputs(
 
 def missing(database: Database, files: Files) -> int:
     """The number of records of uploads, images and explanations without a file."""
-    return len(_recorded(database, (UploadRow.id, *OUTPUTS)) - set(files.names()))
+    return len(_recorded(database, ALL) - set(files.names()))
 
 
 def _recorded(database: Database, columns: Iterable[Names]) -> set[str]:
@@ -98,8 +119,8 @@ def _recorded(database: Database, columns: Iterable[Names]) -> set[str]:
 
 def _reconcile(
     database: Database,
-    files: Files,
-    orphans: Files,
+    files: FolderFiles,
+    orphans: FolderFiles,
     kind: re.Pattern[str],
     columns: Iterable[Names],
     held: ColumnElement[bool],
@@ -113,7 +134,7 @@ def _reconcile(
         busy = set(session.scalars(select(JobRow.id).where(held)))
 
     def abandoned(name: str) -> bool:
-        return name.partition("-")[0] not in busy
+        return _job_of(name) not in busy
 
     moved = sum(files.move(name, orphans) for name in there - recorded if abandoned(name))
     deleted = [path for name, path in half if abandoned(name)]
@@ -129,3 +150,72 @@ def _reconcile(
     if found.missing:
         log.warning("recorded images have no file", missing=found.missing)
     return found
+
+
+# --- where several machines write ----------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Review:
+    """Moves orphans aside that are older than any write that may still be recorded.
+
+    A file is an orphan if no record has its name, its job has ended or is not there, and it was
+    written long ago by the clock of the place of files: for as long as a lease is valid, and
+    `MARGIN_S`. Each call judges the parts of the files after those of the last one, so that none
+    lists all of them. Several processes begin anywhere, so that they do not do the same.
+
+    Attributes:
+        lease_s: how long a lease is valid.
+        parts: judged in one call.
+    """
+
+    database: Database
+    files: Files
+    orphans: Files
+    lease_s: float
+    parts: int = PARTS
+    _next: int = field(default_factory=lambda: random.randrange(len(SUBFOLDERS)), init=False)
+
+    def sweep(self) -> Reconciled:
+        """Judge the next parts. Records of missing files are not counted.
+
+        Raises:
+            FilesUnavailableError, DatabaseUnavailableError: they cannot be judged now.
+            OSError: a file cannot be moved.
+        """
+        before = self.files.now() - self.lease_s - MARGIN_S
+        orphans = half_written = 0
+        for _ in range(self.parts):
+            stored = self.files.part(self._next)
+            names = (name for name, changed_at in stored if changed_at < before and _is_ours(name))
+            while some := list(islice(names, ASKED)):
+                found = self._unrecorded(some)
+                orphans += sum(self.files.move(name, self.orphans) for name in found)
+            half_written += self.files.delete_half_written(self._next, before)
+            self._next = (self._next + 1) % len(SUBFOLDERS)
+        if orphans or half_written:
+            log.warning(
+                "orphaned files were moved aside", orphans=orphans, temporaries=half_written
+            )
+        return Reconciled(orphans, half_written, 0)
+
+    def _unrecorded(self, names: Sequence[str]) -> list[str]:
+        """Those that no record names, and that no unfinished job may still record."""
+        jobs = {_job_of(name) for name in names}
+        with self.database.read() as session:
+            unfinished = JobRow.id.in_(jobs) & JobRow.status.in_(UNFINISHED)
+            busy = set(session.scalars(select(JobRow.id).where(unfinished)))
+            recorded = {
+                name
+                for column in ALL
+                for name in session.scalars(select(column).where(column.in_(names)))
+            }
+        return [name for name in names if name not in recorded and _job_of(name) not in busy]
+
+
+def _is_ours(name: str) -> bool:
+    return UPLOAD.fullmatch(name) is not None or OUTPUT.fullmatch(name) is not None
+
+
+def _job_of(name: str) -> str:
+    return name.partition("-")[0]

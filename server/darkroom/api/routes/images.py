@@ -79,8 +79,7 @@ def delete_image(image_id: str) -> Response:
         raise ProblemError(
             409, "in-use", "In use", "a job that has not ended needs this picture; cancel it first"
         ) from None
-    for name in names:
-        here.files.delete(name)
+    here.delete_files(names)
     return Response(status=204)
 
 

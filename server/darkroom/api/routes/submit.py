@@ -177,7 +177,7 @@ def check_room(key: str | None = None, *, decodes: bool = True) -> None:
     `decodes` no pictures, since `accept` does so too.
     """
     here = context()
-    free = here.files.free_bytes()
+    free = here.free_bytes()
     if free < here.settings.queue.min_free_bytes:
         detail = f"only {free} bytes are left; nothing is accepted"
         raise ProblemError(507, "disk-full", "The disk is full", detail)
@@ -251,8 +251,7 @@ def accept(
         raise ProblemError(409, "source", SOURCE_GONE, detail) from None
     finally:
         if not fresh:  # refused, failed, or a repeat: no job refers to these files
-            for upload in uploads:
-                here.files.delete(upload.id)
+            here.delete_files(upload.id for upload in uploads)
     here.ring_worker()
     return accepted, fresh
 

@@ -131,8 +131,9 @@ def metrics() -> Response:
     here = context()
     registry = CollectorRegistry()
     registry.register(here.queue_metrics)
-    free = Gauge("darkroom_disk_free_bytes", "Space left for pictures.", registry=registry)
-    free.set(here.files.free_bytes())
+    about = "Space left for pictures, or in the data folder if these are elsewhere."
+    free = Gauge("darkroom_disk_free_bytes", about, registry=registry)
+    free.set(here.free_bytes())
     least = Gauge(
         "darkroom_disk_min_free_bytes", "With less space nothing is accepted.", registry=registry
     )

@@ -4,15 +4,15 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Literal
 
-from darkroom.api.errors import CANCELLED, STOPPED_S, ProblemError, invalid
+from darkroom.api.errors import CANCELLED, FILES, STOPPED_S, ProblemError, invalid
 from darkroom.api.errors import STOPPING as STOPPING_FOR_ALL
 from darkroom.images import codec
 from darkroom.requests import OutputFormat
 from darkroom.responses import DATA_URI, Event, EventType, Job, JobStatus, Problem
-from darkroom.storage.files import Files
+from darkroom.storage.files import Files, FilesUnavailableError
 
 Kind = Literal["image_generation", "image_edit"]
 
@@ -194,10 +194,15 @@ class OpenAIEncoder:
         if job is None:
             return
         for image in job.images:
-            with suppress(FileNotFoundError):
+            try:
                 data = self._files.read(image.id)
-                more = {"seed": image.seed, "usage": USAGE, "ignored": self._ignored}
-                yield self._event(job, "completed", data, more)
+            except FileNotFoundError:
+                continue
+            except FilesUnavailableError:
+                yield _error(FILES, retry_after=STOPPED_S, location=self._location)
+                return
+            more = {"seed": image.seed, "usage": USAGE, "ignored": self._ignored}
+            yield self._event(job, "completed", data, more)
 
     def _event(self, job: Job, name: str, data: bytes, more: Mapping[str, Any]) -> str:
         """One event with a picture."""
