@@ -3,6 +3,7 @@
 import functools
 import gc
 import itertools
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -156,6 +157,22 @@ def prepare(settings: Settings) -> None:
         fail(str(error))
 
 
+def check_files(settings: Settings) -> None:
+    """Exit if the place of pictures refuses this server. If it is away, the server waits for it."""
+    from darkroom.storage.files import FilesUnavailableError, check_place
+
+    if settings.storage.files_url is None:
+        return
+    try:
+        check_place(settings)
+    except FilesUnavailableError as error:
+        if error.advice:
+            fail(f"storage.files_url: {error}; {error.advice}")
+        click.secho(f"darkroom: storage.files_url: {error}", fg="yellow", err=True)
+    except (ImportError, ValueError, TypeError) as error:
+        fail(f"storage.files_url, storage.files_options: {error}")
+
+
 def check_default_model(settings: Settings) -> None:
     """Exit if the default model is not there or not usable: the worker could not start."""
     from darkroom.catalog.models import BrokenModelError, ModelCatalog, UnknownModelError
@@ -216,6 +233,11 @@ def webhooks() -> None:
 
 
 @main.group()
+def storage() -> None:
+    """Manage where records and pictures are."""
+
+
+@main.group()
 def models() -> None:
     """Manage models."""
 
@@ -231,6 +253,7 @@ def serve(settings: Settings) -> None:
         from darkroom.storage import database
 
         prepare(settings)
+        check_files(settings)
         tls.certificate(settings)  # ends at once if something is wrong with it
         check_default_model(settings)
         with database.exclusively(settings.data_dir / "serve.lock") as alone:
@@ -252,6 +275,8 @@ def web(settings: Settings, notice: bool) -> None:
 
     logs.configure(settings.log_format, "web")
     prepare(settings)
+    if notice:
+        check_files(settings)
     certificate = tls.certificate(settings)
     with database.exclusively(settings.data_dir / "web.lock") as alone:
         if alone:  # else another web process may be writing uploads now
@@ -288,6 +313,8 @@ def worker(settings: Settings, imports_first: bool, number: int) -> None:
     from darkroom.storage import database
 
     prepare(settings)
+    if not imports_first:
+        check_files(settings)
     # The lock proves that no other process has this worker's name, so jobs that are still leased to
     # the name belonged to a dead process and can be taken back at once. It is taken before the
     # seconds that the engine's libraries take to load.
@@ -529,6 +556,52 @@ def backup(settings: Settings, target: Path) -> None:
     click.echo(f"{copied.jobs} jobs and {copied.pictures} pictures are in {target}")
     if copied.missing:
         click.secho(f"! the files of {copied.missing} pictures were not there", fg="yellow")
+
+
+@command(
+    storage,
+    click.option("--to", "database_url", help="PostgreSQL's URL, or sqlite for a file."),
+    click.option("--files", "files_url", help="A URL such as s3://BUCKET/PREFIX, or folder."),
+    click.option("--files-options", help="storage.files_options of the new place, as JSON."),
+)
+def move(
+    settings: Settings,
+    database_url: str | None,
+    files_url: str | None,
+    files_options: str | None,
+) -> None:
+    """Copy records and pictures of a stopped server to other places, and check them.
+
+    What is not named stays where it is. Nothing is deleted. A move that was interrupted goes on
+    when it is started again.
+    """
+    from darkroom.storage.move import advice, move
+
+    storage: dict[str, Any] = settings.storage.model_dump()
+    if database_url is not None:
+        storage["database_url"] = None if database_url == "sqlite" else database_url
+    if files_url is not None:
+        storage["files_url"] = None if files_url == "folder" else files_url
+    try:
+        if files_options is not None:
+            storage["files_options"] = json.loads(files_options)
+        chosen = config.StorageSettings.model_validate(storage)
+    except ValidationError as error:
+        fail("; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors()))
+    except ValueError as error:
+        fail(f"--files-options is no JSON: {error}")
+    if database_url is files_url is None:
+        fail("say where to: --to, --files, or both")
+    logs.configure(settings.log_format, "move")
+    target = settings.model_copy(update={"storage": chosen})
+    try:
+        moved = move(settings, target)
+    except OSError as error:
+        fail(f"not everything could be moved: {error}; start the command again")
+    click.echo(f"{moved.jobs} jobs and {moved.files} files are in the new place, and checked")
+    if moved.missing:
+        click.secho(f"! the files of {moved.missing} pictures were not there", fg="yellow")
+    click.echo(f"write this in config.yaml, with the password of the database:\n{advice(target)}")
 
 
 @command(

@@ -4,9 +4,9 @@ A process that dies between writing a file and recording it leaves an orphaned f
 moved, not deleted: after an older copy of the database was restored, they are images that people
 want back.
 
-In a folder of one machine, each kind of file is checked at a start by the only process that writes
-it, before it writes any: uploads by web, images by the worker. Where several machines may write,
-`Review` checks files by their age, a few at a time.
+In a folder of one web and one worker, each kind of file is checked at a start by the only process that writes
+it, before it writes any: uploads by web, images by the worker. Where several may write, `Review` checks files by
+their age, a few at a time.
 """
 
 import random
@@ -55,8 +55,9 @@ class Reconciled:
 
 
 def is_shared(settings: Settings) -> bool:
-    """Whether other machines may write files, so that none can be judged at a start."""
-    return settings.storage.files_url is not None or settings.storage.database_url is not None
+    """Whether other processes may write files, so that none can be judged at a start."""
+    places = settings.storage.files_url, settings.storage.database_url
+    return settings.workers != 1 or any(place is not None for place in places)
 
 
 def at_web_start(settings: Settings) -> None:
@@ -152,7 +153,7 @@ def _reconcile(
     return found
 
 
-# --- where several machines write ----------------------------------------------------------
+# --- where several processes write ---------------------------------------------------------
 
 
 @dataclass(eq=False)
