@@ -4,9 +4,9 @@ A process that dies between writing a file and recording it leaves an orphaned f
 moved, not deleted: after an older copy of the database was restored, they are images that people
 want back.
 
-In a folder of one web and one worker, each kind of file is checked at a start by the only process that writes
-it, before it writes any: uploads by web, images by the worker. Where several may write, `Review` checks files by
-their age, a few at a time.
+In a folder of one web and one worker, each kind of file is checked at a start by the only process
+that writes it, before it writes any: uploads by web, images by the worker. Where several may write,
+`Review` checks files by their age, a few at a time.
 """
 
 import random

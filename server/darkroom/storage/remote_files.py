@@ -1,6 +1,7 @@
 """Files behind a URL that fsspec knows, such as s3://BUCKET/PREFIX. Several machines may write."""
 
 import errno
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,7 +14,6 @@ from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.core import url_to_fs
 
 from darkroom.storage.files import (
-    CLOCK,
     SUBFOLDERS,
     Files,
     FilesUnavailableError,
@@ -176,13 +176,13 @@ class RemoteFiles(Files):
         Raises:
             FilesUnavailableError: that cannot be done; `advice` says what to do.
         """
-        data = b"darkroom"
-        self.write(CLOCK, data)
-        if self.read(CLOCK) != data:
+        name, data = f"check{secrets.token_hex(8)}", b"darkroom"
+        self.write(name, data)
+        if self.read(name) != data:
             raise FilesUnavailableError("what is written there is not what is read")
-        if all(stored.name != CLOCK for stored in self.part(part_of(CLOCK))):
+        if all(stored.name != name for stored in self.part(part_of(name))):
             raise FilesUnavailableError("what is written there is not listed")
-        self.delete(CLOCK)
+        self.delete(name)
 
     def _call(self, name: str, *arguments: Any, **how: Any) -> Any:
         """Call a method of the file system, and give it up if it takes too long.
