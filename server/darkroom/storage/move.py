@@ -24,7 +24,8 @@ from darkroom.storage.database import Database, Place, place_of
 from darkroom.storage.files import Files, files_of
 from darkroom.storage.tables import ExplanationRow, ImageRow, JobRow, UploadRow, WorkerRow
 
-TRANSIENT = {WorkerRow.__tablename__}  # of the server that was stopped
+# What the server that was stopped wrote about itself, and what triggers count in the new place.
+NOT_MOVED = {WorkerRow.__tablename__, "totals"}
 FILED = (ImageRow, UploadRow, ExplanationRow)
 ROWS = 1000  # read and written at a time
 COPIES = 8  # files at a time
@@ -176,7 +177,7 @@ def _move_records(old: Database, place: Place) -> None:
 def _tables() -> list[Table]:
     """Those that are moved, each after those that it refers to."""
     found = tables.Table.metadata.sorted_tables
-    return [table for table in found if table.name not in TRANSIENT]
+    return [table for table in found if table.name not in NOT_MOVED]
 
 
 def _rows(session: Session, table: Table) -> Iterator[list[dict[str, Any]]]:
