@@ -115,7 +115,7 @@ def create_app(settings: Settings) -> Application:
         lambda: (entry.path for entry in local.entries() if entry.layout != "folder"),
         lambda: (lora.path for lora in local_adapters.loras.entries()),
     )
-    pulls = Pulls(database, settings.data_dir)
+    pulls = Pulls(database, settings.data_dir, folder)
     sources = Sources(store, decoders, settings.web.max_upload_bytes)
     here = context.Context(
         settings=settings,

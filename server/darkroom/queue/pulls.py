@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
 from darkroom.catalog.downloads import Plan, Wanted, discard, size_of
@@ -45,10 +45,15 @@ class PullJob:
 
 @dataclass(frozen=True)
 class Pulls:
-    """The downloads. Methods raise DatabaseUnavailableError."""
+    """The downloads into one data folder. Methods raise DatabaseUnavailableError.
+
+    Attributes:
+        folder: identity of the data folder; other machines' share the database.
+    """
 
     database: Database
     data_dir: Path
+    folder: str = ""
     clock: Callable[[], float] = time.time
     new_id: Callable[[], str] = lambda: secrets.token_hex(12)
 
@@ -58,8 +63,8 @@ class Pulls:
         Earlier ones of the name are forgotten; what they brought is kept if it is of this one.
         """
         with self.database.write() as session:
-            same = (PullRow.kind == plan.kind, PullRow.name == plan.name)
-            earlier = session.scalars(select(PullRow).where(*same)).all()
+            same = self._mine().where(PullRow.kind == plan.kind, PullRow.name == plan.name)
+            earlier = session.scalars(same).all()
             for row in earlier:
                 if row.status in ACTIVE:
                     return _view(row), False
@@ -74,6 +79,7 @@ class Pulls:
                 kind=plan.kind,
                 name=plan.name,
                 title=plan.title,
+                folder=self.folder,
                 target=str(plan.target.relative_to(self.data_dir)),
                 unfinished=str(plan.unfinished.relative_to(self.data_dir)),
                 status=JobStatus.QUEUED,
@@ -90,13 +96,13 @@ class Pulls:
     def all(self) -> list[Pull]:
         """All that are known, the newest first."""
         with self.database.read() as session:
-            rows = session.scalars(select(PullRow).order_by(PullRow.sequence.desc()))
+            rows = session.scalars(self._mine().order_by(PullRow.sequence.desc()))
             return [_view(row) for row in rows]
 
     def find(self, pull_id: str) -> Pull:
         """One download; UnknownPullError if there is none of the id."""
         with self.database.read() as session:
-            return _view(_row(session, pull_id))
+            return _view(self._row(session, pull_id))
 
     def stop(self, pull_id: str) -> Pull:
         """Cancel a download, or take one that has ended off the list.
@@ -107,7 +113,7 @@ class Pulls:
             UnknownPullError: there is none of the id.
         """
         with self.database.write() as session:
-            row = _row(session, pull_id)
+            row = self._row(session, pull_id)
             if row.status == JobStatus.RUNNING:
                 row.cancel_requested = True
                 return _view(row)
@@ -122,7 +128,7 @@ class Pulls:
     def begin(self) -> PullJob | None:
         """Take the oldest that is queued; None if there is none."""
         with self.database.write() as session:
-            oldest = select(PullRow).where(PullRow.status == JobStatus.QUEUED)
+            oldest = self._mine().where(PullRow.status == JobStatus.QUEUED)
             row = session.scalar(oldest.order_by(PullRow.sequence).limit(1))
             if row is None:
                 return None
@@ -139,7 +145,7 @@ class Pulls:
     def progress(self, pull_id: str, done_bytes: int, bytes_per_second: float | None) -> bool:
         """Record how far one is. Returns whether it is to be cancelled."""
         with self.database.write(durable=False) as session:
-            row = _row(session, pull_id)
+            row = self._row(session, pull_id)
             if done_bytes > row.done_bytes:
                 row.restarts = 0
             row.done_bytes, row.bytes_per_second = done_bytes, bytes_per_second
@@ -148,7 +154,7 @@ class Pulls:
     def end(self, pull_id: str, status: JobStatus, error: Problem | None = None) -> None:
         """Record how one ended, and forget the oldest that have."""
         with self.database.write() as session:
-            row = _row(session, pull_id)
+            row = self._row(session, pull_id)
             row.status, row.finished_at, row.bytes_per_second = status, self.clock(), None
             row.error = None if error is None else error.model_dump_json(exclude_none=True)
             if status is JobStatus.SUCCEEDED:
@@ -156,26 +162,30 @@ class Pulls:
             elif status is JobStatus.FAILED:
                 row.done_bytes = size_of(self.data_dir / row.unfinished)
             session.flush()
-            ended = select(PullRow.sequence).where(PullRow.status.not_in(ACTIVE))
+            ended = self._mine().where(PullRow.status.not_in(ACTIVE))
             old = ended.order_by(PullRow.sequence.desc()).offset(KEPT)
-            session.execute(delete(PullRow).where(PullRow.sequence.in_(old.scalar_subquery())))
+            for each in session.scalars(old).all():
+                session.delete(each)
 
     def put_back(self, pull_id: str | None = None, *, died: bool = False) -> None:
         """Queue one that runs again, or all; `died` counts it as a death of its process."""
         with self.database.write() as session:
-            running = update(PullRow).where(PullRow.status == JobStatus.RUNNING)
+            mine = (PullRow.folder == self.folder, PullRow.status == JobStatus.RUNNING)
+            running = update(PullRow).where(*mine)
             if pull_id is not None:
                 running = running.where(PullRow.id == pull_id)
             restarts = PullRow.restarts + int(died)
             queued = {"status": JobStatus.QUEUED, "bytes_per_second": None, "restarts": restarts}
             session.execute(running.values(**queued))
 
+    def _mine(self) -> Select[PullRow]:
+        return select(PullRow).where(PullRow.folder == self.folder)
 
-def _row(session: Session, pull_id: str) -> PullRow:
-    row = session.scalar(select(PullRow).where(PullRow.id == pull_id))
-    if row is None:
-        raise UnknownPullError(f"there is no download {pull_id}")
-    return row
+    def _row(self, session: Session, pull_id: str) -> PullRow:
+        row = session.scalar(self._mine().where(PullRow.id == pull_id))
+        if row is None:
+            raise UnknownPullError(f"there is no download {pull_id}")
+        return row
 
 
 def _view(row: PullRow) -> Pull:

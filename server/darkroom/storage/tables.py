@@ -203,6 +203,7 @@ class PullRow(Table):
     Attributes:
         source: names the same bytes again, without secrets.
         wanted: JSON of what asks for the same bytes again.
+        folder: identity of the data folder, in which alone it is.
         target, unfinished: paths in the data folder, of what arrives and of what has arrived.
         restarts: how often its process died without bringing anything.
     """
@@ -217,6 +218,7 @@ class PullRow(Table):
     kind: Mapped[str] = mapped_column(String(16))
     name: Mapped[str] = mapped_column(String(200))
     title: Mapped[str] = mapped_column(String(1000))
+    folder: Mapped[str] = mapped_column(String(64), default="", server_default="")
     target: Mapped[str] = mapped_column(Text)
     unfinished: Mapped[str] = mapped_column(Text)
     status: Mapped[str] = mapped_column(String(16), index=True)
