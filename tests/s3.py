@@ -30,8 +30,8 @@ class Server:
         url: its endpoint.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, process: subprocess.Popen[bytes], host: str, port: int) -> None:
+        self.url = f"http://{host}:{port}"
         self._process = process
         self._numbers = count(1)
 
@@ -55,18 +55,18 @@ class Server:
 
 
 @contextmanager
-def running() -> Iterator[Server]:
-    """Context with a server."""
+def running(host: str = "127.0.0.1") -> Iterator[Server]:
+    """Context with a server, on an address of this machine."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, **ENVIRONMENT},
     )
 
     def listens() -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with suppress(OSError), socket.create_connection((host, port), 1):
             return True
         if process.poll() is not None:
             raise RuntimeError(f"the S3 server ended with {process.returncode}")
@@ -74,7 +74,7 @@ def running() -> Iterator[Server]:
 
     try:
         eventually(listens, every_s=0.1)
-        yield Server(process, port)
+        yield Server(process, host, port)
     finally:
         process.send_signal(signal.SIGCONT)
         process.kill()

@@ -23,7 +23,7 @@ from sqlalchemy.engine import URL
 
 from darkroom.config import Settings
 from darkroom.ops.fleet import node
-from tests import postgres
+from tests import postgres, s3
 from tests.effort import SOAK, amount
 from tests.fleet.boxes import Box, Bridge, Program, bridge, joining
 from tests.fleet.conftest import OWNER, darkroom
@@ -55,19 +55,21 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 class Fleet:
     """The first box, two others, and what they share."""
 
-    def __init__(self, folder: Path, network: Bridge, server: postgres.Server) -> None:
-        self.folder, self.network, self.postgres = folder, network, server
+    def __init__(
+        self, folder: Path, network: Bridge, server: postgres.Server, store: s3.Server
+    ) -> None:
+        self.folder, self.network, self.postgres, self.store = folder, network, server, store
         server.execute(f"CREATE ROLE {OWNER} LOGIN CREATEROLE PASSWORD '{PASSWORD}'")
         server.execute(f"CREATE DATABASE fleet OWNER {OWNER}")
         url = URL.create(
             "postgresql+psycopg", OWNER, PASSWORD, network.address, server.port, "fleet"
         )
-        files = folder / "files"
-        files.mkdir()
         self.settings = {
             **SHARED,
             "DARKROOM_STORAGE__DATABASE_URL": url.render_as_string(hide_password=False),
-            "DARKROOM_STORAGE__FILES_URL": f"file://{files}",
+            "DARKROOM_STORAGE__FILES_URL": store.bucket(),
+            "AWS_ENDPOINT_URL": store.url,
+            **s3.ENVIRONMENT,
             "DARKROOM_FLEET__ADDRESS": network.address,
         }
         self.port, self.inner_port = free_port(), free_port()
@@ -127,18 +129,11 @@ class Fleet:
 
     def box(self, number: int) -> AbstractContextManager[Box]:
         """Context with a box that joins."""
-        self._share(self.folder / f"box-{number}")
         return joining(self.network, self.folder, number, self.url, self.code())
-
-    def _share(self, data: Path) -> None:
-        data.mkdir(exist_ok=True)
-        (data / "images").symlink_to(self.folder / "files")
 
     def _program(
         self, name: str, *words: str, data: Path, hidden: bool = False, **more: str
     ) -> Program:
-        if not data.exists():
-            self._share(data)
         where = ("--data-dir", str(data))
         settings = {**self.settings, **more}
         return Program(self.folder / f"{name}.log", *words, *where, hidden=hidden, **settings)
@@ -147,8 +142,12 @@ class Fleet:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
-    with bridge() as network, postgres.running(network.address) as server:
-        yield Fleet(folder, network, server)
+    with (
+        bridge() as network,
+        postgres.running(network.address) as server,
+        s3.running(network.address) as store,
+    ):
+        yield Fleet(folder, network, server, store)
 
 
 def test_every_job_gets_its_picture_whatever_dies(fleet: Fleet, photo: Path) -> None:
@@ -206,6 +205,11 @@ def disturbances(
         fleet.postgres.kill_9()
         fleet.postgres.start()
 
+    def take_store_away() -> None:
+        fleet.store.stop()
+        time.sleep(STORE_AWAY_S)  # what is tested is that so long a time goes by
+        fleet.store.go_on()
+
     def cut_second_off() -> None:
         second.cut_off()
         time.sleep(CUT_S)  # what is tested is that so long a time goes by
@@ -215,6 +219,7 @@ def disturbances(
     yield kill_web
     yield kill_database
     yield lambda: head.inner("gcs_server").kill()
+    yield take_store_away
     yield cut_second_off
 
 
