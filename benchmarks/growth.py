@@ -23,7 +23,7 @@ from darkroom.responses import EventType, JobStatus
 from darkroom.storage import database
 from darkroom.storage.clients import Tokens
 from darkroom.storage.database import Database, Place
-from darkroom.storage.files import Files
+from darkroom.storage.files import FolderFiles
 from darkroom.storage.records import NewEvent, NewJob
 
 SIZES, QUICK_SIZES = (1_000, 100_000, 1_000_000), (1_000, 10_000)
@@ -54,7 +54,7 @@ class Queue:
         self._leases = Leases(self._database, "w", lease_s=1e6, max_attempts=3)
         self._metrics = QueueMetrics(self._database, self._store.eta_errors)
         self._tokens = Tokens(self._database)
-        self._files, self._orphans = Files(folder / "images"), Files(folder / "orphans")
+        self._files, self._orphans = FolderFiles(folder / "images"), FolderFiles(folder / "orphans")
         self._pictures = size * 9 // 10
         self._numbers = count(1)
         self._held: list[str] = []

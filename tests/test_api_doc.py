@@ -1,10 +1,20 @@
 """docs/api.md tells what the server answers, of every address there is."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests import apidoc
-from tests.serving import RunningServer
+from tests.serving import RunningServer, running
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One of this test's own: the page tells what the first of a list has."""
+    with running(tmp_path_factory.mktemp("page")) as started:
+        yield started
 
 
 def test_the_server_answers_what_the_page_says(server: RunningServer, tmp_path: Path) -> None:

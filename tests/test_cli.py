@@ -58,8 +58,8 @@ def test_doctor_finds_a_healthy_box_healthy(tmp_path: Path) -> None:
     assert "not usable: old" in result.stdout
     checks = [line.split()[1] for line in result.stdout.splitlines()]
     assert checks == [
-        "python", "torch", "gpu", "memory", "disk", "port", "database", "files", "locks", "model",
-        "add-ons", "picture",
+        "python", "torch", "gpu", "memory", "disk", "port", "database", "files", "locks",
+        "workers", "model", "add-ons", "picture",
     ]  # fmt: skip
 
 

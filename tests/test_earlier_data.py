@@ -74,8 +74,12 @@ def going_on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer
 
 
 def as_then(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """What a job is told to be today, of what was told then. Its error may say more."""
+    """What a job is told to be today, of what was told then. Its error and images may say more."""
     told = {name: now[name] for name in before.keys() - OF_THE_MOMENT}
+    told["images"] = [
+        {name: image[name] for name in earlier}
+        for image, earlier in zip(now["images"], before["images"], strict=True)
+    ]
     if before["error"]:
         told["error"] = {name: now["error"][name] for name in before["error"]}
     return told

@@ -93,12 +93,13 @@ def test_two_workers_of_one_folder_share_the_jobs(pair: RunningServer) -> None:
 
 def test_a_worker_that_dies_is_started_again_and_the_other_goes_on(pair: RunningServer) -> None:
     first, second = workers_of(pair)
+    began = pair.log.read_text().count("worker=box-1")
     second.send_signal(signal.SIGKILL)
 
     assert pair.finished(pair.submit()["id"])["status"] == "succeeded"
-    eventually(lambda: len(workers_of(pair)) == 2)
+    pair.wait_to_say("worker=box-1", times=began + 1)  # its row says that it is ready until then
     assert first.is_running()
-    eventually(lambda: len(ready_workers(pair)) == 2)
+    assert ready_workers(pair) == {"box", "box-1"}
 
 
 def test_no_second_worker_gets_the_name_of_one_that_runs(pair: RunningServer) -> None:
