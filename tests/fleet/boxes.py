@@ -127,6 +127,8 @@ class Program:
 
     def stop(self) -> None:
         """End it and all below it: in order, and by force what does not end."""
+        if self.process.poll() is not None:  # the kernel ends all of its namespace with it
+            return
         below = psutil.Process(self.process.pid).children(recursive=True)
         # `unshare` passes no signal on.
         (below[0] if "unshare" in self._command and below else self.process).send_signal(
