@@ -225,7 +225,8 @@ def check_whole(house: House) -> None:
             assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
         for row in session.scalars(select(JobRow)):
             running = row.status == JobStatus.RUNNING
-            assert (row.worker is not None, row.lease_until is not None) == (running, running)
+            assert (row.lease is not None, row.lease_until is not None) == (running, running)
+            assert row.worker is not None or not running  # who worked on it last stays known
             assert (row.finished_at is not None) == JobStatus(row.status).terminal
         recorded = [*session.scalars(select(ImageRow.id)), *session.scalars(select(UploadRow.id))]
         tickets = session.scalars(select(ClientRow.client)).all()
