@@ -127,7 +127,8 @@ class House:
         self.database = Database(database.place_of(settings))
         self.store = Store(self.database, settings=self.settings.queue)
         self.files = FolderFiles(self.settings.images_dir)
-        self.worker = Leases(self.database, "w", lease_s=30, max_attempts=3)
+        # The preparations and the operation are one process, and so have one lease.
+        self.worker = Leases(self.database, "w", lease_s=30, max_attempts=3, lease="of-w")
 
     def close(self) -> None:
         self.database.close()

@@ -241,8 +241,10 @@ def check_locks(settings: Settings) -> Finding:
 def check_workers(settings: Settings) -> Finding:
     """Which workers run, on what, and whether they make the same pictures."""
     place = database.place_of(settings)
-    if isinstance(place, Path) and not place.exists():
-        return Finding("workers", True, "none yet")
+    if isinstance(place, Path):
+        if not place.exists():
+            return Finding("workers", True, "none yet")
+        data_folder.check_writable([settings.data_dir, place])
     if database.schema(place) != database.newest_schema():
         return Finding("workers", True, "known once the database is migrated")
     with closing(Database(place)) as opened:
