@@ -14,9 +14,9 @@ from itertools import count
 
 from sqlalchemy.engine import make_url
 
+from benchmarks.stored import REQUEST
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
-from darkroom.requests import Txt2Img
 from darkroom.responses import EventType, JobStatus
 from darkroom.storage.database import Database, Place, migrate
 from darkroom.storage.records import NewEvent, NewJob
@@ -40,18 +40,7 @@ class Worker:
     def accept(self, jobs: int) -> int:
         for _ in range(jobs):
             number = next(SEEDS)
-            asked = Txt2Img(
-                model="tintype",
-                prompt="a red fox",
-                negative_prompt="",
-                width=128,
-                height=128,
-                num_inference_steps=20,
-                guidance_scale=3.0,
-                num_images=1,
-                seed=number,
-                scheduler="ddim",
-            )
+            asked = REQUEST.model_copy(update={"seed": number})
             client = f"client-{number % CLIENTS}"
             self._store.accept(NewJob(client, client, asked, asked.workload, (), f"{number}", None))
         return jobs
