@@ -28,25 +28,13 @@ from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import assert_equal
 
 
-class Clock:
-    """Goes on by `step` seconds at each reading: all calls take as long, whatever their rows."""
-
-    def __init__(self, step: float = 1.0) -> None:
-        self.now = 0.0
-        self.step = step
-
-    def __call__(self) -> float:
-        self.now += self.step
-        return self.now
-
-
 @pytest.fixture(scope="module")
 def sharing(tmp_path_factory: pytest.TempPathFactory) -> DiffusersEngine:
     """An engine that measured that calls of up to 16 rows take no longer than calls of one.
 
     By a real clock, a busy machine may find that more rows do not pay.
     """
-    return make_engine(tmp_path_factory.mktemp("data"), Clock(step=3 / 128))
+    return make_engine(tmp_path_factory.mktemp("data"), hardware.Clock(step=3 / 128))
 
 
 def test_events_come_in_order(engine: DiffusersEngine) -> None:
@@ -131,7 +119,7 @@ def test_a_cancelled_job_says_nothing_more(engine: DiffusersEngine) -> None:
 
 
 def test_previews_come_no_more_often_than_set(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = hardware.Clock()
     engine = make_engine(tmp_path, clock, preview_every_s=0.3)
     hardware.model(engine)  # which is measured, and takes time
     clock.step = 0.0
@@ -162,7 +150,7 @@ def test_a_job_of_many_pictures_and_steps_has_few_previews(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("darkroom.engine.engine.MOST_PREVIEWS", 15)  # as 150 of ten times the steps
-    clock = Clock()
+    clock = hardware.Clock()
     engine = make_engine(tmp_path, clock, preview_every_s=1e-6)
     hardware.model(engine)
     clock.step = 0.0
@@ -408,7 +396,7 @@ def test_with_no_memory_the_job_breaks_and_the_next_one_does_not(tmp_path: Path)
 
 @pytest.mark.parametrize("exact", sampled([False, True]))
 def test_one_job_does_not_wait_for_another_clients_twelve(tmp_path: Path, exact: bool) -> None:
-    engine = make_engine(tmp_path, Clock())  # every call takes the same time
+    engine = make_engine(tmp_path, hardware.Clock())  # every call takes the same time
     engine.warm_up()
     asked = request(num_inference_steps=12, exact=exact)
     for number in range(12):
