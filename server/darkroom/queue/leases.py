@@ -252,6 +252,7 @@ class Leases:
         clients = fairness.in_turn(queues, tickets, mine, per_client)
         if not clients:
             return None
+        self._peers.read_again(session)
         if self.has is not None or self._peers:
             return self._next_for_me(session, busy, pick, here, clients, latest)
         # The expression keeps SQLite from the index by client, which has all finished jobs too.

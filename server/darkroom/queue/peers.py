@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from darkroom.catalog import published
@@ -23,6 +23,7 @@ from darkroom.storage.tables import JobRow, WorkerRow
 
 MAX_LEFT = 1000  # jobs whose time is remembered
 COMES_S = 1.0  # a worker with fewer jobs looks at the queue by then
+READ_EVERY_S = 0.5  # where there are others
 
 
 def kind_of(device: str) -> str:
@@ -42,7 +43,7 @@ class Peer:
 
 @dataclass(eq=False)
 class Peers:
-    """The other workers, as they were when `read` was last called.
+    """The other workers, as they were when they were last read.
 
     Attributes:
         lease: of this worker.
@@ -58,6 +59,8 @@ class Peers:
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     _known: tuple[Peer, ...] = field(default=(), init=False)
+    _alive: bool = field(default=False, init=False)  # one of them, whether it claims jobs or not
+    _read_at: float = field(default=float("-inf"), init=False)
     _left: OrderedDict[int, float] = field(default_factory=OrderedDict, init=False)
 
     def __bool__(self) -> bool:
@@ -66,14 +69,23 @@ class Peers:
     def read(self, session: Session) -> None:
         """Read who they are."""
         columns = (WorkerRow.lease, WorkerRow.device, WorkerRow.folder, WorkerRow.memory)
-        claims = (WorkerRow.ready, WorkerRow.draining.is_(False), WorkerRow.lease != self.lease)
-        found = session.execute(
-            select(*columns).where(*claims, WorkerRow.lease_until > self.clock())
-        )
+        claims = and_(WorkerRow.ready, WorkerRow.draining.is_(False)).label("claims")
+        others = (WorkerRow.lease != self.lease, WorkerRow.lease_until > self.clock())
+        found = session.execute(select(*columns, claims).where(*others)).all()
+        self._alive, self._read_at = bool(found), self.monotonic()
         self._known = tuple(
             Peer(lease, kind_of(device), folder, frozenset(json.loads(memory).get("resident", ())))
-            for lease, device, folder, memory in found
+            for lease, device, folder, memory, claims in found
+            if claims
         )
+
+    def read_again(self, session: Session) -> None:
+        """Read who they are, if there are any, and it was not done just now.
+
+        A heartbeat reads them too, but between two of those one may be ready, or told to drain.
+        """
+        if self._alive and self.monotonic() - self._read_at >= READ_EVERY_S:
+            self.read(session)
 
     def should_have(self, session: Session, job: Candidate, here: Collection[str]) -> bool:
         """Whether a job is left to one of them now.
