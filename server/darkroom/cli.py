@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from darkroom.engine.base import EngineMemory
     from darkroom.responses import Device
     from darkroom.storage.clients import Tokens
+    from darkroom.storage.database import Database
 
 PATH = click.Path(path_type=Path, readable=False)  # what reads it says more
 
@@ -203,17 +204,22 @@ def startup_notice(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def tokens_of(settings: Settings) -> "Iterator[Tokens]":
-    """The tokens in the database, which is migrated if need be."""
+def database_of(settings: Settings) -> "Iterator[Database]":
+    """The database, which is migrated if need be."""
     from darkroom.storage import database
-    from darkroom.storage.clients import Tokens
 
     prepare(settings)
-    opened = database.Database(database.place_of(settings))
-    try:
+    with closing(database.Database(database.place_of(settings))) as opened:
+        yield opened
+
+
+@contextmanager
+def tokens_of(settings: Settings) -> "Iterator[Tokens]":
+    """The tokens in the database."""
+    from darkroom.storage.clients import Tokens
+
+    with database_of(settings) as opened:
         yield Tokens(opened)
-    finally:
-        opened.close()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -416,9 +422,11 @@ def revoke_token(settings: Settings, id_or_name: str) -> None:
 @command(webhooks, name="secret")
 def show_webhook_secret(settings: Settings) -> None:
     """Print the secret with which receivers verify webhooks."""
+    from darkroom.storage.shared_keys import agreement
     from darkroom.webhooks import signing
 
-    click.echo(signing.find(settings))
+    with database_of(settings) as opened:
+        click.echo(signing.find(settings, agreement(settings, opened)))
 
 
 @command(models, name="list")
@@ -523,20 +531,16 @@ def unload(settings: Settings, name: str) -> None:
     from darkroom.queue.doorbell import doorbells
     from darkroom.queue.unloads import ModelInUseError, Unloads
     from darkroom.requests import UPSCALERS
-    from darkroom.storage import database
 
     if name.startswith(UPSCALERS):
         UpscalerCatalog.of(settings).find(name.removeprefix(UPSCALERS))
     else:
         ModelCatalog.of(settings).find(name)
-    prepare(settings)
-    opened = database.Database(database.place_of(settings))
     try:
-        Unloads(opened).ask(name)
+        with database_of(settings) as opened:
+            Unloads(opened).ask(name)
     except ModelInUseError:
         fail(f"jobs of {name} run now; wait for them, or cancel them first")
-    finally:
-        opened.close()
     bells = doorbells(settings)
     bells.ring("worker")
     bells.close()

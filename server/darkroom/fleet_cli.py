@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from darkroom.cli import command, fail, main, prepare
+from darkroom.cli import command, database_of, fail, main
 from darkroom.config import Settings
 from darkroom.ops import logs
 
@@ -25,15 +25,10 @@ def fleet() -> None:
 def opened(settings: Settings) -> "Iterator[Database]":
     """The database that boxes share, migrated if need be; exits if it is of one box alone."""
     from darkroom.ops.fleet import handover
-    from darkroom.storage import database
 
     handover.check(settings)
-    prepare(settings)
-    found = database.Database(database.place_of(settings))
-    try:
+    with database_of(settings) as found:
         yield found
-    finally:
-        found.close()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The server with its records on PostgreSQL, which is killed and comes back."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,8 +68,6 @@ def test_doctor_and_backup_say_where_the_records_are(server: RunningServer, url:
 
 
 def with_setting(url: str) -> dict[str, str]:
-    import os
-
     return {**os.environ, SETTING: url}
 
 
@@ -85,3 +84,36 @@ def test_a_web_process_and_a_worker_on_two_hosts_wake_each_other(
         web.wait_until_ready()
 
         assert web.finished(web.submit()["id"])["status"] == "succeeded"
+
+
+def test_web_processes_with_folders_of_their_own_have_the_same_keys(
+    postgres_server: postgres.Server, tmp_path: Path
+) -> None:
+    """A link that one signed opens at the other, and both sign webhooks with one secret."""
+    url = postgres_server.migrated().render_as_string(hide_password=False)
+    files = {"DARKROOM_STORAGE__FILES_URL": (tmp_path / "files").as_uri()}
+    shared = {SETTING: url, **files}
+    with (
+        running(tmp_path / "a", process="web", **shared) as one,
+        running(tmp_path / "b", process="web", **shared) as other,
+        running(tmp_path / "c", process="worker", ready=None, **shared),
+    ):
+        one.wait_until_ready()
+        for here, there in ((one, other), (other, one)):
+            wanted = {"prompt": "a fox", "response_format": "url"}
+            answer = here.http.post("/v1/images/generations", json=wanted).json()
+            address = answer["data"][0]["url"].removeprefix(here.url)
+
+            assert there.http.get(address).content.startswith(b"\x89PNG")
+            forged = address[:-1] + ("A" if address[-1] != "A" else "Q")
+            assert there.http.get(forged).status_code == 403
+
+    secrets = {secret_of(tmp_path / folder, shared) for folder in "aba"}
+    assert len(secrets) == 1
+
+
+def secret_of(folder: Path, environment: dict[str, str]) -> str:
+    command = ["webhooks", "secret", "--data-dir", str(folder)]
+    return subprocess.check_output(
+        [sys.executable, "-m", "darkroom", *command], text=True, env={**os.environ, **environment}
+    )

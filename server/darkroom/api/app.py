@@ -53,6 +53,7 @@ from darkroom.storage.clients import Preferences, Tokens
 from darkroom.storage.database import Database, place_of
 from darkroom.storage.files import files_of, orphans_of
 from darkroom.storage.reconcile import Review, is_shared
+from darkroom.storage.shared_keys import agreement
 from darkroom.webhooks import signing
 from darkroom.webhooks.deliveries import Outbox
 from darkroom.webhooks.sender import WebhookSender
@@ -80,12 +81,13 @@ def create_app(settings: Settings) -> Application:
         review = Review(database, files, orphans, settings.queue.lease_s)
         Janitor(review.sweep, settings.retention.every_s).start()
     streams = Streams(store, settings.web.heartbeat_s)
+    agree = agreement(settings, database)
     meters = http.WebMeters(lambda: streams.open)
     attempt_s = settings.webhooks.timeout_s + 2 * settings.queue.database_timeout_s
     webhook_sender = WebhookSender(
         Outbox(database, secrets.token_hex(8), attempt_s + LEASE_MARGIN_S),
         settings.webhooks,
-        lambda: signing_key(signing.find(settings)),
+        lambda: signing_key(signing.find(settings, agree)),
         meters.webhook_attempted,
     )
     decoders = Decoders(
@@ -144,7 +146,7 @@ def create_app(settings: Settings) -> Application:
         tokens=Tokens(database),
         guesses=access.Guesses(settings.auth.failures_per_minute),
         preferences=Preferences(database),
-        signatures=Signatures(settings.signing_key_path),
+        signatures=Signatures(settings.signing_key_path, agree=agree),
         webhook_sender=webhook_sender,
     )
     if settings.web.abandoned_s:

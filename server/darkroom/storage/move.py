@@ -22,10 +22,18 @@ from darkroom.errors import DarkroomError
 from darkroom.storage import database, tables
 from darkroom.storage.database import Database, Place, place_of
 from darkroom.storage.files import Files, files_of
-from darkroom.storage.tables import ExplanationRow, ImageRow, JobRow, UploadRow, WorkerRow
+from darkroom.storage.tables import (
+    ExplanationRow,
+    ImageRow,
+    JobRow,
+    SecretRow,
+    UploadRow,
+    WorkerRow,
+)
 
-# What the server that was stopped wrote about itself, and what triggers count in the new place.
-NOT_MOVED = {WorkerRow.__tablename__, "totals"}
+# What the server that was stopped wrote about itself, what triggers count in the new place, and
+# keys, which are in the data folder too.
+NOT_MOVED = {WorkerRow.__tablename__, "totals", SecretRow.__tablename__}
 FILED = (ImageRow, UploadRow, ExplanationRow)
 ROWS = 1000  # read and written at a time
 COPIES = 8  # files at a time

@@ -6,6 +6,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     String,
     Text,
     UniqueConstraint,
@@ -287,6 +288,15 @@ class ClientRow(Table):
 
     client: Mapped[str] = mapped_column(String(200), primary_key=True)
     served: Mapped[int] = mapped_column(BigInteger)
+
+
+class SecretRow(Table):
+    """A key of all web processes, by its file's name; see `shared_keys`."""
+
+    __tablename__ = "secrets"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class ClientOptionsRow(Table):

@@ -14,6 +14,7 @@ import darkroom
 from darkroom.config import SECRET_PREFIX, Settings, signing_key
 from darkroom.errors import DarkroomError
 from darkroom.storage.files import write_key
+from darkroom.storage.shared_keys import Agree, alone
 
 SECRET_BYTES = 32
 
@@ -22,10 +23,13 @@ class SecretError(DarkroomError):
     """No usable secret. The message says what to do."""
 
 
-def find(settings: Settings) -> str:
+def find(settings: Settings, agree: Agree = alone) -> str:
     """The secret from the settings, else from the data folder, where it is created if need be.
 
     Processes that start at the same time get the same one.
+
+    Args:
+        agree: see `shared_keys`. What it raises goes on.
 
     Raises:
         SecretError: it cannot be read or written, or is damaged.
@@ -41,7 +45,7 @@ def find(settings: Settings) -> str:
                 write_key(path, made.encode())
             found = path.read_text().strip()
             signing_key(found)
-            return found
+            return agree(path, found.encode()).decode()
     except OSError as error:
         raise SecretError(f"{path} cannot be read or made: {error.strerror}") from None
     except ValueError:

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from darkroom.storage.files import write_key
+from darkroom.storage.shared_keys import Agree, alone
 
 log = structlog.get_logger()
 
@@ -22,17 +23,22 @@ LIFETIME_S = 3600  # as long as OpenAI's addresses last
 class Signatures:
     """Signs and checks URLs of pictures. Safe to use from any thread.
 
-    Both raise OSError if the key cannot be read, or there is no space for it.
+    Both raise OSError if the key cannot be read, or there is no space for it, and what `agree`
+    raises.
 
     Args:
         key_path: file of the key, made when it is first needed, for this user only. Without the
             key, all URLs signed with it are invalid.
         clock: seconds since the epoch.
+        agree: see `shared_keys`.
     """
 
-    def __init__(self, key_path: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, key_path: Path, clock: Callable[[], float] = time.time, agree: Agree = alone
+    ) -> None:
         self._key_path = key_path
         self._clock = clock
+        self._agree = agree
         self._lock = threading.Lock()
         self._key: bytes | None = None
 
@@ -51,7 +57,7 @@ class Signatures:
     def _signature(self, name: str, expires: int) -> str:
         with self._lock:
             if self._key is None:
-                self._key = _find_key(self._key_path)
+                self._key = self._agree(self._key_path, _find_key(self._key_path))
         digest = hmac.digest(self._key, f"{name}\n{expires}".encode(), hashlib.sha256)
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
