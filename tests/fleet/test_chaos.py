@@ -4,19 +4,14 @@ Each box is a network and process namespace of its own, with a worker that Ray s
 have the bytes that they have without a disturbance.
 """
 
-import base64
-import hashlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
 
-import httpx2
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
@@ -26,9 +21,10 @@ from darkroom.ops.fleet import node
 from tests import postgres, s3
 from tests.effort import SOAK, amount
 from tests.fleet.boxes import Box, Bridge, Program, bridge, joining
+from tests.fleet.caller import Caller, answers, patiently
 from tests.fleet.conftest import OWNER, darkroom
 from tests.serving import free_port
-from tests.waiting import PATIENCE_S, eventually
+from tests.waiting import PATIENCE_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(3600 if SOAK else 1500)]
 
@@ -44,12 +40,6 @@ SHARED = {
     "DARKROOM_FLEET__MIN_WORKERS": "2",
     "DARKROOM_DISCOVERY__ENABLED": "false",
 }
-KINDS: list[tuple[str, dict[str, Any]]] = [
-    ("/txt2img", {"num_inference_steps": 4}),
-    ("/txt2img", {"num_inference_steps": 12, "num_images": 2}),
-    ("/txt2img", {"num_inference_steps": 30, "width": 192, "height": 128}),
-    ("/img2img", {"num_inference_steps": 8, "strength": 0.6}),
-]
 
 
 class Fleet:
@@ -157,39 +147,18 @@ def test_every_job_gets_its_picture_whatever_dies(fleet: Fleet, photo: Path) -> 
             stack.callback(program.stop)
         _, web, head = programs
         url = f"http://127.0.0.1:{fleet.inner_port}"
-        _answers(f"{url}/healthz")
+        answers(f"{url}/healthz")
         first, second = (stack.enter_context(fleet.box(number)) for number in (1, 2))
-        caller = Caller(url, photo)
-        _patiently(lambda: fleet.ready() == 2, first.program.log)
+        caller = Caller(url, photo, JOBS)
+        patiently(lambda: fleet.ready() == 2, first.program.log)
         assert "Unauthenticated" in fleet.enter_ray(token="0" * 64)
-        undisturbed = [
-            caller.pictures(caller.accepted(kind, f"before-{kind}")) for kind in range(len(KINDS))
-        ]
+        caller.draw(disturbances(fleet, first, second, web, head))
 
-        with ThreadPoolExecutor(4) as pool:
-            asked = [
-                pool.submit(caller.done_job, number % len(KINDS), f"job-{number}")
-                for number in range(JOBS)
-            ]
-            for disturb in disturbances(fleet, first, second, web, head):
-                caller.wait_for_progress()
-                disturb()
-            jobs = [each.result() for each in asked]
-
-        _check(caller, jobs, undisturbed)
         # Who was removed ends.
         assert "removed box-2" in fleet.owner("fleet", "remove", "box-2").stdout
         assert second.program.process.wait(4 * PATIENCE_S) == 1
         assert "was removed" in second.program.log.read_text()
         assert caller.refusals <= {503}
-
-
-def _check(caller: "Caller", jobs: list[dict[str, Any]], undisturbed: list[list[str]]) -> None:
-    """Every job has succeeded, once, and with the bytes of an undisturbed run."""
-    for number, job in enumerate(jobs):
-        assert job["status"] == "succeeded", job
-        assert caller.pictures(job["id"]) == undisturbed[number % len(KINDS)]
-        assert caller.ends(job["id"]) == 1
 
 
 def disturbances(
@@ -221,88 +190,3 @@ def disturbances(
     yield lambda: head.inner("gcs_server").kill()
     yield take_store_away
     yield cut_second_off
-
-
-class Caller:
-    """A program that asks for pictures, and asks again while the answer is 503 or none."""
-
-    def __init__(self, url: str, photo: Path) -> None:
-        self._url, self._photo = url, photo
-        self.refusals: set[int] = set()
-        self._ended = 0
-        self._awaited = 0
-
-    def accepted(self, kind: int, key: str) -> str:
-        """Ask until it is accepted; the job's id."""
-        path, fields = KINDS[kind]
-        body = {"prompt": "a red fox", "seed": 100 + kind, "exact": True, **fields}
-        if path == "/img2img":
-            body["image"] = self._upload()
-        headers = {"prefer": "respond-async", "idempotency-key": key}
-        answer = self._patiently("POST", path, json=body, headers=headers)
-        return str(answer.json()["id"])
-
-    def done_job(self, kind: int, key: str) -> dict[str, Any]:
-        """Ask, and look until it has ended."""
-        job_id = self.accepted(kind, key)
-        while True:
-            job: dict[str, Any] = self._patiently("GET", f"/jobs/{job_id}").json()
-            if job["status"] not in ("queued", "running"):
-                self._ended += 1
-                return job
-            time.sleep(0.3)  # as a program does that polls
-
-    def wait_for_progress(self) -> None:
-        """Until another job has ended since the last call, so that workers are at work."""
-        self._awaited = max(self._awaited + 1, self._ended)
-        _patiently(lambda: self._ended >= min(self._awaited, JOBS))
-
-    def pictures(self, job_id: str) -> list[str]:
-        """The digests of a job's pictures, once it has ended."""
-        while (job := self._patiently("GET", f"/jobs/{job_id}").json())["status"] in (
-            "queued",
-            "running",
-        ):
-            time.sleep(0.3)
-        assert job["status"] == "succeeded", job
-        found = [self._patiently("GET", f"/images/{image['id']}") for image in job["images"]]
-        return [hashlib.sha256(answer.content).hexdigest() for answer in found]
-
-    def ends(self, job_id: str) -> int:
-        """How many ends its event log has."""
-        text = self._patiently("GET", f"/jobs/{job_id}/events").text
-        return sum(line in ("event: succeeded", "event: failed") for line in text.splitlines())
-
-    def _upload(self) -> str:
-        return "data:image/jpeg;base64," + base64.b64encode(self._photo.read_bytes()).decode()
-
-    def _patiently(self, method: str, path: str, **more: Any) -> httpx2.Response:
-        while True:
-            with suppress(httpx2.TransportError), httpx2.Client(timeout=60) as http:
-                answer = http.request(method, f"{self._url}{path}", **more)
-                if answer.is_success:
-                    return answer
-                self.refusals.add(answer.status_code)
-                assert answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE, answer.text
-                assert answer.json()["detail"]
-            time.sleep(0.2)  # a server that starts, or whose database is away
-
-
-def _patiently(look: Callable[[], bool], log: Path | None = None) -> None:
-    """Wait as `eventually` does, longer: Ray and several workers start on one machine here."""
-    for last in (False, False, False, True):
-        try:
-            eventually(look, every_s=0.5, about=None if log is None else log.read_text)
-            return
-        except TimeoutError:
-            if last:
-                raise
-
-
-def _answers(url: str) -> None:
-    def look() -> bool:
-        with suppress(httpx2.TransportError):
-            return httpx2.get(url).is_success
-        return False
-
-    eventually(look, every_s=0.2)
