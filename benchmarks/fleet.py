@@ -7,10 +7,11 @@ stays in it. docs/scale-out.md calculates with these figures.
 
 import argparse
 import json
+import multiprocessing
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import make_url
 
@@ -21,17 +22,23 @@ from darkroom.responses import EventType, JobStatus
 from darkroom.storage.database import Database, Place, migrate
 from darkroom.storage.records import NewEvent, NewJob
 
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
+    from multiprocessing.synchronize import Barrier
+
 CLIENTS = 25
 WORKERS = (1, 2, 4, 8)
 BATCH = 20  # events of one write
 PREVIEW = "data:image/webp;base64," + "A" * 800
-SEEDS = count(1)
+SEEDS_EACH = 1_000_000  # jobs of a worker, at most
+TIMEOUT_S = 600
 
 
 class Worker:
     """Does what a web process and a worker do to the database, with connections of its own."""
 
-    def __init__(self, place: Place, name: str) -> None:
+    def __init__(self, place: Place, name: str, first_seed: int) -> None:
+        self._seeds = count(first_seed)
         self.database = Database(place)
         self._store = Store(self.database)
         self._leases = Leases(self.database, name, lease_s=3600, max_attempts=3)
@@ -39,7 +46,7 @@ class Worker:
 
     def accept(self, jobs: int) -> int:
         for _ in range(jobs):
-            number = next(SEEDS)
+            number = next(self._seeds)
             asked = REQUEST.model_copy(update={"seed": number})
             client = f"client-{number % CLIENTS}"
             self._store.accept(NewJob(client, client, asked, asked.workload, (), f"{number}", None))
@@ -76,15 +83,48 @@ def measure(place: Place, jobs: int) -> dict[str, dict[int, float]]:
     """Rates by what is done, and by the number of workers that do it at once."""
     found: dict[str, dict[int, float]] = {name: {} for name in STEPS}
     for number in WORKERS:
-        workers = [Worker(place, f"{number}-{each}") for each in range(number)]
-        with ThreadPoolExecutor(number) as pool:
-            for name, step in STEPS.items():
-                began = time.perf_counter()
-                done = sum(pool.map(step, workers, [jobs // number] * number))
-                found[name][number] = round(done / (time.perf_counter() - began), 1)
-        for worker in workers:
-            worker.database.close()
+        for name, rate in zip(STEPS, _rates(place, jobs, number), strict=True):
+            found[name][number] = round(rate, 1)
     return found
+
+
+def _rates(place: Place, jobs: int, number: int) -> list[float]:
+    """Of each step, by so many processes that begin each together."""
+    context = multiprocessing.get_context("spawn")
+    together, results = context.Barrier(number), context.Queue()
+    processes = [
+        context.Process(
+            target=_work,
+            args=(place, f"{number}-{each}", jobs // number, each, together, results),
+        )
+        for each in range(number)
+    ]
+    for process in processes:
+        process.start()
+    every = [results.get(timeout=TIMEOUT_S) for _ in processes]
+    for process in processes:
+        process.join()
+    return [
+        sum(done for done, _, _ in step)
+        / (max(ended for _, _, ended in step) - min(began for _, began, _ in step))
+        for step in zip(*every, strict=True)
+    ]
+
+
+def _work(
+    place: Place, name: str, jobs: int, number: int, together: "Barrier", results: "Queue[Any]"
+) -> None:
+    """What one process does; it puts how much was done, from when to when, of each step."""
+    worker = Worker(place, name, SEEDS_EACH * number)
+    worker.claim(0)  # connects
+    found = []
+    for step in STEPS.values():
+        together.wait(TIMEOUT_S)
+        began = time.monotonic()
+        done = step(worker, jobs)
+        found.append((done, began, time.monotonic()))
+    worker.database.close()
+    results.put(found)
 
 
 def main() -> None:
