@@ -17,6 +17,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield started
 
 
+@pytest.mark.slow
 def test_the_server_answers_what_the_page_says(server: RunningServer, tmp_path: Path) -> None:
     upscaler = apidoc.furnish(tmp_path, server)
     place: dict[str, str] = {}  # of what the page calls so

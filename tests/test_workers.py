@@ -83,6 +83,7 @@ def workers_of(server: RunningServer) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 def test_two_workers_of_one_folder_share_the_jobs(pair: RunningServer) -> None:
     jobs = [pair.submit(num_inference_steps=8)["id"] for _ in range(8)]
 
@@ -91,6 +92,7 @@ def test_two_workers_of_one_folder_share_the_jobs(pair: RunningServer) -> None:
     assert {job["worker"] for job in ended} == {"box", "box-1"}
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_started_again_and_the_other_goes_on(pair: RunningServer) -> None:
     first, second = workers_of(pair)
     began = pair.log.read_text().count("worker=box-1")
@@ -102,6 +104,7 @@ def test_a_worker_that_dies_is_started_again_and_the_other_goes_on(pair: Running
     assert ready_workers(pair) == {"box", "box-1"}
 
 
+@pytest.mark.slow
 def test_no_second_worker_gets_the_name_of_one_that_runs(pair: RunningServer) -> None:
     environment = {"DARKROOM_WORKER__NAME": "box-1"}
     with running(pair.data_dir, process="worker", ready=None, **environment) as second:

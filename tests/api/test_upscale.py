@@ -279,6 +279,7 @@ def test_extras_are_the_networks_picture(upscaling: RunningServer, small: Path) 
     assert one["html_info"] == ""
 
 
+@pytest.mark.slow
 def test_extras_come_as_large_as_asked(upscaling: RunningServer, small: Path) -> None:
     with Image.open(small) as opened:
         picture = opened.convert("RGB")
@@ -319,6 +320,7 @@ def test_hires_fix_draws_over_the_networks_picture(upscaling: RunningServer) -> 
     assert ours["images"] != plain["images"]
 
 
+@pytest.mark.slow
 def test_hires_fix_and_extras_take_those_of_the_package(upscaling: RunningServer) -> None:
     hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "tintype-x2"}
 
@@ -397,6 +399,7 @@ def _interrupt_when_upscaling(server: RunningServer, asked: "Future[httpx2.Respo
 # --- with the SDK and on a terminal --------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_sdk_upscales(upscaling: RunningServer, small: Path) -> None:
     with Client(upscaling.url) as client:
         assert [(found.name, found.scale) for found in client.upscalers()] == [

@@ -153,6 +153,7 @@ def test_a_48_megapixel_photo_is_made_small_on_the_phone(mobile: Phone, photo: P
     assert sent[0] < 200_000
 
 
+@pytest.mark.slow
 def test_only_what_a_finger_painted_changes(mobile: Phone) -> None:
     source = mobile.server.txt2img("a red fox", num_inference_steps=20).json()["images"][0]
     mobile.open(f"#/picture/{source['id']}")

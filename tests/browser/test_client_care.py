@@ -107,6 +107,7 @@ def test_a_result_is_compared_with_its_start_picture(mobile: Phone) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_picture_is_made_larger_from_the_result_and_from_the_viewer(mobile: Phone) -> None:
     made = mobile.server.txt2img("a red fox", num_inference_steps=4).json()
     mobile.open(f"#/job/{made['id']}")
@@ -358,6 +359,7 @@ def heic(size: tuple[int, int] = (640, 480)) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sampled(["", "image/heic"]))
 def test_a_heic_photo_is_opened_by_the_server(mobile: Phone, kind: str) -> None:
     mobile.pick_photo({"name": "IMG_0001.HEIC", "mimeType": kind, "buffer": heic()})
@@ -397,6 +399,7 @@ def test_a_heic_photo_without_a_server_says_how_to_make_it_a_jpeg(mobile: Phone)
 # --- what the server says ---
 
 
+@pytest.mark.slow
 def test_the_servers_words_come_in_the_users_language(
     browser: Browser, server: RunningServer
 ) -> None:

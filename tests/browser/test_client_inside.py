@@ -122,6 +122,7 @@ def test_a_touched_word_shows_where_the_model_looked_for_it(inside: Phone) -> No
     expect(said(inside)).to_have_text(re.compile("^“fox”: most in the .+"))
 
 
+@pytest.mark.slow
 def test_a_touched_place_tells_which_words_it_was(inside: Phone) -> None:
     box = inside.page.get_by_role("application", name=PLACE).bounding_box()
     assert box
@@ -140,6 +141,7 @@ def test_a_touched_place_tells_which_words_it_was(inside: Phone) -> None:
     assert abs(whole - 100) < 5
 
 
+@pytest.mark.slow
 def test_the_steps_are_scrubbed_by_touch_and_by_keys(inside: Phone) -> None:
     slider = inside.page.get_by_role("slider", name="Steps")
     expect(slider).to_have_attribute("aria-valuetext", re.compile("^Step 2 of 2, signal"))
@@ -154,6 +156,7 @@ def test_the_steps_are_scrubbed_by_touch_and_by_keys(inside: Phone) -> None:
         assert shown.get_attribute("src") != last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_picture_made_again_is_compared_and_not_kept_twice(mobile: Phone, exact: bool) -> None:
     made = mobile.server.txt2img("a cat", exact=exact, num_images=1).json()
@@ -206,6 +209,7 @@ def test_what_was_looked_into_opens_without_the_server(browser: Browser, tmp_pat
         assert mobile.errors == []
 
 
+@pytest.mark.slow
 def test_a_deleted_picture_is_forgotten(mobile: Phone) -> None:
     made = mobile.server.txt2img("a cat", explain=True).json()["images"][0]["id"]
     kept = "(JSON.parse(localStorage.getItem('darkroom.explained')) ?? []).map(e => e.pictureId)"
@@ -242,7 +246,8 @@ def test_what_cannot_be_looked_into_says_why(browser: Browser, tmp_path: Path) -
                 expect(mobile.button("Make it again")).to_have_count(0)
 
 
-@pytest.mark.parametrize("language", [pytest.param("en", marks=pytest.mark.slow), "vi"])
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["en", "vi"])
 def test_a_narrow_phone_has_room_for_it(
     browser: Browser, server: RunningServer, picture: str, language: str
 ) -> None:

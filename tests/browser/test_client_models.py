@@ -101,6 +101,7 @@ def test_a_download_is_cancelled(owner: Phone, hub: Hub, house: RunningServer) -
     assert not (house.data_dir / "models" / "cat").exists()
 
 
+@pytest.mark.slow
 def test_what_the_hub_says_is_said_in_plain_words_and_in_vietnamese(owner: Phone, hub: Hub) -> None:
     hub.gated.add(FOX)
     open_models(owner)

@@ -24,6 +24,8 @@ from tests.engine import tiny_families
 from tests.security.doors import PASSED_ON, issue
 from tests.serving import RunningServer, running
 
+pytestmark = pytest.mark.slow
+
 FAST = {"num_inference_steps": 2, "seed": 7}
 PROMPT = "the first one wears the second one"
 
@@ -102,7 +104,6 @@ def test_the_sdk_edits_pictures_in_every_form(
     assert again.images[0].bytes() == expected
 
 
-@pytest.mark.slow
 def test_stored_pictures_and_files_keep_their_order(client: Client, expected: bytes) -> None:
     first = client.edit(PROMPT, references=[RED, BLUE], model="klein", **FAST).wait(120)
     red, blue = first.request["references"]
@@ -162,7 +163,6 @@ def test_the_command_edits(studio: RunningServer, expected: bytes, tmp_path: Pat
     assert (tmp_path / "out.png").read_bytes() == expected
 
 
-@pytest.mark.slow
 def test_a_row_of_a_batch_is_an_edit(
     studio: RunningServer, expected: bytes, tmp_path: Path
 ) -> None:
@@ -202,7 +202,6 @@ def test_openais_edits_take_all_pictures(ai: openai.OpenAI, expected: bytes) -> 
     assert base64.b64decode(picture.b64_json or "") == expected
 
 
-@pytest.mark.slow
 def test_one_picture_is_edited_too_and_strength_has_no_effect(
     studio: RunningServer, ai: openai.OpenAI
 ) -> None:
@@ -245,7 +244,6 @@ def test_a_wrong_picture_is_a_bad_request(studio: RunningServer, ai: openai.Open
     assert (none.status_code, none.json()["error"]["param"]) == (400, "image")
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # by OpenAI, not by us
 def test_a_variation_is_an_edit_without_words(ai: openai.OpenAI) -> None:
     made = ai.images.create_variation(model="kontext", image=("red.png", RED), extra_body=FAST)
@@ -256,7 +254,6 @@ def test_a_variation_is_an_edit_without_words(ai: openai.OpenAI) -> None:
 # --- A1111's API ---------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a1111s_img2img_is_an_edit_on_a_model_that_edits(studio: RunningServer) -> None:
     red = base64.b64encode(RED).decode()
     body = {
@@ -284,7 +281,6 @@ def test_a1111s_img2img_is_an_edit_on_a_model_that_edits(studio: RunningServer) 
 # --- an assistant --------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_an_assistant_edits(studio: RunningServer, expected: bytes) -> None:
     async def talk() -> list[Image.Image]:
         async with Assistant(over_stdio(studio)) as client:

@@ -249,6 +249,7 @@ def reading(tokens: int) -> Reading:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "tokens"), [(1, 12), (1, 600), (8, 12), (8, 600)])
 def test_an_explanation_has_no_more_bytes_than_its_part(images: int, tokens: int) -> None:
     """Of the largest grid, with step pictures as large as noise makes them."""

@@ -20,6 +20,7 @@ def sha256(server: RunningServer, job: dict[str, object]) -> str:
     return hashlib.sha256(server.http.get(image["url"]).content).hexdigest()  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_a_job_whose_worker_is_killed_is_finished_by_the_next_one(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         undisturbed = server.finished(server.submit(num_inference_steps=20)["id"])

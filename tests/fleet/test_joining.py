@@ -64,6 +64,7 @@ def database_of(joined: Membership) -> str:
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
+@pytest.mark.slow
 def test_a_box_that_has_joined_works_with_a_role_of_its_own(
     first_box: FirstBox, joined: Membership, second: Settings
 ) -> None:

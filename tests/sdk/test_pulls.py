@@ -24,6 +24,8 @@ from tests.catalog.conftest import folder
 from tests.catalog.hub_server import Hub
 from tests.serving import RunningServer, running
 
+pytestmark = pytest.mark.slow
+
 FOX = "studio/fox"
 
 
@@ -104,7 +106,6 @@ def test_the_command_tells_pulls_and_deletes(house: RunningServer) -> None:
     assert not (house.data_dir / "models" / "fox").exists()
 
 
-@pytest.mark.slow
 def test_a_pulled_model_draws_at_once_and_leaves_the_workers_memory(tmp_path: Path) -> None:
     with hub_server.serving() as hub:
         hub.add("studio/tint", EMBEDDED / "tintype")

@@ -15,6 +15,7 @@ from tests.test_docs import ROOT, at, blocks, shell
 PAGE = (ROOT / "docs" / "security.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("sh", PAGE))
 def test_each_command_runs(server: RunningServer, tmp_path: Path, block: str) -> None:
     if "--device" in block:

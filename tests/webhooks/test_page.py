@@ -17,6 +17,7 @@ from tests.webhooks.conftest import webhook
 PAGE = (ROOT / "docs/webhooks.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_receiver_is_told(tmp_path: Path) -> None:
     (receiver,) = blocks("python", PAGE)
     curl, secret = blocks("sh", PAGE)
