@@ -166,6 +166,7 @@ class EngineSettings(Section):
     tiny_vae: bool = False
     fuse_qkv: bool = False
     deep_cache_interval: int = Field(1, ge=1, le=10)
+    first_block_cache: float = Field(0.0, ge=0, le=1)
     keep_alive_s: float = Field(0.0, ge=0)
     preview_every_s: float = Field(0.3, gt=0)
     png_level: int = Field(6, ge=0, le=9)

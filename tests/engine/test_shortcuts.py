@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from darkroom.engine.base import EngineJob, Failed
 from darkroom.engine.denoiser import DeepCache, collate
+from darkroom.engine.engine import DiffusersEngine
 from darkroom.engine.packing import PackedConv2d
 from darkroom.requests import MODEL_TASKS, Lora, Task
 from tests.effort import sampled
-from tests.engine import hardware, tiny
+from tests.engine import hardware, tiny, tiny_families
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import assert_equal
 
@@ -97,6 +99,100 @@ def test_deep_cache_does_less(data_dir: Path) -> None:
         run(engine, EngineJob("job", request(num_inference_steps=9)))
 
     assert len(whole_calls) == 3
+
+
+# --- first-block cache -------------------------------------------------------------------------
+
+TRANSFORMERS = ("flux_dev", "qwen_image")
+UNCACHED = ("chroma", "flux2_klein", "sd3", "z_image")
+FEW, MANY = 1e-9, 1.0  # shares: of these, nearly no step and nearly every step is below
+
+
+@pytest.fixture(scope="module")
+def transformers_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("transformers")
+    for name in TRANSFORMERS + UNCACHED:
+        tiny.small_by_default(tiny_families.BUILDERS[name](folder / "models" / name))
+    return folder
+
+
+def flow(model: str, name: str = "job", **fields: object) -> EngineJob:
+    values = {"scheduler": "native", "negative_prompt": "", "num_inference_steps": 8, **fields}
+    return small(model, name, **values)
+
+
+def last_block(engine: DiffusersEngine, model: str) -> torch.nn.Module:
+    """The one that is called last."""
+    transformer = hardware.denoiser(engine, model)
+    blocks = ("single_transformer_blocks", "transformer_blocks", "layers")
+    found: torch.nn.Module = next(
+        getattr(transformer, name) for name in blocks if hasattr(transformer, name)
+    )[-1]
+    return found
+
+
+@pytest.mark.parametrize("model", sampled(TRANSFORMERS))
+def test_the_first_block_cache_skips_nothing_while_much_changes(
+    transformers_dir: Path, model: str
+) -> None:
+    asked = flow(model)
+    (plain,) = developed(run(make_engine(transformers_dir), asked))
+
+    (cached,) = developed(run(make_engine(transformers_dir, first_block_cache=FEW), asked))
+
+    assert_equal(cached, plain)
+
+
+@pytest.mark.parametrize("model", sampled(TRANSFORMERS))
+def test_the_first_block_cache_skips_blocks(transformers_dir: Path, model: str) -> None:
+    engine = make_engine(transformers_dir, first_block_cache=MANY)
+    layers = [part for part in last_block(engine, model).modules() if type(part) is nn.Linear]
+    calls: list[int] = []
+    layers[0].register_forward_pre_hook(lambda *_: calls.append(1))
+
+    run(engine, flow(model, guidance_scale=1.0, num_inference_steps=40))
+
+    assert 1 <= len(calls) <= 20
+    assert not hardware.model(engine, model).family._cache._kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", sampled(TRANSFORMERS))
+def test_the_first_block_cache_is_each_samples_own(transformers_dir: Path, model: str) -> None:
+    engine = make_engine(transformers_dir, first_block_cache=0.05)
+    jobs = [flow(model, f"{n}", num_inference_steps=n, prompt="a fox" * n) for n in (5, 8)]
+    alone = [developed(run(engine, job), job.id)[0] for job in jobs]
+
+    in_company = run(engine, *jobs)
+
+    for job, picture in zip(jobs, alone, strict=True):
+        (ours,) = developed(in_company, job.id)
+        assert_equal(ours, picture)
+
+
+@pytest.mark.slow
+def test_an_exact_job_skips_nothing(transformers_dir: Path) -> None:
+    asked = flow("flux_dev", exact=True)
+    (plain,) = developed(run(make_engine(transformers_dir), asked))
+
+    engine = make_engine(transformers_dir, first_block_cache=MANY)
+    events = run(engine, asked, flow("flux_dev", "other", seed=9))
+
+    (cached,) = developed(events, "job")
+    assert cached.tobytes() == plain.tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", UNCACHED)
+def test_a_transformer_that_cannot_be_cached_draws_without(
+    transformers_dir: Path, model: str
+) -> None:
+    asked = flow(model, num_inference_steps=2)
+    (plain,) = developed(run(make_engine(transformers_dir), asked))
+
+    (ours,) = developed(run(make_engine(transformers_dir, first_block_cache=MANY), asked))
+
+    assert_equal(ours, plain)
 
 
 # --- packed ------------------------------------------------------------------------------------

@@ -97,9 +97,11 @@ class ModelManager:
         if not self._accelerated and self._offload is not Offload.NONE:
             log.warning("engine.offload is ignored: there is no accelerator to take weights from")
             self._offload = Offload.NONE
-        if self._offload is Offload.GROUP and settings.deep_cache_interval > 1:
-            log.warning("engine.deep_cache_interval is ignored with engine.offload: group")
-            settings = settings.model_copy(update={"deep_cache_interval": 1})
+        if self._offload is Offload.GROUP:
+            for name, off in (("deep_cache_interval", 1), ("first_block_cache", 0)):
+                if getattr(settings, name) > off:
+                    log.warning(f"engine.{name} is ignored with engine.offload: group")
+                    settings = settings.model_copy(update={name: off})
         self._settings = settings
         self._storage = STORAGE[settings.layerwise_casting]
         if self._storage is not None and self.device.type == "mps":
@@ -390,7 +392,14 @@ class ModelManager:
             family = self._stable_diffusion(entry, pipeline)
         else:
             refusal = self._no_loras(entry)
-            family = pipelines.build(entry, pipeline, self._adapters, refusal, self.device)
+            family = pipelines.build(
+                entry,
+                pipeline,
+                self._adapters,
+                refusal,
+                self.device,
+                settings.first_block_cache,
+            )
         family.tile(tile_side)
         family.offload(offload)
         costs = warmup.warm_up(family, entry.info, self.device, self._clock)

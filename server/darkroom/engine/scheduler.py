@@ -111,9 +111,10 @@ class Scheduler:
             case Denoise(key=key, rows=rows):
                 self.fair.charge(key, seconds, rows)
                 costs = work.model.costs
-                plain = self._settings.deep_cache_interval == 1 and all(
-                    sample.recorder is None for sample in work.samples
+                skips = (
+                    self._settings.deep_cache_interval > 1 or self._settings.first_block_cache > 0
                 )
+                plain = not skips and all(sample.recorder is None for sample in work.samples)
                 if costs is not None and plain:
                     costs.learn(rows.total(), work.samples[0].area, seconds)
             case Decode(pairs=pairs):

@@ -27,11 +27,17 @@ DENOISERS = ("transformer", "unet", "prior", "decoder")  # what pipelines call t
 
 @dataclass(frozen=True)
 class Suspended:
-    """A call that a pipeline waits for; `decodes` is that of the VAE's decoder."""
+    """A call that a pipeline waits for.
+
+    Attributes:
+        decodes: whether it is that of the VAE's decoder.
+        kind: what the pipeline calls it where it has several, such as `cond` and `uncond`.
+    """
 
     network: Any
     decodes: bool
     call: Call
+    kind: str = ""
 
 
 class _Network:
@@ -39,13 +45,26 @@ class _Network:
 
     def __init__(self, network: Any) -> None:
         self._network = network
+        self._kind = ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = calls.take_apart(self._network, args, kwargs)
-        return _give_way(Suspended(self._network, False, call))
+        return _give_way(Suspended(self._network, False, call, self._kind))
+
+    @contextmanager
+    def cache_context(self, name: str, **_where: Any) -> Iterator[None]:
+        """Calls in this context are of this kind; others may come in between."""
+        self._kind = name
+        try:
+            yield
+        finally:
+            self._kind = ""
+
+    def _reset_stateful_cache(self) -> None:
+        """Nothing: a pipeline at its end would have the network forget what others go on with."""
 
 
 class _Vae:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import diffusers
+import structlog
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
@@ -22,7 +23,8 @@ from darkroom.catalog.model_spec import ModelSpec
 from darkroom.engine import calls, flow_schedulers, vae
 from darkroom.engine.adapters import NONE, Adapters, LoraSet
 from darkroom.engine.base import EngineJob
-from darkroom.engine.calls import Call
+from darkroom.engine.block_cache import BlockCache
+from darkroom.engine.calls import Applied, Call
 from darkroom.engine.errors import NotFiniteError
 from darkroom.engine.explain.joint import JOINTS, explained
 from darkroom.engine.explain.recorder import Moment, Prompt, Recorder
@@ -36,6 +38,8 @@ from darkroom.engine.offload import Offloading
 from darkroom.engine.previews import Preview
 from darkroom.errors import message
 from darkroom.requests import Edit, Img2Img, Inpaint, MaskedContent, Task
+
+log = structlog.get_logger()
 
 
 @dataclass(eq=False)
@@ -58,6 +62,7 @@ class PipelineSample:
     loras: LoraSet = NONE
     recorder: Recorder | None = None
     guided: bool = False  # whether this step's call with the prompt was made
+    skips: bool = False  # whether blocks are skipped at steps where little changes
     run: PipelineRun = field(init=False)
 
     @property
@@ -136,6 +141,7 @@ class PipelineFamily:
         spec: what the catalog knows of the model.
         adapters: its LoRAs.
         traits: what is known of its calls; those of a family that is not known share none.
+        cache: what skips blocks of the denoiser, if anything.
     """
 
     def __init__(
@@ -146,12 +152,14 @@ class PipelineFamily:
         traits: Traits,
         device: torch.device,
         preview: Preview | None,
+        cache: BlockCache | None = None,
     ) -> None:
         self._pipelines = pipelines
         self._spec = spec
         self._adapters = adapters
         self._traits = traits
         self._preview = preview
+        self._cache = cache
         self._vae_dtype = getattr(getattr(self._any, "vae", None), "dtype", torch.float32)
         self._joint = JOINTS.get(spec.family.name)
         self._texts = TextCache()
@@ -172,7 +180,7 @@ class PipelineFamily:
         def denoise(rows: int) -> Any:
             (one, *_) = first.call.parts(1)
             joined = calls.join([one] * rows)
-            return calls.make(first.network, joined, rows, self._adapters.applied)
+            return calls.make(first.network, joined, rows, self._whole())
 
         return WarmedUp(denoise, sample.area)
 
@@ -231,6 +239,7 @@ class PipelineFamily:
         sizes = tuple(picture.size for picture in job.references)
         given = sizes if job.image is None or isinstance(request, Edit) else (job.image.size,)
         shown = self._spec.family.shown_pixels(request.task, given)
+        skips = self._cache is not None and not request.exact and not request.explain
         sample = PipelineSample(
             index=index,
             seed=request.seed_of(index),
@@ -241,7 +250,8 @@ class PipelineFamily:
             overlay=overlay,
             asked_steps=request.num_inference_steps,
             ragged=self._traits.text or (),
-            alone=None if self._traits.batched else (job.id, index),
+            alone=(job.id, index) if skips or not self._traits.batched else None,
+            skips=skips,
             loras=loras,
         )
         if request.explain:
@@ -309,10 +319,27 @@ class PipelineFamily:
             joined = replace(joined, loras=loras)
         network = suspended[0].network
         with explained(network, samples, joined, self._joint):
-            output = calls.make(network, joined, max_rows, self._adapters.applied)
+            output = calls.make(network, joined, max_rows, self._applied(samples, max_rows))
         for sample in samples:
             sample.guided = True
-        return _hand_back(samples, output)
+        failed = _hand_back(samples, output)
+        for sample in samples:
+            if sample.denoised:
+                self._forget(sample)
+        return failed
+
+    def _applied(self, samples: Sequence[PipelineSample], max_rows: int) -> Applied:
+        """What is around each part of a step's call."""
+        first = samples[0]
+        if self._cache is None or not first.skips or first.suspended is None:
+            return self._whole()
+        name = f"{id(first)} {first.suspended.kind}"
+        return self._cache.sequence(name, max_rows, self._adapters.applied)
+
+    def _whole(self) -> Applied:
+        """What is around a call of which nothing is skipped."""
+        applied = self._adapters.applied
+        return applied if self._cache is None else self._cache.whole(applied)
 
     def _padded(self, joined: Sequence[Call]) -> Sequence[Call]:
         """The calls with texts of one length, where the family's denoiser takes a mask of them."""
@@ -358,6 +385,11 @@ class PipelineFamily:
     def close(self, sample: PipelineSample) -> None:
         sample.run.close()
         sample.loras = NONE
+        self._forget(sample)
+
+    def _forget(self, sample: PipelineSample) -> None:
+        if self._cache is not None:
+            self._cache.forget(f"{id(sample)} ")
 
     def tile(self, side: int) -> None:
         vae.tile(getattr(self._any, "vae", None), side)
@@ -376,10 +408,13 @@ def build(
     loras: AdapterCatalog,
     refusal: str | None,
     device: torch.device,
+    cache_threshold: float = 0.0,
 ) -> PipelineFamily:
     """The family of a loaded pipeline, with a pipeline for each task of its model.
 
-    `refusal` says why it takes no LoRAs; None if it takes some.
+    Args:
+        refusal: says why it takes no LoRAs; None if it takes some.
+        cache_threshold: see `BlockCache`; 0 is none.
     """
     made = {
         task: _around(pipeline, getattr(diffusers, name), pipeline.scheduler)
@@ -390,7 +425,14 @@ def build(
     if entry.latent_rgb is not None or traits.latents is not None:
         preview = Preview(traits.latents or "sd", entry.latent_rgb)
     adapters = Adapters(pipeline, loras, device, refusal=refusal, flat=traits.flat)
-    return PipelineFamily(made, entry.spec, adapters, traits, device, preview)
+    cache = None
+    if cache_threshold:
+        try:
+            cache = BlockCache(pipeline.transformer, cache_threshold)
+        except (AttributeError, ValueError) as error:
+            reason = str(error)
+            log.warning("no first-block cache for this model", model=entry.info.name, reason=reason)
+    return PipelineFamily(made, entry.spec, adapters, traits, device, preview, cache)
 
 
 def _hand_back(
