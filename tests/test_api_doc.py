@@ -31,6 +31,7 @@ def test_the_server_answers_what_the_page_says(server: RunningServer, tmp_path: 
     upscaler.unlink()
 
 
+@pytest.mark.slow
 def test_every_operation_is_on_the_page(server: RunningServer) -> None:
     page = apidoc.PAGE.read_text()
     paths = server.http.get("/openapi.json").json()["paths"]

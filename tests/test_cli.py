@@ -49,6 +49,7 @@ def test_models_list_says_why_a_model_cannot_be_used(tmp_path: Path) -> None:
     assert "! old  cannot be used: old.ckpt is a pickled checkpoint" in result.stdout
 
 
+@pytest.mark.slow
 def test_doctor_finds_a_healthy_box_healthy(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "old.ckpt").write_bytes(b"")
@@ -99,6 +100,7 @@ def test_a_secret_that_signs_nothing_is_refused_and_not_repeated() -> None:
     assert "c2hvcnQ" not in result.stderr
 
 
+@pytest.mark.slow
 def test_webhooks_secret_is_made_once_and_is_nobody_elses(tmp_path: Path) -> None:
     folder = tmp_path / "new"
     with ThreadPoolExecutor() as several:

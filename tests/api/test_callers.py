@@ -133,6 +133,7 @@ def test_the_sdks_retry_gets_the_job_that_is_there(ada: Person) -> None:
         assert different != first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", ["0", "-1", "x", "1.5", ""])
 def test_what_is_no_number_of_retries_is_none(ada: Person, count: str) -> None:
     with listening(ada) as first, listening(ada, **{"x-stainless-retry-count": count}) as second:

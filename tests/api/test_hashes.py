@@ -106,6 +106,7 @@ def test_what_is_no_hash_is_refused(shelf: RunningServer, value: object) -> None
     assert [each["pointer"] for each in answer.json()["errors"]] == ["#/model_hash"]
 
 
+@pytest.mark.slow
 def test_a_model_whose_file_was_replaced_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     path = checkpoint(tmp_path, "sketch", "sd1")

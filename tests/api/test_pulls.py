@@ -253,6 +253,7 @@ def test_a_disk_without_room_is_said_before(house: House) -> None:
 # --- downloading ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_model_is_listed_as_soon_as_it_has_arrived(house: House) -> None:
     page = f"{house.hub.url}/{FOX}/tree/main"
 
@@ -313,6 +314,7 @@ def test_a_cancelled_pull_leaves_nothing(house: House) -> None:
     assert house.http.get(path).status_code == 404
 
 
+@pytest.mark.slow
 def test_a_pull_goes_on_when_its_process_is_killed(house: House) -> None:
     house.hub.held.clear()
     path = house.begin(FOX)

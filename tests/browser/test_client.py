@@ -25,6 +25,7 @@ def test_words_become_a_picture_on_the_screen(mobile: Phone) -> None:
     assert shown == job["images"][0]["width"]
 
 
+@pytest.mark.slow
 def test_the_demo_model_says_what_it_is_and_draws_an_example(mobile: Phone) -> None:
     mobile.open()
     expect(mobile.page.get_by_text("Demo model")).to_contain_text("darkroom models pull")
@@ -48,6 +49,7 @@ def test_one_sees_it_develop(mobile: Phone) -> None:
     mobile.wait_for_picture()
 
 
+@pytest.mark.slow
 def test_a_photo_becomes_the_beginning_of_another_picture(mobile: Phone, photo: Path) -> None:
     mobile.pick_photo(photo)
     mobile.develop("a cat")
@@ -332,6 +334,7 @@ def test_a_remix_brings_every_setting_back(mobile: Phone) -> None:
     assert _difference(mobile.stored(made["id"]), mobile.stored(remade["id"])).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "width", [320, *(pytest.param(wider, marks=pytest.mark.slow) for wider in (390, 768))]
 )

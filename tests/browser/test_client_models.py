@@ -88,6 +88,7 @@ def test_an_owner_downloads_a_model_and_deletes_it(
     assert not (house.data_dir / "models" / "fox").exists()
 
 
+@pytest.mark.slow
 def test_a_download_is_cancelled(owner: Phone, hub: Hub, house: RunningServer) -> None:
     hub.held.clear()
     house.http.post("/models/pull", json={"source": "studio/cat"}).raise_for_status()
@@ -127,6 +128,7 @@ def test_files_of_the_server_say_why_they_stay(owner: Phone) -> None:
     expect(owner.page.get_by_text("It cannot be deleted here")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_others_look_and_change_nothing(browser: Browser, house: RunningServer) -> None:
     (house.data_dir / "models").mkdir(exist_ok=True)
     path = write(house.data_dir / "models" / "ink.safetensors", tensors_of("sd1"))

@@ -86,6 +86,7 @@ def test_before_and_after_lie_upon_each_other(lying: Phone) -> None:
         assert lying.page.get_by_role("img", name="Before").bounding_box() == after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "language"), [pytest.param(390, "en", marks=pytest.mark.slow), (320, "vi")]
 )

@@ -99,6 +99,7 @@ def test_a_photo_that_is_picked_before_the_models_came_waits(
     expect(mobile.button("Use photo")).to_be_visible(timeout=DEVELOPING_MS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [500, pytest.param(502, marks=pytest.mark.slow)])
 def test_an_error_without_words_is_told_and_the_request_is_sent_again(
     mobile: Phone, status: int
@@ -165,6 +166,7 @@ def test_a_share_that_fails_is_told(mobile: Phone) -> None:
     assert download.value.suggested_filename.endswith(".png")
 
 
+@pytest.mark.slow
 def test_settings_say_what_this_browser_can_do_and_how_to_get_the_rest(mobile: Phone) -> None:
     # As over plain HTTP from another machine; the loopback address counts as secure.
     mobile.context.add_init_script(

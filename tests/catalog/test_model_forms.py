@@ -225,6 +225,7 @@ def picture(server: RunningServer, model: str, **fields: Any) -> Any:
         return np.asarray(opened, dtype=np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "form"),
     [

@@ -72,6 +72,7 @@ def failed(result: subprocess.CompletedProcess[str], box: Path) -> str:
 # --- what arrives --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_pulled_model_is_there_at_once(
     pull: Pull, published: Path, box: Path, catalog: ModelCatalog
 ) -> None:
@@ -99,12 +100,14 @@ def test_the_command_in_the_readme_adds_sdxl(
     assert f'"model": "{name}"' in README
 
 
+@pytest.mark.slow
 def test_it_may_be_called_otherwise(pull: Pull, published: Path, catalog: ModelCatalog) -> None:
     assert published.is_dir()
     assert pull("studio/sketch", "--name", "draft", "--revision", "main").returncode == 0
     assert catalog.find("draft").path.name == "draft"
 
 
+@pytest.mark.slow
 def test_only_what_it_is_loaded_from_is_fetched(
     hub: Hub, pull: Pull, published: Path, box: Path
 ) -> None:
@@ -119,6 +122,7 @@ def test_only_what_it_is_loaded_from_is_fetched(
     assert arrived == {path.name for path in published.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_single_file_becomes_a_model(
     hub: Hub, pull: Pull, tmp_path: Path, catalog: ModelCatalog
 ) -> None:
@@ -243,6 +247,7 @@ def test_a_model_of_the_name_stays_as_it_is(pull: Pull, published: Path, box: Pa
     assert "models/sketch is there already" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_transformer_is_pulled_though_its_other_parts_are_elsewhere(
     hub: Hub, pull: Pull, box: Path
 ) -> None:

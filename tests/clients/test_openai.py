@@ -270,6 +270,7 @@ def test_a_hole_in_the_picture_is_repainted_for_dall_e_and_named_for_others(
     assert ("image (transparency)" in named) is (model is None)
 
 
+@pytest.mark.slow
 def test_an_edit_may_be_json(server: RunningServer, photo: Path, cutout: bytes) -> None:
     """As OpenAI's newer SDKs and gateways send it."""
     uri, hole = (
@@ -595,6 +596,7 @@ def test_a_full_disk_is_a_server_error(tmp_path: Path) -> None:
     assert "bytes are left" in caught.value.message
 
 
+@pytest.mark.slow
 def test_a_request_that_only_half_fits_the_queue_leaves_nothing_there(tmp_path: Path) -> None:
     crowded = {"DARKROOM_QUEUE__MAX_PENDING_PER_CLIENT": "1"}
     with running(tmp_path, process="web", **crowded) as server:
@@ -674,6 +676,7 @@ def jobs_of(server: RunningServer, token: str) -> list[dict[str, str]]:
     return jobs
 
 
+@pytest.mark.slow
 def test_a_client_that_loses_patience_finds_its_job_again(idle_server: RunningServer) -> None:
     token = issue(idle_server, "an impatient program")["token"]
     ai = sdk(idle_server, token, max_retries=2, timeout_s=0.5)

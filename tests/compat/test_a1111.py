@@ -94,6 +94,7 @@ def test_the_picture_is_the_one_that_our_own_route_makes(server: RunningServer) 
     assert theirs["files"] == [server.http.get(image["url"]).content for image in ours["images"]]
 
 
+@pytest.mark.slow
 def test_so_it_is_from_a_picture_and_under_a_mask(
     server: RunningServer, cat: Image.Image, circle: Image.Image
 ) -> None:
@@ -341,6 +342,7 @@ def test_random_seeds_go_on_over_jobs(server: RunningServer) -> None:
     assert seeds == [(seeds[0] + index) % 2**32 for index in range(9)]
 
 
+@pytest.mark.slow
 def test_several_init_images_are_a_batch(server: RunningServer, cat: Image.Image) -> None:
     pictures = [encoded(cat), encoded(cat.rotate(180))]
 
@@ -391,6 +393,7 @@ def test_resize_modes(
     assert told["info"]["ignored"] == []
 
 
+@pytest.mark.slow
 def test_fills_differ_and_keep_what_is_not_masked(
     server: RunningServer, cat: Image.Image, circle: Image.Image
 ) -> None:
@@ -515,6 +518,7 @@ def test_the_second_pass_works_from_each_picture_with_its_seed(server: RunningSe
     assert "Denoising strength: 0.5" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("upscaler", "how"), [({}, "bilinear"), ({"hr_upscaler": "Latent (bicubic)"}, "bicubic")]
 )
@@ -620,6 +624,7 @@ def test_options_have_a_largest_size(idle_server: RunningServer) -> None:
         assert "key1" not in http.get(f"{API}/options").json()
 
 
+@pytest.mark.slow
 def test_a_request_that_only_half_fits_the_queue_leaves_nothing_of_its_own_there(
     tmp_path: Path,
 ) -> None:

@@ -137,6 +137,7 @@ def test_a_part_of_another_width(
         ModelCatalog(box / "models", "tintype").find(f"{family}-wide")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "part"), sampled(itertools.product(MODELS, ["denoiser", "text_encoder", "vae"]))
 )
@@ -158,6 +159,7 @@ def test_a_tensor_of_another_shape(
     assert_named(engine, box, name, family, "mismatch" if part == "text_encoder" else "shape")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", sampled(["denoiser", "text_encoder", "vae"]))
 @pytest.mark.parametrize("family", EACH)
 def test_numbers_that_are_none(

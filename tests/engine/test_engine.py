@@ -98,6 +98,7 @@ def test_a_short_job_overtakes_a_long_one(engine: DiffusersEngine) -> None:
     assert finished == ["short", "long"]
 
 
+@pytest.mark.slow
 def test_sizes_that_cannot_share_take_turns(engine: DiffusersEngine) -> None:
     big = EngineJob("big", request(width=192, height=192, num_inference_steps=6))
     small = EngineJob("small", request(num_inference_steps=6))
@@ -118,6 +119,7 @@ def test_a_cancelled_job_says_nothing_more(engine: DiffusersEngine) -> None:
     assert engine.tick() == []
 
 
+@pytest.mark.slow
 def test_previews_come_no_more_often_than_set(tmp_path: Path) -> None:
     clock = hardware.Clock()
     engine = make_engine(tmp_path, clock, preview_every_s=0.3)
@@ -146,6 +148,7 @@ def test_every_picture_of_a_job_is_previewed(engine: DiffusersEngine) -> None:
     assert all(1 <= event.step <= event.steps == 3 for event in previews)
 
 
+@pytest.mark.slow
 def test_a_job_of_many_pictures_and_steps_has_few_previews(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +245,7 @@ def small(model: str, **fields: object) -> EngineJob:
     return EngineJob(model, request(**{"model": model, **size, **fields}))
 
 
+@pytest.mark.slow
 def test_models_that_fit_take_turns(two_models: Path) -> None:
     engine = make_engine(two_models)
     for name in ("sd1", "sdxl"):

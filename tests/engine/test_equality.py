@@ -149,6 +149,7 @@ def test_in_company(
         assert_equal(ours, stock(model).picture(each))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["dpmpp_2m_beta", "unipc_beta"])
 def test_repeated_timesteps_do_not_end_a_job(
     engine: DiffusersEngine, job: Callable[..., EngineJob], scheduler: str
@@ -158,6 +159,7 @@ def test_repeated_timesteps_do_not_end_a_job(
     assert len(developed(run(engine, asked))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheduler", "spacing"),
     [
@@ -184,6 +186,7 @@ def test_every_spacing(
     assert_equal(ours, stock("tintype").picture(asked))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "task"),
     [("tintype", Task.TXT2IMG), ("sd1", Task.TXT2IMG), *(("sdxl", task) for task in EVERY)],
@@ -218,6 +221,7 @@ def test_guidance_is_rescaled_where_the_stock_pipeline_cannot(
     assert developed(events, "job")[0].tobytes() != developed(events, "plain")[0].tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", sampled(["sdxl", "sd2", "tintype"]))
 @pytest.mark.parametrize(
     "fields",
@@ -247,6 +251,7 @@ def test_every_kind_of_request(
     assert_equal(ours, stock(model).picture(asked))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", sampled(["sd1_inpaint", "sdxl", "sdxl_inpaint", "sd1"], one_in=2))
 def test_everything_repainted(
     engine: DiffusersEngine,

@@ -246,6 +246,7 @@ def test_limits_are_of_pixels_and_are_raised_again(data_dir: Path) -> None:
     raise AssertionError("the limit was not raised")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "code", "values"),
     [
@@ -265,6 +266,7 @@ def test_a_reason_can_be_translated(
     assert said(run(engine, small(**fields))) == (code, values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tear", "code"),
     [

@@ -106,6 +106,7 @@ def maps_of(given: TokenMaps | None) -> np.ndarray:
     return data / 255 * np.array(given.peaks)[:, None, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @torch.inference_mode()
 def test_maps_are_the_softmax_of_queries_and_keys(
@@ -299,6 +300,7 @@ def test_a_recorder_holds_no_more_after_many_steps() -> None:
     assert maps_of(first.maps.all_steps).sum(0) == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_explained_is_drawn_all_the_same(
     engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -446,6 +446,7 @@ def test_rows_of_a_call_have_their_own_loras(
         assert all(difference(one, other) > 4 for other in pictures[:number])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", each(*SHARING))
 def test_jobs_of_five_sets_of_loras_share_their_calls(
     engine: DiffusersEngine,

@@ -169,6 +169,7 @@ def drawn(model: str, name: str, loras: tuple[Lora, ...] = (), **fields: Any) ->
     return EngineJob(name, request(model=model, loras=loras, **size, **scheduler, **fields))
 
 
+@pytest.mark.slow
 def test_jobs_of_all_kinds_share_their_calls(tmp_path: Path) -> None:
     """Each picture is what it is when its job runs alone."""
     folder = tiny.sd1(tmp_path / "models" / "sd1")

@@ -138,6 +138,7 @@ def test_long_and_short_prompts_of_different_loras_are_as_alone(engine: Diffuser
         assert_equal(developed(together, one.id)[0], alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_eight_jobs_of_five_sets_share_their_calls(
     engine: DiffusersEngine, stock: dict[str, Stock], model: str

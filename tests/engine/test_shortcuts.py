@@ -42,6 +42,7 @@ def unlikeness(ours: Image.Image, theirs: Image.Image) -> float:
 # --- deep cache --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_deep_cache_gives_nearly_the_same_picture(data_dir: Path) -> None:
     fields = {"num_inference_steps": 12, "guidance_scale": 3.0}
     asked = EngineJob("job", request(**fields))

@@ -256,6 +256,7 @@ def told_of(connection: socket.socket) -> tuple[int, str]:
     return status, body.get("status")
 
 
+@pytest.mark.slow
 def test_a_stopped_server_lets_everybody_go(tmp_path: Path) -> None:
     # More time than it is given here: it must not wait for them.
     unhurried = {"DARKROOM_QUEUE__SHUTDOWN_TIMEOUT_S": str(2 * PATIENCE_S)}
@@ -426,6 +427,7 @@ def test_empty_lines_before_a_request_are_skipped(
         assert connection.recv(12) == b"HTTP/1.1 200"
 
 
+@pytest.mark.slow
 def test_empty_lines_alone_ask_for_nothing(hasty: RunningServer) -> None:
     with connect(hasty, b"\r\n\r\n") as connection:
         assert connection.recv(65536) == b""  # closed when the time for a head is over

@@ -18,7 +18,7 @@ from tests.fleet.boxes import Program
 from tests.fleet.caller import Caller, answers, patiently
 from tests.serving import free_port
 
-JOBS = 8
+JOBS = 4
 STORE_AWAY_S = 2.0
 SHARED = {
     "DARKROOM_QUEUE__LEASE_S": "4",

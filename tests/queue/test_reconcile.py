@@ -165,7 +165,7 @@ def test_orphans_can_be_put_back_with_a_copy(
 LONG_AGO = 10 * MARGIN_S
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Files, Files]:
     """Where pictures are and where orphans are put, in one place."""
     if request.param == "folder":

@@ -241,6 +241,7 @@ def test_prompts_of_others_do_nothing_to_the_terminal(
     assert line.isprintable()
 
 
+@pytest.mark.slow
 def test_what_went_wrong_is_a_number(
     idle_server: RunningServer, scripted: Callable[..., ScriptedServer], tmp_path: Path
 ) -> None:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from darkroom.requests import Scope
 from tests.security.doors import assert_refused, client, tokens_in
 from tests.serving import running
@@ -26,6 +28,7 @@ def test_each_token_has_its_share_of_requests(tmp_path: Path) -> None:
         assert [server.http.get("/me").status_code for _ in range(10)] == [200] * 10
 
 
+@pytest.mark.slow
 def test_a_large_body_counts_once(tmp_path: Path) -> None:
     large = json.dumps({"prompt": "a fox", "strange": 70_000 * "x"})
     with running(tmp_path, process="web", DARKROOM_AUTH__REQUESTS_PER_MINUTE="4") as server:

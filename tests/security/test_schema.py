@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 NOBODY = "http://127.0.0.1:9"  # listens there
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("phases", ["examples", pytest.param(DEEP, marks=pytest.mark.slow)])
 def test_every_answer_to_every_request_is_as_documented(tmp_path: Path, phases: str) -> None:
