@@ -62,7 +62,6 @@ class BlockCache:
 
         @contextmanager
         def made(loras: Sequence[LoraSet]) -> Iterator[None]:
-            self.forget(WHOLE)
             try:
                 with self._named(WHOLE, loras, applied):
                     yield

@@ -35,11 +35,14 @@ def agree(database: Database, path: Path, own: bytes) -> bytes:
         DatabaseUnavailableError: it cannot be asked now.
         OSError: the file cannot be written.
     """
+    wanted = select(SecretRow.value).where(SecretRow.name == path.name)
     kept = text("INSERT INTO secrets (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING")
-    with database.write() as session:
-        session.execute(kept, {"name": path.name, "value": own})
-        wanted = select(SecretRow.value).where(SecretRow.name == path.name)
-        key = session.scalars(wanted).one()
+    with database.read() as session:
+        key = session.scalar(wanted)
+    if key is None:
+        with database.write() as session:
+            session.execute(kept, {"name": path.name, "value": own})
+            key = session.scalars(wanted).one()
     if key != own:
         write_key(path, key)
     return key
