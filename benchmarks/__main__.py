@@ -23,7 +23,6 @@ from benchmarks import (
     storing,
     streams,
     traffic,
-    waiting,
     workers,
 )
 from benchmarks.servers import ROOT
@@ -39,7 +38,6 @@ SUITES: dict[str, Suite] = {
         loras.SUITE,
         *traffic.SUITES,
         accepting.SUITE,
-        waiting.SUITE,
         listing.SUITE,
         growth.SUITE,
         streams.SUITE,
