@@ -67,14 +67,15 @@ class Server:
         """End all its processes at once, as after a crash."""
         self.control("-m", "immediate", "stop")
 
-    def kill_9(self) -> None:
-        """Kill all its processes, as the kernel does that runs out of memory."""
+    def crash(self) -> None:
+        """Kill all its processes, as the kernel does that runs out of memory, and start it."""
         main = psutil.Process(int((self.folder / "data" / "postmaster.pid").read_text().split()[0]))
         killed = [main, *main.children()]
         for process in killed:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(killed, STOP_TIMEOUT_S)
+        self.start()
 
 
 def is_installed() -> bool:

@@ -55,7 +55,7 @@ def _figures(
         with _Drained(server, name):
             load.closed_loop(server, jobs[:2], 2)
     rates: dict[int, list[float]] = {1: [], WORKERS: []}
-    for turn in range(max(1, effort.rounds)):
+    for turn in range(effort.rounds):
         for number in order((1, WORKERS), turn):
             with _Drained(server, "bench-1" if number == 1 else None):
                 rates[number].append(len(jobs) / load.closed_loop(server, jobs, CLIENTS))

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -52,6 +53,12 @@ class Server:
 
     def go_on(self) -> None:
         self._process.send_signal(signal.SIGCONT)
+
+    def stay_away(self, seconds: float) -> None:
+        """Have it answer nothing for so long."""
+        self.stop()
+        time.sleep(seconds)  # what is tested is that so long a time goes by
+        self.go_on()
 
 
 @contextmanager

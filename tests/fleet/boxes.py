@@ -116,6 +116,11 @@ class Program:
         self.process.kill()
         self.process.wait()
 
+    def crash(self) -> None:
+        """Kill it, and start it again."""
+        self.kill()
+        self.start()
+
     def inner(self, *words: str) -> psutil.Process:
         """The one process below it with these words in its command line."""
         for process in psutil.Process(self.process.pid).children(recursive=True):

@@ -68,11 +68,15 @@ class Caller:
 
     def done_job(self, kind: int, key: str) -> dict[str, Any]:
         """Ask, and look until it has ended."""
-        job_id = self.accepted(kind, key)
+        job = self.ended(self.accepted(kind, key))
+        self._ended += 1
+        return job
+
+    def ended(self, job_id: str) -> dict[str, Any]:
+        """Look until a job has ended."""
         while True:
             job: dict[str, Any] = self._patiently("GET", f"/jobs/{job_id}").json()
             if job["status"] not in ("queued", "running"):
-                self._ended += 1
                 return job
             time.sleep(0.3)  # as a program does that polls
 
@@ -83,11 +87,7 @@ class Caller:
 
     def pictures(self, job_id: str) -> list[str]:
         """The digests of a job's pictures, once it has ended."""
-        while (job := self._patiently("GET", f"/jobs/{job_id}").json())["status"] in (
-            "queued",
-            "running",
-        ):
-            time.sleep(0.3)
+        job = self.ended(job_id)
         assert job["status"] == "succeeded", job
         found = [self._patiently("GET", f"/images/{image['id']}") for image in job["images"]]
         return [hashlib.sha256(answer.content).hexdigest() for answer in found]
@@ -124,6 +124,8 @@ def patiently(look: Callable[[], bool], log: Path | None = None) -> None:
 
 
 def answers(url: str) -> None:
+    """Wait until a page is there."""
+
     def look() -> bool:
         with suppress(httpx2.TransportError):
             return httpx2.get(url).is_success

@@ -166,27 +166,14 @@ def disturbances(
 ) -> Iterator[Callable[[], None]]:
     """What happens, in this order, each while jobs are worked on."""
 
-    def kill_web() -> None:
-        web.kill()
-        web.start()
-
-    def kill_database() -> None:
-        fleet.postgres.kill_9()
-        fleet.postgres.start()
-
-    def take_store_away() -> None:
-        fleet.store.stop()
-        time.sleep(STORE_AWAY_S)  # what is tested is that so long a time goes by
-        fleet.store.go_on()
-
     def cut_second_off() -> None:
         second.cut_off()
         time.sleep(CUT_S)  # what is tested is that so long a time goes by
         second.connect()
 
     yield lambda: first.program.inner("raylet/raylet").kill()
-    yield kill_web
-    yield kill_database
+    yield web.crash
+    yield fleet.postgres.crash
     yield lambda: head.inner("gcs_server").kill()
-    yield take_store_away
+    yield lambda: fleet.store.stay_away(STORE_AWAY_S)
     yield cut_second_off

@@ -8,10 +8,9 @@ import shlex
 import tomllib
 
 import click
-import psycopg
 import pytest
 import yaml
-from sqlalchemy.engine import URL
+from sqlalchemy import create_engine
 
 import darkroom.fleet_cli  # noqa: F401 - adds its commands
 from darkroom.cli import main
@@ -67,11 +66,9 @@ def test_the_database_is_one_whose_owner_may_make_roles(postgres_server: Server)
         if statement.strip():
             postgres_server.execute(statement)
 
-    with psycopg.connect(_libpq(url.set(username="page")), autocommit=True) as connection:
-        connection.execute("CREATE ROLE of_a_box LOGIN")
-        connection.execute("DROP ROLE of_a_box")
-        connection.execute("CREATE TABLE one (id integer)")
-
-
-def _libpq(url: URL) -> str:
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+    engine = create_engine(url.set(username="page"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE ROLE of_a_box LOGIN")
+        connection.exec_driver_sql("DROP ROLE of_a_box")
+        connection.exec_driver_sql("CREATE TABLE one (id integer)")
+    engine.dispose()

@@ -4,7 +4,6 @@ The deaths of `test_chaos.py` in short: without Ray, without networks of their o
 cuts.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -60,24 +59,10 @@ class Fleet:
 
     def disturbances(self) -> Iterator[Callable[[], None]]:
         """What happens, in this order, each while jobs are worked on."""
-
-        def kill(program: Program) -> None:
-            program.kill()
-            program.start()
-
-        def kill_database() -> None:
-            self.postgres.kill_9()
-            self.postgres.start()
-
-        def take_store_away() -> None:
-            self.store.stop()
-            time.sleep(STORE_AWAY_S)  # what is tested is that so long a time goes by
-            self.store.go_on()
-
-        yield lambda: kill(self.first)
-        yield kill_database
-        yield lambda: kill(self.web)
-        yield take_store_away
+        yield self.first.crash
+        yield self.postgres.crash
+        yield self.web.crash
+        yield lambda: self.store.stay_away(STORE_AWAY_S)
 
     def stop(self) -> None:
         self.http.close()
