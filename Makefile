@@ -34,7 +34,8 @@ test-all: test ## run the daily tests, then the slow ones
 
 soak: programs client ## run the tests that kill, flood and forge in their full numbers: two hours
 	DARKROOM_TESTS=soak $(PYTEST) tests/faults tests/security tests/queue tests/fleet \
-		tests/engine/test_faults_at_random.py tests/api/test_explain.py $(ARGS)
+		tests/engine/test_faults_at_random.py tests/engine/test_bad_folders.py \
+		tests/engine/test_equality.py tests/api/test_explain.py $(ARGS)
 
 image-check: $(VENV)/.image ## build and test the container image: ten minutes, several gigabytes
 	$(BIN)/python -m tests.image

@@ -4,8 +4,9 @@ Little in `make test`, more in `make test-all`, most in `make soak`. The engine'
 the CPU, or where `DARKROOM_TEST_DEVICE` says.
 """
 
+import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +19,13 @@ DEVICE = os.environ.get("DARKROOM_TEST_DEVICE", "cpu")  # as torch calls it
 def amount(daily: int, everything: int, soak: int) -> int:
     """The number for this run."""
     return {"daily": daily, "all": everything, "soak": soak}[LEVEL]
+
+
+def paired(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Each of the first with one of the second, in turns; with all of them in `make soak`."""
+    if SOAK:
+        return list(itertools.product(first, second))
+    return list(zip(first, itertools.cycle(second)))
 
 
 def sampled(cases: Iterable[Any], one_in: int | None = None, first: int = 0) -> list[Any]:

@@ -214,7 +214,7 @@ def test_a_part_that_is_repainted_says_which(
 @pytest.mark.slow
 def test_many_that_are_asked_at_once_take_no_more_memory_than_few(tmp_path: Path) -> None:
     """Those in flight have recorders, and no others; what is ready is on the disk."""
-    many, few = amount(100, 100, 1000), 16  # of which 12 are in flight
+    many, few = amount(60, 60, 1000), 16  # of which 12 are in flight
     limits = {"DARKROOM_QUEUE__MAX_PENDING_PER_CLIENT": f"{2 * many}"}
     with running(tmp_path, **limits) as server:
 

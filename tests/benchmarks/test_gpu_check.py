@@ -21,14 +21,6 @@ def check(out: Path, *options: str) -> tuple[int, list[dict[str, Any]]]:
     return ended.returncode, results
 
 
-@pytest.mark.slow
-def test_a_part_runs_and_says_what_it_found(tmp_path: Path) -> None:
-    status, (result,) = check(tmp_path, "--only", "half")
-
-    assert (status, result["outcome"]) == (0, "passed"), result["lines"]
-    assert "passed" in result["lines"][-1]
-
-
 def test_a_part_that_fails_is_told_with_the_end_of_its_output(tmp_path: Path) -> None:
     result = gpu_check.run("broken", ("-c", "raise SystemExit('this is why')"), tmp_path, 60)
 
@@ -61,4 +53,5 @@ def test_every_part_runs_or_says_why_not(tmp_path: Path) -> None:
     assert outcomes.pop("memory").startswith("not run")
     assert outcomes.pop("context").startswith("not run")
     assert outcomes == {"equality": "passed", "half": "passed", "tiny": "passed"}
+    assert all("passed" in result["lines"][-1] for result in results if result["name"] == "half")
     assert any("ours, eager, 8 at once" in line for line in results[-1]["lines"])

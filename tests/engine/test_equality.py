@@ -17,7 +17,7 @@ from darkroom.catalog.listing import EMBEDDED
 from darkroom.engine.base import EngineJob
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.requests import MODEL_TASKS, Task
-from tests.effort import sampled
+from tests.effort import amount, sampled
 from tests.engine import tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import Stock, assert_equal
@@ -117,7 +117,7 @@ def test_alone(
     ("model", "one_in"),
     [
         *((model, 5) for model in DAILY),
-        *(pytest.param(model, 1, marks=pytest.mark.slow) for model in MODELS),
+        *(pytest.param(model, amount(2, 2, 1), marks=pytest.mark.slow) for model in MODELS),
     ],
 )
 def test_in_company(

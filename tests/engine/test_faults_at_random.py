@@ -220,7 +220,7 @@ def worked_on(data_dir: Path, jobs: Sequence[EngineJob], arm: Callable[[int], No
 def test_each_job_ends_as_it_should(data_dir: Path) -> None:
     """Two in a hundred have each kind of fault."""
     faults, chance = Faults(), random.Random(16)
-    count = amount(300, 300, 3000)
+    count = amount(150, 150, 3000)
     each = count // 50
     build(data_dir)
     right: list[tuple[EngineJob, list[Image.Image]]] = []

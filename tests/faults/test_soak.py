@@ -19,9 +19,9 @@ import pytest
 from tests.effort import SOAK, amount
 from tests.serving import RunningServer, running
 
-JOBS = amount(40, 120, 500)
-WORKER_KILLS = amount(6, 15, 100)
-WEB_KILLS = amount(2, 4, 20)
+JOBS = amount(40, 60, 500)
+WORKER_KILLS = amount(6, 8, 100)
+WEB_KILLS = amount(2, 2, 20)
 KINDS = 10  # of requests; each is made undisturbed first
 CHANCE = random.Random(4)
 

@@ -10,8 +10,8 @@ from tests import postgres
 from tests.effort import amount
 
 ROOT = Path(__file__).parents[2]
-STRIDE = amount(7, 5, 1)
-SERVER_STRIDE = amount(31, 23, 1)  # a copy of a database there takes five times as long
+STRIDE = amount(9, 9, 1)
+SERVER_STRIDE = amount(41, 41, 1)  # a copy of a database there takes five times as long
 
 OPERATIONS = pytest.mark.parametrize(
     ("operation", "at_least"), [("accept", 250), ("claim", 60), ("finish", 180), ("recover", 130)]

@@ -26,7 +26,7 @@ from tests.fleet.conftest import OWNER, darkroom
 from tests.serving import free_port
 from tests.waiting import PATIENCE_S
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(3600 if SOAK else 1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600 if SOAK else 1500)]
 
 JOBS = amount(12, 24, 200)
 CUT_S = 60.0 if SOAK else 25.0

@@ -32,7 +32,7 @@ from darkroom.storage.tables import ImageRow
 from tests.effort import SOAK, amount
 from tests.queue.conftest import Clock, new_job
 
-EXAMPLES = amount(30, 60, 200)
+EXAMPLES = amount(30, 40, 200)
 STEPS = amount(40, 50, 60)
 CAPS = QueueSettings(max_pending=6, max_pending_per_client=4, max_in_flight_per_client=2)
 LEASE_S, MAX_ATTEMPTS = 30.0, 3

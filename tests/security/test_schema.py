@@ -16,7 +16,7 @@ from tests.security.doors import tokens_in
 from tests.security.unlimited import UNLIMITED
 from tests.serving import RunningServer, running
 
-EXAMPLES = amount(10, 20, 300)
+EXAMPLES = amount(10, 12, 300)
 DEEP = "examples,coverage,fuzzing,stateful"
 HERE = Path(__file__).parent
 NOBODY = "http://127.0.0.1:9"  # listens there
