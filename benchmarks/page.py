@@ -1,6 +1,7 @@
 """docs/benchmarks.md, written from what was measured."""
 
 import platform
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +15,10 @@ from benchmarks.figure import Figure
 from benchmarks.suite import Suite
 
 INTRODUCTION = """\
-`make bench ARGS=--write` writes this page. Compared values were measured in one run on one machine,
-in alternating turns (ours, baseline, baseline, ours …), and each ratio is of one turn. The table
-shows medians and the range over all counted turns. `make bench` fails if a figure is beyond its
-limit; the aim is the goal."""
+`make bench ARGS=--write` writes this page, and `make bench ARGS="--only workers --write"` one
+section. Compared values were measured in one run on one machine, in alternating turns (ours,
+baseline, baseline, ours …), and each ratio is of one turn. The tables show medians and the range
+over all counted turns. `make bench` fails if a figure is beyond its limit; the aim is the goal."""
 
 HEADER = """\
 | what | median | range | runs | limit | aim |
@@ -26,20 +27,25 @@ HEADER = """\
 NOT_HERE = "Not measured: this machine has no GPU."
 
 
-def render(measured: Sequence[tuple[Suite, list[Figure]]]) -> str:
-    """The page, a section a suite."""
-    return (
-        "\n\n".join(
-            [
-                "# Benchmarks",
-                INTRODUCTION,
-                f"Darkroom {darkroom.__version__}, {datetime.now(UTC):%Y-%m-%d}, on {machine()}.",
-                *(section(suite, figures) for suite, figures in measured),
-                "",
-            ]
-        ).rstrip()
-        + "\n"
-    )
+TITLE = re.compile(r"^## (.*)$", re.MULTILINE)
+
+
+def updated(page: str, measured: Sequence[tuple[Suite, list[Figure]]], titles: list[str]) -> str:
+    """The page with the sections of these suites written anew, in the order of all titles.
+
+    Sections without one of the titles are left out.
+    """
+    _, *parts = TITLE.split(page)
+    sections = {
+        title: f"## {title}\n\n{text.strip()}"
+        for title, text in zip(parts[::2], parts[1::2], strict=True)
+    }
+    where = f"Darkroom {darkroom.__version__}, {datetime.now(UTC):%Y-%m-%d}, on {machine()}."
+    sections |= {
+        suite.title: f"{section(suite, figures)}\n\n{where}" for suite, figures in measured
+    }
+    known = [sections[title] for title in titles if title in sections]
+    return "\n\n".join(["# Benchmarks", INTRODUCTION, *known]) + "\n"
 
 
 def section(suite: Suite, figures: list[Figure]) -> str:
