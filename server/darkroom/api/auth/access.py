@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from flask import Flask, Response, current_app, g, request
 from flask_limiter import Limiter, RateLimitExceeded
 from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
-from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
 from darkroom.api.auth import credentials, origin
+from darkroom.api.auth.counts import Counts
 from darkroom.api.auth.origin import AllowedOrigins, Proxies
 from darkroom.api.errors import ProblemError, respond
 from darkroom.config import AuthSettings
@@ -118,7 +118,7 @@ class Guesses:
     def __init__(self, per_minute: int) -> None:
         self._of_address = RateLimitItemPerMinute(per_minute)
         self._of_anybody = RateLimitItemPerHour(MAX_WRONG_CODES)
-        self._counts = FixedWindowRateLimiter(MemoryStorage())
+        self._counts = FixedWindowRateLimiter(Counts())
 
     def check(self, address: str) -> None:
         """Raise ProblemError 429 if an address may not try a code now."""
@@ -309,7 +309,7 @@ def install(app: Flask, authenticator: Authenticator, per_minute: int) -> None:
         app=app,
         application_limits=[f"{per_minute}/minute"],
         application_limits_exempt_when=_is_free,
-        storage_uri="memory://",
+        storage_uri=f"{Counts.STORAGE_SCHEME[0]}://",
         strategy="fixed-window",
     )
 
