@@ -89,6 +89,7 @@ def wrong(answer: httpx2.Response, status: int = 422) -> dict[str, str]:
 # --- what it does --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_models_say_whether_they_edit_and_how_many_pictures(studio: RunningServer) -> None:
     listed = {model["name"]: model for model in studio.http.get("/models").json()["models"]}
 
@@ -99,6 +100,7 @@ def test_models_say_whether_they_edit_and_how_many_pictures(studio: RunningServe
     assert listed["tintype"]["limits"]["max_references"] == 0
 
 
+@pytest.mark.slow
 def test_a_picture_is_edited(studio: RunningServer) -> None:
     answer = edit(studio, text(RED), width=320, height=256)
 
@@ -110,6 +112,7 @@ def test_a_picture_is_edited(studio: RunningServer) -> None:
     assert pixels(studio, answer) != pixels(studio, edit(studio, text(BLUE), width=320, height=256))
 
 
+@pytest.mark.slow
 def test_every_reference_counts_and_so_does_their_order(studio: RunningServer) -> None:
     asked = ([RED], [RED, BLUE], [BLUE, RED])
     found = [pixels(studio, edit(studio, *map(text, references))) for references in asked]
@@ -117,6 +120,7 @@ def test_every_reference_counts_and_so_does_their_order(studio: RunningServer) -
     assert len(set(found)) == 3
 
 
+@pytest.mark.slow
 def test_a_form_asks_the_same(studio: RunningServer) -> None:
     fields = {"prompt": "make it rain", "model": "klein", "num_inference_steps": "2", "seed": "7"}
     parts = [("references", ("one.png", RED)), ("references", ("two.png", BLUE))]
@@ -126,6 +130,7 @@ def test_a_form_asks_the_same(studio: RunningServer) -> None:
     assert pixels(studio, sent) == pixels(studio, edit(studio, text(RED), text(BLUE)))
 
 
+@pytest.mark.slow
 def test_a_form_of_files_and_stored_pictures_is_numbered(studio: RunningServer) -> None:
     stored = edit(studio, text(RED)).json()["request"]["references"][0]
     fields = {"prompt": "make it rain", "model": "klein", "num_inference_steps": "2", "seed": "7"}
@@ -146,6 +151,7 @@ def test_a_form_of_files_and_stored_pictures_is_numbered(studio: RunningServer) 
         assert wrong(ask(first, second))["#/references"].startswith(detail)
 
 
+@pytest.mark.slow
 def test_an_answered_request_sent_again_makes_the_same_picture(studio: RunningServer) -> None:
     first = edit(studio, text(RED), text(BLUE), num_images=2)
 
@@ -156,6 +162,7 @@ def test_an_answered_request_sent_again_makes_the_same_picture(studio: RunningSe
     ]
 
 
+@pytest.mark.slow
 def test_a_generated_picture_can_be_edited(studio: RunningServer) -> None:
     drawn = studio.txt2img("a red fox").json()["images"][0]["id"]
 
@@ -165,6 +172,7 @@ def test_a_generated_picture_can_be_edited(studio: RunningServer) -> None:
     assert (answer.json()["request"]["width"], answer.json()["request"]["height"]) == (256, 256)
 
 
+@pytest.mark.slow
 def test_the_picture_tells_how_it_was_made(studio: RunningServer) -> None:
     found = made(studio.http.get(edit(studio, text(RED), text(BLUE)).json()["images"][0]["url"]))
 
@@ -184,6 +192,7 @@ def test_a_job_with_one_reference_runs_on_a_model_that_takes_one(studio: Running
 # --- sizes ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "expected"), [((320, 512), (320, 512)), ((300, 500), (304, 496)), ((2000, 1000), None)]
 )

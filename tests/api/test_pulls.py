@@ -298,6 +298,7 @@ def test_progress_is_told_and_a_second_pull_is_the_first(house: House) -> None:
     assert house.ended(path)["status"] == "succeeded"
 
 
+@pytest.mark.slow
 def test_a_cancelled_pull_leaves_nothing(house: House) -> None:
     house.hub.held.clear()
     path = house.begin(FOX)

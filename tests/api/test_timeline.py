@@ -106,6 +106,7 @@ def test_a_job_that_is_not_there_has_no_timeline(server: RunningServer) -> None:
     assert answer.json()["type"] == "urn:darkroom:problem:not-found"
 
 
+@pytest.mark.slow
 def test_each_picture_of_a_job_has_its_own_film(server: RunningServer) -> None:
     job = server.finished(server.submit(num_images=3, num_inference_steps=12)["id"])
 

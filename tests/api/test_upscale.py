@@ -137,6 +137,7 @@ def test_a_drawing_of_the_demo_model_becomes_larger_without_any_file(
     assert (image["width"], image["height"]) == (128 * scale, 128 * scale)
 
 
+@pytest.mark.slow
 def test_without_a_name_one_is_chosen_and_told(upscaling: RunningServer, small: Path) -> None:
     plain = upscale(upscaling, small, upscaler=None).json()
     larger = upscale(upscaling, small, upscaler=None, scale=3).json()
@@ -307,6 +308,7 @@ def test_a1111s_names_mean_the_files_it_downloads(upscaling: RunningServer, smal
     assert "x-ignored-fields" not in answer.headers
 
 
+@pytest.mark.slow
 def test_hires_fix_draws_over_the_networks_picture(upscaling: RunningServer) -> None:
     fields = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5, "batch_size": 2}
     small = {"width": 64, "height": 64}
@@ -358,6 +360,7 @@ def test_sd_upscale_draws_over_the_networks_picture(upscaling: RunningServer, sm
     assert made[0]["images"] != made[2]["images"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", sampled(["extra-single-image", "img2img", "txt2img"]))
 def test_an_interrupted_network_is_answered_with_what_there_is(
     upscaling: RunningServer, medium: Path, route: str

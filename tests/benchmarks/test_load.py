@@ -37,6 +37,7 @@ def test_arrivals_are_seeded_ascending_and_of_the_asked_rate() -> None:
     assert len(moments) / moments[-1] == pytest.approx(4.0, rel=0.1)
 
 
+@pytest.mark.slow
 def test_people_and_listeners_get_what_they_came_for(server: RunningServer) -> None:
     result, followed = asyncio.run(
         load_tool.run(

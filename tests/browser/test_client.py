@@ -37,6 +37,7 @@ def test_the_demo_model_says_what_it_is_and_draws_an_example(mobile: Phone) -> N
     assert mobile.job()["request"]["prompt"] == "a cat"
 
 
+@pytest.mark.slow
 def test_one_sees_it_develop(mobile: Phone) -> None:
     mobile.develop("a red fox", steps=60)
 

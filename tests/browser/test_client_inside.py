@@ -111,6 +111,7 @@ def test_other_browsers_show_the_same(
         browser.find("button", "Look inside")
 
 
+@pytest.mark.slow
 def test_a_touched_word_shows_where_the_model_looked_for_it(inside: Phone) -> None:
     assert contrast(inside) == 0
     inside.press("fox")

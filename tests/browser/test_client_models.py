@@ -55,6 +55,7 @@ def fits_the_screen(mobile: Phone) -> None:
     assert mobile.page.evaluate(TOO_WIDE) == []
 
 
+@pytest.mark.slow
 def test_an_owner_downloads_a_model_and_deletes_it(
     owner: Phone, hub: Hub, house: RunningServer
 ) -> None:

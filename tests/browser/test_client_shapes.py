@@ -49,6 +49,7 @@ def test_a_phone_on_its_side_has_room_for_the_form(lying: Phone) -> None:
     assert tabs["width"] < 100, "the tabs take no height"
 
 
+@pytest.mark.slow
 def test_a_phone_on_its_side_shows_the_picture_in_its_full_height(lying: Phone) -> None:
     made = lying.server.txt2img("a red fox").json()["images"][0]["id"]
     lying.open(f"#/picture/{made}")

@@ -160,6 +160,7 @@ def test_of_two_variants_one_comes(
     )
 
 
+@pytest.mark.slow
 def test_an_interrupted_pull_goes_on_where_it_was(
     hub: Hub, pull: Pull, published: Path, box: Path, catalog: ModelCatalog
 ) -> None:

@@ -362,6 +362,7 @@ def notes(events: list[object]) -> list[str]:
     return [event.note for event in events if isinstance(event, JobWarning)]
 
 
+@pytest.mark.slow
 def test_with_little_memory_calls_are_cut_and_the_job_says_so(tmp_path: Path) -> None:
     engine = make_engine(tmp_path)
     asked = EngineJob("job", request(num_images=2, num_inference_steps=3))
@@ -398,6 +399,7 @@ def test_with_no_memory_the_job_breaks_and_the_next_one_does_not(tmp_path: Path)
     assert developed(run(engine, EngineJob("next", request(num_inference_steps=1))), "next")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", sampled([False, True]))
 def test_one_job_does_not_wait_for_another_clients_twelve(tmp_path: Path, exact: bool) -> None:
     engine = make_engine(tmp_path, hardware.Clock())  # every call takes the same time

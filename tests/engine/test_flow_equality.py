@@ -346,6 +346,7 @@ def counted(model: str) -> Iterator[list[int]]:
         yield calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", each(*SHARING))
 def test_jobs_of_one_size_share_their_calls(
     engine: DiffusersEngine, stock: Callable[[str], FlowStock], model: str

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from darkroom.engine.base import EngineJob, Failed
 from darkroom.requests import Lora
+from tests.effort import sampled
 from tests.engine import hardware, tiny, tiny_families
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.lora_changes import ALPHA, KINDS, RANK, Draw, merge, write
@@ -33,7 +34,7 @@ def loras_dir(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sampled(KINDS, one_in=2))
 @pytest.mark.parametrize("family", ["sd", pytest.param("sdxl", marks=pytest.mark.slow)])
 def test_a_kind_is_the_change_of_weights_that_its_formula_says(
     loras_dir: Path, family: str, kind: str

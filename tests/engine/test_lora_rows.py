@@ -276,6 +276,7 @@ def _of_other_widths(path: Path, folder: Path) -> None:
     path.write_bytes((folder / "loras" / "sdxl-ink.safetensors").read_bytes())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     sampled([(_not_finite, "infinite"), (_of_other_widths, "for another model")]),

@@ -68,7 +68,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
     ("name", "form"),
     sampled(
         [*itertools.product(FAMILIES, ["split", "whole"]), ("sd1", "split"), ("sdxl", "split")],
-        one_in=3,
+        one_in=6,
     ),
 )
 def test_a_file_is_the_folder_that_it_was_made_of(

@@ -96,6 +96,7 @@ def test_a_box_that_has_joined_works_with_a_role_of_its_own(
     assert "permission denied" not in worker.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_box_that_was_removed_has_no_access_any_more(
     first_box: FirstBox, fresh_code: str, tmp_path: Path
 ) -> None:

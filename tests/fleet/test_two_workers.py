@@ -87,6 +87,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield started
 
 
+@pytest.mark.slow
 def test_a_model_that_only_one_has_is_listed_and_drawn_there(fleet: Fleet) -> None:
     listed = fleet.http.get("/models").json()["models"]
     workers = {each["name"]: each["workers"] for each in listed}

@@ -256,6 +256,7 @@ def ended_before_b_began(server: RunningServer, steps: int) -> int:
         )
 
 
+@pytest.mark.slow
 def test_a_queues_twenty_and_b_waits_for_two_at_most(server: RunningServer) -> None:
     assert ended_before_b_began(server, steps=40) <= 2
 

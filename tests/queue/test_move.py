@@ -211,6 +211,7 @@ def test_a_server_that_runs_is_not_moved(source: Settings, tmp_path: Path) -> No
         move.move(source, target)
 
 
+@pytest.mark.slow
 def test_the_command_says_which_settings_to_write(source: Settings, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
 

@@ -389,7 +389,7 @@ class QueueMachine(RuleBasedStateMachine):
 @pytest.mark.parametrize(
     ("another_place", "examples"),
     [
-        ("sqlite", 5),
+        ("sqlite", 3),
         pytest.param("sqlite", EXAMPLES, marks=pytest.mark.slow),
         pytest.param("postgresql", 5 if not SOAK else EXAMPLES, marks=pytest.mark.slow),
     ],

@@ -264,6 +264,7 @@ def darkroom(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 def test_darkroom_pair_lets_an_old_device_in_again(shut_server: RunningServer) -> None:
     with tokens_in(shut_server.data_dir) as tokens:
         lost, _ = tokens.create("Ada's tablet", Scope.OWN)

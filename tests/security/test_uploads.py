@@ -175,6 +175,7 @@ def test_a_decoder_that_dies_idle_is_replaced_unnoticed(box: RunningServer) -> N
     assert [img2img(box, SOUND).status_code for _ in range(4)] == [202] * 4
 
 
+@pytest.mark.slow
 def test_decoding_is_limited_in_time(tmp_path: Path, large: bytes) -> None:
     limit = {"DARKROOM_WEB__DECODE_TIMEOUT_S": "0.5", "DARKROOM_WEB__DECODERS": "1"}
     with running(tmp_path, process="web", **UNLIMITED, **limit) as server:
@@ -193,6 +194,7 @@ def test_decoding_is_limited_in_memory(tmp_path: Path) -> None:
         assert img2img(server, SOUND).status_code == 202
 
 
+@pytest.mark.slow
 def test_more_uploads_than_can_be_decoded_are_told_to_come_again(tmp_path: Path) -> None:
     limit = {"DARKROOM_WEB__DECODE_TIMEOUT_S": "2", "DARKROOM_WEB__DECODERS": "1"}
     with running(tmp_path, process="web", **UNLIMITED, **limit) as server:
