@@ -23,6 +23,7 @@ from benchmarks import (
     storing,
     streams,
     traffic,
+    waiting,
     workers,
 )
 from benchmarks.servers import ROOT
@@ -38,6 +39,7 @@ SUITES: dict[str, Suite] = {
         loras.SUITE,
         *traffic.SUITES,
         accepting.SUITE,
+        waiting.SUITE,
         listing.SUITE,
         growth.SUITE,
         streams.SUITE,

@@ -43,10 +43,10 @@ def accepting(effort: Effort) -> list[Figure]:
             worker = server.child("worker")
             worker.suspend()
             try:
-                empty = tuple(_accept(server, seed) for seed in range(effort.pictures))
+                empty = tuple(accept_ms(server, seed) for seed in range(effort.pictures))
                 for seed in range(QUEUED):
-                    _accept(server, seed)
-                full = tuple(_accept(server, seed) for seed in range(5 * effort.pictures))
+                    accept_ms(server, seed)
+                full = tuple(accept_ms(server, seed) for seed in range(5 * effort.pictures))
                 few_loras = _accept_with_lora(server, effort)
                 _fill(loras, many)
                 many_loras = _accept_with_lora(server, effort)
@@ -76,10 +76,10 @@ def _fill(folder: Path, count: int) -> None:
 
 def _accept_with_lora(server: Server, effort: Effort) -> tuple[float, ...]:
     lora = {"loras": [{"name": "lora-7"}]}
-    return tuple(_accept(server, seed, **lora) for seed in range(5 * effort.pictures + 1))[1:]
+    return tuple(accept_ms(server, seed, **lora) for seed in range(5 * effort.pictures + 1))[1:]
 
 
-def _accept(server: Server, seed: int, **fields: object) -> float:
+def accept_ms(server: Server, seed: int, **fields: object) -> float:
     """Milliseconds until a job is accepted."""
     job = load.txt2img(seed % 20 + 1, seed)
     body = {**job.body, **fields}
