@@ -356,6 +356,7 @@ class Settings(BaseSettings):
     signing_key_path: ClassVar = InDataDir("signing.key")
     membership_path: ClassVar = InDataDir("fleet.json")
     ray_token_path: ClassVar = InDataDir("ray.token")
+    ray_tls_dir: ClassVar = InDataDir("ray-tls")
     webhook_secret_path: ClassVar = InDataDir("webhooks.secret")
     orphans_dir: ClassVar = InDataDir("orphans")
     images_dir: ClassVar = InDataDir("images")

@@ -4,9 +4,7 @@ Each box is a network and process namespace of its own, with a worker that Ray s
 have the bytes that they have without a disturbance.
 """
 
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -16,8 +14,6 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 
-from darkroom.config import Settings
-from darkroom.ops.fleet import node
 from tests import postgres, s3
 from tests.effort import SOAK, amount
 from tests.fleet.boxes import Box, Bridge, Program, bridge, joining
@@ -90,22 +86,6 @@ class Fleet:
     def code(self) -> str:
         return self.owner("fleet", "code").stdout.split()[3]
 
-    def enter_ray(self, token: str) -> str:
-        """What a program is told that tries to get into Ray."""
-        head = f"{self.network.address}:{Settings().fleet.port}"
-        script = f"import ray; ray.init('{head}', _node_ip_address='{self.network.address}')"
-        environment = {**os.environ, **node.environment(token)}
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode != 0
-        return done.stderr
-
     def ready(self) -> int:
         """How many workers have loaded their model."""
         engine = create_engine(self.postgres.url("fleet"))
@@ -151,7 +131,6 @@ def test_every_job_gets_its_picture_whatever_dies(fleet: Fleet, photo: Path) -> 
         first, second = (stack.enter_context(fleet.box(number)) for number in (1, 2))
         caller = Caller(url, photo, JOBS)
         patiently(lambda: fleet.ready() == 2, first.program.log)
-        assert "Unauthenticated" in fleet.enter_ray(token="0" * 64)
         caller.draw(disturbances(fleet, first, second, web, head))
 
         # Who was removed ends.

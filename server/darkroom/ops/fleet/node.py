@@ -1,8 +1,8 @@
 """Ray's node on this box: the command that runs it, its environment, and its folder.
 
 A node is a child process that ends with its parent, and its own children with it. Ray's processes
-listen on every address of the machine unless the node's is 127.0.0.1, so a token is always asked
-for: without it they take nothing.
+listen on every address of the machine unless the node's is 127.0.0.1, so they talk TLS to each
+other alone, and ask for a token.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from darkroom.config import Settings
 from darkroom.errors import DarkroomError
+from darkroom.ops.fleet import node_tls
 
 NAMESPACE = "darkroom"
 BOX = "darkroom-box:"  # and a name: the resource of each box, by which its workers are placed
@@ -50,7 +51,8 @@ def head_command(settings: Settings) -> list[str]:
     fleet = settings.fleet
     return [
         *_start(settings, fleet.address),
-        *("--head", f"--port={fleet.port}", "--include-dashboard=false", "--num-gpus=0"),
+        *("--head", f"--port={fleet.port}", "--num-gpus=0"),
+        *("--include-dashboard=false", "--no-monitor"),  # it scales machines; we have none to scale
         "--resources={}",
     ]
 
@@ -73,10 +75,14 @@ def _start(settings: Settings, address: str) -> list[str]:
     ]
 
 
-def environment(token: str, storage: Path | None = None) -> dict[str, str]:
+def environment(
+    settings: Settings, token: str, address: str, storage: Path | None = None
+) -> dict[str, str]:
     """The environment of Ray's processes, and of programs that connect to them.
 
     Args:
+        token: Ray's.
+        address: of this node.
         storage: where the head keeps what it knows, so that it is the same one after a restart.
     """
     given = {
@@ -94,6 +100,7 @@ def environment(token: str, storage: Path | None = None) -> dict[str, str]:
         "RAY_memory_monitor_refresh_ms": "0",
         "RAY_gcs_rpc_server_reconnect_timeout_s": str(RECONNECT_S),
     }
+    given |= node_tls.environment(settings.ray_tls_dir, token, address)
     if storage is not None:
         storage.mkdir(parents=True, exist_ok=True)
         given |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(storage)}

@@ -38,7 +38,8 @@ def run_head(settings: Settings) -> None:
     words = ["fleet", "manage", "--data-dir", str(settings.data_dir)]
 
     def children(token: str) -> list[Child]:
-        given = node.environment(token, _storage(settings.data_dir / "ray", token))
+        stored = _storage(settings.data_dir / "ray", token)
+        given = node.environment(settings, token, settings.fleet.address, stored)
         return [
             Child("ray", node.head_command(settings), variables=given),
             Child("manager", [sys.executable, "-m", "darkroom", *words], variables=given),
@@ -92,7 +93,7 @@ def run_box(settings: Settings, joined: Membership) -> None:
     def children(_told: str) -> list[Child]:
         told = known[0].handover
         command = node.box_command(settings, told.name, known[0].address, told.ray_address)
-        given = node.environment(told.ray_token) | told.environment
+        given = node.environment(settings, told.ray_token, known[0].address) | told.environment
         given |= {f"{PREFIX}DATA_DIR": str(settings.data_dir)} | _own_choices(told.environment)
         return [Child("ray", command, variables=given)]
 
