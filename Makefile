@@ -32,7 +32,7 @@ test: programs client ## run the daily tests (SYSTEM=no installs no system packa
 test-all: test ## run the daily tests, then the slow ones
 	DARKROOM_TESTS=all $(PYTEST) $(PARALLEL) -m slow $(ARGS)
 
-soak: programs client ## run the tests that kill, flood and forge in their full numbers: two hours
+soak: programs client ## run the tests that kill, flood, forge and damage in their full numbers: over two hours
 	DARKROOM_TESTS=soak $(PYTEST) tests/faults tests/security tests/queue tests/fleet \
 		tests/engine/test_faults_at_random.py tests/engine/test_bad_folders.py \
 		tests/engine/test_equality.py tests/api/test_explain.py $(ARGS)

@@ -33,7 +33,8 @@ TITLE = re.compile(r"^## (.*)$", re.MULTILINE)
 def updated(page: str, measured: Sequence[tuple[Suite, list[Figure]]], titles: list[str]) -> str:
     """The page with the sections of these suites written anew, in the order of all titles.
 
-    Sections without one of the titles are left out.
+    What this machine cannot measure stays as it was. Sections without one of the titles are left
+    out.
     """
     _, *parts = TITLE.split(page)
     sections = {
@@ -42,7 +43,9 @@ def updated(page: str, measured: Sequence[tuple[Suite, list[Figure]]], titles: l
     }
     where = f"Darkroom {darkroom.__version__}, {datetime.now(UTC):%Y-%m-%d}, on {machine()}."
     sections |= {
-        suite.title: f"{section(suite, figures)}\n\n{where}" for suite, figures in measured
+        suite.title: f"{section(suite, figures)}\n\n{where}"
+        for suite, figures in measured
+        if figures or suite.title not in sections
     }
     known = [sections[title] for title in titles if title in sections]
     return "\n\n".join(["# Benchmarks", INTRODUCTION, *known]) + "\n"

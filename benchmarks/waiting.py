@@ -16,6 +16,7 @@ from benchmarks.suite import Effort, Suite, order
 
 CLIENTS = (1, 8, 64, 256)
 STEPS = 4
+COMING_S = 120.0  # for all clients to be accepted
 
 HOW = f"""\
 Each client waits in a blocking `POST /txt2img` of {STEPS} steps. Images a second: each requests the
@@ -31,7 +32,7 @@ def waiting(effort: Effort) -> list[Figure]:
         load.closed_loop(server, load.mixed(4, seed=0), 2)
         for turn in range(effort.rounds):
             for clients in order(CLIENTS, turn):
-                jobs = [load.txt2img(STEPS, seed) for seed in range(max(effort.jobs, clients))]
+                jobs = [load.txt2img(STEPS, seed) for seed in range(max(effort.jobs, 2 * clients))]
                 rates[clients].append(len(jobs) / load.closed_loop(server, jobs, clients))
         accepting = _accepting(server, 5 * effort.pictures)
     few, many = (median(accepting[clients]) for clients in (CLIENTS[0], CLIENTS[-1]))
@@ -49,15 +50,17 @@ def _accepting(server: Server, times: int) -> dict[int, tuple[float, ...]]:
     took: dict[int, tuple[float, ...]] = {}
     with ThreadPoolExecutor(CLIENTS[-1]) as pool:
         server.child("worker").suspend()
-        waits = 0
-        for clients in CLIENTS:
-            for seed in range(waits, clients):
-                pool.submit(_wait, server, seed)
-            waits = clients
-            _until_queued(server, clients + times * len(took))
-            took[clients] = tuple(accept_ms(server, seed) for seed in range(times))
-        server.child("worker").resume()
-        server.process.terminate()
+        try:
+            waits = 0
+            for clients in CLIENTS:
+                for seed in range(waits, clients):
+                    pool.submit(_wait, server, seed)
+                waits = clients
+                _until_queued(server, clients + times * len(took))
+                took[clients] = tuple(accept_ms(server, seed) for seed in range(times))
+        finally:
+            server.child("worker").resume()
+            server.process.terminate()
     return took
 
 
@@ -68,8 +71,12 @@ def _wait(server: Server, seed: int) -> None:
 
 
 def _until_queued(server: Server, count: int) -> None:
-    """Wait until so many jobs are in the queue, those that the stopped worker has among them."""
-    while True:
+    """Wait until so many jobs are in the queue, those that the stopped worker has among them.
+
+    RuntimeError: some never come.
+    """
+    deadline = time.monotonic() + COMING_S
+    while time.monotonic() < deadline:
         metrics = text_string_to_metric_families(server.http.get("/metrics").text)
         (jobs,) = (each for each in metrics if each.name == "darkroom_jobs")
         there = sum(
@@ -80,6 +87,7 @@ def _until_queued(server: Server, count: int) -> None:
         if there >= count:
             return
         time.sleep(0.1)
+    raise RuntimeError(f"of {count} jobs some are not in the queue after {COMING_S:.0f} s")
 
 
 SUITE = Suite("waiting", "Many waiting clients", HOW, waiting)

@@ -280,11 +280,11 @@ EVERYWHERE = ("0.0.0.0", "::", "[::]")
 
 
 def _not_everywhere(host: str) -> str:
-    """An address on which only the boxes of a fleet are: whoever reaches Ray may run programs."""
+    """One address, at which the boxes of a fleet find this machine."""
     if host.strip() in ("", *EVERYWHERE):
         raise ValueError(
-            f"{host!r} is every network of this machine, and whoever joins Ray may run programs "
-            "here; name the address that only the fleet's boxes reach, such as one of a VPN"
+            f"{host!r} is no address at which boxes find this machine; name one that only the "
+            "fleet's boxes reach, such as one of a VPN"
         )
     return host
 

@@ -45,6 +45,14 @@ def test_no_part_begins_without_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_parts_run_alone(tmp_path: Path) -> None:
+    status, results = check(tmp_path, "--only", "memory", "context")
+
+    assert status == 0
+    assert [result["name"] for result in results] == ["memory", "context"]
+
+
+@pytest.mark.slow
 def test_every_part_runs_or_says_why_not(tmp_path: Path) -> None:
     status, results = check(tmp_path)
 

@@ -117,7 +117,10 @@ def test_alone(
     ("model", "one_in"),
     [
         *((model, 5) for model in DAILY),
-        *(pytest.param(model, amount(2, 2, 1), marks=pytest.mark.slow) for model in MODELS),
+        *(
+            pytest.param(model, amount(2, 2, 1) if len(tasks) > 1 else 1, marks=pytest.mark.slow)
+            for model, tasks in MODELS.items()
+        ),
     ],
 )
 def test_in_company(

@@ -32,13 +32,14 @@ import ray
 ray.init("{ADDRESS}:{PORT}", namespace="fleet", _node_ip_address="{ADDRESS}", log_to_driver=False)
 
 
-@ray.remote(num_cpus=0, lifetime="detached", name="guest")
+@ray.remote(num_cpus=0)
 class Guest:
     def greet(self):
         return "got in"
 
 
-print(ray.get(Guest.remote().greet.remote()))
+guest = Guest.options(name="guest", lifetime="detached", get_if_exists=True).remote()
+print(ray.get(guest.greet.remote()))
 """
 
 
@@ -54,7 +55,8 @@ class Head:
         """Those that other machines may reach, each with its address and program."""
         self.child.look(time.monotonic())
         found = {}
-        for each in psutil.Process().children(recursive=True):
+        assert self.child.process is not None
+        for each in psutil.Process(self.child.process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 for one in each.net_connections("tcp"):
                     if one.status == psutil.CONN_LISTEN and one.laddr.ip not in LOCAL:
@@ -132,9 +134,22 @@ def test_nobody_else_gets_through_a_handshake(head: Head, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("guest")
+def test_a_certificate_without_the_token_is_not_enough(head: Head, tmp_path: Path) -> None:
+    settings = head.settings.model_copy(update={"data_dir": tmp_path})
+    environment = {**node.environment(settings, TOKEN, ADDRESS), "RAY_AUTH_TOKEN": ANOTHER}
+    command = [sys.executable, "-c", PROGRAM]
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode != 0
+    assert "Unauthenticated" in done.stderr
+
+
+@pytest.mark.usefixtures("guest")
 def test_the_others_listen_on_the_nodes_address_and_ask_for_the_token(head: Head) -> None:
     others = [port for port, (address, _) in head.open_ports().items() if address == ADDRESS]
 
+    assert PORT + node.PORTS["runtime-env-agent-port"] in others
     for port in others:
         answer = httpx2.get(f"http://{ADDRESS}:{port}/", timeout=PATIENCE_S)
         assert answer.status_code == httpx2.codes.UNAUTHORIZED, head.open_ports()[port]

@@ -98,7 +98,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", inside.PICTURES)
-def test_each_picture_is_the_same_every_time(made: Path, name: str) -> None:
+def test_each_picture_is_the_one_on_the_page(made: Path, name: str) -> None:
     with (
         Image.open(made.with_suffix("") / f"{name}.webp") as again,
         Image.open(shown(name)) as on_the_page,

@@ -22,19 +22,35 @@ def interrupted() -> Iterator[None]:
     sys.setswitchinterval(usual)
 
 
-@pytest.mark.usefixtures("interrupted")
-def test_every_request_counts_once() -> None:
-    counts, ready = Counts(), Barrier(THREADS, timeout=30)
+def count(counts: Counts, expiry: float) -> None:
+    """Many threads count at once, again and again, when no timer runs."""
+    ready = Barrier(THREADS, timeout=30)
 
     def ask(key: str) -> None:
         for _ in range(TIMES):
             ready.wait()
-            counts.incr(key, expiry=3600)
+            counts.incr(key, expiry)
             if ready.wait() == 0:
-                counts.timer.join()  # the next ones find none that runs
+                counts.timer.join()
 
     with ThreadPoolExecutor(THREADS) as pool:
         for _ in pool.map(ask, repeat("an address", THREADS)):
             pass
 
+
+@pytest.mark.usefixtures("interrupted")
+def test_every_request_counts_once() -> None:
+    counts = Counts()
+
+    count(counts, expiry=3600)
+
     assert counts.get("an address") == THREADS * TIMES
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_what_lapses_meanwhile_counts_no_more() -> None:
+    counts = Counts()
+
+    count(counts, expiry=1e-4)
+
+    assert counts.get("an address") == 0

@@ -10,7 +10,6 @@ from tests.security.doors import assert_refused, client, tokens_in
 from tests.serving import running
 
 
-@pytest.mark.slow
 def test_each_token_has_its_share_of_requests(tmp_path: Path) -> None:
     with running(tmp_path, process="web", DARKROOM_AUTH__REQUESTS_PER_MINUTE="5") as server:
         with tokens_in(tmp_path) as tokens:

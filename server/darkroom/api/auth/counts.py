@@ -7,7 +7,7 @@ from limits.storage import MemoryStorage
 
 
 class Counts(MemoryStorage):
-    """`MemoryStorage`, one thread at a time.
+    """`MemoryStorage`, one thread at a time, its timer's among them.
 
     That of `limits` 5.8 starts its timer twice if two threads count at once, which raises
     RuntimeError, and may forget a count (https://github.com/alisaifee/limits/pull/352).
@@ -26,6 +26,10 @@ class Counts(MemoryStorage):
     def get(self, key: str) -> int:
         with self._lock:
             return super().get(key)
+
+    def _MemoryStorage__expire_events(self) -> None:  # noqa: N802 - as Python mangles it
+        with self._lock:
+            super()._MemoryStorage__expire_events()  # type: ignore[misc]
 
     def clear(self, key: str) -> None:
         with self._lock:

@@ -2,7 +2,8 @@
 
 A node is a child process that ends with its parent, and its own children with it. Ray's processes
 listen on every address of the machine unless the node's is 127.0.0.1, so they talk TLS to each
-other alone, and ask for a token.
+other (`node_tls.py`), and ask for a token. The agent for environments has no TLS: it listens on the
+node's address, for the node itself.
 """
 
 import hashlib

@@ -6,7 +6,7 @@ are signed by one authority, whose key every node derives from the token: nothin
 handed over, and with a new token all certificates of before are worth nothing.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -18,11 +18,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from darkroom.api.auth.local_ca import general_names
 from darkroom.storage.files import write_file, write_key
 
-CURVE = ec.SECP256R1()
+AUTHORITY, CURVE = "Darkroom fleet", ec.SECP256R1()
 # 8 bytes more than the group's order has, so that the remainder is as good as uniform
 # (FIPS 186-5, appendix A.2.1).
 KEY_BYTES = 40
-SKEW, LIFE = timedelta(days=1), timedelta(days=3650)  # made anew whenever a node starts
+# The token ends what a certificate is worth, not a date: a box's clock may be wrong when it starts.
+# The last date means none (RFC 5280, section 4.1.2.5).
+BEGIN = datetime(2020, 1, 1, tzinfo=UTC)
+END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 HERE = ("127.0.0.1", "::1", "localhost")  # by which a node's processes reach each other
 
 
@@ -36,7 +39,7 @@ def environment(folder: Path, token: str, address: str) -> dict[str, str]:
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority_key, own_key = _authority_key(token), ec.generate_private_key(CURVE)
-    authority = _certificate(authority_key, "Darkroom fleet", authority_key, [])
+    authority = _certificate(authority_key, AUTHORITY, authority_key, [])
     own = _certificate(own_key, "Darkroom box", authority_key, [address, *HERE])
     paths = {name: folder / name for name in ("ca.pem", "node.pem", "node.key")}
     for name, certificate in (("ca.pem", authority), ("node.pem", own)):
@@ -71,16 +74,14 @@ def _certificate(
     hosts: list[str],
 ) -> x509.Certificate:
     """A node's certificate for its hosts; without any, the authority's."""
-    now = datetime.now(UTC)
-    issuer = "Darkroom fleet"
     builder = (
         x509.CertificateBuilder()
         .subject_name(_name(name))
-        .issuer_name(_name(issuer))
+        .issuer_name(_name(AUTHORITY))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - SKEW)
-        .not_valid_after(now + LIFE)
+        .not_valid_before(BEGIN)
+        .not_valid_after(END)
         .add_extension(x509.BasicConstraints(ca=not hosts, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(
