@@ -345,8 +345,8 @@ def test_an_address_that_only_this_machine_reaches_is_not_handed_over(
     assert url == make_url("postgresql+psycopg://role:secret@10.0.0.1:5433/darkroom")
 
 
-def test_ray_listens_on_no_address_that_is_everybodys() -> None:
-    with pytest.raises(ValueError, match="whoever joins Ray may run programs"):
+def test_the_fleets_address_is_one_at_which_boxes_find_this_machine() -> None:
+    with pytest.raises(ValueError, match="no address at which boxes find"):
         Settings(fleet={"address": "0.0.0.0"})
 
 
