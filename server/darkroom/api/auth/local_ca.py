@@ -92,8 +92,8 @@ class Authority:
             log.warning("the authority's root lapses; a new one is made, install it on all phones")
         key = ec.generate_private_key(ec.SECP256R1())
         root = self._make_root(names, key)
-        _write_key(self._root_key, key)
-        _write(self.root, root)
+        save_key(self._root_key, key)
+        save(self.root, root)
         return root, key
 
     def _make_root(
@@ -178,8 +178,8 @@ class Authority:
             .sign(root_key, hashes.SHA256())
         )
         # A crash in between leaves a pair that does not match, which the next start makes anew.
-        _write_key(self.leaf_key, key)
-        _write(self.leaf, leaf)
+        save_key(self.leaf_key, key)
+        save(self.leaf, leaf)
 
 
 def _within(names: Sequence[x509.GeneralName], root: x509.Certificate) -> list[x509.GeneralName]:
@@ -231,10 +231,12 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+def save_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    """Write a key as PEM, for this user alone."""
     pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     write_key(path, key.private_bytes(serialization.Encoding.PEM, pkcs8, plain))
 
 
-def _write(path: Path, certificate: x509.Certificate) -> None:
+def save(path: Path, certificate: x509.Certificate) -> None:
+    """Write a certificate as PEM."""
     write_file(path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)

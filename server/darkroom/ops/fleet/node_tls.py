@@ -10,13 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from darkroom.api.auth.local_ca import general_names
-from darkroom.storage.files import write_file, write_key
+from darkroom.api.auth.local_ca import general_names, save, save_key
 
 AUTHORITY, CURVE = "Darkroom fleet", ec.SECP256R1()
 # 8 bytes more than the group's order has, so that the remainder is as good as uniform
@@ -42,16 +41,9 @@ def environment(folder: Path, token: str, address: str) -> dict[str, str]:
     authority = _certificate(authority_key, AUTHORITY, authority_key, [])
     own = _certificate(own_key, "Darkroom box", authority_key, [address, *HERE])
     paths = {name: folder / name for name in ("ca.pem", "node.pem", "node.key")}
-    for name, certificate in (("ca.pem", authority), ("node.pem", own)):
-        write_file(paths[name], certificate.public_bytes(serialization.Encoding.PEM), 0o644)
-    write_key(
-        paths["node.key"],
-        own_key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
-    )
+    save(paths["ca.pem"], authority)
+    save(paths["node.pem"], own)
+    save_key(paths["node.key"], own_key)
     return {
         "RAY_USE_TLS": "1",
         "RAY_TLS_CA_CERT": str(paths["ca.pem"]),
