@@ -100,7 +100,6 @@ def test_models_say_whether_they_edit_and_how_many_pictures(studio: RunningServe
     assert listed["tintype"]["limits"]["max_references"] == 0
 
 
-@pytest.mark.slow
 def test_a_picture_is_edited(studio: RunningServer) -> None:
     answer = edit(studio, text(RED), width=320, height=256)
 

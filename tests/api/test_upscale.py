@@ -308,7 +308,6 @@ def test_a1111s_names_mean_the_files_it_downloads(upscaling: RunningServer, smal
     assert "x-ignored-fields" not in answer.headers
 
 
-@pytest.mark.slow
 def test_hires_fix_draws_over_the_networks_picture(upscaling: RunningServer) -> None:
     fields = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5, "batch_size": 2}
     small = {"width": 64, "height": 64}
