@@ -10,7 +10,11 @@ Found = TypeVar("Found")
 
 
 def eventually(
-    look: Callable[[], Found], *, every_s: float = 0.02, about: Callable[[], object] | None = None
+    look: Callable[[], Found],
+    *,
+    every_s: float = 0.02,
+    patience_s: float = PATIENCE_S,
+    about: Callable[[], object] | None = None,
 ) -> Found:
     """What `look` returns once that is true. Until then it is called again and again.
 
@@ -20,15 +24,16 @@ def eventually(
     Args:
         look: returns something false, such as None or an empty list, while there is nothing yet.
         every_s: how long to wait between two calls.
+        patience_s: how long to call in all.
         about: what helps to understand why it never came to be.
 
     Raises:
         TimeoutError: it never came to be.
     """
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not (found := look()):
         if time.monotonic() > deadline:
             told = "" if about is None else f":\n{about()}"
-            raise TimeoutError(f"it is {found!r} after {PATIENCE_S:.0f} s{told}")
+            raise TimeoutError(f"it is {found!r} after {patience_s:.0f} s{told}")
         time.sleep(every_s)
     return found

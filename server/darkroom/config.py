@@ -152,9 +152,17 @@ def _offload(value: object) -> object:
     return value
 
 
+def _installed(backend: str) -> str:
+    if backend == "openvino" and find_spec("openvino") is None:
+        raise ValueError("it needs openvino: `pip install 'darkroom-server[openvino]'`")
+    return backend
+
+
 class EngineSettings(Section):
     device: Literal["auto", "cpu", "cuda", "xpu", "mps"] = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    backend: Annotated[Literal["torch", "openvino"], AfterValidator(_installed)] = "torch"
+    openvino_cache_bytes: int = Field(16 * 2**30, ge=0)
     stall_timeout_s: float = Field(300.0, ge=1)
     max_jobs_in_flight: int = Field(16, ge=1, le=64)
     max_batch_rows: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
@@ -359,6 +367,7 @@ class Settings(BaseSettings):
     ray_tls_dir: ClassVar = InDataDir("ray-tls")
     webhook_secret_path: ClassVar = InDataDir("webhooks.secret")
     orphans_dir: ClassVar = InDataDir("orphans")
+    openvino_dir: ClassVar = InDataDir("openvino")
     images_dir: ClassVar = InDataDir("images")
     models_dir: ClassVar = InDataDir("models")
     loras_dir: ClassVar = InDataDir("loras")

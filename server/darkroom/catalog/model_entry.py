@@ -1,7 +1,7 @@
 """A model on this server: what people are told of it, its files, and how to load them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,11 +34,13 @@ class NumberBytes:
         unet: of models with a UNet of Stable Diffusion.
         transformer: of the others.
         denoiser: of the network that is called at every step, if it is kept in less.
+        twice: parts of models with a UNet that are there twice, for torch and for OpenVINO.
     """
 
     unet: int
     transformer: int
     denoiser: int | None = None
+    twice: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,13 @@ class ModelEntry:
 
     def expected_parts(self, number_bytes: NumberBytes) -> dict[str, int]:
         """Bytes of each part in memory; raises as `numbers`."""
+        twice = number_bytes.twice if self.spec.family in families.UNETS else ()
+        return {
+            part: 2 * size if part in twice else size
+            for part, size in self._expected_once(number_bytes).items()
+        }
+
+    def _expected_once(self, number_bytes: NumberBytes) -> dict[str, int]:
         unet = self.spec.family in families.UNETS
         size = number_bytes.unet if unet else number_bytes.transformer
         denoiser = number_bytes.denoiser or size if self.quantize is None else 1

@@ -1,6 +1,7 @@
 """One UNet call for many samples, and DeepCache, which shortens most calls."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from darkroom.engine import calls
 from darkroom.engine.adapters import Adapters, LoraSet
 from darkroom.engine.calls import Call
 from darkroom.engine.explain.unets import explained
+from darkroom.engine.openvino.conversion import Conversion
 from darkroom.engine.sample import UNetSample
 
 
@@ -89,11 +91,21 @@ class Denoiser:
     """Calls a model's noise predictor, a `UNet2DConditionModel`, for many samples at once.
 
     Its deep part is computed at every `deep_cache_interval`th step of a sample.
+
+    Args:
+        conversion: whose UNet computes what it can, once it is there.
     """
 
-    def __init__(self, unet: Any, adapters: Adapters, deep_cache_interval: int = 1) -> None:
+    def __init__(
+        self,
+        unet: Any,
+        adapters: Adapters,
+        deep_cache_interval: int = 1,
+        conversion: Conversion | None = None,
+    ) -> None:
         self._unet = unet
         self._adapters = adapters
+        self._conversion = conversion
         self._cache = DeepCache(unet, deep_cache_interval) if deep_cache_interval > 1 else None
 
     def step(
@@ -115,7 +127,9 @@ class Denoiser:
         else:
             call = collate(samples, list(inputs.values()))
             with explained(self._unet, samples):
-                rows = self.predict(call, max_rows, _loras(samples))
+                rows = self._converted(samples, call, max_rows)
+                if rows is None:
+                    rows = self.predict(call, max_rows, _loras(samples))
             counts = [len(sample.rows) for sample in samples]
             predicted = dict(zip(samples, rows.split(counts), strict=True))
         failed: list[tuple[UNetSample, Exception]] = []
@@ -132,6 +146,27 @@ class Denoiser:
         """The UNet's output for a collated call, (rows, C, h, w), with the LoRAs of each row."""
         whole = Call(len(call["sample"]), call, {"return_dict": False}, loras)
         predicted: torch.Tensor = calls.make(self._unet, whole, max_rows, self._adapters.applied)[0]
+        return predicted
+
+    def _converted(
+        self, samples: Sequence[UNetSample], call: dict[str, Any], max_rows: int
+    ) -> torch.Tensor | None:
+        """The output as OpenVINO computes it; None if that is for torch.
+
+        LoRAs change layers, explaining looks into them, and exact pictures must not depend on
+        whether the network was converted yet.
+        """
+        network = self._conversion.unet if self._conversion is not None else None
+        if network is None or self._conversion is None or not network.takes(call):
+            return None
+        if _loras(samples) or any(sample.exact or sample.recorder for sample in samples):
+            return None
+        whole = Call(len(call["sample"]), call, {})
+        try:
+            predicted: torch.Tensor = calls.make(network, whole, max_rows, _no_loras)[0]
+        except (RuntimeError, MemoryError) as error:
+            self._conversion.drop("unet", error)
+            return None
         return predicted
 
     def _predict_cached(
@@ -207,6 +242,10 @@ def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | N
         stacked[row, : embed.shape[1]] = embed[0]
         mask[row, : embed.shape[1]] = True
     return stacked, mask
+
+
+def _no_loras(_loras: Sequence[LoraSet]) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def _loras(samples: Sequence[UNetSample]) -> Sequence[LoraSet]:

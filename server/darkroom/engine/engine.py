@@ -345,5 +345,6 @@ def from_settings(
         UpscalerCatalog.of(settings),
         settings.engine,
         clock,
+        settings.openvino_dir,
     )
     return DiffusersEngine(models, settings.engine, clock, meter)

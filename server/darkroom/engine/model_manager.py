@@ -33,6 +33,7 @@ from darkroom.engine.families.base import Family
 from darkroom.engine.families.unet import UNetFamily
 from darkroom.engine.loading import ModelLoadError
 from darkroom.engine.memory import MemoryLimits, Offload
+from darkroom.engine.openvino.conversion import Cache, Conversion
 from darkroom.engine.previews import Preview
 from darkroom.engine.prompts import PromptEncoder
 from darkroom.engine.vae import Vae
@@ -41,6 +42,7 @@ from darkroom.requests import UPSCALERS
 log = structlog.get_logger()
 
 STORAGE = {"none": None, "fp8": torch.float8_e4m3fn}  # of `engine.layerwise_casting`
+CONVERTED = ("unet", "vae")  # parts that are in memory twice with OpenVINO
 MAX_CODED = 4  # pictures in one VAE call: more bring little, and hold the others up
 
 
@@ -82,6 +84,7 @@ class ModelManager:
         upscalers: UpscalerCatalog,
         settings: EngineSettings,
         clock: Callable[[], float],  # measures calls
+        converted: Path | None = None,  # folder for models that OpenVINO computes
     ) -> None:
         diffusers_logging.disable_progress_bar()
         diffusers_logging.set_verbosity_error()
@@ -103,6 +106,7 @@ class ModelManager:
                     log.warning(f"engine.{name} is ignored with engine.offload: group")
                     settings = settings.model_copy(update={name: off})
         self._settings = settings
+        self._converted = self._conversions(converted)
         self._storage = STORAGE[settings.layerwise_casting]
         if self._storage is not None and self.device.type == "mps":
             log.warning("engine.layerwise_casting is ignored: this accelerator has no 8-bit floats")
@@ -111,6 +115,7 @@ class ModelManager:
             unet=pick_dtype(settings.dtype, self.device, unet=True).itemsize,
             transformer=pick_dtype(settings.dtype, self.device, unet=False).itemsize,
             denoiser=None if self._storage is None else self._storage.itemsize,
+            twice=() if self._converted is None else CONVERTED,
         )
         self._budget = memory.budget_bytes(settings.memory_budget_bytes, self.device)
         self._resident: dict[str, LoadedModel] = {}  # the most recently used last
@@ -119,6 +124,15 @@ class ModelManager:
         self._load: _Load | None = None
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self.gate = threading.Lock()
+
+    def _conversions(self, folder: Path | None) -> Cache | None:
+        """Where models converted for OpenVINO are; None if torch computes all."""
+        if self._settings.backend != "openvino" or folder is None:
+            return None
+        if self._accelerated:
+            log.warning("engine.backend: openvino is ignored: it is for CPUs")
+            return None
+        return Cache(folder, self._settings.openvino_cache_bytes)
 
     # --- for the engine's thread -----------------------------------------------------------
 
@@ -387,6 +401,8 @@ class ModelManager:
             for name, part in pipeline.components.items()
             if isinstance(part, torch.nn.Module)
         }
+        if entry.spec.family in UNETS:
+            sizes |= {name: 2 * sizes[name] for name in self._number_bytes.twice}
         family: Family
         if entry.info.family in stable_diffusion.FAMILIES:
             family = self._stable_diffusion(entry, pipeline)
@@ -422,15 +438,21 @@ class ModelManager:
         adapters = Adapters(
             pipeline, self._adapters, self.device, learn=words.learn, refusal=refusal
         )
+        conversion = None
+        if self._converted is not None:
+            # With DeepCache the UNet's calls are made in two parts.
+            whole = settings.deep_cache_interval == 1
+            conversion = Conversion(self._converted, entry, self._dtype(entry), unet=whole)
         return stable_diffusion.FAMILIES[info.family](
             stable_diffusion.pipelines(pipeline, info.family, info.tasks),
             PromptEncoder(pipeline, self.device, words.expand, words.name),
             adapters,
-            Vae(pipeline.vae, *where, settings.vae_tile_side, tiny),
-            Denoiser(pipeline.unet, adapters, settings.deep_cache_interval),
+            Vae(pipeline.vae, *where, settings.vae_tile_side, tiny, conversion),
+            Denoiser(pipeline.unet, adapters, settings.deep_cache_interval, conversion),
             Preview(info.family, entry.latent_rgb),
             *where,
             entry.notes_on,
+            conversion,
         )
 
 

@@ -80,6 +80,7 @@ class UNetSample:
     guidance_embedding: torch.Tensor | None = None  # (1, dim), for UNets that take it as an input
     inpainting: Inpainting | None = None
     loras: LoraSet = NONE
+    exact: bool = False  # its calls give the same bytes whatever else was made before
     step: int = 0  # how many timesteps are done
     prediction: Prediction | None = None  # the last one
     deep: torch.Tensor | None = None  # (1 or 2, C', h', w'), the UNet's deep part, for DeepCache

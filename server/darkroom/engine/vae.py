@@ -1,13 +1,15 @@
 """Pixels to latents and back, several at a time."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from darkroom.engine.errors import NotFiniteError
+from darkroom.engine.openvino.conversion import Conversion, Part
 
 
 def tile(vae: Any, side: int) -> None:
@@ -73,6 +75,7 @@ class Vae:
         tile_side: pictures with a longer side are coded in overlapping tiles of this many pixels,
             which bounds the memory and may leave faint seams.
         tiny: an `AutoencoderTiny` that decodes instead, faster and rougher.
+        conversion: whose decoder and encoder compute what they can, once they are there.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Vae:
         dtype: torch.dtype,
         tile_side: int,
         tiny: Any | None = None,
+        conversion: Conversion | None = None,
     ) -> None:
         config = model.config
         # SDXL's first VAE overflows in half precision and says so in its configuration
@@ -89,6 +93,11 @@ class Vae:
         overflows = dtype == torch.float16 and config.get("force_upcast", True)
         self.model = model.to(torch.float32) if overflows else model
         self.tiny = tiny
+        self._parts: list[Part] = []
+        if conversion is not None:
+            model.decoder = Part(model.decoder, conversion, "decoder")
+            model.encoder = Part(model.encoder, conversion, "encoder")
+            self._parts = [model.decoder, model.encoder]
         self.factor = factor_of(model)
         self.tile(tile_side)
         self._device, self._dtype = device, dtype
@@ -101,6 +110,17 @@ class Vae:
     def tile(self, side: int) -> None:
         """Code in tiles of `side` pixels from now on, where pictures are larger."""
         tile(self.model, side)
+
+    @contextmanager
+    def exactly(self, exact: bool) -> Iterator[None]:
+        """Compute with torch meanwhile, if `exact`, whatever was converted."""
+        for part in self._parts:
+            part.exact = exact
+        try:
+            yield
+        finally:
+            for part in self._parts:
+                part.exact = False
 
     def moments(self, pixels: torch.Tensor) -> torch.Tensor:
         """Mean and log variance of the latents, (n, 2C, h, w); pixels (n, 3, H, W) in [-1, 1]."""

@@ -25,6 +25,7 @@ from darkroom.engine.families.base import WarmedUp
 from darkroom.engine.families.sources import Source
 from darkroom.engine.memory import Offload
 from darkroom.engine.offload import Offloading
+from darkroom.engine.openvino.conversion import Conversion
 from darkroom.engine.previews import Preview
 from darkroom.engine.prompts import PromptEncoder
 from darkroom.engine.sample import Inpainting, Row, UNetSample, build_scheduler
@@ -40,6 +41,7 @@ class UNetFamily:
         device: of the computation, also while weights are offloaded.
         dtype: of latents.
         notes_on: what jobs with a prompt are told about it.
+        conversion: to OpenVINO; it begins after the first picture.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class UNetFamily:
         device: torch.device,
         dtype: torch.dtype,
         notes_on: Callable[[str], list[str]],
+        conversion: Conversion | None = None,
     ) -> None:
         pipeline = next(iter(pipelines.values()))
         self.unet = pipeline.unet
@@ -60,6 +63,7 @@ class UNetFamily:
         self.denoiser = denoiser
         self._preview = preview
         self._notes_on = notes_on
+        self._conversion = conversion
         self.dtype = dtype
         self.device = device
         self._offloading = Offloading(pipeline, device)
@@ -93,6 +97,9 @@ class UNetFamily:
         self.vae.decode(sample.latents)
         if not denoise(1).isfinite().all():
             raise NotFiniteError("UNet")
+        if self._conversion is not None:
+            example = collate([sample] * 2, [sample.model_input] * 2)
+            self._conversion.expect(example, sample.latents, torch.randn_like(pixels))
         return WarmedUp(denoise, sample.area)
 
     def notes(self, job: EngineJob) -> list[str]:
@@ -126,7 +133,8 @@ class UNetFamily:
         """
         loras = self._adapters.find(jobs[0].model_request.loras)
         read = [(job, sources.read(job, self._pipeline(job.model_request))) for job in jobs]
-        self._encode([(job.model_request, source) for job, source in read if source is not None])
+        with self.vae.exactly(any(job.model_request.exact for job, _ in read)):
+            self._encode([(job.model_request, src) for job, src in read if src is not None])
         try:
             with self._adapters.applied([loras]):  # to the text encoders
                 return {
@@ -218,6 +226,7 @@ class UNetFamily:
             guidance_embedding=self._embedded_guidance(pipeline, request) if distilled else None,
             inpainting=inpainting,
             loras=loras,
+            exact=request.exact,
         )
 
     def _rows(self, request: Txt2Img, loras: LoraSet, guided: bool) -> tuple[Row, ...]:
@@ -333,7 +342,10 @@ class UNetFamily:
         latents = torch.cat([sample.latents for sample in samples])
         if not latents.isfinite().all():
             raise NotFiniteError("UNet")
-        pixels = self.vae.decode(latents)
+        with self.vae.exactly(any(sample.exact for sample in samples)):
+            pixels = self.vae.decode(latents)
+        if self._conversion is not None:
+            self._conversion.begin()
         processor = next(iter(self._pipelines.values())).image_processor
         pictures: list[Image.Image] = processor.postprocess(pixels, output_type="pil")
         for place, sample in enumerate(samples):
