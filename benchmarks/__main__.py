@@ -27,6 +27,7 @@ from benchmarks import (
     waiting,
     workers,
 )
+from benchmarks.peers import suite as peers
 from benchmarks.servers import ROOT
 from benchmarks.suite import FULL, QUICK, Suite
 
@@ -52,6 +53,7 @@ SUITES: dict[str, Suite] = {
         shortcuts.SUITE,
         large.SUITE,
         workers.SUITE,
+        peers.SUITE,
         *gpu.SUITES,
     )
 }
@@ -69,7 +71,8 @@ def main() -> None:
     # Like Ctrl-C: on the way out the servers are ended, of which one is paused.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     measured = []
-    for name in arguments.only or SUITES:
+    usual = [name for name, suite in SUITES.items() if not suite.by_name]
+    for name in arguments.only or usual:
         suite, began = SUITES[name], time.monotonic()
         print(f"{suite.title} …", flush=True)
         figures = suite.measure(QUICK if arguments.quick else FULL)

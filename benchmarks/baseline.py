@@ -46,17 +46,21 @@ SCHEDULERS: dict[str, Any] = {
 }
 
 
-def create_app(folder: Path = TINTYPE, device: str | None = None) -> Flask:
+def create_app(
+    folder: Path = TINTYPE, device: str | None = None, dtype: torch.dtype = torch.float32
+) -> Flask:
     """The application, with the model loaded.
 
     Args:
         folder: a Stable Diffusion model in the diffusers format.
         device: where it runs; None is the GPU if there is one.
+        dtype: of weights and activations.
     """
     app = Flask(__name__)
     lock = threading.Lock()
     worker = ThreadPoolExecutor(1)
-    txt2img, img2img, inpaint = worker.submit(load, folder, device or stock.pick_device()).result()
+    device = device or stock.pick_device()
+    txt2img, img2img, inpaint = worker.submit(load, folder, device, dtype).result()
     config = txt2img.scheduler.config
 
     def develop(pipeline: Any, fields: dict[str, Any], **pictures: Any) -> Response:
@@ -83,7 +87,8 @@ def create_app(folder: Path = TINTYPE, device: str | None = None) -> Flask:
 
     @app.post("/txt2img")
     def from_words() -> Response:
-        return develop(txt2img, read())
+        fields = read()
+        return develop(txt2img, fields, width=fields.get("width"), height=fields.get("height"))
 
     @app.post("/img2img")
     def from_picture() -> Response:
@@ -108,9 +113,9 @@ def create_app(folder: Path = TINTYPE, device: str | None = None) -> Flask:
     return app
 
 
-def load(folder: Path, device: str) -> tuple[Any, Any, Any]:
+def load(folder: Path, device: str, dtype: torch.dtype) -> tuple[Any, Any, Any]:
     """A pipeline for each task, around the same parts."""
-    txt2img = stock.load(folder, torch.float32, device)
+    txt2img = stock.load(folder, dtype, device)
     txt2img.unet.to(memory_format=torch.channels_last)
     txt2img.vae.to(memory_format=torch.channels_last)
     img2img: Any = diffusers.StableDiffusionImg2ImgPipeline(**txt2img.components)
@@ -134,8 +139,8 @@ def decode(data: str, mode: str) -> Image.Image:
 class Server(BaseApplication):  # type: ignore[misc]
     """gunicorn with one process, because there is one model, and many threads."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, model: Path, dtype: str) -> None:
+        self._port, self._model, self._dtype = port, model, dtype
         super().__init__()
 
     def load_config(self) -> None:
@@ -153,13 +158,16 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        return create_app()
+        return create_app(self._model, dtype=getattr(torch, self._dtype))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.baseline", description=__doc__)
     parser.add_argument("--port", type=int, default=7861)
-    Server(parser.parse_args().port).run()
+    parser.add_argument("--model", type=Path, default=TINTYPE, help="a diffusers folder")
+    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
+    arguments = parser.parse_args()
+    Server(arguments.port, arguments.model, arguments.dtype).run()
 
 
 if __name__ == "__main__":

@@ -38,17 +38,19 @@ class Figure:
 
     Attributes:
         name: what was measured.
-        values: every counted run, at least one.
+        values: every counted run; none if it could not be measured.
         unit: of the values and bounds.
         limit: missing it fails the run; None if nothing is asked.
         aim: where we want to be; missing it is only shown.
+        why_not: why there are no values.
     """
 
     name: str
     values: tuple[float, ...]
-    unit: str
+    unit: str = ""
     limit: Bound | None = None
     aim: Bound | None = None
+    why_not: str = ""
 
     @property
     def median(self) -> float:
@@ -57,10 +59,14 @@ class Figure:
     @property
     def missed(self) -> bool:
         """Whether the median is beyond the limit."""
-        return self.limit is not None and not self.limit.holds(self.median)
+        if self.limit is None or not self.values:
+            return False
+        return not self.limit.holds(self.median)
 
     def row(self) -> str:
         """A line of a Markdown table."""
+        if not self.values:
+            return f"| {self.name} | not run: {self.why_not} | | 0 | | |"
         low, high = min(self.values), max(self.values)
         limit = "" if self.limit is None else f"{self.limit} {self.unit}"
         aim = "" if self.aim is None else f"{self.aim} {self.unit}"

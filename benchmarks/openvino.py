@@ -43,7 +43,8 @@ def _clients(effort: Effort) -> list[Figure]:
         load.warm_up(torch, "/readyz", CLIENTS)
         load.warm_up(baseline, "/healthz", CLIENTS)
         load.warm_up(openvino, "/readyz", CLIENTS)
-        _until_converted(openvino)
+        with openvino.awake():
+            until_converted(openvino, "tintype")
         rates: dict[Server, list[float]] = {server: [] for server in contestants}
         for turn in range(effort.rounds):
             jobs = load.mixed(effort.jobs, seed=turn)
@@ -80,25 +81,23 @@ def _large(effort: Effort) -> list[Figure]:
                 server.until("/readyz")
                 load.one(server, asked)
                 server.pause()
-            _until_converted(openvino, SD15.name)
+            with openvino.awake():
+                until_converted(openvino, SD15.name)
             alone = _alone((openvino, torch), asked, effort.pictures)
     return _figures(f"one request, SD 1.5's shapes, {SIDE}×{SIDE}, {STEPS} steps", alone)
 
 
-def _until_converted(server: Server, model: str = "tintype") -> None:
-    """Let a paused server convert the model.
+def until_converted(server: Server, model: str) -> None:
+    """Wait until a server that was asked for a picture has converted the model.
 
     Raises:
         TimeoutError: it has not.
     """
     deadline = time.monotonic() + CONVERTED_S
-    with server.awake():
-        while not any(
-            LOADED in line and model in line for line in server.log.read_text().splitlines()
-        ):
-            if time.monotonic() > deadline:
-                raise TimeoutError(server.log.read_text())
-            time.sleep(0.2)
+    while not any(LOADED in line and model in line for line in server.log.read_text().splitlines()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(server.log.read_text())
+        time.sleep(0.2)
 
 
 def _alone(contestants: tuple[Server, ...], job: Job, pictures: int) -> list[tuple[float, ...]]:

@@ -116,9 +116,9 @@ def darkroom(**environment: str) -> Iterator[Server]:
 
 
 @contextmanager
-def baseline() -> Iterator[Server]:
-    """A fresh `benchmarks/baseline.py`."""
-    with started(["benchmarks.baseline"], {}, "/healthz") as server:
+def baseline(*arguments: str) -> Iterator[Server]:
+    """A fresh `benchmarks/baseline.py`, with these arguments."""
+    with started(["benchmarks.baseline", *arguments], {}, "/healthz") as server:
         yield server
 
 
@@ -131,6 +131,25 @@ def started(module: list[str], environment: dict[str, str], alive: str) -> Itera
         alive: see `Server`.
     """
     port = free_port()
+    command = [sys.executable, "-m", *module, "--port", str(port)]
+    ours = {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        "DARKROOM_DATA_DIR": "data",
+    }
+    with listening(command, port, ours | environment, alive) as server:
+        yield server
+
+
+@contextmanager
+def listening(
+    command: list[str], port: int, environment: dict[str, str], alive: str
+) -> Iterator[Server]:
+    """A process of a program that serves HTTP at a port of this machine.
+
+    Args:
+        environment: beside ours.
+        alive: see `Server`.
+    """
     with tempfile.TemporaryDirectory(prefix="darkroom-bench-") as name:
         folder = Path(name)
         log = folder / "log"
@@ -138,14 +157,9 @@ def started(module: list[str], environment: dict[str, str], alive: str) -> Itera
         # The folder is the working directory too, so that nobody's config.yaml is read.
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", *module, "--port", str(port)],
+                command,
                 cwd=folder,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
-                    "DARKROOM_DATA_DIR": str(folder / "data"),
-                    **environment,
-                },
+                env=os.environ | environment,
                 stdout=output,
                 stderr=output,
             )

@@ -43,12 +43,14 @@ class Suite:
         title: for people.
         how: how each figure is measured, as Markdown.
         measure: does it. No figures mean that this machine cannot.
+        by_name: whether it is measured only when `--only` names it.
     """
 
     name: str
     title: str
     how: str
     measure: Callable[[Effort], list[Figure]]
+    by_name: bool = False
 
 
 def order(contestants: Sequence[T], turn: int) -> Sequence[T]:

@@ -33,3 +33,10 @@ def test_a_missed_row_says_so() -> None:
 
 def test_ratios_are_taken_turn_by_turn() -> None:
     assert ratios((2.0, 9.0), (1.0, 3.0)) == (2.0, 3.0)
+
+
+def test_what_could_not_be_measured_says_why_and_misses_nothing() -> None:
+    figure = Figure("a program", (), limit=at_most(1), why_not="it is not here")
+
+    assert not figure.missed
+    assert figure.row() == "| a program | not run: it is not here | | 0 | | |"

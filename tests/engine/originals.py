@@ -23,7 +23,7 @@ from gguf import (
 from gguf.quants import quantize
 from safetensors.torch import load_file, save_file
 
-from tests.engine import ldm
+from benchmarks import ldm
 
 Weights = dict[str, torch.Tensor]
 TRANSFORMER = "model.diffusion_model."

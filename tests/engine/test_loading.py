@@ -15,6 +15,7 @@ from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from benchmarks import ldm
 from darkroom.catalog.models import ModelCatalog
 from darkroom.engine import tokenizers
 from darkroom.engine.loading import (
@@ -26,7 +27,7 @@ from darkroom.engine.model_manager import pick_device, pick_dtype
 from darkroom.engine.sample import build_scheduler
 from darkroom.engine.tokenizers import clip_tokenizer
 from tests.effort import sampled
-from tests.engine import ldm, tiny, tiny_families
+from tests.engine import tiny, tiny_families
 
 CPU = torch.device("cpu")
 UNET = "unet/diffusion_pytorch_model.safetensors"

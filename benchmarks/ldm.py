@@ -2,8 +2,11 @@
 
 The inverse of diffusers' conversion (`diffusers.loaders.single_file_utils`), for any number of
 levels and layers, so that tiny models go through `from_single_file` as real ones do.
+
+    python -m benchmarks.ldm FOLDER FILE
 """
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -190,3 +193,15 @@ def _renamed(name: str, table: dict[str, str]) -> str:
         if name.startswith(f"{ours}."):
             return theirs + name.removeprefix(ours)
     return name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.ldm", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("file", type=Path)
+    arguments = parser.parse_args()
+    single_file(arguments.folder, arguments.file)
+
+
+if __name__ == "__main__":
+    main()

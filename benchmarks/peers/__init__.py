@@ -1,0 +1,1 @@
+"""Darkroom beside other programs that draw with the same weights."""

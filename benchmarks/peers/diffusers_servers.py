@@ -1,0 +1,80 @@
+"""Darkroom, and stock diffusers behind Flask and a lock: what every installation has."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from benchmarks import openvino, servers, stock
+from benchmarks.peers.contestant import GUIDANCE, PROMPT, Contestant, Shape, Weights, post
+from benchmarks.servers import Server
+
+
+def darkroom() -> Contestant:
+    """Our server as it starts without settings."""
+
+    @contextmanager
+    def serve(weights: Weights) -> Iterator[Server]:
+        with servers.darkroom(**_settings(weights)) as server:
+            server.until("/readyz")
+            yield server
+
+    return Contestant("Darkroom", "", serve, _draw)
+
+
+def darkroom_openvino() -> Contestant:
+    """Our server with `engine.backend: openvino`, after it has converted the model."""
+    missing = ""
+    if stock.pick_device() != "cpu":
+        missing = "it is for CPUs"
+    elif find_spec("openvino") is None:
+        missing = "openvino is not installed"
+
+    @contextmanager
+    def serve(weights: Weights) -> Iterator[Server]:
+        settings = _settings(weights) | {
+            "DARKROOM_ENGINE__BACKEND": "openvino",
+            # The next turn finds what this one has converted.
+            "DARKROOM_DATA_DIR": str(weights.models_dir.parent / "data"),
+        }
+        with servers.darkroom(**settings) as server:
+            server.until("/readyz")
+            _draw(server, Shape(weights.geometry.side // 2, 1), 0)
+            openvino.until_converted(server, weights.name)
+            yield server
+
+    return Contestant("Darkroom with OpenVINO", missing, serve, _draw)
+
+
+def _settings(weights: Weights) -> dict[str, str]:
+    return {
+        "DARKROOM_MODELS__PATHS": json.dumps([str(weights.folder.parent)]),
+        "DARKROOM_MODELS__DEFAULT": weights.name,
+        "DARKROOM_ENGINE__DTYPE": "auto",
+    }
+
+
+def baseline() -> Contestant:
+    """Stock diffusers, in the precision that Darkroom chooses by itself."""
+
+    @contextmanager
+    def serve(weights: Weights) -> Iterator[Server]:
+        dtype = "float16" if stock.pick_device() == "cuda" else "float32"
+        with servers.baseline("--model", str(weights.folder), "--dtype", dtype) as server:
+            server.until("/healthz")
+            yield server
+
+    return Contestant("diffusers behind a lock", "", serve, _draw)
+
+
+def _draw(server: Server, shape: Shape, seed: int) -> bytes:
+    body = {
+        "prompt": PROMPT,
+        "width": shape.side,
+        "height": shape.side,
+        "num_inference_steps": shape.steps,
+        "guidance_scale": GUIDANCE,
+        "scheduler": "euler",
+        "seed": seed,
+    }
+    return post(server, "/txt2img", body, "image/png").content
