@@ -129,3 +129,12 @@ def test_a_place_for_files_is_shown_to_nobody_because_it_may_hold_a_password() -
     )
 
     assert "secret" not in f"{found!r} {found}"
+
+
+def test_a_backend_that_is_not_installed_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(config, "find_spec", lambda _name: None)
+
+    with pytest.raises(ValueError, match=r"it needs openvino: `pip install 'darkroom-server\["):
+        config.EngineSettings(backend="openvino")

@@ -163,6 +163,7 @@ class EngineSettings(Section):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     backend: Annotated[Literal["torch", "openvino"], AfterValidator(_installed)] = "torch"
     openvino_cache_bytes: int = Field(16 * 2**30, ge=0)
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     stall_timeout_s: float = Field(300.0, ge=1)
     max_jobs_in_flight: int = Field(16, ge=1, le=64)
     max_batch_rows: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"

@@ -91,7 +91,9 @@ def _python(_settings: Settings) -> Finding:
 def _torch(settings: Settings) -> Finding:
     import torch
 
-    detail = f"{torch.__version__}, {torch.get_num_threads()} threads"
+    from darkroom.engine import threads
+
+    detail = f"{torch.__version__}, {threads.count(settings)} threads"
     if not has_gpu(settings):
         detail += f"; {settings.engine.backend} computes UNets"
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
