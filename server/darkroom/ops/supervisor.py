@@ -141,16 +141,10 @@ class OtherWorkers:
 
 
 def _worker(settings: Settings, number: int, count: int = 1) -> "Child":
-    """One of the workers. Of several, each sees one of so many GPUs, and has its part of the CPU.
-
-    Several that have no GPU, or the same one, share it.
-    """
+    """One of the workers. Of several, each sees one of so many GPUs, which several may share."""
     variables = {}
     if settings.workers != 1:
         variables = gpus.only(number % max(1, count))
-        if settings.workers != "auto":
-            threads = max(1, (os.cpu_count() or 1) // settings.workers)
-            variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
     watch = Watch(settings.of_worker(number).pulse_path, allowed_silence_s(settings))
     command = _command(settings, "worker", *(("--number", str(number)) if number else ()))
     return Child(f"worker {number}" if number else "worker", command, watch, variables)
