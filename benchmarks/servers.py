@@ -46,13 +46,13 @@ class Server:
     alive: str
     log: Path
 
-    def until(self, path: str) -> float:
+    def until(self, path: str, timeout_s: float = START_TIMEOUT_S) -> float:
         """Wait for a 200; seconds since the start.
 
         Raises:
             RuntimeError: the server ended, or is not there in time. Says what it wrote.
         """
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self.process.status() != psutil.STATUS_ZOMBIE:
             try:
                 if self.http.get(path).status_code == 200:

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import servers, stock
-from benchmarks.peers.contestant import GUIDANCE, PROMPT, Contestant, Shape, Weights, post
+from benchmarks.peers.contestant import (
+    GUIDANCE,
+    PROMPT,
+    START_TIMEOUT_S,
+    Contestant,
+    Shape,
+    Weights,
+    post,
+)
 from benchmarks.servers import Server
 
 ALIVE = "/system_stats"
@@ -39,7 +47,7 @@ def comfyui(peers: Path | None) -> Contestant:
         if stock.pick_device() == "cpu":
             command.append("--cpu")
         with servers.listening(command, port, {}, ALIVE) as server:
-            server.until(ALIVE)
+            server.until(ALIVE, START_TIMEOUT_S)
             yield server
 
     return Contestant("ComfyUI", missing, serve, _draw)

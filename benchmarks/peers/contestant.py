@@ -15,6 +15,7 @@ from benchmarks.geometry import Geometry
 from benchmarks.servers import ROOT, Server
 
 PROMPT, GUIDANCE = "a red fox", 7.5
+START_TIMEOUT_S = 1800.0  # Darkroom is ready when it has loaded the model
 # Eight large pictures, one after the other on a slow machine.
 ANSWER_TIMEOUT_S = 12 * 3600.0
 

@@ -6,7 +6,15 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 from benchmarks import openvino, servers, stock
-from benchmarks.peers.contestant import GUIDANCE, PROMPT, Contestant, Shape, Weights, post
+from benchmarks.peers.contestant import (
+    GUIDANCE,
+    PROMPT,
+    START_TIMEOUT_S,
+    Contestant,
+    Shape,
+    Weights,
+    post,
+)
 from benchmarks.servers import Server
 
 
@@ -16,7 +24,7 @@ def darkroom() -> Contestant:
     @contextmanager
     def serve(weights: Weights) -> Iterator[Server]:
         with servers.darkroom(**_settings(weights)) as server:
-            server.until("/readyz")
+            server.until("/readyz", START_TIMEOUT_S)
             yield server
 
     return Contestant("Darkroom", "", serve, _draw)
@@ -38,7 +46,7 @@ def darkroom_openvino() -> Contestant:
             "DARKROOM_DATA_DIR": str(weights.models_dir.parent / "data"),
         }
         with servers.darkroom(**settings) as server:
-            server.until("/readyz")
+            server.until("/readyz", START_TIMEOUT_S)
             _draw(server, Shape(weights.geometry.side // 2, 1), 0)
             openvino.until_converted(server, weights.name)
             yield server
@@ -61,7 +69,7 @@ def baseline() -> Contestant:
     def serve(weights: Weights) -> Iterator[Server]:
         dtype = "float16" if stock.pick_device() == "cuda" else "float32"
         with servers.baseline("--model", str(weights.folder), "--dtype", dtype) as server:
-            server.until("/healthz")
+            server.until("/healthz", START_TIMEOUT_S)
             yield server
 
     return Contestant("diffusers behind a lock", "", serve, _draw)

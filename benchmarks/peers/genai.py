@@ -6,7 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import servers, stock
-from benchmarks.peers.contestant import GUIDANCE, PROMPT, Contestant, Shape, Weights, post
+from benchmarks.peers.contestant import (
+    GUIDANCE,
+    PROMPT,
+    START_TIMEOUT_S,
+    Contestant,
+    Shape,
+    Weights,
+    post,
+)
 from benchmarks.servers import Server
 
 SERVER = Path(__file__).parent / "genai_server.py"
@@ -32,7 +40,7 @@ def genai(peers: Path | None) -> Contestant:
         port = servers.free_port()
         command = [str(programs / "python"), str(SERVER), str(exported), "--port", str(port)]
         with servers.listening(command, port, {}, "/") as server:
-            server.until("/")
+            server.until("/", START_TIMEOUT_S)
             yield server
 
     return Contestant("OpenVINO GenAI", missing, serve, _draw)

@@ -7,7 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import servers
-from benchmarks.peers.contestant import GUIDANCE, PROMPT, Contestant, Shape, Weights, post
+from benchmarks.peers.contestant import (
+    GUIDANCE,
+    PROMPT,
+    START_TIMEOUT_S,
+    Contestant,
+    Shape,
+    Weights,
+    post,
+)
 from benchmarks.servers import Server
 
 ALIVE = "/sdapi/v1/options"
@@ -24,7 +32,7 @@ def sd_cpp(peers: Path | None) -> Contestant:
         command = [str(program), "--model", str(weights.single_file)]
         command += ["--listen-ip", "127.0.0.1", "--listen-port", str(port)]
         with servers.listening(command, port, {}, ALIVE) as server:
-            server.until(ALIVE)
+            server.until(ALIVE, START_TIMEOUT_S)
             yield server
 
     missing = "" if is_there else "no program `sd-server`"
