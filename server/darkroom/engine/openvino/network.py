@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from darkroom.catalog.model_entry import ModelEntry
+from darkroom.errors import DarkroomError
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 # Of the largest number that torch's own network gives for the example. Rounding alone takes
@@ -16,7 +17,7 @@ PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
 
 
-class NetworkError(Exception):
+class NetworkError(DarkroomError):
     """A converted network cannot be opened, or does not compute what torch's does."""
 
 
