@@ -1,7 +1,6 @@
 """One UNet call for many samples, and DeepCache, which shortens most calls."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -163,7 +162,9 @@ class Denoiser:
             return None
         whole = Call(len(call["sample"]), call, {})
         try:
-            predicted: torch.Tensor = calls.make(network, whole, max_rows, _no_loras)[0]
+            predicted: torch.Tensor = calls.make(network, whole, max_rows, self._adapters.applied)[
+                0
+            ]
         except (RuntimeError, MemoryError) as error:
             self._conversion.drop("unet", error)
             return None
@@ -242,10 +243,6 @@ def _pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | N
         stacked[row, : embed.shape[1]] = embed[0]
         mask[row, : embed.shape[1]] = True
     return stacked, mask
-
-
-def _no_loras(_loras: Sequence[LoraSet]) -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 def _loras(samples: Sequence[UNetSample]) -> Sequence[LoraSet]:

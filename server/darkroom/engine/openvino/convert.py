@@ -85,9 +85,8 @@ def _write(network: nn.Module, form: Form, call: Mapping[str, torch.Tensor], fil
 
 
 def _end_with_parent() -> None:
-    while os.read(
-        0, 1
-    ):  # reading through `sys.stdin` would hold its lock at the end of the process
+    # Reading through `sys.stdin` would hold its lock at the end of the process.
+    while os.read(0, 1):
         pass
     os._exit(1)
 
