@@ -151,6 +151,20 @@ def test_it_draws_what_stock_diffusers_draws(
 
 
 @pytest.mark.slow
+def test_a_prompt_of_two_windows(
+    engine: DiffusersEngine, data_dir: Path, job: Callable[..., EngineJob], calls: list[Network]
+) -> None:
+    """Stock diffusers cuts it."""
+    long = job(DAILY, prompt="a red fox in the snow " * 20, guidance_scale=1.0)
+    (by_torch,) = draw(make_engine(data_dir), long)
+
+    (picture,) = draw(engine, long)
+
+    assert unets(calls)
+    assert_equal(picture, by_torch)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields", [{"exact": True}, {"explain": True}, {"loras": (Lora(name="ink"),)}]
 )
