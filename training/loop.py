@@ -57,6 +57,7 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
         for group in self.param_groups:
+            alike: dict[tuple[int, int], list[tuple[nn.Parameter, torch.Tensor]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
@@ -65,22 +66,34 @@ class Muon(torch.optim.Optimizer):
                     state["buffer"] = torch.zeros_like(parameter)
                 state["buffer"].mul_(group["momentum"]).add_(parameter.grad)
                 update = parameter.grad + group["momentum"] * state["buffer"]
-                turned = orthogonal(update.flatten(1)).view_as(update)
-                rows, columns = update.flatten(1).shape
-                parameter.mul_(1 - group["lr"] * group["decay"])
-                parameter.add_(turned, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+                shape = (len(parameter), parameter[0].numel())
+                alike.setdefault(shape, []).append((parameter, update))
+            for (rows, columns), updates in alike.items():
+                turned = orthogonal(torch.stack([update.flatten(1) for _, update in updates]))
+                for (parameter, _), matrix in zip(updates, turned, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["decay"])
+                    rate = group["lr"] * max(1.0, rows / columns) ** 0.5
+                    parameter.add_(matrix.view_as(parameter), alpha=-rate)
 
 
-def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """A matrix's nearest orthogonal one, roughly: five Newton–Schulz steps."""
-    turned = matrix.to(fast_dtype())
-    tall = turned.size(0) > turned.size(1)
-    turned = turned.T if tall else turned
-    turned = turned / (turned.norm() + 1e-7)
+def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+    """The nearest orthogonal matrices, roughly: five Newton–Schulz steps; (N, rows, columns).
+
+    Each step multiplies from the left by a polynomial of the Gram matrix, which is small where the
+    matrix is wide, as a convolution's is. So the steps are done on the Gram matrix alone, and their
+    product is applied once. That needs float32.
+    """
+    tall = matrices.size(-2) > matrices.size(-1)
+    wide = matrices.mT if tall else matrices
+    wide = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    gram = wide @ wide.mT
+    product = unit = torch.eye(gram.size(-1), device=gram.device)
     for _ in range(5):
-        product = turned @ turned.T
-        turned = 3.4445 * turned + (-4.7750 * product + 2.0315 * product @ product) @ turned
-    return (turned.T if tall else turned).to(matrix.dtype)
+        factor = 3.4445 * unit - 4.7750 * gram + 2.0315 * gram @ gram
+        product = factor @ product
+        gram = factor @ gram @ factor
+    turned = product @ wide
+    return turned.mT if tall else turned
 
 
 class Optimizer:
