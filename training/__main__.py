@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import time
 from pathlib import Path
 
 import torch
@@ -13,8 +14,7 @@ from training.captions import Captions
 from training.data import TINTYPE
 from training.pictures import Pictures
 
-SHARES = {"vae": 0.0, "text": 0.42, "noise_predictor": 0.55}  # of a budget; the rest is for export
-FRESH_SHARES = {"vae": 0.3, "text": 0.27, "noise_predictor": 0.4}
+SHARES = {"vae": 0.3, "text": 0.42, "noise_predictor": 0.95}  # of what is left of a budget
 
 
 def main() -> None:
@@ -62,15 +62,17 @@ def run(
         R² of the layout that the text encoder says.
     """
     captions, pictures = Captions(found.subjects), Pictures(found)
-    shares = SHARES if start else FRESH_SHARES
-    budgets = {
-        name: None if budget_s is None else share * budget_s for name, share in shares.items()
-    }
+    begun = time.monotonic()
+
+    def budget(stage: str) -> float | None:
+        if budget_s is None:
+            return None
+        return max(0.0, SHARES[stage] * (budget_s - (time.monotonic() - begun)))
 
     torch.manual_seed(0)
     if start is None:
         autoencoder = vae.build()
-        vae.train(autoencoder, pictures, runs, budgets["vae"])
+        vae.train(autoencoder, pictures, runs, budget("vae"))
         tokenizer = text.train_tokenizer(captions)
         encoder, unet = text.build(tokenizer), noise_predictor.build()
     else:
@@ -80,12 +82,12 @@ def run(
         unet = UNet2DConditionModel.from_pretrained(start / "unet", dtype=torch.float32)
     autoencoder.eval().requires_grad_(False)
 
-    scenes = latents.Latents(autoencoder, pictures, len(found.subjects), runs / "latents.pt")
+    scenes = latents.Latents(autoencoder, pictures, captions.scenes, runs / "latents.pt")
     autoencoder.register_to_config(scaling_factor=scenes.scale)
-    reader = text.train(encoder, tokenizer, captions, scenes, runs, budgets["text"])
+    reader = text.train(encoder, tokenizer, captions, scenes, runs, budget("text"))
     explained = text.quality(encoder, reader, tokenizer, captions, scenes)
     noise_predictor.train(
-        unet, encoder, tokenizer, captions, scenes, runs, budgets["noise_predictor"]
+        unet, encoder, tokenizer, captions, scenes, runs, budget("noise_predictor")
     )
     export.save(unet, encoder, tokenizer, autoencoder, pictures, found.subjects, to)
     return explained

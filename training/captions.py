@@ -25,6 +25,7 @@ NEAR = (
 FULL = 0.86  # a single thing's side, of the picture's
 HALF = 0.47
 UNNAMED = "white"  # the background of a caption that names none
+UNNAMED_SHARE = 10 / 11  # of captions on it; with half of all on it, half of all name theirs
 UNCOUNTABLE = ("face", "hair", "fog", "rice", "people", "scissors", "glasses")
 
 # Where the things of a counted scene are: side, and centres as shares of the picture's side.
@@ -34,7 +35,9 @@ PLACES: dict[int, tuple[float, tuple[tuple[float, float], ...]]] = {
     4: (0.44, ((0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73))),
 }
 NUMBERS = {2: ("two", "2", "a pair of"), 3: ("three", "3"), 4: ("four", "4")}
-SHARES = {"plain": 0.62, "coloured": 0.1, "gradient": 0.06, "counted": 0.08, "pair": 0.14}
+COMPOSED_SHARE = 0.38  # of what is shown is something other than one thing on a flat colour
+SHARES = {"coloured": 0.1, "gradient": 0.06, "counted": 0.08, "pair": 0.14}  # of that
+COMPOSED = 12_000  # such scenes, each shown again and again: their latents are computed once
 
 OPENINGS = ("a picture of ", "a photo of ", "an icon of ", "an image of ", "a drawing of ",
             "photo of ", "cute ", "portrait of ", "a 3d render of ", "an emoji of ", "a beautiful ",
@@ -107,6 +110,9 @@ class Captions:
 
     Args:
         subjects: of the data set.
+
+    Attributes:
+        scenes: all that can be drawn: single things on each background, then composed scenes.
     """
 
     def __init__(self, subjects: tuple[Subject, ...]) -> None:
@@ -118,6 +124,10 @@ class Captions:
         self._counted = self._weighted(n for n in numbers if countable(subjects[n]))
         self._paired = self._weighted(things)
         self._coloured = self._weighted(n for n in things if subjects[n].colours)
+        rng = random.Random(0)
+        self._composed = tuple(self._compose(rng) for _ in range(COMPOSED))
+        plain = (single(number, colour) for number in numbers for colour in BACKGROUNDS)
+        self.scenes = (*plain, *self._composed)
 
     def batch(self, rng: random.Random, count: int) -> tuple[list[Scene], list[str]]:
         """Scenes, and a caption of each."""
@@ -126,69 +136,46 @@ class Captions:
 
     def draw(self, rng: random.Random) -> tuple[Scene, str]:
         """A scene and what a person might type to get it."""
+        if rng.random() < COMPOSED_SHARE:
+            scene = rng.choice(self._composed)
+        else:
+            scene = single(self._one(rng, self._all), _background(rng))
+        return scene, self.caption(scene, rng)
+
+    def caption(self, scene: Scene, rng: random.Random) -> str:
+        """What a person might type to get a scene."""
+        first, last = scene.things[0], scene.things[-1]
+        if len(scene.things) == 1:
+            noun = self._noun(first.subject, rng, first.colour or self._own_colour(first, rng))
+            noun = article(noun) if rng.random() < 0.7 else noun
+        elif first.subject == last.subject:
+            count = len(scene.things)
+            noun = f"{rng.choice(NUMBERS[count])} {plural(self.subjects[first.subject].name)}"
+        else:
+            left, right = (article(self._noun(t.subject, rng)) for t in (first, last))
+            noun = rng.choice(("{} and {}", "{} and {}", "{} next to {}", "{} beside {}",
+                               "{} with {}", "{}, {}")).format(left, right)  # fmt: skip
+        return dressed(noun, _where(scene.background, rng), self._names, rng)
+
+    def _compose(self, rng: random.Random) -> Scene:
+        """Something other than one thing, as it is, on a flat colour."""
         kind = rng.choices(list(SHARES), list(SHARES.values()))[0]
         if kind == "coloured":
             number, colour = self._one(rng, self._coloured), rng.choice((*HUES, *GREYS))
-            return self._said(single(number, colour=colour), self._noun(number, rng, colour), rng)
+            return single(number, _background(rng), colour)
         if kind == "gradient":
             first, second = rng.sample(list(HUES), 2)
-            number = self._one(rng, self._all)
-            scene = Scene((Thing(number),), (first, second))
-            where = rng.choice(
-                (
-                    f" on {article(first)} and {second} gradient",
-                    f" on a gradient from {first} to {second}",
-                    f", {first} to {second} gradient background",
-                )
-            )
-            return scene, dressed(article(self._noun(number, rng)), where, self._names, rng)
+            return Scene((Thing(self._one(rng, self._all)),), (first, second))
         if kind == "counted":
-            number, count = self._one(rng, self._counted), rng.choice((2, 2, 3, 4))
-            return self._said(
-                counted(number, count), self._counting(number, count, rng), rng, False
-            )
-        if kind == "pair":
-            left, right = self._pair(rng)
-            first, second = (article(self._noun(n, rng)) for n in (left, right))
-            text = rng.choice(
-                (
-                    f"{first} and {second}",
-                    f"{first} and {second}",
-                    f"{first} next to {second}",
-                    f"{first} beside {second}",
-                    f"{first} with {second}",
-                    f"{first}, {second}",
-                )
-            )
-            return self._said(pair(left, right), text, rng, False)
-        number = self._one(rng, self._all)
-        colour = ""
-        if self.subjects[number].group in THINGS and rng.random() < 0.15:
-            colour = rng.choice((*self.subjects[number].colours, ""))
-        noun = self._noun(number, rng, colour)
-        return self._said(single(number), noun, rng)
+            number = self._one(rng, self._counted)
+            return counted(number, rng.choice((2, 2, 3, 4)), _background(rng))
+        return pair(*self._pair(rng), _background(rng))
 
-    def _said(
-        self, scene: Scene, noun: str, rng: random.Random, single: bool = True
-    ) -> tuple[Scene, str]:
-        """A scene, on a named background half of the time, and its caption."""
-        where = ""
-        if rng.random() < 0.5:
-            named = rng.choice(list(BACKGROUNDS))
-            scene = Scene(scene.things, (named,))
-            where = rng.choice(
-                (
-                    f" on {article(named)} background",
-                    f" on {article(named)} background",
-                    f", {named} background",
-                    f" on {named}",
-                    f" with {article(named)} background",
-                    f" in front of {article(named)} wall",
-                )
-            )
-        if single and rng.random() < 0.7:
-            noun = article(noun)
-        return scene, dressed(noun, where, self._names, rng)
+    def _own_colour(self, thing: Thing, rng: random.Random) -> str:
+        """A word for the colour that a thing has, seldom; else nothing."""
+        subject = self.subjects[thing.subject]
+        said = subject.group in THINGS and rng.random() < 0.15
+        return rng.choice((*subject.colours, "")) if said else ""
 
     def _noun(self, number: int, rng: random.Random, colour: str = "") -> str:
         subject = self.subjects[number]
@@ -196,9 +183,6 @@ class Captions:
         if subject.words and rng.random() < 0.4:
             noun = rng.choice(subject.words)
         return f"{colour} {noun}" if colour and colour not in noun.split() else noun
-
-    def _counting(self, number: int, count: int, rng: random.Random) -> str:
-        return f"{rng.choice(NUMBERS[count])} {plural(self.subjects[number].name)}"
 
     def _weighted(self, numbers: Iterable[int]) -> Weighted:
         """Subjects' numbers, with their weights summed up to each."""
@@ -214,6 +198,35 @@ class Captions:
             names = frozenset((self.subjects[left].name, self.subjects[right].name))
             if len(names) == 2 and names not in held_out():
                 return left, right
+
+
+def _background(rng: random.Random) -> str:
+    """A flat colour that a caption names, or, half of the time, the one that it need not name."""
+    return UNNAMED if rng.random() < 0.5 else rng.choice(list(BACKGROUNDS))
+
+
+def _where(background: tuple[str, ...], rng: random.Random) -> str:
+    """The words for a background."""
+    if len(background) == 2:
+        first, second = background
+        ways = (
+            f" on {article(first)} and {second} gradient",
+            f" on a gradient from {first} to {second}",
+            f", {first} to {second} gradient background",
+        )
+        return rng.choice(ways)
+    named = background[0]
+    if named == UNNAMED and rng.random() < UNNAMED_SHARE:
+        return ""
+    ways = (
+        f" on {article(named)} background",
+        f" on {article(named)} background",
+        f", {named} background",
+        f" on {named}",
+        f" with {article(named)} background",
+        f" in front of {article(named)} wall",
+    )
+    return rng.choice(ways)
 
 
 def single(number: int, background: str = UNNAMED, colour: str | None = None) -> Scene:

@@ -5,12 +5,14 @@ which keeps edges, and of 4×4 means) plus the Kullback–Leibler divergence of 
 posterior from a unit Gaussian (Kingma and Welling, arXiv 1312.6114).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional as F
+from tqdm import trange
 
 from training import loop
 from training.captions import Scene
@@ -25,7 +27,7 @@ KL_WEIGHT = 3e-4
 EDGE_WEIGHT = 0.5
 MEANS_WEIGHT = 0.5
 DECAY = 0.998
-ENCODED_TOGETHER = 40
+ENCODED_TOGETHER = {"cpu": 4, "cuda": 100}  # few pictures stay in a CPU's caches
 
 
 def build() -> AutoencoderKL:
@@ -81,11 +83,12 @@ def train(vae: AutoencoderKL, pictures: Pictures, runs: Path, budget_s: float | 
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, pictures: Pictures, scenes: list[Scene]) -> torch.Tensor:
+def encode(vae: AutoencoderKL, pictures: Pictures, scenes: Sequence[Scene]) -> torch.Tensor:
     """The scenes' mean latents, (N, 4, 16, 16), as the autoencoder has them (not scaled)."""
+    together = ENCODED_TOGETHER[vae.device.type]
     means = []
-    for first in range(0, len(scenes), ENCODED_TOGETHER):
-        drawn = [pictures.scene(scene) for scene in scenes[first : first + ENCODED_TOGETHER]]
+    for first in trange(0, len(scenes), together, desc="latents", mininterval=5):
+        drawn = [pictures.scene(scene) for scene in scenes[first : first + together]]
         batch = torch.stack(drawn).to(vae.device, memory_format=torch.channels_last)
         with loop.mixed_precision():
             means.append(vae.encode(batch).latent_dist.mean.float())

@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from training import data, evaluate, export, noise_predictor, text, vae
+from training import captions, data, evaluate, export, noise_predictor, text, vae
 from training.__main__ import run
 from training.data import TINTYPE
 
@@ -27,6 +27,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> data.DataSet:
     for stage in (text, noise_predictor):
         monkeypatch.setattr(stage, "BATCH", 2)
     monkeypatch.setattr(text, "MEASURED", 4)
+    monkeypatch.setattr(captions, "COMPOSED", 4)
     whole = data.load()
     known = export.names_known(ROOT / TINTYPE)
     chosen = [number for number, subject in enumerate(whole.subjects) if subject.name in known]
