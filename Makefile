@@ -35,7 +35,7 @@ test-all: test ## run the daily tests, then the slow ones
 soak: programs client ## run the tests that kill, flood, forge and damage in their full numbers: over two hours
 	DARKROOM_TESTS=soak $(PYTEST) tests/faults tests/security tests/queue tests/fleet \
 		tests/engine/test_faults_at_random.py tests/engine/test_bad_folders.py \
-		tests/engine/test_equality.py tests/api/test_explain.py $(ARGS)
+		tests/engine/test_equality.py tests/engine/test_openvino.py tests/api/test_explain.py $(ARGS)
 
 image-check: $(VENV)/.image ## build and test the container image: ten minutes, several gigabytes
 	$(BIN)/python -m tests.image

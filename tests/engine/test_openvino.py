@@ -1,6 +1,7 @@
 """`engine.backend: openvino`: the pictures are torch's, and no job waits for a conversion."""
 
 import pickle
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,20 +20,20 @@ from darkroom.engine.engine import DiffusersEngine
 from darkroom.engine.openvino import conversion
 from darkroom.engine.openvino.network import Examples, Network, Wanted
 from darkroom.requests import MODEL_TASKS, Lora, Task
+from tests.effort import SOAK
 from tests.engine import lora_files, tiny
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.stock import Stock, assert_equal
 from tests.waiting import eventually
 
 DAILY = "sd1"
+# A conversion takes a minute on a slow machine, so families that differ less have their turn in
+# `make soak`.
 OTHERS: dict[str, tuple[Task, ...]] = {
-    "tintype": MODEL_TASKS,
     "sd2": MODEL_TASKS,
     "sd1_inpaint": (Task.INPAINT,),
     "sdxl": MODEL_TASKS,
-    "sdxl_refiner": (Task.IMG2IMG,),
-    "lcm": MODEL_TASKS,
-}
+} | ({"sdxl_refiner": (Task.IMG2IMG,), "lcm": MODEL_TASKS} if SOAK else {})
 COMPUTES = "OpenVINO computes the model"
 LEFT = "torch computes the model, not OpenVINO"
 CONVERTED_S = 400.0
@@ -100,6 +101,19 @@ def unets(calls: Sequence[Network]) -> list[Network]:
     return [network for network in calls if len(network.form.inputs) > 1]
 
 
+def assert_draws_as_stock(
+    engine: DiffusersEngine, folder: Path, asked: Sequence[EngineJob], calls: Sequence[Network]
+) -> None:
+    """OpenVINO's pictures of these jobs are stock diffusers'."""
+    stock = Stock(folder)
+
+    pictures = draw(engine, *asked)
+
+    assert unets(calls)
+    for picture, each in zip(pictures, asked, strict=True):
+        assert_equal(picture, stock.picture(each))
+
+
 def first_picture(engine: DiffusersEngine, asked: EngineJob, until: str = COMPUTES) -> Image.Image:
     """The picture that a model makes first, when what follows it has been done or given up."""
     with capture_logs() as said:
@@ -119,6 +133,16 @@ def engine(data_dir: Path, job: Callable[..., EngineJob]) -> DiffusersEngine:
     """One that has converted a tiny model."""
     made = make_engine(data_dir, backend="openvino")
     first_picture(made, job(DAILY, task=Task.INPAINT))
+    return made
+
+
+@pytest.fixture(scope="module")
+def tintype(
+    tmp_path_factory: pytest.TempPathFactory, job: Callable[..., EngineJob]
+) -> DiffusersEngine:
+    """One that has converted the embedded model."""
+    made = make_engine(tmp_path_factory.mktemp("tintype"), backend="openvino")
+    first_picture(made, job("tintype"))
     return made
 
 
@@ -189,15 +213,16 @@ def test_torch_computes_what_must_not_depend_on_the_conversion_or_changes_layers
 
 @pytest.mark.slow
 def test_a_picture_whose_sides_do_not_fit_is_torchs(
-    tmp_path: Path, job: Callable[..., EngineJob], calls: list[Network]
+    tintype: DiffusersEngine,
+    tmp_path: Path,
+    job: Callable[..., EngineJob],
+    calls: list[Network],
 ) -> None:
     """Of 17 latent pixels the UNet makes 9 and then 18, which it cuts; a traced one does not."""
     odd = job("tintype", width=17 * 8)
-    engine = make_engine(tmp_path, backend="openvino")
-    by_torch = first_picture(engine, odd)
-    calls.clear()
+    (by_torch,) = draw(make_engine(tmp_path), odd)
 
-    (picture,) = draw(engine, odd)
+    (picture,) = draw(tintype, odd)
 
     assert calls
     assert not unets(calls)
@@ -205,23 +230,26 @@ def test_a_picture_whose_sides_do_not_fit_is_torchs(
 
 
 @pytest.mark.slow
+def test_the_embedded_model(
+    tintype: DiffusersEngine, job: Callable[..., EngineJob], calls: list[Network]
+) -> None:
+    assert_draws_as_stock(
+        tintype, EMBEDDED / "tintype", [job("tintype", task, task) for task in MODEL_TASKS], calls
+    )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model", OTHERS)
 def test_every_family_of_unets(
     tmp_path: Path, job: Callable[..., EngineJob], calls: list[Network], model: str
 ) -> None:
-    folder = EMBEDDED / model
-    if model != "tintype":
-        folder = tiny.BUILDERS[model](tmp_path / "models" / model)
-    engine, stock = make_engine(tmp_path, backend="openvino"), Stock(folder)
+    folder = tiny.BUILDERS[model](tmp_path / "models" / model)
+    engine = make_engine(tmp_path, backend="openvino")
     asked = [job(model, task, task) for task in OTHERS[model]]
     first_picture(engine, asked[0])
     calls.clear()
 
-    pictures = draw(engine, *asked)
-
-    assert unets(calls)
-    for picture, each in zip(pictures, asked, strict=True):
-        assert_equal(picture, stock.picture(each))
+    assert_draws_as_stock(engine, folder, asked, calls)
 
 
 @pytest.mark.slow
@@ -239,6 +267,14 @@ def test_bfloat16(data_dir: Path, job: Callable[..., EngineJob], calls: list[Net
     assert np.abs(np.asarray(picture, float) - np.asarray(expected, float)).mean() < 5
 
 
+def copied(data_dir: Path, engine: DiffusersEngine) -> Path:
+    """Where an engine looks for its tiny model's networks; those of a data folder lie there."""
+    (converted,) = (data_dir / "openvino").glob(f"{DAILY}-*")
+    place = engine._models._converted.path(engine._models._find(DAILY))
+    shutil.copytree(converted, place)
+    return place
+
+
 # --- between starts ---------------------------------------------------------------------------
 
 
@@ -253,19 +289,19 @@ def test_the_next_start_opens_what_was_converted(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("engine")
 def test_a_model_whose_file_has_changed_is_converted_anew_and_the_old_one_goes(
-    tmp_path: Path, job: Callable[..., EngineJob]
+    data_dir: Path, tmp_path: Path, job: Callable[..., EngineJob]
 ) -> None:
-    weights = tiny.BUILDERS[DAILY](tmp_path / "models" / DAILY) / "unet" / "config.json"
-    settings = {"backend": "openvino", "openvino_cache_bytes": 0}
-    first_picture(make_engine(tmp_path, **settings), job(DAILY))
-    (before,) = (tmp_path / "openvino").glob(f"{DAILY}-*")
+    weights = tmp_path / "models" / DAILY / "unet" / "config.json"
+    shutil.copytree(data_dir / "models", tmp_path / "models")
+    place = copied(data_dir, make_engine(tmp_path, backend="openvino"))
     weights.write_text(weights.read_text() + "\n")
 
-    first_picture(make_engine(tmp_path, **settings), job(DAILY))
+    first_picture(make_engine(tmp_path, backend="openvino", openvino_cache_bytes=0), job(DAILY))
 
     (after,) = (tmp_path / "openvino").glob(f"{DAILY}-*")
-    assert after != before
+    assert after != place
 
 
 # --- what goes wrong --------------------------------------------------------------------------
@@ -278,13 +314,10 @@ def test_a_damaged_file_is_deleted_and_the_picture_is_torchs(
 ) -> None:
     """As a machine may leave it that lost its power."""
     (tmp_path / "models").symlink_to(data_dir / "models")
-    (tmp_path / "openvino").mkdir()
-    (converted,) = (data_dir / "openvino").glob(f"{DAILY}-*")
     again = make_engine(tmp_path, backend="openvino")
-    place = again._models._converted.path(again._models._find(DAILY))
-    place.mkdir()
-    for file in converted.iterdir():
-        (place / file.name).write_bytes(file.read_bytes()[:1000])
+    place = copied(data_dir, again)
+    for file in place.iterdir():
+        file.write_bytes(file.read_bytes()[:1000])
 
     first_picture(again, job(DAILY), until=LEFT)
 
