@@ -232,6 +232,9 @@ export const en = {
   "settings.forget.hint":
     "The app’s data on this device is deleted, and its access ends. Pictures stay on the server.",
   "settings.forget.sure": "Forget this server?",
+  "settings.forget.offline":
+    "The server does not answer, so this device’s access has not ended. An owner can end it under Devices.",
+  "settings.forget.anyway": "Delete the data",
   "settings.language": "Language",
   "settings.notifications": "Notify me when a picture is ready",
   "settings.notifications.unsupported": "Notifications need HTTPS.",

@@ -236,6 +236,9 @@ export const vi: Dictionary = {
   "settings.forget.hint":
     "Dữ liệu của ứng dụng trên thiết bị này bị xoá và quyền truy cập chấm dứt. Ảnh vẫn ở trên máy chủ.",
   "settings.forget.sure": "Quên máy chủ này?",
+  "settings.forget.offline":
+    "Máy chủ không trả lời nên quyền truy cập của thiết bị này vẫn còn. Chủ máy có thể thu hồi trong mục Thiết bị.",
+  "settings.forget.anyway": "Xóa dữ liệu",
   "settings.language": "Ngôn ngữ",
   "settings.notifications": "Báo cho tôi khi ảnh xong",
   "settings.notifications.unsupported": "Thông báo cần HTTPS.",

@@ -123,6 +123,22 @@ test("what the server will not have is kept with its reason, and others go on", 
   expect(await disk.entries()).toEqual([]);
 });
 
+test("what is discarded on its way and then refused is gone, and nothing is said", async () => {
+  const outbox = open();
+  api.refuse(413);
+  const submit = api.submit.bind(api);
+  api.submit = async (...asked) => {
+    await outbox.discard(asked[3]);
+    return submit(...asked);
+  };
+  await outbox.add("txt2img", { prompt: "a fox" }, {});
+  await settle();
+
+  expect(refused).toEqual([]);
+  expect(outbox.entries.value).toEqual([]);
+  expect(await disk.entries()).toEqual([]);
+});
+
 test("a full queue is asked again when it says so", async () => {
   const outbox = open();
   api.refuse(429, { retryAfter: 7, detail: "the queue is full" });

@@ -23,6 +23,7 @@ let pictures: MemoryKeyValue;
 let unsent: MemoryKeyValue;
 let shown: string[];
 let hidden: boolean;
+let erased: number;
 
 function open(place = new FakePlace()): State {
   return new State({
@@ -37,7 +38,9 @@ function open(place = new FakePlace()): State {
       allow: async () => true,
       show: async (title) => void shown.push(title),
     },
-    erase: async () => {},
+    erase: async () => {
+      erased += 1;
+    },
     hidden: () => hidden,
   });
 }
@@ -52,6 +55,7 @@ beforeEach(() => {
   unsent = new MemoryKeyValue();
   shown = [];
   hidden = false;
+  erased = 0;
 });
 
 afterEach(() => {
@@ -217,4 +221,41 @@ test("what a remix replaced comes back", async () => {
   state.toasts.shown.value.at(-1)?.action?.run();
 
   expect(state.draft.values.value).toMatchObject({ prompt: "a half-written idea", seed: null });
+});
+
+test("a server that is away is not forgotten before its user knows that access has not ended", async () => {
+  const state = open();
+  await state.start();
+  api.unplug();
+  await state.forget();
+  expect(erased).toBe(0);
+  const [said] = state.toasts.shown.value;
+  expect(said?.text).toContain("access has not ended");
+
+  said?.action?.run();
+  expect(erased).toBe(1);
+});
+
+test("a device whose token is gone already is forgotten", async () => {
+  const state = open();
+  await state.start();
+  api.refuse(401);
+  await state.forget();
+  expect(erased).toBe(1);
+});
+
+test("a picture that is done while another is open is in the gallery below", async () => {
+  const state = open();
+  await state.start();
+  state.draft.set({ prompt: "a fox" });
+  await state.develop();
+  await settle();
+  await state.gallery.refresh();
+  state.route.go({ screen: "picture", id: "other-0" });
+
+  api.finish("job-1");
+  await state.jobs.focus("job-1");
+  await settle();
+
+  expect(state.gallery.pictures.value).toHaveLength(1);
 });

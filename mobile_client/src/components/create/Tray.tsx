@@ -1,5 +1,5 @@
 import { formatRoute } from "../../lib/state/route";
-import { t } from "../../strings";
+import { t, titleOf } from "../../strings";
 import { useApp } from "../context";
 import { statusText } from "../watch/status";
 
@@ -18,7 +18,7 @@ export function Tray() {
         {waiting.map(({ key, request, refusal }) => (
           <li key={key}>
             <a class="tray-card" href={formatRoute({ screen: "job", id: key })}>
-              <span class="tray-prompt">{request.prompt}</span>
+              <span class="tray-prompt">{titleOf(request)}</span>
               <span class={refusal ? "problem" : "hint"}>
                 {t(refusal ? "watch.refused" : "outbox.waiting")}
               </span>
@@ -32,12 +32,11 @@ export function Tray() {
 
 function Active({ id }: { id: string }) {
   const watched = useApp().jobs.get(id);
-  const prompt = String(watched?.job.request.prompt ?? "");
   const { step, steps } = watched?.job.progress ?? { step: 0, steps: 0 };
   return (
     <li>
       <a class="tray-card" href={formatRoute({ screen: "job", id })}>
-        <span class="tray-prompt">{prompt}</span>
+        <span class="tray-prompt">{titleOf(watched?.job.request ?? {})}</span>
         <span class="hint">{watched ? statusText(watched.job) : t("common.loading")}</span>
         <progress class="bar" value={step} max={steps || 1} aria-label={t("watch.progress")} />
       </a>

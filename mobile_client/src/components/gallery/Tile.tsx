@@ -2,6 +2,7 @@ import { useRef } from "preact/hooks";
 import type { GalleryPicture } from "../../lib/state/gallery";
 import { t } from "../../strings";
 import { Icon } from "../common/Icon";
+import { useReload } from "../common/useReload";
 import { useApp } from "../context";
 
 interface TileProps {
@@ -23,6 +24,7 @@ const HOLD_SLOP_PX = 10;
 
 export function Tile({ picture, side, left, top, chosen, onPick, onHold }: TileProps) {
   const { api } = useApp();
+  const reload = useReload();
   const hold = useRef({ timer: 0, x: 0, y: 0, held: false });
   const wanted = side * Math.min(3, window.devicePixelRatio || 1);
   const width = WIDTHS.find((each) => each >= wanted) ?? 512;
@@ -67,11 +69,13 @@ export function Tile({ picture, side, left, top, chosen, onPick, onHold }: TileP
       onClick={click}
     >
       <img
+        key={reload.tries}
         src={api.imageUrl(picture.id, width)}
         alt=""
         decoding="async"
         draggable={false}
-        onError={(event) => event.currentTarget.setAttribute("hidden", "")}
+        hidden={reload.failed}
+        onError={reload.onError}
       />
       {chosen !== undefined && <span class="tile-mark">{chosen && <Icon name="check" />}</span>}
     </button>

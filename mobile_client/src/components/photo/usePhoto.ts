@@ -19,6 +19,8 @@ export type Opening =
 /** Opens a photo; what this browser cannot show, such as HEIC, by way of the server. */
 export function usePhoto(file: Blob, limits: ModelLimits, before: Cropping | null): Opening {
   const { api } = useApp();
+  // The list of models is read anew whenever the page is back: equal limits are other objects then.
+  const allowed = JSON.stringify(limits);
   const [state, setState] = useState<Opening>({ is: "opening" });
 
   useEffect(() => {
@@ -30,7 +32,7 @@ export function usePhoto(file: Blob, limits: ModelLimits, before: Cropping | nul
       const photo = await Photo.open(picture);
       if (!wanted) return photo.dispose();
       opened = photo;
-      set({ is: "open", cropper: new Cropper(photo, limits, before), file: picture });
+      set({ is: "open", cropper: new Cropper(photo, JSON.parse(allowed), before), file: picture });
     }
 
     async function openByServer(): Promise<void> {
@@ -48,7 +50,7 @@ export function usePhoto(file: Blob, limits: ModelLimits, before: Cropping | nul
       wanted = false;
       opened?.dispose();
     };
-  }, [api, file, limits]);
+  }, [api, file, allowed]);
 
   return state;
 }

@@ -2,6 +2,7 @@ import { copy } from "../../lib/clipboard";
 import { NUMBERS, numbersOf } from "../../lib/state/numbers";
 import type { Job, Picture } from "../../lib/transport/types";
 import { type Key, moment, number, t, titleOf } from "../../strings";
+import { sayNotes } from "../../strings/problems";
 import { Icon } from "../common/Icon";
 import { Sheet } from "../common/Sheet";
 import { useApp } from "../context";
@@ -45,7 +46,7 @@ export function Details({ job, picture, onClose }: DetailsProps) {
         <Fact name="viewer.worker" value={madeOn(picture)} />
         {isOwner && <Fact name="viewer.client" value={job.client} />}
       </dl>
-      {job.notes.map((note) => (
+      {sayNotes(job).map((note) => (
         <p key={note} class="hint">
           {note}
         </p>

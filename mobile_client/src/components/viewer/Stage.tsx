@@ -1,6 +1,7 @@
 import type { Size } from "../../lib/transport/types";
 import { t } from "../../strings";
 import { Icon } from "../common/Icon";
+import { useReload } from "../common/useReload";
 import { useApp } from "../context";
 import { useViewing } from "./useViewing";
 
@@ -65,10 +66,18 @@ interface SlideProps {
 
 function Slide({ id, prompt, place, inner }: SlideProps) {
   const { api } = useApp();
+  const reload = useReload();
   return (
     <div class="viewer-slide" style={{ left: `${place * 100}%` }} aria-hidden={place !== 0}>
       <div class="viewer-zoom" ref={inner ?? null}>
-        <img src={api.imageUrl(id)} alt={prompt} decoding="async" draggable={false} />
+        <img
+          key={reload.tries}
+          src={api.imageUrl(id)}
+          alt={prompt}
+          decoding="async"
+          draggable={false}
+          onError={reload.onError}
+        />
       </div>
     </div>
   );

@@ -18,13 +18,14 @@ export function useJob(pictureId: string): Found {
       (job) => wanted && setFound({ id: pictureId, found: { job } }),
       (error) => {
         const missing = error instanceof Problem && error.status === 404;
+        if (!missing) server.report(error); // so that `reach` changes when it can be reached again
         if (wanted) setFound({ id: pictureId, found: { missing } });
       },
     );
     return () => {
       wanted = false;
     };
-  }, [gallery, pictureId, reach]);
+  }, [gallery, server, pictureId, reach]);
 
   return found?.id === pictureId ? found.found : undefined;
 }

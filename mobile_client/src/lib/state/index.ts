@@ -4,6 +4,7 @@ import { t, titleOf } from "../../strings";
 import { ExplanationStore } from "../inside/store";
 import type { KeyValue, Preferences } from "../storage";
 import type { Api } from "../transport/api";
+import { Problem } from "../transport/http";
 import type { Job, PictureRequest, Size, Task } from "../transport/types";
 import { Catalog } from "./catalog";
 import { Devices } from "./devices";
@@ -180,10 +181,23 @@ export class State {
     return { screen: "job", id: this.jobOf(key) ?? key };
   }
 
-  /** Revokes this device's token and deletes its data. */
+  /** Revokes this device's token and deletes its data; asks first if only the data can go. */
   async forget(): Promise<void> {
     const me = this.server.me.value;
-    if (me) await this.api.leave(me).catch((error: unknown) => this.server.report(error));
+    try {
+      if (me) await this.api.leave(me);
+    } catch (error) {
+      const isGone = error instanceof Problem && [401, 404].includes(error.status);
+      this.server.report(error);
+      if (!isGone) {
+        // The server may come back, and would know this device again by its cookie.
+        this.toasts.show({
+          text: t("settings.forget.offline"),
+          action: { label: t("settings.forget.anyway"), run: () => void this.parts.erase() },
+        });
+        return;
+      }
+    }
     await this.parts.erase();
   }
 
@@ -253,7 +267,8 @@ export class State {
       const title = titleOf(job.request);
       await this.settings.notifier.show(t("notify.done"), title, icon, `#/job/${job.id}`);
     }
-    if (here.screen === "gallery") void this.gallery.refresh();
+    // It is still there below a picture that was opened in it.
+    if (["gallery", "picture", "inside"].includes(here.screen)) void this.gallery.refresh();
     if (!watched) {
       this.toasts.show({
         text: t("notify.done"),

@@ -138,9 +138,11 @@ export class Outbox {
   }
 
   private async refuse(entry: Entry, problem: Problem): Promise<void> {
+    if (!this.find(entry.key)) return; // discarded while it was being sent
     const refused = { ...entry, refusal: kept(problem) };
     this.change(entry.key, refused);
     await this.disk.set(entry.key, refused);
+    if (!this.find(entry.key)) return this.disk.delete(entry.key);
     this.events.onRefused(refused);
   }
 
