@@ -1,7 +1,9 @@
 """One error policy, wherever an error comes from: load, call, step, preview, encode or decode."""
 
+import gc
 import math
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,16 +14,21 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
     StableDiffusionPipeline,
+    UNet2DConditionModel,
 )
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from darkroom.config import EngineSettings, ModelSettings, Settings
+from darkroom.engine import loading
 from darkroom.engine.base import EngineJob, Failed, Finished, JobWarning, Started
 from darkroom.engine.engine import DiffusersEngine, from_settings
 from darkroom.engine.errors import Kind, classify
+from darkroom.engine.families.pipeline_run import PipelineRun
+from darkroom.engine.runner import Runner
 from darkroom.errors import Message
 from darkroom.requests import Lora, Task
 from tests.effort import sampled
@@ -111,6 +118,9 @@ def said(events: list[Any]) -> tuple[str, dict[str, Any]]:
         (LOST, Kind.LOST_CONTEXT),
         (RuntimeError("CUDA error: device-side assert triggered"), Kind.LOST_CONTEXT),
         (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), Kind.MEMORY),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), Kind.MEMORY),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), Kind.LOST_CONTEXT),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), Kind.MEMORY),
         (FULL, Kind.MEMORY),
         (MemoryError(), Kind.MEMORY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), Kind.MEMORY),
@@ -456,6 +466,94 @@ def test_a_model_that_cannot_be_loaded_is_broken_until_its_files_change(tmp_path
     weights.write_bytes(whole)
     assert developed(run(engine, small()))
     assert engine.broken() == {}
+
+
+# --- what is left behind -----------------------------------------------------------------------
+
+
+@contextmanager
+def noted(cls: Any) -> Iterator[list[weakref.ref[Any]]]:
+    """Each network of a class whose `forward` is called."""
+    real, seen = cls.forward, []
+
+    def forward(network: Any, *args: Any, **kwargs: Any) -> Any:
+        if not any(network is ref() for ref in seen):
+            seen.append(weakref.ref(network))
+        return real(network, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cls, "forward", forward)
+        yield seen
+
+
+def left(seen: Sequence[weakref.ref[Any]]) -> int:
+    """How many of them are still in memory."""
+    assert seen
+    gc.collect()
+    return sum(ref() is not None for ref in seen)
+
+
+@pytest.mark.parametrize(
+    ("model", "cls"), [("sd1", UNet2DConditionModel), ("sd3", SD3Transformer2DModel)]
+)
+def test_a_model_that_does_not_work_is_not_kept_in_memory(
+    tmp_path: Path, model: str, cls: Any
+) -> None:
+    tiny.BUILDERS[model](tmp_path / "models" / model)
+    engine = make_engine(tmp_path)
+    real = cls.forward
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cls, "forward", lambda *a, **k: not_a_number(real(*a, **k)))
+        with noted(cls) as seen:
+            events = run(engine, small(model))
+
+    assert "not finite" in failure(events).detail
+    assert list(engine.broken()) == [model]
+    assert left(seen) == 0
+
+
+def test_a_model_is_gone_when_one_picture_of_a_job_could_not_be_begun(tmp_path: Path) -> None:
+    """The others had begun: their pipelines are suspended in the middle."""
+    tiny.sd3(tmp_path / "models" / "sd3")
+    engine = make_engine(tmp_path)
+
+    with noted(SD3Transformer2DModel) as seen:
+        assert developed(run(engine, small("sd3")))
+    with failing(PipelineRun, "__init__", ValueError("no"), after=1):
+        events = run(engine, small("sd3", num_images=2))
+
+    assert failure(events).detail == "no"
+    assert engine.unload("sd3")
+    assert left(seen) == 0
+
+
+def test_a_model_is_gone_while_the_seconds_of_its_calls_are_not_known(tmp_path: Path) -> None:
+    """As on a GPU, which tells them when it has come to the end of the queue."""
+    tiny.sd1(tmp_path / "models" / "sd1")
+    engine = make_engine(tmp_path)
+
+    with noted(UNet2DConditionModel) as seen, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Runner, "_start", lambda _runner, **_about: lambda: lambda: None)
+        assert developed(run(engine, small()))
+
+    assert engine.unload("sd1")
+    assert left(seen) == 0
+
+
+def test_a_load_that_nobody_waits_for_fails_no_other_model(tmp_path: Path) -> None:
+    for name in ("large", "sd1"):
+        tiny.sd1(tmp_path / "models" / name)
+    engine = make_engine(tmp_path)
+
+    with failing(loading, "load_pipeline", RuntimeError("can't allocate memory"), times=1):
+        engine.submit(small("large", "cancelled"))
+        engine.tick()
+        assert engine._models.loading
+        engine.cancel("cancelled")
+        events = run(engine, small("sd1"))
+
+    assert developed(events)
 
 
 def test_a_default_model_that_is_broken_stops_nobody_else(tmp_path: Path) -> None:

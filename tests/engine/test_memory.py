@@ -3,6 +3,8 @@
 For a tiny model of each family; every day for the two whose networks are unlike the others'.
 """
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +21,7 @@ from diffusers.models.normalization import RMSNorm
 from PIL import Image
 
 from darkroom.catalog.models import ModelCatalog
-from darkroom.engine.base import EngineEvent, EngineJob, Failed
+from darkroom.engine.base import EngineEvent, EngineJob, Failed, Stepped
 from darkroom.engine.engine import DiffusersEngine
 from darkroom.engine.memory import MemoryLimits, Offload, accelerator_bytes, offload_for
 from darkroom.engine.vae import factor_of
@@ -327,6 +329,41 @@ def test_a_model_that_does_not_fit_while_it_is_loaded_is_loaded_with_less(
     assert difference(again, expected) <= 1
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_prompts_are_encoded_with_nothing_else_on_the_accelerator(
+    built: Callable[[str], Path], model: str
+) -> None:
+    """Where one network alone has room, and another job's picture is being denoised."""
+    data_dir = built(model)
+    engine = make_engine(data_dir)
+    waits, there = torch.device("cpu"), set[Any]()
+    crowds: list[set[str]] = []
+
+    with hardware.accelerator(engine, 0), pytest.MonkeyPatch.context() as patch:
+        pipeline = hardware.model(engine, model).family._offloading._pipeline
+        parts = {p: n for n, p in pipeline.components.items() if isinstance(p, torch.nn.Module)}
+        real = torch.nn.Module.to
+
+        def to(module: Any, *args: Any, **kwargs: Any) -> Any:
+            if module in parts:
+                device = torch._C._nn._parse_to(*args, **kwargs)[0]
+                (there.discard if device == waits else there.add)(module)
+                crowds.append({parts[each] for each in there})
+            return real(module, *args, **kwargs)
+
+        patch.setattr(torch.nn.Module, "to", to)
+        engine.submit(replace(job(data_dir, model), id="first"))
+        while not any(isinstance(event, Stepped) for event in engine.tick()):
+            pass
+        second = replace(job(data_dir, model, prompt="an owl"), id="second")
+        assert developed(run(engine, second), "second")
+
+    assert hardware.model(engine, model).limits.offload is Offload.MODEL
+    encoding = [crowd for crowd in crowds if "text_encoder" in crowd]
+    assert len(encoding) > 1
+    assert all(crowd == {"text_encoder"} for crowd in encoding)
+
+
 @pytest.mark.slow
 def test_idle_models_go_before_weights_wait(built: Callable[[str], Path]) -> None:
     """Those in use do not: then the load is tried again when their jobs have ended, once."""
@@ -371,11 +408,10 @@ def test_a_model_that_fits_in_no_way_fails_its_jobs_and_no_others(
     """It is not broken: it is tried again for the next job."""
     data_dir = built("z_image")
     engine = make_engine(data_dir)
-    tries = 0
+    tried: list[weakref.ref[Any]] = []
 
-    def full(*_arguments: Any, **_named: Any) -> None:
-        nonlocal tries
-        tries += 1
+    def full(network: Any, *_arguments: Any, **_named: Any) -> None:
+        tried.append(weakref.ref(network))
         raise torch.OutOfMemoryError("out of memory")
 
     with hardware.accelerator(engine, 2**40):
@@ -386,7 +422,9 @@ def test_a_model_that_fits_in_no_way_fails_its_jobs_and_no_others(
         after = run(engine, job(data_dir, "z_image"))
 
     assert events[-1] == Failed("job", "out-of-memory", "there is not enough memory for this job")
-    assert tries == 3  # with all weights there, without text encoders, and one network at a time
+    assert len(tried) == 3  # with all weights there, without text encoders, one network at a time
+    gc.collect()
+    assert not any(network() for network in tried)
     assert engine.broken() == {}
     assert developed(other)
     assert developed(after)

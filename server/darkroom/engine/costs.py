@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import torch
+from darkroom.engine import errors
 
 ROWS = (1, 2, 4, 8, 16, 32, 64)
 GROWING_S, BRIEF_S = 0.5, 0.1  # spent on first calls before no larger one is tried
@@ -129,8 +129,8 @@ def measure(
     for rows in ROWS:
         try:
             shortest[rows] = timed(rows)
-        except torch.OutOfMemoryError:
-            if not shortest:
+        except RuntimeError as error:
+            if not shortest or not errors.is_out_of_memory(error):
                 raise
             most = max(shortest)
             break

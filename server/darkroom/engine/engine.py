@@ -58,6 +58,7 @@ class DiffusersEngine:
         self._active_jobs: dict[str, ActiveJob] = {}  # oldest first
         self._scheduler = Scheduler(models, settings)
         self._runner = Runner(clock, models.device, meter)
+        models.on_unload = self._runner.forget
         self._busy_s = 0.0
         self._previewing_s = 0.0
 
@@ -286,7 +287,7 @@ class DiffusersEngine:
 
     def _lower_limits(self, work: Call, error: Exception) -> str | None:
         """Let the model do less at a time; returns what, or None if nothing is left to lower."""
-        error.__traceback__ = None  # its frames hold what the call had taken
+        errors.drop_frames(error)  # which hold what the call had taken
         self._models.free_cache()
         limits = work.model.limits
         match work:

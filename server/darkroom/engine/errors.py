@@ -42,14 +42,19 @@ class NotFiniteError(DarkroomError, ArithmeticError):
         )
 
 
-# What drivers say in a plain RuntimeError when the context is gone. `CUBLAS_STATUS_ALLOC_FAILED`
-# and `…NOT_INITIALIZED` come of a lack of memory.
+# What drivers say in a plain RuntimeError when the context is gone. That handles of cuBLAS and
+# cuDNN cannot be made comes of a lack of memory.
 _LOST = ("CUDA error", "HIP error", "cuDNN error", "CUBLAS_STATUS_EXECUTION_FAILED", "device lost")
 _MEMORY = (
     "out of memory",
     "can't allocate memory",  # PyTorch has no exception class for it on a CPU
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "ALLOCATION_FAILED",
+    # What is left of it when no plan of a convolution finds room (pytorch/pytorch#108645).
+    "unable to find an engine to execute this computation",
 )
 
 
@@ -83,6 +88,12 @@ def survivable(error: Exception) -> Kind:
 
 def is_out_of_memory(error: BaseException) -> bool:
     return classify(error) is Kind.MEMORY
+
+
+def drop_frames(error: BaseException) -> None:
+    """Let go of what the frames of an exception and of its causes hold, such as a model."""
+    for cause in _causes(error):
+        cause.__traceback__ = None
 
 
 def describe(error: BaseException, kind: Kind) -> str:

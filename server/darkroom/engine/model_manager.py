@@ -1,7 +1,6 @@
 """Models in memory: loaded on demand, the least recently used unloaded when memory is needed."""
 
 import concurrent.futures
-import contextlib
 import gc
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -119,11 +118,13 @@ class ModelManager:
         )
         self._budget = memory.budget_bytes(settings.memory_budget_bytes, self.device)
         self._resident: dict[str, LoadedModel] = {}  # the most recently used last
-        self._broken: dict[str, tuple[object, Exception]] = {}
+        self._broken: dict[str, _Broken] = {}
         self._short: tuple[str, frozenset[str]] | None = None  # no memory for it beside these
         self._load: _Load | None = None
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self.gate = threading.Lock()
+        # Lets go of what else holds a model, by its name.
+        self.on_unload: Callable[[str], None] = lambda _name: None
 
     def _conversions(self, folder: Path | None) -> Cache | None:
         """Where models converted for OpenVINO are; None if torch computes all."""
@@ -209,8 +210,10 @@ class ModelManager:
             return self._resident[name]
         if self._load is not None:
             if self._load.future.done():  # nobody waits for it any more
-                with contextlib.suppress(OSError, MemoryError, torch.OutOfMemoryError):
+                try:
                     self._collect(self._load, in_use)
+                except Exception as error:  # of that model, and not of the one that is wanted
+                    errors.survivable(error)
             return None
         self._check_not_broken(name, entry)
         if self._is_short(name):
@@ -249,7 +252,7 @@ class ModelManager:
             self._resident[load.name] = load.future.result()
         except Exception as error:
             if errors.survivable(error) is Kind.MEMORY:
-                error.__traceback__ = None
+                errors.drop_frames(error)
                 idle = self._idle(in_use)
                 for other in idle:
                     self._unload(other)
@@ -263,7 +266,11 @@ class ModelManager:
                 if less is not None or self._resident:
                     return
             else:
-                self._broken = {**self._broken, load.name: (_stamp(load.entry.path), error)}
+                errors.drop_frames(error)
+                reason = getattr(error, "reason", str(error))
+                why = _Broken(_stamp(load.entry.path), reason, str(error))
+                self._broken = {**self._broken, load.name: why}
+                self._free()
             raise
 
     def _is_short(self, name: str) -> bool:
@@ -281,16 +288,16 @@ class ModelManager:
 
     def _check_not_broken(self, name: str, entry: ModelEntry | UpscalerEntry) -> None:
         """Raise again why a model could not be loaded, until its files change."""
-        stamp, error = self._broken.get(name, (None, None))
-        if error is None:
+        broken = self._broken.get(name)
+        if broken is None:
             return
-        if stamp == _stamp(entry.path):
-            raise ModelLoadError(name, getattr(error, "reason", str(error)))
+        if broken.stamp == _stamp(entry.path):
+            raise ModelLoadError(name, broken.reason)
         self._broken = {other: why for other, why in self._broken.items() if other != name}
 
     def broken(self) -> dict[str, str]:
         """Models that could not be loaded, with the reason. Thread-safe: replaced, not changed."""
-        return {name: str(error) for name, (_, error) in self._broken.items()}
+        return {name: broken.said for name, broken in self._broken.items()}
 
     def _dtype(self, entry: ModelEntry | UpscalerEntry) -> torch.dtype:
         unet = isinstance(entry, UpscalerEntry) or entry.spec.family in UNETS
@@ -336,6 +343,7 @@ class ModelManager:
 
     def _unload(self, name: str) -> None:
         del self._resident[name]
+        self.on_unload(name)
         log.info("model unloaded", model=name)
         self._free()
 
@@ -432,7 +440,8 @@ class ModelManager:
     def _stable_diffusion(self, entry: ModelEntry, pipeline: Any) -> UNetFamily:
         info, settings = entry.info, self._settings
         where = (self.device, self._dtype(entry))
-        tiny = loading.load_tiny_vae(entry, *where) if settings.tiny_vae else None
+        with self.gate:
+            tiny = loading.load_tiny_vae(entry, *where) if settings.tiny_vae else None
         words = load_embeddings(pipeline, self._adapters.embeddings.entries())
         refusal = self._no_loras(entry)
         adapters = Adapters(
@@ -464,6 +473,21 @@ class _Load:
     entry: ModelEntry | UpscalerEntry
     offload: Offload
     future: "concurrent.futures.Future[LoadedModel]"
+
+
+@dataclass(frozen=True)
+class _Broken:
+    """A model that could not be loaded. The exception is not kept: its frames hold the model.
+
+    Attributes:
+        stamp: of its files then.
+        reason: why.
+        said: the same with the model's name.
+    """
+
+    stamp: tuple[tuple[str, int, int], ...]
+    reason: str
+    said: str
 
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:

@@ -26,8 +26,9 @@ class Offloading:
         self._encoders: list[Any] = []  # hooks of those that wait
 
     def begin(self, how: Offload) -> None:
-        """Offload from now on."""
+        """Offload from now on. What is offloaded already is sent back, whatever a call has left."""
         if how is self._how:
+            self.rest()
             return
         self._how, self._encoders = how, []
         match how:
@@ -35,7 +36,7 @@ class Offloading:
                 for name, part in self._pipeline.components.items():
                     if memory.is_encoder(name) and isinstance(part, torch.nn.Module):
                         self._encoders.append(cpu_offload_with_hook(part, self._device)[1])
-                self.encoded()
+                self.rest()
             case Offload.MODEL:
                 self._pipeline.enable_model_cpu_offload(device=self._device)
             case Offload.GROUP:
@@ -60,7 +61,13 @@ class Offloading:
         else:
             apply_group_offloading(part, **options)
 
-    def encoded(self) -> None:
-        """Send the text encoders back that wait in the CPU's memory: prompts are encoded."""
-        for hook in self._encoders:
+    def rest(self) -> None:
+        """Send back what waits in the CPU's memory while it does not work.
+
+        That is the text encoders, or every network where one alone has room. A network's hook sends
+        back the one before it in diffusers' order, so the first one would come beside the denoiser;
+        and one that a lack of memory has left half moved would seem to be there.
+        """
+        hooks = self._pipeline._all_hooks if self._how is Offload.MODEL else self._encoders
+        for hook in hooks:
             hook.offload()

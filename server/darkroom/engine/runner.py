@@ -58,6 +58,10 @@ class Runner:
             self._tell(work, seconds)
         return found
 
+    def forget(self, model: str) -> None:
+        """Drop the calls of a model whose seconds are not known yet: they keep it in memory."""
+        self._timed = deque(each for each in self._timed if each[0].model.name != model)
+
     def _run(self, work: Call) -> Any:
         model, family = work.model, work.model.family
         match work:

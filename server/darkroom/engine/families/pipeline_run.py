@@ -106,7 +106,8 @@ def _give_way(suspended: Suspended) -> Any:
 class PipelineRun:
     """One image by one pipeline, from noise to picture.
 
-    Used from one thread.
+    Used from one thread. One that is not at its end has to be closed: a suspended greenlet, and
+    with it the pipeline's networks, is never collected as garbage.
 
     Args:
         pipeline: of its own, around shared networks; its scheduler is not shared.
@@ -157,7 +158,7 @@ class PipelineRun:
 
 def _run(pipeline: Any, arguments: Mapping[str, Any]) -> Image.Image:
     # The pipeline turns gradients off, and at its end puts back what it found. It may end anywhere,
-    # also when it is collected as garbage, and must not leave them off then.
+    # and must not leave them off then.
     torch.set_grad_enabled(True)
     picture: Image.Image = pipeline(**arguments).images[0]
     return picture

@@ -7,6 +7,7 @@ form are made as one. A family for which that is not tested runs its calls alone
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -167,13 +168,17 @@ class PipelineFamily:
 
     def warm_up(self, job: EngineJob) -> WarmedUp | None:
         sample = self._start(job, 0, NONE)
+        self._offloading.rest()
         first = sample.suspended
-        while not sample.denoised:
-            for _, error in self.step([sample], 1):
-                raise error
-        (made,) = self.decode([sample])
-        if isinstance(made, Exception):
-            raise made
+        try:
+            while not sample.denoised:
+                for _, error in self.step([sample], 1):
+                    raise error
+            (made,) = self.decode([sample])
+            if isinstance(made, Exception):
+                raise made
+        finally:
+            self.close(sample)
         if first is None or not self._traits.batched:
             return None
 
@@ -209,17 +214,21 @@ class PipelineFamily:
 
     def prepare(self, jobs: Sequence[EngineJob]) -> dict[str, list[PipelineSample]]:
         loras = self._adapters.find(jobs[0].model_request.loras)
+        started: dict[str, list[PipelineSample]] = {job.id: [] for job in jobs}
+        self._offloading.rest()
         try:
             with self._adapters.applied([loras]):  # to the text encoders
-                return {
-                    job.id: [
-                        self._start(job, index, loras)
-                        for index in range(job.model_request.num_images)
-                    ]
-                    for job in jobs
-                }
+                for job in jobs:
+                    for index in range(job.model_request.num_images):
+                        started[job.id].append(self._start(job, index, loras))
+        except BaseException:
+            # A suspended run is never collected as garbage, with all networks that it holds.
+            for sample in itertools.chain(*started.values()):
+                self.close(sample)
+            raise
         finally:
-            self._offloading.encoded()
+            self._offloading.rest()
+        return started
 
     def _start(self, job: EngineJob, index: int, loras: LoraSet) -> PipelineSample:
         """A sample of a job, run to its first call of the denoiser."""

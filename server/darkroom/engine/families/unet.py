@@ -132,6 +132,7 @@ class UNetFamily:
                 each by itself tells which.
         """
         loras = self._adapters.find(jobs[0].model_request.loras)
+        self._offloading.rest()
         read = [(job, sources.read(job, self._pipeline(job.model_request))) for job in jobs]
         with self.vae.exactly(any(job.model_request.exact for job, _ in read)):
             self._encode([(job.model_request, src) for job, src in read if src is not None])
@@ -141,7 +142,7 @@ class UNetFamily:
                     job.id: self._samples(job.model_request, source, loras) for job, source in read
                 }
         finally:
-            self._offloading.encoded()
+            self._offloading.rest()
 
     def _pipeline(self, request: Txt2Img) -> Any:
         pipeline = self._pipelines.get(request.task)
