@@ -9,15 +9,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
+from tests.waiting import PATIENCE_S
+
 
 @dataclass(frozen=True)
 class Reply:
-    """`endless` is sent after `body` again and again until the caller leaves."""
+    """`endless` is sent after `body` again and again until the caller leaves.
+
+    Nothing is sent before `after` is set.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     endless: bytes = b""
+    after: threading.Event | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ class ScriptedServer:
                 script.received.append(seen)
                 replies = script._replies
                 reply = replies.popleft() if len(replies) > 1 else replies[0]
+                if reply.after is not None:
+                    reply.after.wait(PATIENCE_S)
                 self.send_response_only(reply.status)
                 for name, value in reply.headers.items():
                     self.send_header(name, value)

@@ -1,9 +1,12 @@
 """What goes wrong between a client and a server, and what is tried before it is an error."""
 
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from darkroom.ops.puller import PLAN_S
 from darkroom_client import (
     APIError,
     Client,
@@ -19,6 +22,7 @@ from darkroom_client import (
     ServerError,
     UnexpectedResponseError,
 )
+from darkroom_client.core import call
 from tests.sdk.scripted import Reply, ScriptedServer, json_reply, problem
 from tests.serving import RunningServer, free_port
 
@@ -193,3 +197,17 @@ def test_a_server_without_worker_is_not_ready(idle_server: RunningServer) -> Non
     with Client(idle_server.url, effects=Effects(sleep=slept.append)) as client:
         assert not client.ready()
     assert slept == []
+
+
+def test_a_plan_is_waited_for_as_long_as_the_server_may_take(scripted: Scripted) -> None:
+    """It asks a hub meanwhile. Other answers are given up earlier."""
+    assert call.pull("studio/fox", None, None, None, dry_run=True).patience_s > PLAN_S
+    enough = threading.Event()
+    server = scripted(replace(problem(502, "hub-slow"), after=enough))
+
+    with Client(server.url, timeout_s=0.05, max_retries=0) as client:
+        with pytest.raises(ConnectionFailedError):
+            client.models()
+        threading.Timer(0.2, enough.set).start()
+        with pytest.raises(ServerError, match="a detail"):
+            client.plan_pull("studio/fox")

@@ -96,7 +96,8 @@ class AsyncTransport:
 
     async def _once(self, call: Call) -> Answer:
         with translated():
-            response = await self._http.send(self._request(call, self.timeout_s))
+            patience_s = max(self.timeout_s, call.patience_s)
+            response = await self._http.send(self._request(call, patience_s))
         return _answer(response, response.content)
 
     def _request(self, call: Call, read_timeout_s: float) -> httpx2.Request:

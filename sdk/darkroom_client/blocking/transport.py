@@ -94,7 +94,8 @@ class Transport:
 
     def _once(self, call: Call) -> Answer:
         with translated():
-            response = self._http.send(self._request(call, self.timeout_s))
+            patience_s = max(self.timeout_s, call.patience_s)
+            response = self._http.send(self._request(call, patience_s))
         return _answer(response, response.content)
 
     def _request(self, call: Call, read_timeout_s: float) -> httpx2.Request:

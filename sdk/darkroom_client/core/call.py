@@ -13,6 +13,10 @@ PICTURES = ("image", "mask_image")
 PICTURE_LISTS = ("references",)
 
 
+# The server asks a hub what to download before it answers, for up to a minute.
+PLAN_PATIENCE_S = 75.0
+
+
 @dataclass(frozen=True)
 class Call:
     """A request that may be sent more than once with the effect of once.
@@ -23,6 +27,7 @@ class Call:
         form: text fields of a multipart body.
         files: file parts of a multipart body.
         retries: whether a passing refusal is worth another attempt.
+        patience_s: for which an answer is waited for, if that is longer than for other calls.
     """
 
     method: str
@@ -33,6 +38,7 @@ class Call:
     form: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     retries: bool = True
+    patience_s: float = 0.0
 
 
 def submit(request: Request, key: str) -> Call:
@@ -166,7 +172,8 @@ def pull(
     """Download a model, or only tell what that would be. A repeat finds the first download."""
     given = {"source": source, "name": name, "variant": variant, "revision": revision}
     body = {key: value for key, value in given.items() if value is not None}
-    return Call("POST", "/models/pull", json={**body, "dry_run": dry_run})
+    json = {**body, "dry_run": dry_run}
+    return Call("POST", "/models/pull", json=json, patience_s=PLAN_PATIENCE_S)
 
 
 def list_pulls() -> Call:
