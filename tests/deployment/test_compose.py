@@ -18,6 +18,7 @@ from tests.postgres import Server
 ROOT = Path(__file__).parent.parent.parent
 FILES = ("docker-compose.yml", "docker-compose.cpu.yml")
 PAGE = (ROOT / "docs" / "deployment.md").read_text()
+SCALE_OUT = ROOT / "docs" / "scale-out.md"
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?:(:?[-?])([^}]*))?\}")
 
 
@@ -113,8 +114,21 @@ def test_monitoring_is_for_this_machine_alone() -> None:
     assert grafana["GF_USERS_ALLOW_SIGN_UP"] == "false"
 
 
-def test_who_takes_strangers_requests_is_not_told_grafanas_password() -> None:
-    assert SERVICES["web"]["environment"]["GRAFANA_PASSWORD"] == ""
+@pytest.mark.parametrize("password", ["GRAFANA_PASSWORD", "FLEET_PASSWORD"])
+def test_who_takes_strangers_requests_is_not_told_passwords_of_others(password: str) -> None:
+    assert SERVICES["web"]["environment"][password] == ""
+
+
+def test_boxes_do_not_get_the_databases_password() -> None:
+    """What they get is the store's key."""
+    key = SERVICES["store"]["environment"]["AWS_SECRET_ACCESS_KEY"]
+    assert "FLEET_PASSWORD" in SERVICES["postgres"]["environment"]["POSTGRES_PASSWORD"]
+    assert "FLEET_PASSWORD" not in key
+
+    (written,) = re.findall(r"```sh\n(FLEET_IMAGE=.*?)```", SCALE_OUT.read_text(), re.DOTALL)
+    values = dict(line.split("=", 1) for line in written.splitlines())
+    assert values["AWS_SECRET_ACCESS_KEY"] == values["FLEET_STORE_KEY"] != values["FLEET_PASSWORD"]
+    assert values["FLEET_PASSWORD"] in values["DARKROOM_STORAGE__DATABASE_URL"]
 
 
 def test_grafana_does_not_begin_without_a_password() -> None:
@@ -164,7 +178,7 @@ def test_the_store_does_not_begin_without_a_password() -> None:
 
     assert begin("secret").stdout == "server -dir=/data\n"
     assert begin("").returncode != 0
-    assert "write FLEET_PASSWORD=... into .env" in begin("").stderr
+    assert "write FLEET_STORE_KEY=... into .env" in begin("").stderr
 
 
 def test_the_first_boxs_role_makes_roles_and_is_no_superuser(postgres_server: Server) -> None:

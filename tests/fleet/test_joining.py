@@ -143,6 +143,20 @@ def test_a_boxs_role_may_do_what_a_worker_does_and_no_more(
             connection.execute(statement)
 
 
+def test_a_boxs_role_gets_nothing_by_what_runs_as_the_owner(
+    first_box: FirstBox, joined: Membership
+) -> None:
+    """Triggers count with the owner's rights, but in no table that the role has put in the way."""
+    first_box.server.submit()
+    with psycopg.connect(database_of(joined), autocommit=True) as connection:
+        connection.execute("CREATE TEMP TABLE totals (name text PRIMARY KEY, value bigint)")
+        connection.execute("GRANT ALL ON totals TO PUBLIC")
+        connection.execute("UPDATE jobs SET status = status")
+        found = connection.execute("SELECT count(*) FROM pg_temp.totals").fetchone()
+
+    assert found == (0,)
+
+
 def test_the_server_keeps_no_password(first_box: FirstBox, joined: Membership) -> None:
     url = make_url(database_of(joined))
     rows = first_box.as_superuser(
