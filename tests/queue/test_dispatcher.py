@@ -1,5 +1,8 @@
 """What an engine says becomes what the queue knows."""
 
+from itertools import count
+from typing import Any
+
 import pytest
 
 from darkroom.engine.base import (
@@ -13,10 +16,13 @@ from darkroom.engine.base import (
 )
 from darkroom.errors import message
 from darkroom.queue.leases import Leases
+from darkroom.queue.presence import Workers
 from darkroom.queue.store import Store
+from darkroom.queue.worker import Dispatcher
 from darkroom.responses import Job, JobStatus
 from tests.queue.conftest import ME, Play, accept
 from tests.queue.scripted import PICTURE
+from tests.waiting import eventually
 
 NOTE = "memory was short: images were developed one at a time"
 
@@ -140,6 +146,32 @@ def test_a_job_that_brings_the_worker_down_each_time_comes_to_an_end(
     job = ended(store, job_id)
     assert job.status is JobStatus.FAILED
     assert job.attempts == 3
+
+
+def test_a_worker_that_stops_keeps_its_jobs_while_they_end(
+    store: Store, worker: Leases, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may take longer than a lease. Its name goes with it."""
+    job = accept(store)
+    worker.lease_s = 0.2  # so that there is a heartbeat each 50 ms
+    heartbeat, beats = worker.heartbeat, count(1)
+    latest = 0
+
+    def noted(**about: Any) -> bool:
+        nonlocal latest
+        latest = next(beats)
+        return heartbeat(**about)
+
+    def stop_and_go_on(dispatcher: Dispatcher) -> None:
+        dispatcher.stop()
+        before = latest
+        eventually(lambda: latest > before + 1)
+
+    monkeypatch.setattr(worker, "heartbeat", noted)
+    play([Started(job, 1)], [Finished(job)], between=stop_and_go_on, shutdown_timeout_s=3600)
+
+    assert ended(store, job).status is JobStatus.SUCCEEDED
+    assert Workers(store.database, store.clock).all() == []
 
 
 def test_a_picture_that_cannot_be_described_fails_its_job_only(store: Store, play: Play) -> None:

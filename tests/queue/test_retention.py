@@ -8,6 +8,7 @@ import pytest
 
 from darkroom.config import RetentionSettings
 from darkroom.queue.leases import Leases
+from darkroom.queue.presence import Workers
 from darkroom.queue.retention import DAY_S, YOUNG_S, Janitor, Retention, Swept
 from darkroom.queue.store import Store
 from darkroom.requests import Task
@@ -15,7 +16,7 @@ from darkroom.responses import EventType, JobStatus
 from darkroom.storage.database import Database
 from darkroom.storage.files import Files, FolderFiles
 from darkroom.storage.records import NewEvent, preview_data
-from tests.queue.conftest import ME, Clock, accept, upload_of
+from tests.queue.conftest import ME, Clock, Hire, accept, upload_of
 from tests.queue.test_store import image
 from tests.waiting import PATIENCE_S
 
@@ -262,3 +263,20 @@ def test_the_janitor_goes_on_after_a_sweep_that_failed() -> None:
 
     assert again.wait(PATIENCE_S)
     janitor.stop()
+
+
+def test_workers_that_are_gone_are_forgotten_but_not_that_they_drain(
+    keep: Keep, opened: Database, hire: Hire, clock: Clock
+) -> None:
+    workers = Workers(opened, clock)
+    for name in ("gone", "drains"):
+        hire(name).heartbeat(ready=True, device="cpu", max_in_flight=4)
+    draining = hire("drains")
+    draining.heartbeat(ready=True, device="cpu", max_in_flight=4)
+    workers.drain("drains", draining=True)
+    draining.give_back()
+
+    clock.now += 2 * DAY_S
+    keep().sweep()
+
+    assert [(worker.name, worker.draining) for worker in workers.all()] == [("drains", True)]

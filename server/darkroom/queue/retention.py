@@ -96,7 +96,9 @@ class Retention:
             orphans = self.orphans.delete_older(now - self.settings.orphan_days * DAY_S)
         with self.database.write(durable=False) as session:
             session.execute(delete(PairingCodeRow).where(PairingCodeRow.expires_at < now))
-            session.execute(delete(WorkerRow).where(WorkerRow.lease_until < now - DAY_S))
+            gone = (WorkerRow.lease_until < now - DAY_S, WorkerRow.seen_at < now - DAY_S)
+            # One that is told to drain does so when it comes back.
+            session.execute(delete(WorkerRow).where(*gone, WorkerRow.draining.is_(False)))
         swept = Swept(jobs, pictures, uploads, previews, orphans)
         if any(vars(swept).values()):
             log.info("old data was deleted", **vars(swept))

@@ -68,6 +68,7 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self._stopping = threading.Event()
+        self._stopped = threading.Event()
         self._stop_by = float("inf")
         self._models = WorkerModels(
             self.engine,
@@ -138,6 +139,8 @@ class Dispatcher:
             self._progress.flush()
             self._pictures.close(finish=False)
             self._jobs.record_pictures()
+            self._stopped.set()
+            heartbeats.join()  # one more would bring the name back
             # Not after an error: the jobs then count as interrupted, so that a job that crashes
             # the worker each time fails in the end.
             self._give_back()
@@ -147,6 +150,7 @@ class Dispatcher:
             raise
         finally:
             self._stopping.set()
+            self._stopped.set()
             heartbeats.join()
             self.ring_web()
 
@@ -160,18 +164,21 @@ class Dispatcher:
                 log.info("jobs put back", jobs=returned)
 
     def _send_heartbeats(self) -> None:
-        """Extend the leases from a separate thread, because ticks and model loads can be long."""
+        """Extend the leases from a separate thread, because ticks and model loads can be long.
+
+        Also while the worker stops: its jobs have time to end, which may be longer than a lease.
+        """
         while True:
             try:
                 self._heartbeat()
             except Exception:
                 log.exception("heartbeat failed")
-            if self._stopping.wait(min(self.leases.lease_s / 4, METRICS_EVERY_S)):
+            if self._stopped.wait(min(self.leases.lease_s / 4, METRICS_EVERY_S)):
                 return
 
     def _heartbeat(self) -> None:
         has_name = self.leases.heartbeat(
-            ready=self.ready,
+            ready=self.ready and not self._stopping.is_set(),
             device=self.device,
             max_in_flight=self.max_in_flight,
             metrics=self.meters.text(),

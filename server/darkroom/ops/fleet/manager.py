@@ -17,6 +17,7 @@ from darkroom.config import Settings
 from darkroom.ops.fleet import plan
 from darkroom.ops.fleet.actor import WorkerActor
 from darkroom.ops.fleet.node import BOX, NAMESPACE
+from darkroom.queue.presence import Workers
 from darkroom.responses import JobStatus
 from darkroom.storage.boxes import Boxes
 from darkroom.storage.database import Database, DatabaseUnavailableError, place_of
@@ -56,7 +57,8 @@ def _look(settings: Settings, database: Database, planner: plan.Planner) -> None
     running = {name for name in ray.util.list_named_actors() if _end_if_removed(name, known)}
     places = plan.slots(there)
     wanted = planner.wanted(_pending(database), len(places), time.monotonic())
-    start, stop = plan.changes(places, running, wanted)
+    workers = {worker.name: worker for worker in Workers(database).all()}
+    start, stop = plan.changes(places, running, workers, wanted)
     for slot in start:
         log.info("starting a worker", worker=slot.worker, pending_for=wanted)
         _start(slot)

@@ -1,10 +1,24 @@
 """Which workers should run: as many as the queue needs, between the bounds of the settings."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from darkroom.config import FleetSettings
+
+
+class Having(Protocol):
+    """What is known of a worker: see `WorkerInfo`."""
+
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def draining(self) -> bool: ...
+    @property
+    def jobs_in_flight(self) -> int: ...
+    @property
+    def models(self) -> Collection[str]: ...
 
 
 @dataclass(frozen=True, order=True)
@@ -51,12 +65,36 @@ class Planner:
 
 
 def changes(
-    places: list[Slot], running: Collection[str], wanted: int
+    places: Sequence[Slot], running: Collection[str], workers: Mapping[str, Having], wanted: int
 ) -> tuple[list[Slot], list[str]]:
     """Which places get a worker, and which running workers are stopped, by their names.
 
-    A worker whose box is cut off counts for nothing and is left alone: it may come back.
+    A worker whose box is cut off counts for nothing and is left alone: it may come back. So is one
+    that is told to drain. None is stopped that works, or that alone has a model.
+
+    Args:
+        places: all that there are.
+        running: names of the workers that are kept running.
+        workers: what is known of all workers of the queue, by name.
+        wanted: how many should run.
     """
-    here = [slot for slot in places if slot.worker in running]
-    free = [slot for slot in places if slot.worker not in running]
-    return free[: max(0, wanted - len(here))], [slot.worker for slot in here[wanted:]]
+    drained = {name for name, about in workers.items() if about.draining}
+    usable = [slot for slot in places if slot.worker not in drained]
+    here = [slot.worker for slot in usable if slot.worker in running]
+    free = [slot for slot in usable if slot.worker not in running]
+    stopped: list[str] = []
+    for name in reversed(here):
+        about = workers.get(name)
+        if len(here) - len(stopped) <= wanted:
+            break
+        if about is None or about.jobs_in_flight:  # one that starts is not known yet
+            continue
+        others = {
+            model
+            for other, having in workers.items()
+            if other not in (name, *stopped) and having.alive and not having.draining
+            for model in having.models
+        }
+        if others.issuperset(about.models):
+            stopped.append(name)
+    return free[: max(0, wanted - len(here))], stopped
