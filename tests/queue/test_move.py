@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Table, select, text
+from sqlalchemy.orm import Session
 
 from darkroom.config import Settings, StorageSettings
 from darkroom.queue.leases import Leases
@@ -193,6 +194,24 @@ def test_places_that_others_use_are_refused(source: Settings, tmp_path: Path) ->
     opened.close()
     with pytest.raises(MoveError, match="has records"):
         move.move(source, target)
+
+
+@pytest.mark.slow
+def test_no_server_ends_the_transaction_while_the_others_rows_are_compared(
+    source: Settings, elsewhere: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a million rows that takes minutes, and a silent session has seconds."""
+    digest, limits = move._digest, []
+
+    def noted(session: Session, table: Table) -> move.Digest:
+        if session.get_bind().dialect.name == "postgresql":
+            limits.append(session.scalar(text("SHOW idle_in_transaction_session_timeout")))
+        return digest(session, table)
+
+    monkeypatch.setattr(move, "_digest", noted)
+    move.move(source, elsewhere)
+
+    assert set(limits) == {"0"}
 
 
 def test_a_server_that_runs_is_not_moved(source: Settings, tmp_path: Path) -> None:

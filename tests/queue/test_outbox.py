@@ -176,6 +176,18 @@ def test_a_process_does_not_take_its_own_letters_for_lost(
         assert outbox.recover_lapsed() == 0
 
 
+def test_a_claim_that_nobody_heard_of_is_made_again(store: Store, outbox: Outbox) -> None:
+    """It was committed, and the connection broke before the database said so."""
+    job = ended(store)
+    outbox.claim(2, {})
+
+    assert outbox.recover_unknown([job]) == 0
+    assert outbox.claim(2, {}) == []
+    assert outbox.recover_unknown([]) == 1
+    (delivery,) = outbox.claim(2, {})
+    assert delivery.job.id == job
+
+
 def test_an_attempt_that_was_broken_off_is_none(store: Store, outbox: Outbox) -> None:
     ended(store)
     outbox.put_back(outbox.claim(2, {}))

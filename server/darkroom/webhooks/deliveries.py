@@ -8,7 +8,7 @@ again then, perhaps for the second time.
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import ColumnElement, func, or_, select, update
@@ -156,6 +156,25 @@ class Outbox:
                         .values(sender=None)
                     )
         return len(lapsed)
+
+    def recover_unknown(self, known: Collection[str]) -> int:
+        """Free deliveries that this process has claimed and does not know of; how many.
+
+        As when the connection broke while the claim was committed.
+
+        Args:
+            known: the jobs of those that are under way.
+        """
+        claimed = select(WebhookRow.job_id).where(
+            WebhookRow.state == WebhookState.PENDING, WebhookRow.sender == self._sender
+        )
+        with self._database.read() as session:
+            unknown = set(session.scalars(claimed)) - set(known)
+        if unknown:
+            with self._database.write(durable=False) as session:
+                mine = (WebhookRow.sender == self._sender, WebhookRow.job_id.in_(unknown))
+                session.execute(update(WebhookRow).where(*mine).values(sender=None))
+        return len(unknown)
 
     def delivered(self, delivery: Delivery) -> None:
         """Record that the receiver has it. Its address is deleted."""

@@ -152,6 +152,7 @@ class WebhookSender:
         self._count = count
         self._timed_out = Outcome("again", f"did not answer within {settings.timeout_s:g} s")
         self._attempts: list[Attempt] = []
+        self._stuck: set[str] = set()  # jobs whose result cannot be written: not sent for ever
         self._news = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhook_sender", daemon=True)
@@ -178,6 +179,8 @@ class WebhookSender:
             self._record_all()
             try:
                 self._outbox.recover_lapsed()
+                under_way = {attempt.delivery.job.id for attempt in self._attempts}
+                self._outbox.recover_unknown(under_way | self._stuck)
                 self._start_due()
             except DatabaseUnavailableError as error:
                 log.warning("webhooks cannot be looked for", reason=str(error))
@@ -219,6 +222,7 @@ class WebhookSender:
             except Exception:
                 # A bug. It stays claimed until this process ends, so that it is not sent for ever.
                 log.exception("a webhook's result cannot be written")
+                self._stuck.add(attempt.delivery.job.id)
                 attempt.recorded = True
         self._attempts = [
             attempt for attempt in self._attempts if attempt.outcome is None or not attempt.recorded
