@@ -47,8 +47,9 @@ def _renew(tokens: Tokens) -> str:
 
 @contextmanager
 def _tokens(settings: Settings) -> Iterator[Tokens]:
-    database.migrate(settings.database_path)
-    opened = database.Database(settings.database_path)
+    place = database.place_of(settings)
+    database.migrate(place)
+    opened = database.Database(place)
     try:
         yield Tokens(opened)
     finally:

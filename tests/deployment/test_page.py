@@ -149,8 +149,11 @@ def test_the_alias_runs_the_command_that_the_units_run() -> None:
     unit = (UNITS / "darkroom-web.service").read_text()
 
     command = shlex.split(shlex.split(alias)[1].partition("=")[2])
-    assert command[:3] == ["sudo", "-u", "darkroom"]
-    for setting in command[3:-1]:
+    assert command[:2] == ["sudo", "systemd-run"]
+    assert "--uid=darkroom" in command
+    settings = [each.partition("=")[2] for each in command if "=" in each and "uid" not in each]
+    assert len(settings) == 3
+    for setting in settings:
         assert setting in unit
     assert f"ExecStart={command[-1]} web" in unit
 
