@@ -38,6 +38,20 @@ def decoded(data: bytes) -> Image.Image:
 RED = Image.new("RGB", (16, 16), "red")
 
 
+def test_a_picture_that_is_too_large_for_a_format_is_refused() -> None:
+    long = saved(Image.new("RGB", (16_384, 1)), "PNG")
+
+    with pytest.raises(PictureError, match="16384×1 does not fit into WEBP"):
+        codec.transcode(long, OutputFormat.WEBP)
+
+
+def test_a_thumbnail_is_as_high_as_webp_can_be() -> None:
+    high = saved(Image.new("RGB", (512, 32_768)), "PNG")
+
+    with Image.open(io.BytesIO(codec.thumbnail(high, 300))) as small:
+        assert small.size == (256, 16_383)
+
+
 @pytest.mark.parametrize(
     ("picture", "kind"),
     [

@@ -12,6 +12,8 @@ _PATH = re.compile(
     r"""|(?<![\w.:/])/(?:[^\s'"/:]+/)+(?P<bare>[^\s'"/:,;)\]]*)"""
 )
 
+LONGEST_NAME = 100  # characters of a name that a caller sent, to be compared and repeated
+
 
 class DarkroomError(Exception):
     """Base of every exception class in this package.
@@ -63,8 +65,18 @@ def fault(error: BaseException) -> Message:
     return message("fault", "{error}", error=f"{type(error).__name__}: {error}")
 
 
+def shortened(name: str) -> str:
+    """A name that a caller sent, as messages repeat it."""
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+
+
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the closest known one, or nothing."""
+    """The end of a message about an unknown name: the closest known one, or nothing.
+
+    Comparing takes time and memory in proportion to the name's length, which callers choose.
+    """
+    if len(name) > LONGEST_NAME:
+        return ""
     close = difflib.get_close_matches(name, list(names), 1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MAX_SEED = 2**32 - 1
 MAX_PROMPT_CHARS = 8_000
+MAX_FILE_NAME = 255  # characters: models are called like their files
 MAX_IMAGES_PER_JOB = 8
 MAX_CLIP_SKIP = 11
 MAX_REFERENCES = 16
@@ -158,8 +159,12 @@ class Txt2ImgRequest(Schema):
         description="Number of images; image i has the seed `seed + i`.",
     )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Random when left out.")
-    scheduler: str | None = Field(None, description="A name from `GET /schedulers`.")
-    model: str | None = Field(None, description="A name from `GET /models`.")
+    scheduler: str | None = Field(
+        None, max_length=MAX_FILE_NAME, description="A name from `GET /schedulers`."
+    )
+    model: str | None = Field(
+        None, max_length=MAX_FILE_NAME, description="A name from `GET /models`."
+    )
     model_hash: str | None = Field(
         None,
         pattern="^[0-9a-f]{10,64}$",

@@ -140,6 +140,22 @@ def test_an_unknown_field_is_met_with_a_hint(post: Post, field: str, meant: str)
     assert f"did you mean {meant}?" in assert_problem(answer, f"#/{field}")
 
 
+def test_an_answer_tells_a_bounded_number_of_errors(post: Post) -> None:
+    unknown = {f"a{number}": 0 for number in range(1000)}
+
+    answer = post("/txt2img", json={"prompt": "a fox", **unknown})
+
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 64
+
+
+@pytest.mark.parametrize("field", ["model", "scheduler"])
+def test_a_name_has_a_length(post: Post, field: str) -> None:
+    answer = post("/txt2img", json={"prompt": "a fox", field: "x" * 10_000})
+
+    assert "at most 255 characters" in assert_problem(answer, f"#/{field}")
+
+
 def test_an_unknown_scheduler_is_met_with_a_hint(post: Post) -> None:
     answer = post("/txt2img", json={"prompt": "a fox", "scheduler": "dpmpp_2m_karas"})
 

@@ -93,6 +93,15 @@ def test_a_repeated_name_is_refused_where_it_stands(http: FlaskClient) -> None:
     assert problem(answer, 422)["errors"] == [{"pointer": "#", "detail": "holds b more than once"}]
 
 
+def test_a_repeated_name_among_many_takes_no_time(http: FlaskClient) -> None:
+    """Each name used to be counted among all."""
+    body = json.dumps({f"k{number}": 0 for number in range(10_000)})
+
+    answer = http.post("/strict", data=body[:-1] + ', "k0": 0}', headers=JSON)
+
+    assert problem(answer, 422)["errors"] == [{"pointer": "#", "detail": "holds k0 more than once"}]
+
+
 def test_what_is_not_json_is_said_where(http: FlaskClient) -> None:
     answer = http.post("/strict", data=b'{\n"a": fox}', headers=JSON)
 

@@ -414,6 +414,17 @@ def test_other_programs_settings_are_told_as_a1111s(
     assert parse_parameters(info) == settings
 
 
+# Samplers in a row: each leads to the next one by three inputs, and none to a text.
+WAYS = ("positive", "conditioning", "negative")
+CHAIN = {
+    str(number): {
+        "class_type": "KSampler",
+        "inputs": {"latent_image": 1} | {way: [str(number + 1), 0] for way in WAYS},
+    }
+    for number in range(2000)
+}
+
+
 @pytest.mark.parametrize(
     "texts",
     [
@@ -426,6 +437,10 @@ def test_other_programs_settings_are_told_as_a1111s(
         {"sd-metadata": '{"image": 5}'},
         {"invokeai_metadata": '{"loras": [1]}'},
         {"prompt": "{" * 10_000},
+        {"parameters": '{"prompt": "x", "steps": [30]}'},
+        {"parameters": '{"prompt": "x", "guidance_scale": NaN}'},
+        {"invokeai_metadata": '{"width": 1e999, "height": 8}'},
+        {"prompt": json.dumps(CHAIN)},
     ],
 )
 def test_what_is_broken_does_no_harm(texts: dict[str, str]) -> None:
@@ -455,6 +470,7 @@ def test_nothing_says_nothing() -> None:
         "a: [" * 9000,
         'a: ["a: [", ' * 3000,
         "Steps: 1\n" * 4000,
+        "Steps: 1,!" + " " * 31_900 + "!",
     ],
 )
 def test_a_hostile_infotext_takes_no_time(text: str) -> None:

@@ -12,8 +12,10 @@ from darkroom.config import Settings
 from darkroom.queue.leases import Leases
 from darkroom.queue.store import Store
 from darkroom.queue.transitions import log
+from darkroom.requests import Scope
 from darkroom.responses import EventType, JobStatus
 from darkroom.storage import postgresql
+from darkroom.storage.clients import Tokens
 from darkroom.storage.database import Database, DatabaseUnavailableError, Place
 from darkroom.storage.records import NewEvent
 from tests import postgres
@@ -168,3 +170,15 @@ def test_a_database_of_more_connections_than_there_are_is_busy(place: Place) -> 
 def test_a_url_that_is_of_no_such_server_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"postgresql\+psycopg://USER:PASSWORD@HOST/DATABASE"):
         Settings(storage={"database_url": url})
+
+
+def test_a_character_that_the_server_has_not_is_in_no_name(store: Store) -> None:
+    """Callers may send character 0 in an id or a name."""
+    job = accept(store)
+    name = "a\0phone"
+
+    assert store.picture(f"{job}\0", None) is None
+    tokens = Tokens(store.database)
+    tokens.create(name, Scope.USE)
+    (device,) = tokens.devices()
+    assert device.name == "a\N{REPLACEMENT CHARACTER}phone"

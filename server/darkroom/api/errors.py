@@ -1,6 +1,5 @@
 """Errors as RFC 9457 problem details, for every failure of every route."""
 
-import difflib
 import errno
 import json
 import secrets
@@ -13,7 +12,7 @@ from flask import Flask, Response, current_app, g, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from darkroom.errors import DarkroomError, Message, Value
+from darkroom.errors import DarkroomError, Message, Value, did_you_mean
 from darkroom.responses import FieldError, Problem
 from darkroom.storage.database import DatabaseUnavailableError
 from darkroom.storage.files import FilesUnavailableError
@@ -23,6 +22,7 @@ log = structlog.get_logger()
 # From a problem to the JSON of another API's error, by a prefix of the request's path.
 ErrorShapes = Mapping[str, Callable[[Problem], dict[str, Any]]]
 
+MAX_ERRORS = 64  # that an answer tells of one request
 CONTENT_TYPE = "application/problem+json"
 _SHAPES = "darkroom.error_shapes"
 
@@ -117,8 +117,10 @@ def pointer(*path: str | int) -> str:
 
 def field_errors(error: ValidationError, known: Iterable[str]) -> list[FieldError]:
     """Pydantic's findings in our words, with a hint for a misspelt one of the `known` fields."""
-    found = []
+    found: list[FieldError] = []
     for item in error.errors(include_url=False, include_input=False):
+        if len(found) == MAX_ERRORS:
+            break
         path, code = item["loc"], item["type"]
         match code:
             case "extra_forbidden":
@@ -142,9 +144,7 @@ def field_errors(error: ValidationError, known: Iterable[str]) -> list[FieldErro
 
 def _hint(name: str, known: list[str]) -> str:
     meant = ALIASES.get(name)
-    if meant not in known:
-        meant = next(iter(difflib.get_close_matches(name, known, 1, cutoff=0.6)), None)
-    return f"; did you mean {meant}?" if meant else ""
+    return f"; did you mean {meant}?" if meant in known else did_you_mean(name, known)
 
 
 def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:

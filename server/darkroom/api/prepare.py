@@ -23,7 +23,7 @@ from darkroom.catalog.models import ModelCatalog, UnknownModelError
 from darkroom.catalog.upscalers import UnknownUpscalerError, UpscalerCatalog
 from darkroom.destinations import Destination, DestinationError
 from darkroom.errors import Message, message, text_of
-from darkroom.images import tiling
+from darkroom.images import codec, tiling
 from darkroom.images.codec import PictureError
 from darkroom.images.decoder import Decoded, Purpose, Texts
 from darkroom.images.decoder_pool import BusyError, Decoders
@@ -464,5 +464,9 @@ def _resolve_upscaling(
         output_format=output_format,
     )
     wide, high = request.size(source.size)
+    try:
+        codec.check_sides((wide, high), output_format)
+    except PictureError as error:
+        raise invalid_field("output_format", str(error)) from None
     tiles = len(tiling.for_upscaling(source.size).boxes)
     return request, Workload(request.model, wide * high, 1, tiles)

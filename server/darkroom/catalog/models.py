@@ -18,7 +18,7 @@ from darkroom.catalog.model_entry import ModelEntry
 from darkroom.catalog.model_reader import ModelReader, Quantization
 from darkroom.catalog.weight_files import UnusableError
 from darkroom.config import Settings
-from darkroom.errors import DarkroomError, Message, did_you_mean, message
+from darkroom.errors import DarkroomError, Message, did_you_mean, message, shortened
 from darkroom.requests import UPSCALERS
 from darkroom.responses import ModelInfo
 
@@ -153,7 +153,7 @@ class ModelCatalog:
         elsewhere = self._elsewhere().get(wanted)
         if elsewhere is not None:
             return elsewhere
-        names = [info.name for info in self.infos()]
+        wanted, names = shortened(wanted), [info.name for info in self.infos()]
         others = did_you_mean(wanted, names) or f"; there is {', '.join(names)}"
         detail = f"there is no model {wanted!r}{others} (see GET /models)"
         raise UnknownModelError(Message(detail, "unknown_model", {"name": wanted}))

@@ -17,6 +17,8 @@ UTF_16 = b"UNICODE\0"  # before a comment's text
 MAX_COMMENT_BYTES = 65_000  # a JPEG has room for 64 KiB of EXIF
 
 MAX_SIDE = 16_384  # pixels; beyond any camera, and a 50,000×1 strip is a mistake or an attack
+# Pixels a side of what a format can hold: WebP's is 14 bits, JPEG's 16 (libjpeg's limit).
+LONGEST_SIDE = {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383}
 PNG_LEVEL = 6
 JPEG_QUALITY = 92
 WEBP_QUALITY = 90
@@ -134,6 +136,16 @@ def as_cutout(picture: Image.Image) -> Image.Image:
     return ImageChops.invert(picture.getchannel("A"))
 
 
+def check_sides(size: tuple[int, int], output_format: "OutputFormat") -> None:
+    """PictureError if a picture of this size cannot be written in a format."""
+    longest = LONGEST_SIDE[output_format]
+    if max(size) > longest:
+        raise PictureError(
+            f"a picture of {size[0]}×{size[1]} does not fit into "
+            f"{output_format.upper()}, whose sides have at most {longest} pixels"
+        )
+
+
 def encode(
     picture: Image.Image,
     output_format: "OutputFormat",
@@ -174,20 +186,26 @@ def _exif(text: Mapping[str, str] | None) -> bytes:
 
 
 def thumbnail(data: bytes, width: int) -> bytes:
-    """Encode a stored picture as WebP, at most `width` pixels wide."""
+    """Encode a stored picture as WebP, at most `width` pixels wide and as high as WebP can be."""
     with Image.open(io.BytesIO(data)) as picture:
         small = picture.convert("RGB")
-    if width < small.width:
-        height = max(1, round(small.height * width / small.width))
-        small = small.resize((width, height), Image.Resampling.LANCZOS)
+    scale = min(width / small.width, LONGEST_SIDE["webp"] / small.height)
+    if scale < 1:
+        sides = (max(1, round(side * scale)) for side in small.size)
+        small = small.resize((next(sides), next(sides)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=THUMBNAIL_QUALITY)
     return buffer.getvalue()
 
 
 def transcode(data: bytes, output_format: "OutputFormat") -> bytes:
-    """Encode a stored picture in another format, with the settings that a PNG says."""
+    """Encode a stored picture in another format, with the settings that a PNG says.
+
+    Raises:
+        PictureError: it is too large for that format.
+    """
     with Image.open(io.BytesIO(data)) as picture:
+        check_sides(picture.size, output_format)
         said = picture.info.get("parameters")
         text = {"parameters": said} if isinstance(said, str) else None
         return encode(picture.convert("RGB"), output_format, text)

@@ -29,7 +29,7 @@ MAX_KEY_BYTES = 79
 NEGATIVE = "Negative prompt:"
 MAX_INFOTEXT_CHARS = 4 * MAX_PROMPT_CHARS
 # A name, and a value that is either a JSON string or free of commas.
-SETTING = re.compile(r'\s*([\w][\w \-/]{0,99}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+SETTING = re.compile(r'([\w][\w \-/]{0,99}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
 FIRST = re.compile(r"Steps:\s*\d")  # how the line of settings begins
 OPENING = re.compile(r":\s*([\[{])")  # of a value that is JSON without quotes around it
 MAX_BROKEN = 16  # such values that are not JSON: each is read to its end to find out

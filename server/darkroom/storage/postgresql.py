@@ -8,6 +8,8 @@ from sqlalchemy.exc import DBAPIError
 
 if TYPE_CHECKING:
     import psycopg
+    from psycopg.abc import Buffer
+    from psycopg.adapt import Dumper
 
 # Of the advisory lock that each writing transaction holds, as SQLite's are one at a time. So the
 # ids of events are in the order of commits, and a claim sees all claims before it.
@@ -62,6 +64,7 @@ def connect(url: URL, busy_timeout_s: float) -> Engine:
     def configure(connection: Any, _record: Any) -> None:
         from psycopg.types.numeric import IntLoader
 
+        connection.adapters.register_dumper(str, _text_dumper())
         connection.adapters.register_loader("numeric", IntLoader)  # sums of whole numbers
 
     @event.listens_for(engine, "begin")
@@ -76,6 +79,17 @@ def connect(url: URL, busy_timeout_s: float) -> Engine:
         connection.exec_driver_sql(begun)
 
     return engine
+
+
+def _text_dumper() -> "type[Dumper]":
+    """Writes text for PostgreSQL, which has no character 0; callers may send one in a name."""
+    from psycopg.types.string import StrDumperUnknown
+
+    class TextDumper(StrDumperUnknown):
+        def dump(self, obj: str) -> "Buffer | None":
+            return super().dump(obj.replace("\0", "\N{REPLACEMENT CHARACTER}"))
+
+    return TextDumper
 
 
 def connect_alone(url: URL) -> "psycopg.Connection":

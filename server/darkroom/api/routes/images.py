@@ -103,8 +103,7 @@ def decode_image() -> Response:
     except codec.PictureError as error:
         raise invalid_field("image", text_of(error)) from None
     if output_format is not OutputFormat.PNG:
-        with here.rendering:
-            data = codec.transcode(data, output_format)
+        data = _transcoded(data, output_format)
     return Response(data, content_type=output_format.content_type)
 
 
@@ -173,12 +172,11 @@ def _send(stored: StoredPicture, headers: dict[str, str], width: int | None = No
     response.headers["Vary"] = "Accept"
     if not request.if_none_match.contains(etag):
         data = read_file(stored.id)
-        if variant:
+        if width is not None:
             with context().rendering:
-                if width is None:
-                    data = codec.transcode(data, output_format)
-                else:
-                    data = codec.thumbnail(data, width)
+                data = codec.thumbnail(data, width)
+        elif variant:
+            data = _transcoded(data, output_format)
         response.data = data
     response.make_conditional(request)
     return response
@@ -190,6 +188,15 @@ def read_file(image_id: str) -> bytes:
         return context().files.read(image_id)
     except FileNotFoundError:
         raise not_found(f"file of picture {image_id!r} any more") from None
+
+
+def _transcoded(data: bytes, output_format: OutputFormat) -> bytes:
+    """A picture's file in another format. ProblemError 406 if it is too large for that."""
+    try:
+        with context().rendering:
+            return codec.transcode(data, output_format)
+    except codec.PictureError as error:
+        raise ProblemError(406, "not-acceptable", "Not acceptable", str(error)) from None
 
 
 def _negotiate(stored: OutputFormat) -> OutputFormat:

@@ -21,6 +21,7 @@ from darkroom.requests import MAX_PROMPT_CHARS, MAX_SEED
 from darkroom.responses import FieldError
 
 MAX_INIT_IMAGES = 16
+FURTHEST = 2**63  # from 0, of whole numbers; clients can send thousands of digits
 
 # Fields that never change the picture: where it is kept, and the server's state afterwards, are
 # not a client's to decide.
@@ -61,13 +62,20 @@ SYNTAX = (
 
 
 def _rounded(value: Any) -> Any:
-    """A number rounded to an integer: clients compute numbers, and send 20.0 or 20.4 for 20."""
+    """A number rounded to an integer: clients compute numbers, and send 20.0 or 20.4 for 20.
+
+    One that no float holds is the largest or the least that a field can have any use for.
+    """
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             return value
-    return round(value) if isinstance(value, float) and abs(value) < 2**63 else value
+    if isinstance(value, float) and abs(value) < FURTHEST:
+        return round(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return min(FURTHEST, max(-FURTHEST, value))
+    return value
 
 
 def _seed(value: Any) -> int | None:
@@ -233,7 +241,7 @@ def translate_prompt(
     note_unsupported(text, field, ignored)
     return {
         "prompt": text.strip() if text != prompt else prompt,
-        "loras": [lora.model_dump() for lora in loras],
+        "loras": tuple(lora.model_dump() for lora in loras),
     }
 
 

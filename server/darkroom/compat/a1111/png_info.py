@@ -95,10 +95,10 @@ def describe(texts: Mapping[str, str], size: Size) -> tuple[str, dict[str, str]]
     for read in readers:
         try:
             found = read()
-        except (AttributeError, LookupError, TypeError, ValueError):  # it is written otherwise
-            continue
-        if found is not None:
-            return _in_a1111s_format(found)
+            if found is not None:
+                return _in_a1111s_format(found)
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
+            continue  # it is written otherwise
     return line, {"Prompt": line, "Negative prompt": ""} if line else {}
 
 
@@ -241,14 +241,17 @@ def _comfyui(texts: Mapping[str, str]) -> Settings | None:
 def _from_graph(graph: Mapping[str, Any], sampler: str) -> Settings:
     """The settings of a sampling node and of what leads to it; of each the nearest one."""
 
-    def upstream(start: str, *only: str) -> Iterator[dict[str, Any]]:
+    def upstream(start: str, *only: str, seen: set[str] | None = None) -> Iterator[dict[str, Any]]:
         """The inputs of a node and of those before it, the nearest first.
 
         Args:
             start: the node.
             only: if it has any of these inputs, no others are followed from it.
+            seen: nodes to leave out; grows by what is told.
         """
-        seen, waiting = {start}, deque([start])
+        seen = set() if seen is None else seen
+        waiting = deque([start] if start not in seen else [])
+        seen.add(start)
         while waiting and len(seen) < MAX_NODES:
             inputs = graph[waiting.popleft()]["inputs"]
             yield inputs
@@ -270,9 +273,10 @@ def _from_graph(graph: Mapping[str, Any], sampler: str) -> Settings:
 
     def text(*ways: str) -> str:
         """The prompt that an input of the sampler, or of its guider, leads to."""
+        read: set[str] = set()  # nodes that lead to no text
         for inputs in upstream(sampler, "guider"):
             for link in (inputs[way] for way in ways if way in inputs):
-                for before in upstream(str(link[0]), *ways):
+                for before in upstream(str(link[0]), *ways, seen=read):
                     said = [before[name] for name in TEXTS if isinstance(before.get(name), str)]
                     if said:
                         return str(said[0])

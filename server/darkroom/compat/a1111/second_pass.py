@@ -12,6 +12,7 @@ from darkroom.compat.a1111 import extras, infotext, samplers, translate
 from darkroom.compat.a1111.extras import Original, Upscaler
 from darkroom.compat.a1111.fields import Img2Img, Txt2Img, translate_prompt, wrong
 from darkroom.compat.a1111.jobs import Answer, ChildJob, Size, Then, edits_only, read_image, run
+from darkroom.compat.a1111.options import CLIP_SKIP
 from darkroom.compat.a1111.translate import MAX_IMAGES, MAX_STEPS, Translated, clamp
 from darkroom.images import codec, resize, tiling
 from darkroom.images.decoder import Purpose
@@ -82,6 +83,8 @@ def _translate_hires(
     if asked.hr_checkpoint_name and asked.hr_checkpoint_name.lower() != "use same checkpoint":
         named = infotext.named(asked.hr_checkpoint_name)
         model = translate.find_model(here.catalog, named, "hr_checkpoint_name")
+    if Task.IMG2IMG not in model.info.tasks and not edits_only(model.info.name):
+        raise wrong(f"{model.info.name} does not draw over pictures", "enable_hr")
     latent = "latent_resize" in model.info.fields and extras.find_latent_upscaler(asked.hr_upscaler)
     upscaler = None if latent else extras.find_upscaler(asked.hr_upscaler, "hr_upscaler", ignored)
     wanted = _hires_size(asked, translated.size)
@@ -109,6 +112,11 @@ def _translate_hires(
         ignored.add("denoising_strength")
     if asked.hr_prompt:
         values |= translate_prompt(asked.hr_prompt, "hr_prompt", model, here.adapters, ignored)
+    elif model is not translated.model:  # to which other LoRAs may fit
+        values |= translate_prompt(asked.prompt, "prompt", model, here.adapters, ignored)
+    if "clip_skip" in values:
+        layers = model.info.limits.max_clip_skip
+        values["clip_skip"] = clamp(values["clip_skip"], 0, layers, CLIP_SKIP, ignored)
     if asked.hr_negative_prompt:
         values["negative_prompt"] = asked.hr_negative_prompt
     values["scheduler"] = _hires_scheduler(asked, translated, model)
@@ -169,6 +177,10 @@ def sd_upscale(asked: Img2Img, translated: Translated, digest: str, answer: Answ
     if size[0] * size[1] > limit:
         detail = f"makes {size[0]}×{size[1]}; a picture may have {limit} pixels"
         raise wrong(detail, "script_args", 3)
+    try:
+        codec.check_sides(size, translated.values["output_format"])
+    except codec.PictureError as error:
+        raise wrong(str(error), "script_args", 3) from None
     plan = tiling.plan(size, translated.size, overlap)
     if len(plan.boxes) > MAX_IMAGES:
         detail = f"takes {len(plan.boxes)} tiles; one request may have {MAX_IMAGES}"
