@@ -77,6 +77,26 @@ def test_no_time_is_promised_while_the_server_is_away(mobile: Phone) -> None:
     mobile.wait_for_picture()
 
 
+@pytest.mark.slow
+def test_pictures_that_could_not_be_loaded_are_shown_when_the_server_is_back(
+    mobile: Phone,
+) -> None:
+    mobile.server.txt2img("a red fox")
+    mobile.page.route("**/images/**", lambda route: route.abort())
+    mobile.tab("Gallery")
+    tile = mobile.page.locator(".tile img").first
+    expect(tile).to_have_attribute("hidden", "")
+
+    mobile.page.unroute_all()
+    mobile.context.set_offline(True)
+    mobile.press("Refresh")
+    expect(mobile.page.get_by_text(NO_ANSWER)).to_be_visible()
+    mobile.context.set_offline(False)
+
+    expect(tile).to_be_visible()
+    assert tile.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+
+
 def test_a_photo_that_is_picked_before_the_models_came_waits(
     first_visit: Phone, photo: Path
 ) -> None:
