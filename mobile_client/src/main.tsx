@@ -32,8 +32,8 @@ const state = new State({
   notifier: new BrowserNotifier(),
   erase: async () => {
     localStorage.clear();
-    // Thumbnails that the service worker keeps; caches are there over HTTPS alone.
-    if ("caches" in window) for (const name of await caches.keys()) await caches.delete(name);
+    // What the service worker keeps; caches are there over HTTPS alone.
+    if ("caches" in window) await caches.delete("thumbnails");
     const databases = (await indexedDB.databases?.()) ?? [];
     for (const { name } of databases) if (name) indexedDB.deleteDatabase(name);
     location.replace("/");

@@ -13,6 +13,7 @@ const SHELL = "__SHELL__" as unknown as readonly string[];
 const SHELL_CACHE = "shell-__BUILD__";
 const PICTURES_CACHE = "thumbnails";
 const MOST_PICTURES = 400;
+const PAGE_MS = 3_000;
 
 self.addEventListener("install", (event) => {
   event.waitUntil(
@@ -50,15 +51,20 @@ self.addEventListener("fetch", (event) => {
   }
 });
 
-/** The newest page if there is a network, so that an update shows at once. */
+/**
+ * The newest page if there is a network, so that an update shows at once. Without a server the
+ * cached app shows that; networks elsewhere may be silent for minutes.
+ */
 async function page(request: Request): Promise<Response> {
-  try {
-    const response = await fetch(request);
-    if (response.ok) return response;
-  } catch {
-    // No network or no server: the cached app shows that.
-  }
-  return (await caches.match("/")) ?? Response.error();
+  const kept = await caches.match("/");
+  const fetched = fetch(request).then(
+    (response) => (response.ok ? response : undefined),
+    () => undefined,
+  );
+  const late = new Promise<undefined>((resolve) => {
+    if (kept) setTimeout(resolve, PAGE_MS);
+  });
+  return (await Promise.race([fetched, late])) ?? kept ?? Response.error();
 }
 
 async function fromCache(request: Request): Promise<Response> {
@@ -71,8 +77,11 @@ async function thumbnail(request: Request): Promise<Response> {
   if (kept) return kept;
   const response = await fetch(request);
   if (response.ok) {
-    await cache.put(request, response.clone());
-    await trim(cache);
+    // A full disk keeps nothing, and the picture is shown all the same.
+    await cache
+      .put(request, response.clone())
+      .then(() => trim(cache))
+      .catch(() => undefined);
   }
   return response;
 }

@@ -2,10 +2,11 @@
 
 import { createStore, del, entries, get, set } from "idb-keyval";
 
-/** Values by key, kept by the browser. A write has reached the disk when its promise resolves. */
+/** Values by key, kept by the browser. */
 export interface KeyValue {
   get<Value>(key: string): Promise<Value | undefined>;
-  set(key: string, value: unknown): Promise<void>;
+  /** Resolves when the value is kept: true on the disk, false in the page's memory alone. */
+  set(key: string, value: unknown): Promise<boolean>;
   delete(key: string): Promise<void>;
   entries<Value>(): Promise<[string, Value][]>;
 }
@@ -23,8 +24,9 @@ export class MemoryKeyValue implements KeyValue {
     return this.values.get(key) as Value | undefined;
   }
 
-  async set(key: string, value: unknown): Promise<void> {
+  async set(key: string, value: unknown): Promise<boolean> {
     this.values.set(key, value);
+    return true;
   }
 
   async delete(key: string): Promise<void> {
@@ -38,19 +40,29 @@ export class MemoryKeyValue implements KeyValue {
 
 export class BrowserKeyValue implements KeyValue {
   private readonly store;
-  /** Used where the browser refuses a database, as in some private windows. */
+  /** Used where the browser refuses a database, as in some private windows, or has no room. */
   private readonly spare = new MemoryKeyValue();
 
   constructor(name: string) {
     this.store = createStore(`darkroom-${name}`, "values");
   }
 
-  get<Value>(key: string): Promise<Value | undefined> {
-    return get<Value>(key, this.store).catch(() => this.spare.get<Value>(key));
+  async get<Value>(key: string): Promise<Value | undefined> {
+    const spare = await this.spare.get<Value>(key);
+    return spare ?? get<Value>(key, this.store).catch(() => undefined);
   }
 
-  set(key: string, value: unknown): Promise<void> {
-    return set(key, value, this.store).catch(() => this.spare.set(key, value));
+  async set(key: string, value: unknown): Promise<boolean> {
+    await this.spare.delete(key);
+    try {
+      await set(key, value, this.store);
+      return true;
+    } catch {
+      // The value before must not come back beside newer ones.
+      await del(key, this.store).catch(() => undefined);
+      await this.spare.set(key, value);
+      return false;
+    }
   }
 
   async delete(key: string): Promise<void> {

@@ -463,3 +463,22 @@ test("a photo is cropped again from itself", () => {
   draft.pick(photo);
   expect(draft.cropping).toBeNull();
 });
+
+test("a model that is gone from the server is shown, and can be left", () => {
+  draft.set({ prompt: "a fox", model: "deleted" });
+  expect(draft.missing.value).toBe("deleted");
+
+  draft.resetSettings();
+
+  expect(draft.missing.value).toBeNull();
+  expect(draft.request().request).not.toHaveProperty("model");
+});
+
+test("a remix of a part of a picture does not take the part's size for the picture's", () => {
+  const asked = { prompt: "a fox", width: 1024, height: 1024, image: "image:a-0" };
+  draft.remix({ ...asked, mask_image: "image:b-0", padding_mask_crop: 32 });
+  expect(draft.request().request).not.toHaveProperty("width");
+
+  draft.remix({ ...asked, mask_image: "image:b-0" });
+  expect(draft.request().request).toMatchObject({ width: 1024, height: 1024 });
+});

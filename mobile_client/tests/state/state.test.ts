@@ -259,3 +259,27 @@ test("a picture that is done while another is open is in the gallery below", asy
 
   expect(state.gallery.pictures.value).toHaveLength(1);
 });
+
+test("what a refused request was made of comes back, and so does what has taken its place", async () => {
+  const state = open();
+  await state.start();
+  const photo = { picture: new Blob(["photo"]), width: 128, height: 96 };
+  state.draft.setSource(photo);
+  state.draft.setMask({ picture: new Blob(["mask"]), preview: null, operations: [] });
+  state.draft.set({ prompt: "a fox" });
+  const { mask } = state.draft.start();
+  api.refuse(422);
+  await state.develop();
+  await settle();
+  api.plugIn();
+  state.draft.setSource(null);
+  state.draft.set({ prompt: "an owl" });
+
+  const [entry] = state.outbox.entries.value;
+  if (!entry) throw new Error("nothing was kept");
+  state.amend(entry);
+  expect(state.draft.start()).toMatchObject({ source: photo, mask, values: { prompt: "a fox" } });
+
+  state.toasts.shown.value.at(-1)?.action?.run();
+  expect(state.draft.start()).toMatchObject({ source: null, values: { prompt: "an owl" } });
+});

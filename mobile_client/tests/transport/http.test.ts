@@ -57,6 +57,37 @@ test("nobody there is unreachable", async () => {
   await expect(apiOf().api.models()).rejects.toBeInstanceOf(Unreachable);
 });
 
+test("an answer that stops in the middle is given up; one that is only slow is not", async () => {
+  vi.useFakeTimers();
+  let more: (text: string) => void = () => {};
+  let end: () => void = () => {};
+  const fetcher = async (_url: string, { signal }: RequestInit) => {
+    const body = new ReadableStream({
+      start(controller) {
+        more = (text) => controller.enqueue(new TextEncoder().encode(text));
+        end = () => controller.close();
+        signal?.addEventListener("abort", () => controller.error(new Error("aborted")));
+      },
+    });
+    return new Response(body, { headers: { "content-type": "application/json" } });
+  };
+
+  const slow = request(fetcher, "/models", {}, 1_000);
+  for (const part of ['{"a"', ":", "1}"]) {
+    await vi.advanceTimersByTimeAsync(900);
+    more(part);
+  }
+  end();
+  expect(await (await slow).json()).toEqual({ a: 1 });
+
+  const stalled = request(fetcher, "/models", {}, 1_000).catch((error: unknown) => error);
+  await vi.advanceTimersByTimeAsync(10);
+  more('{"a"');
+  await vi.advanceTimersByTimeAsync(1_100);
+  expect(await stalled).toBeInstanceOf(Unreachable);
+  vi.useRealTimers();
+});
+
 test("a page where JSON should be is another program's", async () => {
   const html = () => new Response("<html>", { headers: { "content-type": "text/html" } });
   await expect(apiOf(html()).api.models()).rejects.toBeInstanceOf(Foreign);

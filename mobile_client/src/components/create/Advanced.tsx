@@ -82,6 +82,7 @@ function Model({ chosen }: { chosen: ModelInfo }) {
   const { catalog, draft } = useApp();
   const task = draft.task.value;
   const problem = useComplaints().model;
+  const missing = draft.missing.value;
   // The chosen model is always listed, even if it cannot do the task.
   const able = catalog.models.value.filter(
     (model) => model === chosen || model.tasks.includes(task),
@@ -92,10 +93,11 @@ function Model({ chosen }: { chosen: ModelInfo }) {
       <select
         id="model"
         class="input"
-        value={chosen.name}
+        value={missing ?? chosen.name}
         aria-invalid={problem ? "true" : undefined}
         onChange={(event) => draft.setModel(event.currentTarget.value)}
       >
+        {missing && <option value={missing}>{missing}</option>}
         {able.map(({ name }) => (
           <option key={name} value={name}>
             {name}

@@ -4,13 +4,18 @@ import { Slider } from "../common/Slider";
 import { useApp } from "../context";
 import { useComplaints } from "./complaints";
 
-/** The LoRAs that fit the model, each with a switch and a strength. */
+/** The LoRAs that fit the model, each with a switch and a strength; chosen ones in any case. */
 export function Loras({ model }: { model: ModelInfo }) {
   const { catalog, draft } = useApp();
   const fitting = catalog.lorasFor(model);
   const chosen = draft.values.value.loras;
   const problem = useComplaints().loras;
-  if (fitting.length === 0) return null;
+  const others = chosen.filter(({ name }) => fitting.every((lora) => lora.name !== name));
+  const listed = [
+    ...fitting,
+    ...others.map(({ name }) => ({ name, title: "", trigger_words: [] as readonly string[] })),
+  ];
+  if (listed.length === 0) return null;
   const set = (name: string, scale: number | null) => {
     const others: Lora[] = chosen.filter((lora) => lora.name !== name);
     const before = chosen.find((lora) => lora.name === name);
@@ -19,7 +24,7 @@ export function Loras({ model }: { model: ModelInfo }) {
   return (
     <fieldset class="field">
       <legend class="label">{t("create.loras")}</legend>
-      {fitting.map(({ name, title, trigger_words: words }) => {
+      {listed.map(({ name, title, trigger_words: words }) => {
         const scale = chosen.find((lora) => lora.name === name)?.scale ?? null;
         return (
           <div key={name}>

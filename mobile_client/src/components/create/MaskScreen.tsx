@@ -19,11 +19,9 @@ export function MaskScreen() {
     [draft, toasts],
   );
   if (!source) return null;
-  const { width, height } = source;
   return (
     <MaskEditor
       picture={source.picture instanceof Blob ? source.picture : api.imageUrl(source.picture)}
-      size={{ width, height }}
       operations={draft.strokes.value ?? mask?.operations ?? []}
       base={typeof mask?.base === "string" ? api.imageUrl(mask.base) : mask?.base}
       onChange={(operations) => {

@@ -3,10 +3,10 @@ import { useEffect, useState } from "preact/hooks";
 import type { Board } from "../../lib/canvas/board";
 import type { Operation } from "../../lib/canvas/strokes";
 import { dataUri } from "../../lib/canvas/surface";
-import type { Size } from "../../lib/transport/types";
 import { t } from "../../strings";
 import { EditorFrame } from "../common/EditorFrame";
 import { Icon } from "../common/Icon";
+import { useLeft } from "../common/useLeft";
 import { shortcut } from "./keys";
 import { Sheet } from "./Sheet";
 import { Tools } from "./Tools";
@@ -14,8 +14,6 @@ import { useBoard } from "./useBoard";
 
 export interface MaskEditorProps {
   picture: string | Blob;
-  /** Size of the mask in pixels. */
-  size: Size;
   /** Strokes painted earlier. */
   operations?: readonly Operation[];
   /** The mask that they were painted on; without one, nothing is painted before them. */
@@ -32,9 +30,10 @@ export interface MaskEditorProps {
 
 /** Paints the mask: the part of a picture to repaint. */
 export function MaskEditor(props: MaskEditorProps) {
-  const { picture, size, operations, base, onChange, onDone, onCancel } = props;
-  const { board, failed } = useBoard(picture, size, operations, base);
+  const { picture, operations, base, onChange, onDone, onCancel } = props;
+  const { board, failed } = useBoard(picture, operations, base);
   const [busy, setBusy] = useState(false);
+  const isLeft = useLeft();
 
   useEffect(() => board && effect(() => onChange(board.operations)), [board]);
 
@@ -42,7 +41,8 @@ export function MaskEditor(props: MaskEditorProps) {
     setBusy(true);
     try {
       const [mask, preview] = await Promise.all([done.png(), done.preview()]);
-      onDone(mask, await dataUri(preview), done.operations);
+      const shown = await dataUri(preview);
+      if (!isLeft()) onDone(mask, shown, done.operations);
     } finally {
       setBusy(false);
     }

@@ -1,12 +1,13 @@
 import { useEffect, useState } from "preact/hooks";
 import { Board } from "../../lib/canvas/board";
 import type { Operation } from "../../lib/canvas/strokes";
-import type { Size } from "../../lib/transport/types";
 
-/** The board for a picture, once the picture and the mask to start from are loaded. */
+/**
+ * The board for a picture, once the picture and the mask to start from are loaded. It has the
+ * picture's own size, which the server wants of a mask; a job's may be another one.
+ */
 export function useBoard(
   picture: string | Blob,
-  { width, height }: Size,
   operations: readonly Operation[] = [],
   base?: string | Blob,
 ): { board: Board | undefined; failed: boolean } {
@@ -28,6 +29,7 @@ export function useBoard(
     Promise.all([load(picture), base === undefined ? undefined : load(base)]).then(
       ([image, mask]) => {
         if (!wanted) return;
+        const { naturalWidth: width, naturalHeight: height } = image;
         made = new Board(image, { width, height }, operations, mask);
         setBoard(made);
       },
@@ -38,7 +40,7 @@ export function useBoard(
       made?.dispose();
       for (const url of urls) URL.revokeObjectURL(url);
     };
-  }, [picture, base, width, height]);
+  }, [picture, base]);
 
   return { board, failed };
 }

@@ -5,6 +5,7 @@ import { t } from "../../strings";
 import { moreOf, sayProblem } from "../../strings/problems";
 import { EditorFrame } from "../common/EditorFrame";
 import { Icon } from "../common/Icon";
+import { useLeft } from "../common/useLeft";
 import { listen } from "./pointers";
 import { usePhoto } from "./usePhoto";
 
@@ -27,12 +28,14 @@ export function PhotoEditor({ file, limits, before, onDone, onCancel }: PhotoEdi
   const cropper = photo.is === "open" ? photo.cropper : undefined;
   const [busy, setBusy] = useState(false);
   const [outOfMemory, setOutOfMemory] = useState(false);
+  const isLeft = useLeft();
 
   async function finish(chosen: Cropper, from: Blob) {
     setBusy(true);
     const { crop } = chosen;
     try {
-      onDone(await chosen.photo.crop(crop), crop.size, chosen.cropping, from);
+      const picture = await chosen.photo.crop(crop);
+      if (!isLeft()) onDone(picture, crop.size, chosen.cropping, from);
     } catch {
       setOutOfMemory(true); // the browser refused the memory
     } finally {

@@ -44,7 +44,7 @@ export function Unsent({ entry }: { entry: Entry }) {
       <div class="job-status" role="status">
         <progress class="bar" aria-label={t("watch.progress")} />
         <p>{status()}</p>
-        {waits && <p class="hint">{t("watch.waiting.safe")}</p>}
+        {waits && entry.stored !== false && <p class="hint">{t("watch.waiting.safe")}</p>}
       </div>
       <div class="actions within-reach">
         <button type="button" class="button danger wide" onClick={discard}>

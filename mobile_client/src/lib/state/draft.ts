@@ -183,6 +183,13 @@ export class Draft {
     this.catalog.model(this.chosen.value.model),
   );
 
+  /** The name of the chosen model if the server has none of it any more. */
+  readonly missing: ReadonlySignal<string | null> = computed(() => {
+    const name = this.chosen.value.model;
+    const { value: models } = this.catalog.models;
+    return name !== null && models.every((model) => model.name !== name) ? name : null;
+  });
+
   /** Whether the model's file is another one than that of the remixed picture. */
   readonly modelChanged: ReadonlySignal<boolean> = computed(() => {
     const now = this.model.value?.sha256;
@@ -360,7 +367,8 @@ export class Draft {
       negativePrompt: request.negative_prompt ?? "",
       model: request.model ?? null,
       ratio: this.chosen.value.ratio,
-      size: width && height ? { width, height } : null,
+      // A part of a picture is drawn at the model's own size, which is not the picture's.
+      size: width && height && !request.padding_mask_crop ? { width, height } : null,
       steps: unless(request.num_inference_steps ?? undefined, own?.num_inference_steps),
       guidance: unless(request.guidance_scale ?? undefined, own?.guidance_scale),
       scheduler: unless(request.scheduler ?? undefined, own?.scheduler),
@@ -382,7 +390,8 @@ export class Draft {
 
   /** Resets everything except prompts and pictures to the model's defaults. */
   resetSettings(): void {
-    const { prompt, negativePrompt, model } = this.chosen.value;
+    const { prompt, negativePrompt } = this.chosen.value;
+    const model = this.missing.value ? null : this.chosen.value.model;
     this.set({ ...EMPTY, prompt, negativePrompt, model });
   }
 

@@ -118,7 +118,7 @@ export class State {
     const { task, request, files } = this.draft.request();
     const { prompt, negativePrompt } = this.draft.values.value;
     this.history.add({ prompt, negativePrompt });
-    const key = await this.outbox.add(task, request, files);
+    const key = await this.outbox.add(task, request, files, this.draft.start());
     this.draft.forgetSeed();
     this.route.go(this.screenOf(key));
   }
@@ -246,12 +246,15 @@ export class State {
   /** Puts a refused request back into the form, with the server's errors at the fields. */
   amend(entry: Entry): void {
     void this.outbox.discard(entry.key);
+    const before = this.draft.start();
     const { seed } = entry.request;
     const wasUsedUp = typeof seed === "number" && this.draft.values.value.seed === null;
     if (wasUsedUp) this.draft.set({ seed, seedOnce: true });
     const { request } = this.draft.request();
     if (JSON.stringify(request) !== JSON.stringify(entry.request)) {
-      this.draft.remix({ ...entry.request });
+      if (entry.start) this.draft.putBack(entry.start, true);
+      else this.draft.remix({ ...entry.request });
+      this.offerUndo(t("create.replaced"), () => this.draft.putBack(before, true));
     }
     this.draft.refuse(entry.refusal?.errors ?? [], entry.refusal?.detail ?? "");
     this.route.replace({ screen: "create" });

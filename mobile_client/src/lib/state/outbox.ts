@@ -8,6 +8,7 @@ import { type KeyValue, randomId } from "../storage";
 import type { Api } from "../transport/api";
 import { Foreign, Problem, Unreachable } from "../transport/http";
 import type { Job, PictureRequest, RequestFiles, Task } from "../transport/types";
+import type { Start } from "./draft";
 
 /** A problem of the server, as it is kept with the request. */
 export type Refusal = Pick<Problem, "status" | "type" | "title" | "detail" | "errors">;
@@ -18,6 +19,10 @@ export interface Entry {
   request: PictureRequest;
   files: RequestFiles;
   createdAt: number;
+  /** The draft that it was made of, to go on from there. */
+  start?: Start;
+  /** Whether it is on the phone's disk, or in the page's memory alone. */
+  stored?: boolean;
   /** Why the server refused it; null while it may still be sent. */
   refusal: Refusal | null;
   /** The server's answer to the last try; null if it did not answer. */
@@ -61,7 +66,12 @@ export class Outbox {
   }
 
   /** Stores a request and sends it as soon as possible. Returns its key. */
-  async add(task: Task, request: PictureRequest, files: RequestFiles): Promise<string> {
+  async add(
+    task: Task,
+    request: PictureRequest,
+    files: RequestFiles,
+    start?: Start,
+  ): Promise<string> {
     const key = randomId();
     const entry: Entry = {
       key,
@@ -69,11 +79,12 @@ export class Outbox {
       request,
       files,
       createdAt: this.now(),
+      ...(start && { start }),
       refusal: null,
       delay: null,
     };
-    await this.disk.set(key, entry);
-    this.kept.value = [...this.kept.value, entry];
+    const stored = await this.disk.set(key, entry);
+    this.kept.value = [...this.kept.value, { ...entry, stored }];
     void this.flush();
     return key;
   }

@@ -47,7 +47,10 @@ export class Problem extends Error {
 
 export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
 
-/** Fetches within a time limit. Returns successful answers, throws otherwise. */
+/**
+ * Fetches, where nobody may be silent for longer than the limit. Returns successful answers with
+ * their bodies, throws otherwise.
+ */
 export async function request(
   fetcher: Fetch,
   url: string,
@@ -66,14 +69,34 @@ async function answer(
   timeoutMs: number,
 ): Promise<Response> {
   const abort = new AbortController();
-  const timer = setTimeout(() => abort.abort(), timeoutMs);
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const wait = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => abort.abort(), timeoutMs);
+  };
   try {
-    return await fetcher(url, { credentials: "same-origin", ...init, signal: abort.signal });
+    wait();
+    const sent = { credentials: "same-origin", ...init, signal: abort.signal } as const;
+    return await whole(await fetcher(url, sent), wait);
   } catch (cause) {
     throw new Unreachable(`no answer from ${url}`, { cause });
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** An answer whose body has come; `onPart` is called whenever some of it comes. */
+async function whole(response: Response, onPart: () => void): Promise<Response> {
+  const reader = response.body?.getReader();
+  if (!reader) return response;
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    parts.push(part.value);
+    onPart();
+  }
+  const { status, statusText, headers, url } = response;
+  const read = new Response(new Blob(parts), { status, statusText, headers });
+  return Object.defineProperty(read, "url", { value: url });
 }
 
 /** The JSON body of a successful answer. */
