@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from darkroom.catalog.models import UnknownModelError
 from darkroom.cli import main
-from darkroom.config import Settings
+from darkroom.config import EngineSettings, Settings
 from darkroom.ops import doctor
 from darkroom.ops.doctor import Finding
 from darkroom.queue.leases import Leases
@@ -203,3 +203,10 @@ def test_a_process_of_another_container_is_not_looked_for_here(settings: Setting
     assert locks.ok
     assert f"{path.stem} (process 4194999 of another container)" in locks.detail
     assert not of_ours.ok
+
+
+@pytest.mark.parametrize(("device", "is_there"), [("auto", True), ("cpu", True), ("xpu", False)])
+def test_a_device_that_is_asked_for_has_to_be_there(device: str, is_there: bool) -> None:
+    engine = EngineSettings.model_validate({"device": device})
+
+    assert doctor._gpu(Settings(engine=engine)).ok is is_there

@@ -18,6 +18,7 @@ from darkroom.catalog.listing import EMBEDDED
 from darkroom.requests import Scope
 from darkroom.storage.clients import Tokens
 from darkroom.storage.database import Database
+from tests.api.test_loras import save
 from tests.catalog import civitai_server, hub_server
 from tests.catalog.civitai_server import Site
 from tests.catalog.conftest import folder, tensors_of, write
@@ -441,6 +442,17 @@ def test_a_model_that_jobs_wait_for_stays(house: House) -> None:
     assert (answer.json()["code"], answer.json()["values"]) == ("delete_in_use", {"jobs": 1})
     house.http.delete(job["url"])
     assert house.http.delete("/models/wanted").status_code == 204
+
+
+def test_an_embedding_that_jobs_wait_for_stays_however_they_write_it(house: House) -> None:
+    folder = house.server.data_dir / "embeddings"
+    folder.mkdir(exist_ok=True)
+    save(folder / "easynegative.safetensors", {"emb_params": (2, 192)})
+    job = house.server.submit(prompt="a cat", negative_prompt="EasyNegative, blur")
+
+    assert house.http.delete("/embeddings/easynegative").status_code == 409
+    house.http.delete(job["url"])
+    assert house.http.delete("/embeddings/easynegative").status_code == 204
 
 
 @pytest.mark.parametrize("name", ["../darkroom.db", "%2e%2e%2fdarkroom.db", "..%2Fdarkroom.db"])

@@ -354,6 +354,17 @@ def test_a_strangers_upload_is_turned_away_before_it_is_sent(hasty: RunningServe
     assert headers["connection"] == "close"
 
 
+def test_a_stranger_brings_little_to_a_route_that_is_open_to_all(hasty: RunningServer) -> None:
+    """It would lie on the disk, and take the place of uploads."""
+    pair = post(b"", 90_000, "X-Forwarded-For: 192.0.2.7").replace(b"/txt2img", b"/pair")
+    with connect(hasty, pair) as connection:
+        status, headers, problem = answer_of(connection)
+
+    assert status == problem["status"] == 413
+    assert "65536 bytes" in problem["detail"]
+    assert headers["connection"] == "close"
+
+
 def test_requests_on_one_connection_are_answered_in_order(hasty: RunningServer) -> None:
     request = b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n"
     sent = request % b"/healthz" + request % b"/nowhere" + post(b"{}", None, "Connection: close")

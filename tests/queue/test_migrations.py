@@ -23,7 +23,7 @@ from darkroom.ops.doctor import check_database
 from darkroom.queue.store import Store
 from darkroom.requests import Scope
 from darkroom.responses import EventType, JobStatus
-from darkroom.storage import database
+from darkroom.storage import backup, database
 from darkroom.storage.backup import COPIES_KEPT, BackupError, migration_copies
 from darkroom.storage.clients import Preferences, Tokens
 from darkroom.storage.database import Database
@@ -268,6 +268,20 @@ def test_the_last_copies_are_kept(first: Path) -> None:
 
     kept = [copy for copy, _ in migration_copies(first)]
     assert kept[:-1] == earlier[-COPIES_KEPT + 1 :]
+
+
+def test_a_copy_that_was_just_made_is_kept_whatever_the_clock_says(
+    first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 5):
+        first.with_name(f"darkroom-000{number}-2026010{number}-120000.db").touch()
+    monkeypatch.setattr(backup.time, "strftime", lambda *_: "19700101-000000")
+
+    database.migrate(first)
+
+    kept = [copy.name for copy, _ in migration_copies(first)]
+    assert len(kept) == COPIES_KEPT
+    assert kept[0] == "darkroom-0001-19700101-000000.db"
 
 
 def test_without_space_for_a_copy_nothing_is_changed(

@@ -115,6 +115,15 @@ def test_who_cannot_come_is_not_told() -> None:
     assert not discovery.is_wanted(Settings(host="0.0.0.0", discovery=quiet))
 
 
+def test_a_server_that_listens_on_a_name_is_announced_at_its_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [(0, 0, 0, "", (address, 0)) for address in ("127.0.1.1", "192.0.2.1", "192.0.2.1")]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_arguments, **_named: found)
+
+    assert discovery._numeric(("gpu-box",)) == ("192.0.2.1",)
+
+
 def test_programs_and_browsers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "ü" * 60 + ".example.org")
     tls = TlsSettings(mode="local_ca")

@@ -29,6 +29,7 @@ from darkroom.asgi.limits import (
 )
 from darkroom.asgi.streams import Streams
 from darkroom.asgi.wait import (
+    STRANGER,
     Application,
     DeferredResponse,
     Environ,
@@ -101,6 +102,7 @@ class Bridge:
         self._streams = streams
         self._threads = Threads(settings.web.threads, "web")
         self._uploads = Threads(max(1, settings.web.threads // LARGE_SHARE), "uploads")
+        self._max_body_bytes = settings.web.max_body_bytes
         self._bodies = Bodies(settings.web, settings.data_dir, self._uploads)
         self._proxies = Proxies(settings.web.trusted_proxies)
 
@@ -122,10 +124,11 @@ class Bridge:
         context = copy_context()  # the request's own, in whichever threads it is worked on
         declared = declared_bytes(scope)
         is_authorized = declared is None or declared > SMALL_BYTES
-        if is_authorized:
-            await self._authorize_headers(scope, context)
+        limit = self._max_body_bytes
+        if is_authorized and await self._is_strangers(scope, context):
+            limit = SMALL_BYTES  # routes that are open to all need little
         try:
-            async with self._bodies.read(declared, receive) as body:
+            async with self._bodies.read(declared, receive, limit) as body:
                 environ = environ_of(scope, body.file, body.size)
                 environ[access.COUNTED] = is_authorized
                 environ[HOLD] = hold
@@ -151,8 +154,10 @@ class Bridge:
             self._threads.close()
             self._uploads.close()
 
-    async def _authorize_headers(self, scope: Scope, context: Context) -> None:
+    async def _is_strangers(self, scope: Scope, context: Context) -> bool:
         """Check who asks, and how often, before a large body is read: it may fill the disk.
+
+        Returns whether it is nobody who is known.
 
         Raises:
             RefusedError: the application answers without the body.
@@ -161,6 +166,7 @@ class Bridge:
         answer = await self._threads.run(context.run, self._app.authorize_headers, environ)
         if answer is not None:
             raise RefusedError(answer.status_code, _raw(answer.headers), answer.get_data())
+        return bool(environ[STRANGER])
 
     async def _finish(
         self, answer: Answer, context: Context, environ: Environ, receive: Receive, send: Send

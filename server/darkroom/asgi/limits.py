@@ -85,29 +85,30 @@ class Bodies:
         self._large_bytes = 0  # in all bodies that are not small
 
     @asynccontextmanager
-    async def read(self, declared: int | None, receive: Receive) -> AsyncIterator[Body]:
+    async def read(self, declared: int | None, receive: Receive, limit: int) -> AsyncIterator[Body]:
         """Read a request's body to its end, and hold it.
 
         Args:
             declared: see `declared_bytes`.
             receive: of the request.
+            limit: bytes that it may have.
 
         Raises:
             RefusedError: it is too large or too slow, or there is no room.
             CallerGoneError: the connection ended before it.
         """
-        if (declared or 0) > self._limits.max_body_bytes:
-            raise long_body(self._limits.max_body_bytes)
+        if (declared or 0) > limit:
+            raise long_body(limit)
         with SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=self._folder) as file:
             body = Body(file)
             try:
                 if declared != 0:
-                    await self._fill(body, receive)
+                    await self._fill(body, receive, limit)
                 yield body
             finally:
                 self._large_bytes -= body.large_bytes
 
-    async def _fill(self, body: Body, receive: Receive) -> None:
+    async def _fill(self, body: Body, receive: Receive, limit: int) -> None:
         now = asyncio.get_running_loop().time
         began, gathered, more = now(), bytearray(), True
         while more:
@@ -124,8 +125,8 @@ class Bodies:
             before = body.large_bytes
             body.size += len(data)
             self._large_bytes += body.large_bytes - before
-            if body.size > self._limits.max_body_bytes:
-                raise long_body(self._limits.max_body_bytes)
+            if body.size > limit:
+                raise long_body(limit)
             if self._large_bytes > BODIES_AT_ONCE * self._limits.max_body_bytes:
                 raise no_room("too many uploads come in at once")
             gathered += data

@@ -12,12 +12,15 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from flask import Flask, Response, copy_current_request_context, current_app, g
 
+from darkroom.api.auth.access import known_caller
 from darkroom.responses import Event
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Environ = dict[str, Any]
 WsgiApp = Callable[[Environ, Any], Any]
+
+STRANGER = "darkroom.stranger"  # in an `Environ`: whether the caller is nobody who is known
 
 
 class DeferredResponse:
@@ -89,10 +92,14 @@ class Application(Flask):
         return super().process_response(response)
 
     def authorize_headers(self, environ: Environ) -> Response | None:
-        """The answer to a request that needs no body, such as 401; None if the body is wanted."""
+        """The answer to a request that needs no body, such as 401; None if the body is wanted.
+
+        Notes in `environ` whether the caller is a stranger.
+        """
         with self.request_context(environ):
             try:
                 answer = self.preprocess_request()
+                environ[STRANGER] = known_caller() is None
             except Exception as error:
                 answer = self.handle_user_exception(error)
             return None if answer is None else self.process_response(self.make_response(answer))

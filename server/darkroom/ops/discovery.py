@@ -145,11 +145,11 @@ class Beacon:
 
         failed = False
         while not self._stopping.is_set():
-            hosts = listening_addresses(self._settings)
             try:
+                hosts = _numeric(listening_addresses(self._settings))
                 with _announced(self._settings, hosts):
                     failed = False
-                    while listening_addresses(self._settings) == hosts:
+                    while _numeric(listening_addresses(self._settings)) == hosts:
                         if self._stopping.wait(LOOK_EVERY_S):
                             return
             except (OSError, zeroconf.Error) as error:
@@ -157,6 +157,20 @@ class Beacon:
                     log.warning("the server cannot be announced on the network", error=str(error))
                 failed = True
                 self._stopping.wait(LOOK_EVERY_S)
+
+
+def _numeric(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    """Addresses, and those that names stand for, without this machine's loopback.
+
+    Raises:
+        OSError: a name is not known.
+    """
+    found: dict[str, None] = {}
+    for host in hosts:
+        for *_, (address, *_) in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM):
+            if not ipaddress.ip_address(str(address)).is_loopback:
+                found[str(address)] = None
+    return tuple(found)
 
 
 @contextlib.contextmanager

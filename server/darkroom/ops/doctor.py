@@ -109,9 +109,12 @@ def _gpu(settings: Settings) -> Finding:
         free, total = torch.cuda.mem_get_info()
         name = torch.cuda.get_device_name()
         return Finding("gpu", True, f"{name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free")
-    wanted = settings.engine.device == "cuda"
-    advice = "install the NVIDIA driver, or set engine.device to auto"
-    return Finding("gpu", not wanted, "none; the CPU does the work", advice)
+    wanted = settings.engine.device
+    found = torch.accelerator.current_accelerator(check_available=True)
+    kind = "cpu" if found is None else found.type
+    detail = "none; the CPU does the work" if found is None else kind
+    advice = f"install the driver for {wanted}, or set engine.device to auto"
+    return Finding("gpu", wanted in ("auto", "cpu", kind), detail, advice)
 
 
 def has_gpu(settings: Settings) -> bool:

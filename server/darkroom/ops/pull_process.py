@@ -7,6 +7,7 @@ does, which web holds open as long as it lives.
 import os
 import sys
 import threading
+import traceback
 from typing import TextIO
 
 from darkroom.catalog import pulls
@@ -17,7 +18,7 @@ from darkroom.catalog.downloads import (
     NoRoomError,
     PullError,
 )
-from darkroom.errors import Message, text_of
+from darkroom.errors import Message, fault, text_of
 from darkroom.ops.pull_messages import Arrived, Asked, Planned, Progress, Refused
 from darkroom.requests import Schema
 
@@ -42,6 +43,9 @@ def main() -> None:
             _say(answers, Arrived())
     except PullError as error:
         _say(answers, _refused(error))
+    except Exception as error:  # of a library; another try would end alike
+        traceback.print_exc()
+        _say(answers, Refused(reason="pull", detail=str(fault(error))))
 
 
 def _planned(download: Download, asked: Asked) -> Planned:

@@ -128,9 +128,12 @@ class Puller:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            with database.exclusively(self._lock) as alone:
-                if alone:
-                    self._work()
+            try:
+                with database.exclusively(self._lock) as alone:
+                    if alone:
+                        self._work()
+            except OSError as error:  # of the lock's file, where the disk is full
+                log.warning("downloads wait for the disk", reason=str(error))
             self._stopped.wait(LOOK_S)
 
     def _work(self) -> None:
@@ -179,6 +182,7 @@ class Puller:
     def _watch(self, job: PullJob, said: "queue.Queue[Said | None]") -> Said | JobStatus | None:
         """Record a download's progress until it ends, and return how; None if its process died."""
         speed = Speed(time.monotonic)
+        speed.note(job.done_bytes)
         recorded = 0.0
         while True:
             if self._stopped.is_set():

@@ -34,6 +34,7 @@ class PullJob:
 
     Attributes:
         restarts: how often its process died without bringing anything.
+        done_bytes: that were here when it was last heard of.
     """
 
     id: str
@@ -41,6 +42,7 @@ class PullJob:
     target: Path
     unfinished: Path
     restarts: int
+    done_bytes: int
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ class Pulls:
                 self.data_dir / row.target,
                 self.data_dir / row.unfinished,
                 row.restarts,
+                row.done_bytes,
             )
 
     def progress(self, pull_id: str, done_bytes: int, bytes_per_second: float | None) -> bool:

@@ -161,7 +161,8 @@ def copy_before_migration(database: Path, schema: str) -> Path:
             f"{database} has to be migrated, and the copy that is made before cannot be: {error}; "
             "nothing was changed"
         ) from error
-    for old, _ in migration_copies(database)[:-COPIES_KEPT]:
+    older = [path for path, _ in migration_copies(database) if path != target]
+    for old in older[: -(COPIES_KEPT - 1)]:  # whatever the clock says, the new one stays
         old.unlink()
     return target
 

@@ -78,7 +78,7 @@ def delete_embedding(name: str) -> Response:
         entry = here.adapters.embeddings.find(name)
     except DarkroomError as error:
         raise _unknown(error) from None
-    word = re.compile(rf"(?<!\w){re.escape(entry.info.name)}(?!\w)")
+    word = re.compile(rf"(?<!\w){re.escape(entry.info.name)}(?!\w)", re.IGNORECASE)
 
     def needs(_: str, asked: Mapping[str, Any]) -> bool:
         return any(word.search(asked.get(prompt) or "") for prompt in PROMPTS)
