@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from darkroom.catalog.loras import AdapterCatalog
 from darkroom.engine.base import EngineJob
 from darkroom.engine.embeddings import Embeddings, load_embeddings
+from darkroom.engine.prompts import PromptEncoder
 from darkroom.requests import Lora
 from tests.engine import lora_files, tiny
 from tests.engine.conftest import developed, make_engine, request, run
@@ -256,3 +257,25 @@ def test_an_embedding_of_ones_own_goes_before_a_loras(folder: Path) -> None:
 def test_an_embedding_in_a_lora_with_holes_is_refused() -> None:
     with pytest.raises(ValueError, match="infinite"):
         load_embeddings(tiny_sd(), ()).learn("ink", {"loud": [vectors(1, 32) * torch.inf]})
+
+
+def test_a_letter_that_is_like_anothers_small_form_is_another() -> None:
+    embeddings = Embeddings({"istanbul": ("x",)})
+
+    assert embeddings.expand("ıstanbul, İstanbul, ISTANBUL") == "ıstanbul, İstanbul, x"
+
+
+def test_the_vectors_of_an_embedding_are_in_one_window(folder: Path) -> None:
+    """A1111 begins another one for what does not fit whole."""
+    pipeline = tiny_sd()
+    embeddings = load(pipeline, folder)
+    encoder = PromptEncoder(pipeline, torch.device("cpu"), embeddings.expand, embeddings.name)
+
+    def encoded(prompt: str) -> torch.Tensor:
+        return encoder.encode(prompt).embeds
+
+    whole = encoded("fox " * 74 + "bad-hands-5 house")
+
+    assert torch.equal(
+        whole, torch.cat([encoded("fox " * 74), encoded("bad-hands-5 house")], dim=1)
+    )

@@ -79,10 +79,17 @@ def test_kohyas_names_and_strengths(tmp_path: Path, pipeline: str, layer: str, n
             "lora_unet_double_blocks_0_img_attn_qkv.lora_{}.weight",
             "transformer_blocks.0.attn.to_{}",
         ),
-        (
-            "Flux2KleinPipeline",
-            "diffusion_model.double_blocks.0.img_attn.qkv.lora_{}.weight",
-            "transformer_blocks.0.attn.to_{}",
+        *(
+            (pipeline, f"diffusion_model.{theirs}.lora_{{}}.weight", ours)
+            for pipeline, theirs, ours in (
+                (
+                    "Flux2KleinPipeline",
+                    "double_blocks.0.img_attn.qkv",
+                    "transformer_blocks.0.attn.to_{}",
+                ),
+                ("FluxPipeline", "double_blocks.0.img_attn.qkv", "transformer_blocks.0.attn.to_{}"),
+                ("ZImagePipeline", "layers.0.attention.qkv", "layers.0.attention.to_{}"),
+            )
         ),
     ],
 )
@@ -151,23 +158,35 @@ def test_diffusers_names_with_strengths_beside_them(
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "layer"),
+    ("pipeline", "theirs", "layer"),
     [
-        ("ZImagePipeline", "layers.0.attention.to_q"),
-        ("QwenImagePipeline", "transformer_blocks.0.attn.to_q"),
+        ("ZImagePipeline", "layers.0.attention.to_q", "layers.0.attention.to_q"),
+        ("ZImagePipeline", "layers.0.attention.out", "layers.0.attention.to_out.0"),
+        ("FluxPipeline", "single_blocks.3.linear2", "single_transformer_blocks.3.proj_out"),
+        ("FluxPipeline", "double_blocks.0.img_mlp.2", "transformer_blocks.0.ff.net.2"),
+        ("ChromaPipeline", "double_blocks.0.img_attn.proj", "transformer_blocks.0.attn.to_out.0"),
+        (
+            "QwenImagePipeline",
+            "transformer_blocks.0.attn.to_q",
+            "transformer_blocks.0.attn.to_q",
+        ),
     ],
 )
-def test_names_of_the_original_code(tmp_path: Path, pipeline: str, layer: str) -> None:
+@pytest.mark.parametrize("sides", [("A", "B"), ("down", "up")])
+def test_names_of_the_original_code(
+    tmp_path: Path, pipeline: str, theirs: str, layer: str, sides: tuple[str, str]
+) -> None:
     down, up = _halves()
     tensors = {
-        f"diffusion_model.{layer}.lora_A.weight": down,
-        f"diffusion_model.{layer}.lora_B.weight": up,
+        f"diffusion_model.{theirs}.lora_{sides[0]}.weight": down,
+        f"diffusion_model.{theirs}.lora_{sides[1]}.weight": up,
+        f"diffusion_model.{theirs}.alpha": torch.tensor(ALPHA),
     }
 
     found = changes(read(tmp_path / "ink.safetensors", pipeline, tensors))
 
     assert found.keys() == {layer}
-    torch.testing.assert_close(found[layer], up @ down)
+    torch.testing.assert_close(found[layer], ALPHA / RANK * up @ down)
 
 
 def test_a_text_encoder_may_have_its_part(tmp_path: Path) -> None:

@@ -7,19 +7,24 @@ where peft knows the kind.
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter
+from gguf import GGMLQuantizationType
 from peft import IA3Config, LoHaConfig, LoKrConfig, get_peft_model, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 
+from darkroom.engine import lora_file
 from darkroom.engine.base import EngineJob, Failed
+from darkroom.engine.layer_weights import weight_of
 from darkroom.requests import Lora
 from tests.effort import sampled
 from tests.engine import hardware, tiny, tiny_families
 from tests.engine.conftest import developed, make_engine, request, run
 from tests.engine.lora_changes import ALPHA, KINDS, RANK, Draw, merge, write
-from tests.engine.lora_files import outputs, tiny_sd, tiny_sdxl
+from tests.engine.lora_files import draw, outputs, tiny_sd, tiny_sdxl
 from tests.engine.stock import FlowStock, assert_equal, difference
 from tests.engine.test_adapters import assert_close, equip, stock
 
@@ -159,6 +164,34 @@ def test_norms_and_biases_change(loras_dir: Path) -> None:
         torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
 
 
+def test_norms_by_the_names_of_sdxls_original_code(tmp_path: Path) -> None:
+    """As LyCORIS saves them with `train_norm`; diffusers looks for no change of a norm there."""
+    pipeline = tiny_sdxl()
+    key = "lora_unet_input_blocks_1_0_{}_layers_0"
+    tensors = {
+        f"{key.format(side)}.{end}": torch.ones(16)
+        for side in ("in", "out")
+        for end in ("w_norm", "b_norm")
+    }
+    save_file(tensors, tmp_path / "ink.safetensors")
+
+    parts = {"unet": pipeline.unet}
+    updates = lora_file.read(tmp_path / "ink.safetensors", type(pipeline), parts)
+
+    resnet = "down_blocks.0.resnets.0"
+    assert updates["unet"].keys() == {f"{resnet}.norm1", f"{resnet}.norm2"}
+
+
+def test_a_dora_finds_the_weights_of_a_quantised_layer() -> None:
+    """They are kept in bytes, in which nothing can be multiplied."""
+    plain = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
+    packed = torch.from_numpy(gguf.quantize(plain.numpy(), GGMLQuantizationType.Q8_0))
+    layer = GGUFLinear(64, 8, bias=True, compute_dtype=torch.float32)
+    layer.weight = GGUFParameter(packed, quant_type=GGMLQuantizationType.Q8_0)
+
+    torch.testing.assert_close(weight_of(layer), plain, rtol=0, atol=0.05)
+
+
 # --- pictures ------------------------------------------------------------------------------
 
 SHARED = ("loha", "lokr_second", "dora", "dora_of_columns", "ia3", "glora", "oft", "full")
@@ -228,6 +261,41 @@ def test_transformers_take_every_kind(tmp_path: Path, model: str) -> None:
     for one in asked:
         (ours,) = developed(events, one.id)
         assert_equal(ours, pictures[one.id])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "z_image",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("sd3", "flux_dev", "chroma", "flux2_klein", "qwen_image")
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["lora_transformer_{}", "transformer.{}"])
+def test_transformers_take_loras_of_all_layers_by_their_own_names(
+    tmp_path: Path, model: str, name: str
+) -> None:
+    """As OneTrainer saves them; other programs' names are those of the original code."""
+    builders = tiny.BUILDERS | tiny_families.BUILDERS
+    parts = FlowStock(builders[model](tmp_path / "model"))._loaded
+    made = draw(
+        parts, parts=("transformer",), layers=r"attn|attention|ff|feed_forward|mlp|norm\d?\."
+    )
+    tensors: dict[str, torch.Tensor] = {}
+    for layer, change in made["transformer"].items():
+        key = name.format(layer.replace(".", "_") if "_{" in name else layer)
+        tensors |= {f"{key}.lora_down.weight": change.down, f"{key}.lora_up.weight": change.up}
+        tensors[f"{key}.alpha"] = torch.tensor(change.alpha)
+    save_file(tensors, tmp_path / "ink.safetensors")
+
+    transformer = {"transformer": parts.transformer}
+    updates = lora_file.read(tmp_path / "ink.safetensors", type(parts), transformer)
+
+    assert updates["transformer"].keys() == made["transformer"].keys()
+    for layer, change in made["transformer"].items():
+        torch.testing.assert_close(updates["transformer"][layer].delta(), change.delta())
 
 
 @pytest.mark.slow

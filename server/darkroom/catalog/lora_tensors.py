@@ -108,9 +108,11 @@ class Layer:
             shape = shapes[self.keys[name]]
             return shape[1] if len(shape) > 1 else 0
 
-        for name in ("down", "loha_w1_b", "diff", "glora_a2"):
+        for name in ("down", "loha_w1_b", "diff"):
             if name in self.keys:
                 return width(name) or None
+        if "glora_a2" in self.keys:  # (inputs, rank), or the other way round in later files
+            return max(shapes[self.keys["glora_a2"]][:2], default=0) or None
         if "LoKr" in self.kinds:
             return math.prod(
                 width(side if side in self.keys else f"{side}_b") for side in ("lokr_w1", "lokr_w2")

@@ -38,6 +38,11 @@ _LARGEST_ID = 2
 FIRST, LAST = 0xF0000, 0xFFFFD  # the characters of private use in plane 15
 
 
+def is_vector(token: str) -> bool:
+    """Whether a token of a tokenizer stands for a vector of an embedding."""
+    return len(token) == 1 and FIRST <= ord(token) <= LAST
+
+
 Expansions = Mapping[str, Sequence[str]]  # an embedding's name → the characters of its vectors
 NO_EXPANSIONS: Expansions = MappingProxyType({})
 Vectors = list[torch.Tensor]  # of an embedding, (n, width) for each encoder
@@ -77,7 +82,13 @@ class Embeddings:
         longest_first = sorted(forms, key=len, reverse=True)
         any_form = "|".join(re.escape(form) for form in longest_first)
         pattern = rf"(?<!\w)(?:{any_form})(?!\w)"
-        return re.sub(pattern, lambda found: forms[found[0].lower()], prompt, flags=re.IGNORECASE)
+        # Letters such as ı match others that they are no small form of.
+        return re.sub(
+            pattern,
+            lambda found: forms.get(found[0].lower(), found[0]),
+            prompt,
+            flags=re.IGNORECASE,
+        )
 
     def learn(self, bundle: Hashable, found: Mapping[str, Vectors]) -> Expansions:
         """Expansions of the embeddings of a LoRA that fit the encoders, for `expand`.

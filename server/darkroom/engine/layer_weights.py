@@ -23,7 +23,10 @@ def weight_of(layer: Module) -> torch.Tensor:
     _, read, *kernel = whole
     parameter = next(layer.parameters())
     if not kernel:
-        ones = torch.eye(read, device=parameter.device, dtype=parameter.dtype)
+        dtype = parameter.dtype
+        if not parameter.is_floating_point():  # what quantised numbers are kept in
+            dtype = getattr(layer, "compute_dtype", None) or torch.float16
+        ones = torch.eye(read, device=parameter.device, dtype=dtype)
         return multiplied(layer, ones).T
     raise ValueError("is a DoRA of convolutions, whose weights are not at hand in this model")
 

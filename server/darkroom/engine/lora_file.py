@@ -14,7 +14,11 @@ from typing import Any
 
 import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
-from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
+from diffusers.loaders.lora_pipeline import (
+    FluxLoraLoaderMixin,
+    StableDiffusionLoraLoaderMixin,
+    ZImageLoraLoaderMixin,
+)
 from diffusers.utils.state_dict_utils import (
     StateDictType,
     convert_state_dict_to_peft,
@@ -52,6 +56,11 @@ _PREFIXES = {
     "text_encoder_2.": "text_encoder_2",
     "text_encoder.": "text_encoder",
 }
+# Names of the original code, which these loaders know as kohya writes them alone.
+_ORIGINAL = "diffusion_model."
+_KNOW_KOHYAS = (FluxLoraLoaderMixin, ZImageLoraLoaderMixin)
+# Layers of the original code's UNet in which diffusers looks for no LoRA.
+_NORMS = ((".in.layers.0.", ".norm1."), (".out.layers.0.", ".norm2."))
 # In place of a change that diffusers cannot rename stands a LoRA of rank 1: the number of the
 # change behind this one, and the numbers of its rows.
 _MARK = 2**22
@@ -91,12 +100,18 @@ def read(path: Path, pipeline: Any, parts: Mapping[str, Any]) -> Updates:
             strength = _strength(config, name, held[layer.keys["down"]].shape[0], alpha)
         change = change_reader.read(layer, held, strength)
         part, known = _place(name, names)
-        # diffusers, which renames the rest, takes some of a UNet's own names for others.
-        if known is not None and (not layer.low_rank or part == "unet"):
+        # diffusers, which renames the rest, takes some of a network's own names for others.
+        if known is not None and (not layer.low_rank or part in DENOISERS):
             updates[part][known] = change
             continue
         if layer.low_rank:
             assert isinstance(change, LowRank)
+            if name.startswith(_ORIGINAL) and issubclass(pipeline, _KNOW_KOHYAS):
+                key = f"lora_unet_{name.removeprefix(_ORIGINAL).replace('.', '_')}"
+                weights[f"{key}.lora_down.weight"] = change.down
+                weights[f"{key}.lora_up.weight"] = change.up
+                weights[f"{key}.alpha"] = torch.tensor(float(change.rank))
+                continue
             prefix = "unet." if layer.keys["down"].startswith(_UNET_ALONE) else ""
             weights[prefix + layer.keys["down"]] = change.down
             weights[prefix + layer.keys["up"]] = change.up
@@ -179,6 +194,8 @@ def _renamed(
         strange = [name for name in renamed if not name.startswith(named)]
         if strange:
             raise ValueError(strange[0])
+        for theirs, ours in _NORMS:
+            renamed = {key.replace(theirs, ours): tensor for key, tensor in renamed.items()}
         return renamed
     # Some converters put this before each name, also where it is already.
     weights = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}

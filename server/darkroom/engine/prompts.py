@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from darkroom.engine import prompt_syntax
-from darkroom.engine.embeddings import NO_EXPANSIONS, Expansions
+from darkroom.engine.embeddings import NO_EXPANSIONS, Expansions, is_vector
 from darkroom.engine.errors import NotFiniteError
 from darkroom.engine.explain.clip import shares
 from darkroom.engine.explain.recorder import Prompt
@@ -43,8 +43,11 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class _Token:
+    """Attributes: within: how many tokens of the same embedding are before it."""
+
     id: int
     weight: float
+    within: int = 0
 
 
 Window = Sequence[_Token]  # without begin, end and padding
@@ -216,13 +219,29 @@ class PromptEncoder:
             options = {"add_special_tokens": False, "verbose": False}
             ids = text_model.tokenizer(texts, **options).input_ids if texts else []
             tokens = [
-                _Token(number, fragment.weight)
+                _Token(number, fragment.weight, within)
                 for fragment, numbers in zip(passage, ids, strict=True)
-                for number in numbers
+                for number, within in zip(
+                    numbers, self._places(text_model.tokenizer, numbers), strict=True
+                )
             ]
             if tokens or index == 0 or index < len(passages) - 1:  # a BREAK at the end adds nothing
                 windows += cut(tokens, text_model.comma, text_model.window_size)
         return windows
+
+    def _places(self, tokenizer: Any, numbers: Sequence[int]) -> Iterator[int]:
+        """For each token, how many of the same embedding are before it."""
+        within, before = 0, ""
+        for token in tokenizer.convert_ids_to_tokens(numbers):
+            goes_on = (
+                is_vector(token)
+                and is_vector(before)
+                and ord(token) == ord(before) + 1
+                and self._name(token) == self._name(before)
+            )
+            within = within + 1 if goes_on else 0
+            before = token
+            yield within
 
     def _run(
         self, text_model: _TextModel, window: Window, clip_skip: int
@@ -283,12 +302,16 @@ def cut(tokens: Sequence[_Token], comma: int | None, window_size: int) -> Iterat
     """Cut the tokens of a passage into windows where they are full, as A1111 does.
 
     A window ends early, behind its last comma, if that is one of its last `COMMA_REACH` tokens,
-    so that a phrase stays whole. No tokens make one empty window. `comma` is its id, if any.
+    so that a phrase stays whole; and before an embedding whose vectors do not all find room. No
+    tokens make one empty window. `comma` is its id, if any.
     """
     start = 0
     while len(tokens) - start > window_size:
         end = start + window_size
-        if tokens[end].id != comma:
+        whole = end - tokens[end].within
+        if start < whole < end:
+            end = whole
+        elif tokens[end].id != comma:
             near = range(end, end - COMMA_REACH, -1)
             end = next((stop for stop in near if tokens[stop - 1].id == comma), end)
         yield tokens[start:end]
