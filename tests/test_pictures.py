@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from darkroom.config import Settings
-from darkroom.images import codec, decoder
+from darkroom.images import codec, decoder, resize
 from darkroom.images.codec import PictureError
 from darkroom.images.decoder import Purpose
 from darkroom.requests import OutputFormat
@@ -541,3 +541,24 @@ def test_a_picture_with_a_transparent_part_has_a_hole(alpha: int, hole: bool) ->
     picture.paste((9, 9, 9, alpha), (4, 4, 12, 12))
 
     assert decoder.decode(saved(picture, "PNG"), Purpose.IMAGE, 10**6).has_hole is hole
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "cropped"),
+    [
+        ((512, 768), (1024, 1024), (512, 512)),
+        ((768, 512), (1024, 1024), (512, 512)),
+        ((512, 512), (1024, 512), (512, 256)),
+        ((512, 512), (64, 64), (512, 512)),
+    ],
+)
+def test_the_middle_of_a_picture_in_another_shape(
+    size: tuple[int, int], shape: tuple[int, int], cropped: tuple[int, int]
+) -> None:
+    picture = Image.new("RGB", size)
+    picture.putpixel((size[0] // 2, size[1] // 2), (255, 0, 0))
+
+    middle = resize.crop(picture, shape)
+
+    assert middle.size == cropped
+    assert middle.getpixel((cropped[0] // 2, cropped[1] // 2)) == (255, 0, 0)

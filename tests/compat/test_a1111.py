@@ -242,6 +242,19 @@ def test_an_infotext_may_ask_for_a_second_pass(server: RunningServer) -> None:
     assert picture.size == (96, 96)
 
 
+def test_an_infotext_without_clip_skip_means_none(server: RunningServer) -> None:
+    """Whatever the client has set: who writes such a line writes no 1."""
+    line = "a red fox\nSteps: 1, Sampler: Euler, CFG scale: 1, Size: 64x64"
+    with client(server, issue(server, "anime")["token"]) as http:
+        http.post(f"{API}/options", json={"CLIP_stop_at_last_layers": 2})
+        skipped, said = (
+            json.loads(http.post(f"{API}/txt2img", json=fields).json()["info"])["clip_skip"]
+            for fields in (SMALL | {"steps": 1}, {"infotext": line})
+        )
+
+    assert (skipped, said) == (2, 1)
+
+
 def test_only_fields_of_theirs_are_repeated(server: RunningServer) -> None:
     """Some clients put a password into the body, which would lie in every saved answer."""
     answer = ask(server, "txt2img", auth="me:dk_secret", junk="x" * 1000, styles=[], tiling=False)
@@ -786,7 +799,8 @@ def test_extras_by_size(server: RunningServer, cat: Image.Image) -> None:
 
     wanted = {"upscaling_resize_w": 300, "upscaling_resize_h": 200}
     assert size(**wanted) == (300, 200)
-    assert size(**wanted, upscaling_crop=False) == (200, 200)
+    assert size(**wanted, upscaling_crop=False) == (300, 300)
+    assert size(**wanted | {"upscaler_1": "None"}) == cat.size
 
 
 def test_extras_have_a_largest_size(idle_server: RunningServer, photo: Path) -> None:

@@ -8,8 +8,9 @@ from darkroom.catalog import schedulers
 from darkroom.catalog.models import ModelCatalog
 from darkroom.compat.a1111 import png_info, samplers
 from darkroom.config import Settings
-from darkroom.images.metadata import parse_parameters
+from darkroom.images.metadata import parameters, parse_parameters
 from darkroom.responses import ModelInfo
+from tests.engine.conftest import request
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,21 @@ def test_every_listed_combination_is_a_scheduler_of_ours(model: ModelInfo) -> No
                 for word in (schedule["name"], schedule["label"]):
                     choice = samplers.choose(name, word, model)
                     schedulers.find(choice.scheduler)
+
+
+@pytest.mark.parametrize("scheduler", schedulers.full_names())
+def test_what_a_picture_says_names_its_scheduler(model: ModelInfo, scheduler: str) -> None:
+    said = parse_parameters(parameters(request(scheduler=scheduler), 0))
+
+    choice = samplers.choose(said["Sampler"], said.get("Schedule type"), model)
+
+    assert choice == samplers.Choice(scheduler, ())
+
+
+def test_automatic_means_what_it_means_in_a1111() -> None:
+    for sampler in samplers.SAMPLERS:
+        if sampler.same:
+            assert schedulers.SCHEDULERS[sampler.ours].automatic == sampler.automatic
 
 
 def test_a_model_with_its_own_scheduler_keeps_it(model: ModelInfo) -> None:

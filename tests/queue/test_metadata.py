@@ -40,3 +40,10 @@ def test_hashes_stand_where_a1111_has_them() -> None:
     assert text.endswith(f'Lora hashes: "{hashes}"')
     assert parse_parameters(text)["Lora hashes"] == hashes
     assert "hash" not in parameters(request(), 0)
+
+
+def test_the_plain_schedule_is_named_where_no_name_means_another() -> None:
+    assert "Sampler: DPM++ 2M, Schedule type: Uniform" in parameters(
+        request(scheduler="dpmpp_2m"), 0
+    )
+    assert "Schedule type" not in parameters(request(scheduler="euler"), 0)

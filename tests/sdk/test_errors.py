@@ -211,3 +211,15 @@ def test_a_plan_is_waited_for_as_long_as_the_server_may_take(scripted: Scripted)
         threading.Timer(0.2, enough.set).start()
         with pytest.raises(ServerError, match="a detail"):
             client.plan_pull("studio/fox")
+
+
+def test_a_deletion_whose_answer_was_lost_is_done(scripted: Scripted) -> None:
+    """The second try finds nothing there any more."""
+    never = threading.Event()
+    server = scripted(replace(problem(500), after=never), problem(404))
+
+    with Client(server.url, timeout_s=0.2) as client:
+        client.delete_model("fox")
+        with pytest.raises(NotFoundError):
+            client.delete_model("fox")
+    never.set()

@@ -13,6 +13,7 @@ from darkroom_client.core.retries import RetryPolicy
 from darkroom_client.effects import AsyncEffects
 from darkroom_client.http_errors import translated
 
+NOT_FOUND = 404
 CONNECT_TIMEOUT_S = 5.0  # a machine of the local network answers at once or is not there
 
 
@@ -58,16 +59,17 @@ class AsyncTransport:
             ConnectionFailedError: it is not reached.
             UnexpectedResponseError: the answer is not HTTP as we know it.
         """
-        retries = 0
+        retries, was_lost = 0, False
         while True:
             answer: Answer | None = None
             failure: APIError | ConnectionFailedError
             try:
                 answer = await self._once(call)
             except ConnectionFailedError as error:
-                failure = error
+                failure, was_lost = error, True
             else:
-                if answer.ok:
+                # What is gone at a second try was deleted by the first, whose answer was lost.
+                if answer.ok or (call.deletes and was_lost and answer.status == NOT_FOUND):
                     return answer
                 failure = answer.error()
             chance = self.effects.chance()

@@ -27,6 +27,7 @@ class Call:
         form: text fields of a multipart body.
         files: file parts of a multipart body.
         retries: whether a passing refusal is worth another attempt.
+        deletes: whether it is done when there is nothing there.
         patience_s: for which an answer is waited for, if that is longer than for other calls.
     """
 
@@ -38,6 +39,7 @@ class Call:
     form: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     retries: bool = True
+    deletes: bool = False
     patience_s: float = 0.0
 
 
@@ -135,7 +137,7 @@ def show_image(
 
 
 def delete_image(picture_id: str) -> Call:
-    return Call("DELETE", f"/images/{_segment(picture_id)}")
+    return Call("DELETE", f"/images/{_segment(picture_id)}", deletes=True)
 
 
 def list_models() -> Call:
@@ -185,12 +187,13 @@ def show_pull(pull_id: str) -> Call:
 
 
 def stop_pull(pull_id: str) -> Call:
-    return Call("DELETE", f"/pulls/{_segment(pull_id)}")
+    # A second one would take the download that was stopped off the list.
+    return Call("DELETE", f"/pulls/{_segment(pull_id)}", retries=False)
 
 
 def delete(kind: str, name: str) -> Call:
     """Delete a file of a kind: `models`, `loras`, `embeddings` or `upscalers`."""
-    return Call("DELETE", f"/{_segment(kind)}/{_segment(name)}")
+    return Call("DELETE", f"/{_segment(kind)}/{_segment(name)}", deletes=True)
 
 
 def list_upscalers() -> Call:

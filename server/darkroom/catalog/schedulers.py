@@ -32,12 +32,15 @@ class SchedulerEntry:
         cls: class name in diffusers, without `Scheduler`.
         options: arguments that select it within the class.
         spacings: suffixes it supports.
+        automatic: what A1111 takes for its sampler where no schedule is named; None is the plain
+            one.
     """
 
     title: str
     cls: str
     options: dict[str, Any] = field(default_factory=dict)
     spacings: tuple[str, ...] = ("sgm_uniform",)
+    automatic: str | None = None
 
 
 _EVERY = tuple(SPACINGS)
@@ -49,22 +52,33 @@ SCHEDULERS: Mapping[str, SchedulerEntry] = {
     "euler": SchedulerEntry("Euler", "EulerDiscrete", spacings=_EVERY),
     "euler_a": SchedulerEntry("Euler a", "EulerAncestralDiscrete"),
     "heun": SchedulerEntry("Heun", "HeunDiscrete", spacings=_EVERY),
-    "dpm2": SchedulerEntry("DPM2", "KDPM2Discrete", spacings=_EVERY),
-    "dpm2_a": SchedulerEntry("DPM2 a", "KDPM2AncestralDiscrete", spacings=_EVERY),
+    "dpm2": SchedulerEntry("DPM2", "KDPM2Discrete", spacings=_EVERY, automatic="karras"),
+    "dpm2_a": SchedulerEntry(
+        "DPM2 a", "KDPM2AncestralDiscrete", spacings=_EVERY, automatic="karras"
+    ),
     "dpmpp_2m": SchedulerEntry(
-        "DPM++ 2M", "DPMSolverMultistep", {"algorithm_type": "dpmsolver++"}, _EVERY
+        "DPM++ 2M", "DPMSolverMultistep", {"algorithm_type": "dpmsolver++"}, _EVERY, "karras"
     ),
     "dpmpp_2m_sde": SchedulerEntry(
-        "DPM++ 2M SDE", "DPMSolverMultistep", {"algorithm_type": "sde-dpmsolver++"}, _EVERY
+        "DPM++ 2M SDE",
+        "DPMSolverMultistep",
+        {"algorithm_type": "sde-dpmsolver++"},
+        _EVERY,
+        "exponential",
     ),
     "dpmpp_sde": SchedulerEntry(
-        "DPM++ SDE", "DPMSolverSinglestep", {"algorithm_type": "sde-dpmsolver++"}, SIGMAS
+        "DPM++ SDE",
+        "DPMSolverSinglestep",
+        {"algorithm_type": "sde-dpmsolver++"},
+        SIGMAS,
+        "karras",
     ),
     "dpmpp_3m_sde": SchedulerEntry(
         "DPM++ 3M SDE",
         "DPMSolverMultistep",
         {"algorithm_type": "sde-dpmsolver++", "solver_order": 3},
         _EVERY,
+        "exponential",
     ),
     "unipc": SchedulerEntry("UniPC", "UniPCMultistep", spacings=_EVERY),
     "deis": SchedulerEntry("DEIS", "DEISMultistep", spacings=_EVERY),

@@ -78,6 +78,8 @@ def parameters(request: ResolvedRequest, index: int) -> str:
         if spacing is not None:
             uniform = spacing == "sgm_uniform"
             settings["Schedule type"] = "SGM Uniform" if uniform else spacing.title()
+        elif entry.automatic is not None:  # which a line without a schedule would mean
+            settings["Schedule type"] = "Uniform"
     settings |= {
         "CFG scale": f"{request.guidance_scale:g}",
         "Seed": request.seed_of(index),

@@ -64,6 +64,14 @@ def _padded(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return canvas
 
 
+def crop(picture: Image.Image, shape: tuple[int, int]) -> Image.Image:
+    """The middle of a picture, as large as it can be with the proportions of a width and height."""
+    scale = min(picture.width / shape[0], picture.height / shape[1])
+    width, height = (max(1, round(side * scale)) for side in shape)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
 def enlarge(picture: Image.Image, size: tuple[int, int], between: Filter) -> Image.Image:
     """Enlarge to `size`, width and height in pixels."""
     return picture.resize(size, between.value)

@@ -1,6 +1,6 @@
 """Upscalers, and POST /sdapi/v1/extra-single-image and /extra-batch-images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -74,6 +74,15 @@ def find_upscaler(name: str | None, field: str, ignored: Ignored) -> Upscaler:
             return Upscaler(Filter.LANCZOS, entry.info)
     ignored.add(field)
     return Upscaler(Filter.NEAREST if "nearest" in wanted else Filter.LANCZOS)
+
+
+def fitting(upscaler: Upscaler, sizes: Iterable[Size], field: str, ignored: Ignored) -> Upscaler:
+    """The same, without the network if a picture is too large for it; the field is then ignored."""
+    network = upscaler.network
+    if network is None or all(w * h <= network.max_pixels for w, h in sizes):
+        return upscaler
+    ignored.add(field)
+    return Upscaler(upscaler.filter)
 
 
 def find_latent_upscaler(name: str | None) -> LatentResize | None:
@@ -210,12 +219,15 @@ def _enlarge(
     images: Sequence[Decoded], asked: Single | Batch, digest: str, ignored: Ignored
 ) -> Response:
     """Answer with enlarged copies of the pictures."""
+    sizes = [(image.width, image.height) for image in images]
     upscaler = find_upscaler(asked.upscaler_1, "upscaler_1", ignored)
+    upscaler = fitting(upscaler, sizes, "upscaler_1", ignored)
     if asked.extras_upscaler_2_visibility and asked.upscaler_2 not in (None, NO_UPSCALER):
         ignored.add("upscaler_2")
     ignored.add(*(name for name, value in (asked.model_extra or {}).items() if value))
     originals = [
-        Original(image.png, (image.width, image.height), _size(image, asked)) for image in images
+        Original(image.png, size, _size(image, asked))
+        for image, size in zip(images, sizes, strict=True)
     ]
 
     def answer(_jobs: Sequence[Job], larger: Sequence[bytes | None]) -> Response:
@@ -247,12 +259,14 @@ def _resize(data: bytes, size: Size, asked: Extras, between: Filter) -> bytes:
 
 
 def _size(image: Decoded, asked: Extras) -> Size:
-    """The wanted width and height in pixels; without cropping, the largest that fits inside."""
+    """The wanted width and height in pixels; without cropping, the smallest that covers a size."""
+    if (asked.upscaler_1 or NO_UPSCALER).strip().lower() == NO_UPSCALER.lower():
+        return image.width, image.height  # A1111 does nothing then
     width, height = asked.upscaling_resize_w, asked.upscaling_resize_h
     if asked.resize_mode != BY_SIZE or not asked.upscaling_crop:
         scale = asked.upscaling_resize
         if asked.resize_mode == BY_SIZE:
-            scale = min(width / image.width, height / image.height)
+            scale = max(width / image.width, height / image.height)
         width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     if width * height > MAX_PIXELS:
         detail = f"makes {width}×{height}; a larger copy may have {MAX_PIXELS} pixels"

@@ -67,6 +67,8 @@ def fill(given: Mapping[str, Any], known: Collection[str], ignored: Ignored) -> 
         ignored.add(*(["infotext"] if line else []))
         return dict(given)
     found = with_loras(metadata.parse_parameters(line))
+    if "Steps" in found:
+        found.setdefault("Clip skip", "1")  # as in A1111, which writes no 1
     filled: dict[str, Any] = {}
     override = given.get(OVERRIDE, {})
     for setting, value in found.items():

@@ -158,7 +158,7 @@ def choose(sampler: str | None, schedule: str | None, model: ModelInfo, prefix: 
         wanted, field = suffix, f"{prefix}sampler_name"
     if model.schedulers:
         if sampler is not None and found.ours in model.schedulers:
-            if wanted is not automatic:
+            if wanted is not automatic and not (wanted.spacing is None and wanted.same):
                 ignored.append(field)
             return Choice(found.ours, tuple(dict.fromkeys(ignored)))
         if sampler is not None:

@@ -59,6 +59,8 @@ def hires(asked: Txt2Img, translated: Translated, digest: str, answer: Answer) -
                     return answer.send(ended)
                 with context().rendering:
                     picture = resize.read(data).convert("RGB")
+                    if min(asked.hr_resize_x, asked.hr_resize_y) > 0:
+                        picture = resize.crop(picture, size)
                     if upscaler is not None:
                         picture = resize.enlarge(picture, size, upscaler.filter)
                     files = {"image": codec.encode_quickly(picture)}
@@ -185,6 +187,8 @@ def sd_upscale(asked: Img2Img, translated: Translated, digest: str, answer: Answ
     if len(plan.boxes) > MAX_IMAGES:
         detail = f"takes {len(plan.boxes)} tiles; one request may have {MAX_IMAGES}"
         raise wrong(detail, "script_args", 3)
+    own = (init.width, init.height)
+    upscaler = extras.fitting(upscaler, [own], "script_args.2", translated.ignored)
     seed, output_format = asked.seed, translated.values["output_format"]
     values = {**translated.values, "output_format": OutputFormat.PNG}  # of the tiles
 
@@ -211,7 +215,7 @@ def sd_upscale(asked: Img2Img, translated: Translated, digest: str, answer: Answ
             data = codec.encode(picture, output_format)
         return answer.send(jobs, [data])
 
-    original = Original(init.png, (init.width, init.height), size)
+    original = Original(init.png, own, size)
     return extras.enlarge([original], upscaler.network, digest, draw)
 
 
