@@ -615,9 +615,7 @@ def test_settings_progress_and_interrupts_are_the_callers_own(idle_server: Runni
     ada, bob = (issue(idle_server, name)["token"] for name in ("ada", "bob"))
     with client(idle_server, ada) as of_ada, client(idle_server, bob) as of_bob:
         of_ada.post(f"{API}/options", json={"samples_format": "webp"})
-        job = of_ada.post(
-            "/txt2img", json={"prompt": "a fox"}, headers={"prefer": "respond-async"}
-        ).json()
+        job = waiting_job(of_ada, prompt="a fox")
 
         assert of_ada.get(f"{API}/options").json()["samples_format"] == "webp"
         assert of_bob.get(f"{API}/options").json()["samples_format"] == "png"
@@ -630,9 +628,42 @@ def test_settings_progress_and_interrupts_are_the_callers_own(idle_server: Runni
         for route in ("interrupt", "skip"):
             assert of_bob.post(f"{API}/{route}").json() == {}
             assert idle_server.http.post(f"{API}/{route}").json() == {}  # an owner's neither
-        assert of_ada.get(f"/jobs/{job['id']}").json()["status"] == "queued"
+        assert of_ada.get(f"/jobs/{job}").json()["status"] == "queued"
         assert of_ada.post(f"{API}/interrupt").json() == {}
-        assert of_ada.get(f"/jobs/{job['id']}").json()["status"] == "cancelled"
+        assert of_ada.get(f"/jobs/{job}").json()["status"] == "cancelled"
+
+
+def waiting_job(http: httpx2.Client, **fields: Any) -> str:
+    """The id of a job of a request whose caller does not wait for it any more."""
+    before = {job["id"] for job in http.get("/jobs").json()["jobs"]}
+    with pytest.raises(httpx2.ReadTimeout):
+        http.post(f"{API}/txt2img", json=fields, timeout=0.5)
+    new: str = eventually(
+        lambda: [job["id"] for job in http.get("/jobs").json()["jobs"] if job["id"] not in before]
+    )[0]
+    return new
+
+
+def test_an_interrupt_ends_the_current_request_alone(idle_server: RunningServer) -> None:
+    """Other programs on this machine, or with this token, and requests that wait go on."""
+    with client(idle_server, issue(idle_server, "several")["token"]) as http:
+        native = http.post(
+            "/txt2img", json={"prompt": "a fox"}, headers={"prefer": "respond-async"}
+        ).json()["id"]
+        first = waiting_job(http, prompt="an owl")
+        second = waiting_job(http, prompt="a cat")
+
+        def statuses() -> list[str]:
+            return [http.get(f"/jobs/{job}").json()["status"] for job in (native, first, second)]
+
+        assert http.get(f"{API}/progress").json()["current_task"] == f"task({first})"
+        http.post(f"{API}/interrupt")
+        assert statuses() == ["queued", "cancelled", "queued"]
+        http.post(f"{API}/skip")
+        assert statuses() == ["queued", "cancelled", "cancelled"]
+        http.post(f"{API}/interrupt")
+        assert statuses() == ["queued", "cancelled", "cancelled"]
+        assert http.get(f"{API}/progress").json()["state"]["job_count"] == 0
 
 
 def test_options_are_kept_for_the_token_that_set_them(idle_server: RunningServer) -> None:

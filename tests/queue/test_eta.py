@@ -196,12 +196,12 @@ def test_jobs_of_a_moment_ago_are_seen_in_the_queue(
 ) -> None:
     worker.heartbeat(ready=True, device="cpu", max_in_flight=4)
     worker.learn_speed(Kind("tintype", SIZE, 1), Speed(1.0, 0.0))
-    for _ in range(3):
-        accept(store)
+    jobs = [accept(store) for _ in range(3)]
+    for _ in jobs:
         worker.claim(busy=True)
     clock.now += 2.0
-    for job in store.unfinished(ME):
-        worker.finish(job.id, JobStatus.SUCCEEDED)
+    for job in jobs:
+        worker.finish(job, JobStatus.SUCCEEDED)
 
     clock.now += 0.5
     at_once = store.job(accept(store), ME)

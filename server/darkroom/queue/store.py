@@ -39,6 +39,7 @@ from darkroom.storage.tables import (
     WorkerRow,
 )
 
+MOST_TOGETHER = 1000  # jobs between the first and the last of one request
 _PENDING = select(func.count().filter(JobRow.client == bindparam("client")), func.count()).where(
     JobRow.status.in_(UNFINISHED)
 )
@@ -201,12 +202,23 @@ class Store:
             cursor = rows[limit - 1].sequence if len(rows) > limit else None
             return self._views(session, rows[:limit]), cursor
 
-    def unfinished(self, client: str, limit: int = 100) -> list[Job]:
-        """The unfinished jobs of a client, the oldest first."""
-        waiting = (JobRow.client == client, JobRow.status.in_(UNFINISHED))
-        query = select(JobRow).where(*waiting).order_by(JobRow.sequence).limit(limit)
+    def current_request(self, client: str, api: str) -> list[Job]:
+        """The jobs of a client's request over a foreign API that is worked on, oldest first.
+
+        That is the one of a running job, else the one that waits for longest. With the jobs of it
+        that have ended; empty if there is none.
+        """
+        mine = (JobRow.client == client, JobRow.api == api)
+        waiting = select(JobRow).where(*mine, JobRow.status.in_(UNFINISHED))
         with self.database.read() as session:
-            return self._views(session, session.scalars(query).all())
+            rows = session.scalars(waiting.order_by(JobRow.sequence).limit(MOST_TOGETHER)).all()
+            running = (row for row in rows if row.status == JobStatus.RUNNING)
+            first = next(running, rows[0] if rows else None)
+            if first is None:
+                return []
+            since = JobRow.sequence > first.sequence - MOST_TOGETHER  # no index has requests
+            same = select(JobRow).where(*mine, JobRow.request_id == first.request_id, since)
+            return self._views(session, session.scalars(same.order_by(JobRow.sequence)).all())
 
     def _view(self, session: Session, row: JobRow) -> Job:
         return self._views(session, [row])[0]

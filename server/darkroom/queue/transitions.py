@@ -167,6 +167,7 @@ def accept(session: Session, queue: QueueSnapshot, new: NewJob, job_id: str, now
         client_name=new.client_name,
         urgency=new.urgency,
         request_id=new.request_id,
+        api=new.api,
         task=new.request.task,
         status=JobStatus.QUEUED,
         request=new.request.model_dump_json(exclude_none=True),

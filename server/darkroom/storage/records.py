@@ -48,6 +48,7 @@ class NewJob:
 
     Attributes:
         client, client_name, urgency: as in `JobRow`.
+        api: the foreign API that it was asked for by, or None.
         request: with `image:<id>` references only.
         uploads: pictures that came along.
         fingerprint: SHA-256 of the caller's request, to tell a repeat from a mistake.
@@ -70,6 +71,7 @@ class NewJob:
     idempotency_key: str | None
     urgency: int = DEFAULT_URGENCY
     request_id: str | None = None
+    api: str | None = None
     collapses: bool = False
     is_retry: bool = False
     wanted_s: float | None = None

@@ -89,6 +89,7 @@ class JobRow(Table):
     finished_at: Mapped[float | None]
     predicted_s: Mapped[float | None]
     request_id: Mapped[str | None] = mapped_column(String(64))
+    api: Mapped[str | None] = mapped_column(String(16))
     wanted_until: Mapped[float | None]
 
 

@@ -227,6 +227,7 @@ def accept(
         key,
         urgency=http.urgency(request.headers.get("Priority", "")),
         request_id=g.request_id,
+        api=g.get("api"),
         collapses=collapses,
         is_retry=is_retry,
         wanted_s=wanted_s,

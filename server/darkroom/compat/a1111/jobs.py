@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
-from flask import Response, jsonify
+from flask import Response, g, jsonify
 
 import darkroom
 from darkroom.api import errors
@@ -23,6 +23,7 @@ from darkroom.images import codec, metadata
 from darkroom.requests import MAX_IMAGES_PER_JOB, MAX_SEED, REQUESTS, RESOLVED, OutputFormat, Task
 from darkroom.responses import Image, Job, JobStatus, Problem
 
+API = "a1111"  # how the queue knows jobs of these routes
 ONLY_IMG2IMG = ("strength", "latent_resize")  # which edits do not have
 
 Size = tuple[int, int]  # width and height in pixels
@@ -69,6 +70,7 @@ def run(
     Raises:
         ProblemError: of the first job that is refused.
     """
+    g.api = API
     placed: list[str] = []
     stored: dict[int, dict[str, str]] = {}
     with submit.all_or_none() as accept:

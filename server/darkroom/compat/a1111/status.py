@@ -15,7 +15,7 @@ from darkroom.api.errors import ProblemError
 from darkroom.catalog.hashes import AUTO_V2
 from darkroom.compat.a1111 import infotext, samplers, translate
 from darkroom.compat.a1111.extras import FILTERS, LANCZOS, LATENT_UPSCALERS, upscaler_names
-from darkroom.compat.a1111.jobs import job_timestamp, last_preview
+from darkroom.compat.a1111.jobs import API, job_timestamp, last_preview
 from darkroom.compat.a1111.options import (
     CLIP_SKIP,
     DEFAULTS,
@@ -88,8 +88,8 @@ def change_options() -> Response:
 
 @blueprint.get("/progress")
 def progress() -> Json:
-    """The progress of all the client's unfinished jobs, and a preview of the current one."""
-    jobs = _unfinished()
+    """The progress of the client's current request, and a preview of its current job."""
+    jobs = _current_request()
     current = _current(jobs)
     task, started, step, steps, preview = "", "0", 0, 0, None
     if current is not None:
@@ -98,7 +98,8 @@ def progress() -> Json:
         step, steps = current.progress.step // images, current.progress.steps // images
         if request.args.get("skip_current_image", "").lower() not in TRUE:
             preview = last_preview(current)
-    done = sum(job.progress.step for job in jobs) / max(1, sum(job.progress.steps for job in jobs))
+    ended = sum(job.status.terminal for job in jobs)
+    done = sum(_share_done(job) for job in jobs) / max(1, len(jobs))
     state = {
         "skipped": False,
         "interrupted": False,
@@ -106,7 +107,7 @@ def progress() -> Json:
         "job": task,
         "job_count": len(jobs),
         "job_timestamp": started,
-        "job_no": 0,
+        "job_no": ended,
         "sampling_step": step,
         "sampling_steps": steps,
     }
@@ -122,26 +123,35 @@ def progress() -> Json:
 
 @blueprint.post("/interrupt")
 def interrupt() -> Json:
-    """Cancel all the client's jobs; requests waiting for them get what was finished."""
-    return _cancel(_unfinished())
+    """Cancel the client's current request, which gets what was finished.
+
+    Its other requests go on, and so do those of other programs that have its token, or none on the
+    server itself.
+    """
+    return _cancel([job for job in _current_request() if not job.status.terminal])
 
 
 @blueprint.post("/skip")
 def skip() -> Json:
-    """Cancel the client's current job; its next one follows."""
-    current = _current(_unfinished())
+    """Cancel the current job of the client's current request; its next one follows."""
+    current = _current(_current_request())
     return _cancel([] if current is None else [current])
 
 
-def _unfinished() -> Sequence[Job]:
-    """The client's jobs that wait or run, oldest first."""
-    return context().store.unfinished(access.caller().client)
+def _current_request() -> Sequence[Job]:
+    """The jobs of the client's request that is worked on, ended ones too, oldest first."""
+    return context().store.current_request(access.caller().client, API)
 
 
 def _current(jobs: Sequence[Job]) -> Job | None:
     """The first running job, else the first that waits."""
     running = (job for job in jobs if job.status is JobStatus.RUNNING)
-    return next(running, jobs[0] if jobs else None)
+    return next(running, next((job for job in jobs if not job.status.terminal), None))
+
+
+def _share_done(job: Job) -> float:
+    """How much of a job is done, 0 to 1."""
+    return 1.0 if job.status.terminal else job.progress.step / max(1, job.progress.steps)
 
 
 def _cancel(jobs: Sequence[Job]) -> Json:
