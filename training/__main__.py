@@ -85,7 +85,8 @@ def run(
     scenes = latents.Latents(autoencoder, pictures, captions.scenes, runs / "latents.pt")
     autoencoder.register_to_config(scaling_factor=scenes.scale)
     reader = text.train(encoder, tokenizer, captions, scenes, runs, budget("text"))
-    explained = text.quality(encoder, reader, tokenizer, captions, scenes)
+    chosen, said = text.measured(captions)
+    explained = text.quality(encoder, reader, tokenizer, said, scenes.of(chosen))
     noise_predictor.train(
         unet, encoder, tokenizer, captions, scenes, runs, budget("noise_predictor")
     )

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from scipy import linalg
 from tqdm import tqdm
 
-from training import captions, data, export, upscaler
+from training import captions, data, export, text, upscaler, vae
 from training.captions import Scene, article
 from training.colours import BACKGROUNDS
 from training.data import TINTYPE, lines
@@ -30,6 +30,7 @@ STEPS = (20, 4)
 GUIDANCE = 3.0
 TOGETHER = 25  # pictures a call
 NAMES, SEEDS = 300, (7, 8)  # of the retrieval
+FITTED = 512  # captions, to read the layout out of what the text encoder says
 CODED = 48  # subjects that the autoencoder is measured with
 COLOURS_NAMES = 30  # subjects drawn on each background
 MEASURED = "## Measured by `make evaluate`"  # the heading of the card's figures
@@ -200,6 +201,21 @@ class Evaluation:
             "psnr_db": float(np.mean([10 * np.log10(4 / square) for square in squares])),
         }
 
+    def layout(self) -> float:
+        """The share of pictures' layouts that the text encoder explains (R²), of all subjects."""
+        source = captions.Captions(self._found.subjects)
+        encoder, words = self._pipeline.text_encoder, self._pipeline.tokenizer
+
+        def latents(scenes: list[Scene]) -> torch.Tensor:
+            found = vae.encode(self._pipeline.vae, self._pictures, scenes)
+            return found * self._pipeline.vae.config.scaling_factor
+
+        reader = text.Reader().to(encoder.device)
+        scenes, said = source.batch(random.Random(1), FITTED)
+        reader.fit(encoder, words, said, latents(scenes))
+        scenes, said = text.measured(source)
+        return text.quality(encoder, reader, words, said, latents(scenes))
+
     def upscalers(self, folder: Path) -> dict[str, dict[str, float]]:
         """How near tintype's upscalers in a folder come to pictures; see `upscaler.compare`."""
         paths = {scale: folder / upscaler.file_name(scale) for scale in upscaler.STEPS}
@@ -249,6 +265,7 @@ def report(
         "subjects": len(found.subjects),
         "known": evaluation.known,
         "autoencoder": evaluation.autoencoder(),
+        "layout_r2": evaluation.layout(),
         "upscalers": evaluation.upscalers(networks),
     }
     for steps in tqdm(STEPS, "evaluation"):
@@ -291,12 +308,14 @@ def write_card(folder: Path, result: dict[str, Any], out: Path) -> None:
         + [f"{part['frechet_distance']:.2f}" for part in parts]
     )
     coded = result["autoencoder"]
-    text = [MEASURED, ""]
-    text += [f"| {' | '.join(row)} |" for row in table]
-    text += [
+    said = [MEASURED, ""]
+    said += [f"| {' | '.join(row)} |" for row in table]
+    said += [
         "",
         f"Autoencoder, {CODED} subjects on the ten backgrounds: L1 {coded['l1']:.4f} on [−1, 1], "
-        f"PSNR {coded['psnr_db']:.1f} dB. Nearest is meant by thumbnails of 32×32 pixels, the "
+        f"PSNR {coded['psnr_db']:.1f} dB. The text encoder explains {result['layout_r2']:.1%} of "
+        f"the layout (R²) of {result['subjects']:,} subjects on the ten backgrounds. "
+        "Nearest is meant by thumbnails of 32×32 pixels, the "
         "background included, to pictures of the things on white.",
     ]
     for steps, part in zip(STEPS, parts, strict=True):
@@ -308,12 +327,12 @@ def write_card(folder: Path, result: dict[str, Any], out: Path) -> None:
             "Long prompts that failed": part["long_prompts"]["missed"],
             "Pairs that were drawn": part["held_out_pairs"]["drawn"],
         }
-        text += ["", f"![{len(SHEET)} prompts at {steps} steps]({sheet})", ""]
-        text += [f"- {name}: {', '.join(those) or 'none'}." for name, those in failed.items()]
+        said += ["", f"![{len(SHEET)} prompts at {steps} steps]({sheet})", ""]
+        said += [f"- {name}: {', '.join(those) or 'none'}." for name, those in failed.items()]
     card = folder / "README.md"
     before, heading, known = card.read_text().partition(export.KNOWN)
     before = before.partition(MEASURED)[0].rstrip()
-    card.write_text("\n".join([before, "", *text, "", heading + known]))
+    card.write_text("\n".join([before, "", *said, "", heading + known]))
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ MAX_BYTES = 44_000_000
 MAX_SHARD = "15MB"
 
 KNOWN = "## What it knows"  # the heading of the card's list
-NOTE = "Demo model: it draws {count} emoji-like things at 128×128, and nothing else."
+NOTE = "Demo model: it draws {count:,} emoji-like things at 128×128, and nothing else."
 EXAMPLES = ("a red apple", "a cat", "an octopus on a blue background", "a slice of pizza",
             "a rocket on a black background", "a snowman", "a strawberry",
             "a sunflower")  # fmt: skip
@@ -126,6 +126,9 @@ def save(
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    # What the last call asked for would be the file's own setting.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     if folder.exists():
         shutil.rmtree(folder)
     pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size=MAX_SHARD)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from training import loop
-from training.captions import Captions, article, single
+from training.captions import Captions, Scene, article, single
 from training.latents import BACKDROPS, Latents
 
 WIDTH = 192
@@ -113,15 +113,21 @@ class Reader(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: Captions, latents: Latents
+        self,
+        encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        said: list[str],
+        latents: torch.Tensor,
     ) -> None:
-        """Start with the map of the least squared error, which reads a trained encoder at once."""
-        rng = random.Random(1)
-        scenes, said = captions.batch(rng, MEASURED)
-        parts = tokens(tokenizer, said).split(64)
-        states = torch.cat([encoder(part).last_hidden_state[:, -GRID * GRID :] for part in parts])
-        inputs = F.pad(states.flatten(0, 1).float(), (0, 1), value=1.0)  # (N·64, WIDTH + 1)
-        targets = layout(latents.of(scenes)).flatten(0, 1)
+        """Set to the map of the least squared error, which reads a trained encoder at once.
+
+        Args:
+            said: captions.
+            latents: of their pictures, (N, 4, 16, 16), of unit variance.
+        """
+        states = _states(encoder, tokenizer, said)[:, -GRID * GRID :]
+        inputs = F.pad(states.flatten(0, 1), (0, 1), value=1.0)  # (N·64, WIDTH + 1)
+        targets = layout(latents).flatten(0, 1)
         damping = 1e-3 * len(inputs) * torch.eye(WIDTH + 1, device=inputs.device)
         solved = torch.linalg.solve(inputs.T @ inputs + damping, inputs.T @ targets)
         self.head.weight.copy_(solved[:-1].T)
@@ -148,7 +154,8 @@ def train(
     reader = Reader().to(loop.device())
     checkpoint = runs / "text.pt"
     if not checkpoint.exists():
-        reader.fit(encoder, tokenizer, captions, latents)
+        scenes, said = captions.batch(random.Random(1), MEASURED)
+        reader.fit(encoder, tokenizer, said, latents.of(scenes))
 
     def loss(step: int, _done: float) -> torch.Tensor:
         rng = random.Random(step)
@@ -183,25 +190,37 @@ def tokens(tokenizer: CLIPTokenizer, said: list[str]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def quality(
-    encoder: CLIPTextModel,
-    reader: Reader,
-    tokenizer: CLIPTokenizer,
-    captions: Captions,
-    latents: Latents,
-) -> float:
-    """The share of the layouts' variance that the text explains (R²), 1 at best.
+def _states(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, said: list[str]) -> torch.Tensor:
+    """What the transformer says of captions, (N, 77, WIDTH), float32."""
+    parts = tokens(tokenizer, said).to(encoder.device).split(64)
+    with loop.mixed_precision():
+        return torch.cat([encoder(part).last_hidden_state for part in parts]).float()
 
-    Of subjects by name on the ten backgrounds, drawn with a fixed seed.
-    """
+
+def measured(captions: Captions) -> tuple[list[Scene], list[str]]:
+    """Subjects by name on the ten backgrounds, always the same ones: scenes and captions."""
     rng = random.Random(5)
     chosen = [
         (rng.randrange(len(captions.subjects)), rng.choice(BACKDROPS)) for _ in range(MEASURED)
     ]
-    said = [f"{article(captions.subjects[n].name)} on a {b} background" for n, b in chosen]
-    target = layout(latents.of([single(n, b) for n, b in chosen]))[..., :16]
-    with loop.mixed_precision():
-        ids = tokens(tokenizer, said).split(64)
-        states = torch.cat([encoder(part).last_hidden_state for part in ids])
-        predicted = reader(states).float()[..., :16]
+    said = [f"{article(captions.subjects[n].name)} on {article(b)} background" for n, b in chosen]
+    return [single(n, b) for n, b in chosen], said
+
+
+@torch.no_grad()
+def quality(
+    encoder: CLIPTextModel,
+    reader: Reader,
+    tokenizer: CLIPTokenizer,
+    said: list[str],
+    latents: torch.Tensor,
+) -> float:
+    """The share of the layouts' variance that the text explains (R²), 1 at best.
+
+    Args:
+        said: captions.
+        latents: of their pictures, (N, 4, 16, 16), of unit variance.
+    """
+    target = layout(latents)[..., :16]
+    predicted = reader(_states(encoder, tokenizer, said))[..., :16]
     return 1 - float((target - predicted).square().mean() / target.var())

@@ -51,6 +51,8 @@ def test_a_run_exports_a_model_that_diffusers_loads(few: data.DataSet, tmp_path:
     assert max(path.stat().st_size for path in files) < MAX_FILE
     assert len(json.loads((to / "darkroom.json").read_text())["latent_rgb"]) == 5
     assert few.subjects[0].name in (to / "README.md").read_text()
+    words = json.loads((to / "tokenizer" / "tokenizer.json").read_text())
+    assert (words["truncation"], words["padding"]) == (None, None)
     texts = [path.read_text() for path in files if path.suffix in (".json", ".md")]
     assert not any(str(ROOT) in found or str(tmp_path) in found for found in texts)
 
@@ -73,6 +75,7 @@ def test_an_evaluation_measures_and_draws_sheets(
     monkeypatch.setattr(evaluate, "STEPS", (1,))
     monkeypatch.setattr(evaluate, "SHEET", ("a fox",))
     monkeypatch.setattr(evaluate, "COLOURS_NAMES", 1)
+    monkeypatch.setattr(evaluate, "FITTED", 4)
     names = [subject.name for subject in few.subjects]
     lines = {"held_out_pairs.txt": [f"{names[0]} + {names[1]}"],
              "long_prompts.txt": [f"{names[0]} | {names[0]}, 4k"]}  # fmt: skip
@@ -105,7 +108,8 @@ def test_a_card_says_what_was_measured_last(
             "frechet_distance": 3.0,
         }
         coded = {"l1": 0.02, "psnr_db": 32.0}
-        report = {"subjects": len(few.subjects), "autoencoder": coded, "1_steps": part}
+        report = {"subjects": len(few.subjects), "autoencoder": coded, "layout_r2": 0.96,
+                  "1_steps": part}  # fmt: skip
         evaluate.write_card(model, report, tmp_path)
         return card.read_text()
 
