@@ -734,10 +734,14 @@ def test_a_client_that_asks_again_gets_the_job_that_is_there(idle_server: Runnin
         for prompt in ("a fox", "a fox", "a cat", "a fox"):
             with pytest.raises(httpx2.ReadTimeout):
                 http.post(f"{API}/txt2img", json={"prompt": prompt, "n_iter": 10}, timeout=0.5)
-        eventually(lambda: http.get(f"{API}/progress").json()["state"]["job_count"] == 4)
-        http.post(f"{API}/interrupt")
+        eventually(lambda: len(http.get("/jobs").json()["jobs"]) == 4)
+        assert http.get(f"{API}/progress").json()["state"]["job_count"] == 2
+        for _request in ("a fox", "a cat"):
+            http.post(f"{API}/interrupt")
+        jobs = http.get("/jobs").json()["jobs"]
 
     assert jobs_in(idle_server.data_dir) == before + 4  # ten pictures are two jobs
+    assert {job["status"] for job in jobs} == {"cancelled"}
 
 
 # 512×512 pixels: enlarged eight times, more tiles than one request may have.
@@ -837,7 +841,8 @@ def test_extras_by_size(server: RunningServer, cat: Image.Image) -> None:
 def test_extras_have_a_largest_size(idle_server: RunningServer, photo: Path) -> None:
     text = base64.b64encode(photo.read_bytes()).decode()
     answer = idle_server.http.post(
-        f"{API}/extra-single-image", json={"image": text, "upscaling_resize": 16}
+        f"{API}/extra-single-image",
+        json={"image": text, "upscaler_1": "Lanczos", "upscaling_resize": 16},
     )
 
     assert "16777216 pixels" in refused(answer, 422)["detail"]

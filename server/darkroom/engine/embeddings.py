@@ -82,7 +82,7 @@ class Embeddings:
         longest_first = sorted(forms, key=len, reverse=True)
         any_form = "|".join(re.escape(form) for form in longest_first)
         pattern = rf"(?<!\w)(?:{any_form})(?!\w)"
-        # Letters such as ı match others that they are no small form of.
+        # A character such as ı matches others that it is no small form of.
         return re.sub(
             pattern,
             lambda found: forms.get(found[0].lower(), found[0]),
