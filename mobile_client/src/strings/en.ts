@@ -79,7 +79,7 @@ export const en = {
   "create.modelchanged":
     "The file of {model} is another one than when this picture was made, so the result can differ.",
   // The note of the demo model, word for word.
-  "create.demo": "Demo model: it draws 489 emoji-like things at 128×128, and nothing else.",
+  "create.demo": "Demo model: it draws 1,521 emoji-like things at 128×128, and nothing else.",
   "create.addmodel": "For real pictures, add a model on the server:",
   "create.history": "Recent prompts",
   "create.history.empty": "Your prompts are kept here, on this device.",

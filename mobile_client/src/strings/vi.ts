@@ -81,7 +81,7 @@ export const vi: Dictionary = {
   "create.modelchanged":
     "Tệp của {model} không còn là tệp đã tạo ảnh này, nên kết quả có thể khác.",
   "create.demo":
-    "Mô hình thử: vẽ được 489 thứ theo kiểu emoji, cỡ 128×128, ngoài ra không gì khác.",
+    "Mô hình thử: vẽ được 1.521 thứ theo kiểu emoji, cỡ 128×128, ngoài ra không gì khác.",
   "create.addmodel": "Muốn có ảnh thật, hãy thêm một mô hình trên máy chủ:",
   "create.history": "Mô tả gần đây",
   "create.history.empty": "Các mô tả của bạn được giữ ở đây, trên thiết bị này.",
