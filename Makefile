@@ -6,10 +6,9 @@ CODE := server sdk training inside benchmarks deploy tests hatch_build.py mobile
 # Programs that tests run and pip does not install, such as Chromium: `yes` installs what is missing
 # as root, `no` skips the tests that need it, `required` fails without it.
 SYSTEM ?= yes
-# One process more than cores, because some tests wait. A file's tests stay together. OpenMP in
-# several processes at once only costs. Files with few tests would be begun last, and some of those
-# take long.
-PARALLEL := -n $(shell expr $$(nproc) + 1) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# A file's tests stay together. OpenMP in several processes at once only costs. Files with few tests
+# would be begun last, and some of those take long.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST := OMP_NUM_THREADS=1 DARKROOM_TEST_SYSTEM=$(SYSTEM) $(BIN)/pytest
 CLIENT := $(BIN)/python mobile_client/build_client.py
 
