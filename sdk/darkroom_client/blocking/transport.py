@@ -8,12 +8,11 @@ import httpx2
 
 from darkroom_client.core.answer import Answer
 from darkroom_client.core.call import Call
-from darkroom_client.core.errors import APIError, ConnectionFailedError
+from darkroom_client.core.errors import APIError, ConnectionFailedError, NotFoundError
 from darkroom_client.core.retries import RetryPolicy
 from darkroom_client.effects import Effects
 from darkroom_client.http_errors import translated
 
-NOT_FOUND = 404
 CONNECT_TIMEOUT_S = 5.0  # a machine of the local network answers at once or is not there
 
 
@@ -68,10 +67,12 @@ class Transport:
             except ConnectionFailedError as error:
                 failure, was_lost = error, True
             else:
-                # What is gone at a second try was deleted by the first, whose answer was lost.
-                if answer.ok or (call.deletes and was_lost and answer.status == NOT_FOUND):
+                if answer.ok:
                     return answer
                 failure = answer.error()
+                # What is gone at a second try was deleted by the first, whose answer was lost.
+                if call.deletes and was_lost and isinstance(failure, NotFoundError):
+                    return answer
             chance = self.effects.chance()
             pause_s = self.policy.pause_s(retries, answer, chance) if call.retries else None
             if pause_s is None:
