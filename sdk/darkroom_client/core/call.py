@@ -11,8 +11,6 @@ from darkroom_client.core.requests import ImageFormat, Request
 
 PICTURES = ("image", "mask_image")
 PICTURE_LISTS = ("references",)
-
-
 # The server asks a hub what to download before it answers, for up to a minute.
 PLAN_PATIENCE_S = 75.0
 

@@ -84,9 +84,9 @@ def changes(
     free = [slot for slot in usable if slot.worker not in running]
     stopped: list[str] = []
     for name in reversed(here):
-        about = workers.get(name)
         if len(here) - len(stopped) <= wanted:
             break
+        about = workers.get(name)
         if about is None or about.jobs_in_flight:  # one that starts is not known yet
             continue
         others = {
