@@ -1,5 +1,6 @@
 """What may be switched on to be faster, each against the engine without it."""
 
+import copy
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import nn
 from darkroom.engine.base import EngineJob, Failed
 from darkroom.engine.denoiser import DeepCache, collate
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.engine.packing import PackedConv2d
+from darkroom.engine.packing import PackedConv2d, pack
 from darkroom.requests import MODEL_TASKS, Lora, Task
 from tests.effort import sampled
 from tests.engine import hardware, tiny, tiny_families
@@ -224,6 +225,24 @@ def test_weights_are_laid_out_anew_for_other_sizes_once() -> None:
         assert cpu_s(packed, sizes) < 10 * cpu_s(plain, sizes)
     kept = {id(weight) for weight in packed._packed.values()}
     assert len(kept) < len(sizes)
+
+
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bfloat16"
+)
+@pytest.mark.parametrize("layer", [nn.Conv2d(32, 32, 3, padding=1), nn.Linear(32, 32)])
+def test_packed_layers_change_their_type(layer: nn.Conv2d | nn.Linear) -> None:
+    """A VAE does that overflows in half precision."""
+    plain = copy.deepcopy(layer).to(torch.bfloat16).eval()
+    x = torch.randn(2, 32, 8, 32)
+    with torch.inference_mode():
+        packed = nn.Sequential(plain)
+        pack(packed, lambda: packed(x.to(torch.bfloat16)))
+        assert type(packed[0]) is not type(plain)
+
+        packed.to(torch.float32)
+
+        torch.testing.assert_close(packed(x), plain.to(torch.float32)(x))
 
 
 def cpu_s(layer: torch.nn.Module, sizes: list[torch.Tensor]) -> float:

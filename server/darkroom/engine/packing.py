@@ -7,7 +7,7 @@ without its minutes of compilation: 0.6 to 0.75 of the time of a UNet call (docs
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -27,6 +27,7 @@ class PackedLinear(nn.Linear):
         self.in_features, self.out_features = plain.in_features, plain.out_features
         self.weight = nn.Parameter(plain.weight.new_empty(0), requires_grad=False)
         self.bias = plain.bias
+        self._rows = rows
         self._packed = torch.ops.mkldnn._reorder_linear_weight(plain.weight, rows)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -34,6 +35,13 @@ class PackedLinear(nn.Linear):
             x, self._packed, self.bias, "none", [], ""
         )
         return packed
+
+    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        if self._packed.dtype != self.weight.dtype:
+            plain = self._packed.to_dense(self.weight.dtype)
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(plain, self._rows)
+        return self
 
 
 class PackedConv2d(nn.Conv2d):
@@ -62,6 +70,15 @@ class PackedConv2d(nn.Conv2d):
             x, weight, self.bias, *self._geometry, "none", [], ""
         )
         return convolved
+
+    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        size, packed = next(iter(self._packed.items()))
+        if packed.dtype != self.weight.dtype:
+            plain = packed.to_dense(self.weight.dtype)
+            shape = torch.Size((1, self.in_channels, *size))
+            self._packed = {size: self._reordered(plain, shape)}
+        return self
 
     def plain_weight(self) -> torch.Tensor:
         """The weight as any layer has it."""
@@ -94,7 +111,7 @@ def _layout(packed: torch.Tensor) -> bytes:
 def pack(module: nn.Module, typical_call: Callable[[], Any]) -> None:
     """Replace a module's linear and convolution layers by packed ones, where that is possible.
 
-    Packed layers cannot be moved, cast or saved. Does nothing off the CPU, in a dtype that oneDNN
+    Packed layers cannot be moved or saved. Does nothing off the CPU, in a dtype that oneDNN
     does not pack on this CPU, or where PyTorch was built without oneDNN.
 
     Args:
