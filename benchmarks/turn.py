@@ -49,7 +49,7 @@ class Turn:
     together: tuple[int, ...] = (1,)
     repeats: int = 1
     device: str = "cpu"
-    dtype: Literal["float32", "float16"] = "float32"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     compiled: bool = False
     encoded: bool = False
     guidance_scale: float = 7.5

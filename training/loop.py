@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from darkroom.engine import processor
+
 CHECKPOINT_EVERY_S = 120.0
 WARMUP_STEPS = 100
 FINAL_RATE = 0.01
@@ -26,7 +28,7 @@ def device() -> torch.device:
 
 def fast_dtype() -> torch.dtype:
     """bfloat16 where the hardware multiplies it; elsewhere float32, which is 100 times as fast."""
-    able = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
+    able = torch.cuda.is_available() or processor.multiplies_bfloat16()
     return torch.bfloat16 if able else torch.float32
 
 

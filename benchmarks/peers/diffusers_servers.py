@@ -16,23 +16,26 @@ from benchmarks.peers.contestant import (
     post,
 )
 from benchmarks.servers import Server
+from darkroom.engine import processor
+
+WITHOUT_BFLOAT16 = "this processor has no instructions for bfloat16"
 
 
-def darkroom() -> Contestant:
-    """Our server as it starts without settings."""
+def darkroom(dtype: str = "auto") -> Contestant:
+    """Our server as it starts without settings, or with `engine.dtype`."""
 
     @contextmanager
     def serve(weights: Weights) -> Iterator[Server]:
-        with servers.darkroom(**_settings(weights)) as server:
+        with servers.darkroom(**_settings(weights, dtype)) as server:
             server.until("/readyz", START_TIMEOUT_S)
             yield server
 
-    return Contestant("Darkroom", "", serve, _draw)
+    return Contestant(f"Darkroom{_in(dtype)}", _without(dtype), serve, _draw)
 
 
-def darkroom_openvino() -> Contestant:
+def darkroom_openvino(dtype: str = "auto") -> Contestant:
     """Our server with `engine.backend: openvino`, after it has converted the model."""
-    missing = ""
+    missing = _without(dtype)
     if stock.pick_device() != "cpu":
         missing = "it is for CPUs"
     elif find_spec("openvino") is None:
@@ -40,10 +43,10 @@ def darkroom_openvino() -> Contestant:
 
     @contextmanager
     def serve(weights: Weights) -> Iterator[Server]:
-        settings = _settings(weights) | {
+        settings = _settings(weights, dtype) | {
             "DARKROOM_ENGINE__BACKEND": "openvino",
             # The next turn finds what this one has converted.
-            "DARKROOM_DATA_DIR": str(weights.models_dir.parent / "data"),
+            "DARKROOM_DATA_DIR": str(weights.models_dir.parent / f"data-{dtype}"),
         }
         with servers.darkroom(**settings) as server:
             server.until("/readyz", START_TIMEOUT_S)
@@ -51,14 +54,25 @@ def darkroom_openvino() -> Contestant:
             openvino.until_converted(server, weights.name)
             yield server
 
-    return Contestant("Darkroom with OpenVINO", missing, serve, _draw)
+    return Contestant(f"Darkroom with OpenVINO{_in(dtype)}", missing, serve, _draw)
 
 
-def _settings(weights: Weights) -> dict[str, str]:
+def _in(dtype: str) -> str:
+    return "" if dtype == "auto" else f" in {dtype}"
+
+
+def _without(dtype: str) -> str:
+    """Why this machine cannot compute in a type; empty if it can."""
+    if dtype != "bfloat16" or processor.multiplies_bfloat16():
+        return ""
+    return WITHOUT_BFLOAT16
+
+
+def _settings(weights: Weights, dtype: str) -> dict[str, str]:
     return {
         "DARKROOM_MODELS__PATHS": json.dumps([str(weights.folder.parent)]),
         "DARKROOM_MODELS__DEFAULT": weights.name,
-        "DARKROOM_ENGINE__DTYPE": "auto",
+        "DARKROOM_ENGINE__DTYPE": dtype,
     }
 
 

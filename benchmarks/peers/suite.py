@@ -38,9 +38,10 @@ The shapes of Stable Diffusion 1.5 with random weights, the same for all; Euler'
 of {CLIENTS} that ask for one each at once, divided by {CLIENTS}; over HTTP, PNG included. In turns
 for each size: each turn is a new server, so that only one model is in memory, which draws
 {WARM_UP} pictures of one step at once before it is measured; the two times of each turn are
-divided. Darkroom and diffusers compute in fp32 on a CPU and in fp16 on a GPU, and the others in
-what they choose by themselves for a file in fp16. *With OpenVINO* is `engine.backend: openvino`,
-after Darkroom has converted the model. Each is started as its own documentation says
+divided. Darkroom and diffusers compute in fp32 on a CPU and in fp16 on a GPU if nothing else is
+said, and the others in what they choose by themselves for a file in fp16. *With OpenVINO* is
+`engine.backend: openvino`, after Darkroom has converted the model, and *in bfloat16* is
+`engine.dtype: bfloat16`. Each is started as its own documentation says
 ([how to set them up](../benchmarks/peers/README.md)); a name with *not run* could not be."""
 
 
@@ -58,7 +59,7 @@ def contestants(peers: Path | None) -> list[Contestant]:
     Args:
         peers: the folder that holds the others' programs.
     """
-    ours = [darkroom(), darkroom_openvino()]
+    ours = [each(dtype) for dtype in ("auto", "bfloat16") for each in (darkroom, darkroom_openvino)]
     return [*ours, baseline(), genai(peers), comfyui(peers), sd_cpp(peers)]
 
 

@@ -11,9 +11,11 @@ from benchmarks import servers
 from benchmarks.__main__ import SUITES
 from benchmarks.geometry import TINY
 from benchmarks.peers.contestant import Contestant, Shape, Weights
+from benchmarks.peers.diffusers_servers import WITHOUT_BFLOAT16
 from benchmarks.peers.suite import compare, contestants
 from benchmarks.servers import Server
 from benchmarks.suite import Suite
+from darkroom.engine import processor
 
 SHAPE = Shape(64, 2)
 
@@ -26,10 +28,13 @@ def not_run(every: list[Contestant]) -> dict[str, str]:
 @pytest.mark.parametrize("folder", [None, Path("nothing-is-here")])
 def test_a_program_that_is_not_there_is_named_with_what_it_lacks(folder: Path | None) -> None:
     every = [replace(each, missing=each.missing or "left out") for each in contestants(folder)]
+    without = "" if processor.multiplies_bfloat16() else WITHOUT_BFLOAT16
 
     assert not_run(every) == {
         "Darkroom": "left out",
         "Darkroom with OpenVINO": "left out",
+        "Darkroom in bfloat16": without or "left out",
+        "Darkroom with OpenVINO in bfloat16": without or "left out",
         "diffusers behind a lock": "left out",
         "OpenVINO GenAI": "no virtual environment `openvino` with optimum-intel",
         "ComfyUI": "no folder `ComfyUI`",
@@ -46,7 +51,8 @@ def test_only_its_name_measures_it() -> None:
 
 @pytest.mark.slow
 def test_what_is_installed_draws_and_what_breaks_is_named() -> None:
-    ours, _, stock, *_ = contestants(None)
+    named = {each.name: each for each in contestants(None)}
+    ours, stock = named["Darkroom"], named["diffusers behind a lock"]
 
     @contextmanager
     def serve(_: Weights) -> Iterator[Server]:

@@ -91,13 +91,12 @@ def _python(_settings: Settings) -> Finding:
 def _torch(settings: Settings) -> Finding:
     import torch
 
-    from darkroom.engine import threads
+    from darkroom.engine import processor
 
-    detail = f"{torch.__version__}, {threads.count(settings)} threads"
+    detail = f"{torch.__version__}, {processor.thread_count(settings)} threads"
     if not has_gpu(settings):
         detail += f"; {settings.engine.backend} computes UNets"
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        if fast and settings.engine.dtype != "bfloat16":
+        if processor.multiplies_bfloat16() and settings.engine.dtype != "bfloat16":
             detail += "; engine.dtype: bfloat16 would be faster, with slightly different pictures"
     return Finding("torch", True, detail)
 

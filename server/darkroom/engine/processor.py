@@ -1,4 +1,4 @@
-"""How many threads compute on the CPU."""
+"""What the engine may use of the CPU: its cores and its instructions."""
 
 import os
 
@@ -8,7 +8,7 @@ from loky import cpu_count
 from darkroom.config import Settings
 
 
-def count(settings: Settings) -> int:
+def thread_count(settings: Settings) -> int:
     """Threads of one worker: what the settings or `OMP_NUM_THREADS` say, or its share of the cores.
 
     Those are the physical cores that this process may use, by its affinity and by the limit of its
@@ -24,6 +24,11 @@ def count(settings: Settings) -> int:
     return max(1, cores // workers)
 
 
-def limit(settings: Settings) -> None:
+def limit_threads(settings: Settings) -> None:
     """Have torch compute with so many threads from now on."""
-    torch.set_num_threads(count(settings))
+    torch.set_num_threads(thread_count(settings))
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether it has instructions for it, AVX-512 BF16 or AMX. Others take 100 times as long."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
