@@ -35,9 +35,10 @@ PLACES: dict[int, tuple[float, tuple[tuple[float, float], ...]]] = {
     4: (0.44, ((0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73))),
 }
 NUMBERS = {2: ("two", "2", "a pair of"), 3: ("three", "3"), 4: ("four", "4")}
-COMPOSED_SHARE = 0.38  # of what is shown is something other than one thing on a flat colour
-SHARES = {"coloured": 0.1, "gradient": 0.06, "counted": 0.08, "pair": 0.14}  # of that
-COMPOSED = 12_000  # such scenes, each shown again and again: their latents are computed once
+# Of what is shown; "alone" is one thing as it is on a flat colour.
+SHARES = {"alone": 0.58, "pair": 0.18, "two": 0.05, "composed": 0.19}
+COMPOSED_SHARES = {"coloured": 0.09, "gradient": 0.06, "counted": 0.04}
+COMPOSED = 9_000  # such scenes, each shown again and again: their latents are computed once
 
 OPENINGS = ("a picture of ", "a photo of ", "an icon of ", "an image of ", "a drawing of ",
             "photo of ", "cute ", "portrait of ", "a 3d render of ", "an emoji of ", "a beautiful ",
@@ -112,7 +113,8 @@ class Captions:
         subjects: of the data set.
 
     Attributes:
-        scenes: all that can be drawn: single things on each background, then composed scenes.
+        scenes: whose latents are needed. Things on each background, alone and twice, then composed
+            scenes. Pairs are not among them: their halves are (`halves`).
     """
 
     def __init__(self, subjects: tuple[Subject, ...]) -> None:
@@ -126,8 +128,10 @@ class Captions:
         self._coloured = self._weighted(n for n in things if subjects[n].colours)
         rng = random.Random(0)
         self._composed = tuple(self._compose(rng) for _ in range(COMPOSED))
-        plain = (single(number, colour) for number in numbers for colour in BACKGROUNDS)
-        self.scenes = (*plain, *self._composed)
+        alone = (single(number, colour) for number in numbers for colour in BACKGROUNDS)
+        twice = sorted({*self._counted[0], *self._paired[0]})
+        doubled = (counted(number, 2, colour) for number in twice for colour in BACKGROUNDS)
+        self.scenes = (*alone, *doubled, *self._composed)
 
     def batch(self, rng: random.Random, count: int) -> tuple[list[Scene], list[str]]:
         """Scenes, and a caption of each."""
@@ -136,10 +140,15 @@ class Captions:
 
     def draw(self, rng: random.Random) -> tuple[Scene, str]:
         """A scene and what a person might type to get it."""
-        if rng.random() < COMPOSED_SHARE:
-            scene = rng.choice(self._composed)
-        else:
+        kind = rng.choices(list(SHARES), list(SHARES.values()))[0]
+        if kind == "alone":
             scene = single(self._one(rng, self._all), _background(rng))
+        elif kind == "two":
+            scene = counted(self._one(rng, self._counted), 2, _background(rng))
+        elif kind == "pair":
+            scene = pair(*self._pair(rng), _background(rng))
+        else:
+            scene = rng.choice(self._composed)
         return scene, self.caption(scene, rng)
 
     def caption(self, scene: Scene, rng: random.Random) -> str:
@@ -158,18 +167,15 @@ class Captions:
         return dressed(noun, _where(scene.background, rng), self._names, rng)
 
     def _compose(self, rng: random.Random) -> Scene:
-        """Something other than one thing, as it is, on a flat colour."""
-        kind = rng.choices(list(SHARES), list(SHARES.values()))[0]
+        """A thing in another colour or on a gradient, or three or four of it."""
+        kind = rng.choices(list(COMPOSED_SHARES), list(COMPOSED_SHARES.values()))[0]
         if kind == "coloured":
             number, colour = self._one(rng, self._coloured), rng.choice((*HUES, *GREYS))
             return single(number, _background(rng), colour)
         if kind == "gradient":
             first, second = rng.sample(list(HUES), 2)
             return Scene((Thing(self._one(rng, self._all)),), (first, second))
-        if kind == "counted":
-            number = self._one(rng, self._counted)
-            return counted(number, rng.choice((2, 2, 3, 4)), _background(rng))
-        return pair(*self._pair(rng), _background(rng))
+        return counted(self._one(rng, self._counted), rng.choice((3, 4)), _background(rng))
 
     def _own_colour(self, thing: Thing, rng: random.Random) -> str:
         """A word for the colour that a thing has, seldom; else nothing."""
@@ -245,6 +251,15 @@ def pair(left: int, right: int, background: str = UNNAMED) -> Scene:
     side, centres = PLACES[2]
     places = zip((left, right), centres, strict=True)
     return Scene(tuple(Thing(number, side, centre) for number, centre in places), (background,))
+
+
+def halves(scene: Scene) -> tuple[Scene, Scene] | None:
+    """Of a pair: the scenes whose left and whose right half make it; None for other scenes."""
+    first, last = scene.things[0], scene.things[-1]
+    if len(scene.things) != 2 or first.subject == last.subject:
+        return None
+    (background,) = scene.background
+    return counted(first.subject, 2, background), counted(last.subject, 2, background)
 
 
 def dressed(noun: str, where: str, elsewhere: Sequence[str], rng: random.Random) -> str:

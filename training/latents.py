@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from training import loop, vae
-from training.captions import Scene
+from training.captions import Scene, halves
 from training.colours import BACKGROUNDS
 from training.pictures import Pictures
 
@@ -17,10 +17,13 @@ BACKDROPS = tuple(BACKGROUNDS)
 class Latents:
     """Scaled latents of scenes, of unit variance.
 
+    A pair's are put together of two halves, so that any two things can be shown side by side. What
+    the autoencoder says of one half depends on the other one near the border alone.
+
     Args:
         autoencoder: trained.
         pictures: draws the scenes.
-        scenes: all that will be asked for.
+        scenes: all that will be asked for, but for pairs, of which the halves are there.
         cache: file for their latents.
     """
 
@@ -36,5 +39,13 @@ class Latents:
 
     def of(self, scenes: Sequence[Scene]) -> torch.Tensor:
         """Returns (N, 4, 16, 16), scaled, on the device."""
-        found = self._latents[[self._numbers[scene] for scene in scenes]]
+        found = torch.stack([self._of(scene) for scene in scenes])
         return (found.float() * self.scale).to(loop.device())
+
+    def _of(self, scene: Scene) -> torch.Tensor:
+        parts = halves(scene)
+        if parts is None:
+            return self._latents[self._numbers[scene]]
+        left, right = (self._latents[self._numbers[part]] for part in parts)
+        middle = left.shape[-1] // 2
+        return torch.cat([left[..., :middle], right[..., middle:]], dim=-1)

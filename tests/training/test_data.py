@@ -1,13 +1,16 @@
 """The data set, its captions and its pictures: what tintype is shown."""
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
 
-from training import captions, colours, data
+from training import captions, colours, data, vae
 from training.captions import Captions, Scene, Thing
+from training.latents import Latents
 from training.pictures import Pictures
 
 
@@ -65,6 +68,30 @@ def test_pairs_that_are_held_out_are_never_shown(
 
     assert len(captions.held_out()) == 40
     assert not shown & captions.held_out()
+
+
+def test_every_scene_that_is_shown_has_latents(
+    found: data.DataSet, drawn: list[tuple[Scene, str]]
+) -> None:
+    encoded = set(Captions(found.subjects).scenes)
+
+    assert all(part in encoded for scene, _ in drawn for part in captions.halves(scene) or (scene,))
+
+
+def test_a_pair_has_the_latents_of_its_halves(found: data.DataSet, tmp_path: Path) -> None:
+    """All but at the border between them, where each half shines into the other one."""
+    autoencoder = AutoencoderKL.from_pretrained(data.TINTYPE / "vae").eval()
+    pair, pictures = (
+        captions.pair(found.number("fox"), found.number("robot"), "blue"),
+        Pictures(found),
+    )
+    latents = Latents(autoencoder, pictures, captions.halves(pair) or (), tmp_path / "latents.pt")
+    true = vae.encode(autoencoder, pictures, [pair]) * latents.scale
+
+    wrong = (latents.of([pair]) - true).square().mean((0, 1, 2)) / true.var()  # a column
+
+    assert max(*wrong[:6], *wrong[-6:]) < 0.01
+    assert wrong.mean() < 0.03
 
 
 def test_the_same_generator_gives_the_same_captions(found: data.DataSet) -> None:
