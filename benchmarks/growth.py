@@ -124,17 +124,27 @@ class Queue:
 
 
 def measure(effort: Effort) -> list[Figure]:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     quick = effort == QUICK
     sizes, rounds = (QUICK_SIZES, QUICK_ROUNDS) if quick else (SIZES, ROUNDS)
     figures = []
     for kind in ("SQLite", "PostgreSQL"):
         if kind == "PostgreSQL" and not postgres.is_installed():
             continue
-        with queues(kind, sizes) as filled:
+        with warnings_alone(), queues(kind, sizes) as filled:
             took = times(filled, rounds)
         figures += of(kind, sizes, took, limited=not quick)
     return figures
+
+
+@contextmanager
+def warnings_alone() -> Iterator[None]:
+    """Logs nothing less than a warning meanwhile."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 @contextmanager
