@@ -104,7 +104,7 @@ def test_images_are_there(earlier: RunningServer) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("job", SUCCEEDED, ids=lambda job: f"{job['task']}-{job['id'][:4]}")
-def test_a_request_makes_its_pictures_again(going_on: RunningServer, job: dict[str, Any]) -> None:
+def test_a_request_is_the_same_job_again(going_on: RunningServer, job: dict[str, Any]) -> None:
     answer = going_on.http.post(f"/{job['task']}", json=job["request"])
     assert answer.status_code == 200, answer.text
     again = answer.json()

@@ -254,7 +254,10 @@ def pair(left: int, right: int, background: str = UNNAMED) -> Scene:
 
 
 def halves(scene: Scene) -> tuple[Scene, Scene] | None:
-    """Of a pair: the scenes whose left and whose right half make it; None for other scenes."""
+    """Of a pair, as `pair` makes it: the scenes whose left and whose right half make it.
+
+    None for other scenes.
+    """
     first, last = scene.things[0], scene.things[-1]
     if len(scene.things) != 2 or first.subject == last.subject:
         return None

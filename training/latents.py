@@ -25,6 +25,9 @@ class Latents:
         pictures: draws the scenes.
         scenes: all that will be asked for, but for pairs, of which the halves are there.
         cache: file for their latents.
+
+    Raises:
+        ValueError: the file has latents of other scenes.
     """
 
     def __init__(
@@ -34,6 +37,8 @@ class Latents:
             autoencoder.to(loop.device(), memory_format=torch.channels_last).eval()
             loop.save(cache, vae.encode(autoencoder, pictures, scenes).half().cpu())
         self._latents = torch.load(cache, weights_only=True)  # (scenes, 4, 16, 16)
+        if len(self._latents) != len(scenes):
+            raise ValueError(f"{cache} is of other scenes: delete it, and train from its beginning")
         self._numbers = {scene: number for number, scene in enumerate(scenes)}
         self.scale = 1 / self._latents.float().std().item()
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from darkroom.engine import processor
+from darkroom.engine import cpu
 
 CHECKPOINT_EVERY_S = 120.0
 WARMUP_STEPS = 100
@@ -28,7 +28,7 @@ def device() -> torch.device:
 
 def fast_dtype() -> torch.dtype:
     """bfloat16 where the hardware multiplies it; elsewhere float32, which is 100 times as fast."""
-    able = torch.cuda.is_available() or processor.multiplies_bfloat16()
+    able = torch.cuda.is_available() or cpu.multiplies_bfloat16()
     return torch.bfloat16 if able else torch.float32
 
 

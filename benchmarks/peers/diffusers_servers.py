@@ -16,7 +16,7 @@ from benchmarks.peers.contestant import (
     post,
 )
 from benchmarks.servers import Server
-from darkroom.engine import processor
+from darkroom.engine import cpu
 
 WITHOUT_BFLOAT16 = "this processor has no instructions for bfloat16"
 
@@ -45,8 +45,8 @@ def darkroom_openvino(dtype: str = "auto") -> Contestant:
     def serve(weights: Weights) -> Iterator[Server]:
         settings = _settings(weights, dtype) | {
             "DARKROOM_ENGINE__BACKEND": "openvino",
-            # The next turn finds what this one has converted.
-            "DARKROOM_DATA_DIR": str(weights.models_dir.parent / f"data-{dtype}"),
+            # The next turn finds what this one has converted, whatever the type is.
+            "DARKROOM_DATA_DIR": str(weights.models_dir.parent / "data"),
         }
         with servers.darkroom(**settings) as server:
             server.until("/readyz", START_TIMEOUT_S)
@@ -63,7 +63,8 @@ def _in(dtype: str) -> str:
 
 def _without(dtype: str) -> str:
     """Why this machine cannot compute in a type; empty if it can."""
-    if dtype != "bfloat16" or processor.multiplies_bfloat16():
+    on_a_gpu = stock.pick_device() != "cpu"
+    if dtype != "bfloat16" or on_a_gpu or cpu.multiplies_bfloat16():
         return ""
     return WITHOUT_BFLOAT16
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import servers
+from benchmarks import servers, stock
 from benchmarks.__main__ import SUITES
 from benchmarks.geometry import TINY
 from benchmarks.peers.contestant import Contestant, Shape, Weights
@@ -15,7 +15,7 @@ from benchmarks.peers.diffusers_servers import WITHOUT_BFLOAT16
 from benchmarks.peers.suite import compare, contestants
 from benchmarks.servers import Server
 from benchmarks.suite import Suite
-from darkroom.engine import processor
+from darkroom.engine import cpu
 
 SHAPE = Shape(64, 2)
 
@@ -28,7 +28,8 @@ def not_run(every: list[Contestant]) -> dict[str, str]:
 @pytest.mark.parametrize("folder", [None, Path("nothing-is-here")])
 def test_a_program_that_is_not_there_is_named_with_what_it_lacks(folder: Path | None) -> None:
     every = [replace(each, missing=each.missing or "left out") for each in contestants(folder)]
-    without = "" if processor.multiplies_bfloat16() else WITHOUT_BFLOAT16
+    able = stock.pick_device() != "cpu" or cpu.multiplies_bfloat16()
+    without = "" if able else WITHOUT_BFLOAT16
 
     assert not_run(every) == {
         "Darkroom": "left out",
@@ -52,7 +53,7 @@ def test_only_its_name_measures_it() -> None:
 @pytest.mark.slow
 def test_what_is_installed_draws_and_what_breaks_is_named() -> None:
     named = {each.name: each for each in contestants(None)}
-    ours, stock = named["Darkroom"], named["diffusers behind a lock"]
+    ours, theirs = named["Darkroom"], named["diffusers behind a lock"]
 
     @contextmanager
     def serve(_: Weights) -> Iterator[Server]:
@@ -60,9 +61,9 @@ def test_what_is_installed_draws_and_what_breaks_is_named() -> None:
             server.until("/healthz")
             yield server
 
-    broken = replace(stock, name="broken", serve=serve)
+    broken = replace(theirs, name="broken", serve=serve)
 
-    figures = compare([ours, stock, broken], TINY, [SHAPE], clients=2, turns=1, pictures=1)
+    figures = compare([ours, theirs, broken], TINY, [SHAPE], clients=2, turns=1, pictures=1)
 
     *measured, last = figures
     assert [(figure.name, len(figure.values)) for figure in measured] == [

@@ -326,20 +326,24 @@ def test_a_vae_that_overflows_says_so(engine: DiffusersEngine, model: str) -> No
     assert "VAE" in failure(events).detail
 
 
-def test_a_vae_that_overflows_in_half_precision_goes_on_in_float32(data_dir: Path) -> None:
+@pytest.mark.parametrize("model", ["sd1", "sd3"])
+def test_a_vae_that_overflows_in_half_precision_goes_on_in_float32(
+    data_dir: Path, model: str
+) -> None:
     engine = make_engine(data_dir, dtype="bfloat16")
-    vae = hardware.model(engine, "sd3").family._any.vae
+    family = hardware.model(engine, model).family
+    vae = family.vae.model if model == "sd1" else family._any.vae
 
     with changed(
         vae.decoder, lambda made: made if made.dtype == torch.float32 else not_a_number(made)
     ):
-        events = run(engine, small("sd3"))
+        events = run(engine, small(model))
 
     assert developed(events)
     assert vae.dtype == torch.float32
-    assert developed(run(engine, small("sd3", name="next")), "next")
+    assert developed(run(engine, small(model, name="next")), "next")
     grey = Image.new("RGB", (tiny.SIZE, tiny.SIZE), "grey")
-    again = small("sd3", task=Task.IMG2IMG).request
+    again = small(model, task=Task.IMG2IMG).request
     assert developed(run(engine, EngineJob("again", again, grey)), "again")
 
 

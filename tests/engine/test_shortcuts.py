@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from darkroom.engine import packing
 from darkroom.engine.base import EngineJob, Failed
 from darkroom.engine.denoiser import DeepCache, collate
 from darkroom.engine.engine import DiffusersEngine
-from darkroom.engine.packing import PackedConv2d, pack
+from darkroom.engine.packing import PackedConv2d
 from darkroom.requests import MODEL_TASKS, Lora, Task
 from tests.effort import sampled
 from tests.engine import hardware, tiny, tiny_families
@@ -229,7 +230,7 @@ def test_weights_are_laid_out_anew_for_other_sizes_once() -> None:
 
 
 @pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bfloat16"
+    not packing._packs(torch.bfloat16), reason="oneDNN packs no bfloat16 on this CPU"
 )
 @pytest.mark.parametrize("layer", [nn.Conv2d(32, 32, 3, padding=1), nn.Linear(32, 32)])
 def test_packed_layers_change_their_type(layer: nn.Conv2d | nn.Linear) -> None:
@@ -238,7 +239,7 @@ def test_packed_layers_change_their_type(layer: nn.Conv2d | nn.Linear) -> None:
     x = torch.randn(2, 32, 8, 32)
     with torch.inference_mode():
         packed = nn.Sequential(plain)
-        pack(packed, lambda: packed(x.to(torch.bfloat16)))
+        packing.pack(packed, lambda: packed(x.to(torch.bfloat16)))
         assert type(packed[0]) is not type(plain)
 
         packed.to(torch.float32)

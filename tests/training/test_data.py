@@ -13,6 +13,8 @@ from training.captions import Captions, Scene, Thing
 from training.latents import Latents
 from training.pictures import Pictures
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture(scope="module")
 def found() -> data.DataSet:
@@ -80,7 +82,7 @@ def test_every_scene_that_is_shown_has_latents(
 
 def test_a_pair_has_the_latents_of_its_halves(found: data.DataSet, tmp_path: Path) -> None:
     """All but at the border between them, where each half shines into the other one."""
-    autoencoder = AutoencoderKL.from_pretrained(data.TINTYPE / "vae").eval()
+    autoencoder = AutoencoderKL.from_pretrained(ROOT / data.TINTYPE / "vae", dtype=torch.float32)
     pair, pictures = (
         captions.pair(found.number("fox"), found.number("robot"), "blue"),
         Pictures(found),

@@ -91,12 +91,12 @@ def _python(_settings: Settings) -> Finding:
 def _torch(settings: Settings) -> Finding:
     import torch
 
-    from darkroom.engine import processor
+    from darkroom.engine import cpu
 
-    detail = f"{torch.__version__}, {processor.thread_count(settings)} threads"
+    detail = f"{torch.__version__}, {cpu.thread_count(settings)} threads"
     if not has_gpu(settings):
         detail += f"; {settings.engine.backend} computes UNets"
-        if processor.multiplies_bfloat16() and settings.engine.dtype != "bfloat16":
+        if cpu.multiplies_bfloat16() and settings.engine.dtype != "bfloat16":
             detail += "; engine.dtype: bfloat16 would be faster, with slightly different pictures"
     return Finding("torch", True, detail)
 

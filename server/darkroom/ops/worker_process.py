@@ -12,7 +12,7 @@ from prometheus_client import disable_created_metrics
 from darkroom.catalog import published
 from darkroom.catalog.published import Has
 from darkroom.config import Settings
-from darkroom.engine import engine, processor
+from darkroom.engine import cpu, engine
 from darkroom.ops.watchdog import Pulse, allowed_silence_s
 from darkroom.queue.doorbell import doorbells
 from darkroom.queue.leases import Leases
@@ -36,7 +36,7 @@ def run(settings: Settings) -> None:
 
 
 def _work(settings: Settings, pulse: Pulse) -> None:
-    processor.limit_threads(settings)
+    cpu.limit_threads(settings)
     meters = Meters()
     working = engine.from_settings(settings, meter=meters)
     meters.describe(torch=torch.__version__, device=working.device, gpu_bytes=working.gpu_bytes)

@@ -1,13 +1,14 @@
-"""How many threads a worker computes with."""
+"""What a worker takes of the CPU: threads, and instructions."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from darkroom.config import EngineSettings, Settings
-from darkroom.engine import processor
+from darkroom.engine import cpu
 
 
 @pytest.fixture(autouse=True)
@@ -26,28 +27,34 @@ def one_core() -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_core")
 def test_no_more_than_cores_that_the_process_may_use() -> None:
-    assert processor.thread_count(Settings()) == 1
+    assert cpu.thread_count(Settings()) == 1
 
 
 def test_workers_share_the_cores() -> None:
-    alone = processor.thread_count(Settings())
+    alone = cpu.thread_count(Settings())
 
     assert alone <= len(os.sched_getaffinity(0))
-    assert processor.thread_count(Settings(workers=2)) == max(1, alone // 2)
-    assert processor.thread_count(Settings(workers=64)) == 1
+    assert cpu.thread_count(Settings(workers=2)) == max(1, alone // 2)
+    assert cpu.thread_count(Settings(workers=64)) == 1
 
 
 def test_the_settings_come_first_and_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
 
-    assert processor.thread_count(Settings(workers=2)) == torch.get_num_threads()
-    assert processor.thread_count(Settings(engine=EngineSettings(threads=5))) == 5
+    assert cpu.thread_count(Settings(workers=2)) == torch.get_num_threads()
+    assert cpu.thread_count(Settings(engine=EngineSettings(threads=5))) == 5
+
+
+def test_bfloat16_is_multiplied_where_the_system_says_so() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+
+    assert cpu.multiplies_bfloat16() == bool(flags & {"avx512_bf16", "amx_tile"})
 
 
 def test_torch_computes_with_as_many() -> None:
     before = torch.get_num_threads()
     try:
-        processor.limit_threads(Settings(engine=EngineSettings(threads=1)))
+        cpu.limit_threads(Settings(engine=EngineSettings(threads=1)))
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)

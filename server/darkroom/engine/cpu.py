@@ -30,5 +30,5 @@ def limit_threads(settings: Settings) -> None:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether it has instructions for it, AVX-512 BF16 or AMX. Others take 100 times as long."""
+    """Whether it has instructions for it, AVX-512 BF16 or AMX; without them it is very slow."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
