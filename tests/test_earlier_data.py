@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -104,7 +105,7 @@ def test_images_are_there(earlier: RunningServer) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("job", SUCCEEDED, ids=lambda job: f"{job['task']}-{job['id'][:4]}")
-def test_a_request_is_the_same_job_again(going_on: RunningServer, job: dict[str, Any]) -> None:
+def test_a_request_makes_its_pictures_again(going_on: RunningServer, job: dict[str, Any]) -> None:
     answer = going_on.http.post(f"/{job['task']}", json=job["request"])
     assert answer.status_code == 200, answer.text
     again = answer.json()
@@ -115,12 +116,13 @@ def test_a_request_is_the_same_job_again(going_on: RunningServer, job: dict[str,
 
 
 def assert_alike(ours: bytes, theirs: bytes) -> None:
-    """The same form, size and metadata. Pixels are the weights', which training changes."""
+    """The same metadata, and pixels that differ by no more than another CPU makes them."""
     with Image.open(io.BytesIO(ours)) as mine, Image.open(io.BytesIO(theirs)) as other:
-        assert (mine.format, mine.mode, mine.size) == (other.format, other.mode, other.size)
         # JPEG and WebP of this version carry their settings, which those of then did not.
         added = {"exif"} - other.info.keys()
         assert {key: mine.info[key] for key in mine.info if key not in added} == other.info
+        difference = np.asarray(mine, dtype=np.int16) - np.asarray(other, dtype=np.int16)
+    assert np.abs(difference).mean() < 1
 
 
 @pytest.mark.parametrize("key", EXPECTED["keys"])
