@@ -211,7 +211,6 @@ def test_what_was_looked_into_opens_without_the_server(browser: Browser, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="what was kept of a picture stays after its deletion: to be mended")
 def test_a_deleted_picture_is_forgotten(mobile: Phone) -> None:
     made = mobile.server.txt2img("a cat", explain=True).json()["images"][0]["id"]
     kept = "(JSON.parse(localStorage.getItem('darkroom.explained')) ?? []).map(e => e.pictureId)"

@@ -156,6 +156,14 @@ test("deleting what is gone already is done", async () => {
   await expect(apiOf(answer(409, {})).api.deleteImage("x")).rejects.toBeInstanceOf(Problem);
 });
 
+test("an answer without a body is one, also where the browser gives it an empty stream", async () => {
+  const deleted = new Response(null, { status: 204 });
+  Object.defineProperty(deleted, "body", { value: new Blob([]).stream() }); // as Chromium does
+  const { api } = apiOf(deleted);
+
+  await expect(api.deleteImage("a-0")).resolves.toBeUndefined();
+});
+
 test("names are escaped in addresses", () => {
   const { api } = apiOf();
   expect(api.imageUrl("a/b", 256)).toBe("/images/a%2Fb?w=256");

@@ -95,7 +95,9 @@ async function whole(response: Response, onPart: () => void): Promise<Response> 
     onPart();
   }
   const { status, statusText, headers, url } = response;
-  const read = new Response(new Blob(parts), { status, statusText, headers });
+  // A 204 may have no body, not even an empty one.
+  const body = parts.length > 0 ? new Blob(parts) : null;
+  const read = new Response(body, { status, statusText, headers });
   return Object.defineProperty(read, "url", { value: url });
 }
 
