@@ -28,7 +28,7 @@ class PackedLinear(nn.Linear):
         self.weight = nn.Parameter(plain.weight.new_empty(0), requires_grad=False)
         self.bias = plain.bias
         self._rows = rows
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(plain.weight, rows)
+        self._packed = self._reordered(plain.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         packed: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
@@ -39,9 +39,12 @@ class PackedLinear(nn.Linear):
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
         if self._packed.dtype != self.weight.dtype:
-            plain = self._packed.to_dense(self.weight.dtype)
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(plain, self._rows)
+            self._packed = self._reordered(self._packed.to_dense(self.weight.dtype))
         return self
+
+    def _reordered(self, weight: torch.Tensor) -> torch.Tensor:
+        packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, self._rows)
+        return packed
 
 
 class PackedConv2d(nn.Conv2d):
